@@ -1,0 +1,50 @@
+"""The cost guard: how many CloudWatch metrics one process may create.
+
+Each distinct metric costs $0.30 a month (the first 10,000), billed by the hour:
+https://aws.amazon.com/cloudwatch/pricing/.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from otel_cloudwatch_flask.datum import Dimensions, Series
+
+OVERFLOW_DIMENSIONS: Final[Dimensions] = (("otel.metric.overflow", "true"),)
+"""https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
+
+IDLE_SECONDS: Final = 3600.0
+"""After so long without a datum a metric costs nothing more, and its place is free for another."""
+
+_SWEEP_SECONDS: Final = 10.0
+
+
+class CardinalityGuard:
+    """Let at most ``max_metrics`` distinct series through; further ones become their metric's overflow series."""
+
+    def __init__(self, max_metrics: int, clock: Callable[[], float]) -> None:
+        self._max_metrics = max_metrics
+        self._clock = clock
+        self._last_used: dict[Series, float] = {}
+        self._swept_at = clock()
+        self.overflowed = 0
+
+    def admit(self, series: Series) -> Series:
+        """This series if it has a place or one is free, else the overflow series of its metric."""
+        now = self._clock()
+        if series not in self._last_used and not self._has_place(now):
+            self.overflowed += 1
+            return replace(series, dimensions=OVERFLOW_DIMENSIONS)
+        self._last_used[series] = now
+        return series
+
+    def active(self) -> int:
+        """The number of series published within the last hour, those that overflowed not counted."""
+        oldest = self._clock() - IDLE_SECONDS
+        return sum(last_used > oldest for last_used in tuple(self._last_used.values()))
+
+    def _has_place(self, now: float) -> bool:
+        if len(self._last_used) >= self._max_metrics and now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            self._last_used = {series: used for series, used in self._last_used.items() if now - used < IDLE_SECONDS}
+        return len(self._last_used) < self._max_metrics

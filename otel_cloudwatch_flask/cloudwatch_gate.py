@@ -1,0 +1,206 @@
+"""A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
+
+moto stores what CloudWatch refuses. The gate judges each PutMetricData, counts the traffic, answers the questions that
+moto gets wrong and leaves everything else (GetMetricData, alarms, dashboards) to moto.
+"""
+
+import operator
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from werkzeug.wrappers import Request, Response
+
+from otel_cloudwatch_flask.aws_protocols import JSON, Answer, Call, UnreadableCallError, read_call, uncompressed
+from otel_cloudwatch_flask.published import PublishedMetrics
+from otel_cloudwatch_flask.published_queries import list_metrics, metric_statistics
+from otel_cloudwatch_flask.validation import Refusal, datums_of, refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_REFUSALS_KEPT: Final = 100
+_SAMPLES_FOR_MOTO: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a PutMetricData is answered instead of "stored"; with ``status=None`` the connection is closed unanswered.
+
+    With ``after_storing=True`` the data is stored all the same, as when an answer is lost on its way back.
+    """
+
+    code: str = "InternalServiceError"
+    status: int | None = 500
+    after_storing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has arrived: PutMetricData requests, those refused, those that met a fault, and what they carried.
+
+    Bytes are those of the bodies, as received and uncompressed; ``datums`` are the accepted ones.
+    """
+
+    put_requests: int = 0
+    refused: int = 0
+    faulted: int = 0
+    bytes_received: int = 0
+    bytes_uncompressed: int = 0
+    datums: int = 0
+
+
+class CloudWatchGate:
+    """Judge and count what clients send before ``backend``, moto's WSGI application, gets it.
+
+    ``latency_seconds`` is how long each PutMetricData waits for its answer; ``answer_with`` is called with the
+    parameters of each, and a :class:`Fault` that it returns is the answer. Both may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        backend: "WSGIApplication",
+        *,
+        latency_seconds: float = 0,
+        answer_with: Callable[[Mapping[str, Any]], Fault | None] | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.published = PublishedMetrics()
+        self.latency_seconds = latency_seconds
+        self.answer_with = answer_with
+        self._backend = backend
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._traffic = Traffic()
+        self._refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self._faults: deque[Fault] = deque()
+
+    @property
+    def traffic(self) -> Traffic:
+        """The figures now."""
+        with self._lock:
+            return self._traffic
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Why the last refused requests were refused, oldest first."""
+        with self._lock:
+            return list(self._refusals)
+
+    def fail_next(self, fault: Fault, *, times: int = 1) -> None:
+        """Let the next ``times`` PutMetricData meet this fault; several calls queue up."""
+        with self._lock:
+            self._faults.extend([fault] * times)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request (WSGI)."""
+        request = Request(environ)
+        received = request.get_data()
+        try:
+            body = uncompressed(received, request.headers.get("Content-Encoding", ""))
+            call = read_call(dict(request.headers), request.path, body)
+        except UnreadableCallError as error:
+            response = _response(JSON.error(self._refused(error.refusal)))
+        else:
+            if call is not None and call.operation == "PutMetricData":
+                self._count(put_requests=1, bytes_received=len(received), bytes_uncompressed=len(body))
+                response = self._put_metric_data(call, body, environ)
+            else:
+                response = self._answer(call) or self._forward(body, environ)
+        return response(environ, start_response)
+
+    def _answer(self, call: Call | None) -> Response | None:
+        """What moto would answer otherwise than CloudWatch; ``None`` for the rest."""
+        if call is None:
+            return None
+        if call.operation == "ListMetrics":
+            return _response(
+                call.protocol.result(call.operation, list_metrics(self.published.metrics(), call.parameters))
+            )
+        if call.operation == "GetMetricStatistics":
+            result = metric_statistics(self.published.accepted, call.parameters)
+            if isinstance(result, Refusal):
+                return _response(call.protocol.error(result))
+            return _response(call.protocol.result(call.operation, result))
+        return None
+
+    def _put_metric_data(self, call: Call, body: bytes, environ: "WSGIEnvironment") -> Response:
+        if self.latency_seconds:
+            self._sleep(self.latency_seconds)
+        fault = self._next_fault(call.parameters)
+        if fault is not None and not fault.after_storing:
+            return _failure(fault, call, environ)
+        now = self._clock()
+        refused = refusal(call.parameters, size_bytes=len(body), now=now)
+        if refused is not None:
+            return _response(call.protocol.error(self._refused(refused)))
+        response = self._forward(_for_moto(call, body), environ)
+        if response.status_code == 200:
+            self._count(datums=self.published.store(call.parameters, now=now))
+        return response if fault is None else _failure(fault, call, environ)
+
+    def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
+        with self._lock:
+            fault = self._faults.popleft() if self._faults else None
+        if fault is None and self.answer_with is not None:
+            fault = self.answer_with(parameters)
+        if fault is not None:
+            self._count(faulted=1)
+        return fault
+
+    def _forward(self, body: bytes, environ: "WSGIEnvironment") -> Response:
+        environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        for name in ("HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "wsgi.input_terminated", "werkzeug.request"):
+            environ.pop(name, None)
+        return Response.from_app(self._backend, environ, buffered=True)
+
+    def _refused(self, refused: Refusal) -> Refusal:
+        with self._lock:
+            self._refusals.append(refused)
+        self._count(refused=1)
+        return refused
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            figures = {name: getattr(self._traffic, name) + number for name, number in more.items()}
+            self._traffic = replace(self._traffic, **figures)
+
+
+def _for_moto(call: Call, body: bytes) -> bytes:
+    """The body as it came, unless moto needs help: it knows no entities, and makes an object of each sample."""
+    sent = [datum for _, datum in datums_of(call.parameters)]
+    datums = [_summarized(datum) if sum(datum.get("Counts") or ()) > _SAMPLES_FOR_MOTO else datum for datum in sent]
+    if not call.parameters.get("EntityMetricData") and datums == sent:
+        return body
+    return call.protocol.request_body(call.operation, {"Namespace": call.parameters["Namespace"], "MetricData": datums})
+
+
+def _summarized(datum: Mapping[str, Any]) -> dict[str, Any]:
+    values, counts = datum["Values"], datum["Counts"]
+    statistics = {
+        "SampleCount": sum(counts),
+        "Sum": sum(map(operator.mul, values, counts)),
+        "Minimum": min(values),
+        "Maximum": max(values),
+    }
+    return {**{name: datum[name] for name in datum if name not in ("Values", "Counts")}, "StatisticValues": statistics}
+
+
+def _failure(fault: Fault, call: Call, environ: "WSGIEnvironment") -> Response:
+    if fault.status is None:
+        connection: socket.socket = environ["werkzeug.socket"]
+        connection.shutdown(socket.SHUT_RDWR)
+        # werkzeug's server takes this for a client that went away, and is done with the request.
+        raise ConnectionResetError("The connection was dropped by a Fault.")
+    return _response(call.protocol.error(Refusal(fault.code, "A fault that a test asked for.", fault.status)))
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, answer.headers, content_type=answer.content_type)

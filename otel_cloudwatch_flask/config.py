@@ -1,0 +1,362 @@
+"""The settings: one table of keys, and one frozen object that is built from it once.
+
+Everywhere the same precedence: an argument, then ``app.config["CLOUDWATCH_<KEY>"]``, then the environment's
+``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, then what OpenTelemetry or AWS call the same thing, then the default.
+"""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.facade_dimensions import dimension_texts
+from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
+
+FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
+
+APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
+ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
+
+
+class DefaultFloat(float):
+    """A default that can be told from the same number given by the caller."""
+
+    __slots__ = ()
+
+
+class DefaultInt(int):
+    """A default that can be told from the same number given by the caller."""
+
+    __slots__ = ()
+
+
+DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
+DEFAULT_FLUSH_MIN_INTERVAL_SECONDS: Final = DefaultFloat(1.0)
+DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
+DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, parsed and checked; :data:`KEYS` says what each means."""
+
+    namespace: str | None
+    region_name: str | None
+    flush: FlushPolicy
+    flush_min_interval_seconds: float
+    export_interval_seconds: float
+    default_dimensions: Mapping[str, str]
+    max_metrics: int
+    max_backlog_bytes: int
+    spool_directory: Path | None
+    strict: bool | None
+    enabled: bool
+
+    @classmethod
+    def resolve(
+        cls, *, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> "Settings":
+        """Build the settings from the three places; ``arguments`` go by the names of the fields.
+
+        Raises :class:`ConfigurationError` for the first value that cannot be used, naming the key it came from.
+        """
+        values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
+        values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
+        return cls(**cast("dict[str, Any]", values))
+
+
+def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own switch is off, read as the SDK reads it."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """The keys with our prefix that are none of ours but resemble one, each with the one it resembles.
+
+    >>> misspelt_keys({"CLOUDWATCH_NAMESPCE": "Shop", "CLOUDWATCH_ALARM_TOPIC": ""}, "CLOUDWATCH_")
+    {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
+    """
+    names = [key.name for key in KEYS]
+    strangers = [key for key in mapping if key.startswith(prefix) and key[len(prefix) :] not in names]
+    # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
+    matches = {key: difflib.get_close_matches(key[len(prefix) :], names, n=1, cutoff=0.76) for key in strangers}
+    return {key: prefix + match[0] for key, match in matches.items() if match}
+
+
+def are_given(fields: Collection[str], *, arguments: Mapping[str, object], app_config: Mapping[str, Any]) -> bool:
+    """Whether any of these settings was given as an argument or in ``app.config``, not for the whole process."""
+    keys = [key for key in KEYS if key.field in fields]
+    return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)
+
+
+# Parsers take what was found and return what it means, or raise a ValueError that continues "<key>=<value> ...".
+
+
+def parse_namespace(value: object) -> str:
+    """A namespace that CloudWatch takes."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is not a namespace; use a name such as 'Shop'")
+    if value.startswith(RESERVED_NAMESPACE_PREFIX):
+        raise ValueError("is reserved for AWS's own services; use a name that does not start with 'AWS/'")
+    if value.startswith(":"):
+        raise ValueError("is not a namespace; use a name that does not start with a colon")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("is not a namespace; use printable ASCII characters only")
+    if len(value) > MAX_NAMESPACE_LENGTH:
+        raise ValueError(f"is too long for a namespace; use at most {MAX_NAMESPACE_LENGTH} characters")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is not a name; use a text that is not empty")
+    return value.strip()
+
+
+def _flush_policy(value: object) -> FlushPolicy:
+    policy = value.strip().lower() if isinstance(value, str) else value
+    if policy in ("background", "sync", "interval"):
+        return policy
+    raise ValueError("is not a flush policy; use one of 'background', 'sync', 'interval'.")
+
+
+def _seconds(value: object) -> float:
+    """A duration of zero or more."""
+    seconds = _number(value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError("is not a duration; use a number of seconds, 0 or more")
+    return seconds
+
+
+def _seconds_above_zero(value: object) -> float:
+    seconds = _number(value)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError("is not an interval; use a number of seconds greater than 0")
+    return seconds
+
+
+def _milliseconds(value: object) -> float:
+    milliseconds = _number(value)
+    if not (math.isfinite(milliseconds) and milliseconds > 0):
+        raise ValueError("is not an interval; use a number of milliseconds greater than 0")
+    return milliseconds / 1000
+
+
+def _number(value: object) -> float:
+    """The number that was written, NaN for what is none."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            return math.nan
+    return math.nan
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    if not (number >= 1 and number.is_integer()):
+        raise ValueError("is not a count; use a whole number, 1 or more")
+    return int(number)
+
+
+_BOOLEANS: Final = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
+def _boolean(value: object) -> bool:
+    word = str(value).strip().lower()
+    if not isinstance(value, (bool, int, str)) or word not in _BOOLEANS:
+        raise ValueError("is neither true nor false; use one of " + ", ".join(_BOOLEANS))
+    return _BOOLEANS[word]
+
+
+def _directory(value: object) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError("is not a directory; use the path of one that this process may write to")
+    return Path(os.fsdecode(value))
+
+
+def _dimensions(value: object) -> Mapping[str, str]:
+    mapping = _written_dimensions(value) if isinstance(value, str) else value
+    if not isinstance(mapping, Mapping):
+        raise ValueError("are no dimensions; use a mapping of names to values")  # noqa: TRY004  # Key.resolve turns it into a ConfigurationError
+    try:
+        return MappingProxyType(dimension_texts(mapping))
+    except ValueError as problem:
+        raise ValueError(f"cannot be used: {problem}") from None
+
+
+def _written_dimensions(text: str) -> object:
+    """What the environment says: a JSON object, or ``name=value,name=value``."""
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is not a JSON object: {error}") from None
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    if not all(separator for _, separator, _ in pairs):
+        raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """An environment variable of somebody else's that means the same."""
+
+    variable: str
+    parse: Callable[[object], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its name in ``app.config`` and the environment, what it may be, and what it is otherwise."""
+
+    name: str
+    field: str
+    parse: Callable[[object], object]
+    default: object
+    doc: str
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def app_config_name(self) -> str:
+        """The key in ``app.config``."""
+        return APP_CONFIG_PREFIX + self.name
+
+    @property
+    def variable(self) -> str:
+        """The variable in the environment."""
+        return ENVIRONMENT_PREFIX + self.name
+
+    def resolve(
+        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> object:
+        """The first value that was given, parsed, or else the default."""
+        for source, value, parse in self._candidates(arguments, app_config, environ):
+            if is_given(value):
+                return _parsed(source, value, parse)
+        return self.default
+
+    def _candidates(
+        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> Iterator[tuple[str, object, Callable[[object], object]]]:
+        """Where a value may be, in the order of precedence."""
+        yield self.field, arguments.get(self.field), self.parse
+        yield f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse
+        # To OpenTelemetry an empty variable is one that is not set:
+        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
+        yield self.variable, environ.get(self.variable) or None, self.parse
+        for fallback in self.fallbacks:
+            yield fallback.variable, environ.get(fallback.variable) or None, fallback.parse
+
+
+def is_given(value: object) -> bool:
+    """Whether a value was given by somebody, rather than left at an argument's default."""
+    return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
+
+
+def _parsed(source: str, value: object, parse: Callable[[object], object]) -> object:
+    try:
+        return parse(value)
+    except ValueError as problem:
+        message = f"{source}={value!r} {problem}".rstrip(".") + "."
+        raise ConfigurationError(message, key=source, value=value) from None
+
+
+KEYS: Final = (
+    Key(
+        name="NAMESPACE",
+        field="namespace",
+        parse=parse_namespace,
+        default=None,
+        doc="CloudWatch namespace of the metrics; without one the service's name, or the Flask app's import name.",
+    ),
+    Key(
+        name="REGION",
+        field="region_name",
+        parse=_text,
+        default=None,
+        doc="AWS Region of the metrics; without one what boto3 finds in the profile.",
+        fallbacks=(Fallback("AWS_REGION", _text), Fallback("AWS_DEFAULT_REGION", _text)),
+    ),
+    Key(
+        name="FLUSH",
+        field="flush",
+        parse=_flush_policy,
+        default="background",
+        doc=(
+            "What the end of a request does: 'background' asks for a flush, 'sync' waits for it, "
+            "'interval' leaves it to the interval. In AWS Lambda the default is 'sync'."
+        ),
+        fallbacks=(Fallback("AWS_LAMBDA_FUNCTION_NAME", lambda _: "sync"),),
+    ),
+    Key(
+        name="FLUSH_MIN_INTERVAL_SECONDS",
+        field="flush_min_interval_seconds",
+        parse=_seconds,
+        default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS),
+        doc="Least time between two flushes that requests asked for.",
+    ),
+    Key(
+        name="EXPORT_INTERVAL_SECONDS",
+        field="export_interval_seconds",
+        parse=_seconds_above_zero,
+        default=float(DEFAULT_EXPORT_INTERVAL_SECONDS),
+        doc="Time between two flushes that nobody asked for.",
+        fallbacks=(Fallback("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
+    ),
+    Key(
+        name="DEFAULT_DIMENSIONS",
+        field="default_dimensions",
+        parse=_dimensions,
+        default=MappingProxyType({}),
+        doc=(
+            "Dimensions of every metric given to add_metric; its own of the same name win. "
+            "In the environment name=value,name=value or a JSON object."
+        ),
+    ),
+    Key(
+        name="MAX_METRICS",
+        field="max_metrics",
+        parse=_count,
+        default=int(DEFAULT_MAX_METRICS),
+        doc="Most distinct CloudWatch metrics of a process; further ones go to their metric's overflow series.",
+    ),
+    Key(
+        name="MAX_BACKLOG_BYTES",
+        field="max_backlog_bytes",
+        parse=_count,
+        default=int(DEFAULT_MAX_BACKLOG_BYTES),
+        doc="Most memory for what could not be sent yet.",
+    ),
+    Key(
+        name="SPOOL_DIRECTORY",
+        field="spool_directory",
+        parse=_directory,
+        default=None,
+        doc="Directory that keeps what could not be sent across restarts; without one it is kept in memory only.",
+    ),
+    Key(
+        name="STRICT",
+        field="strict",
+        parse=_boolean,
+        default=None,
+        doc="Whether an invalid metric raises instead of being counted; by default in debug mode and in tests.",
+    ),
+    Key(
+        name="ENABLED",
+        field="enabled",
+        parse=_boolean,
+        default=True,
+        doc="If false, everything works and nothing is sent; OTEL_SDK_DISABLED=true does the same.",
+    ),
+)
+"""Every setting there is; the documentation is made of this table."""

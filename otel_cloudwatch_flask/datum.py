@@ -1,0 +1,40 @@
+"""What travels to CloudWatch: a datum, and the series it belongs to."""
+
+from dataclasses import dataclass
+
+from otel_cloudwatch_flask.distribution import Distribution
+
+Dimensions = tuple[tuple[str, str], ...]
+"""Names and values, acceptable to CloudWatch, sorted by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One CloudWatch metric: what CloudWatch stores, shows and bills apart from others.
+
+    The unit and the resolution (in seconds) are kept with it because a datum has exactly one of each.
+    """
+
+    name: str
+    dimensions: Dimensions
+    unit: str
+    storage_resolution: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Several samples without their values: CloudWatch has no percentiles of them."""
+
+    count: int
+    sum: float
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One number, distribution or set of statistics of one series at one time, in whole seconds of Unix time."""
+
+    series: Series
+    unix_seconds: int
+    content: float | Distribution | Statistics

@@ -1,0 +1,185 @@
+"""Delivery: what waits in the backlog is put into CloudWatch, or counted as lost."""
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from otel_cloudwatch_flask.backlog import Backlog
+from otel_cloudwatch_flask.boto_client import Put
+from otel_cloudwatch_flask.failures import Failure, Kind, failure
+from otel_cloudwatch_flask.ledger import Ledger, LossReason
+from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS
+from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.wire import Batch
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_LONGEST_BACKOFF_SECONDS: Final = 30.0
+_LOG_SECONDS: Final = 60.0
+
+_REMEDIES: Final = {
+    Kind.CREDENTIALS: "Give the process credentials that may call cloudwatch:PutMetricData: an instance or task role, "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+    Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region that shall have the metrics.",
+}
+
+
+class Delivery:
+    """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. One thread at a time."""
+
+    def __init__(
+        self,
+        make_put: Callable[[], Put],
+        backlog: Backlog,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._make_put = make_put
+        self._put: Put | None = None
+        self._backlog = backlog
+        self._ledger = ledger
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._hurried = threading.Event()
+        self._backoff = Backoff()
+        self._retry_at = -math.inf
+        self._each_minute = QuietLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
+        self._once_an_outage = QuietLog(_logger)
+
+    @property
+    def retry_at(self) -> float:
+        """The time on the clock before which nothing is sent, because CloudWatch needs a rest."""
+        return self._retry_at
+
+    def hurry(self) -> None:
+        """Make the next attempt now, whether it waits already or not: the process is about to end."""
+        self._retry_at = -math.inf
+        self._hurried.set()
+
+    def deliver(self, deadline: float) -> bool:
+        """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds."""
+        while self._backlog.datums:
+            if not self._rested(deadline):
+                return False
+            batch = self._backlog.check_out()
+            if batch is None:
+                return True
+            left: Sequence[Batch] = (batch,)
+            try:
+                left = self._attempted(batch)
+            finally:
+                self._backlog.settle(left)
+        return True
+
+    def _rested(self, deadline: float) -> bool:
+        """Wait until CloudWatch may be called again; ``False`` if that is not before the deadline."""
+        now = self._clock()
+        if now >= deadline or self._retry_at >= deadline:
+            return False
+        if self._retry_at > now:
+            self._hurried.wait(self._retry_at - now)
+            self._hurried.clear()
+        return True
+
+    def _attempted(self, batch: Batch) -> Sequence[Batch]:
+        """Send a batch once; return what is left to be sent of it."""
+        fresh = self._without_expired(batch)
+        if not fresh.datums:
+            return ()
+        problem = self._problem_putting(fresh)
+        if problem is None:
+            self._accepted(fresh)
+            return ()
+        self._ledger.failed(problem.message)
+        if problem.kind.is_final:
+            return self._refused(fresh, problem)
+        self._postpone(problem)
+        if problem.kind in _REMEDIES:
+            self._put = None  # its client has looked for what is missing once and for all; a new one looks again
+        return (fresh,)
+
+    def _without_expired(self, batch: Batch) -> Batch:
+        oldest = self._wall_clock() - MAX_AGE_SECONDS
+        fresh = tuple(datum for datum in batch.datums if datum.unix_seconds > oldest)
+        if expired := len(batch.datums) - len(fresh):
+            self._ledger.lost(LossReason.EXPIRED, expired)
+            self._each_minute.log(
+                logging.ERROR,
+                "expired",
+                "%d datums are lost: they waited for two weeks, longer than CloudWatch takes.",
+                expired,
+            )
+        return replace(batch, datums=fresh) if expired else batch
+
+    def _problem_putting(self, batch: Batch) -> Failure | None:
+        try:
+            with suppress_instrumentation():
+                if self._put is None:
+                    self._put = self._make_put()
+                self._put(batch)
+        except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+            return failure(error)
+        return None
+
+    def _accepted(self, batch: Batch) -> None:
+        self._ledger.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
+        if self._backoff.failures:
+            _logger.info("CloudWatch takes metrics again; %d datums are still waiting.", self._backlog.datums)
+            self._backoff = Backoff()
+            self._once_an_outage = QuietLog(_logger)
+
+    def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
+        """One bad datum makes CloudWatch refuse the whole request: halve it until the bad one is alone."""
+        if len(batch.datums) > 1:
+            return batch.halves()
+        self._ledger.lost(LossReason.REFUSED)
+        self._each_minute.log(
+            logging.ERROR,
+            ("refused", batch.datums[0].metric_name),
+            "CloudWatch refused a datum of %s, which is lost; all others are not. It said: %s",
+            batch.datums[0].metric_name,
+            problem.message,
+        )
+        return ()
+
+    def _postpone(self, problem: Failure) -> None:
+        delay = self._backoff.next_delay_seconds()
+        self._retry_at = self._clock() + max(delay, problem.retry_after_seconds or 0.0)
+        remedy = _REMEDIES.get(problem.kind)
+        if remedy:
+            self._once_an_outage.warning(
+                problem.kind, "Metrics cannot be sent, and are kept until they can. %s (%s)", remedy, problem.message
+            )
+        else:
+            self._each_minute.warning(
+                problem.kind,
+                "Metrics could not be sent (%s); they are kept and tried again. %s",
+                problem.kind.value,
+                problem.message,
+            )
+
+
+class Backoff:
+    """Exponential backoff with full jitter: a fleet that was throttled together does not come back together.
+
+    https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def next_delay_seconds(self) -> float:
+        """Count a failure; return how long to rest after it."""
+        longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(self.failures, 30))
+        self.failures += 1
+        return random.uniform(0.0, longest)  # noqa: S311 - no secret

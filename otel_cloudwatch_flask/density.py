@@ -1,0 +1,163 @@
+"""Where inside a wide bucket its samples probably lie, guessed from its neighbours and made to agree with the sum.
+
+Between the edges of a bucket the density of samples is taken to rise or fall evenly, from the density at one edge to
+that at the other; at an edge that two buckets share it is between theirs (the weighted harmonic mean that monotone
+cubic interpolation uses, https://doi.org/10.1137/0717021, so that no peak is invented). Buckets of positive values are
+looked at on a logarithmic axis, on which latencies and sizes are smooth. Then all of them are tilted together, towards
+higher or lower values, until the mean is the recorded one.
+
+With that, each bucket is divided into narrower ones that hold a few samples each, and the common fraction that makes
+the sum exact has little left to correct.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from otel_cloudwatch_flask.histogram import Bucket
+
+_FEW: Final = 4
+"""So many samples of a bucket stay together: a value for each would cost bytes and tell nothing that is known."""
+
+_STEEPEST: Final = 0.999
+_TILT_STEPS: Final = 40
+"""Halvings of the interval in which the tilt is looked for: enough for a double's digits that matter."""
+
+_NARROW: Final = 0.01
+"""Below this width, relative to the lower edge, the two axes are the same, and the logarithm only loses digits."""
+
+_FLAT: Final = 1e-6
+"""Below this slope the density is even, and the inverse of its integral would be 0 / 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A bucket's own coordinate: 0 at the lower edge, 1 at the upper."""
+
+    lower: float
+    upper: float
+    is_logarithmic: bool
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> "_Axis":
+        return cls(bucket.lower, bucket.upper, bucket.lower > 0 and bucket.upper > bucket.lower * (1 + _NARROW))
+
+    @property
+    def length(self) -> float:
+        return math.log(self.upper) - math.log(self.lower) if self.is_logarithmic else self.upper - self.lower
+
+    def value(self, position: float) -> float:
+        if self.is_logarithmic:
+            return math.exp(math.log(self.lower) + position * self.length)
+        return self.lower + position * (self.upper - self.lower)
+
+    def mean(self, slope: float) -> float:
+        """The mean of samples whose density along the axis is ``1 + slope * (2 * position - 1)``."""
+        if not self.is_logarithmic:
+            return (self.lower + self.upper) / 2 + slope * (self.upper - self.lower) / 6
+        length = self.length
+        level = (self.upper - self.lower) / length
+        return level + slope * (2 * (self.upper * (length - 1) + self.lower) / length**2 - level)
+
+
+def refined(buckets: Sequence[Bucket], total: float, most: int) -> list[Bucket] | None:
+    """The same samples in narrower buckets, at most ``most``, among which ``total`` is about in the middle.
+
+    ``None`` if samples that add up to ``total`` lie at the edges of their buckets, where there is nothing to divide.
+    """
+    axes = [_Axis.of(bucket) for bucket in buckets]
+    slopes = _tilted(buckets, axes, _slopes(buckets, axes), total)
+    if slopes is None:
+        return None
+    parts = _parts(buckets, most)
+    return [
+        part
+        for bucket, axis, slope, number in zip(buckets, axes, slopes, parts, strict=True)
+        for part in _divided(bucket, axis, slope, number)
+    ]
+
+
+def _slopes(buckets: Sequence[Bucket], axes: Sequence[_Axis]) -> list[float]:
+    """How much more density there is at the upper edge of each bucket than at the lower: from -1 to 1."""
+    shared = [_density_at_shared_edge(buckets[i : i + 2], axes[i : i + 2]) for i in range(len(buckets) - 1)]
+    return [
+        _slope(bucket, axis, below, above)
+        for bucket, axis, below, above in zip(buckets, axes, [None, *shared], [*shared, None], strict=True)
+    ]
+
+
+def _density_at_shared_edge(pair: Sequence[Bucket], axes: Sequence[_Axis]) -> float:
+    """Samples per unit of value where two buckets meet; 0 where there is an empty one between them."""
+    lower, upper = pair
+    edge = lower.upper
+    is_logarithmic = all(axis.is_logarithmic for axis in axes)
+    first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in axes)
+    if edge != upper.lower or not first or not second:
+        return 0.0
+    weights = first + 2 * second, second + 2 * first
+    density = sum(weights) / (weights[0] * first / lower.samples + weights[1] * second / upper.samples)
+    return density / edge if is_logarithmic else density
+
+
+def _slope(bucket: Bucket, axis: _Axis, below: float | None, above: float | None) -> float:
+    if not axis.length or (below is None and above is None):
+        return 0.0
+    average = bucket.samples / axis.length
+    # On a logarithmic axis there are as many times more samples per unit as the unit is wider.
+    low = below * axis.lower if below is not None and axis.is_logarithmic else below
+    high = above * axis.upper if above is not None and axis.is_logarithmic else above
+    # An outermost edge has no neighbour: the density goes on as it came.
+    low = max(2 * average - high, 0.0) if low is None and high is not None else low or 0.0
+    high = max(2 * average - low, 0.0) if high is None else high
+    return min(max((high - low) / (high + low), -_STEEPEST), _STEEPEST) if high + low else 0.0
+
+
+def _tilted(
+    buckets: Sequence[Bucket], axes: Sequence[_Axis], slopes: Sequence[float], total: float
+) -> list[float] | None:
+    """The slopes, all changed alike until samples so distributed add up to ``total``; ``None`` if they never do."""
+
+    def tilt(by: float) -> list[float]:
+        # Keeps every slope between -1 and 1, whatever it was.
+        return [(slope + by) / (1 + slope * by) for slope in slopes]
+
+    def surplus(by: float) -> float:
+        means = (axis.mean(slope) for axis, slope in zip(axes, tilt(by), strict=True))
+        return math.fsum(bucket.samples * mean for bucket, mean in zip(buckets, means, strict=True)) - total
+
+    low, high = -_STEEPEST, _STEEPEST
+    if surplus(low) > 0 or surplus(high) < 0:
+        return None
+    for _ in range(_TILT_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if surplus(middle) > 0 else (middle, high)
+    return tilt(low)
+
+
+def _parts(buckets: Sequence[Bucket], most: int) -> list[int]:
+    """How many parts each bucket is divided into: more where there are more samples, but not in proportion.
+
+    Percentiles near 100 are read where samples are few.
+    """
+    room = most - len(buckets)
+    weights = [math.sqrt(bucket.samples) for bucket in buckets]
+    return [
+        1 if bucket.samples <= _FEW else min(bucket.samples // 2, 1 + int(room * weight / sum(weights)))
+        for bucket, weight in zip(buckets, weights, strict=True)
+    ]
+
+
+def _divided(bucket: Bucket, axis: _Axis, slope: float, parts: int) -> list[Bucket]:
+    """Divide a bucket into parts of about as many samples each."""
+    counted = [bucket.samples * part // parts for part in range(parts + 1)]
+    inner = [axis.value(_quantile(count / bucket.samples, slope)) for count in counted[1:-1]]
+    edges = [bucket.lower, *(min(max(edge, bucket.lower), bucket.upper) for edge in inner), bucket.upper]
+    return [Bucket(edges[i], edges[i + 1], counted[i + 1] - counted[i]) for i in range(parts)]
+
+
+def _quantile(share: float, slope: float) -> float:
+    """The position below which this share of the samples lies: the inverse of the integral of the density."""
+    if abs(slope) < _FLAT:
+        return share
+    return (slope - 1 + math.sqrt((1 - slope) ** 2 + 4 * slope * share)) / (2 * slope)

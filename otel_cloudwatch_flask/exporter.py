@@ -1,0 +1,265 @@
+"""The exporter: OpenTelemetry's metrics go in, and are in CloudWatch or accounted for."""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.sdk.metrics import (
+    Counter,
+    Histogram,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+    UpDownCounter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
+
+from otel_cloudwatch_flask import boto_client
+from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
+from otel_cloudwatch_flask.backlog import Backlog
+from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, encoded_put, plain_put
+from otel_cloudwatch_flask.cardinality import CardinalityGuard
+from otel_cloudwatch_flask.config import (
+    DEFAULT_MAX_BACKLOG_BYTES,
+    DEFAULT_MAX_METRICS,
+    Settings,
+)
+from otel_cloudwatch_flask.delivery import Delivery
+from otel_cloudwatch_flask.distribution import MAX_BUCKETS
+from otel_cloudwatch_flask.entity import service_entity
+from otel_cloudwatch_flask.facade_scope import FacadeMetric
+from otel_cloudwatch_flask.group_commit import GroupCommit
+from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger, LossReason
+from otel_cloudwatch_flask.mapping import Mapper
+from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.wire import Encoder, Envelope, batches
+
+_logger = logging.getLogger(__name__)
+
+_DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
+
+TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
+    Counter: _DELTA,
+    ObservableCounter: _DELTA,
+    Histogram: _DELTA,
+    UpDownCounter: _CUMULATIVE,
+    ObservableUpDownCounter: _CUMULATIVE,
+    ObservableGauge: _CUMULATIVE,
+}
+"""CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+
+
+class CloudWatchMetricExporter(MetricExporter):
+    """Publish OpenTelemetry's metrics as CloudWatch metrics, under any metric reader.
+
+    ``namespace`` falls back to ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, then to the resource's ``service.name``.
+    ``client`` is anything with ``put_metric_data(**kwargs)``; without one a boto3 client is made when the first
+    request is sent, in the process that sends it. ``rules`` say what is published of which metric, the first match
+    wins. ``resource_dimensions`` name the resource attributes to publish as dimensions. ``max_metrics`` bounds the
+    distinct CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for what could not be sent yet.
+    ``entity=True`` tells CloudWatch which service the metrics belong to (``service.name`` and
+    ``deployment.environment.name``), so that its "Explore related" finds them.
+
+    Raises :class:`ConfigurationError`, here and at no other time. What cannot be sent now is kept, and tried again at
+    the next export or flush; what can never be sent is counted in :meth:`stats`.
+    """
+
+    def __init__(
+        self,
+        namespace: str | None = None,
+        *,
+        client: Client | None = None,
+        region_name: str | None = None,
+        rules: Sequence[MetricRule | Mapping[str, Any]] = (),
+        resource_dimensions: Collection[str] = (),
+        max_metrics: int = DEFAULT_MAX_METRICS,
+        max_backlog_bytes: int = DEFAULT_MAX_BACKLOG_BYTES,
+        spool_directory: str | os.PathLike[str] | None = None,
+        entity: bool = False,
+    ) -> None:
+        arguments = {
+            "namespace": namespace,
+            "region_name": region_name,
+            "max_metrics": max_metrics,
+            "max_backlog_bytes": max_backlog_bytes,
+            "spool_directory": spool_directory,
+        }
+        self._set_up(
+            Settings.resolve(arguments=arguments, app_config={}, environ=os.environ),
+            client=client,
+            client_factory=None,
+            rules=rules,
+            resource_dimensions=resource_dimensions,
+            publishes_plain_metrics=True,
+            entity=entity,
+        )
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        client: Client | None = None,
+        client_factory: ClientFactory | None = None,
+        rules: Sequence[MetricRule | Mapping[str, Any]] = (),
+        publishes_plain_metrics: bool = True,
+    ) -> "CloudWatchMetricExporter":
+        """An exporter for settings that are resolved already.
+
+        ``publishes_plain_metrics=False`` leaves all but the adopted reporters' metrics to somebody else.
+        """
+        exporter = cls.__new__(cls)
+        exporter._set_up(  # noqa: SLF001 - a second constructor
+            settings,
+            client=client,
+            client_factory=client_factory,
+            rules=rules,
+            resource_dimensions=(),
+            publishes_plain_metrics=publishes_plain_metrics,
+            entity=False,
+        )
+        return exporter
+
+    def _set_up(
+        self,
+        settings: Settings,
+        *,
+        client: Client | None,
+        client_factory: ClientFactory | None,
+        rules: Sequence[MetricRule | Mapping[str, Any]],
+        resource_dimensions: Collection[str],
+        publishes_plain_metrics: bool,
+        entity: bool,
+    ) -> None:
+        # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
+        aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
+        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
+        self._settings = settings
+        self._rules = Rules(rules)
+        self._resource_dimensions = tuple(resource_dimensions)
+        self._publishes_plain_metrics = publishes_plain_metrics
+        self._entity = entity
+        self._adopted: set[str] = set()
+        self._client = client
+        self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
+        self._is_shut_down = False
+        self._start()
+        _restart_after_fork(self)
+
+    def _start(self) -> None:
+        """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
+        self._ledger = Ledger()
+        self._backlog = Backlog(self._settings.max_backlog_bytes)
+        self._delivery = Delivery(self._make_put, self._backlog, self._ledger)
+        self._commit = GroupCommit(self._delivery.deliver)
+        self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
+        self._accepting = threading.Lock()
+        self._encoder = Encoder()
+        self._mapper = Mapper(
+            self._rules,
+            resource_dimensions=self._resource_dimensions,
+            guard=self._guard,
+            start_unix_nano=time.time_ns(),
+            publishes=self._publishes,
+            lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
+        )
+
+    def export(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,
+        **_kwargs: object,
+    ) -> MetricExportResult:
+        """Take over a collection and send what waits, oldest first; ``SUCCESS`` if nothing waits any more."""
+        if self._is_shut_down:
+            _logger.warning("Metrics came after the exporter was shut down; they are not sent.")
+            return MetricExportResult.FAILURE
+        self.accept(metrics_data)
+        is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000)
+        return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Send what waits; whether nothing waits any more."""
+        return self.deliver(time.monotonic() + timeout_millis / 1000)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Send what waits, within the timeout; what is left then is lost, and counted as ``shutdown``."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        # The SDK's periodic reader calls the argument "timeout", in milliseconds too.
+        self._delivery.hurry()
+        self.deliver(time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000)
+        if lost := self._backlog.clear():
+            self._ledger.lost(LossReason.SHUTDOWN, lost)
+            _logger.error("%d datums could not be sent before the exporter was shut down, and are lost.", lost)
+
+    def stats(self) -> DeliveryStats:
+        """What became of the datums of this process so far."""
+        return self._ledger.stats(
+            datums_pending=self._backlog.datums,
+            metrics_active=self._guard.active(),
+            metrics_overflowed=self._guard.overflowed,
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        """The accounts, for those that lose something on the way here."""
+        return self._ledger
+
+    @property
+    def retry_at(self) -> float:
+        """The time, of ``time.monotonic``, before which nothing is sent."""
+        return self._delivery.retry_at
+
+    def adopt(self, reporter: str) -> None:
+        """Publish what the facade of this reporter records; without it, facade metrics are left to their owners."""
+        self._adopted.add(reporter)
+
+    def accept(self, metrics_data: MetricsData) -> None:
+        """Make a collection's datums pending; no network."""
+        if not self._settings.enabled:
+            return
+        with self._accepting:
+            encoded = [self._encoder.encoded(datum) for datum in self._mapper.datums(metrics_data)]
+        lost = self._backlog.add(batches(self._envelope(metrics_data), encoded))
+        if lost:
+            self._ledger.lost(LossReason.BACKLOG_FULL, lost)
+            _logger.error("The backlog is full: %d datums, the oldest ones, are lost.", lost)
+
+    def deliver(self, deadline: float) -> bool:
+        """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
+        return not self._backlog.datums or self._commit.run(deadline)
+
+    def hurry(self) -> None:
+        """Make the next attempt to send without waiting for its time."""
+        self._delivery.hurry()
+
+    def _make_put(self) -> Put:
+        return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
+
+    def _publishes(self, facade: FacadeMetric | None) -> bool:
+        return self._publishes_plain_metrics if facade is None else facade.reporter in self._adopted
+
+    def _envelope(self, metrics_data: MetricsData) -> Envelope:
+        resources = [each.resource.attributes for each in metrics_data.resource_metrics]
+        resource = resources[0] if resources else {}
+        namespace = self._settings.namespace or str(resource.get("service.name") or "unknown_service")
+        return Envelope.of(namespace, service_entity(resource) if self._entity else None)
+
+
+def _restart_after_fork(exporter: CloudWatchMetricExporter) -> None:
+    """Give a forked child an exporter of its own: what is pending, and every lock that may be held, is the parent's."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    start = weakref.WeakMethod(exporter._start)  # noqa: SLF001 - a part of this class that cannot live in it
+
+    def restart() -> None:
+        if method := start():
+            method()
+
+    os.register_at_fork(after_in_child=restart)

@@ -1,0 +1,361 @@
+"""The Flask extension, and with it what the package this one succeeds offered under the same names."""
+
+import itertools
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
+from opentelemetry.metrics import MeterProvider
+
+from otel_cloudwatch_flask.attachment import Destination, attach
+from otel_cloudwatch_flask.boto_client import Client, ClientFactory, client_factory
+from otel_cloudwatch_flask.config import (
+    APP_CONFIG_PREFIX,
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+    ENVIRONMENT_PREFIX,
+    FlushPolicy,
+    Settings,
+    are_given,
+    misspelt_keys,
+)
+from otel_cloudwatch_flask.entry import Entry
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.facade_dimensions import Dimensions
+from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.recorder import RequestBuffer
+from otel_cloudwatch_flask.registration import Registration, flush_all, shut_down_all, total_stats
+from otel_cloudwatch_flask.request_end import RequestEndMiddleware
+from otel_cloudwatch_flask.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.timer import Timer
+
+_quiet_log = QuietLog(logging.getLogger(__name__))
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_EXTENSION_NAME: Final = "cloudwatch_metrics"
+_BUFFER_NAME: Final = "cloudwatch_metrics_buffer"
+
+_SETTINGS_OF_READER: Final = (
+    "namespace",
+    "region_name",
+    "flush_min_interval_seconds",
+    "export_interval_seconds",
+    "max_metrics",
+    "max_backlog_bytes",
+    "spool_directory",
+)
+"""Those in which a reader that is there already may differ from what a reporter was told."""
+
+
+class _AlsoOnClass(Generic[_P, _R]):
+    """A method that may be called on the class, too: it is then given ``None`` for the instance."""
+
+    def __init__(self, function: Callable[Concatenate[Any, _P], _R]) -> None:
+        self._function = function
+        self._of_class = partial(function, None)
+        self.__doc__ = self._of_class.__doc__ = function.__doc__
+
+    def __get__(self, instance: object | None, owner: type) -> Callable[_P, _R]:
+        return self._of_class if instance is None else MethodType(self._function, instance)
+
+
+class CloudWatchMetricsReporter:
+    """Put an app's metrics into CloudWatch: what it gives to ``add_metric``, and what OpenTelemetry measures.
+
+    ``app`` may come later, through :meth:`init_app`, and one reporter may serve several apps. ``cloudwatch_client`` is
+    anything with boto3's ``put_metric_data``; by default a client is made when first needed, in the process that needs
+    it. ``meter_provider`` is by default the program's global one, which is created if nobody has set one. Everything
+    else can also be set in ``app.config`` and the environment: see ``otel_cloudwatch_flask.config.KEYS``.
+
+    Raises :class:`ConfigurationError` for what cannot work; once an app runs, nothing is raised into it.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        namespace: str | None = None,
+        cloudwatch_client: Client | None = None,
+        *,
+        meter_provider: MeterProvider | None = None,
+        flush: FlushPolicy | None = None,
+        flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+        export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
+        default_dimensions: Mapping[str, str] | None = None,
+        rules: Iterable[MetricRule | Mapping[str, Any]] = (),
+        instrument: bool = False,
+        strict: bool | None = None,
+    ) -> None:
+        self._arguments: dict[str, object] = {
+            "namespace": namespace,
+            "flush": flush,
+            "flush_min_interval_seconds": flush_min_interval_seconds,
+            "export_interval_seconds": export_interval_seconds,
+            "default_dimensions": default_dimensions,
+            "strict": strict,
+        }
+        self._client = _checked_client(cloudwatch_client)
+        self._credentials: tuple[str, str] | None = None
+        self._meter_provider = meter_provider
+        self._rules = parse_rules(rules)
+        self._instrument = instrument
+        self._registrations: list[Registration] = []
+        if app is not None:
+            self.init_app(app)
+
+    @staticmethod
+    def new_reporter(
+        app: Flask,
+        namespace: str,
+        aws_region_name: str,
+        aws_access_key_id: str | None = None,
+        aws_secret_access_key: str | None = None,
+    ) -> "CloudWatchMetricsReporter":
+        """Make a reporter whose own client is for a Region and, if both are given, has these credentials."""
+        reporter = CloudWatchMetricsReporter(namespace=namespace)
+        reporter._arguments["region_name"] = aws_region_name
+        if aws_access_key_id and aws_secret_access_key:
+            reporter._credentials = aws_access_key_id, aws_secret_access_key
+        reporter.init_app(app)
+        return reporter
+
+    def init_app(self, app: Flask) -> None:
+        """Serve an app: read its configuration, attach to OpenTelemetry, and flush when its requests end.
+
+        Apps with the same configuration share one reader, so that an application factory may be called often.
+        """
+        _refuse_second_reporter(app)
+        _warn_of_misspelt_keys(app)
+        app.teardown_appcontext(_end_buffer)
+        registration = self._register(app)
+        app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
+        app.wsgi_app = RequestEndMiddleware(app.wsgi_app, registration.end_request)  # type: ignore[method-assign]  # the way Flask documents
+        if self._instrument:
+            _instrument_app(app, registration.attachment.provider)
+        _forget(self)
+        _live_reporters[next(_ordinals)] = self
+
+    def _register(self, app: Flask) -> Registration:
+        settings = Settings.resolve(arguments=self._arguments, app_config=app.config, environ=os.environ)
+        is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
+        known = next((each for each in self._registrations if each.fits(settings, app.name)), None)
+        if known is None:
+            attachment = attach(self._meter_provider, self._destination(app, settings))
+            registration = Registration.first(attachment, settings, app.name, is_strict)
+        else:
+            self._registrations.remove(known)
+            registration = known.for_another_app(is_strict)
+        self._registrations.append(registration)
+        return registration
+
+    def _destination(self, app: Flask, settings: Settings) -> Destination:
+        told = are_given(_SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
+        return Destination(
+            settings=settings,
+            app_name=app.name,
+            client=self._client,
+            client_factory=self._client_factory(settings.region_name),
+            rules=self._rules,
+            is_its_own=bool(told or self._client or self._credentials or self._rules),
+        )
+
+    def _client_factory(self, region_name: str | None) -> ClientFactory | None:
+        if self._credentials is None:
+            return None
+        access_key_id, secret_access_key = self._credentials
+        return client_factory(region_name, access_key_id=access_key_id, secret_access_key=secret_access_key)
+
+    @_AlsoOnClass
+    def add_metric(
+        self: "CloudWatchMetricsReporter | None",
+        metric_name: str,
+        value: float,
+        unit: str = "None",
+        dimensions: Dimensions = (),
+    ) -> None:
+        """Add one metric: to the request, at whose end it is recorded, or outside of one, at once.
+
+        ``metric_name`` is what CloudWatch shows, as written. ``value`` is any finite number. ``unit`` is one of
+        CloudWatch's names, in any case. ``dimensions`` are a mapping, or ``[{"Name": ..., "Value": ...}]``.
+
+        Called on the class, it means the current app's reporter and, outside of an app context, the one that was
+        initialised last. If there is none, the metric is dropped with one warning.
+
+        Raises :class:`InvalidMetricError` for a metric that CloudWatch cannot store, if the reporter is strict;
+        otherwise it is counted as ``invalid``, and logged once for the line that called.
+        """
+        registration = _current_registration(self)
+        if registration is None:
+            _quiet_log.warning("no reporter", "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet.")
+        elif (entry := registration.parse(metric_name, value, unit, dimensions)) is not None:
+            _record(registration, entry)
+
+    def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
+        """Time a block (``with``) or every call of a function (as a decorator, ``async`` too), in Milliseconds.
+
+        It is added also when the block or the function raises.
+        """
+        add = partial(self.add_metric, unit="Milliseconds", dimensions=dimensions)
+        return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
+
+    def flush(self, timeout_seconds: float = 10.0) -> bool:
+        """Send all that was added before; ``True`` if it is in CloudWatch within the time."""
+        deadline = time.monotonic() + timeout_seconds
+        _drain_current_buffer()
+        return flush_all(self._registrations, deadline)
+
+    def stats(self) -> DeliveryStats:
+        """What was sent, is pending, and was lost and why; summed up if several apps have exporters of their own."""
+        return total_stats(self._registrations)
+
+    def shutdown(self, timeout_seconds: float = 30.0) -> None:
+        """Flush, and stop what this reporter started; a reader that it shares goes on."""
+        deadline = time.monotonic() + timeout_seconds
+        _drain_current_buffer()
+        shut_down_all(self._registrations, deadline)
+        _forget(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """What an app keeps: the reporter that serves it, and how."""
+
+    reporter: CloudWatchMetricsReporter
+    registration: Registration
+
+
+_ordinals = itertools.count()
+_live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
+"""Each once, in the order of their last initialisation."""
+
+
+def _forget(reporter: CloudWatchMetricsReporter) -> None:
+    for ordinal in [ordinal for ordinal, live in _live_reporters.items() if live is reporter]:
+        _live_reporters.pop(ordinal, None)
+
+
+def initialize_metrics(
+    app: Flask,
+    namespace: str,
+    aws_region_name: str,
+    aws_access_key_id: str | None = None,
+    aws_secret_access_key: str | None = None,
+) -> CloudWatchMetricsReporter:
+    """Make the app's reporter, which :func:`get_metrics` finds from then on in every one of its requests."""
+    return CloudWatchMetricsReporter.new_reporter(
+        app, namespace, aws_region_name, aws_access_key_id, aws_secret_access_key
+    )
+
+
+def get_metrics() -> CloudWatchMetricsReporter:
+    """The current app's reporter; outside of an app context, the only one there is.
+
+    Raises :class:`ConfigurationError` if there is none, or more than one to choose from.
+    """
+    if has_app_context():
+        if (installed := _installed()) is None:
+            raise ConfigurationError(
+                f"app {current_app.name!r} has no CloudWatchMetricsReporter; "
+                "call initialize_metrics(app, ...) or init_app(app) where the app is made."
+            )
+        return installed.reporter
+    reporters = list(_live_reporters.values())
+    if len(reporters) != 1:
+        raise ConfigurationError(
+            f"there are {len(reporters)} reporters and no app context that tells which is meant; "
+            "call get_metrics() in a request or inside `with app.app_context()`, after initialize_metrics(app, ...)."
+        )
+    return reporters[0]
+
+
+def _installed() -> _Installed | None:
+    """What the current app has, in an app context."""
+    installed: _Installed | None = current_app.extensions.get(_EXTENSION_NAME)
+    return installed
+
+
+def _current_registration(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
+    """The one for the current app, or else the last one of the reporter; of any reporter if ``None``."""
+    if has_app_context():
+        installed = _installed()
+        if installed and reporter in (None, installed.reporter):
+            return installed.registration
+    elif reporter is None:
+        reporter = next(reversed(list(_live_reporters.values())), None)
+    return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
+
+
+def _record(registration: Registration, entry: Entry) -> None:
+    if has_request_context() and (installed := _installed()) and installed.registration is registration:
+        _request_buffer(registration).add(entry)
+    else:
+        registration.recorder.record(entry)
+
+
+def _request_buffer(registration: Registration) -> RequestBuffer:
+    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
+    buffer: RequestBuffer | None = g.get(_BUFFER_NAME)
+    if buffer is None:
+        buffer = registration.new_buffer(request.environ)
+        setattr(g, _BUFFER_NAME, buffer)
+    return buffer
+
+
+def _drain_current_buffer() -> None:
+    if has_app_context() and (buffer := g.get(_BUFFER_NAME)):
+        buffer.drain()
+
+
+def _end_buffer(_error: BaseException | None) -> None:
+    if buffer := g.get(_BUFFER_NAME):
+        buffer.end()
+
+
+def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial
+    if configured is not None:
+        return configured
+    app = app_reference()
+    return app is not None and bool(app.debug or app.testing)
+
+
+def _checked_client(client: Client | None) -> Client | None:
+    if client is None or callable(getattr(client, "put_metric_data", None)):
+        return client
+    raise ConfigurationError(
+        f"cloudwatch_client={client!r} has no put_metric_data; pass boto3.client('cloudwatch'), or for a Region or "
+        "credentials use CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
+        key="cloudwatch_client",
+        value=client,
+    )
+
+
+def _refuse_second_reporter(app: Flask) -> None:
+    if _EXTENSION_NAME in app.extensions:
+        raise ConfigurationError(
+            f"app {app.name!r} has a CloudWatchMetricsReporter already; call init_app once for each app, "
+            "and get_metrics() wherever its reporter is needed.",
+            key=f"app.extensions[{_EXTENSION_NAME!r}]",
+            value=app,
+        )
+
+
+def _warn_of_misspelt_keys(app: Flask) -> None:
+    misspelt = {**misspelt_keys(app.config, APP_CONFIG_PREFIX), **misspelt_keys(os.environ, ENVIRONMENT_PREFIX)}
+    for key, meant in misspelt.items():
+        _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask; %s is.", key, meant)
+
+
+def _instrument_app(app: Flask, provider: MeterProvider) -> None:
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
+
+    if not getattr(app, "_is_instrumented_by_opentelemetry", False):
+        FlaskInstrumentor().instrument_app(app, meter_provider=provider)  # type: ignore[no-untyped-call]

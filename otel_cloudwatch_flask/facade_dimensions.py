@@ -1,0 +1,60 @@
+"""What may be written as dimensions in code and configuration: a mapping, or CloudWatch's list of pairs."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
+
+Dimensions: TypeAlias = "Mapping[str, object] | Iterable[Mapping[str, object]] | None"
+
+_REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
+
+
+def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
+    """Each dimension's name with its value as text.
+
+    Raises ``ValueError``, saying what to write instead, for anything that is not a set of at most 30 named scalars.
+
+    >>> dimension_texts([{"Name": "StatusCode", "Value": 200}])
+    {'StatusCode': '200'}
+    >>> dimension_texts({"cached": True})
+    {'cached': 'true'}
+    """
+    if not dimensions:
+        return {}
+    texts = {_name(name): _text(name, value) for name, value in _pairs(dimensions)}
+    if len(texts) > MAX_DIMENSIONS:
+        raise ValueError(f"{len(texts)} dimensions are too many: CloudWatch takes {MAX_DIMENSIONS} of a metric")
+    return texts
+
+
+def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
+    if isinstance(dimensions, Mapping):
+        return dimensions.items()
+    if isinstance(dimensions, Iterable) and not isinstance(dimensions, (str, bytes)):
+        return [_pair(item) for item in dimensions]
+    raise ValueError(f"dimensions {dimensions!r} are neither a mapping nor a list of pairs: {_REMEDY}")
+
+
+def _pair(item: object) -> tuple[object, object]:
+    if isinstance(item, Mapping) and item.keys() == {"Name", "Value"}:
+        return item["Name"], item["Value"]
+    raise ValueError(f"dimension {item!r} is not a name with a value: {_REMEDY}")
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"dimension name {name!r} is not a text with a visible character: {_REMEDY}")
+    if len(name) > MAX_DIMENSION_NAME_LENGTH:
+        raise ValueError(
+            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch takes {MAX_DIMENSION_NAME_LENGTH}"
+        )
+    return name
+
+
+def _text(name: object, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise ValueError(f"dimension {name!r} has the value {value!r}: give a text, a number or a boolean")

@@ -1,0 +1,33 @@
+"""Which numbers CloudWatch takes."""
+
+import math
+
+from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MIN_MAGNITUDE
+
+
+def sendable(value: float) -> float | None:
+    """The number as CloudWatch takes it, or ``None`` if it takes no such number.
+
+    NaN, the infinities and magnitudes above 2^360 are refused. What is not 0 but below 2^-360 is refused too: it is
+    sent as 0. There is no negative zero.
+
+    >>> sendable(float("nan")) is None
+    True
+    >>> sendable(1e-200)
+    0.0
+    """
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond every float
+        return None
+    if not abs(number) <= MAX_MAGNITUDE:  # NaN fails every comparison
+        return None
+    return number if abs(number) >= MIN_MAGNITUDE else 0.0
+
+
+def is_finite(value: float) -> bool:
+    """Whether this is a number at all, whatever its size."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return True

@@ -1,0 +1,78 @@
+"""Points that become the same CloudWatch metric are one datum."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
+from otel_cloudwatch_flask.histogram import Histogram
+from otel_cloudwatch_flask.magnitudes import sendable
+from otel_cloudwatch_flask.points import Additive, Amount, Sample
+
+
+@dataclass(slots=True)
+class _Merged:
+    """What one series has received in one collection."""
+
+    unix_seconds: int = 0
+    additive: float | None = None
+    samples: list[float] = field(default_factory=list)
+    histograms: dict[object, Histogram] = field(default_factory=dict)
+    as_statistics: bool = False
+
+    def add(self, amount: Amount) -> None:
+        if isinstance(amount, Additive):
+            self.additive = amount.value if self.additive is None else self.additive + amount.value
+        elif isinstance(amount, Sample):
+            self.samples.append(amount.value)
+        else:
+            present = self.histograms.get(amount.layout)
+            # Equal layouts are of one kind, which type checkers cannot see.
+            self.histograms[amount.layout] = amount if present is None else present.plus(amount)  # type: ignore[arg-type]
+
+    def content(self) -> float | Distribution | Statistics | None:
+        """The datum's numbers, or ``None`` if CloudWatch takes no such numbers."""
+        if not self.histograms and self.additive is not None and not self.samples:
+            return sendable(self.additive)
+        if not self.histograms and self.additive is None and len(self.samples) == 1:
+            return sendable(self.samples[0])
+        parts = self._distributions()
+        whole = combined(part for part in parts if part is not None)
+        if None in parts or not whole.values:
+            return None
+        return _statistics(whole, self.histograms) if self.as_statistics else whole
+
+    def _distributions(self) -> list[Distribution | None]:
+        numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
+        sent = [(number, 1) for value in numbers if (number := sendable(value)) is not None]
+        whole_numbers = Distribution.of(sent) if len(sent) == len(numbers) else None
+        return [*(distribution(histogram) for histogram in self.histograms.values()), whole_numbers]
+
+
+def _statistics(whole: Distribution, histograms: dict[object, Histogram]) -> Statistics | None:
+    total = sendable(whole.sum)
+    if len(histograms) == 1:
+        (only,) = histograms.values()
+        total = sendable(only.sum * only.factor) if only.count == whole.count else total
+    return None if total is None else Statistics(whole.count, total, whole.values[0], whole.values[-1])
+
+
+class Merger:
+    """Collect the amounts of one collection by series."""
+
+    def __init__(self) -> None:
+        self._merged: dict[Series, _Merged] = {}
+
+    def add(self, series: Series, amount: Amount, *, unix_seconds: int, as_statistics: bool) -> None:
+        """Add what a point says to the series it became."""
+        merged = self._merged.get(series)
+        if merged is None:
+            merged = self._merged[series] = _Merged(as_statistics=as_statistics)
+        merged.unix_seconds = max(merged.unix_seconds, unix_seconds)
+        merged.add(amount)
+
+    def datums(self) -> Iterator[Datum | None]:
+        """One datum for each series; ``None`` for one whose numbers CloudWatch does not take."""
+        for series, merged in self._merged.items():
+            content = merged.content()
+            yield None if content is None else Datum(series, merged.unix_seconds, content)

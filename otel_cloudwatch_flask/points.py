@@ -1,0 +1,142 @@
+"""Data points of the SDK as amounts: what is added, what is shown, and how samples are distributed.
+
+This is where temporality ends: whatever comes in, an amount belongs to the time since the last collection.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from opentelemetry.sdk.metrics import export as sdk
+
+from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes, Histogram, filled
+from otel_cloudwatch_flask.magnitudes import is_finite, sendable
+from otel_cloudwatch_flask.temporality import CumulativeToDelta, DeltaToCurrent, Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Additive:
+    """A delta, or the current value of something that goes up and down: where points meet, they add up."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A gauge's value: where points meet, each value is kept."""
+
+    value: float
+
+
+Amount: TypeAlias = Additive | Sample | Histogram
+
+
+class InvalidPointError(ValueError):
+    """A data point with numbers that CloudWatch does not take, or that contradict each other."""
+
+
+class PointReader:
+    """Read data points, remembering what cumulative ones need; a key identifies scope, name and kind."""
+
+    def __init__(self, start_unix_nano: int) -> None:
+        self._to_delta = CumulativeToDelta(start_unix_nano)
+        self._to_current = DeltaToCurrent()
+
+    def amount(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> Amount | None:
+        """The amount of one point of a metric's data, in the unit ``factor`` leads to; ``None``: nothing happened.
+
+        Raises :class:`InvalidPointError`.
+        """
+        if isinstance(point, sdk.NumberDataPoint):
+            return self._number(key, data, point, factor)
+        histogram = _valid(_histogram(point, factor))
+        if not _is_cumulative(data):
+            return histogram if histogram.count else None
+        delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
+        return delta if delta is not None and delta.count else None
+
+    def _number(
+        self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
+    ) -> Additive | Sample | None:
+        if not is_finite(point.value):
+            raise InvalidPointError(f"the value {point.value}")
+        if not isinstance(data, sdk.Sum):
+            return Sample(_scaled(point.value, factor))
+        value: float | None = point.value
+        if _should_become_delta(data):
+            delta = self._to_delta.delta(
+                _series_key(key, data, point), point.start_time_unix_nano or 0, Sum(point.value)
+            )
+            value = None if delta is None else delta.value
+        elif _should_become_current(data):
+            value = self._to_current.current(_series_key(key, data, point), point.value)
+        return None if value is None else Additive(_scaled(value, factor))
+
+
+def negated(amount: Amount) -> Amount:
+    """The same samples with the opposite sign."""
+    if isinstance(amount, Additive | Sample):
+        return replace(amount, value=-amount.value)
+    return amount.mirrored()
+
+
+def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
+    """Equal for the same attributes in any order, different for ``1``, ``True`` and ``"1"``."""
+    attributes = point.attributes or {}
+    return (key, type(data), frozenset((name, repr(value)) for name, value in attributes.items()))
+
+
+def _is_cumulative(data: Any) -> bool:
+    return bool(data.aggregation_temporality == sdk.AggregationTemporality.CUMULATIVE)
+
+
+def _should_become_delta(data: sdk.Sum) -> bool:
+    return data.is_monotonic and _is_cumulative(data)
+
+
+def _should_become_current(data: sdk.Sum) -> bool:
+    return not data.is_monotonic and not _is_cumulative(data)
+
+
+def _scaled(value: float, factor: float) -> float:
+    # Whole numbers of a unit that needs no scaling stay whole, however large.
+    try:
+        scaled = value if factor == 1.0 else value * factor
+    except OverflowError:
+        raise InvalidPointError("a value beyond every float") from None
+    if sendable(scaled) is None:
+        raise InvalidPointError("a value beyond 2^360")
+    return scaled
+
+
+def _histogram(point: Any, factor: float) -> Histogram:
+    extremes = Extremes.recorded(point.min, point.max)
+    if isinstance(point, sdk.ExponentialHistogramDataPoint):
+        return ExponentialHistogram(
+            count=point.count,
+            sum=point.sum,
+            extremes=extremes,
+            scale=point.scale,
+            zero_count=point.zero_count,
+            zero_threshold=getattr(point, "zero_threshold", 0.0),
+            positive=filled(point.positive.offset, point.positive.bucket_counts),
+            negative=filled(point.negative.offset, point.negative.bucket_counts),
+            factor=factor,
+        )
+    return ExplicitHistogram(
+        count=point.count,
+        sum=point.sum,
+        extremes=extremes,
+        bounds=tuple(point.explicit_bounds),
+        counts=tuple(point.bucket_counts),
+        factor=factor,
+    )
+
+
+def _valid(histogram: Histogram) -> Histogram:
+    if contradiction := histogram.contradiction():
+        raise InvalidPointError(contradiction)
+    for extreme in (histogram.extremes.minimum, histogram.extremes.maximum):
+        if extreme is not None and histogram.count and sendable(extreme * histogram.factor) is None:
+            raise InvalidPointError(f"a minimum or maximum of {extreme}")
+    return histogram

@@ -1,0 +1,144 @@
+"""Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
+
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from hashlib import blake2s
+from typing import Final
+
+from opentelemetry.metrics import Histogram, MeterProvider
+
+from otel_cloudwatch_flask.entry import Entry
+from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
+from otel_cloudwatch_flask.ledger import LossReason
+from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.units import to_ucum
+from otel_cloudwatch_flask.version import __version__
+
+_quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+
+# https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
+MAX_INSTRUMENT_NAME_LENGTH: Final = 255
+_NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
+
+_MAX_BUFFERED_ENTRIES: Final = 1000
+
+
+def instrument_name(metric_name: str) -> str:
+    """The valid instrument name that resembles a CloudWatch name most; other exporters show it.
+
+    >>> instrument_name("Request Count"), instrument_name("2xx")
+    ('request_count', 'm_2xx')
+    """
+    name = _NOT_IN_INSTRUMENT_NAMES.sub("_", metric_name.lower())
+    return (name if name[:1].isalpha() else "m_" + name)[:MAX_INSTRUMENT_NAME_LENGTH]
+
+
+def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
+    """The name with an ending that belongs to the identity: the same in every process."""
+    ending = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
+    return name[: MAX_INSTRUMENT_NAME_LENGTH - len(ending)] + ending
+
+
+class Recorder:
+    """Record the entries of one reporter and app; safe to use from several threads.
+
+    ``lost`` is called for each entry that the SDK does not take. Nothing is raised.
+    """
+
+    def __init__(
+        self,
+        provider: MeterProvider,
+        reporter_id: str,
+        default_dimensions: Mapping[str, str],
+        lost: Callable[[LossReason], None],
+    ) -> None:
+        self._provider = provider
+        self._reporter_id = reporter_id
+        self._default_dimensions = dict(default_dimensions)
+        self._lost = lost
+        # One for each name and unit that the program writes, as the SDK itself keeps them.
+        self._histograms: dict[tuple[str, str], Histogram] = {}
+        self._claimed_names: set[str] = set()
+        self._creation_lock = threading.Lock()
+
+    def record(self, entry: Entry) -> None:
+        """Record one entry, or count it as lost."""
+        try:
+            self._record(entry)
+        except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
+            self._lost(LossReason.INVALID)
+            _quiet_log.log(
+                logging.WARNING,
+                entry.metric_name,
+                "OpenTelemetry did not take %s; it is counted as invalid",
+                entry,
+                exc_info=True,
+            )
+
+    def _record(self, entry: Entry) -> None:
+        key = (entry.metric_name, entry.unit)
+        histogram = self._histograms.get(key) or self._created(key)
+        attributes: dict[str, str | bool] = {**self._default_dimensions, **entry.dimensions}
+        if entry.value < 0:
+            attributes[NEGATIVE_KEY] = True
+        histogram.record(abs(entry.value), attributes)
+
+    def _created(self, key: tuple[str, str]) -> Histogram:
+        """The histogram of a name and unit that come for the first time."""
+        with self._creation_lock:
+            if key not in self._histograms:
+                self._histograms[key] = self._create(*key)
+            return self._histograms[key]
+
+    def _create(self, metric_name: str, unit: str) -> Histogram:
+        metric = FacadeMetric(metric_name, self._reporter_id)
+        meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
+        return meter.create_histogram(self._claim_name(metric_name, unit), unit=to_ucum(unit))
+
+    def _claim_name(self, metric_name: str, unit: str) -> str:
+        """An instrument name that no other name or unit of this reporter has."""
+        name = plain_name = instrument_name(metric_name)
+        length = 6
+        while name in self._claimed_names:
+            name = suffixed_name(plain_name, metric_name, unit, length=length)
+            length += 1
+        self._claimed_names.add(name)
+        return name
+
+
+class RequestBuffer:
+    """The entries of one request, recorded at its end: in order, each once, whoever ends it and how often.
+
+    After the end, what still comes (from a streamed body, or a thread that outlives the request) is recorded at once.
+    """
+
+    __slots__ = ("_entries", "_has_ended", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._entries: deque[Entry] = deque()
+        self._has_ended = False
+
+    def add(self, entry: Entry) -> None:
+        """Keep one entry for the end of the request."""
+        self._entries.append(entry)
+        # Asked after appending, so that an entry that comes while the request ends is recorded by one of the two.
+        if self._has_ended or len(self._entries) >= _MAX_BUFFERED_ENTRIES:
+            self.drain()
+
+    def end(self) -> None:
+        """Record what was kept, and keep nothing from now on."""
+        self._has_ended = True
+        self.drain()
+
+    def drain(self) -> None:
+        """Record what was kept so far."""
+        while True:
+            try:
+                entry = self._entries.popleft()
+            except IndexError:
+                return
+            self._recorder.record(entry)

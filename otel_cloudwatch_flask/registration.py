@@ -1,0 +1,155 @@
+"""One app's registration of a reporter: what it records to, how it flushes, and how it takes a bad metric."""
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from otel_cloudwatch_flask.attachment import Attachment
+from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.entry import Entry, parse_entry
+from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.facade_dimensions import Dimensions
+from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
+from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer
+from otel_cloudwatch_flask.request_end import buffers_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_logger = logging.getLogger(__name__)
+_once = QuietLog(_logger)
+_each_minute = QuietLog(_logger, interval_seconds=60.0)
+
+IsStrict: TypeAlias = Callable[[], bool]
+
+_PACKAGE: Final = __name__.partition(".")[0]
+SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
+
+_SUMMED: Final = (
+    "datums_sent",
+    "datums_pending",
+    "requests_sent",
+    "requests_failed",
+    "bytes_sent",
+    "metrics_active",
+    "metrics_overflowed",
+)
+
+
+class Registration:
+    """A reporter on one app. ``is_strict`` is asked when a metric is bad: apps turn to testing after their set-up."""
+
+    def __init__(
+        self, attachment: Attachment, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
+    ) -> None:
+        self.attachment = attachment
+        self.recorder = recorder
+        self.is_live = True
+        self._settings = settings
+        self._app_name = app_name
+        self._is_strict = is_strict
+
+    @classmethod
+    def first(cls, attachment: Attachment, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
+        """The registration of the first app with these settings."""
+        lost = partial(_count_as_lost, attachment)
+        recorder = Recorder(attachment.provider, attachment.reporter_id, settings.default_dimensions, lost)
+        return cls(attachment, recorder, settings, app_name, is_strict)
+
+    def fits(self, settings: Settings, app_name: str) -> bool:
+        """Whether another app with these settings, and this name, which may be the namespace, can share it."""
+        return self.is_live and self._settings == settings and (bool(settings.namespace) or self._app_name == app_name)
+
+    def for_another_app(self, is_strict: IsStrict) -> "Registration":
+        """The same, but for how the other app takes a bad metric."""
+        return Registration(self.attachment, self.recorder, self._settings, self._app_name, is_strict)
+
+    def parse(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Entry | None:
+        """The entry for one call of ``add_metric``; ``None`` if it was bad, and is counted and logged."""
+        try:
+            return parse_entry(metric_name, value, unit, dimensions)
+        except InvalidMetricError as error:
+            if self._is_strict():
+                raise
+            _count_as_lost(self.attachment, LossReason.INVALID)
+            site = _call_site()
+            _once.warning(site, "%s (counted as invalid; said once for %s, line %d)", error, *site)
+            return None
+
+    def new_buffer(self, environ: "WSGIEnvironment") -> RequestBuffer:
+        """A buffer that is recorded at the end of the request, even if Flask never says that it ended."""
+        buffer = RequestBuffer(self.recorder)
+        buffers_of(environ).append(buffer)
+        return buffer
+
+    def end_request(self, buffers: list[RequestBuffer]) -> None:
+        """Record what the request left in its buffers, and flush as the policy says. Never raises."""
+        try:
+            while buffers:
+                buffers.pop().end()
+            self._flush_after_request()
+        except Exception:  # noqa: BLE001  # the boundary to the WSGI server, to which metrics are no reason to fail
+            _each_minute.log(logging.ERROR, "end_request", "The end of a request was not recorded", exc_info=True)
+
+    def _flush_after_request(self) -> None:
+        reader = self.attachment.reader
+        if reader is None:
+            return
+        if self._settings.flush == "background":
+            reader.request_flush()
+        elif self._settings.flush == "sync":
+            reader.flush(timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
+
+
+def _count_as_lost(attachment: Attachment, reason: LossReason) -> None:
+    if attachment.reader:
+        attachment.reader.exporter.ledger.lost(reason)
+
+
+def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
+    """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in."""
+    readers = {each.attachment.reader for each in registrations if each.attachment.reader}
+    flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in readers]
+    return all(flushed)
+
+
+def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
+    """Flush shared readers; shut down, which flushes too, and remove the reporter's own."""
+    every = list(registrations)
+    flush_all((each for each in every if not each.attachment.owns_reader), deadline)
+    for each in every:
+        each.is_live = False
+        each.attachment.detach(seconds_until(deadline))
+
+
+def seconds_until(deadline: float) -> float:
+    """What is left until a time of the monotonic clock, never less than 0."""
+    return max(0.0, deadline - time.monotonic())
+
+
+def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
+    """The figures of all exporters that publish for these registrations, each counted once."""
+    exporters = {each.attachment.reader.exporter for each in registrations if each.attachment.reader}
+    every = [exporter.stats() for exporter in exporters]
+    lost: Counter[str] = Counter()
+    for each in every:
+        lost.update(each.datums_lost)
+    return DeliveryStats(
+        **{name: sum(getattr(each, name) for each in every) for name in _SUMMED},
+        datums_lost=dict(lost),
+        last_error=next((each.last_error for each in every if each.last_error), None),
+        last_success=max((each.last_success for each in every if each.last_success), default=None),
+    )
+
+
+def _call_site() -> tuple[str, int]:
+    """File and line of the nearest caller outside this package."""
+    frame = sys._getframe(1)  # noqa: SLF001  # what the standard library's logging does, too
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

@@ -1,0 +1,90 @@
+"""When a request has ended: its body is sent, and whatever instruments it has recorded its duration. No Flask."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_cloudwatch_flask.recorder import RequestBuffer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_BUFFERS_KEY: Final = "otel_cloudwatch_flask.buffers"
+
+
+def buffers_of(environ: "WSGIEnvironment") -> list[RequestBuffer]:
+    """The buffers that a request has filled, whatever its app contexts have become."""
+    buffers: list[RequestBuffer] = environ.setdefault(_BUFFERS_KEY, [])
+    return buffers
+
+
+class RequestEndMiddleware:
+    """Call ``on_end(buffers)`` when the server closes a response's body, or at once if there is none to close.
+
+    Not at the end of Flask's own teardown: FlaskInstrumentor records a request's duration after that, and a streamed
+    body still adds to its metrics. ``on_end`` must not raise.
+    """
+
+    def __init__(self, application: "WSGIApplication", on_end: Callable[[list[RequestBuffer]], None]) -> None:
+        self._application = application
+        self._on_end = on_end
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request."""
+        # Now, because a middleware further in may hand on a copy of the environment.
+        end = partial(self._on_end, buffers_of(environ))
+        try:
+            body = self._application(environ, start_response)
+        except BaseException:
+            end()
+            raise
+        return call_after_close(body, end) if is_file(body, environ) else ClosingBody(body, end)
+
+
+class ClosingBody:
+    """A body that calls back after it was closed."""
+
+    __slots__ = ("_body", "close")
+
+    def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
+        self._body = body
+        self.close = _followed_by(callback, getattr(body, "close", None))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+
+def is_file(body: object, environ: "WSGIEnvironment") -> bool:
+    """Whether a body is one that the server sends as a file, if it finds the object that it made itself.
+
+    https://peps.python.org/pep-3333/#optional-platform-specific-file-handling: ``wsgi.file_wrapper`` is a class almost
+    everywhere; uWSGI's is a function that returns the file as it is.
+    """
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(file_wrapper, type):
+        return isinstance(body, file_wrapper)
+    return file_wrapper is not None and hasattr(body, "read")
+
+
+def call_after_close(body: Any, callback: Callable[[], None]) -> Any:
+    """Chain a call onto the ``close`` of a body that must stay the object it is; call at once if that cannot be."""
+    try:
+        body.close = _followed_by(callback, getattr(body, "close", None))
+    except (AttributeError, TypeError):
+        callback()
+    return body
+
+
+def _followed_by(callback: Callable[[], None], close: Callable[[], None] | None) -> Callable[[], None]:
+    """A ``close`` that calls back afterwards, however often it is called and even if closing fails: once."""
+    callbacks = [callback]
+
+    def closing() -> None:
+        try:
+            if close:
+                close()
+        finally:
+            while callbacks:
+                callbacks.pop()()
+
+    return closing

@@ -1,0 +1,112 @@
+"""A CloudWatch for unit tests: as strict as the real one, in memory, with look-ups for assertions."""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from otel_cloudwatch_flask.published import PublishedMetric, PublishedMetrics
+from otel_cloudwatch_flask.validation import Refusal, refusal, unix_time
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+__all__ = ["FakeCloudWatch", "PublishedMetric", "client_error"]
+
+
+class FakeCloudWatch(PublishedMetrics):
+    """Stand in for boto3's CloudWatch client: pass it as ``client=`` and ask it what was published.
+
+    A request that CloudWatch would refuse raises the same ``ClientError`` here, and nothing of it is stored.
+
+    >>> cloudwatch = FakeCloudWatch()
+    >>> response = cloudwatch.put_metric_data(
+    ...     Namespace="Shop",
+    ...     MetricData=[
+    ...         {"MetricName": "Orders", "Value": 2, "Dimensions": [{"Name": "Page", "Value": "Index"}]},
+    ...         {"MetricName": "Latency", "Values": [12, 350], "Counts": [99, 1], "Unit": "Milliseconds"},
+    ...     ],
+    ... )
+    >>> cloudwatch.sum("Orders", Page="Index")
+    2.0
+    >>> cloudwatch.count("Latency"), cloudwatch.percentile("Latency", 99), cloudwatch.maximum("Latency")
+    (100.0, 12, 350)
+    >>> [metric.name for metric in cloudwatch.metrics()]
+    ['Orders', 'Latency']
+    >>> cloudwatch.put_metric_data(
+    ...     Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": float("inf")}]
+    ... )  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    botocore.exceptions.ClientError: ... The value Infinity for parameter MetricData.member.1.Value is invalid.
+
+    ``latency_seconds`` is how long each request takes, and may be changed at any time. ``clock`` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency_seconds: float = 0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        super().__init__()
+        self.latency_seconds = latency_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._fault_lock = threading.Lock()
+        self._faults: deque[BaseException] = deque()
+        self._refusals: list[Refusal] = []
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Why requests were refused, in order."""
+        with self._fault_lock:
+            return list(self._refusals)
+
+    def fail_next(self, error: BaseException, *, times: int = 1) -> None:
+        """Let the next ``times`` requests raise ``error`` and store nothing; several calls queue up.
+
+        :func:`client_error` makes what boto3 raises: ``fake.fail_next(client_error("ThrottlingException"))``.
+        """
+        with self._fault_lock:
+            self._faults.extend([error] * times)
+
+    def put_metric_data(self, **request: Any) -> dict[str, Any]:
+        """Store a request, or raise botocore's ``ClientError`` as CloudWatch makes boto3 do."""
+        if self.latency_seconds:
+            self._sleep(self.latency_seconds)
+        with self._fault_lock:
+            fault = self._faults.popleft() if self._faults else None
+        if fault is not None:
+            raise fault
+        now = self._clock()
+        refused = refusal(request, size_bytes=_size_bytes(request), now=now)
+        if refused is not None:
+            with self._fault_lock:
+                self._refusals.append(refused)
+            raise client_error(refused.code, refused.message, status=refused.status)
+        self.store(request, now=now)
+        return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
+
+
+def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientError":
+    """Make the error that boto3 raises when CloudWatch answers ``put_metric_data`` with this code and HTTP status."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - botocore is slow to import, and only needed here
+
+    response: Any = {
+        "Error": {"Code": code, "Message": message, "Type": "Sender" if status < 500 else "Receiver"},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
+    }
+    return ClientError(response, "PutMetricData")
+
+
+def _size_bytes(request: Mapping[str, Any]) -> int:
+    """The length of the JSON that botocore writes, with whole seconds for timestamps."""
+
+    def epoch_seconds(value: object) -> int | str:
+        moment = unix_time(value)
+        return str(value) if moment is None else int(moment)
+
+    return len(json.dumps(request, default=epoch_seconds))

@@ -1,0 +1,59 @@
+"""How long a block or a function takes."""
+
+import inspect
+import time
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Timer:
+    """Hand the milliseconds that something took to ``record``, also when it raises.
+
+    As a context manager it times one block at a time. As a decorator it times every call of a function by itself; of
+    an ``async`` function, until its result is there.
+    """
+
+    def __init__(
+        self, record: Callable[[float], None], *, clock_seconds: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._record = record
+        self._clock_seconds = clock_seconds
+        self._started_at = 0.0
+
+    def __enter__(self) -> "Timer":  # noqa: PYI034  # Python 3.10's typing has no Self
+        self._started_at = self._clock_seconds()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._record((self._clock_seconds() - self._started_at) * 1000)
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a function."""
+        if inspect.iscoroutinefunction(function):
+            return self._timed_coroutine_function(function)
+
+        @wraps(function)
+        def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with self._another():
+                return function(*args, **kwargs)
+
+        return timed
+
+    def _timed_coroutine_function(self, function: Callable[_P, Any]) -> Callable[_P, Any]:
+        @wraps(function)
+        async def timed(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+            with self._another():
+                return await function(*args, **kwargs)
+
+        return timed
+
+    def _another(self) -> "Timer":
+        """A timer for one call: calls may overlap."""
+        return Timer(self._record, clock_seconds=self._clock_seconds)

@@ -1,0 +1,134 @@
+"""CloudWatch's 27 units and OpenTelemetry's UCUM, one to the other.
+
+CloudWatch: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html.
+The pairs are those that CloudWatch's own metric streams use:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric-streams-formats-opentelemetry-translation.html.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+_UCUM_OF: Final = {
+    "Seconds": "s",
+    "Microseconds": "us",
+    "Milliseconds": "ms",
+    "Bytes": "By",
+    "Kilobytes": "kBy",
+    "Megabytes": "MBy",
+    "Gigabytes": "GBy",
+    "Terabytes": "TBy",
+    "Bits": "bit",
+    "Kilobits": "kbit",
+    "Megabits": "Mbit",
+    "Gigabits": "Gbit",
+    "Terabits": "Tbit",
+    "Percent": "%",
+    "Count": "{Count}",
+    "Bytes/Second": "By/s",
+    "Kilobytes/Second": "kBy/s",
+    "Megabytes/Second": "MBy/s",
+    "Gigabytes/Second": "GBy/s",
+    "Terabytes/Second": "TBy/s",
+    "Bits/Second": "bit/s",
+    "Kilobits/Second": "kbit/s",
+    "Megabits/Second": "Mbit/s",
+    "Gigabits/Second": "Gbit/s",
+    "Terabits/Second": "Tbit/s",
+    "Count/Second": "{Count}/s",
+    "None": "1",
+}
+
+CLOUDWATCH_UNITS: Final = tuple(_UCUM_OF)
+
+_BY_CASEFOLDED_NAME: Final = {name.casefold(): name for name in CLOUDWATCH_UNITS}
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledUnit:
+    """A CloudWatch unit and what a number must be multiplied by to be in it."""
+
+    name: str
+    factor: float = 1.0
+
+
+NO_UNIT: Final = ScaledUnit("None")
+
+_BINARY_PREFIXES: Final = {
+    "Ki": ("Kilo", 1.024),
+    "Mi": ("Mega", 1.024**2),
+    "Gi": ("Giga", 1.024**3),
+    "Ti": ("Tera", 1.024**4),
+}
+
+_BY_UCUM: Final[dict[str, ScaledUnit]] = {
+    **{ucum: ScaledUnit(name) for name, ucum in _UCUM_OF.items()},
+    "": NO_UNIT,
+    "ns": ScaledUnit("Microseconds", 0.001),
+    "min": ScaledUnit("Seconds", 60.0),
+    "h": ScaledUnit("Seconds", 3600.0),
+    "d": ScaledUnit("Seconds", 86400.0),
+    **{prefix + "By": ScaledUnit(big + "bytes", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
+    **{prefix + "bit": ScaledUnit(big + "bits", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
+    # Instrumentations that are older than UCUM's annotations say it in plain words.
+    "requests": ScaledUnit("Count"),
+}
+
+_SECONDS_PER: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
+
+
+def canonical_unit(name: str) -> str | None:
+    """CloudWatch's spelling of one of its own units, given in any case; ``None`` if it has no such unit.
+
+    >>> canonical_unit("milliseconds")
+    'Milliseconds'
+    """
+    return _BY_CASEFOLDED_NAME.get(name.casefold())
+
+
+def to_ucum(cloudwatch_unit: str) -> str:
+    """The UCUM unit for one of CloudWatch's, which may be given in any case.
+
+    >>> to_ucum("Bytes/Second")
+    'By/s'
+    """
+    name = canonical_unit(cloudwatch_unit)
+    if name is None:
+        raise ValueError(f"{cloudwatch_unit!r} is not a CloudWatch unit")
+    return _UCUM_OF[name]
+
+
+@lru_cache(maxsize=1024)
+def from_ucum(unit: str) -> ScaledUnit | None:
+    """The CloudWatch unit for an instrument's unit, or ``None`` if there is none.
+
+    Any annotation counts things; behind another unit it only comments on it. CloudWatch's own names are understood.
+
+    >>> from_ucum("GiBy")
+    ScaledUnit(name='Gigabytes', factor=1.073741824)
+    >>> from_ucum("{request}")
+    ScaledUnit(name='Count', factor=1.0)
+    """
+    if own_name := canonical_unit(unit):
+        return ScaledUnit(own_name)
+    return _atom(unit) or _rate(unit)
+
+
+def _atom(unit: str) -> ScaledUnit | None:
+    bare = _ANNOTATION.sub("", unit)
+    if not bare and unit:
+        return ScaledUnit("Count")
+    return _BY_UCUM.get(bare)
+
+
+def _rate(unit: str) -> ScaledUnit | None:
+    amount, slash, period = unit.rpartition("/")
+    per_second = _atom(amount) if slash and amount else None
+    if per_second is None or period not in _SECONDS_PER:
+        return None
+    # "1/s" says how often something happens.
+    name = canonical_unit(("Count" if per_second == NO_UNIT else per_second.name) + "/Second")
+    return ScaledUnit(name, per_second.factor / _SECONDS_PER[period]) if name else None

@@ -1,0 +1,153 @@
+"""Datums as the bytes of a request, and requests within CloudWatch's limits.
+
+A datum is encoded once, as the JSON that botocore would write for it, spaces included: so its size is known to the
+byte, batches can be filled to the limit, and what the backlog keeps is what is sent.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.entity import Entity
+from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
+
+_SEPARATOR: Final = b", "
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDatum:
+    """A datum as JSON, with what delivery needs to know of it without reading it again."""
+
+    json: bytes
+    metric_name: str
+    unix_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is around the datums of a request: the namespace and, if it is known, the entity they belong to."""
+
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, namespace: str, entity: Entity | None = None) -> "Envelope":
+        """The envelope that botocore would write, spaces included."""
+        members: dict[str, object] = {"Namespace": namespace}
+        if entity is None:
+            members["MetricData"] = []
+        else:
+            members["EntityMetricData"] = [{"Entity": entity.member(), "MetricData": []}]
+            # An entity that CloudWatch does not like must not cost the metrics.
+            members["StrictEntityValidation"] = False
+        head, _, tail = json.dumps(members).rpartition("[]")
+        return cls(f"{head}[".encode(), f"]{tail}".encode())
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes it adds to a request."""
+        return len(self.head) + len(self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Datums that fit in one request."""
+
+    envelope: Envelope
+    datums: tuple[EncodedDatum, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the request's body before compression."""
+        return self.envelope.size_bytes + _joined_size(self.datums)
+
+    def body(self) -> bytes:
+        """The request's body."""
+        return self.envelope.head + _SEPARATOR.join(datum.json for datum in self.datums) + self.envelope.tail
+
+    def parameters(self) -> dict[str, Any]:
+        """The keyword arguments of ``put_metric_data``."""
+        parameters: dict[str, Any] = json.loads(self.body())
+        for part in (parameters, *parameters.get("EntityMetricData", ())):
+            for datum in part.get("MetricData", ()):
+                datum["Timestamp"] = datetime.fromtimestamp(datum["Timestamp"], tz=timezone.utc)
+        return parameters
+
+    def halves(self) -> "tuple[Batch, Batch]":
+        """The same datums in two requests."""
+        middle = len(self.datums) // 2
+        return replace(self, datums=self.datums[:middle]), replace(self, datums=self.datums[middle:])
+
+
+class Encoder:
+    """Encode datums; what is the same in every datum of a series is encoded once."""
+
+    def __init__(self, max_cached_series: int = 20_000) -> None:
+        self._max_cached_series = max_cached_series
+        self._heads: dict[Series, bytes] = {}
+
+    def encoded(self, datum: Datum) -> EncodedDatum:
+        """The datum as JSON."""
+        text = self._head(datum.series) + f'"Timestamp": {datum.unix_seconds}, {_content(datum.content)}}}'.encode()
+        return EncodedDatum(text, datum.series.name, datum.unix_seconds)
+
+    def _head(self, series: Series) -> bytes:
+        head = self._heads.get(series)
+        if head is None:
+            if len(self._heads) >= self._max_cached_series:
+                self._heads.clear()
+            head = self._heads[series] = _series_head(series)
+        return head
+
+
+def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batch]:
+    """Fill requests in order, each to its limit of datums or bytes."""
+    batch: list[EncodedDatum] = []
+    size = envelope.size_bytes
+    for datum in datums:
+        size += len(datum.json) + (len(_SEPARATOR) if batch else 0)
+        if batch and (len(batch) == MAX_DATUMS_PER_REQUEST or size > MAX_REQUEST_BYTES):
+            yield Batch(envelope, tuple(batch))
+            batch, size = [], envelope.size_bytes + len(datum.json)
+        batch.append(datum)
+    if batch:
+        yield Batch(envelope, tuple(batch))
+
+
+def _joined_size(datums: Sequence[EncodedDatum]) -> int:
+    return sum(len(datum.json) for datum in datums) + len(_SEPARATOR) * max(len(datums) - 1, 0)
+
+
+def _series_head(series: Series) -> bytes:
+    members: dict[str, object] = {
+        "MetricName": series.name,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
+        "Unit": series.unit,
+    }
+    if series.storage_resolution != 60:
+        members["StorageResolution"] = series.storage_resolution
+    return json.dumps(members)[:-1].encode() + _SEPARATOR
+
+
+def _content(content: float | Distribution | Statistics) -> str:
+    if isinstance(content, Distribution):
+        return (
+            f'"Values": [{", ".join(map(_number, content.values))}], "Counts": [{", ".join(map(repr, content.counts))}]'
+        )
+    if isinstance(content, Statistics):
+        return (
+            f'"StatisticValues": {{"SampleCount": {content.count}, "Sum": {_number(content.sum)}, '
+            f'"Minimum": {_number(content.minimum)}, "Maximum": {_number(content.maximum)}}}'
+        )
+    return f'"Value": {_number(content)}'
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read back as the same number."""
+    if value.is_integer() and abs(value) < 1e15:
+        return repr(int(value))
+    return repr(value)

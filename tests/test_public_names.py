@@ -1,0 +1,66 @@
+"""What users may import, and what importing it costs."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import otel_cloudwatch_flask
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, decorator, errors, testing
+
+PUBLIC_NAMES = {
+    "CloudWatchMetricExporter",
+    "CloudWatchMetricReader",
+    "CloudWatchMetricsReporter",
+    "DeliveryStats",
+    "MetricRule",
+    "get_metrics",
+    "initialize_metrics",
+}
+
+
+def test_public_names() -> None:
+    """The package exports these names and no others."""
+    assert set(otel_cloudwatch_flask.__all__) == PUBLIC_NAMES
+    assert all(hasattr(otel_cloudwatch_flask, name) for name in PUBLIC_NAMES)
+    assert set(decorator.__all__) == {"fault_failure_error", "request_count"}
+    assert "FakeCloudWatch" in testing.__all__
+    assert issubclass(errors.ConfigurationError, errors.CloudWatchMetricsError)
+    assert issubclass(errors.InvalidMetricError, errors.CloudWatchMetricsError)
+
+
+REPORTER_SIGNATURES = {
+    "__init__": "self app namespace cloudwatch_client * meter_provider flush flush_min_interval_seconds "
+    "export_interval_seconds default_dimensions rules instrument strict",
+    "init_app": "self app",
+    "new_reporter": "app namespace aws_region_name aws_access_key_id aws_secret_access_key",
+    "add_metric": "metric_name value unit dimensions",
+    "timer": "self metric_name dimensions",
+    "flush": "self timeout_seconds",
+    "stats": "self",
+    "shutdown": "self timeout_seconds",
+}
+
+
+@pytest.mark.parametrize(("method", "parameters"), REPORTER_SIGNATURES.items())
+def test_reporter_signatures(method: str, parameters: str) -> None:
+    """The reporter's methods take these arguments, in this order."""
+    signature = inspect.signature(getattr(CloudWatchMetricsReporter, method))
+    positional = [name for name, each in signature.parameters.items() if each.kind is not each.KEYWORD_ONLY]
+    keywords = [name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY]
+    assert " ".join([*positional, *(["*", *keywords] if keywords else [])]) == parameters
+
+
+def test_the_reporter_has_no_other_public_methods() -> None:
+    """What is not in the table above is private."""
+    public = {name for name in vars(CloudWatchMetricsReporter) if not name.startswith("_")}
+    assert public == set(REPORTER_SIGNATURES) - {"__init__"}
+
+
+def test_import_is_light() -> None:
+    """Importing the package imports neither boto3 nor the instrumentation: both wait until they are needed."""
+    heavy = ["boto3", "botocore", "opentelemetry.instrumentation.flask"]
+    program = f"import sys, otel_cloudwatch_flask; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
