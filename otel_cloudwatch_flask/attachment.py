@@ -5,7 +5,7 @@ import logging
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,6 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_scope import SCOPE_NAME
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader, readers_on
-from otel_cloudwatch_flask.rules import MetricRule
 from otel_cloudwatch_flask.sdk_internals import is_unset, resource_of
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +42,6 @@ class Destination:
     app_name: str
     client: Client | None
     client_factory: ClientFactory | None
-    rules: Sequence[MetricRule]
     is_its_own: bool
 
 
@@ -113,7 +111,6 @@ def _reader(destination: Destination, *, publishes_plain_metrics: bool) -> tuple
         settings,
         client=destination.client,
         client_factory=destination.client_factory,
-        rules=destination.rules,
         publishes_plain_metrics=publishes_plain_metrics,
     )
     reporter_id = _new_reporter_id(settings.namespace or destination.app_name)

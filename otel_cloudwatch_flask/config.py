@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import dimension_texts
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
+from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 
@@ -57,6 +58,9 @@ class Settings:
     spool_directory: Path | None
     strict: bool | None
     enabled: bool
+    rules: tuple[MetricRule, ...]
+    resource_dimensions: tuple[str, ...]
+    entity: bool
 
     @classmethod
     def resolve(
@@ -194,13 +198,33 @@ def _dimensions(value: object) -> Mapping[str, str]:
         raise ValueError(f"cannot be used: {problem}") from None
 
 
+def _rules(value: object) -> tuple[MetricRule, ...]:
+    rules: Any = _from_json(value) if isinstance(value, str) else value
+    try:
+        return parse_rules(rules)
+    except ConfigurationError as problem:
+        raise ValueError(f"cannot be used: {problem}") from None
+
+
+def _attribute_names(value: object) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    given = tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(name, str) and name for name in given):
+        raise ValueError("are no names of attributes; use a list of them")
+    return cast("tuple[str, ...]", given)
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
 def _written_dimensions(text: str) -> object:
     """What the environment says: a JSON object, or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"is not a JSON object: {error}") from None
+        return _from_json(text)
     pairs = [item.partition("=") for item in text.split(",") if item.strip()]
     if not all(separator for _, separator, _ in pairs):
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
@@ -357,6 +381,30 @@ KEYS: Final = (
         parse=_boolean,
         default=True,
         doc="If false, everything works and nothing is sent; OTEL_SDK_DISABLED=true does the same.",
+    ),
+    Key(
+        name="RULES",
+        field="rules",
+        parse=_rules,
+        default=(),
+        doc=(
+            "What is published of which metric: a list of MetricRule objects or of mappings of their fields. "
+            "In the environment a JSON array."
+        ),
+    ),
+    Key(
+        name="RESOURCE_DIMENSIONS",
+        field="resource_dimensions",
+        parse=_attribute_names,
+        default=(),
+        doc="Resource attributes that every metric has as dimensions. In the environment separated by commas.",
+    ),
+    Key(
+        name="ENTITY",
+        field="entity",
+        parse=_boolean,
+        default=False,
+        doc="Whether to tell CloudWatch which service the metrics belong to, so that 'Explore related' finds them.",
     ),
 )
 """Every setting there is; the documentation is made of this table."""

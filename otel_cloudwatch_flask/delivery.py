@@ -51,6 +51,8 @@ class Delivery:
         self._clock = clock
         self._wall_clock = wall_clock
         self._hurried = threading.Event()
+        self._is_ending = False
+        self._needs_operator = False
         self._backoff = Backoff()
         self._retry_at = -math.inf
         self._each_minute = QuietLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
@@ -62,7 +64,11 @@ class Delivery:
         return self._retry_at
 
     def hurry(self) -> None:
-        """Make the next attempt now, whether it waits already or not: the process is about to end."""
+        """Make the next attempt now, whether it waits already or not: the process is about to end.
+
+        It then does not wait for what an operator would have to bring, credentials or a Region.
+        """
+        self._is_ending = True
         self._retry_at = -math.inf
         self._hurried.set()
 
@@ -87,6 +93,8 @@ class Delivery:
         if now >= deadline or self._retry_at >= deadline:
             return False
         if self._retry_at > now:
+            if self._is_ending and self._needs_operator:
+                return False
             self._hurried.wait(self._retry_at - now)
             self._hurried.clear()
         return True
@@ -104,7 +112,8 @@ class Delivery:
         if problem.kind.is_final:
             return self._refused(fresh, problem)
         self._postpone(problem)
-        if problem.kind in _REMEDIES:
+        self._needs_operator = problem.kind in _REMEDIES
+        if self._needs_operator:
             self._put = None  # its client has looked for what is missing once and for all; a new one looks again
         return (fresh,)
 

@@ -79,24 +79,20 @@ class CloudWatchMetricExporter(MetricExporter):
         max_metrics: int = DEFAULT_MAX_METRICS,
         max_backlog_bytes: int = DEFAULT_MAX_BACKLOG_BYTES,
         spool_directory: str | os.PathLike[str] | None = None,
-        entity: bool = False,
+        entity: bool | None = None,
     ) -> None:
         arguments = {
             "namespace": namespace,
             "region_name": region_name,
+            "rules": rules or None,
+            "resource_dimensions": resource_dimensions or None,
             "max_metrics": max_metrics,
             "max_backlog_bytes": max_backlog_bytes,
             "spool_directory": spool_directory,
+            "entity": entity,
         }
-        self._set_up(
-            Settings.resolve(arguments=arguments, app_config={}, environ=os.environ),
-            client=client,
-            client_factory=None,
-            rules=rules,
-            resource_dimensions=resource_dimensions,
-            publishes_plain_metrics=True,
-            entity=entity,
-        )
+        settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
+        self._set_up(settings, client=client, client_factory=None, publishes_plain_metrics=True)
 
     @classmethod
     def from_settings(
@@ -105,7 +101,6 @@ class CloudWatchMetricExporter(MetricExporter):
         *,
         client: Client | None = None,
         client_factory: ClientFactory | None = None,
-        rules: Sequence[MetricRule | Mapping[str, Any]] = (),
         publishes_plain_metrics: bool = True,
     ) -> "CloudWatchMetricExporter":
         """An exporter for settings that are resolved already.
@@ -117,10 +112,7 @@ class CloudWatchMetricExporter(MetricExporter):
             settings,
             client=client,
             client_factory=client_factory,
-            rules=rules,
-            resource_dimensions=(),
             publishes_plain_metrics=publishes_plain_metrics,
-            entity=False,
         )
         return exporter
 
@@ -130,19 +122,13 @@ class CloudWatchMetricExporter(MetricExporter):
         *,
         client: Client | None,
         client_factory: ClientFactory | None,
-        rules: Sequence[MetricRule | Mapping[str, Any]],
-        resource_dimensions: Collection[str],
         publishes_plain_metrics: bool,
-        entity: bool,
     ) -> None:
         # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
         aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
         super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
         self._settings = settings
-        self._rules = Rules(rules)
-        self._resource_dimensions = tuple(resource_dimensions)
         self._publishes_plain_metrics = publishes_plain_metrics
-        self._entity = entity
         self._adopted: set[str] = set()
         self._client = client
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
@@ -160,8 +146,8 @@ class CloudWatchMetricExporter(MetricExporter):
         self._accepting = threading.Lock()
         self._encoder = Encoder()
         self._mapper = Mapper(
-            self._rules,
-            resource_dimensions=self._resource_dimensions,
+            Rules(self._settings.rules),
+            resource_dimensions=self._settings.resource_dimensions,
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             publishes=self._publishes,
@@ -196,7 +182,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self.deliver(time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000)
         if lost := self._backlog.clear():
             self._ledger.lost(LossReason.SHUTDOWN, lost)
-            _logger.error("%d datums could not be sent before the exporter was shut down, and are lost.", lost)
+            _logger.error("%d datum(s) could not be sent before the exporter was shut down, and are lost.", lost)
 
     def stats(self) -> DeliveryStats:
         """What became of the datums of this process so far."""
@@ -229,7 +215,7 @@ class CloudWatchMetricExporter(MetricExporter):
         lost = self._backlog.add(batches(self._envelope(metrics_data), encoded))
         if lost:
             self._ledger.lost(LossReason.BACKLOG_FULL, lost)
-            _logger.error("The backlog is full: %d datums, the oldest ones, are lost.", lost)
+            _logger.error("The backlog is full: %d datum(s), the oldest ones, are lost.", lost)
 
     def deliver(self, deadline: float) -> bool:
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
@@ -249,7 +235,7 @@ class CloudWatchMetricExporter(MetricExporter):
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or str(resource.get("service.name") or "unknown_service")
-        return Envelope.of(namespace, service_entity(resource) if self._entity else None)
+        return Envelope.of(namespace, service_entity(resource) if self._settings.entity else None)
 
 
 def _restart_after_fork(exporter: CloudWatchMetricExporter) -> None:

@@ -53,6 +53,9 @@ _SETTINGS_OF_READER: Final = (
     "max_metrics",
     "max_backlog_bytes",
     "spool_directory",
+    "rules",
+    "resource_dimensions",
+    "entity",
 )
 """Those in which a reader that is there already may differ from what a reporter was told."""
 
@@ -102,11 +105,11 @@ class CloudWatchMetricsReporter:
             "export_interval_seconds": export_interval_seconds,
             "default_dimensions": default_dimensions,
             "strict": strict,
+            "rules": parse_rules(rules) or None,
         }
         self._client = _checked_client(cloudwatch_client)
         self._credentials: tuple[str, str] | None = None
         self._meter_provider = meter_provider
-        self._rules = parse_rules(rules)
         self._instrument = instrument
         self._registrations: list[Registration] = []
         if app is not None:
@@ -164,8 +167,7 @@ class CloudWatchMetricsReporter:
             app_name=app.name,
             client=self._client,
             client_factory=self._client_factory(settings.region_name),
-            rules=self._rules,
-            is_its_own=bool(told or self._client or self._credentials or self._rules),
+            is_its_own=bool(told or self._client or self._credentials),
         )
 
     def _client_factory(self, region_name: str | None) -> ClientFactory | None:

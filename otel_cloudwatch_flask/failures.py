@@ -4,6 +4,7 @@ Sources: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/Common
 botocore's standard retry mode treats as throttling. CloudWatch's own ``LimitExceeded`` is missing there.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -103,8 +104,9 @@ _KIND_OF_EXCEPTION: Final = {
     "PartialCredentialsError": Kind.CREDENTIALS,
     "CredentialRetrievalError": Kind.CREDENTIALS,
     "TokenRetrievalError": Kind.CREDENTIALS,
-    "UnauthorizedSSOTokenError": Kind.CREDENTIALS,
-    "SSOTokenLoadError": Kind.CREDENTIALS,
+    "MetadataRetrievalError": Kind.CREDENTIALS,
+    "SSOError": Kind.CREDENTIALS,
+    "LoginError": Kind.CREDENTIALS,
     "HTTPClientError": Kind.NETWORK,
     "ConnectionError": Kind.NETWORK,
     "OSError": Kind.NETWORK,
@@ -135,9 +137,10 @@ def _answered(response: Mapping[str, Any], message: str) -> Failure:
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return max(float(header), 0.0) if header else None
+        seconds = float(header) if header else math.nan
     except ValueError:  # the form with a date, which AWS does not use
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _described(error: Exception) -> str:

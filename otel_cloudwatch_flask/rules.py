@@ -86,8 +86,8 @@ class MetricRule:
 class Rules:
     """The rules of one exporter, in order, with the default rule behind them."""
 
-    def __init__(self, rules: Iterable[MetricRule | Mapping[str, Any]] = ()) -> None:
-        self._rules = (*parse_rules(rules), MetricRule())
+    def __init__(self, rules: Iterable[MetricRule] = ()) -> None:
+        self._rules = (*rules, MetricRule())
         self.of = lru_cache(maxsize=4096)(self._first_match)
 
     def _first_match(self, metric_name: str) -> MetricRule:

@@ -18,6 +18,7 @@ from otel_cloudwatch_flask.config import (
     misspelt_keys,
 )
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.rules import MetricRule
 
 
 def resolve(
@@ -43,6 +44,9 @@ def test_nothing_given() -> None:
         spool_directory=None,
         strict=None,
         enabled=True,
+        rules=(),
+        resource_dimensions=(),
+        entity=False,
     )
 
 
@@ -59,6 +63,15 @@ PLACES = [
     ("spool_directory", Path("/a"), "/b", "/c", (Path("/a"), Path("/b"), Path("/c"))),
     ("strict", True, "no", "1", (True, False, True)),
     ("enabled", False, 0, "off", (False, False, False)),
+    (
+        "rules",
+        [MetricRule(match="a.*")],
+        [{"match": "b", "rollups": [[]]}],
+        '[{"match": "c", "drop": true}]',
+        ((MetricRule(match="a.*"),), (MetricRule(match="b", rollups=[()]),), (MetricRule(match="c", drop=True),)),
+    ),
+    ("resource_dimensions", ["a"], ("b", "c"), "d, e", (("a",), ("b", "c"), ("d", "e"))),
+    ("entity", True, "on", "1", (True, True, True)),
 ]
 
 
@@ -134,7 +147,13 @@ REFUSED = [
     ("STRICT", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
     ("ENABLED", "2", "'2' is neither true nor false"),
     ("DEFAULT_DIMENSIONS", "Stage", "is not a list of dimensions; use name=value,name=value or a JSON object."),
-    ("DEFAULT_DIMENSIONS", "{", "is not a JSON object"),
+    ("DEFAULT_DIMENSIONS", "{", "is not JSON"),
+    ("RULES", "[", "is not JSON"),
+    ("RULES", '[{}, {"drops": true}]', "rules[1] has the field 'drops', which no rule has; use one of match,"),
+    ("RULES", '[{"storage_resolution": 5}]', "rules[0]: storage_resolution=5 cannot be used; give 1 or 60"),
+    ("RULES", '{"match": "x"}', "is not a list of rules"),
+    ("RESOURCE_DIMENSIONS", "a,,b", "use a list of them"),
+    ("ENTITY", "maybe", "is neither true nor false"),
     ("DEFAULT_DIMENSIONS", "=x", "cannot be used: dimension name '' is not a text with a visible character"),
 ]
 
