@@ -21,6 +21,7 @@ from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_scope import SCOPE_NAME
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk_internals import is_unset, resource_of
+from otel_cloudwatch_flask.views import views_of
 
 _logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def _attach_to_new_provider(destination: Destination) -> Attachment:
     resource = Resource.create()
     reader, reporter_id = _reader(_with_namespace(destination, resource), publishes_plain_metrics=True)
     # The reader itself flushes at exit, in a time that it bounds.
-    provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+    views = views_of(destination.settings.rules)
+    provider = MeterProvider(metric_readers=[reader], resource=resource, views=views, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     return Attachment(provider, reporter_id, reader, owns_reader=True)
 

@@ -8,10 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from otel_cloudwatch_flask.datum import Dimensions, Series
-
-OVERFLOW_DIMENSIONS: Final[Dimensions] = (("otel.metric.overflow", "true"),)
-"""https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
+from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS, Series
 
 IDLE_SECONDS: Final = 3600.0
 """After so long without a datum a metric costs nothing more, and its place is free for another."""
@@ -31,6 +28,8 @@ class CardinalityGuard:
 
     def admit(self, series: Series) -> Series:
         """This series if it has a place or one is free, else the overflow series of its metric."""
+        if series.dimensions == OVERFLOW_DIMENSIONS:
+            return series
         now = self._clock()
         if series not in self._last_used and not self._has_place(now):
             self.overflowed += 1

@@ -1,11 +1,18 @@
 """What travels to CloudWatch: a datum, and the series it belongs to."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from otel_cloudwatch_flask.distribution import Distribution
 
 Dimensions = tuple[tuple[str, str], ...]
 """Names and values, acceptable to CloudWatch, sorted by name."""
+
+OVERFLOW_KEY: Final = "otel.metric.overflow"
+"""https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
+
+OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
+"""Those of the series that takes what found no place among ``max_metrics``."""
 
 
 @dataclass(frozen=True, slots=True)

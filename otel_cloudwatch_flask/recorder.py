@@ -4,12 +4,13 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2s
 from typing import Final
 
 from opentelemetry.metrics import Histogram, MeterProvider
 
+from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.ledger import LossReason
@@ -18,12 +19,15 @@ from otel_cloudwatch_flask.units import to_ucum
 from otel_cloudwatch_flask.version import __version__
 
 _quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_once = QuietLog(logging.getLogger(__name__))
 
 # https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
 MAX_INSTRUMENT_NAME_LENGTH: Final = 255
 _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 
 _MAX_BUFFERED_ENTRIES: Final = 1000
+
+DEFAULT_MAX_SERIES: Final = 10_000
 
 
 def instrument_name(metric_name: str) -> str:
@@ -45,7 +49,8 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
 class Recorder:
     """Record the entries of one reporter and app; safe to use from several threads.
 
-    ``lost`` is called for each entry that the SDK does not take. Nothing is raised.
+    ``lost`` is called for each entry that the SDK does not take. Nothing is raised. Beyond ``max_series`` different
+    sets of dimensions, new ones are recorded as their metric's overflow series.
     """
 
     def __init__(
@@ -54,11 +59,15 @@ class Recorder:
         reporter_id: str,
         default_dimensions: Mapping[str, str],
         lost: Callable[[LossReason], None],
+        *,
+        max_series: int = DEFAULT_MAX_SERIES,
     ) -> None:
         self._provider = provider
         self._reporter_id = reporter_id
         self._default_dimensions = dict(default_dimensions)
         self._lost = lost
+        self._max_series = max_series
+        self._series: set[Hashable] = set()
         # One for each name and unit that the program writes, as the SDK itself keeps them.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
@@ -82,9 +91,26 @@ class Recorder:
         key = (entry.metric_name, entry.unit)
         histogram = self._histograms.get(key) or self._created(key)
         attributes: dict[str, str | bool] = {**self._default_dimensions, **entry.dimensions}
+        if not self._has_place((key, frozenset(attributes.items()))):
+            attributes = dict(OVERFLOW_DIMENSIONS)
+            _once.warning(
+                entry.metric_name,
+                "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
+                "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
+                self._max_series,
+                entry.metric_name,
+            )
         if entry.value < 0:
             attributes[NEGATIVE_KEY] = True
         histogram.record(abs(entry.value), attributes)
+
+    def _has_place(self, series: Hashable) -> bool:
+        """Whether the SDK knows this series already, or may learn it: it never forgets one."""
+        if series not in self._series:
+            if len(self._series) >= self._max_series:
+                return False
+            self._series.add(series)
+        return True
 
     def _created(self, key: tuple[str, str]) -> Histogram:
         """The histogram of a name and unit that come for the first time."""

@@ -29,6 +29,8 @@ IsStrict: TypeAlias = Callable[[], bool]
 
 _PACKAGE: Final = __name__.partition(".")[0]
 SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
+SERIES_PER_METRIC: Final = 10
+"""How many sets of dimensions a facade may record for each CloudWatch metric it may have: rules put some together."""
 
 _SUMMED: Final = (
     "datums_sent",
@@ -58,7 +60,13 @@ class Registration:
     def first(cls, attachment: Attachment, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
         """The registration of the first app with these settings."""
         lost = partial(_count_as_lost, attachment)
-        recorder = Recorder(attachment.provider, attachment.reporter_id, settings.default_dimensions, lost)
+        recorder = Recorder(
+            attachment.provider,
+            attachment.reporter_id,
+            settings.default_dimensions,
+            lost,
+            max_series=SERIES_PER_METRIC * settings.max_metrics,
+        )
         return cls(attachment, recorder, settings, app_name, is_strict)
 
     def fits(self, settings: Settings, app_name: str) -> bool:

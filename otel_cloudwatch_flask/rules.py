@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from otel_cloudwatch_flask.datum import OVERFLOW_KEY
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import STORAGE_RESOLUTIONS
 
@@ -67,7 +68,9 @@ class MetricRule:
                 raise _unusable(name, getattr(self, name), "True or False")
 
     def keeps(self, attribute: str) -> bool:
-        """Whether this attribute is published."""
+        """Whether this attribute is published; the one that marks what is left of many always is."""
+        if attribute == OVERFLOW_KEY:
+            return True
         if self.dimensions is not None:
             if attribute in self.dimensions:
                 return True
@@ -89,6 +92,9 @@ class Rules:
     def __init__(self, rules: Iterable[MetricRule] = ()) -> None:
         self._rules = (*rules, MetricRule())
         self.of = lru_cache(maxsize=4096)(self._first_match)
+
+    def __iter__(self) -> Iterator[MetricRule]:
+        return iter(self._rules)
 
     def _first_match(self, metric_name: str) -> MetricRule:
         return next(rule for rule in self._rules if fnmatchcase(metric_name, rule.match))
