@@ -1,0 +1,6 @@
+"""``python -m otel_cloudwatch_flask``: see ``cli``."""
+
+from otel_cloudwatch_flask.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="python -m otel_cloudwatch_flask")

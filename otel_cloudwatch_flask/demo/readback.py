@@ -1,0 +1,78 @@
+"""What CloudWatch says was published: asked of it with boto3, as anybody could."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures, Series
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_cloudwatch.literals import StatisticType
+
+_STATISTICS: "Final[dict[StatisticType, Figure]]" = {
+    "SampleCount": "samples",
+    "Sum": "sum",
+    "Minimum": "min",
+    "Maximum": "max",
+}
+_DAY: Final = 24 * 3600
+
+
+def published_series(
+    client: "CloudWatchClient", namespace: str, *, start: datetime, end: datetime
+) -> dict[Series, Figures]:
+    """Everything in a namespace: the statistics of each metric over the whole time, and its percentiles."""
+    found: dict[Series, Figures] = {}
+    for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
+        for metric in page["Metrics"]:
+            found.update(_figures_by_series(client, cast("dict[str, Any]", metric), start, end))
+    return found
+
+
+def whole_period(start: datetime, end: datetime) -> int:
+    """A period, in seconds, that has both moments in one data point: percentiles of several cannot be added up.
+
+    CloudWatch's periods are multiples of a minute, begin at multiples of themselves, and are a day at most. Raises
+    ``ValueError`` if the moments are too far from each other.
+
+    >>> midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
+    >>> whole_period(midnight, midnight + timedelta(hours=5))
+    86400
+    >>> whole_period(midnight - timedelta(minutes=1), midnight + timedelta(minutes=1))
+    86340
+    """
+    first, last = int(start.timestamp()), int(end.timestamp())
+    for period in range(_DAY, 0, -60):
+        if first // period == last // period:
+            return period
+    raise ValueError(f"No period of CloudWatch has both {start} and {end}.")
+
+
+def _figures_by_series(
+    client: "CloudWatchClient", metric: Mapping[str, Any], start: datetime, end: datetime
+) -> Iterator[tuple[Series, Figures]]:
+    """The figures of one metric, in each unit in which it was published."""
+    question = {
+        **metric,
+        "StartTime": start,
+        "EndTime": end + timedelta(minutes=1),
+        "Period": whole_period(start, end),
+    }
+    statistics = client.get_metric_statistics(**question, Statistics=[*_STATISTICS])["Datapoints"]
+    percentiles = client.get_metric_statistics(**question, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
+    by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
+    for point in cast("list[dict[str, Any]]", statistics):
+        figures: dict[Figure, float] = {figure: point[name] for name, figure in _STATISTICS.items()}
+        figures.update(cast("dict[Figure, float]", by_unit.get(point["Unit"], {})))
+        yield _series(metric, point["Unit"]), figures
+
+
+def _series(metric: Mapping[str, Any], unit: str) -> Series:
+    dimensions = sorted((dimension["Name"], dimension["Value"]) for dimension in metric["Dimensions"])
+    return Series(metric["MetricName"], tuple(dimensions), unit)
+
+
+def utc_now() -> datetime:
+    """The time, as CloudWatch counts it."""
+    return datetime.now(timezone.utc)

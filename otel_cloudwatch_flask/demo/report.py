@@ -1,0 +1,142 @@
+"""The demo's outcome on a terminal, and as JSON. Everything is text to rich, nothing is markup."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from otel_cloudwatch_flask.demo.comparison import Comparison
+from otel_cloudwatch_flask.demo.comparison_table import ASCII, UNICODE, ComparisonTable, Signs
+from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome, Progress
+from otel_cloudwatch_flask.pricing import PRICES_URL
+
+_POLICIES: Final = {
+    "background": 'flush="background", as here',
+    "interval": f'flush="interval", {INTERVAL_SECONDS:.0f} s',
+}
+_PROBLEMS_SHOWN: Final = 20
+
+
+@contextmanager
+def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress], None]]:
+    """A bar on standard error, which the result is not mixed with; none where nobody looks."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[figures]}", style="dim"),
+        TimeRemainingColumn(),
+    )
+    is_hidden = not (is_shown and console.is_terminal)
+    with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
+        task = bar.add_task("Opening the shop", total=None, figures="")
+
+        def on_progress(reached: Progress) -> None:
+            bar.update(
+                task,
+                description="Visitors are in",
+                total=seconds,
+                completed=min(reached.seconds, seconds),
+                figures=f"{reached.answers:,} requests, {reached.put_requests:,} to CloudWatch",
+            )
+
+        yield on_progress
+
+
+def show(outcome: Outcome, console: Console | None = None) -> None:
+    """Print it to standard output, or to another console."""
+    console = console or Console()
+    signs = ASCII if console.options.ascii_only else UNICODE
+    for part in _parts(outcome, console.width, signs):
+        console.print(part, highlight=False)
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """All of it for a script; ``problems`` is empty if, and only if, the demo's exit code is 0."""
+    return {
+        "equal": not outcome.problems,
+        "problems": outcome.problems,
+        "seconds": outcome.seconds,
+        "requests": outcome.answers,
+        "requests_per_second": outcome.answers / outcome.seconds,
+        "metrics": [_comparison_as_json(each) for each in outcome.comparisons],
+        "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
+        "delivery": dict(outcome.delivery),
+        "dollars_per_month": {
+            policy: {**asdict(cost), "dollars": cost.dollars} for policy, cost in outcome.costs.items()
+        },
+    }
+
+
+def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    expectation = comparison.expectation
+    return {
+        "metric": comparison.series.name,
+        "dimensions": dict(comparison.series.dimensions),
+        "unit": comparison.series.unit,
+        "cloudwatch": comparison.found,
+        "counted": expectation and expectation.figures(),
+        "limits": expectation and expectation.limits(),
+        "counted_by": expectation and expectation.counted_by,
+        "differences": list(comparison.differences),
+    }
+
+
+def _parts(outcome: Outcome, width: int, signs: Signs) -> Iterator[RenderableType]:
+    yield Text()
+    yield Rule(Text("What CloudWatch has, and what was counted without it", "bold"), align="left", style="dim")
+    yield from ComparisonTable(outcome.comparisons, width, signs).parts()
+    yield Text()
+    yield Rule(Text("What it costs", "bold"), align="left", style="dim")
+    yield _requests_line(outcome)
+    yield Text()
+    yield _cost_table(outcome)
+    yield Text(f"us-east-1, without the free tier; {PRICES_URL}", "dim")
+    yield Text()
+    yield from _verdict(outcome, signs)
+
+
+def _requests_line(outcome: Outcome) -> Text:
+    api = outcome.api
+    return Text(
+        f"{outcome.answers:,} requests to the shop in {outcome.seconds:.1f} s"
+        f" ({outcome.answers / outcome.seconds:.0f} a second) became {api.put_requests:,} PutMetricData requests"
+        f" with {api.datums:,} datums, {api.bytes_received / 1000:,.1f} kB."
+    )
+
+
+def _cost_table(outcome: Outcome) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("a month of this", no_wrap=True)
+    for title in ("metrics", "$", "requests", "$", "together"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for policy, cost in outcome.costs.items():
+        table.add_row(
+            _POLICIES[policy],
+            f"{cost.metrics:,}",
+            f"{cost.metrics_dollars:,.2f}",
+            f"{cost.requests:,.0f}",
+            f"{cost.requests_dollars:,.2f}",
+            Text(f"${cost.dollars:,.2f}", "bold"),
+        )
+    return table
+
+
+def _verdict(outcome: Outcome, signs: Signs) -> Iterator[Text]:
+    problems = outcome.problems
+    if not problems:
+        text = f"Both sides are equal: {len(outcome.comparisons)} series, nothing refused, nothing lost."
+        yield Text(f"{signs.right} {text}", "bold green")
+        return
+    yield Text(f"{signs.wrong} Problems: {len(problems)}", "bold red")
+    for problem in problems[:_PROBLEMS_SHOWN]:
+        yield Text(f"  {problem}")
+    if len(problems) > _PROBLEMS_SHOWN:
+        yield Text(f"  and {len(problems) - _PROBLEMS_SHOWN} more; --json has all.")

@@ -1,0 +1,67 @@
+"""What CloudWatch bills for metrics, from numbers to dollars.
+
+Prices of us-east-1 without the free tier (10 metrics, 1,000,000 requests):
+https://aws.amazon.com/cloudwatch/pricing/
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+PRICES_URL: Final = "https://aws.amazon.com/cloudwatch/pricing/"
+SECONDS_PER_MONTH: Final = 30 * 24 * 3600
+
+DOLLARS_PER_METRIC_MONTH: Final = (
+    (10_000, 0.30),
+    (250_000, 0.10),
+    (1_000_000, 0.05),
+    (math.inf, 0.02),
+)
+"""Up to how many metrics each price holds; metrics are billed by the hour, these are whole months."""
+
+DOLLARS_PER_REQUEST: Final = 0.01 / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyCost:
+    """A month's distinct metrics and PutMetricData requests, and what each of both costs in dollars."""
+
+    metrics: int
+    requests: float
+    metrics_dollars: float
+    requests_dollars: float
+
+    @property
+    def dollars(self) -> float:
+        """Both together."""
+        return self.metrics_dollars + self.requests_dollars
+
+
+def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
+    """The cost of metrics that are published all month, at a constant rate of requests; a month has 30 days.
+
+    >>> cost = monthly_cost(metrics=50, requests_per_second=1)
+    >>> f"${cost.metrics_dollars:.2f} + ${cost.requests_dollars:.2f} = ${cost.dollars:.2f}"
+    '$15.00 + $25.92 = $40.92'
+    """
+    requests = requests_per_second * SECONDS_PER_MONTH
+    return MonthlyCost(metrics, requests, metrics_dollars(metrics), requests_dollars(requests))
+
+
+def metrics_dollars(metrics: int) -> float:
+    """What so many distinct metrics cost a month.
+
+    >>> metrics_dollars(10_000), metrics_dollars(12_000)
+    (3000.0, 3200.0)
+    """
+    dollars, billed = 0.0, 0.0
+    for up_to, price in DOLLARS_PER_METRIC_MONTH:
+        in_tier = max(min(metrics, up_to) - billed, 0.0)
+        dollars += in_tier * price
+        billed += in_tier
+    return dollars
+
+
+def requests_dollars(requests: float) -> float:
+    """What so many PutMetricData requests cost."""
+    return requests * DOLLARS_PER_REQUEST

@@ -1,0 +1,40 @@
+import pytest
+
+from otel_cloudwatch_flask.pricing import metrics_dollars, monthly_cost, requests_dollars
+
+
+@pytest.mark.parametrize(
+    ("metrics", "dollars"),
+    [
+        (0, 0),
+        (1, 0.30),
+        (10_000, 3_000),
+        (10_001, 3_000.10),
+        (250_000, 3_000 + 24_000),
+        (250_001, 27_000.05),
+        (1_000_000, 27_000 + 37_500),
+        (1_000_001, 64_500.02),
+        (2_000_000, 64_500 + 20_000),
+    ],
+)
+def test_each_tier_has_its_price(metrics: int, dollars: float) -> None:
+    """The price of a tier is for what is in that tier, not for all metrics."""
+    assert metrics_dollars(metrics) == pytest.approx(dollars, rel=1e-12)
+
+
+def test_requests_cost_a_cent_a_thousand() -> None:
+    """However many there are."""
+    assert requests_dollars(1000) == pytest.approx(0.01)
+    assert requests_dollars(10**9) == pytest.approx(10_000)
+
+
+def test_a_month_has_30_days() -> None:
+    """One request a second is 2,592,000 a month."""
+    cost = monthly_cost(metrics=10, requests_per_second=1)
+    assert (cost.requests, cost.metrics) == (2_592_000, 10)
+    assert cost.dollars == pytest.approx(3.00 + 25.92)
+
+
+def test_nothing_is_for_free() -> None:
+    """No metrics and no requests cost nothing."""
+    assert monthly_cost(metrics=0, requests_per_second=0).dollars == 0
