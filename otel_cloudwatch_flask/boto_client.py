@@ -10,6 +10,7 @@ import gzip
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
+from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.wire import Batch
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
@@ -45,8 +46,9 @@ def client_factory(
     """
 
     def make_client() -> Any:
-        import boto3  # noqa: PLC0415 - see above
-        from botocore.config import Config  # noqa: PLC0415 - see above
+        with no_fork():
+            import boto3  # noqa: PLC0415 - see above
+            from botocore.config import Config  # noqa: PLC0415 - see above
 
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,

@@ -13,9 +13,10 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Put
+from otel_cloudwatch_flask.courier import Courier, Errand
 from otel_cloudwatch_flask.failures import Failure, Kind, failure
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
-from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS
+from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.wire import Batch
 
@@ -33,7 +34,11 @@ _REMEDIES: Final = {
 
 
 class Delivery:
-    """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. One thread at a time."""
+    """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. For one thread at a time.
+
+    The calls themselves are made by a thread of its own: one that hangs is still pending when the deadline has passed,
+    and whoever delivers next waits for it first.
+    """
 
     def __init__(
         self,
@@ -46,12 +51,15 @@ class Delivery:
     ) -> None:
         self._make_put = make_put
         self._put: Put | None = None
+        self._courier: Courier[Batch, Failure | None] = Courier(self._problem_putting)
+        self._errand: Errand[Batch, Failure | None] | None = None
         self._backlog = backlog
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
         self._hurried = threading.Event()
         self._is_ending = False
+        self._last_deadline = math.inf
         self._needs_operator = False
         self._backoff = Backoff()
         self._retry_at = -math.inf
@@ -63,34 +71,62 @@ class Delivery:
         """The time on the clock before which nothing is sent, because CloudWatch needs a rest."""
         return self._retry_at
 
-    def hurry(self) -> None:
+    def hurry(self, deadline: float = math.inf) -> None:
         """Make the next attempt now, whether it waits already or not: the process is about to end.
 
+        Whoever delivers until after ``deadline`` stops doing so at once.
         It then does not wait for what an operator would have to bring, credentials or a Region.
         """
         self._is_ending = True
+        self._last_deadline = deadline
         self._retry_at = -math.inf
         self._hurried.set()
+        if errand := self._errand:
+            errand.interrupt()
+
+    def after_errand(self, call: Callable[[], object]) -> None:
+        """Call when the answer has come that nobody has waited for long enough, if there is one."""
+        if self._errand is not None:
+            self._courier.then(call)
 
     def deliver(self, deadline: float) -> bool:
         """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds."""
         while self._backlog.datums:
-            if not self._rested(deadline):
+            if self._errand is None and not self._begin(deadline):
                 return False
-            batch = self._backlog.check_out()
-            if batch is None:
-                return True
-            left: Sequence[Batch] = (batch,)
-            try:
-                left = self._attempted(batch)
-            finally:
-                self._backlog.settle(left)
+            if self._errand is not None and not self._end(self._errand, deadline):
+                return False
+        return True
+
+    def _begin(self, deadline: float) -> bool:
+        """Begin to send the oldest batch; ``False`` if CloudWatch needs a rest until after the deadline."""
+        if not self._rested(deadline):
+            return False
+        batch = self._backlog.check_out()
+        if batch is not None:
+            timely = self._timely(batch)
+            if timely.datums:
+                self._errand = self._courier.send(timely)
+            else:
+                self._backlog.settle()
+        return True
+
+    def _end(self, errand: Errand[Batch, Failure | None], deadline: float) -> bool:
+        """Wait for an answer, and draw the consequences; ``False`` if there is none by the deadline."""
+        if not errand.wait(0.0 if deadline > self._last_deadline else deadline - self._clock()):
+            return False
+        self._errand = None
+        left: Sequence[Batch] = (errand.item,)
+        try:
+            left = self._left_of(errand.item, errand.result())
+        finally:
+            self._backlog.settle(left)
         return True
 
     def _rested(self, deadline: float) -> bool:
         """Wait until CloudWatch may be called again; ``False`` if that is not before the deadline."""
         now = self._clock()
-        if now >= deadline or self._retry_at >= deadline:
+        if now >= deadline or self._retry_at >= deadline or deadline > self._last_deadline:
             return False
         if self._retry_at > now:
             if self._is_ending and self._needs_operator:
@@ -99,36 +135,43 @@ class Delivery:
             self._hurried.clear()
         return True
 
-    def _attempted(self, batch: Batch) -> Sequence[Batch]:
-        """Send a batch once; return what is left to be sent of it."""
-        fresh = self._without_expired(batch)
-        if not fresh.datums:
-            return ()
-        problem = self._problem_putting(fresh)
+    def _left_of(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
+        """What is still to be sent of a batch after an attempt."""
         if problem is None:
-            self._accepted(fresh)
+            self._accepted(batch)
             return ()
         self._ledger.failed(problem.message)
         if problem.kind.is_final:
-            return self._refused(fresh, problem)
+            return self._refused(batch, problem)
         self._postpone(problem)
         self._needs_operator = problem.kind in _REMEDIES
         if self._needs_operator:
             self._put = None  # its client has looked for what is missing once and for all; a new one looks again
-        return (fresh,)
+        return (batch,)
 
-    def _without_expired(self, batch: Batch) -> Batch:
-        oldest = self._wall_clock() - MAX_AGE_SECONDS
-        fresh = tuple(datum for datum in batch.datums if datum.unix_seconds > oldest)
-        if expired := len(batch.datums) - len(fresh):
+    def _timely(self, batch: Batch) -> Batch:
+        """The batch with the times that CloudWatch accepts now.
+
+        What is too old is lost. What lies in the future was measured while the clock was wrong, and happens now.
+        """
+        now = self._wall_clock()
+        oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
+        if all(oldest < datum.unix_seconds <= newest for datum in batch.datums):
+            return batch
+        timely = tuple(
+            datum if datum.unix_seconds <= newest else datum.at(int(now))
+            for datum in batch.datums
+            if datum.unix_seconds > oldest
+        )
+        if expired := len(batch.datums) - len(timely):
             self._ledger.lost(LossReason.EXPIRED, expired)
             self._each_minute.log(
                 logging.ERROR,
                 "expired",
-                "%d datums are lost: they waited for two weeks, longer than CloudWatch takes.",
+                "%d datum(s) are lost: they waited for two weeks, longer than CloudWatch takes.",
                 expired,
             )
-        return replace(batch, datums=fresh) if expired else batch
+        return replace(batch, datums=timely)
 
     def _problem_putting(self, batch: Batch) -> Failure | None:
         try:

@@ -22,12 +22,15 @@ from otel_cloudwatch_flask.limits import (
     MAX_DIMENSION_VALUE_LENGTH,
     MAX_DIMENSIONS,
     MAX_METRIC_NAME_LENGTH,
+    MAX_NAMESPACE_LENGTH,
+    RESERVED_NAMESPACE_PREFIX,
 )
 
 EMPTY: Final = "(empty)"
 
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
 _DIGEST_LENGTH: Final = 8
 
 
@@ -78,6 +81,18 @@ def metric_name(name: str) -> str:
     if not printable or printable.isspace():
         return EMPTY
     return _shortened_if_needed(printable, name, MAX_METRIC_NAME_LENGTH)
+
+
+def namespace_of(service_name: str) -> str:
+    """The namespace for a service that was not given one: its name, as far as it may be one.
+
+    >>> namespace_of("shop"), namespace_of("AWS/shop"), namespace_of("Bücher")
+    ('shop', '_AWS/shop', 'B_cher')
+    """
+    name = _NOT_IN_NAMESPACES.sub("_", service_name.strip()) or "unknown_service"
+    if name.startswith((":", RESERVED_NAMESPACE_PREFIX)):
+        name = "_" + name
+    return _shortened_if_needed(name, service_name, MAX_NAMESPACE_LENGTH)
 
 
 def _as_json(value: object) -> str:

@@ -41,6 +41,11 @@ class Entity:
     key_attributes: tuple[tuple[str, str], ...]
     attributes: tuple[tuple[str, str], ...]
 
+    @classmethod
+    def from_member(cls, member: Mapping[str, Mapping[str, str]]) -> "Entity":
+        """The entity that has this member in a request."""
+        return cls(tuple(member["KeyAttributes"].items()), tuple(member["Attributes"].items()))
+
     def member(self) -> dict[str, dict[str, str]]:
         """The member of a request."""
         return {"KeyAttributes": dict(self.key_attributes), "Attributes": dict(self.attributes)}

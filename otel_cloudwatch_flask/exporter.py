@@ -1,10 +1,10 @@
 """The exporter: OpenTelemetry's metrics go in, and are in CloudWatch or accounted for."""
 
 import logging
+import math
 import os
 import threading
 import time
-import weakref
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -29,13 +29,16 @@ from otel_cloudwatch_flask.config import (
     Settings,
 )
 from otel_cloudwatch_flask.delivery import Delivery
+from otel_cloudwatch_flask.dimensions import namespace_of
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.entity import service_entity
 from otel_cloudwatch_flask.facade_scope import FacadeMetric
 from otel_cloudwatch_flask.group_commit import GroupCommit
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger, LossReason
 from otel_cloudwatch_flask.mapping import Mapper
+from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.spool import Spool
 from otel_cloudwatch_flask.wire import Encoder, Envelope, batches
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +63,8 @@ class CloudWatchMetricExporter(MetricExporter):
     ``client`` is anything with ``put_metric_data(**kwargs)``; without one a boto3 client is made when the first
     request is sent, in the process that sends it. ``rules`` say what is published of which metric, the first match
     wins. ``resource_dimensions`` name the resource attributes to publish as dimensions. ``max_metrics`` bounds the
-    distinct CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for what could not be sent yet.
+    distinct CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for what could not be sent yet, and a
+    ``spool_directory`` keeps that on disk, for the next process to send.
     ``entity=True`` tells CloudWatch which service the metrics belong to (``service.name`` and
     ``deployment.environment.name``), so that its "Explore related" finds them.
 
@@ -133,13 +137,16 @@ class CloudWatchMetricExporter(MetricExporter):
         self._client = client
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._is_shut_down = False
+        self._is_closed = False
         self._start()
-        _restart_after_fork(self)
+        call_after_fork(self._restart)
 
     def _start(self) -> None:
         """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
         self._ledger = Ledger()
-        self._backlog = Backlog(self._settings.max_backlog_bytes)
+        spool_directory = self._settings.spool_directory
+        spool = Spool(spool_directory) if spool_directory else None
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
         self._delivery = Delivery(self._make_put, self._backlog, self._ledger)
         self._commit = GroupCommit(self._delivery.deliver)
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
@@ -154,6 +161,11 @@ class CloudWatchMetricExporter(MetricExporter):
             lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
         )
 
+    def _restart(self) -> None:
+        """Start anew in a forked child: what is pending, and every lock that may be held, is the parent's."""
+        self._backlog.abandon()
+        self._start()
+
     def export(
         self,
         metrics_data: MetricsData,
@@ -163,6 +175,7 @@ class CloudWatchMetricExporter(MetricExporter):
         """Take over a collection and send what waits, oldest first; ``SUCCESS`` if nothing waits any more."""
         if self._is_shut_down:
             _logger.warning("Metrics came after the exporter was shut down; they are not sent.")
+            self.accept(metrics_data)
             return MetricExportResult.FAILURE
         self.accept(metrics_data)
         is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000)
@@ -178,11 +191,12 @@ class CloudWatchMetricExporter(MetricExporter):
             return
         self._is_shut_down = True
         # The SDK's periodic reader calls the argument "timeout", in milliseconds too.
-        self._delivery.hurry()
-        self.deliver(time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000)
-        if lost := self._backlog.clear():
-            self._ledger.lost(LossReason.SHUTDOWN, lost)
-            _logger.error("%d datum(s) could not be sent before the exporter was shut down, and are lost.", lost)
+        deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
+        self._delivery.hurry(deadline)
+        self.deliver(deadline)
+        self._is_closed = True
+        self._backlog.close()
+        self._delivery.after_errand(self._take_late_answer)
 
     def stats(self) -> DeliveryStats:
         """What became of the datums of this process so far."""
@@ -207,23 +221,28 @@ class CloudWatchMetricExporter(MetricExporter):
         self._adopted.add(reporter)
 
     def accept(self, metrics_data: MetricsData) -> None:
-        """Make a collection's datums pending; no network."""
+        """Make a collection's datums pending, or after the end lost; no network."""
         if not self._settings.enabled:
             return
         with self._accepting:
             encoded = [self._encoder.encoded(datum) for datum in self._mapper.datums(metrics_data)]
-        lost = self._backlog.add(batches(self._envelope(metrics_data), encoded))
-        if lost:
-            self._ledger.lost(LossReason.BACKLOG_FULL, lost)
-            _logger.error("The backlog is full: %d datum(s), the oldest ones, are lost.", lost)
+        self._backlog.add(batches(self._envelope(metrics_data), encoded))
+        if self._is_closed:
+            self._backlog.close()
 
     def deliver(self, deadline: float) -> bool:
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
+        self._backlog.adopt()
         return not self._backlog.datums or self._commit.run(deadline)
 
-    def hurry(self) -> None:
-        """Make the next attempt to send without waiting for its time."""
-        self._delivery.hurry()
+    def hurry(self, deadline: float = math.inf) -> None:
+        """Make the next attempt to send without waiting for its time; the process ends at ``deadline``."""
+        self._delivery.hurry(deadline)
+
+    def _take_late_answer(self) -> None:
+        """Enter in the accounts what became of the request that hung when the exporter was shut down."""
+        self.deliver(math.inf)  # after the end this begins nothing
+        self._backlog.close()
 
     def _make_put(self) -> Put:
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
@@ -234,18 +253,5 @@ class CloudWatchMetricExporter(MetricExporter):
     def _envelope(self, metrics_data: MetricsData) -> Envelope:
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
         resource = resources[0] if resources else {}
-        namespace = self._settings.namespace or str(resource.get("service.name") or "unknown_service")
+        namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         return Envelope.of(namespace, service_entity(resource) if self._settings.entity else None)
-
-
-def _restart_after_fork(exporter: CloudWatchMetricExporter) -> None:
-    """Give a forked child an exporter of its own: what is pending, and every lock that may be held, is the parent's."""
-    if not hasattr(os, "register_at_fork"):
-        return
-    start = weakref.WeakMethod(exporter._start)  # noqa: SLF001 - a part of this class that cannot live in it
-
-    def restart() -> None:
-        if method := start():
-            method()
-
-    os.register_at_fork(after_in_child=restart)

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import compress
 from typing import Final, NamedTuple
+
+from otel_cloudwatch_flask.magnitudes import is_float
 
 _EDGE_TOLERANCE: Final = 1e-9
 """How far outside its bucket, relative to the edge, the SDK's rounding may put a minimum or maximum."""
@@ -119,6 +122,11 @@ class ExplicitHistogram:
         edges = (-math.inf, *self.bounds, math.inf)
         return [Bucket(edges[i], edges[i + 1], count) for i, count in enumerate(self.counts) if count]
 
+    def outermost_buckets(self) -> tuple[Bucket, Bucket]:
+        """The first and the last filled bucket of a histogram that has any."""
+        buckets = self.buckets()
+        return buckets[0], buckets[-1]
+
     def contradiction(self) -> str | None:
         """What makes these numbers impossible, or ``None``."""
         if len(self.counts) != len(self.bounds) + 1:
@@ -207,23 +215,37 @@ class ExponentialHistogram:
 
     def buckets(self) -> list[Bucket]:
         """The filled buckets, ascending."""
-        negative = [
-            Bucket(-edge(self.scale, index + 1), -edge(self.scale, index), count)
-            for index, count in sorted(self.negative.items(), reverse=True)
-        ]
-        zero = [Bucket(-self.zero_threshold, self.zero_threshold, self.zero_count)] if self.zero_count else []
-        positive = [
-            Bucket(edge(self.scale, index), edge(self.scale, index + 1), count)
-            for index, count in sorted(self.positive.items())
-        ]
-        return negative + zero + positive
+        negative = [self._negative_bucket(index) for index in sorted(self.negative, reverse=True)]
+        zero = [self._zero_bucket()] if self.zero_count else []
+        return negative + zero + [self._positive_bucket(index) for index in sorted(self.positive)]
+
+    def outermost_buckets(self) -> tuple[Bucket, Bucket]:
+        """The first and the last filled bucket of a histogram that has any."""
+        return self._first_bucket(), self._last_bucket()
+
+    def _first_bucket(self) -> Bucket:
+        if self.negative:
+            return self._negative_bucket(max(self.negative))
+        return self._zero_bucket() if self.zero_count else self._positive_bucket(min(self.positive))
+
+    def _last_bucket(self) -> Bucket:
+        if self.positive:
+            return self._positive_bucket(max(self.positive))
+        return self._zero_bucket() if self.zero_count else self._negative_bucket(min(self.negative))
+
+    def _positive_bucket(self, index: int) -> Bucket:
+        return Bucket(edge(self.scale, index), edge(self.scale, index + 1), self.positive[index])
+
+    def _negative_bucket(self, index: int) -> Bucket:
+        return Bucket(-edge(self.scale, index + 1), -edge(self.scale, index), self.negative[index])
+
+    def _zero_bucket(self) -> Bucket:
+        return Bucket(-self.zero_threshold, self.zero_threshold, self.zero_count)
 
     def contradiction(self) -> str | None:
         """What makes these numbers impossible, or ``None``."""
         counts = (self.zero_count, *self.positive.values(), *self.negative.values())
-        if min(counts) < 0:
-            return "a negative count"
-        return _contradiction(self, sum(counts))
+        return "a negative count" if min(counts) < 0 else _contradiction(self, sum(counts))
 
 
 Histogram = ExplicitHistogram | ExponentialHistogram
@@ -255,8 +277,9 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
 
 
 def filled(offset: int, counts: Sequence[int]) -> dict[int, int]:
-    """The filled buckets of a dense list of counts that starts at ``offset``, by index."""
-    return {index: count for index, count in enumerate(counts, offset) if count}
+    """The filled buckets of a dense list of counts that starts at ``offset``, by ascending index."""
+    # Most counts are 0, and there are up to 160: these loops run in C.
+    return dict(zip(compress(range(offset, offset + len(counts)), counts), filter(None, counts), strict=True))
 
 
 def _downscaled(buckets: Mapping[int, int], change: int) -> Mapping[int, int]:
@@ -299,14 +322,14 @@ def _contradiction(histogram: Histogram, counted: int) -> str | None:
 
 def _extremes_contradiction(histogram: Histogram) -> str | None:
     extremes = histogram.extremes
-    if math.isnan(extremes.floor) or math.isnan(extremes.ceiling):
+    if not all(abs(bound) == math.inf or is_float(bound) for bound in (extremes.floor, extremes.ceiling)):
         return "a minimum or maximum that is not a number"
     if extremes.floor > extremes.ceiling:
         return f"a minimum of {extremes.floor} above the maximum of {extremes.ceiling}"
-    buckets = histogram.buckets()
-    if extremes.minimum is not None and not _holds(buckets[0], extremes.minimum):
+    first, last = histogram.outermost_buckets()
+    if extremes.minimum is not None and not _holds(first, extremes.minimum):
         return f"a minimum of {extremes.minimum} outside the first filled bucket"
-    if extremes.maximum is not None and not _holds(buckets[-1], extremes.maximum):
+    if extremes.maximum is not None and not _holds(last, extremes.maximum):
         return f"a maximum of {extremes.maximum} outside the last filled bucket"
     return None
 

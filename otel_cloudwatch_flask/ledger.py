@@ -18,6 +18,8 @@ class LossReason(str, Enum):
     """It grew older than CloudWatch accepts before it could be sent."""
     BACKLOG_FULL = "backlog_full"
     """It was the oldest when the backlog had no room for a newer one."""
+    UNREADABLE = "unreadable"
+    """It was spooled, and its file was damaged or taken away."""
     SHUTDOWN = "shutdown"
     """The process ended, or the exporter was shut down, before it could be sent."""
 
@@ -27,10 +29,11 @@ class DeliveryStats:
     """What became of the datums of one exporter in this process, since it started.
 
     ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all the datums
-    there ever were. ``requests_sent`` were answered with success, ``requests_failed`` were not; ``bytes_sent`` are
-    those of the accepted bodies, uncompressed. ``metrics_active`` is the number of distinct CloudWatch metrics
-    published within the last hour, ``metrics_overflowed`` how often a new one found no place among ``max_metrics``.
-    ``last_success`` is a Unix time in seconds.
+    there ever were; one that was put together with others of its series for want of room counts with them as one.
+    ``requests_sent`` were answered with success, ``requests_failed`` were not; ``bytes_sent`` are those of the accepted
+    bodies, uncompressed. ``metrics_active`` is the number of distinct CloudWatch metrics published within the last
+    hour, ``metrics_overflowed`` how often a new one found no place among ``max_metrics``. ``last_success`` is a Unix
+    time in seconds.
     """
 
     datums_sent: int = 0

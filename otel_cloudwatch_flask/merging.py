@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
-from otel_cloudwatch_flask.histogram import Histogram
+from otel_cloudwatch_flask.fast_distribution import fast_distribution
+from otel_cloudwatch_flask.histogram import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 
@@ -32,21 +33,27 @@ class _Merged:
 
     def content(self) -> float | Distribution | Statistics | None:
         """The datum's numbers, or ``None`` if CloudWatch takes no such numbers."""
-        if not self.histograms and self.additive is not None and not self.samples:
-            return sendable(self.additive)
-        if not self.histograms and self.additive is None and len(self.samples) == 1:
-            return sendable(self.samples[0])
-        parts = self._distributions()
-        whole = combined(part for part in parts if part is not None)
-        if None in parts or not whole.values:
+        numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
+        if not self.histograms and len(numbers) == 1:
+            return sendable(numbers[0])
+        parts = [_distribution(histogram) for histogram in self.histograms.values()]
+        if numbers:
+            parts.append(_distribution_of_numbers(numbers))
+        sent = [part for part in parts if part is not None]
+        if len(sent) < len(parts):
             return None
+        whole = sent[0] if len(sent) == 1 else combined(sent)
         return _statistics(whole, self.histograms) if self.as_statistics else whole
 
-    def _distributions(self) -> list[Distribution | None]:
-        numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
-        sent = [(number, 1) for value in numbers if (number := sendable(value)) is not None]
-        whole_numbers = Distribution.of(sent) if len(sent) == len(numbers) else None
-        return [*(distribution(histogram) for histogram in self.histograms.values()), whole_numbers]
+
+def _distribution(histogram: Histogram) -> Distribution | None:
+    fast = fast_distribution(histogram) if isinstance(histogram, ExponentialHistogram) else None
+    return distribution(histogram) if fast is None else fast
+
+
+def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
+    sent = [(number, 1) for value in numbers if (number := sendable(value)) is not None]
+    return combined([Distribution.of(sent)]) if len(sent) == len(numbers) else None
 
 
 def _statistics(whole: Distribution, histograms: dict[object, Histogram]) -> Statistics | None:

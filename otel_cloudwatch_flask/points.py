@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
+from otel_cloudwatch_flask.distribution import distribution
 from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes, Histogram, filled
 from otel_cloudwatch_flask.magnitudes import is_finite, sendable
 from otel_cloudwatch_flask.temporality import CumulativeToDelta, DeltaToCurrent, Sum
@@ -49,11 +50,11 @@ class PointReader:
         """
         if isinstance(point, sdk.NumberDataPoint):
             return self._number(key, data, point, factor)
-        histogram = _valid(_histogram(point, factor))
-        if not _is_cumulative(data):
-            return histogram if histogram.count else None
-        delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
-        return delta if delta is not None and delta.count else None
+        histogram = _consistent(_histogram(point, factor))
+        if _is_cumulative(data):
+            delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
+            return None if delta is None else _sendable(delta)
+        return _sendable(histogram)
 
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
@@ -133,10 +134,21 @@ def _histogram(point: Any, factor: float) -> Histogram:
     )
 
 
-def _valid(histogram: Histogram) -> Histogram:
+def _consistent(histogram: Histogram) -> Histogram:
     if contradiction := histogram.contradiction():
         raise InvalidPointError(contradiction)
-    for extreme in (histogram.extremes.minimum, histogram.extremes.maximum):
-        if extreme is not None and histogram.count and sendable(extreme * histogram.factor) is None:
-            raise InvalidPointError(f"a minimum or maximum of {extreme}")
+    return histogram
+
+
+def _sendable(histogram: Histogram) -> Histogram | None:
+    """The histogram if it has samples, all of which CloudWatch takes."""
+    if not histogram.count:
+        return None
+    extremes = (histogram.extremes.minimum, histogram.extremes.maximum)
+    for extreme in extremes:
+        if extreme is not None:
+            _scaled(extreme, histogram.factor)
+    # How far samples reach that nobody recorded the extremes of is known only when they are placed.
+    if None in extremes and distribution(histogram) is None:
+        raise InvalidPointError("samples beyond 2^360")
     return histogram

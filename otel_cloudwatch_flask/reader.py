@@ -1,6 +1,5 @@
 """The reader: collects on its interval and on request, and knows when what was recorded has arrived."""
 
-import atexit
 import logging
 import math
 import os
@@ -19,6 +18,7 @@ from otel_cloudwatch_flask.config import (
 )
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.group_commit import GroupCommit
+from otel_cloudwatch_flask.process_lifecycle import call_after_fork, call_at_exit
 from otel_cloudwatch_flask.sdk_internals import consumer_of, forget_measurements
 
 _logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class CloudWatchMetricReader(MetricReader):
         self._is_shut_down = False
         self._start()
         _live_readers.add(self)
-        _call_after_fork(weakref.WeakMethod(self._restart))
-        self._at_exit = _call_at_exit(weakref.WeakMethod(self._flush_at_exit))
+        call_after_fork(self._restart)
+        self._forget_exit = call_at_exit(self._flush_at_exit)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter:
@@ -88,7 +88,9 @@ class CloudWatchMetricReader(MetricReader):
         ``False`` as well if some of it was lost on the way, see ``exporter.stats()``. Calls that come together share
         one collection and its requests.
         """
-        return self._commit.run(time.monotonic() + timeout_seconds)
+        lost_before = self._exporter.ledger.lost_in_delivery()
+        is_delivered = self._commit.run(time.monotonic() + timeout_seconds)
+        return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """:meth:`flush`, by the name and in the unit that the SDK uses."""
@@ -100,9 +102,8 @@ class CloudWatchMetricReader(MetricReader):
             return
         self._is_shut_down = True
         _live_readers.discard(self)
-        atexit.unregister(self._at_exit)
+        self._forget_exit()
         deadline = time.monotonic() + timeout_millis / 1000
-        self._exporter.hurry()
         self._last_flush(deadline)
         self._exporter.shutdown(timeout_millis=max(deadline - time.monotonic(), 0.0) * 1000)
 
@@ -126,13 +127,12 @@ class CloudWatchMetricReader(MetricReader):
         self._exporter.accept(metrics_data)
 
     def _collect_and_deliver(self, deadline: float) -> bool:
-        """One cycle: what waits goes first, and unless it went, nothing is added to it."""
-        lost_before = self._exporter.ledger.lost_in_delivery()
-        if not self._exporter.deliver(deadline):
+        """One cycle: what waits goes first, and unless it went, nothing is added to it until the end."""
+        if not self._stopping.is_set() and not self._exporter.deliver(deadline):
             return False
         if self._collect is not None:
             self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
-        return self._exporter.deliver(deadline) and self._exporter.ledger.lost_in_delivery() == lost_before
+        return self._exporter.deliver(deadline)
 
     def _work(self) -> None:
         """Flush on request and on the interval, until the reader is shut down."""
@@ -170,6 +170,7 @@ class CloudWatchMetricReader(MetricReader):
         self._exit_deadline = deadline
         self._stopping.set()
         self._requested.set()
+        self._exporter.hurry(deadline)
         if self._thread.is_alive():
             self._stopped.wait(max(deadline - time.monotonic(), 0.0))
         else:
@@ -183,20 +184,3 @@ def readers_on(provider: object) -> list[CloudWatchMetricReader]:
     """The CloudWatch readers of a meter provider that are not shut down, however they were registered."""
     consumer = consumer_of(provider)
     return [] if consumer is None else [reader for reader in tuple(_live_readers) if consumer_of(reader) is consumer]
-
-
-def _call_after_fork(method: "weakref.WeakMethod[Any]") -> None:
-    def call() -> None:
-        if bound := method():
-            bound()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=call)
-
-
-def _call_at_exit(method: "weakref.WeakMethod[Any]") -> Any:
-    def call() -> None:
-        if bound := method():
-            bound()
-
-    return atexit.register(call)

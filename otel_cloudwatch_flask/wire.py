@@ -17,6 +17,9 @@ from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYT
 
 _SEPARATOR: Final = b", "
 
+TIMESTAMP_MEMBER: Final = b'"Timestamp": '
+"""What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedDatum:
@@ -25,6 +28,13 @@ class EncodedDatum:
     json: bytes
     metric_name: str
     unix_seconds: int
+
+    def at(self, unix_seconds: int) -> "EncodedDatum":
+        """The same datum at another time."""
+        series, member, rest = self.json.partition(TIMESTAMP_MEMBER)
+        _, separator, numbers = rest.partition(b",")
+        text = series + member + str(unix_seconds).encode() + separator + numbers
+        return EncodedDatum(text, self.metric_name, unix_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,30 @@ class Batch:
         """The request's body."""
         return self.envelope.head + _SEPARATOR.join(datum.json for datum in self.datums) + self.envelope.tail
 
+    @classmethod
+    def empty(cls) -> "Batch":
+        """Nothing to be sent."""
+        return cls(Envelope(b"", b""), ())
+
+    @classmethod
+    def from_body(cls, body: bytes) -> "Batch":
+        """The batch that has this body, which must be one that :meth:`body` has made.
+
+        Raises ``ValueError``, ``LookupError`` or ``TypeError`` for anything else.
+        """
+        members = json.loads(body)
+        datums = members.pop("MetricData", None)
+        entity = None
+        if datums is None:
+            (part,) = members["EntityMetricData"]
+            datums = part["MetricData"]
+            entity = Entity.from_member(part["Entity"])
+        encoded = (
+            EncodedDatum(json.dumps(datum).encode(), str(datum["MetricName"]), int(datum["Timestamp"]))
+            for datum in datums
+        )
+        return cls(Envelope.of(str(members["Namespace"]), entity), tuple(encoded))
+
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of ``put_metric_data``."""
         parameters: dict[str, Any] = json.loads(self.body())
@@ -92,7 +126,7 @@ class Encoder:
 
     def encoded(self, datum: Datum) -> EncodedDatum:
         """The datum as JSON."""
-        text = self._head(datum.series) + f'"Timestamp": {datum.unix_seconds}, {_content(datum.content)}}}'.encode()
+        text = self._head(datum.series) + f'"Timestamp": {datum.unix_seconds}, {content_json(datum.content)}}}'.encode()
         return EncodedDatum(text, datum.series.name, datum.unix_seconds)
 
     def _head(self, series: Series) -> bytes:
@@ -133,7 +167,8 @@ def _series_head(series: Series) -> bytes:
     return json.dumps(members)[:-1].encode() + _SEPARATOR
 
 
-def _content(content: float | Distribution | Statistics) -> str:
+def content_json(content: float | Distribution | Statistics) -> str:
+    """The members of a datum that hold its numbers."""
     if isinstance(content, Distribution):
         return (
             f'"Values": [{", ".join(map(_number, content.values))}], "Counts": [{", ".join(map(repr, content.counts))}]'

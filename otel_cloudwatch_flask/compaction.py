@@ -1,0 +1,59 @@
+"""Waiting datums of one series put together: less time resolution, the same samples.
+
+A datum with several values says of each how often it occurred. So whatever two datums of a series were, one datum with
+the values of both has the same ``Sum``, ``Minimum`` and ``Maximum``, and percentiles of them all.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from otel_cloudwatch_flask.datum import Statistics
+from otel_cloudwatch_flask.distribution import Distribution, combined
+from otel_cloudwatch_flask.wire import TIMESTAMP_MEMBER, Batch, EncodedDatum, batches, content_json
+
+
+def compacted(together: Iterable[Batch]) -> list[Batch]:
+    """The datums of these batches, which have one envelope, with one datum for each series."""
+    waiting = list(together)
+    by_series: dict[bytes, list[EncodedDatum]] = {}
+    for batch in waiting:
+        for datum in batch.datums:
+            by_series.setdefault(datum.json.partition(TIMESTAMP_MEMBER)[0], []).append(datum)
+    datums = (_one_of(series, datums) for series, datums in by_series.items())
+    return list(batches(waiting[0].envelope, datums))
+
+
+def _one_of(series: bytes, datums: list[EncodedDatum]) -> EncodedDatum:
+    newest = datums[-1]
+    if len(datums) == 1:
+        return newest
+    contents = [json.loads(datum.json) for datum in datums]
+    content: Distribution | Statistics = combined(map(_distribution, contents))
+    if any("StatisticValues" in each for each in contents):
+        content = _statistics(contents)
+    text = series + f'"Timestamp": {newest.unix_seconds}, {content_json(content)}}}'.encode()
+    return EncodedDatum(text, newest.metric_name, newest.unix_seconds)
+
+
+def _distribution(content: dict[str, Any]) -> Distribution:
+    if "StatisticValues" in content:
+        return Distribution((), ())
+    values, counts = content.get("Values", [content.get("Value")]), content.get("Counts", [1])
+    return Distribution.of(zip(map(float, values), counts, strict=True))
+
+
+def _statistics(contents: list[dict[str, Any]]) -> Statistics:
+    each = [content.get("StatisticValues") or _as_statistics(content) for content in contents]
+    return Statistics(
+        count=sum(int(statistics["SampleCount"]) for statistics in each),
+        sum=math.fsum(statistics["Sum"] for statistics in each),
+        minimum=float(min(statistics["Minimum"] for statistics in each)),
+        maximum=float(max(statistics["Maximum"] for statistics in each)),
+    )
+
+
+def _as_statistics(content: dict[str, Any]) -> dict[str, float]:
+    whole = _distribution(content)
+    return {"SampleCount": whole.count, "Sum": whole.sum, "Minimum": whole.values[0], "Maximum": whole.values[-1]}

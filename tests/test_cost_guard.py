@@ -1,0 +1,167 @@
+"""Whoever makes up attributes makes no metrics beyond the limit, and loses no sample."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    MetricRule,
+)
+from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+
+FORGED = 3000
+MAX_METRICS = 50
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """A strict CloudWatch."""
+    return FakeCloudWatch()
+
+
+@pytest.fixture
+def app(cloudwatch: FakeCloudWatch) -> Iterator[Flask]:
+    """An instrumented app with two routes."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
+    app.add_url_rule("/items/<int:item>", endpoint="item", view_func=lambda item: f"item {item}")
+    app.add_url_rule("/", endpoint="index", view_func=lambda: "hello")
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=provider, instrument=True, flush="interval"
+    )
+    yield app
+    reporter.shutdown()
+
+
+def request_with_forged_hosts(app: Flask, number: int) -> None:
+    """Requests, each with a Host header of its own."""
+    source = random.Random(1)
+    client = app.test_client()
+    for item in range(number):
+        path = "/" if item % 3 else f"/items/{item}"
+        with client.get(path, base_url=f"http://{source.getrandbits(64):x}.example:{1024 + item}") as response:
+            assert response.status_code == 200
+
+
+def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
+    """The reporter that serves an app."""
+    reporter = app.extensions["cloudwatch_metrics"].reporter
+    assert isinstance(reporter, CloudWatchMetricsReporter)
+    return reporter
+
+
+def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """The Host header is no dimension: there is one duration for each route, method and status, with every request."""
+    number = 600
+    request_with_forged_hosts(app, number)
+    assert reporter_of(app).flush()
+    durations = [metric for metric in cloudwatch.metrics() if metric.name == "http.server.duration"]
+    assert len(durations) == 2
+    assert not any("example" in value for metric in durations for _, value in metric.dimensions)
+    assert cloudwatch.count("http.server.duration") == number
+    assert reporter_of(app).stats().metrics_overflowed == 0
+
+
+def test_whoever_publishes_host_headers_is_bounded() -> None:
+    """With a rule that keeps the forged attribute, the limit holds, and the overflow series has the rest."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter(
+        "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
+    )
+    reader = CloudWatchMetricReader(exporter)
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("duration")
+    for number in range(500):
+        histogram.record(number, {"http.host": f"{number}.example"})
+    assert reader.flush()
+    assert len(cloudwatch.metrics()) == MAX_METRICS + 1
+    assert cloudwatch.count("duration") == 500
+    assert cloudwatch.sum("duration") == pytest.approx(sum(range(500)), rel=1e-9)
+    reader.shutdown()
+
+
+@pytest.mark.parametrize("flushes", [1, 6])
+def test_values_of_a_user_dimension(flushes: int) -> None:
+    """However many users there are, in however many collections: the limit and one overflow series, and every order."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_counter("orders")
+    for start in range(0, FORGED, FORGED // flushes):
+        for user in range(start, start + FORGED // flushes):
+            counter.add(user % 7, {"user.id": str(user)})
+        assert reader.flush()
+    metrics = cloudwatch.metrics()
+    assert len(metrics) == MAX_METRICS + 1
+    assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
+    assert cloudwatch.sum("orders") == sum(user % 7 for user in range(FORGED))
+    stats = exporter.stats()
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, FORGED - MAX_METRICS)
+    reader.shutdown()
+
+
+def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
+    """The same through add_metric, whose dimensions nothing else bounds."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), flush="interval"
+    )
+    for start in range(0, FORGED, 1000):
+        for user in range(start, start + 1000):
+            reporter.add_metric("Orders", user % 7 - 3, "Count", {"User": str(user)})
+        assert reporter.flush()
+    metrics = cloudwatch.metrics()
+    assert len(metrics) == MAX_METRICS + 1
+    assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
+    assert cloudwatch.count("Orders") == FORGED
+    assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
+    reporter.shutdown()
+
+
+def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
+    """What overflows is said once for each metric name, not for each sample."""
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=1))
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
+    for _ in range(3):
+        for user in range(20):
+            orders.add(1, {"user.id": user})
+            errors.add(1, {"user.id": user})
+        assert reader.flush()
+    warnings = [record.getMessage() for record in caplog.records if "max_metrics" in record.getMessage()]
+    assert len(warnings) == 2
+    assert {warning.partition(" ")[0] for warning in warnings} == {"orders", "errors"}
+    reader.shutdown()
+
+
+def test_other_readers_see_every_attribute(app: Flask) -> None:
+    """On a provider that is somebody else's, what is not published here is still there for other exporters."""
+    other = InMemoryMetricReader()
+    reporter_provider = MeterProvider([other], shutdown_on_exit=False)
+    app = Flask("other")
+    app.add_url_rule("/", endpoint="index", view_func=lambda: "hello")
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", FakeCloudWatch(), meter_provider=reporter_provider, instrument=True, flush="interval"
+    )
+    with app.test_client().get("/", base_url="http://forged.example") as response:
+        assert response.status_code == 200
+    data = other.get_metrics_data()
+    assert data is not None
+    attributes = [
+        dict(point.attributes or {})
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name == "http.server.duration"
+    ]
+    assert [each["http.host"] for each in attributes] == ["forged.example"]
+    reporter.shutdown()

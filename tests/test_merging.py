@@ -1,0 +1,89 @@
+from collections.abc import Sequence
+
+import pytest
+
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.merging import Merger
+from otel_cloudwatch_flask.points import Additive, Amount, Sample
+from tests.samples import explicit, exponential
+
+ORDERS, ERRORS = Series("orders", (), "Count"), Series("errors", (), "Count")
+
+
+def merged(*amounts: Amount, as_statistics: bool = False) -> object:
+    """What one series says that received all of these."""
+    merger = Merger()
+    for amount in amounts:
+        merger.add(ORDERS, amount, unix_seconds=0, as_statistics=as_statistics)
+    (datum,) = merger.datums()
+    return None if datum is None else datum.content
+
+
+@pytest.mark.parametrize(
+    ("amounts", "content"),
+    [
+        ([Additive(5)], 5.0),
+        ([Additive(5), Additive(-2.5)], 2.5),
+        ([Additive(2**53), Additive(1), Additive(1)], 2.0**53 + 2),
+        ([Sample(5)], 5.0),
+        ([Sample(5), Sample(3), Sample(5)], Distribution((3.0, 5.0), (1, 2))),
+        ([Sample(5), Additive(1), Additive(2)], Distribution((3.0, 5.0), (1, 1))),
+        ([explicit([1], (2,)), Additive(7)], Distribution((1.0, 7.0), (1, 1))),
+        ([exponential([1], 0), Sample(7)], Distribution((1.0, 7.0), (1, 1))),
+        ([explicit([1], (2,)), explicit([9], (2,))], Distribution((1.0, 9.0), (1, 1))),
+        ([explicit([1], (2,)), explicit([9], (3,))], Distribution((1.0, 9.0), (1, 1))),
+        ([explicit([1], (2,)), exponential([9], 3)], Distribution((1.0, 9.0), (1, 1))),
+        ([exponential([1], 4), exponential([9], 0)], Distribution((1.0, 9.0), (1, 1))),
+    ],
+)
+def test_points_that_become_one(amounts: Sequence[Amount], content: object) -> None:
+    """Deltas and current values are added, gauges keep each value, histograms every sample."""
+    assert merged(*amounts) == content
+
+
+def test_series_stay_apart() -> None:
+    """Each series has one datum, at the latest of its times, in the order in which they came."""
+    merger = Merger()
+    merger.add(ORDERS, Additive(1), unix_seconds=5, as_statistics=False)
+    merger.add(ERRORS, Additive(2), unix_seconds=6, as_statistics=False)
+    merger.add(ORDERS, Additive(3), unix_seconds=4, as_statistics=False)
+    assert list(merger.datums()) == [Datum(ORDERS, 5, 4.0), Datum(ERRORS, 6, 2.0)]
+
+
+def test_at_most_150_values() -> None:
+    """However many points become one, their samples fit in a datum."""
+    content = merged(*[Sample(i) for i in range(1000)])
+    assert isinstance(content, Distribution)
+    assert 75 <= len(content.values) <= 150
+    assert (content.count, content.values[0], content.values[-1]) == (1000, 0.0, 999.0)
+    assert content.sum == pytest.approx(999 * 500)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "statistics"),
+    [
+        ([explicit([1, 2, 6], (3,))], Statistics(3, 9.0, 1.0, 6.0)),
+        ([explicit([1, 2], (3,)), explicit([6], (5,))], Statistics(3, 9.0, 1.0, 6.0)),
+        ([exponential([1, 2, 6], 0), Additive(-1)], Statistics(4, 8.0, -1.0, 6.0)),
+        ([Sample(1), Sample(2)], Statistics(2, 3.0, 1.0, 2.0)),
+    ],
+)
+def test_statistics(amounts: Sequence[Amount], statistics: Statistics) -> None:
+    """A rule may ask for sum, count, minimum and maximum only."""
+    assert merged(*amounts, as_statistics=True) == statistics
+
+
+def test_a_single_number_is_no_statistics() -> None:
+    """One number is a number, whatever was asked for."""
+    assert merged(Additive(5), as_statistics=True) == 5.0
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [[Additive(2.0**360), Additive(2.0**360)], [explicit([1e150], ())]],
+    ids=["sum", "sample"],
+)
+def test_beyond_what_can_be_sent(amounts: Sequence[Amount]) -> None:
+    """Numbers that became too large are no datum."""
+    assert merged(*amounts) is None

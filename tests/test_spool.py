@@ -1,0 +1,155 @@
+"""What is on disk: private, whole or not at all, and taken over from the dead only."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_cloudwatch_flask.datum import Datum, Series
+from otel_cloudwatch_flask.entity import Entity
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.spool import Spool
+from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope
+
+ENTITY = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
+
+# Writes one batch, says so, and waits to be killed.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from tests.test_spool import batch
+from otel_cloudwatch_flask.spool import Spool
+
+Spool(Path(sys.argv[1])).write(batch("killed"))
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def batch(name: str, *, entity: Entity | None = None) -> Batch:
+    """A batch of one datum."""
+    datum = Encoder().encoded(Datum(Series(name, (("Page", "Zürich"),), "Count"), 1_700_000_000, 5.0))
+    return Batch(Envelope.of("Shop", entity), (datum,))
+
+
+@pytest.mark.parametrize("entity", [None, ENTITY])
+def test_what_is_read_is_what_was_written(tmp_path: Path, entity: Entity | None) -> None:
+    """A batch comes back from disk as the same bytes, entity included."""
+    spool = Spool(tmp_path)
+    written = batch("Orders", entity=entity)
+    path = spool.write(written)
+    assert path is not None
+    read = spool.read(path)
+    assert read == written
+    assert read is not None
+    assert read.body() == written.body()
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    """Nobody else on the machine reads metrics from the spool, whatever the umask."""
+    previous = os.umask(0)
+    try:
+        path = Spool(tmp_path / "spool").write(batch("Orders"))
+    finally:
+        os.umask(previous)
+    assert path is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+
+
+def test_a_living_process_keeps_its_batches(tmp_path: Path) -> None:
+    """Nobody takes over the directory of a process that lives."""
+    mine, other = Spool(tmp_path), Spool(tmp_path)
+    assert mine.write(batch("Orders")) is not None
+    assert list(other.take_over()) == []
+
+
+def test_a_closed_spool_is_taken_over(tmp_path: Path) -> None:
+    """What a process left at its end is found by the next, oldest first, and then gone from where it was."""
+    first = Spool(tmp_path)
+    for name in ("Orders", "Refunds"):
+        assert first.write(batch(name)) is not None
+    first.close()
+    second = Spool(tmp_path)
+    batches = [second.read(path) for path in second.take_over()]
+    assert batches == [batch("Orders"), batch("Refunds")]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    """SIGKILL gives the lock up, too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        assert list(Spool(tmp_path).take_over()) == []
+        process.kill()
+    spool = Spool(tmp_path)
+    assert [spool.read(path) for path in spool.take_over()] == [batch("killed")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff" * 100,
+        b"otel-cloudwatch-flask spool 1 " + b"0" * 64 + b'\n{"Namespace": "Shop", "MetricData": []}',
+        b"cos\nsystem\n(S'true'\ntR.",
+    ],
+    ids=["empty", "binary", "wrong checksum", "a pickle"],
+)
+def test_what_is_no_batch_is_set_aside(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A torn or foreign file costs a warning, is not read again, and nothing else."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("Orders"))
+    assert path is not None
+    path.write_bytes(content)
+    assert spool.read(path) is None
+    assert not path.exists()
+    assert [file.name for file in tmp_path.glob("*.bad")] == [path.name + ".bad"]
+    assert "is no batch of metrics" in caplog.text
+
+
+def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
+    """Half of a batch is none."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("Orders"))
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-10])
+    assert spool.read(path) is None
+
+
+def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond its bound nothing is written, until something was removed."""
+    size = batch("Orders").size_bytes
+    spool = Spool(tmp_path, max_bytes=2 * size)
+    first, second = (spool.write(batch("Orders")) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert spool.write(batch("Orders")) is None
+    assert "further metrics wait in memory" in caplog.text
+    spool.remove(first)
+    assert spool.write(batch("Orders")) is not None
+
+
+def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A process that delivered everything leaves no directory."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("Orders"))
+    assert path is not None
+    spool.remove(path)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> None:
+    """The error names the directory and what to give instead."""
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    with pytest.raises(ConfigurationError, match=r"spool_directory='.*file'.*may write to"):
+        Spool(occupied)

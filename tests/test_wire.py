@@ -1,0 +1,216 @@
+"""Requests as bytes: of the size that is claimed, filled to CloudWatch's limits, and what botocore would write."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.dimensions import dimensions, metric_name
+from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.entity import Entity
+from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
+from otel_cloudwatch_flask.magnitudes import sendable
+from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
+from otel_cloudwatch_flask.validation import refusal
+from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Encoder, Envelope, batches
+
+NOW = 1_790_000_000
+SHOP = Envelope.of("Shop")
+
+numbers = st.one_of(
+    st.floats(-(2.0**360), 2.0**360),
+    st.integers(-(10**18), 10**18).map(float),
+    st.sampled_from([0.0, -0.0, 1.0, 1e15, 1e16, 1e22, 0.1, 2.0**360, 2.0**-360, 123456789.125]),
+).map(lambda value: sendable(value) or 0.0)
+counts = st.integers(1, 2**40)
+contents = st.one_of(
+    numbers,
+    st.lists(st.tuples(numbers, counts), min_size=1, max_size=150).map(Distribution.of),
+    st.builds(
+        lambda count, total, ends: Statistics(count, total, min(ends), max(ends)),
+        counts,
+        numbers,
+        st.tuples(numbers, numbers),
+    ),
+)
+series = st.builds(
+    Series,
+    st.text(min_size=1, max_size=30).map(metric_name),
+    st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=5).map(dimensions),
+    st.sampled_from(CLOUDWATCH_UNITS),
+    st.sampled_from([1, 60]),
+)
+datums = st.builds(Datum, series, st.integers(NOW - 86400, NOW), contents)
+
+
+def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
+    """All of these in one request."""
+    encoder = Encoder()
+    return Batch(Envelope.of(namespace), tuple(encoder.encoded(datum) for datum in made))
+
+
+def sized(size_bytes: int, name: str = "sized") -> EncodedDatum:
+    """A datum of so many bytes."""
+    return EncodedDatum(b"{" + b" " * (size_bytes - 2) + b"}", name, NOW)
+
+
+FRAME_BYTES = len(b'{"Namespace": "Shop", "MetricData": []}')
+
+
+class Listener:
+    """A real boto3 client whose requests are answered before they are sent, and kept as they would have been."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.client: Any = boto3.client(
+            "cloudwatch",
+            region_name="eu-west-1",
+            aws_access_key_id="id",
+            aws_secret_access_key="secret",
+            config=Config(disable_request_compression=True),
+        )
+        self.client.meta.events.register("before-send.cloudwatch.PutMetricData", self._answer)
+
+    def _answer(self, request: Any, **_: object) -> Any:
+        self.bodies.append(request.body)
+        headers: Any = {}
+        response: Any = AWSResponse(request.url, 200, headers, None)
+        response._content = b"{}"
+        return response
+
+    def body(self, **parameters: Any) -> bytes:
+        """The body of the request with these parameters."""
+        self.client.put_metric_data(**parameters)
+        return self.bodies.pop()
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    """One client for all, since making one takes a while."""
+    return Listener()
+
+
+class TestBatch:
+    """One request."""
+
+    @given(st.lists(datums, min_size=1, max_size=5), st.sampled_from(["Shop", "My/Name space", 'a"b\\c']))
+    def test_is_what_botocore_writes(self, listener: Listener, made: list[Datum], namespace: str) -> None:
+        """The size is that of the body as botocore's own serializer writes it, and the body is the same."""
+        batch = batch_of(made, namespace)
+        written = listener.body(**batch.parameters())
+        assert len(written) == batch.size_bytes == len(batch.body())
+        assert json.loads(written) == json.loads(batch.body())
+
+    @given(st.lists(datums, min_size=1, max_size=3))
+    def test_entity(self, listener: Listener, made: list[Datum]) -> None:
+        """With an entity the body is botocore's too, and CloudWatch accepts it."""
+        entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
+        batch = replace(batch_of(made), envelope=Envelope.of("Shop", entity))
+        written = listener.body(**batch.parameters())
+        assert len(written) == batch.size_bytes == len(batch.body())
+        assert json.loads(written) == json.loads(batch.body())
+        assert refusal(batch.parameters(), now=NOW) is None
+
+    @given(datums)
+    def test_numbers_come_back(self, datum: Datum) -> None:
+        """Every number of a datum is read back as the same double, counts as whole numbers."""
+        (sent,) = batch_of([datum]).parameters()["MetricData"]
+        match datum.content:
+            case Distribution(values, numbers_of_samples):
+                assert [float(value) for value in sent["Values"]] == list(values)
+                assert sent["Counts"] == list(numbers_of_samples)
+                assert all(type(count) is int for count in sent["Counts"])
+            case Statistics(count, total, minimum, maximum):
+                expected = {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}
+                assert sent["StatisticValues"] == expected
+            case value:
+                assert sent["Value"] == value
+
+    @given(datums)
+    def test_the_series_comes_back(self, datum: Datum) -> None:
+        """Name, dimensions, unit, resolution and time are those of the datum; the usual resolution goes unsaid."""
+        (sent,) = batch_of([datum]).parameters()["MetricData"]
+        assert sent["MetricName"] == datum.series.name
+        assert tuple((each["Name"], each["Value"]) for each in sent["Dimensions"]) == datum.series.dimensions
+        assert sent["Unit"] == datum.series.unit
+        assert sent["Timestamp"].timestamp() == datum.unix_seconds
+        assert sent.get("StorageResolution") == (1 if datum.series.storage_resolution == 1 else None)
+
+    @given(st.lists(datums, min_size=1, max_size=5))
+    def test_is_accepted(self, made: list[Datum]) -> None:
+        """CloudWatch has nothing against it."""
+        assert refusal(batch_of(made).parameters(), now=NOW) is None
+
+    @pytest.mark.parametrize("number", [1, 2, 3, 1000])
+    def test_halves(self, number: int) -> None:
+        """The halves have the same datums in the same order, and differ by at most one."""
+        batch = Batch(SHOP, tuple(sized(10, str(i)) for i in range(number)))
+        first, second = batch.halves()
+        assert first.datums + second.datums == batch.datums
+        assert abs(len(first.datums) - len(second.datums)) <= 1
+        assert {first.envelope, second.envelope} == {SHOP}
+
+
+class TestBatches:
+    """Requests filled in order."""
+
+    @pytest.mark.parametrize(
+        ("number", "sizes"),
+        [
+            (0, []),
+            (1, [1]),
+            (999, [999]),
+            (1000, [1000]),
+            (1001, [1000, 1]),
+            (2000, [1000, 1000]),
+            (2001, [1000, 1000, 1]),
+        ],
+    )
+    def test_by_number(self, number: int, sizes: list[int]) -> None:
+        """A request has at most 1000 datums, and a new one is begun only then."""
+        made = list(batches(SHOP, (sized(50, str(i)) for i in range(number))))
+        assert [len(batch.datums) for batch in made] == sizes
+        assert [datum.metric_name for batch in made for datum in batch.datums] == [str(i) for i in range(number)]
+
+    @pytest.mark.parametrize(("surplus", "sizes"), [(-1, [10]), (0, [10]), (1, [9, 1])])
+    def test_by_bytes(self, surplus: int, sizes: list[int]) -> None:
+        """A request is filled to the last byte of its limit, separators and frame included."""
+        separators = 9 * len(b", ")
+        last = MAX_REQUEST_BYTES - FRAME_BYTES - separators - 9 * 90_000 + surplus
+        made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(last)]))
+        assert [len(batch.datums) for batch in made] == sizes
+        assert made[0].size_bytes == (MAX_REQUEST_BYTES + surplus if len(sizes) == 1 else FRAME_BYTES + 9 * 90_000 + 16)
+
+    def test_a_datum_alone_is_sent_in_any_case(self) -> None:
+        """What fits in no request is left to CloudWatch to refuse, and keeps nobody else out."""
+        made = list(batches(SHOP, [sized(10), sized(MAX_REQUEST_BYTES), sized(10)]))
+        assert [len(batch.datums) for batch in made] == [1, 1, 1]
+
+    @given(st.lists(st.integers(2, 400_000), max_size=60))
+    def test_within_limits(self, sizes: list[int]) -> None:
+        """Nothing is lost or moved, no request is too large, and none could have taken the next one's first datum."""
+        given_datums = [sized(size, str(i)) for i, size in enumerate(sizes)]
+        made = list(batches(SHOP, given_datums))
+        assert [datum for batch in made for datum in batch.datums] == given_datums
+        assert all(len(batch.body()) == batch.size_bytes <= MAX_REQUEST_BYTES for batch in made)
+        for batch, following in pairwise(made):
+            is_full = len(batch.datums) == MAX_DATUMS_PER_REQUEST
+            assert is_full or batch.size_bytes + 2 + len(following.datums[0].json) > MAX_REQUEST_BYTES
+
+
+@pytest.mark.parametrize("encode", [Encoder().encoded, Encoder(max_cached_series=1).encoded], ids=["cached", "evicted"])
+def test_an_encoder_remembers_series_not_numbers(encode: Callable[[Datum], EncodedDatum]) -> None:
+    """The same series is encoded alike every time, whatever the encoder remembers, and with its own number."""
+    one, other = Series("orders", (("route", "/"),), "Count"), Series("orders", (), "Count")
+    sent = [json.loads(encode(Datum(each, NOW, float(i))).json) for i, each in enumerate([one, other, one, other])]
+    assert [datum["Value"] for datum in sent] == [0, 1, 2, 3]
+    assert [len(datum["Dimensions"]) for datum in sent] == [1, 0, 1, 0]
