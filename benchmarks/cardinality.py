@@ -1,0 +1,205 @@
+"""What somebody can cost you who makes up attributes: metrics on the bill, and memory in the process.
+
+Requests with forged Host headers, and values of a user dimension, each a new one. Each scenario runs in a process of
+its own, whose memory is read before and after; the last one is what the SDK alone needs for the same measurements.
+"""
+
+import multiprocessing
+import random
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask
+from opentelemetry.sdk.metrics import Counter, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from rich.table import Table
+from werkzeug.test import EnvironBuilder
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.published import PublishedMetric
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+
+FLUSHES: Final = 20
+"""A collection takes the longer, the more attribute sets the SDK has ever seen: it forgets none."""
+
+_FLUSH_TIMEOUT_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a scenario made; ``recorded`` and ``published`` are the same total, counted at either end."""
+
+    recorded: float
+    published: float
+    metrics: int
+    overflow_series: int
+    seconds: float
+    rss_growth_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The number of samples and their sum."""
+
+    samples: float = 0.0
+    amount: float = 0.0
+
+    def plus(self, other: "Total") -> "Total":
+        """Both together."""
+        return Total(self.samples + other.samples, self.amount + other.amount)
+
+
+class Tally:
+    """A CloudWatch as strict as the real one that keeps nothing but totals: a client that needs no memory itself."""
+
+    def __init__(self) -> None:
+        self._judge = FakeCloudWatch()
+        self.totals: dict[PublishedMetric, Total] = {}
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Judge, count, forget."""
+        answer = self._judge.put_metric_data(**request)
+        for accepted in self._judge.accepted:
+            statistics = accepted.statistics()
+            more = Total(statistics.sample_count, statistics.total)
+            self.totals[accepted.metric] = self.totals.get(accepted.metric, Total()).plus(more)
+        self._judge.clear()
+        return answer
+
+    def of(self, name: str) -> Total:
+        """The totals of all series of a name."""
+        return reduce(Total.plus, (total for metric, total in self.totals.items() if metric.name == name), Total())
+
+    def overflow_series(self) -> int:
+        """How many of the metrics are for what found no place."""
+        return sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in self.totals)
+
+
+Scenario = Callable[[Tally, int], tuple[float, float]]
+
+
+def hosts(tally: Tally, number: int) -> tuple[float, float]:
+    """Requests, each with a Host header of its own, to an app that the reporter instruments."""
+    app = Flask("shop")
+    app.add_url_rule("/items/<int:item>", view_func=lambda item: f"item {item}", endpoint="item")
+    reporter = CloudWatchMetricsReporter(app, "Shop", tally, instrument=True, flush="interval")
+    source = random.Random(1)
+    for chunk in _chunks(range(number)):
+        for item in chunk:
+            forged = f"{source.getrandbits(64):x}.example"
+            _request(app, f"/items/{item % 100}", forged)
+        reporter.flush(_FLUSH_TIMEOUT_SECONDS)
+    reporter.shutdown()
+    return number, tally.of("http.server.duration").samples
+
+
+def users_through_add_metric(tally: Tally, number: int) -> tuple[float, float]:
+    """A dimension that names the user, given to ``add_metric``."""
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", tally, flush="interval")
+    for chunk in _chunks(range(number)):
+        for user in chunk:
+            reporter.add_metric("Orders", user % 7, "Count", {"User": f"user{user}"})
+        reporter.flush(_FLUSH_TIMEOUT_SECONDS)
+    reporter.shutdown()
+    return sum(user % 7 for user in range(number)), tally.of("Orders").amount
+
+
+def users_through_a_counter(tally: Tally, number: int) -> tuple[float, float]:
+    """An attribute that names the user, given to a counter of OpenTelemetry."""
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=tally))
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
+    for chunk in _chunks(range(number)):
+        for user in chunk:
+            counter.add(user % 7, {"user.id": f"user{user}"})
+        reader.flush(_FLUSH_TIMEOUT_SECONDS)
+    reader.shutdown()
+    return sum(user % 7 for user in range(number)), tally.of("orders").amount
+
+
+def users_of_the_sdk_alone(_tally: Tally, number: int) -> tuple[float, float]:
+    """The same counter, collected as often, by a reader that publishes nothing."""
+    reader = InMemoryMetricReader(preferred_temporality={Counter: AggregationTemporality.DELTA})
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
+    for chunk in _chunks(range(number)):
+        for user in chunk:
+            counter.add(user % 7, {"user.id": f"user{user}"})
+        reader.get_metrics_data()
+    return sum(user % 7 for user in range(number)), 0
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "requests with random Host headers": hosts,
+    "users, through add_metric": users_through_add_metric,
+    "users, through a counter": users_through_a_counter,
+    "users, the SDK's counter alone": users_of_the_sdk_alone,
+}
+
+
+def run(*, short: bool) -> Table:
+    """Run every scenario."""
+    number = 20_000 if short else 100_000
+    table = Table(title=f"{number:,} forged attribute values, {FLUSHES} flushes, max_metrics=1000")
+    for heading in ("", "metrics", "overflow series", "recorded", "published", "seconds", "RSS growth, MiB"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for title in SCENARIOS:
+        # Not forked: memory that this process has touched is nobody else's growth.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            outcome = process.submit(outcome_of, title, number).result()
+        table.add_row(
+            title,
+            str(outcome.metrics),
+            str(outcome.overflow_series),
+            f"{outcome.recorded:,.0f}",
+            f"{outcome.published:,.0f}",
+            f"{outcome.seconds:.1f}",
+            f"{outcome.rss_growth_bytes / 2**20:.0f}",
+        )
+    return table
+
+
+def outcome_of(title: str, number: int) -> Outcome:
+    """Run one scenario in this process."""
+    tally = Tally()
+    SCENARIOS[title](Tally(), FLUSHES)  # imports and caches that any use needs
+    rss = _rss_bytes()
+    begun = time.perf_counter()
+    recorded, published = SCENARIOS[title](tally, number)
+    seconds = time.perf_counter() - begun
+    return Outcome(
+        recorded=recorded,
+        published=published,
+        metrics=len(tally.totals),
+        overflow_series=tally.overflow_series(),
+        seconds=seconds,
+        rss_growth_bytes=_rss_bytes() - rss,
+    )
+
+
+def _chunks(numbers: range) -> Iterator[range]:
+    """As many parts as there are flushes."""
+    size = max(1, len(numbers) // FLUSHES)
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def _request(app: Flask, path: str, host: str) -> None:
+    builder = EnvironBuilder(path=path, base_url=f"http://{host}")
+    body: Iterable[bytes] = app.wsgi_app(builder.get_environ(), lambda _status, _headers, *_: lambda _data: None)
+    for _ in body:
+        pass
+    close: Callable[[], None] = getattr(body, "close", lambda: None)
+    close()
+
+
+def _rss_bytes() -> int:
+    """Memory of this process now or, where the system does not tell, at most so far."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text("ascii").split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
