@@ -5,7 +5,6 @@ https://aws.amazon.com/cloudwatch/pricing/.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS, Series
@@ -33,7 +32,7 @@ class CardinalityGuard:
         now = self._clock()
         if series not in self._last_used and not self._has_place(now):
             self.overflowed += 1
-            return replace(series, dimensions=OVERFLOW_DIMENSIONS)
+            return series._replace(dimensions=OVERFLOW_DIMENSIONS)
         self._last_used[series] = now
         return series
 

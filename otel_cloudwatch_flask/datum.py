@@ -1,7 +1,7 @@
 """What travels to CloudWatch: a datum, and the series it belongs to."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_cloudwatch_flask.distribution import Distribution
 
@@ -15,13 +15,13 @@ OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
 """Those of the series that takes what found no place among ``max_metrics``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One CloudWatch metric: what CloudWatch stores, shows and bills apart from others.
 
     The unit and the resolution (in seconds) are kept with it because a datum has exactly one of each.
     """
 
+    # A tuple, because series are looked up several times for each point, and a tuple's hash is made in C.
     name: str
     dimensions: Dimensions
     unit: str

@@ -47,6 +47,10 @@ class _Axis:
     def length(self) -> float:
         return math.log(self.upper) - math.log(self.lower) if self.is_logarithmic else self.upper - self.lower
 
+    def along(self, density: float, value: float) -> float:
+        """Samples per unit of the axis, where there are ``density`` of them per unit of value."""
+        return density * value if self.is_logarithmic else density
+
     def value(self, position: float) -> float:
         if self.is_logarithmic:
             return math.exp(math.log(self.lower) + position * self.length)
@@ -82,7 +86,7 @@ def _slopes(buckets: Sequence[Bucket], axes: Sequence[_Axis]) -> list[float]:
     """How much more density there is at the upper edge of each bucket than at the lower: from -1 to 1."""
     shared = [_density_at_shared_edge(buckets[i : i + 2], axes[i : i + 2]) for i in range(len(buckets) - 1)]
     return [
-        _slope(bucket, axis, below, above)
+        _slope(bucket.samples, axis, below, above)
         for bucket, axis, below, above in zip(buckets, axes, [None, *shared], [*shared, None], strict=True)
     ]
 
@@ -100,17 +104,25 @@ def _density_at_shared_edge(pair: Sequence[Bucket], axes: Sequence[_Axis]) -> fl
     return density / edge if is_logarithmic else density
 
 
-def _slope(bucket: Bucket, axis: _Axis, below: float | None, above: float | None) -> float:
-    if not axis.length or (below is None and above is None):
+def _slope(samples: int, axis: _Axis, below: float | None, above: float | None) -> float:
+    """The slope between the densities at the edges; at an outermost edge, which has none, it goes on as it came."""
+    if not axis.length:
         return 0.0
-    average = bucket.samples / axis.length
-    # On a logarithmic axis there are as many times more samples per unit as the unit is wider.
-    low = below * axis.lower if below is not None and axis.is_logarithmic else below
-    high = above * axis.upper if above is not None and axis.is_logarithmic else above
-    # An outermost edge has no neighbour: the density goes on as it came.
-    low = max(2 * average - high, 0.0) if low is None and high is not None else low or 0.0
-    high = max(2 * average - low, 0.0) if high is None else high
-    return min(max((high - low) / (high + low), -_STEEPEST), _STEEPEST) if high + low else 0.0
+    average = samples / axis.length
+    low = None if below is None else axis.along(below, axis.lower)
+    high = None if above is None else axis.along(above, axis.upper)
+    return _relative_rise(_or_extrapolated(low, average, high), _or_extrapolated(high, average, low))
+
+
+def _or_extrapolated(density: float | None, average: float, opposite: float | None) -> float:
+    if density is not None:
+        return density
+    return average if opposite is None else max(2 * average - opposite, 0.0)
+
+
+def _relative_rise(low: float, high: float) -> float:
+    rise = (high - low) / (high + low) if high + low else 0.0
+    return min(max(rise, -_STEEPEST), _STEEPEST)
 
 
 def _tilted(

@@ -10,8 +10,10 @@ fits always exists. It is measured from the nearer edge, since bounds as wide as
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from otel_cloudwatch_flask.density import refined
@@ -21,6 +23,11 @@ from otel_cloudwatch_flask.magnitudes import sendable
 
 MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 """Filled buckets that one datum can hold beside the minimum and the maximum."""
+
+_SHARES_READ_MOST: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+
+SAMPLES_PER_PART: Final = 6
+"""So many samples of an exponential bucket share a value at least: it is narrow."""
 
 _FARTHEST_EDGE: Final = 2.0**370
 """Stands for an edge beyond it: no value there can be sent, and sums of such edges stay finite."""
@@ -159,28 +166,84 @@ def _inner_values(buckets: list[Bucket], total: float, *, is_explicit: bool) -> 
     if len(buckets) == 1 and buckets[0].samples == 1:
         lower, upper, _ = buckets[0]
         return [Value(min(max(total, lower), upper), 1)]
-    if is_explicit:
-        buckets = refined(buckets, total, MAX_BUCKETS) or buckets
+    finer = refined(buckets, total, MAX_BUCKETS) if is_explicit else _with_crowded_divided(buckets, total)
+    buckets = finer or buckets
     fraction = _common_fraction(buckets, total)
     return [_placed(bucket, fraction) for bucket in buckets]
 
 
 def _coarsened(buckets: list[Bucket], most: int) -> list[Bucket]:
-    """Join neighbouring buckets, in pairs, the emptiest first, until at most ``most`` are left."""
+    """Join neighbouring buckets until at most ``most`` are left.
+
+    Those that touch come first, then those that hold none of the percentiles that are read most, then the emptiest.
+    """
     while len(buckets) > most:
-        surplus = len(buckets) - most
-        pairs = range(0, len(buckets) - 1, 2)
-        emptiest = set(sorted(pairs, key=lambda i: buckets[i].samples + buckets[i + 1].samples)[:surplus])
+        joined = _to_join(buckets, len(buckets) - most)
         buckets = [
-            bucket
-            for i in range(0, len(buckets), 2)
-            for bucket in (
-                [Bucket(buckets[i].lower, buckets[i + 1].upper, buckets[i].samples + buckets[i + 1].samples)]
-                if i in emptiest
-                else buckets[i : i + 2]
-            )
+            _joined_buckets(bucket, buckets[i + 1]) if i in joined else bucket
+            for i, bucket in enumerate(buckets)
+            if i - 1 not in joined
         ]
     return buckets
+
+
+def _to_join(buckets: list[Bucket], most: int) -> set[int]:
+    """Buckets that are joined with the next one; none of them is such a next one itself."""
+    places = _places_of_percentiles([bucket.samples for bucket in buckets])
+
+    def harm(i: int) -> tuple[bool, bool, int]:
+        first, second = buckets[i], buckets[i + 1]
+        return first.upper != second.lower, not places.isdisjoint((i, i + 1)), first.samples + second.samples
+
+    chosen: set[int] = set()
+    for i in sorted(range(len(buckets) - 1), key=harm):
+        if len(chosen) == most:
+            break
+        if not {i - 1, i + 1} & chosen:
+            chosen.add(i)
+    return chosen
+
+
+def _places_of_percentiles(samples: list[int]) -> set[int]:
+    """Which buckets hold the percentiles that are read most."""
+    counted = list(accumulate(samples))
+    return {bisect_left(counted, share * counted[-1]) for share in _SHARES_READ_MOST}
+
+
+def _joined_buckets(first: Bucket, second: Bucket) -> Bucket:
+    return Bucket(first.lower, second.upper, first.samples + second.samples)
+
+
+def _with_crowded_divided(buckets: list[Bucket], total: float) -> list[Bucket]:
+    """The same samples with crowded buckets divided evenly, as far as there is room for their values.
+
+    A percentile lies in a crowded bucket more often than in another, and sometimes several do.
+    """
+    room = MAX_BUCKETS - len(buckets)
+    samples = sum(bucket.samples for bucket in buckets)
+    divided = [
+        part
+        for bucket in buckets
+        for part in _divided_evenly(
+            bucket, min(bucket.samples // SAMPLES_PER_PART, 1 + room * bucket.samples // samples)
+        )
+    ]
+    return divided if _can_add_up_to(divided, total) else buckets
+
+
+def _divided_evenly(bucket: Bucket, parts: int) -> list[Bucket]:
+    lower, upper, samples = bucket
+    if parts <= 1:
+        return [bucket]
+    counted = [samples * part // parts for part in range(parts + 1)]
+    edges = [lower + (upper - lower) * count / samples for count in counted[:-1]] + [upper]
+    return [Bucket(edges[i], edges[i + 1], counted[i + 1] - counted[i]) for i in range(parts)]
+
+
+def _can_add_up_to(buckets: list[Bucket], total: float) -> bool:
+    lowest = math.fsum(samples * lower for lower, _, samples in buckets)
+    highest = math.fsum(samples * upper for _, upper, samples in buckets)
+    return lowest <= total <= highest
 
 
 def _closed(buckets: list[Bucket], total: float) -> list[Bucket]:

@@ -7,7 +7,7 @@ has room for. The values are, but for rounding, those of the plain twin, which t
 import math
 from operator import mul
 
-from otel_cloudwatch_flask.distribution import MAX_BUCKETS, Distribution
+from otel_cloudwatch_flask.distribution import MAX_BUCKETS, SAMPLES_PER_PART, Distribution
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, edge
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MIN_MAGNITUDE
 
@@ -23,6 +23,8 @@ def fast_distribution(histogram: ExponentialHistogram) -> Distribution | None:
     if not _is_common(histogram, minimum, maximum):
         return None
     lowers, uppers, samples = _inner_buckets(histogram, minimum, maximum)
+    if max(samples) >= 2 * SAMPLES_PER_PART:
+        return None  # the twin divides crowded buckets
     inner = _values(lowers, uppers, samples, math.fsum((histogram.sum, -minimum, -maximum)))
     values, counts = [minimum, *inner, maximum], [1, *samples, 1]
     if histogram.factor != 1.0:

@@ -219,6 +219,11 @@ class ExponentialHistogram:
         zero = [self._zero_bucket()] if self.zero_count else []
         return negative + zero + [self._positive_bucket(index) for index in sorted(self.positive)]
 
+    @property
+    def filled_buckets(self) -> int:
+        """The number of filled buckets."""
+        return len(self.positive) + len(self.negative) + bool(self.zero_count)
+
     def outermost_buckets(self) -> tuple[Bucket, Bucket]:
         """The first and the last filled bucket of a histogram that has any."""
         return self._first_bucket(), self._last_bucket()

@@ -11,7 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.dimensions import dimensions, metric_name, within_limit
-from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric
+from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
 from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
 from otel_cloudwatch_flask.merging import Merger
 from otel_cloudwatch_flask.points import InvalidPointError, PointReader, negated
@@ -26,10 +26,18 @@ _INVALID_LOG_SECONDS: Final = 60.0
 _MAX_CACHED_SERIES: Final = 20_000
 
 _Attributes = Mapping[str, Any]
+_NO_ATTRIBUTES: Final[_Attributes] = {}
 
 
-_SeriesOf = dict[object, tuple[Series, ...]]
-"""The series that a metric's points are published as, by their attributes."""
+class _SeriesCache:
+    """The series that one metric's points are published as.
+
+    The SDK hands over the same attributes object for a series in every collection, so mostly its identity is enough;
+    the cache keeps the object, so that no other can take its place in memory.
+    """
+
+    def __init__(self) -> None:
+        self.by_identity: dict[int, tuple[_Attributes, tuple[Series, ...]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +50,13 @@ class _Source:
     rule: MetricRule
     facade: FacadeMetric | None
     resource_attributes: tuple[tuple[str, Any], ...]
-    series_of: _SeriesOf
+    cache: _SeriesCache
 
 
 class Mapper:
     """Turn what a collection brought into datums, remembering what the next collection needs.
 
-    ``publishes`` says whether the metrics of a facade, or of everybody else (``None``), are published here. ``lost``
+    ``publishes`` says whether the metrics of a reporter, or those that are nobody's (``None``), are published here. ``lost``
     is told how many points have numbers that cannot be sent. Not safe to use from several threads at once.
     """
 
@@ -59,7 +67,7 @@ class Mapper:
         resource_dimensions: Collection[str],
         guard: CardinalityGuard,
         start_unix_nano: int,
-        publishes: Callable[[FacadeMetric | None], bool],
+        publishes: Callable[[str | None], bool],
         lost: Callable[[int], None],
     ) -> None:
         self._rules = rules
@@ -68,7 +76,7 @@ class Mapper:
         self._publishes = publishes
         self._lost = lost
         self._points = PointReader(start_unix_nano)
-        self._series_of: dict[object, _SeriesOf] = {}
+        self._caches: dict[object, _SeriesCache] = {}
         self._cached_series = 0
         self._once = QuietLog(_logger)
         self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
@@ -88,8 +96,8 @@ class Mapper:
             attributes = resource_metrics.resource.attributes
             named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
             for scope_metrics in resource_metrics.scope_metrics:
-                facade = facade_metric(scope_metrics.scope)
-                if self._publishes(facade):
+                if self._publishes(reporter_of(scope_metrics.scope)):
+                    facade = facade_metric(scope_metrics.scope)
                     yield from self._sources_in_scope(scope_metrics.scope, facade, named, scope_metrics.metrics)
 
     def _sources_in_scope(
@@ -104,8 +112,9 @@ class Mapper:
             rule = self._rules.of(name)
             if not rule.drop:
                 unit = self._unit(metric)
-                series_of = self._series_of.setdefault((name, unit.name, resource_attributes), {})
-                yield _Source(scope, name, unit, rule, facade, resource_attributes, series_of), metric
+                key = (name, unit.name, resource_attributes)
+                cache = self._caches.get(key) or self._caches.setdefault(key, _SeriesCache())
+                yield _Source(scope, name, unit, rule, facade, resource_attributes, cache), metric
 
     def _unit(self, metric: sdk.Metric) -> ScaledUnit:
         unit = from_ucum(metric.unit or "")
@@ -120,7 +129,6 @@ class Mapper:
         return unit or NO_UNIT
 
     def _add_point(self, merger: Merger, source: _Source, data: sdk.DataT, point: sdk.DataPointT) -> None:
-        attributes: _Attributes = point.attributes or {}
         try:
             amount = self._points.amount((source.scope, source.name), data, point, source.unit.factor)
         except InvalidPointError as error:
@@ -128,9 +136,9 @@ class Mapper:
             return
         if amount is None:
             return
+        attributes: _Attributes = _NO_ATTRIBUTES if point.attributes is None else point.attributes
         if source.facade is not None and NEGATIVE_KEY in attributes:
             amount = negated(amount)
-            attributes = {key: value for key, value in attributes.items() if key != NEGATIVE_KEY}
         as_statistics = source.rule.distribution == "statistics"
         for series in self._series(source, attributes):
             admitted = self._admitted(series)
@@ -159,26 +167,23 @@ class Mapper:
 
     def _series(self, source: _Source, attributes: _Attributes) -> tuple[Series, ...]:
         """The series that a point with these attributes is published as."""
-        if any(isinstance(value, list | tuple | Mapping) for value in attributes.values()):
-            return self._made_series(source, attributes)  # no key: (1,) and (True,) are equal
-        key = (tuple(attributes.items()), tuple(map(type, attributes.values())))
-        series = source.series_of.get(key)
-        if series is None:
-            if self._cached_series >= _MAX_CACHED_SERIES:
-                self._forget_series()
-            series = source.series_of[key] = self._made_series(source, attributes)
-            self._cached_series += 1
+        known = source.cache.by_identity.get(id(attributes))
+        if known is not None and known[0] is attributes:
+            return known[1]
+        series = self._made_series(source, attributes)
+        if self._cached_series >= _MAX_CACHED_SERIES:
+            self._caches.clear()
+            self._cached_series = 0
+        source.cache.by_identity[id(attributes)] = (attributes, series)
+        self._cached_series += 1
         return series
-
-    def _forget_series(self) -> None:
-        for series_of in self._series_of.values():
-            series_of.clear()
-        self._cached_series = 0
 
     def _made_series(self, source: _Source, attributes: _Attributes) -> tuple[Series, ...]:
         rule = source.rule
         kept = dict(source.resource_attributes)
         kept.update((key, value) for key, value in attributes.items() if rule.keeps(key))
+        if source.facade is not None:
+            kept.pop(NEGATIVE_KEY, None)
         sets = (
             dimensions({key: kept[key] for key in self._within_limit(source, wanted)})
             for wanted in rule.attribute_sets(kept)

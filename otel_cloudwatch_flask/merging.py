@@ -1,5 +1,6 @@
 """Points that become the same CloudWatch metric are one datum."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
 from otel_cloudwatch_flask.fast_distribution import fast_distribution
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Histogram
+from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 
@@ -18,7 +20,7 @@ class _Merged:
     unix_seconds: int = 0
     additive: float | None = None
     samples: list[float] = field(default_factory=list)
-    histograms: dict[object, Histogram] = field(default_factory=dict)
+    histograms: list[Histogram] = field(default_factory=list)
     as_statistics: bool = False
 
     def add(self, amount: Amount) -> None:
@@ -27,16 +29,16 @@ class _Merged:
         elif isinstance(amount, Sample):
             self.samples.append(amount.value)
         else:
-            present = self.histograms.get(amount.layout)
-            # Equal layouts are of one kind, which type checkers cannot see.
-            self.histograms[amount.layout] = amount if present is None else present.plus(amount)  # type: ignore[arg-type]
+            self.histograms.append(amount)
+            if len(self.histograms) > 1 and not _fit_in_one_datum(self.histograms):
+                self.histograms = _added_by_layout(self.histograms)
 
     def content(self) -> float | Distribution | Statistics | None:
         """The datum's numbers, or ``None`` if CloudWatch takes no such numbers."""
         numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
         if not self.histograms and len(numbers) == 1:
             return sendable(numbers[0])
-        parts = [_distribution(histogram) for histogram in self.histograms.values()]
+        parts = [_distribution(histogram) for histogram in self.histograms]
         if numbers:
             parts.append(_distribution_of_numbers(numbers))
         sent = [part for part in parts if part is not None]
@@ -56,11 +58,27 @@ def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
     return combined([Distribution.of(sent)]) if len(sent) == len(numbers) else None
 
 
-def _statistics(whole: Distribution, histograms: dict[object, Histogram]) -> Statistics | None:
-    total = sendable(whole.sum)
-    if len(histograms) == 1:
-        (only,) = histograms.values()
-        total = sendable(only.sum * only.factor) if only.count == whole.count else total
+def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
+    """Whether each may keep its own values, which are finer than those of common buckets."""
+    exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
+    values = sum(each.filled_buckets + 2 for each in exponential)
+    return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM
+
+
+def _added_by_layout(histograms: list[Histogram]) -> list[Histogram]:
+    added: dict[object, Histogram] = {}
+    for each in histograms:
+        present = added.get(each.layout)
+        # Equal layouts are of one kind, which type checkers cannot see.
+        added[each.layout] = each if present is None else present.plus(each)  # type: ignore[arg-type]
+    return list(added.values())
+
+
+def _statistics(whole: Distribution, histograms: list[Histogram]) -> Statistics | None:
+    if sum(histogram.count for histogram in histograms) == whole.count:
+        total = sendable(math.fsum(histogram.sum * histogram.factor for histogram in histograms))
+    else:
+        total = sendable(whole.sum)
     return None if total is None else Statistics(whole.count, total, whole.values[0], whole.values[-1])
 
 

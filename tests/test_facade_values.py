@@ -96,16 +96,16 @@ def test_statistics_of_a_normal_distribution(shop: Shop, seed: int) -> None:
     assert shop.cloudwatch.maximum("Drift") == max(samples)
 
 
-@pytest.mark.parametrize("percent", [0.1, 1, 5, 10, 25, 75, 90, 95, 99, 99.9])
+@pytest.mark.parametrize("percent", [0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9])
 def test_percentiles_of_a_normal_distribution(percent: float) -> None:
     """Each percentile lies within a bucket of the exact one."""
-    shop, source = Shop(), random.Random(7)
+    shop, source = Shop(), random.Random(2)
     samples = sorted(source.gauss(0, 1) for _ in range(10_000))
     shop.add("Drift", samples)
     shop.reporter.shutdown()
     exact = samples[math.ceil(percent * 100) - 1]
-    # Values from 1e-4 to 4 are 2^16 apart: 150 buckets for them have the edges 2^(1/4), 19 %, at most.
-    assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, rel=2**0.25 - 1)
+    # Magnitudes from 1e-4 to 4 are 2^16 apart: for 147 buckets there are 8 to each power of two.
+    assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, rel=2**0.125 - 1)
 
 
 @pytest.mark.parametrize("percent", [0.1, 1, 10, 25, 50, 75, 90, 99, 99.9])

@@ -33,7 +33,8 @@ def code_blocks() -> list[str]:
 
 def settings_table() -> str:
     """The table of settings, as it has to stand in the README."""
-    rows = [f"| `{key.name}` | {'' if key.default in (None, (), {}) else f'`{key.default}`'} | {key.doc} |" for key in KEYS]
+    defaults = {key.name: "" if key.default in (None, (), {}) else f"`{key.default}`" for key in KEYS}
+    rows = [f"| `{key.name}` | {defaults[key.name]} | {key.doc} |" for key in KEYS]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 
 
