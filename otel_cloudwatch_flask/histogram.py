@@ -283,8 +283,8 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
 
 def filled(offset: int, counts: Sequence[int]) -> dict[int, int]:
     """The filled buckets of a dense list of counts that starts at ``offset``, by ascending index."""
-    # Most counts are 0, and there are up to 160: these loops run in C.
-    return dict(zip(compress(range(offset, offset + len(counts)), counts), filter(None, counts), strict=True))
+    # Most counts are 0, and there are up to 160: compress() skips them in C.
+    return {index: counts[index - offset] for index in compress(range(offset, offset + len(counts)), counts)}
 
 
 def _downscaled(buckets: Mapping[int, int], change: int) -> Mapping[int, int]:

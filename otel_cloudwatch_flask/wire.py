@@ -170,9 +170,8 @@ def _series_head(series: Series) -> bytes:
 def content_json(content: float | Distribution | Statistics) -> str:
     """The members of a datum that hold its numbers."""
     if isinstance(content, Distribution):
-        return (
-            f'"Values": [{", ".join(map(_number, content.values))}], "Counts": [{", ".join(map(repr, content.counts))}]'
-        )
+        # Python writes lists of finite numbers as JSON does, and in C.
+        return f'"Values": {list(content.values)}, "Counts": {list(content.counts)}'
     if isinstance(content, Statistics):
         return (
             f'"StatisticValues": {{"SampleCount": {content.count}, "Sum": {_number(content.sum)}, '

@@ -1,0 +1,96 @@
+"""Encoded bodies go through botocore, and arrive as what the plain call would have sent."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from otel_cloudwatch_flask.boto_client import (
+    CONNECT_TIMEOUT_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    client_factory,
+    encoded_put,
+    plain_put,
+)
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.entity import service_entity
+from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope
+
+NOW = 1_700_000_000
+
+CONTENTS: list[float | Distribution | Statistics] = [
+    5.0,
+    -0.25,
+    Distribution((0.5, 1e100), (3, 10**6)),
+    Statistics(3, 6.5, 1.0, 3.0),
+]
+
+
+@pytest.fixture
+def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
+    """A strict CloudWatch, to which clients made from the environment lead."""
+    with LocalCloudWatch(clock=lambda: NOW) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def batch(datums: int, *, with_entity: bool = False) -> Batch:
+    """Datums of every kind, with names that need escaping."""
+    encoder = Encoder()
+    entity = service_entity({"service.name": "shop"}) if with_entity else None
+    series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
+    encoded = [encoder.encoded(Datum(each, NOW, CONTENTS[n % len(CONTENTS)])) for n, each in enumerate(series)]
+    return Batch(Envelope.of("Shop", entity), tuple(encoded))
+
+
+@pytest.mark.parametrize("with_entity", [False, True])
+@pytest.mark.parametrize("datums", [1, 300])
+def test_the_encoded_call_stores_what_the_plain_call_stores(
+    cloudwatch: LocalCloudWatch, datums: int, *, with_entity: bool
+) -> None:
+    """The same datums, small and uncompressed or large and compressed, with and without an entity."""
+    stored = []
+    for put in (encoded_put(client_factory()()), plain_put(client_factory()())):
+        cloudwatch.published.clear()
+        put(batch(datums, with_entity=with_entity))
+        stored.append(list(cloudwatch.published.datums))
+    assert len(stored[0]) == datums
+    assert stored[0] == stored[1]
+    assert cloudwatch.refusals == []
+
+
+def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
+    """What travels is a fraction of what CloudWatch counts."""
+    encoded_put(client_factory()())(batch(300))
+    assert cloudwatch.traffic.bytes_received < cloudwatch.traffic.bytes_uncompressed / 4
+
+
+def test_a_call_of_somebody_else_is_left_alone(cloudwatch: LocalCloudWatch) -> None:
+    """The body is replaced during our own call only."""
+    client = client_factory()()
+    encoded_put(client)(batch(1))
+    client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Own", "Value": 7.0}])
+    assert cloudwatch.published.sum("Own", namespace="Other") == 7
+
+
+def test_another_protocol_gets_the_plain_call() -> None:
+    """A client that speaks something else than what is encoded is called with arguments."""
+    calls: list[dict[str, Any]] = []
+    model = SimpleNamespace(resolved_protocol="smithy-rpc-v2-cbor")
+    client = SimpleNamespace(
+        meta=SimpleNamespace(service_model=model), put_metric_data=lambda **arguments: calls.append(arguments)
+    )
+    encoded_put(client)(batch(2))
+    assert [len(call["MetricData"]) for call in calls] == [2]
+
+
+def test_timeouts_and_retries_are_ours() -> None:
+    """The client gives up early and never retries by itself: the backlog knows the deadline, and counts."""
+    config = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")().meta.config
+    assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+    assert config.retries["total_max_attempts"] == 1
+    assert config.region_name == "eu-west-1"
