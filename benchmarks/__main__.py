@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from benchmarks import cardinality, export_cpu, fidelity, request_latency
+from benchmarks import cardinality, export_cpu, fidelity, outage, request_latency
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="fewer rounds: figures to look at, not to quote")
     arguments = parser.parse_args()
     console = Console(width=140)
-    for benchmark in (request_latency, export_cpu, fidelity, cardinality):
+    for benchmark in (request_latency, export_cpu, fidelity, cardinality, outage):
         console.print(benchmark.run(short=arguments.short))
 
 

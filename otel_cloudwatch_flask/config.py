@@ -23,6 +23,7 @@ FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 
 APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
+_LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
 class DefaultFloat(float):
@@ -78,6 +79,14 @@ class Settings:
 def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own switch is off, read as the SDK reads it."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def is_in_lambda(environ: Mapping[str, str]) -> bool:
+    """Whether this is AWS Lambda, where nothing runs between two invocations.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+    """
+    return bool(environ.get(_LAMBDA_VARIABLE))
 
 
 def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
@@ -320,7 +329,7 @@ KEYS: Final = (
             "What the end of a request does: 'background' asks for a flush, 'sync' waits for it, "
             "'interval' leaves it to the interval. In AWS Lambda the default is 'sync'."
         ),
-        fallbacks=(Fallback("AWS_LAMBDA_FUNCTION_NAME", lambda _: "sync"),),
+        fallbacks=(Fallback(_LAMBDA_VARIABLE, lambda _: "sync"),),
     ),
     Key(
         name="FLUSH_MIN_INTERVAL_SECONDS",

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -26,12 +27,15 @@ class Errand(Generic[_Item, _Result]):
         """Whether the call is done within so many seconds, or before somebody interrupts."""
         if not self._is_done:
             self._is_news.wait(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
-            self._is_news.clear()
         return self._is_done
 
     def interrupt(self) -> None:
-        """End the waiting of whoever waits; the call goes on."""
+        """End the waiting of whoever waits, and of whoever comes; the call goes on."""
         self._is_news.set()
+
+    def forget_interruption(self) -> None:
+        """Let those wait who come from now on."""
+        self._is_news.clear()
 
     def result(self) -> _Result:
         """What the call returned, or raised, once :meth:`wait` has said that it is done."""
@@ -53,38 +57,44 @@ class Errand(Generic[_Item, _Result]):
 class Courier(Generic[_Item, _Result]):
     """Run errands one after the other in a daemon thread, which is started with the first one.
 
-    Where no thread can be started any more, because the interpreter is shutting down, the
-    errand is run by the one who asks.
+    Where no thread can be started any more, because the interpreter is shutting down, the errand is run by the one who
+    asks.
     """
 
     def __init__(self, call: Callable[[_Item], _Result]) -> None:
         self._call = call
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] | None = None
         self._thread: threading.Thread | None = None
 
     def send(self, item: _Item) -> Errand[_Item, _Result]:
         """Begin the call for an item."""
         errand: Errand[_Item, _Result] = Errand(item)
-        if self._has_thread():
-            self._calls.put(partial(errand.run, self._call))
-        else:
-            errand.run(self._call)
+        self.then(partial(errand.run, self._call))
         return errand
 
     def then(self, call: Callable[[], object]) -> None:
-        """Call when all errands that were sent are done, unless the process ends before."""
-        self._calls.put(call)
+        """Make another call when all errands are done that were sent before."""
+        calls = self._queue_of_thread()
+        if calls is None:
+            call()
+        else:
+            calls.put(call)
 
-    def _has_thread(self) -> bool:
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+    def _queue_of_thread(self) -> "queue.SimpleQueue[Callable[[], object] | None] | None":
+        if self._calls is None or self._thread is None or not self._thread.is_alive():
+            # Made together, lest gevent patches one of them only: a worker of gunicorn does so after its fork.
+            self._calls = queue.SimpleQueue()
+            # The thread knows its queue only, and ends when nobody is left to send an errand.
+            weakref.finalize(self, self._calls.put, None).atexit = False
+            thread = threading.Thread(target=self._work, args=(self._calls,), name=THREAD_NAME, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # "can't create new thread at interpreter shutdown"
-                return False
+                return None
             self._thread = thread
-        return True
+        return self._calls
 
-    def _work(self) -> None:
-        while True:
-            self._calls.get()()
+    @staticmethod
+    def _work(calls: "queue.SimpleQueue[Callable[[], object] | None]") -> None:
+        while (call := calls.get()) is not None:
+            call()

@@ -28,7 +28,7 @@ _LOG_SECONDS: Final = 60.0
 
 _REMEDIES: Final = {
     Kind.CREDENTIALS: "Give the process credentials that may call cloudwatch:PutMetricData: an instance or task role, "
-    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. A clock that is wrong makes those it has invalid.",
     Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region that shall have the metrics.",
 }
 
@@ -113,6 +113,7 @@ class Delivery:
 
     def _end(self, errand: Errand[Batch, Failure | None], deadline: float) -> bool:
         """Wait for an answer, and draw the consequences; ``False`` if there is none by the deadline."""
+        errand.forget_interruption()  # before looking at what is to be known of it
         if not errand.wait(0.0 if deadline > self._last_deadline else deadline - self._clock()):
             return False
         self._errand = None

@@ -32,7 +32,6 @@ from otel_cloudwatch_flask.delivery import Delivery
 from otel_cloudwatch_flask.dimensions import namespace_of
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.entity import service_entity
-from otel_cloudwatch_flask.facade_scope import FacadeMetric
 from otel_cloudwatch_flask.group_commit import GroupCommit
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger, LossReason
 from otel_cloudwatch_flask.mapping import Mapper
@@ -96,7 +95,7 @@ class CloudWatchMetricExporter(MetricExporter):
             "entity": entity,
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        self._set_up(settings, client=client, client_factory=None, publishes_plain_metrics=True)
+        self._set_up(settings, client=client, client_factory=None)
 
     @classmethod
     def from_settings(
@@ -105,18 +104,13 @@ class CloudWatchMetricExporter(MetricExporter):
         *,
         client: Client | None = None,
         client_factory: ClientFactory | None = None,
-        publishes_plain_metrics: bool = True,
     ) -> "CloudWatchMetricExporter":
-        """An exporter for settings that are resolved already.
-
-        ``publishes_plain_metrics=False`` leaves all but the adopted reporters' metrics to somebody else.
-        """
+        """An exporter for settings that are resolved already."""
         exporter = cls.__new__(cls)
         exporter._set_up(  # noqa: SLF001 - a second constructor
             settings,
             client=client,
             client_factory=client_factory,
-            publishes_plain_metrics=publishes_plain_metrics,
         )
         return exporter
 
@@ -126,13 +120,12 @@ class CloudWatchMetricExporter(MetricExporter):
         *,
         client: Client | None,
         client_factory: ClientFactory | None,
-        publishes_plain_metrics: bool,
     ) -> None:
         # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
         aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
         super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
         self._settings = settings
-        self._publishes_plain_metrics = publishes_plain_metrics
+        self._publishes_plain_metrics = True
         self._adopted: set[str] = set()
         self._client = client
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
@@ -217,8 +210,17 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._delivery.retry_at
 
     def adopt(self, reporter: str) -> None:
-        """Publish what the facade of this reporter records; without it, facade metrics are left to their owners."""
+        """Publish what belongs to this reporter; what belongs to others is left to theirs."""
         self._adopted.add(reporter)
+
+    def publish_plain_metrics(self, *, is_wanted: bool) -> None:
+        """Publish from the next collection on also what belongs to no reporter, as it is at first, or leave it."""
+        self._publishes_plain_metrics = is_wanted
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
         """Make a collection's datums pending, or after the end lost; no network."""
@@ -247,8 +249,8 @@ class CloudWatchMetricExporter(MetricExporter):
     def _make_put(self) -> Put:
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
 
-    def _publishes(self, facade: FacadeMetric | None) -> bool:
-        return self._publishes_plain_metrics if facade is None else facade.reporter in self._adopted
+    def _publishes(self, reporter: str | None) -> bool:
+        return self._publishes_plain_metrics if reporter is None else reporter in self._adopted
 
     def _envelope(self, metrics_data: MetricsData) -> Envelope:
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]

@@ -24,6 +24,7 @@ from otel_cloudwatch_flask.config import (
     FlushPolicy,
     Settings,
     are_given,
+    is_in_lambda,
     misspelt_keys,
 )
 from otel_cloudwatch_flask.entry import Entry
@@ -141,9 +142,11 @@ class CloudWatchMetricsReporter:
         app.teardown_appcontext(_end_buffer)
         registration = self._register(app)
         app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
-        app.wsgi_app = RequestEndMiddleware(app.wsgi_app, registration.end_request)  # type: ignore[method-assign]  # the way Flask documents
+        app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
+            app.wsgi_app, registration.end_request, closes_exhausted=is_in_lambda(os.environ)
+        )
         if self._instrument:
-            _instrument_app(app, registration.attachment.provider)
+            _instrument_app(app, registration.attachment.meters)
         _forget(self)
         _live_reporters[next(_ordinals)] = self
 

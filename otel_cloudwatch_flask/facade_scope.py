@@ -45,3 +45,12 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
     attributes: Mapping[str, object] = scope.attributes or {}
     name, reporter = attributes.get(METRIC_NAME_KEY), attributes.get(REPORTER_KEY)
     return FacadeMetric(name, reporter) if isinstance(name, str) and isinstance(reporter, str) else None
+
+
+def reporter_of(scope: InstrumentationScope) -> str | None:
+    """The reporter that the metrics of an instrumentation scope belong to, or ``None`` if they are nobody's own.
+
+    Not only a facade's: a reporter that instruments an app marks the meters of that, too.
+    """
+    reporter = (scope.attributes or {}).get(REPORTER_KEY)
+    return reporter if isinstance(reporter, str) else None

@@ -26,7 +26,7 @@ class GroupCommit:
         with self._changed:
             wanted = self._begun + 1
             while self._is_running:
-                self._changed.wait(max(deadline - self._clock(), 0.0))
+                self._changed.wait(min(max(deadline - self._clock(), 0.0), threading.TIMEOUT_MAX))
                 if self._newest_success >= wanted:
                     return True
                 if self._clock() >= deadline:

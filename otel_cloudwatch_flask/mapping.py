@@ -56,8 +56,8 @@ class _Source:
 class Mapper:
     """Turn what a collection brought into datums, remembering what the next collection needs.
 
-    ``publishes`` says whether the metrics of a reporter, or those that are nobody's (``None``), are published here. ``lost``
-    is told how many points have numbers that cannot be sent. Not safe to use from several threads at once.
+    ``publishes`` says whether the metrics of a reporter, or those that are nobody's (``None``), are published here.
+    ``lost`` is told how many points have numbers that cannot be sent. Not safe to use from several threads at once.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ class QuietLog:
         self._logger = logger
         self._interval_seconds = interval_seconds
         self._clock = clock
-        self._lock = threading.Lock()
         self._spoken: dict[Hashable, _Spoken] = {}
 
     def warning(self, key: Hashable, message: str, *arguments: object) -> None:
@@ -49,16 +47,13 @@ class QuietLog:
 
     def _turn(self, key: Hashable) -> int | None:
         """How many were swallowed if it is this key's turn to speak, else ``None``."""
+        # No lock, which a fork might find held: if two threads speak at once, one message too many is no harm.
         now = self._clock()
-        with self._lock:
-            spoken = self._spoken.get(key)
-            if spoken is None:
-                if len(self._spoken) >= _MAX_KEYS:
-                    return None
-                self._spoken[key] = _Spoken(now)
-                return 0
-            if now - spoken.at < self._interval_seconds:
-                spoken.swallowed += 1
-                return None
-            self._spoken[key] = _Spoken(now)
-            return spoken.swallowed
+        spoken = self._spoken.get(key)
+        if spoken is None and len(self._spoken) >= _MAX_KEYS:
+            return None
+        if spoken is not None and now - spoken.at < self._interval_seconds:
+            spoken.swallowed += 1
+            return None
+        self._spoken[key] = _Spoken(now)
+        return 0 if spoken is None else spoken.swallowed

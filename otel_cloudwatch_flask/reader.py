@@ -41,7 +41,9 @@ class CloudWatchMetricReader(MetricReader):
     and no counts.
 
     What was recorded is flushed at exit and by :meth:`shutdown`. In a forked child the reader starts anew, with nothing
-    of what the parent has recorded.
+    of what the parent has recorded; children of multiprocessing flush when they come to their end, but not when they
+    are terminated, as a ``Pool`` does with its own. uWSGI must have ``enable-threads``, and flushes what its workers
+    have recorded when it ends them gracefully; those that it kills in the middle of a request lose up to a second's.
     """
 
     def __init__(

@@ -23,11 +23,20 @@ class RequestEndMiddleware:
 
     Not at the end of Flask's own teardown: FlaskInstrumentor records a request's duration after that, and a streamed
     body still adds to its metrics. ``on_end`` must not raise.
+
+    ``closes_exhausted`` is for adapters that never close a body: then it is closed as soon as its last part was taken.
     """
 
-    def __init__(self, application: "WSGIApplication", on_end: Callable[[list[RequestBuffer]], None]) -> None:
+    def __init__(
+        self,
+        application: "WSGIApplication",
+        on_end: Callable[[list[RequestBuffer]], None],
+        *,
+        closes_exhausted: bool = False,
+    ) -> None:
         self._application = application
         self._on_end = on_end
+        self._closing_body = SelfClosingBody if closes_exhausted else ClosingBody
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request."""
@@ -38,7 +47,7 @@ class RequestEndMiddleware:
         except BaseException:
             end()
             raise
-        return call_after_close(body, end) if is_file(body, environ) else ClosingBody(body, end)
+        return call_after_close(body, end) if is_file(body, environ) else self._closing_body(body, end)
 
 
 class ClosingBody:
@@ -52,6 +61,28 @@ class ClosingBody:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
+
+
+class SelfClosingBody:
+    """A body that calls back after it was closed, which it does itself at its end; closing it again does nothing."""
+
+    def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
+        self._body = body
+        self._close = _followed_by(callback, getattr(body, "close", None))
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._body:  # noqa: UP028 - "yield from" would close the body, too, and so twice
+                yield part
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the body, and call back."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close()
 
 
 def is_file(body: object, environ: "WSGIEnvironment") -> bool:

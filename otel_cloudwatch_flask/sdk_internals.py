@@ -39,6 +39,16 @@ def consumer_of(provider_or_reader: Any) -> object | None:
     return getattr(provider_or_reader, "_measurement_consumer", None)
 
 
+def exporters_on(provider_or_reader: Any) -> list[object]:
+    """What the readers of a provider export to, those of the SDK and ours, however they were registered.
+
+    Gone: none is found, and a CloudWatch exporter that a program adds beside a reporter publishes what that publishes.
+    """
+    consumer = consumer_of(provider_or_reader)
+    readers = tuple(getattr(MeterProvider, "_all_metric_readers", ()))
+    return [getattr(each, "_exporter", None) for each in readers if consumer and consumer_of(each) is consumer]
+
+
 def forget_measurements(reader: MetricReader) -> None:
     """Drop what was measured for this reader so far: in a forked child, that belongs to the parent.
 

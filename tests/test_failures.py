@@ -78,8 +78,11 @@ def test_answers(code: str, status: int, kind: Kind) -> None:
         (botocore.UnauthorizedSSOTokenError(), Kind.CREDENTIALS),
         (botocore.SSOTokenLoadError(error_msg="missing"), Kind.CREDENTIALS),
         (botocore.MetadataRetrievalError(error_msg="no answer"), Kind.CREDENTIALS),
-        (botocore.LoginRefreshRequired(), Kind.CREDENTIALS),
-        (botocore.LoginTokenLoadError(error_msg="missing"), Kind.CREDENTIALS),
+        *(
+            (getattr(botocore, name)(error_msg="missing"), Kind.CREDENTIALS)
+            for name in ("LoginRefreshRequired", "LoginTokenLoadError")
+            if hasattr(botocore, name)  # an older botocore knows no `aws login`
+        ),
         (botocore.NoRegionError(), Kind.CONFIGURATION),
         (botocore.InvalidRegionError(region_name="eu west"), Kind.CONFIGURATION),
         (botocore.ProfileNotFound(profile="nobody"), Kind.CONFIGURATION),

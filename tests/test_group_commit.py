@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections import Counter
@@ -148,3 +149,15 @@ def test_an_exception_gives_the_turn_back() -> None:
     with pytest.raises(RuntimeError, match="no"):
         commit.run(1.0)
     assert commit.run(1.0) is True
+
+
+def test_waiting_without_a_deadline() -> None:
+    """Whoever has all the time there is waits for the run that is on, and then has his own."""
+    work = Work()
+    commit = GroupCommit(work)
+    answers: list[bool] = []
+    threads = in_threads(asker(commit, answers), asker(commit, answers, math.inf))
+    assert eventually(lambda: work.begun == 1 and waiters(commit) == 1)
+    work.let_all_go()
+    join_all(threads)
+    assert answers == [True, True]

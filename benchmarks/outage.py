@@ -1,0 +1,118 @@
+"""What an outage of CloudWatch costs a server under load: calls, memory, and no counts.
+
+One third of the time connections are refused, one third all requests fail, one third six out of ten are throttled.
+"""
+
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tests.reliability.cloudwatch import SERVER_ERROR, THROTTLED, FailingCloudWatch
+from tests.reliability.processes import GUNICORN, Load, Server, rss_bytes, serving
+
+REQUESTS_A_SECOND = 50
+SLACK_CALLS = 12
+"""What full jitter may make of the first attempts: half of all delays are shorter than half as long as they may be."""
+
+
+@dataclass
+class Outage:
+    """An outage of so many seconds, and what came of it."""
+
+    seconds: float
+    answered: int = 0
+    counted: float = 0.0
+    calls: int = 0
+    growth_bytes: int = 0
+    recovery_seconds: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def run(self, cloudwatch: FailingCloudWatch, log: Path) -> "Outage":
+        """Let it happen to a server under load, whose last flush is at its end."""
+        command = [*GUNICORN, "--workers", "1", "--threads", "4", "--worker-class", "gthread"]
+        with serving(cloudwatch, log, command, ["tests.reliability.app:create_app()"]) as server:
+            load = Load(server.url, clients=4, rate=REQUESTS_A_SECOND).start()
+            load.wait_for(2 * REQUESTS_A_SECOND)
+            pid = server.get("/stats")["pid"]
+            _await_sent(server)
+            before = rss_bytes(pid)
+            self._fail(cloudwatch, server)
+            self.growth_bytes = rss_bytes(pid) - before
+            recovering = time.monotonic()
+            _await_sent(server)
+            self.recovery_seconds = time.monotonic() - recovering
+            load.stop()
+            self.lost = server.get("/stats")["datums_lost"]
+            server.terminate()
+        self.answered = len(load.answered)
+        self.counted = cloudwatch.published.sum("Requests")
+        return self
+
+    @property
+    def most_calls(self) -> float:
+        """What the backoff allows: a throttled request that gets through begins it anew, at one flush a second."""
+        return SLACK_CALLS + 2.5 * self.seconds / 3
+
+    def figures(self) -> dict[str, object]:
+        """The figures, to be printed."""
+        return {
+            "seconds": round(self.seconds, 1),
+            "answered": self.answered,
+            "counted": int(self.counted),
+            "lost": self.lost,
+            "calls in the outage": self.calls,
+            "calls a second": round(self.calls / self.seconds, 2),
+            "RSS growth": f"{self.growth_bytes / 2**20:.1f} MB",
+            "recovery": f"{self.recovery_seconds:.1f} s",
+        }
+
+    def _fail(self, cloudwatch: FailingCloudWatch, server: Server) -> None:
+        source, third = random.Random(60), self.seconds / 3
+        pause = threading.Event()
+        calls_before = _calls(server)
+        cloudwatch.refuse_connections()
+        pause.wait(third)
+        cloudwatch.always(SERVER_ERROR)
+        cloudwatch.accept_connections()
+        pause.wait(third)
+
+        def throttle(_: Mapping[str, Any]) -> Any:
+            return THROTTLED if source.random() < 0.6 else None
+
+        cloudwatch.fault = throttle
+        pause.wait(third)
+        self.calls = _calls(server) - calls_before
+        cloudwatch.always(None)
+
+
+def _calls(server: Server) -> int:
+    """How many calls the server has tried, by its own account: those that were refused a connection, too."""
+    stats = server.get("/stats")
+    return int(stats["requests_sent"] + stats["requests_failed"])
+
+
+def _await_sent(server: Server) -> None:
+    """Wait until CloudWatch has taken something, and nothing of before waits any more."""
+    sent = server.get("/stats")["datums_sent"]
+    deadline = time.monotonic() + 120
+    while server.get("/stats")["datums_sent"] == sent and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def run(*, short: bool) -> Table:
+    """An outage of a minute, or a few seconds."""
+    with FailingCloudWatch() as cloudwatch, tempfile.TemporaryDirectory() as directory:
+        outage = Outage(seconds=9.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
+    table = Table(title=f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, figure in outage.figures().items():
+        table.add_row(name, str(figure))
+    return table

@@ -1,0 +1,77 @@
+"""What the proofs share: a CloudWatch that fails, a scale, and a place for their figures.
+
+Scenarios that mostly wait are begun with the first test, and judged by the last ones: see ``background.py``.
+
+``RELIABILITY_SCALE=5`` makes everything five times as long: an outage of 60 s, a soak of 2 minutes, 5,000 requests to
+each server (8 of them), 250 forks. It is 1 by default, and any number is fine: 10 means 10,000 requests to each.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.reliability.background import scenario_of
+from tests.reliability.cloudwatch import FailingCloudWatch
+
+_figures = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def scale() -> float:
+    """How many times as long as by default everything goes on."""
+    return float(os.environ.get("RELIABILITY_SCALE", "1"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scenarios(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: float
+) -> "Iterator[dict[str, Future[Any]]]":
+    """What goes on in the background, by the test that is about it."""
+    of_tests = {item.nodeid: scenario_of(item) for item in request.session.items}
+    with ThreadPoolExecutor(max_workers=len(of_tests)) as pool:
+        yield {
+            nodeid: pool.submit(scenario, tmp_path_factory.mktemp("scenario"), scale)
+            for nodeid, scenario in of_tests.items()
+            if scenario is not None
+        }
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest, scenarios: "dict[str, Future[Any]]") -> Any:
+    """What the test's scenario has come to."""
+    return scenarios[request.node.nodeid].result()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those last that have something to wait for."""
+    items.sort(key=lambda item: scenario_of(item) is not None)
+
+
+@pytest.fixture
+def cloudwatch() -> Iterator[FailingCloudWatch]:
+    """A running CloudWatch."""
+    with FailingCloudWatch() as failing:
+        yield failing
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Note figures, to be printed at the end of the test run."""
+
+    def note(**numbers: object) -> None:
+        line = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items())
+        request.config.stash.setdefault(_figures, []).append(f"{request.node.name}: {line}")
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures."""
+    lines = config.stash.get(_figures, [])
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.line(line)

@@ -1,0 +1,277 @@
+"""The programs that run in processes of their own: ``python -m tests.reliability.programs <name>``.
+
+Each line of standard input is a command with arguments, as a JSON array, and each answer is a line of JSON.
+"""
+
+import dataclasses
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from flask import Flask
+from opentelemetry import metrics
+from opentelemetry.metrics import Counter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsReporter
+
+
+def say(answer: object) -> None:
+    """Answer."""
+    print(json.dumps(answer), flush=True)  # noqa: T201 - its pipe to the test
+
+
+class Measuring:
+    """A Flask app's reporter that does what it is told; its settings are in the environment."""
+
+    def __init__(self) -> None:
+        self.app = Flask("measuring")
+        self.reporter = CloudWatchMetricsReporter(self.app)
+        self.app.add_url_rule("/", view_func=self.view)
+        self.orders = 0
+
+    def view(self) -> str:
+        """Be a request with metrics."""
+        self.orders += 1
+        self.reporter.add_metric("Orders", 1, "Count")
+        self.reporter.add_metric("Size", self.orders % 7)
+        return ""
+
+    def add(self, orders: int) -> int:
+        """Count orders, without anybody who flushes them."""
+        for _ in range(orders):
+            self.orders += 1
+            self.reporter.add_metric("Orders", 1, "Count")
+        return self.orders
+
+    def add_names(self, names: list[str]) -> int:
+        """Count one of each."""
+        for name in names:
+            self.reporter.add_metric(name, 1, "Count")
+        return len(names)
+
+    def serve(self, seed: int, rate: float) -> int:
+        """Serve requests, whose ends ask for flushes, about ``rate`` a second until the next command is there."""
+        source, client = random.Random(seed), self.app.test_client()
+        is_over = threading.Event()
+
+        def listen() -> None:
+            sys.stdin.readline()
+            is_over.set()
+
+        threading.Thread(target=listen, daemon=True).start()
+        while not is_over.wait(source.expovariate(rate)):
+            client.get("/").close()
+        return self.orders
+
+    def flush_often(self) -> None:
+        """Count and flush for ever, and say after each flush how many it vouches for."""
+        while True:
+            self.add(10)
+            counted = self.orders
+            if self.reporter.flush(timeout_seconds=30):
+                say(counted)
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Flush."""
+        return self.reporter.flush(timeout_seconds=timeout_seconds)
+
+    def timed_flush(self, timeout_seconds: float) -> list[Any]:
+        """Flush; also how long that took."""
+        begun = time.monotonic()
+        return [self.flush(timeout_seconds), time.monotonic() - begun]
+
+    def stats(self) -> dict[str, Any]:
+        """The accounts."""
+        return dataclasses.asdict(self.reporter.stats())
+
+    def shutdown(self, timeout_seconds: float) -> float:
+        """Shut down; how long that took."""
+        begun = time.monotonic()
+        self.reporter.shutdown(timeout_seconds=timeout_seconds)
+        return time.monotonic() - begun
+
+    def set_clock(self, seconds_ahead: float) -> float:
+        """Let this process's wall clock be wrong from now on; what time it is then."""
+        Clock.seconds_ahead = seconds_ahead
+        return time.time()
+
+
+class Clock:
+    """The wall clock of a process whose clock may be wrong."""
+
+    seconds_ahead = 0.0
+
+    @classmethod
+    def install(cls) -> None:
+        """Take the place of every wall clock there is: Python's, wherever it is known, and that of signatures."""
+        auth: Any = importlib.import_module("botocore.auth")
+        real_time, real_time_ns = time.time, time.time_ns
+        wrong: dict[str, Callable[[], float]] = {
+            "time": lambda: real_time() + cls.seconds_ahead,
+            "time_ns": lambda: real_time_ns() + round(cls.seconds_ahead * 1e9),
+        }
+        for module in tuple(sys.modules.values()):
+            for name, real in (("time", real_time), ("time_ns", real_time_ns)):
+                if getattr(module, name, None) is real:
+                    setattr(module, name, wrong[name])
+        auth.get_current_datetime = cls.now
+
+    @classmethod
+    def now(cls, *, remove_tzinfo: bool = True) -> datetime:
+        """Botocore's clock."""
+        moment = datetime.now(timezone.utc) + timedelta(seconds=cls.seconds_ahead)
+        return moment.replace(tzinfo=None) if remove_tzinfo else moment
+
+
+class Periodic:
+    """The exporter alone, under the SDK's periodic reader: many series that are exported several times a second."""
+
+    def __init__(self) -> None:
+        self.exporter = CloudWatchMetricExporter("Shop", max_metrics=10_000)
+        self.reader = PeriodicExportingMetricReader(self.exporter, export_interval_millis=50, export_timeout_millis=50)
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        meter = self.provider.get_meter("tests")
+        self.counter = meter.create_counter("orders")
+        self.histogram = meter.create_histogram("sizes")
+        self.series = 200
+        self.rounds = 0
+
+    def add(self, rounds: int) -> int:
+        """Count and measure in every series."""
+        for _ in range(rounds):
+            self.rounds += 1
+            for series in range(self.series):
+                attributes = {"customer": f"customer number {series}", "description": "x" * 800}
+                self.counter.add(1, attributes)
+                self.histogram.record(self.rounds % 10, attributes)
+        return self.rounds * self.series
+
+    def accepted_bytes(self) -> list[int]:
+        """What has been handed over so far would have needed, in bytes; and what waits."""
+        return [self.rounds * self.series * 2 * 1000, self.exporter.stats().datums_pending]
+
+    def stats(self) -> dict[str, Any]:
+        """The accounts."""
+        return dataclasses.asdict(self.exporter.stats())
+
+    def collect(self) -> bool:
+        """Export what the SDK has now."""
+        self.reader.collect(timeout_millis=50)
+        return True
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Send everything."""
+        self.reader.collect(timeout_millis=50)
+        return self.exporter.force_flush(timeout_seconds * 1000)
+
+
+class Forking:
+    """A parent of many, with threads that record and flush all the time."""
+
+    def __init__(self) -> None:
+        self.reporter = CloudWatchMetricsReporter(Flask("forking"))
+        self.counter: Counter = metrics.get_meter("tests").create_counter("instrument")
+        self.is_over = threading.Event()
+        self.recorded = 0
+        self.threads = [threading.Thread(target=self._record), threading.Thread(target=self._flush)]
+        self.reporter.add_metric("Parent", 0)
+        for thread in self.threads:
+            thread.start()
+
+    def fork(self, times: int) -> list[int]:
+        """Fork again and again, first while boto3 is being imported; each child counts itself. Their statuses."""
+        statuses = []
+        while "boto3" not in sys.modules:
+            time.sleep(0.0001)
+        for _ in range(times):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(self._be_a_child())
+            statuses.append(_status_of(pid))
+        return statuses
+
+    def start(self, method: str, times: int) -> list[int | None]:
+        """Start processes of multiprocessing, which flush nothing themselves; the statuses they end with."""
+        context = multiprocessing.get_context(method)
+        statuses = []
+        for _ in range(times):
+            # mypy does not know that every context has processes.
+            process = context.Process(target=count_in_child, args=(method,))  # type: ignore[attr-defined]
+            process.start()
+            process.join(60)
+            statuses.append(process.exitcode)
+        return statuses
+
+    def stop(self) -> list[Any]:
+        """End the threads; what was recorded, and whether it is in."""
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join()
+        return [self.recorded, self.reporter.flush(timeout_seconds=30)]
+
+    def _record(self) -> None:
+        while not self.is_over.wait(0.0005):
+            self.recorded += 1
+            self.reporter.add_metric("Parent", 1, "Count")
+            self.counter.add(1)
+
+    def _flush(self) -> None:
+        while not self.is_over.wait(0.001):
+            self.reporter.flush(timeout_seconds=30)
+
+    def _be_a_child(self) -> int:
+        try:
+            self.reporter.add_metric("Child", 1, "Count")
+            return 0 if self.reporter.flush(timeout_seconds=30) else 1
+        except BaseException:
+            logging.getLogger(__name__).exception("The child failed.")
+            return 2
+
+
+def count_in_child(method: str) -> None:
+    """Count in a child of multiprocessing, and end without a flush."""
+    if method == "spawn":
+        globals()["kept"] = CloudWatchMetricsReporter(Flask("forking"))
+    CloudWatchMetricsReporter.add_metric(f"Child by {method}", 1, "Count")
+
+
+def _status_of(pid: int) -> int:
+    """The status a child ends with; -9 if it had to be killed."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, 9)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+PROGRAMS: dict[str, Callable[[], object]] = {"measure": Measuring, "periodic": Periodic, "fork": Forking}
+
+
+def main(name: str) -> None:
+    """Run a program until there are no more commands."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if os.environ.get("WRONG_CLOCK"):
+        Clock.seconds_ahead = float(os.environ.get("CLOCK_AHEAD", "0"))
+        Clock.install()
+    program = PROGRAMS[name]()
+    for line in iter(sys.stdin.readline, ""):
+        command, *arguments = json.loads(line)
+        say(getattr(program, command)(*arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

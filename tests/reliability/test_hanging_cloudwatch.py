@@ -1,0 +1,82 @@
+"""A CloudWatch that hangs for ever: everything ends in time, and says what it leaves behind."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otel_cloudwatch_flask.reader import EXIT_TIMEOUT_SECONDS
+from tests.reliability.background import meanwhile
+from tests.reliability.cloudwatch import FailingCloudWatch
+from tests.reliability.processes import GUNICORN, PATIENCE_SECONDS, Load, Program, serving
+
+ITS_OWN_END_SECONDS = 3.0
+"""What an interpreter and a server need for the rest of their end, on a machine that is busy."""
+
+
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+def test_shutdown(
+    cloudwatch: FailingCloudWatch,
+    tmp_path: Path,
+    is_spooled: bool,  # noqa: FBT001 - a column of the table
+    figures: Callable[..., None],
+) -> None:
+    """It returns within its timeout and a second; what was sent and not answered, and what came after, is accounted."""
+    spool = tmp_path / "spool"
+    variables = {"OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY": str(spool)} if is_spooled else {}
+    with cloudwatch.hanging(), Program(cloudwatch, tmp_path / "log", **variables) as program:
+        program.do("add", 1)
+        assert program.do("flush", 0.5) is False
+        program.do("add", 10)
+        seconds = program.do("shutdown", 2.0)
+        stats, said = program.do("stats"), program.said()
+        assert program.end() == 0
+    assert 2.0 <= seconds < 3.0
+    assert "1 datum(s) were sent, and CloudWatch has not answered yet" in said
+    if is_spooled:
+        assert stats["datums_lost"] == {}
+        assert "1 datum(s) could not be sent, and are left in the spool" in said
+        cloudwatch.repeated["Orders"] = 1 if cloudwatch.published.sum("Orders") == 12 else 0
+        with Program(cloudwatch, tmp_path / "next", **variables) as program:
+            program.do("add", 0)
+            assert program.do("flush", 30)
+        assert cloudwatch.published.sum("Orders") in {11, 12}, "what hung may have been taken all the same"
+    else:
+        assert stats["datums_lost"] == {"shutdown": 1}
+        assert "1 datum(s) could not be sent before the exporter was shut down, and are lost" in said
+    figures(shutdown=f"{seconds:.2f} s of 2 s", lost=stats["datums_lost"])
+
+
+def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
+    """End an interpreter and a gunicorn whose CloudWatch hangs; how long each takes, and what it says."""
+    command = [*GUNICORN, "--workers", "1", "--threads", "2", "--worker-class", "gthread"]
+    with (
+        FailingCloudWatch() as cloudwatch,
+        cloudwatch.hanging(),
+        Program(cloudwatch, directory / "program") as program,
+        serving(cloudwatch, directory / "gunicorn", command, ["tests.reliability.app:create_app()"]) as server,
+    ):
+        load = Load(server.url, clients=1).start()
+        load.wait_for(10)
+        load.stop()
+        program.do("add", 1)
+        assert program.process.stdin is not None
+        begun = time.monotonic()
+        program.process.stdin.close()
+        of_gunicorn = server.terminate()
+        assert program.process.wait(PATIENCE_SECONDS) == 0
+        of_interpreter = time.monotonic() - begun
+    return [(of_interpreter, program.said()), (of_gunicorn, server.log.read_text())]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
+@meanwhile(end_both)
+def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[..., None]) -> None:
+    """The end of the interpreter, and SIGTERM to gunicorn, wait no longer than an exit does."""
+    for seconds, said in result:
+        assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS
+        assert "and CloudWatch has not answered yet; unless it does, they are lost" in said
+    of_interpreter, of_gunicorn = (f"{seconds:.1f} s" for seconds, _ in result)
+    figures(interpreter=of_interpreter, gunicorn=of_gunicorn, timeout=EXIT_TIMEOUT_SECONDS)

@@ -1,0 +1,58 @@
+"""One bad datum, and answers that get lost."""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from otel_cloudwatch_flask.local_cloudwatch import Fault
+from otel_cloudwatch_flask.validation import datums_of
+from tests.reliability.cloudwatch import STORED_AND_DROPPED, FailingCloudWatch
+from tests.reliability.processes import Program
+
+DATUMS = 1000
+
+
+def test_one_refused_datum_in_a_thousand(
+    cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """The others are delivered, in few calls; it is counted, and the log has its name and what CloudWatch said."""
+    names = [f"Metric {number}" for number in range(DATUMS)]
+    bad = random.Random(7).choice(names)
+
+    def refuse(parameters: Mapping[str, Any]) -> Fault | None:
+        is_bad = any(datum["MetricName"] == bad for _, datum in datums_of(parameters))
+        return Fault("InvalidParameterValue", 400) if is_bad else None
+
+    cloudwatch.fault = refuse
+    with Program(cloudwatch, tmp_path / "log") as program:
+        program.do("add_names", names)
+        assert program.do("flush", 60) is False, "one is lost"
+        stats = program.do("stats")
+        assert program.end() == 0
+        said = program.said()
+    assert {metric.name for metric in cloudwatch.published.metrics()} == set(names) - {bad}
+    assert cloudwatch.published.count(names[0]) == 1
+    assert (stats["datums_sent"], stats["datums_lost"], stats["datums_pending"]) == (DATUMS - 1, {"refused": 1}, 0)
+    assert said.count(f"CloudWatch refused a datum of {bad},") == 1
+    assert "InvalidParameterValue" in said
+    calls, at_most = cloudwatch.traffic.put_requests, 2 * math.log2(DATUMS) + 2
+    assert calls <= at_most
+    figures(delivered=stats["datums_sent"], lost=1, calls=calls, at_most=round(at_most, 1))
+
+
+def test_an_answer_that_is_lost(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """A request that was stored but not answered is sent again: nothing is missing, and that one request is twice."""
+    with Program(cloudwatch, tmp_path / "log") as program:
+        program.do("add", 10)
+        assert program.do("flush", 30)
+        cloudwatch.fail_next(STORED_AND_DROPPED)
+        program.do("add", 20)
+        assert program.do("flush", 30)
+        program.do("add", 40)
+        assert program.do("flush", 30)
+        stats = program.do("stats")
+    assert cloudwatch.published.sum("Orders") == 70 + 20
+    assert (stats["datums_lost"], stats["requests_failed"]) == ({}, 1)
+    figures(counted=70, published=cloudwatch.published.sum("Orders"), twice=20)

@@ -1,0 +1,84 @@
+"""``kill -9`` with a spool: what had left the SDK is sent by the next process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import eventually
+from tests.reliability.cloudwatch import SERVER_ERROR, FailingCloudWatch
+from tests.reliability.processes import Program
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs file locks")
+
+
+def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """Several processes share the directory; the next one sends what the dead have left, and nothing of the living."""
+    spool = str(tmp_path / "spool")
+
+    def program(name: str) -> Program:
+        return Program(cloudwatch, tmp_path / name, OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=spool)
+
+    cloudwatch.always(SERVER_ERROR)
+    with program("first") as first, program("second") as second, program("living") as living:
+        for each, orders in ((first, 1), (second, 20), (living, 300)):
+            each.do("add", orders)
+            assert each.do("flush", 0.3) is False
+        first.kill()
+        second.kill()
+        cloudwatch.always(None)
+        with program("next") as following:
+            following.do("add", 4000)
+            assert following.do("flush", 60)
+            assert cloudwatch.published.sum("Orders") == 4021
+            assert following.do("stats")["datums_lost"] == {}
+        assert living.do("flush", 60)
+        assert cloudwatch.published.sum("Orders") == 4321
+        assert living.end() == 0
+    assert [each.name for each in Path(spool).rglob("*.batch")] == []
+    figures(killed=2, orders_of_the_dead=21, published=cloudwatch.published.sum("Orders"))
+
+
+def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """All that a flush has vouched for is there; of what a killed process was sending, one request may be twice."""
+    spool = str(tmp_path / "spool")
+    vouched_for = 0
+    for number in range(3):
+        before = cloudwatch.published.sum("Orders")
+        log = tmp_path / f"log {number}"
+        with Program(cloudwatch, log, OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=spool) as program:
+            program.tell("flush_often")
+            heard = [program.hear() for _ in range(20 + number)]
+        assert cloudwatch.published.sum("Orders") - before >= heard[-1]
+        vouched_for += heard[-1]
+    with Program(cloudwatch, tmp_path / "last", OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=spool) as program:
+        assert program.do("flush", 60)
+        program.do("add", 1)
+        assert program.do("flush", 60)
+    largest = 10
+    published = cloudwatch.published.sum("Orders")
+    # After the last flush that was heard of, a process may have made a few more before it was killed.
+    arrived = sum(1 for each in cloudwatch.published.accepted if each.metric.name == "Orders")
+    assert vouched_for + 1 <= published <= largest * arrived
+    assert published - vouched_for == pytest.approx(1, abs=3 * 10 * largest)
+    figures(kills=3, vouched_for=vouched_for + 1, published=published)
+
+
+def test_a_torn_file(cloudwatch: FailingCloudWatch, tmp_path: Path) -> None:
+    """A file that was torn, or is somebody else's, is set aside and said; the others are sent all the same."""
+    spool = tmp_path / "spool"
+    cloudwatch.always(SERVER_ERROR)
+    with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=str(spool)) as program:
+        program.do("add", 5)
+        assert program.do("flush", 0.3) is False
+        (whole,) = spool.rglob("*.batch")
+    (whole.parent / "00000000000000000001-000001.batch").write_bytes(whole.read_bytes()[:-20])
+    (whole.parent / "00000000000000000002-000001.batch").write_text("not ours")
+    cloudwatch.always(None)
+    with Program(cloudwatch, tmp_path / "next", OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=str(spool)) as program:
+        assert eventually(lambda: program.do("flush", 30))
+        said = program.said()
+    assert cloudwatch.published.sum("Orders") == 5
+    assert said.count("is set aside") == 2
+    assert len(list(spool.glob("*.bad"))) == 2
