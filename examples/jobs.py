@@ -1,0 +1,48 @@
+"""Metrics outside of requests: a command, a thread, a loop that runs jobs, a script. All are flushed at exit."""
+
+import sched
+import threading
+import time
+
+import click
+from flask import Flask
+from opentelemetry.metrics import get_meter
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+app = Flask(__name__)
+metrics = CloudWatchMetricsReporter(app, "Jobs")
+reminders = get_meter("jobs").create_counter("jobs.reminders", unit="{mail}")
+
+
+@app.cli.command("import-orders")
+@click.argument("orders", type=int)
+def import_orders(orders: int) -> None:
+    """Import so many orders: `flask --app examples/jobs import-orders 3`."""
+    with metrics.timer("Import Time"):
+        for _ in range(orders):
+            metrics.add_metric("Imported Orders", 1, "Count")
+    # A command that may be killed, or that others wait for, can make sure of it; otherwise its end does.
+    click.echo(f"imported {orders}, in CloudWatch: {metrics.flush()}")
+
+
+def send_reminders() -> None:
+    """A job: it has no request and no app context, and needs none."""
+    reminders.add(2)
+    metrics.add_metric("Job Runs", 1, "Count", {"Job": "reminders"})
+
+
+def main() -> None:
+    """Run as a program: a thread, and a scheduler's loop as APScheduler or Celery's beat has one."""
+    thread = threading.Thread(target=send_reminders)
+    thread.start()
+    scheduler = sched.scheduler(time.monotonic)
+    for delay_seconds in (0.01, 0.02, 0.03):
+        scheduler.enter(delay_seconds, 0, send_reminders)
+    scheduler.run()
+    thread.join()
+    print("ran 4 jobs")
+
+
+if __name__ == "__main__":
+    main()

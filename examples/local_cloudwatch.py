@@ -1,0 +1,16 @@
+"""A CloudWatch on this machine, as strict as the real one: Enter shows what was published, Ctrl-C ends it."""
+
+import contextlib
+
+from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+
+cloudwatch = LocalCloudWatch()
+cloudwatch.start(port=4566)
+with contextlib.suppress(KeyboardInterrupt, EOFError):
+    while True:
+        input(f"Listening at {cloudwatch.endpoint_url}; press Enter to see what was published. ")
+        for metric in cloudwatch.published.metrics():
+            dimensions = dict(metric.dimensions)
+            count = cloudwatch.published.count(metric.name, dimensions, namespace=metric.namespace)
+            total = cloudwatch.published.sum(metric.name, dimensions, namespace=metric.namespace)
+            print(f"{metric}: {count:g} samples, sum {total:g}")

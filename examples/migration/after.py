@@ -1,0 +1,27 @@
+"""The same app after the change: two imports, and `new_reporter` where a Region was given."""
+
+from flask import Flask
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.decorator import fault_failure_error, request_count
+
+app = Flask(__name__)
+metrics_reporter = CloudWatchMetricsReporter.new_reporter(app, "FlaskApplication", "us-east-1")
+
+
+@app.route("/", endpoint="index")
+@request_count(metrics_reporter, "Index")
+def index() -> tuple[str, int]:
+    metrics_reporter.add_metric(
+        metric_name="Visits",
+        value=1,
+        unit="Count",
+        dimensions=[{"Name": "Page", "Value": "Index"}],
+    )
+    return "Hello\n", 200
+
+
+@app.route("/teapot", endpoint="teapot")
+@fault_failure_error(metrics_reporter, "Teapot")
+def teapot() -> tuple[str, int]:
+    return "I'm a teapot\n", 418

@@ -1,0 +1,10 @@
+"""An app that knows nothing of metrics: see README.md for the command that measures it."""
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/hello/<name>")
+def hello(name: str) -> str:
+    return f"Hello, {name}\n"

@@ -1,0 +1,93 @@
+"""What is checked on which versions: `nox --list` shows all, `nox --session oldest` runs one.
+
+Every session makes an environment of its own from what pyproject.toml says. Interpreters that are missing are skipped,
+unless nox is told `--error-on-missing-interpreters`.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "oldest", "newest"]
+nox.options.error_on_external_run = True
+
+
+def lowest_versions() -> Iterator[str]:
+    """Pin what the package needs to its lower bound, and with it all of OpenTelemetry, which is released together."""
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    wanted = [*PYPROJECT["project"]["dependencies"], *(each for extra in extras for each in extra)]
+    for requirement in wanted:
+        match = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", requirement)
+        if match and (requirement in PYPROJECT["project"]["dependencies"] or match[1].startswith("opentelemetry-")):
+            yield f"{match[1]}=={match[2]}"
+            if match[1] == "boto3":
+                yield f"botocore=={match[2]}"  # pip would take the newest that fits, and that does the work
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run the suite, or what the command line names after `--`, and say how long it took."""
+    begun = time.monotonic()
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    session.log(f"the tests took {time.monotonic() - begun:.0f} s on Python {session.python}")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests with what pip installs today."""
+    session.install("-e", ".[test]")
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions that are supported, on the oldest Python."""
+    constraints = Path(session.create_tmp()) / "oldest.txt"
+    constraints.write_text("\n".join(lowest_versions()), "utf-8")
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    session.run("python", "-m", "pip", "list", silent=False)
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[-1])
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest versions there are, on the newest Python."""
+    session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ".[test]")
+    session.run("python", "-m", "pip", "list", silent=False)
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[1])
+def examples(session: nox.Session) -> None:
+    """Run the examples in an environment that has what their README installs, and what judges them."""
+    session.install("-e", ".[examples,demo]", "pytest", "hypothesis")
+    session.run("python", "-m", "pytest", "-q", "tests/test_examples.py", "tests/test_no_code.py")
+
+
+@nox.session(python=PYTHONS[1])
+def lint(session: nox.Session) -> None:
+    """Check style and form."""
+    session.install("ruff>=0.11")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=PYTHONS[1])
+def types(session: nox.Session) -> None:
+    """Check the types of the package, the tests and the examples."""
+    session.install("-e", ".[test]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHONS[1])
+def bench(session: nox.Session) -> None:
+    """Measure what it costs."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,15 @@
+"""An app that `opentelemetry-instrument flask run` serves: it knows add_metric, and nothing of providers."""
+
+from flask import Flask
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+app = Flask("no_code")
+reporter = CloudWatchMetricsReporter(app)
+
+
+@app.get("/")
+def index() -> str:
+    """Add one order."""
+    reporter.add_metric("Orders", 1, "Count")
+    return "ordered"
