@@ -3,16 +3,14 @@
 import itertools
 import logging
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry import metrics
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory
@@ -22,18 +20,13 @@ from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_scope import SCOPE_NAME
 from otel_cloudwatch_flask.owned_meters import OwnedMeters
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader, readers_on
-from otel_cloudwatch_flask.sdk_internals import consumer_of, exporters_on, is_unset, resource_of
+from otel_cloudwatch_flask.reporter_reader import ReporterReader
+from otel_cloudwatch_flask.sdk_internals import is_unset, resource_of
 from otel_cloudwatch_flask.views import remember_rules, views_of
 
 _logger = logging.getLogger(__name__)
 
 _UNKNOWN_SERVICE: Final = "unknown_service"
-
-REPORTER_GAVE_WAY: Final = (
-    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter was publishing: "
-    "from now on that publishes only its own there, so that nothing is counted twice. What was measured between its "
-    "last flush and now may be missing. Add the exporter before the reporter, or not at all."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +55,7 @@ class Attachment:
     @property
     def owns_reader(self) -> bool:
         """Whether the reader is the reporter's own."""
-        return isinstance(self.reader, _ReporterReader)
+        return isinstance(self.reader, ReporterReader)
 
     @property
     def meters(self) -> metrics.MeterProvider:
@@ -71,64 +64,12 @@ class Attachment:
 
     def detach(self, timeout_seconds: float) -> None:
         """Shut the reader down and remove it, if it is the reporter's own."""
-        if not (isinstance(self.reader, _ReporterReader) and isinstance(self.provider, MeterProvider)):
+        if not (isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider)):
             return
         # In this order, because without its provider a reader has nothing to collect any more.
         self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
         self.reader.hand_over()
         self.provider.remove_metric_reader(self.reader)
-
-
-_reporter_readers: "weakref.WeakSet[_ReporterReader]" = weakref.WeakSet()
-"""All other readers belong to the program, or to the environment's entry point."""
-
-
-class _ReporterReader(CloudWatchMetricReader):
-    """A reporter's own reader, which publishes what belongs to no reporter only if nobody else on the provider does.
-
-    The program's CloudWatch exporters go first, whenever they come; of the reporters the one that was attached first.
-    """
-
-    def __init__(self, exporter: CloudWatchMetricExporter, settings: Settings) -> None:
-        super().__init__(
-            exporter,
-            export_interval_seconds=settings.export_interval_seconds,
-            flush_min_interval_seconds=settings.flush_min_interval_seconds,
-        )
-        self._ordinal = next(_reader_ordinals)
-        self._has_published_plain_metrics = False
-        _reporter_readers.add(self)
-
-    def hand_over(self) -> None:
-        """Let the other reporters forget what this one has just published, before one of them takes its place."""
-        for each in _reporter_readers_on(self):
-            if each is not self:
-                each.collect()
-
-    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
-        is_wanted = self._is_first()
-        if self._has_published_plain_metrics and not is_wanted:
-            _logger.warning(REPORTER_GAVE_WAY)
-        self._has_published_plain_metrics = is_wanted
-        self.exporter.publish_plain_metrics(is_wanted=is_wanted)
-        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
-
-    def _is_first(self) -> bool:
-        reporters = _reporter_readers_on(self)
-        own = {each.exporter for each in reporters}
-        others = [each for each in exporters_on(self) if isinstance(each, CloudWatchMetricExporter) and each not in own]
-        # One that is being shut down is on no list any more, and keeps its place until its last flush is done.
-        first = min(reporters, key=lambda each: each._ordinal, default=self)  # noqa: SLF001 - this class
-        return first is self and all(each.is_shut_down for each in others)
-
-
-_reader_ordinals = itertools.count()
-
-
-def _reporter_readers_on(reader: _ReporterReader) -> list[_ReporterReader]:
-    """The readers of reporters on the same provider, until they are removed from it."""
-    consumer = consumer_of(reader)
-    return [each for each in tuple(_reporter_readers) if consumer_of(each) is consumer]
 
 
 def attach(given: metrics.MeterProvider | None, destination: Destination) -> Attachment:
@@ -150,7 +91,7 @@ def attach(given: metrics.MeterProvider | None, destination: Destination) -> Att
 
 
 def _readers_of_program(provider: MeterProvider) -> list[CloudWatchMetricReader]:
-    return [each for each in readers_on(provider) if not isinstance(each, _ReporterReader)]
+    return [each for each in readers_on(provider) if not isinstance(each, ReporterReader)]
 
 
 def _share(provider: MeterProvider, reader: CloudWatchMetricReader, destination: Destination) -> Attachment:
@@ -188,7 +129,7 @@ def _reader(destination: Destination) -> tuple[CloudWatchMetricReader, str]:
     reporter_id = _new_reporter_id(settings.namespace or destination.app_name)
     exporter.adopt(reporter_id)
     remember_rules(reporter_id, settings.rules)
-    return _ReporterReader(exporter, settings), reporter_id
+    return ReporterReader(exporter, settings), reporter_id
 
 
 def _sdk_provider(given: metrics.MeterProvider | None) -> MeterProvider | None:

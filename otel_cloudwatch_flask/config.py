@@ -53,6 +53,7 @@ class Settings:
     flush: FlushPolicy
     flush_min_interval_seconds: float
     export_interval_seconds: float
+    export_timeout_seconds: float
     default_dimensions: Mapping[str, str]
     max_metrics: int
     max_backlog_bytes: int
@@ -347,6 +348,14 @@ KEYS: Final = (
         fallbacks=(Fallback("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
     ),
     Key(
+        name="EXPORT_TIMEOUT_SECONDS",
+        field="export_timeout_seconds",
+        parse=_seconds_above_zero,
+        default=30.0,
+        doc="How long a flush that nobody waits for tries at a time.",
+        fallbacks=(Fallback("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),),
+    ),
+    Key(
         name="DEFAULT_DIMENSIONS",
         field="default_dimensions",
         parse=_dimensions,
@@ -361,7 +370,7 @@ KEYS: Final = (
         field="max_metrics",
         parse=_count,
         default=int(DEFAULT_MAX_METRICS),
-        doc="Most distinct CloudWatch metrics of a process; further ones go to their metric's overflow series.",
+        doc="Most distinct CloudWatch metrics of an exporter; further ones go to their metric's overflow series.",
     ),
     Key(
         name="MAX_BACKLOG_BYTES",

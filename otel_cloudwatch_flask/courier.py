@@ -65,6 +65,7 @@ class Courier(Generic[_Item, _Result]):
         self._call = call
         self._calls: queue.SimpleQueue[Callable[[], object] | None] | None = None
         self._thread: threading.Thread | None = None
+        self._is_stopped = False
 
     def send(self, item: _Item) -> Errand[_Item, _Result]:
         """Begin the call for an item."""
@@ -80,7 +81,15 @@ class Courier(Generic[_Item, _Result]):
         else:
             calls.put(call)
 
+    def stop(self) -> None:
+        """End the thread when all is done that was asked for; what is asked for later is run by the one who asks."""
+        self._is_stopped = True
+        if self._calls is not None:
+            self._calls.put(None)
+
     def _queue_of_thread(self) -> "queue.SimpleQueue[Callable[[], object] | None] | None":
+        if self._is_stopped:
+            return None
         if self._calls is None or self._thread is None or not self._thread.is_alive():
             # Made together, lest gevent patches one of them only: a worker of gunicorn does so after its fork.
             self._calls = queue.SimpleQueue()

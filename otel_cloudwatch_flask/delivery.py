@@ -84,6 +84,10 @@ class Delivery:
         if errand := self._errand:
             errand.interrupt()
 
+    def end(self) -> None:
+        """Begin nothing more; the thread ends with what it is at."""
+        self._courier.stop()
+
     def after_errand(self, call: Callable[[], object]) -> None:
         """Call when the answer has come that nobody has waited for long enough, if there is one."""
         if self._errand is not None:
@@ -180,7 +184,9 @@ class Delivery:
                 if self._put is None:
                     self._put = self._make_put()
                 self._put(batch)
-        except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+        except KeyboardInterrupt:  # only where no thread can be started, and this one is the program's
+            raise
+        except BaseException as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             return failure(error)
         return None
 

@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExpor
 from otel_cloudwatch_flask import boto_client
 from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.backlog import Backlog
-from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, encoded_put, plain_put
+from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, checked_client, encoded_put, plain_put
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.config import (
     DEFAULT_MAX_BACKLOG_BYTES,
@@ -127,7 +127,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._settings = settings
         self._publishes_plain_metrics = True
         self._adopted: set[str] = set()
-        self._client = client
+        self._client = checked_client(client)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._is_shut_down = False
         self._is_closed = False
@@ -190,6 +190,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_closed = True
         self._backlog.close()
         self._delivery.after_errand(self._take_late_answer)
+        self._delivery.end()
 
     def stats(self) -> DeliveryStats:
         """What became of the datums of this process so far."""

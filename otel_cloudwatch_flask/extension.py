@@ -15,7 +15,7 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Destination, attach
-from otel_cloudwatch_flask.boto_client import Client, ClientFactory, client_factory
+from otel_cloudwatch_flask.boto_client import Client, ClientFactory, checked_client, client_factory
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
@@ -77,9 +77,10 @@ class CloudWatchMetricsReporter:
     """Put an app's metrics into CloudWatch: what it gives to ``add_metric``, and what OpenTelemetry measures.
 
     ``app`` may come later, through :meth:`init_app`, and one reporter may serve several apps. ``cloudwatch_client`` is
-    anything with boto3's ``put_metric_data``; by default a client is made when first needed, in the process that needs
-    it. ``meter_provider`` is by default the program's global one, which is created if nobody has set one. Everything
-    else can also be set in ``app.config`` and the environment: see ``otel_cloudwatch_flask.config.KEYS``.
+    anything with boto3's ``put_metric_data``, or the name of a Region; by default a client is made when first needed,
+    in the process that needs it. ``meter_provider`` is by default the program's global one, which is created if nobody
+    has set one. Everything else can also be set in ``app.config`` and the environment: see
+    ``otel_cloudwatch_flask.config.KEYS``.
 
     Raises :class:`ConfigurationError` for what cannot work; once an app runs, nothing is raised into it.
     """
@@ -88,7 +89,7 @@ class CloudWatchMetricsReporter:
         self,
         app: Flask | None = None,
         namespace: str | None = None,
-        cloudwatch_client: Client | None = None,
+        cloudwatch_client: Client | str | None = None,
         *,
         meter_provider: MeterProvider | None = None,
         flush: FlushPolicy | None = None,
@@ -108,7 +109,10 @@ class CloudWatchMetricsReporter:
             "strict": strict,
             "rules": parse_rules(rules) or None,
         }
-        self._client = _checked_client(cloudwatch_client)
+        # Releases of the predecessor up to 0.1.7 have the Region in the client's place.
+        if isinstance(cloudwatch_client, str):
+            self._arguments["region_name"], cloudwatch_client = cloudwatch_client, None
+        self._client = checked_client(cloudwatch_client)
         self._credentials: tuple[str, str] | None = None
         self._meter_provider = meter_provider
         self._instrument = instrument
@@ -137,6 +141,7 @@ class CloudWatchMetricsReporter:
 
         Apps with the same configuration share one reader, so that an application factory may be called often.
         """
+        app = getattr(app, "_get_current_object", lambda: app)()  # what current_app stands for
         _refuse_second_reporter(app)
         _warn_of_misspelt_keys(app)
         app.teardown_appcontext(_end_buffer)
@@ -330,17 +335,6 @@ def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> 
         return configured
     app = app_reference()
     return app is not None and bool(app.debug or app.testing)
-
-
-def _checked_client(client: Client | None) -> Client | None:
-    if client is None or callable(getattr(client, "put_metric_data", None)):
-        return client
-    raise ConfigurationError(
-        f"cloudwatch_client={client!r} has no put_metric_data; pass boto3.client('cloudwatch'), or for a Region or "
-        "credentials use CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
-        key="cloudwatch_client",
-        value=client,
-    )
 
 
 def _refuse_second_reporter(app: Flask) -> None:

@@ -1,6 +1,7 @@
 """What may be written as dimensions in code and configuration: a mapping, or CloudWatch's list of pairs."""
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import TypeAlias
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
@@ -53,6 +54,8 @@ def _name(name: object) -> str:
 
 
 def _text(name: object, value: object) -> str:
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):

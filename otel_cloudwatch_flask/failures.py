@@ -113,7 +113,7 @@ _KIND_OF_EXCEPTION: Final = {
 }
 
 
-def failure(error: Exception) -> Failure:
+def failure(error: BaseException) -> Failure:
     """What this error of a client, botocore's or another, means."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
@@ -143,5 +143,5 @@ def _seconds(header: str | None) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -131,6 +131,8 @@ class ExplicitHistogram:
         """What makes these numbers impossible, or ``None``."""
         if len(self.counts) != len(self.bounds) + 1:
             return f"{len(self.bounds)} bounds and {len(self.counts)} counts"
+        if not all(map(math.isfinite, self.bounds)):
+            return "bounds that are no finite numbers"
         if any(not low < high for low, high in zip(self.bounds, self.bounds[1:], strict=False)):
             return "bounds that do not ascend"
         if min(self.counts) < 0:

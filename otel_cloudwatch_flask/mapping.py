@@ -1,7 +1,7 @@
 """OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,7 +44,8 @@ class _SeriesCache:
 class _Source:
     """Where points come from, and what that decides for all of them."""
 
-    scope: InstrumentationScope
+    identity: Hashable
+    """Scope, name and unit: what tells cumulative series apart whose attributes are equal."""
     name: str
     unit: ScaledUnit
     rule: MetricRule
@@ -114,7 +115,8 @@ class Mapper:
                 unit = self._unit(metric)
                 key = (name, unit.name, resource_attributes)
                 cache = self._caches.get(key) or self._caches.setdefault(key, _SeriesCache())
-                yield _Source(scope, name, unit, rule, facade, resource_attributes, cache), metric
+                identity = (scope, name, metric.unit)
+                yield _Source(identity, name, unit, rule, facade, resource_attributes, cache), metric
 
     def _unit(self, metric: sdk.Metric) -> ScaledUnit:
         unit = from_ucum(metric.unit or "")
@@ -130,19 +132,26 @@ class Mapper:
 
     def _add_point(self, merger: Merger, source: _Source, data: sdk.DataT, point: sdk.DataPointT) -> None:
         try:
-            amount = self._points.amount((source.scope, source.name), data, point, source.unit.factor)
+            self._add_valid_point(merger, source, data, point)
         except InvalidPointError as error:
             self._invalid(source, error)
-            return
+        except Exception:  # noqa: BLE001 - the boundary to whatever a producer may put into a point: it costs nothing but itself
+            self._lost(1)
+            self._each_minute.log(
+                logging.ERROR, ("error", source.name), "A data point of %s is lost.", source.name, exc_info=True
+            )
+
+    def _add_valid_point(self, merger: Merger, source: _Source, data: sdk.DataT, point: sdk.DataPointT) -> None:
+        amount = self._points.amount(source.identity, data, point, source.unit.factor)
         if amount is None:
             return
         attributes: _Attributes = _NO_ATTRIBUTES if point.attributes is None else point.attributes
         if source.facade is not None and NEGATIVE_KEY in attributes:
             amount = negated(amount)
         as_statistics = source.rule.distribution == "statistics"
-        for series in self._series(source, attributes):
-            admitted = self._admitted(series)
-            merger.add(admitted, amount, unix_seconds=point.time_unix_nano // _NANOS, as_statistics=as_statistics)
+        unix_seconds = point.time_unix_nano // _NANOS
+        for series in self._admitted(self._series(source, attributes)):
+            merger.add(series, amount, unix_seconds=unix_seconds, as_statistics=as_statistics)
 
     def _invalid(self, source: _Source, error: InvalidPointError) -> None:
         self._lost(1)
@@ -153,7 +162,15 @@ class Mapper:
             error,
         )
 
-    def _admitted(self, series: Series) -> Series:
+    def _admitted(self, series: tuple[Series, ...]) -> Iterator[Series]:
+        """Those that have a place. Of a point that is to be published in full, the overflow series takes its place."""
+        *coarser, finest = series
+        for each in coarser:
+            if self._place_of(each) is each:
+                yield each
+        yield self._place_of(finest)
+
+    def _place_of(self, series: Series) -> Series:
         admitted = self._guard.admit(series)
         if admitted is not series:
             self._once.warning(
@@ -166,7 +183,7 @@ class Mapper:
         return admitted
 
     def _series(self, source: _Source, attributes: _Attributes) -> tuple[Series, ...]:
-        """The series that a point with these attributes is published as."""
+        """The series that a point with these attributes is published as, the one with most dimensions last."""
         known = source.cache.by_identity.get(id(attributes))
         if known is not None and known[0] is attributes:
             return known[1]
@@ -189,7 +206,8 @@ class Mapper:
             for wanted in rule.attribute_sets(kept)
         )
         made = (Series(source.name, each, source.unit.name, rule.storage_resolution) for each in sets)
-        return tuple(dict.fromkeys(made))
+        # Totals first: where places run out, they are worth more than what they are the totals of.
+        return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
 
     def _within_limit(self, source: _Source, attributes: frozenset[str]) -> frozenset[str]:
         if len(attributes) <= MAX_DIMENSIONS:

@@ -1,5 +1,6 @@
 """Points that become the same CloudWatch metric are one datum."""
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from otel_cloudwatch_flask.histogram import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
+from otel_cloudwatch_flask.quiet_log import QuietLog
+
+_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 
 @dataclass(slots=True)
@@ -82,6 +86,14 @@ def _statistics(whole: Distribution, histograms: list[Histogram]) -> Statistics 
     return None if total is None else Statistics(whole.count, total, whole.values[0], whole.values[-1])
 
 
+def _content(series: Series, merged: _Merged) -> float | Distribution | Statistics | None:
+    try:
+        return merged.content()
+    except Exception:  # noqa: BLE001 - the boundary to numbers that nobody has thought of: they cost their own datum only
+        _each_minute.log(logging.ERROR, series.name, "A datum of %s is lost.", series.name, exc_info=True)
+        return None
+
+
 class Merger:
     """Collect the amounts of one collection by series."""
 
@@ -99,5 +111,5 @@ class Merger:
     def datums(self) -> Iterator[Datum | None]:
         """One datum for each series; ``None`` for one whose numbers CloudWatch does not take."""
         for series, merged in self._merged.items():
-            content = merged.content()
+            content = _content(series, merged)
             yield None if content is None else Datum(series, merged.unix_seconds, content)

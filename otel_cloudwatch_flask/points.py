@@ -59,18 +59,18 @@ class PointReader:
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
     ) -> Additive | Sample | None:
-        if not is_finite(point.value):
-            raise InvalidPointError(f"the value {point.value}")
+        measured = _number_of(point.value)
+        if not is_finite(measured):
+            raise InvalidPointError(f"the value {measured}")
         if not isinstance(data, sdk.Sum):
-            return Sample(_scaled(point.value, factor))
-        value: float | None = point.value
+            return Sample(_scaled(measured, factor))
+        value: float | None = measured
         if _should_become_delta(data):
-            delta = self._to_delta.delta(
-                _series_key(key, data, point), point.start_time_unix_nano or 0, Sum(point.value)
-            )
+            series_key = _series_key(key, data, point)
+            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, Sum(measured))
             value = None if delta is None else delta.value
         elif _should_become_current(data):
-            value = self._to_current.current(_series_key(key, data, point), point.value)
+            value = self._to_current.current(_series_key(key, data, point), measured)
         return None if value is None else Additive(_scaled(value, factor))
 
 
@@ -110,12 +110,19 @@ def _scaled(value: float, factor: float) -> float:
     return scaled
 
 
+def _number_of(value: Any) -> float:
+    """A number of whatever type the program measured with, as arithmetic here wants it; whole ones stay whole."""
+    return value if type(value) is int or type(value) is float else float(value)
+
+
 def _histogram(point: Any, factor: float) -> Histogram:
-    extremes = Extremes.recorded(point.min, point.max)
+    minimum = None if point.min is None else _number_of(point.min)
+    maximum = None if point.max is None else _number_of(point.max)
+    extremes = Extremes.recorded(minimum, maximum)
     if isinstance(point, sdk.ExponentialHistogramDataPoint):
         return ExponentialHistogram(
             count=point.count,
-            sum=point.sum,
+            sum=_number_of(point.sum),
             extremes=extremes,
             scale=point.scale,
             zero_count=point.zero_count,
@@ -126,7 +133,7 @@ def _histogram(point: Any, factor: float) -> Histogram:
         )
     return ExplicitHistogram(
         count=point.count,
-        sum=point.sum,
+        sum=_number_of(point.sum),
         extremes=extremes,
         bounds=tuple(point.explicit_bounds),
         counts=tuple(point.bucket_counts),

@@ -23,8 +23,6 @@ from otel_cloudwatch_flask.sdk_internals import consumer_of, forget_measurements
 
 _logger = logging.getLogger(__name__)
 
-CYCLE_TIMEOUT_SECONDS: Final = 30.0
-"""How long the worker tries at a time; the SDK's default for one export."""
 EXIT_TIMEOUT_SECONDS: Final = 10.0
 """How long the end of the process waits for CloudWatch; process managers kill after 30 s or so."""
 
@@ -68,6 +66,7 @@ class CloudWatchMetricReader(MetricReader):
         )
         self._interval_seconds = settings.export_interval_seconds
         self._min_interval_seconds = settings.flush_min_interval_seconds
+        self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
         self._start()
         _live_readers.add(self)
@@ -149,7 +148,7 @@ class CloudWatchMetricReader(MetricReader):
             if self._stopping.is_set():
                 break
             begun = time.monotonic()
-            is_delivered = self._try_to_flush(begun + CYCLE_TIMEOUT_SECONDS)
+            is_delivered = self._try_to_flush(begun + self._timeout_seconds)
             due = time.monotonic() + self._jittered_interval()
             if not is_delivered:
                 due = min(due, max(self._exporter.retry_at, time.monotonic() + 1.0))
@@ -164,7 +163,7 @@ class CloudWatchMetricReader(MetricReader):
         try:
             return self._commit.run(deadline)
         except Exception:  # the boundary of the thread: callbacks of anybody's run below
-            _logger.exception("Collecting metrics for CloudWatch failed; what was recorded is collected the next time.")
+            _logger.exception("Collecting metrics for CloudWatch failed; what was not collected is the next time.")
             return False
 
     def _last_flush(self, deadline: float) -> None:

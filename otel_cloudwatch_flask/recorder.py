@@ -1,6 +1,7 @@
 """Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
 
 import logging
+import os
 import re
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.ledger import LossReason
+from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.units import to_ucum
 from otel_cloudwatch_flask.version import __version__
@@ -71,10 +73,19 @@ class Recorder:
         # One for each name and unit that the program writes, as the SDK itself keeps them.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
-        self._creation_lock = threading.Lock()
+        self._is_closed = False
+        self._renew_lock()
+        call_after_fork(self._renew_lock)
+
+    def close(self) -> None:
+        """Count what still comes as lost: nobody publishes it any more."""
+        self._is_closed = True
 
     def record(self, entry: Entry) -> None:
         """Record one entry, or count it as lost."""
+        if self._is_closed:
+            self._lost(LossReason.SHUTDOWN)
+            return
         try:
             self._record(entry)
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
@@ -86,6 +97,9 @@ class Recorder:
                 entry,
                 exc_info=True,
             )
+
+    def _renew_lock(self) -> None:
+        self._creation_lock = threading.Lock()
 
     def _record(self, entry: Entry) -> None:
         key = (entry.metric_name, entry.unit)
@@ -141,15 +155,19 @@ class RequestBuffer:
     After the end, what still comes (from a streamed body, or a thread that outlives the request) is recorded at once.
     """
 
-    __slots__ = ("_entries", "_has_ended", "_recorder")
+    __slots__ = ("_entries", "_has_ended", "_process_id", "_recorder")
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._entries: deque[Entry] = deque()
         self._has_ended = False
+        self._process_id = os.getpid()
 
     def add(self, entry: Entry) -> None:
         """Keep one entry for the end of the request."""
+        if self._is_inherited():
+            self._recorder.record(entry)
+            return
         self._entries.append(entry)
         # Asked after appending, so that an entry that comes while the request ends is recorded by one of the two.
         if self._has_ended or len(self._entries) >= _MAX_BUFFERED_ENTRIES:
@@ -162,9 +180,15 @@ class RequestBuffer:
 
     def drain(self) -> None:
         """Record what was kept so far."""
+        if self._is_inherited():
+            return
         while True:
             try:
                 entry = self._entries.popleft()
             except IndexError:
                 return
             self._recorder.record(entry)
+
+    def _is_inherited(self) -> bool:
+        """Whether this is a forked child's copy: the entries in it, and the request's end, are the parent's."""
+        return os.getpid() != self._process_id

@@ -87,7 +87,14 @@ class Registration:
             _count_as_lost(self.attachment, LossReason.INVALID)
             site = _call_site()
             _once.warning(site, "%s (counted as invalid; said once for %s, line %d)", error, *site)
-            return None
+        except Exception:  # the boundary to what a program's own objects do when they are looked at
+            if self._is_strict():
+                raise
+            _count_as_lost(self.attachment, LossReason.INVALID)
+            _once.log(
+                logging.WARNING, _call_site(), "A metric could not be read; it is counted as invalid", exc_info=True
+            )
+        return None
 
     def new_buffer(self, environ: "WSGIEnvironment") -> RequestBuffer:
         """A buffer that is recorded at the end of the request, even if Flask never says that it ended."""
@@ -120,10 +127,14 @@ def _count_as_lost(attachment: Attachment, reason: LossReason) -> None:
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
-    """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in."""
-    readers = {each.attachment.reader for each in registrations if each.attachment.reader}
+    """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in.
+
+    After the end of all of them, nothing is.
+    """
+    every = list(registrations)
+    readers = {each.attachment.reader for each in every if each.attachment.reader}
     flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in readers]
-    return all(flushed)
+    return all(flushed) and (not every or any(each.is_live for each in every))
 
 
 def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
@@ -132,6 +143,8 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float) -> Non
     flush_all((each for each in every if not each.attachment.owns_reader), deadline)
     for each in every:
         each.is_live = False
+        if each.attachment.owns_reader:
+            each.recorder.close()
         each.attachment.detach(seconds_until(deadline))
 
 

@@ -29,9 +29,11 @@ _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 class MetricRule:
     """What is published of the metrics whose name matches, and how; the first rule that matches a name applies.
 
-    ``match`` is a glob on the metric's name as CloudWatch shows it. ``dimensions`` are globs of the attributes to keep
-    (``None``: all), ``exclude`` globs of those never to publish (``None``: the ones a client controls, see
-    :data:`CLIENT_CONTROLLED`; ``()``: none); an attribute that ``dimensions`` names outright is kept in any case.
+    ``match`` is a glob on the metric's name as CloudWatch shows it; OpenTelemetry's SDK lower-cases what instruments
+    are called. ``dimensions`` are globs of the attributes to keep (``None``: all), ``exclude`` globs of those never to
+    publish (``None``: the ones a client controls, see :data:`CLIENT_CONTROLLED`; ``()``: none); an attribute that
+    ``dimensions`` names outright is kept in any case.
+
     ``rollups`` are further sets of dimensions to publish, each for the points that have all its attributes, ``()``
     being the total over all; every set is a metric of its own on the bill. ``keep_original=False`` publishes the
     rollups only. ``storage_resolution`` is in seconds. ``distribution="statistics"`` sends sum, count, minimum and

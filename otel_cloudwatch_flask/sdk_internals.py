@@ -45,7 +45,9 @@ def exporters_on(provider_or_reader: Any) -> list[object]:
     Gone: none is found, and a CloudWatch exporter that a program adds beside a reporter publishes what that publishes.
     """
     consumer = consumer_of(provider_or_reader)
-    readers = tuple(getattr(MeterProvider, "_all_metric_readers", ()))
+    # A copy of the references, in one step: a set that another thread adds to cannot be iterated over.
+    references = list(getattr(getattr(MeterProvider, "_all_metric_readers", None), "data", ()))
+    readers = [reader for reference in references if (reader := reference()) is not None]
     return [getattr(each, "_exporter", None) for each in readers if consumer and consumer_of(each) is consumer]
 
 

@@ -56,17 +56,17 @@ class Spool:
 
     def write(self, batch: Batch) -> Path | None:
         """Put a batch on disk; ``None``, with a warning, if that cannot be."""
-        body = batch.body()
-        if self._size_bytes + len(body) > self._max_bytes:
+        content = _checked(batch.body())
+        if self._size_bytes + len(content) > self._max_bytes:
             _quiet_log.warning("full", "The spool holds %d bytes: further metrics wait in memory.", self._size_bytes)
             return None
         path = self._own / f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
-            _write_privately(path, _checked(body))
+            _write_privately(path, content)
         except OSError as error:
             _quiet_log.warning("write", "Metrics cannot be spooled, and wait in memory: %s", error)
             return None
-        self._size_bytes += len(body)
+        self._size_bytes += len(content)
         return path
 
     def read(self, path: Path) -> Batch | None:

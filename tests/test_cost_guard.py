@@ -165,3 +165,20 @@ def test_other_readers_see_every_attribute(app: Flask) -> None:
     ]
     assert [each["http.host"] for each in attributes] == ["forged.example"]
     reporter.shutdown()
+
+
+def test_totals_keep_their_places() -> None:
+    """Where places run out, rollups have them first, and a point's overflow is counted once."""
+    cloudwatch = FakeCloudWatch()
+    rule = MetricRule(rollups=[["route"], []])
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=3)
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
+    for user in range(4):
+        counter.add(1, {"user": user, "route": "/"})
+    assert reader.flush()
+    assert cloudwatch.sum("requests", {}) == 4
+    assert cloudwatch.sum("requests", {"route": "/"}) == 4
+    assert cloudwatch.sum("requests", {"user": "0", "route": "/"}) == 1
+    assert cloudwatch.sum("requests", {"otel.metric.overflow": "true"}) == 3
+    reader.shutdown()

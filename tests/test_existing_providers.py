@@ -28,8 +28,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.view import View
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
-from otel_cloudwatch_flask.attachment import REPORTER_GAVE_WAY
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.reporter_reader import REPORTER_GAVE_WAY
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import PATIENCE_SECONDS, BlockedClient
 

@@ -2,11 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
     InMemoryMetricReader,
     MetricExporter,
     MetricExportResult,
@@ -234,6 +237,29 @@ class TestShutdown:
         join_all(threads)
         assert_each_has_a_fate(exporter, 1)
         assert exporter.stats().datums_lost == {"shutdown": 1}
+
+
+def test_odd_numbers_cost_nothing_but_themselves() -> None:
+    """Decimals are numbers; what is none is lost and counted, and all others of the collection arrive."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+    reader = InMemoryMetricReader(
+        preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+    )
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop")
+    meter.create_histogram("price").record(Decimal("9.90"))  # type: ignore[arg-type]
+    meter.create_counter("weight", unit="min").add(Decimal("0.5"))  # type: ignore[arg-type]
+    meter.create_counter("orders").add(7)
+    data = reader.get_metrics_data()
+    assert data is not None
+    prices: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data
+    odd: list[dict[str, Any]] = [{"sum": None}, {"bucket_counts": None}, {"time_unix_nano": None}, {"count": 10**400}]
+    prices.data_points.extend([replace(prices.data_points[0], **change) for change in odd])
+    assert exporter.export(data) is MetricExportResult.SUCCESS
+    assert cloudwatch.values("price") == {9.9: 1}
+    assert cloudwatch.sum("weight") == 30
+    assert cloudwatch.sum("orders") == 7
+    assert exporter.stats().datums_lost == {"invalid": 4}
 
 
 class TestForceFlush:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, Response, copy_current_request_context, send_file, stream_with_context
+from flask import Blueprint, Flask, Response, copy_current_request_context, current_app, send_file, stream_with_context
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -729,7 +729,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"client": "us-east-1"}, "cloudwatch_client='us-east-1' has no put_metric_data; pass boto3.client"),
+        ({"client": 7}, "client=7 has no put_metric_data; pass boto3.client"),
         ({"flush": "often"}, "flush='often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
         ({"namespace": "AWS/Shop"}, "namespace='AWS/Shop' is reserved"),
         ({"meter_provider": NoOpMeterProvider()}, "takes no metric readers; use an opentelemetry.sdk.metrics.Meter"),
@@ -943,3 +943,72 @@ def test_initialize_metrics_twice(programs: Programs, app: Flask, initialize: Ca
     programs.reporter(app)
     with pytest.raises(ConfigurationError, match="already"):
         initialize(app, "Shop", "eu-west-3")
+
+
+def test_the_constructor_of_the_predecessors_releases(programs: Programs) -> None:
+    """Up to 0.1.7 the third argument was the Region."""
+    reporter = programs.reporter(Flask("shop"), client="eu-west-3")
+    assert reporter._arguments["region_name"] == "eu-west-3"
+
+
+def test_current_app_is_an_app(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """Within an app context the app may be called by its proxy."""
+    reporter = programs.reporter(None, client=cloudwatch)
+    with app.app_context():
+        reporter.init_app(current_app)
+    app.add_url_rule("/", view_func=add_order)
+    get(app)
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 1
+
+
+def test_after_the_shutdown_what_comes_is_counted_as_lost(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
+) -> None:
+    """Nobody publishes it any more, and ``flush()`` does not say otherwise."""
+    reporter = programs.reporter(app, client=cloudwatch)
+    reporter.shutdown()
+    add_order()
+    reporter.add_metric("Late", 1)
+    assert not reporter.flush()
+    assert reporter.stats().datums_lost["shutdown"] >= 1
+
+
+def test_a_process_forked_in_a_request_sends_nothing_of_the_requests(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
+) -> None:
+    """The child's copy of the request's buffer is the parent's; what the child adds is recorded at once."""
+    reporter = programs.reporter(app, client=cloudwatch, meter_provider=programs.provider())
+
+    @app.get("/fork")
+    def fork() -> str:
+        reporter.add_metric("FromParent", 1)
+        child = os.fork()
+        if child == 0:
+            reporter.add_metric("FromChild", 1)
+            flushed = reporter.flush()
+            names = {metric.name for metric in cloudwatch.metrics()}
+            os._exit(0 if flushed and names == {"FromChild"} else 1)
+        return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    with app.test_client() as client, client.get("/fork") as response:
+        assert response.get_data(as_text=True) == "0"
+    assert reporter.flush()
+    assert {metric.name for metric in cloudwatch.metrics()} == {"FromParent"}
+
+
+class Unspeakable:
+    """An object of the program's that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("detached")
+
+
+@pytest.mark.parametrize("dimensions", [{"user": Unspeakable()}, (1 / 0 for _ in "x")])
+def test_nothing_a_programs_objects_raise_reaches_production(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, dimensions: Any
+) -> None:
+    """In production such a metric is counted as invalid."""
+    reporter = programs.reporter(app, client=cloudwatch, meter_provider=programs.provider(), strict=False)
+    reporter.add_metric("Orders", 1, "Count", dimensions)
+    assert reporter.stats().datums_lost == {"invalid": 1}

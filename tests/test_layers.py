@@ -39,7 +39,15 @@ LAYERS = {
     "OpenTelemetry's data as datums, and datums as bytes": ["points", "merging", "mapping", "wire", "compaction"],
     "what waits, and how it is sent": ["spool", "backlog", "boto_client", "delivery"],
     "OpenTelemetry's plugs": ["exporter", "reader"],
-    "the facade without Flask": ["timer", "recorder", "request_end", "owned_meters", "attachment", "registration"],
+    "the facade without Flask": [
+        "timer",
+        "recorder",
+        "request_end",
+        "owned_meters",
+        "reporter_reader",
+        "attachment",
+        "registration",
+    ],
     "the facade in Flask": ["decorator", "extension"],
     "a CloudWatch for tests and demonstrations": [
         "validation",

@@ -225,7 +225,7 @@ class TestDimensions:
             {"a": 1},
             {"a": "1"},
             {"a": 1, "http.host": "evil.example"},
-            {"a": True},
+            {"b": True},  # beside "a": 1 the oldest SDK would take it for the same
         ]
         for attributes in given_attributes:
             counter.add(1, attributes)
@@ -458,3 +458,16 @@ def test_loggers_belong_to_the_package(caplog: pytest.LogCaptureFixture) -> None
     assert {record.name for record in caplog.records if record.levelno >= logging.WARNING} == {
         "otel_cloudwatch_flask.mapping"
     }
+
+
+def test_one_name_with_two_units_is_two_running_totals() -> None:
+    """Cumulative series are told apart by their unit, too."""
+    program = Program(temporality=CUMULATIVE)
+    totals = [program.meter.create_counter("worked", unit=unit) for unit in ("s", "ms")]
+    for total, worked in zip(totals, (10, 1000), strict=True):
+        total.add(worked)
+    program.publish()
+    for total in totals:
+        total.add(1)
+    program.publish()
+    assert program.cloudwatch.values("worked") == {10: 1, 1: 2, 1000: 1}

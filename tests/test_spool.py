@@ -126,8 +126,9 @@ def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
 
 def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Beyond its bound nothing is written, until something was removed."""
-    size = batch("Orders").size_bytes
-    spool = Spool(tmp_path, max_bytes=2 * size)
+    written = Spool(tmp_path / "measured").write(batch("Orders"))
+    assert written is not None
+    spool = Spool(tmp_path, max_bytes=2 * written.stat().st_size)
     first, second = (spool.write(batch("Orders")) for _ in range(2))
     assert first is not None
     assert second is not None
