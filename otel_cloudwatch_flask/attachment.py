@@ -22,6 +22,7 @@ from otel_cloudwatch_flask.owned_meters import OwnedMeters
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk_internals import is_unset, resource_of
+from otel_cloudwatch_flask.self_metrics import observe_delivery
 from otel_cloudwatch_flask.views import remember_rules, views_of
 
 _logger = logging.getLogger(__name__)
@@ -83,7 +84,13 @@ def attach(given: metrics.MeterProvider | None, destination: Destination) -> Att
     """
     if not destination.settings.enabled:
         return Attachment(given or metrics.get_meter_provider(), _new_reporter_id(destination.app_name))
-    provider = _sdk_provider(given)
+    attachment = _attach_to(_sdk_provider(given), destination)
+    if destination.settings.self_metrics and attachment.reader:
+        observe_delivery(attachment.meters, attachment.reader.exporter.stats)
+    return attachment
+
+
+def _attach_to(provider: MeterProvider | None, destination: Destination) -> Attachment:
     if provider is None:
         return _attach_to_new_provider(destination)
     shareable = [] if destination.is_its_own else _readers_of_program(provider)

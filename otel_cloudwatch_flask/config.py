@@ -63,6 +63,7 @@ class Settings:
     rules: tuple[MetricRule, ...]
     resource_dimensions: tuple[str, ...]
     entity: bool
+    self_metrics: bool
 
     @classmethod
     def resolve(
@@ -423,6 +424,13 @@ KEYS: Final = (
         parse=_boolean,
         default=False,
         doc="Whether to tell CloudWatch which service the metrics belong to, so that 'Explore related' finds them.",
+    ),
+    Key(
+        name="SELF_METRICS",
+        field="self_metrics",
+        parse=_boolean,
+        default=False,
+        doc="Whether a reporter measures its own delivery, as the metrics otel_cloudwatch_flask.delivery.*.",
     ),
 )
 """Every setting there is; the documentation is made of this table."""

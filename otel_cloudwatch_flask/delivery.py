@@ -179,6 +179,7 @@ class Delivery:
         return replace(batch, datums=timely)
 
     def _problem_putting(self, batch: Batch) -> Failure | None:
+        begun = self._clock()
         try:
             with suppress_instrumentation():
                 if self._put is None:
@@ -188,6 +189,8 @@ class Delivery:
             raise
         except BaseException as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             return failure(error)
+        finally:
+            self._ledger.took(self._clock() - begun)
         return None
 
     def _accepted(self, batch: Batch) -> None:

@@ -30,10 +30,10 @@ class DeliveryStats:
 
     ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all the datums
     there ever were; one that was put together with others of its series for want of room counts with them as one.
-    ``requests_sent`` were answered with success, ``requests_failed`` were not; ``bytes_sent`` are those of the accepted
-    bodies, uncompressed. ``metrics_active`` is the number of distinct CloudWatch metrics published within the last
-    hour, ``metrics_overflowed`` how often a new one found no place among ``max_metrics``. ``last_success`` is a Unix
-    time in seconds.
+    ``requests_sent`` were answered with success, ``requests_failed`` were not, and ``requests_seconds`` is how long
+    all of them took; ``bytes_sent`` are those of the accepted bodies, uncompressed. ``metrics_active`` is the number of
+    distinct CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one found no
+    place among ``max_metrics``. ``last_success`` is a Unix time in seconds.
     """
 
     datums_sent: int = 0
@@ -41,6 +41,7 @@ class DeliveryStats:
     datums_lost: Mapping[str, int] = field(default_factory=dict)
     requests_sent: int = 0
     requests_failed: int = 0
+    requests_seconds: float = 0.0
     bytes_sent: int = 0
     metrics_active: int = 0
     metrics_overflowed: int = 0
@@ -57,6 +58,7 @@ class Ledger:
         self._datums_sent = 0
         self._requests_sent = 0
         self._requests_failed = 0
+        self._requests_seconds = 0.0
         self._bytes_sent = 0
         self._last_error: str | None = None
         self._last_success: float | None = None
@@ -74,6 +76,11 @@ class Ledger:
         with self._lock:
             self._requests_failed += 1
             self._last_error = error
+
+    def took(self, seconds: float) -> None:
+        """Count the time of a request, whatever came of it."""
+        with self._lock:
+            self._requests_seconds += seconds
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
         """Count datums that will never be in CloudWatch."""
@@ -95,6 +102,7 @@ class Ledger:
                 datums_lost=dict(self._lost),
                 requests_sent=self._requests_sent,
                 requests_failed=self._requests_failed,
+                requests_seconds=self._requests_seconds,
                 bytes_sent=self._bytes_sent,
                 metrics_active=metrics_active,
                 metrics_overflowed=metrics_overflowed,

@@ -37,6 +37,7 @@ _SUMMED: Final = (
     "datums_pending",
     "requests_sent",
     "requests_failed",
+    "requests_seconds",
     "bytes_sent",
     "metrics_active",
     "metrics_overflowed",

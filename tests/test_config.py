@@ -48,6 +48,7 @@ def test_nothing_given() -> None:
         rules=(),
         resource_dimensions=(),
         entity=False,
+        self_metrics=False,
     )
 
 
@@ -74,6 +75,7 @@ PLACES = [
     ),
     ("resource_dimensions", ["a"], ("b", "c"), "d, e", (("a",), ("b", "c"), ("d", "e"))),
     ("entity", True, "on", "1", (True, True, True)),
+    ("self_metrics", True, "on", "1", (True, True, True)),
 ]
 
 

@@ -44,6 +44,7 @@ LAYERS = {
         "recorder",
         "request_end",
         "owned_meters",
+        "self_metrics",
         "reporter_reader",
         "attachment",
         "registration",
