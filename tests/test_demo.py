@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from io import StringIO
@@ -82,14 +81,6 @@ def test_both_sides_are_equal(opt_in: str) -> None:
     assert by_name["shop.product.views"]["counted"].keys() == {"sum"}
     assert any(metric["dimensions"].get("Kind") == "refund" for metric in result["metrics"])
     assert result["dollars_per_month"]["interval"]["dollars"] < result["dollars_per_month"]["background"]["dollars"]
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """A shell lets what runs in its background ignore Ctrl-C, which the demo's process would inherit."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 def test_ctrl_c_while_the_shop_opens() -> None:
