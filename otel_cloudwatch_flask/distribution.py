@@ -26,6 +26,9 @@ MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 
 _SHARES_READ_MOST: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
+_ROOM_FOR_PERCENTILES: Final = 2 * len(_SHARES_READ_MOST)
+"""What is kept free where buckets are joined anyway, to divide those that hold such a percentile."""
+
 SAMPLES_PER_PART: Final = 6
 """So many samples of an exponential bucket share a value at least: it is narrow."""
 
@@ -162,7 +165,8 @@ def _inner_values(buckets: list[Bucket], total: float, *, is_explicit: bool) -> 
     """Place the samples that are no extremes, so that they add up to ``total``."""
     if not buckets:
         return []
-    buckets = _closed(_coarsened(buckets, MAX_BUCKETS), total)
+    has_room = len(buckets) <= MAX_BUCKETS
+    buckets = _closed(buckets if has_room else _coarsened(buckets, MAX_BUCKETS - _ROOM_FOR_PERCENTILES), total)
     if len(buckets) == 1 and buckets[0].samples == 1:
         lower, upper, _ = buckets[0]
         return [Value(min(max(total, lower), upper), 1)]
@@ -178,7 +182,7 @@ def _coarsened(buckets: list[Bucket], most: int) -> list[Bucket]:
     Those that touch come first, then those that hold none of the percentiles that are read most, then the emptiest.
     """
     while len(buckets) > most:
-        joined = _to_join(buckets, len(buckets) - most)
+        joined = _to_join(buckets, min(len(buckets) - most, len(buckets) // 4))
         buckets = [
             _joined_buckets(bucket, buckets[i + 1]) if i in joined else bucket
             for i, bucket in enumerate(buckets)
@@ -221,12 +225,14 @@ def _with_crowded_divided(buckets: list[Bucket], total: float) -> list[Bucket]:
     """
     room = MAX_BUCKETS - len(buckets)
     samples = sum(bucket.samples for bucket in buckets)
+    shares = [1 + room * bucket.samples // samples for bucket in buckets]
+    if room <= _ROOM_FOR_PERCENTILES:
+        places = _places_of_percentiles([bucket.samples for bucket in buckets])
+        shares = [1 + room // len(places) if i in places else 1 for i in range(len(buckets))]
     divided = [
         part
-        for bucket in buckets
-        for part in _divided_evenly(
-            bucket, min(bucket.samples // SAMPLES_PER_PART, 1 + room * bucket.samples // samples)
-        )
+        for bucket, share in zip(buckets, shares, strict=True)
+        for part in _divided_evenly(bucket, min(bucket.samples // SAMPLES_PER_PART, share))
     ]
     return divided if _can_add_up_to(divided, total) else buckets
 
