@@ -44,26 +44,34 @@ def client_factory(
     """A maker of boto3 clients whose timeouts and retries fit our deadlines.
 
     Importing boto3 takes a third of a second and a client must not cross a fork, so both wait for the first request.
+    No fork comes between: what is half imported then, and the locks that OpenSSL holds while it makes a context, would
+    stay so in the child for ever.
     """
 
     def make_client() -> Any:
         with no_fork():
-            import boto3  # noqa: PLC0415 - see above
-            from botocore.config import Config  # noqa: PLC0415 - see above
-
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"total_max_attempts": 1},  # retries are ours: they know the deadline, and are counted
-            parameter_validation=False,  # the encoder knows the limits better
-            disable_request_compression=True,  # it is done here, at another level
-        )
-        session = boto3.Session(
-            aws_access_key_id=access_key_id, aws_secret_access_key=secret_access_key, region_name=region_name
-        )
-        return session.client("cloudwatch", config=config)
+            return _made_client(region_name, access_key_id, secret_access_key)
 
     return make_client
+
+
+def _made_client(region_name: str | None, access_key_id: str | None, secret_access_key: str | None) -> Any:
+    import encodings.idna  # noqa: F401, PLC0415 - the first connection imports it
+
+    import boto3  # noqa: PLC0415 - see client_factory
+    from botocore.config import Config  # noqa: PLC0415 - see client_factory
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        retries={"total_max_attempts": 1},  # retries are ours: they know the deadline, and are counted
+        parameter_validation=False,  # the encoder knows the limits better
+        disable_request_compression=True,  # it is done here, at another level
+    )
+    session = boto3.Session(
+        aws_access_key_id=access_key_id, aws_secret_access_key=secret_access_key, region_name=region_name
+    )
+    return session.client("cloudwatch", config=config)
 
 
 def checked_client(client: Client | None) -> Client | None:

@@ -64,6 +64,8 @@ class Settings:
     resource_dimensions: tuple[str, ...]
     entity: bool
     self_metrics: bool
+    dry_run: bool
+    live_page: bool | None
 
     @classmethod
     def resolve(
@@ -431,6 +433,20 @@ KEYS: Final = (
         parse=_boolean,
         default=False,
         doc="Whether a reporter measures its own delivery, as the metrics otel_cloudwatch_flask.delivery.*.",
+    ),
+    Key(
+        name="DRY_RUN",
+        field="dry_run",
+        parse=_boolean,
+        default=False,
+        doc="If true, everything happens but the network: what would be sent counts as sent, and is not.",
+    ),
+    Key(
+        name="LIVE_PAGE",
+        field="live_page",
+        parse=_boolean,
+        default=None,
+        doc="Whether the app has a page at /_cloudwatch that shows what it publishes; by default in debug mode.",
     ),
 )
 """Every setting there is; the documentation is made of this table."""

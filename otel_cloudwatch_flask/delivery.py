@@ -46,10 +46,12 @@ class Delivery:
         backlog: Backlog,
         ledger: Ledger,
         *,
+        on_accepted: Callable[[Batch], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._make_put = make_put
+        self._on_accepted = on_accepted
         self._put: Put | None = None
         self._courier: Courier[Batch, Failure | None] = Courier(self._problem_putting)
         self._errand: Errand[Batch, Failure | None] | None = None
@@ -195,6 +197,7 @@ class Delivery:
 
     def _accepted(self, batch: Batch) -> None:
         self._ledger.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
+        self._on_accepted(batch)
         if self._backoff.failures:
             _logger.info("CloudWatch takes metrics again; %d datums are still waiting.", self._backlog.datums)
             self._backoff = Backoff()

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import (
@@ -36,11 +36,13 @@ from otel_cloudwatch_flask.group_commit import GroupCommit
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger, LossReason
 from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
+from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule, Rules
 from otel_cloudwatch_flask.spool import Spool
-from otel_cloudwatch_flask.wire import Encoder, Envelope, batches
+from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope, batches
 
 _logger = logging.getLogger(__name__)
+_each_minute = QuietLog(_logger, interval_seconds=60.0)
 
 _DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
@@ -129,6 +131,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._adopted: set[str] = set()
         self._client = checked_client(client)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
+        self._watchers: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
         self._start()
@@ -140,7 +143,7 @@ class CloudWatchMetricExporter(MetricExporter):
         spool_directory = self._settings.spool_directory
         spool = Spool(spool_directory) if spool_directory else None
         self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
-        self._delivery = Delivery(self._make_put, self._backlog, self._ledger)
+        self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._tell_watchers)
         self._commit = GroupCommit(self._delivery.deliver)
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._accepting = threading.Lock()
@@ -206,6 +209,18 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._ledger
 
     @property
+    def settings(self) -> Settings:
+        """What it was told, parsed."""
+        return self._settings
+
+    def watch(self, watcher: Callable[[Batch], object]) -> None:
+        """Show ``watcher`` each batch that CloudWatch has accepted, from now on, in a forked child too.
+
+        It is called by whoever waits for the delivery, so it has to be quick; what it raises is logged.
+        """
+        self._watchers.append(watcher)
+
+    @property
     def retry_at(self) -> float:
         """The time, of ``time.monotonic``, before which nothing is sent."""
         return self._delivery.retry_at
@@ -247,7 +262,16 @@ class CloudWatchMetricExporter(MetricExporter):
         self.deliver(math.inf)  # after the end this begins nothing
         self._backlog.close()
 
+    def _tell_watchers(self, batch: Batch) -> None:
+        try:
+            for watcher in self._watchers:
+                watcher(batch)
+        except Exception:  # noqa: BLE001 - the boundary to whatever watches: it must not cost the accounts
+            _each_minute.log(logging.ERROR, "watcher", "What watches the metrics failed; all were sent.", exc_info=True)
+
     def _make_put(self) -> Put:
+        if self._settings.dry_run:
+            return lambda _batch: None
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
 
     def _publishes(self, reporter: str | None) -> bool:

@@ -2,7 +2,8 @@
 
 * uWSGI forks its workers behind Python's back unless it is told otherwise (``py-call-osafterfork``), but it has a hook.
 * A child that :mod:`multiprocessing` has forked ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
-* What another thread is importing at the moment of a fork can never be imported in the child.
+* What another thread is importing at the moment of a fork can never be imported in the child, and what OpenSSL has
+  locked there stays locked.
 """
 
 import atexit

@@ -49,6 +49,8 @@ def test_nothing_given() -> None:
         resource_dimensions=(),
         entity=False,
         self_metrics=False,
+        dry_run=False,
+        live_page=None,
     )
 
 
@@ -57,6 +59,8 @@ PLACES = [
     ("namespace", "A", "B", "C", ("A", "B", "C")),
     ("region_name", "eu-west-1", "eu-west-2", "eu-west-3", ("eu-west-1", "eu-west-2", "eu-west-3")),
     ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
+    ("dry_run", True, 1, "yes", (True, True, True)),
+    ("live_page", True, False, "on", (True, False, True)),
     ("flush_min_interval_seconds", 0, 2, "0.5", (0.0, 2.0, 0.5)),
     ("export_interval_seconds", 10, 20.5, "30", (10.0, 20.5, 30.0)),
     ("export_timeout_seconds", 1, 2.5, "3", (1.0, 2.5, 3.0)),

@@ -364,6 +364,41 @@ class TestSettings:
         assert [len(request["MetricData"]) for request in program.cloudwatch.requests] == [1000, 1000, 500]
 
 
+class TestWatching:
+    """What looks on while metrics are sent."""
+
+    def test_each_accepted_batch_is_shown(self, cloudwatch: FakeCloudWatch) -> None:
+        """A refused or failed request is not, and what is accepted is shown as CloudWatch got it."""
+        cloudwatch.fail_next(client_error("ThrottlingException"))
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        seen: list[dict[str, Any]] = []
+        exporter.watch(lambda batch: seen.append(batch.parameters()))
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert seen == cloudwatch.requests
+        assert len(seen) == 1
+
+    def test_a_watcher_that_fails(self, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
+        """It is logged, and costs nothing."""
+
+        def fail(_batch: object) -> None:
+            raise RuntimeError("cannot look")
+
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.watch(fail)
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert exporter.stats().datums_sent == 1
+        assert "What watches the metrics failed" in caplog.text
+
+    def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
+        """Everything happens but the network."""
+        monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "true")
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        seen: list[Any] = []
+        exporter.watch(seen.append)
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert (len(seen), exporter.stats().datums_sent, cloudwatch.requests) == (1, 1, [])
+
+
 def test_concurrent_exports() -> None:
     """Several threads may export at once: everything arrives, once."""
     client = ScriptedClient()

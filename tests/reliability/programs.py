@@ -4,6 +4,7 @@ Each line of standard input is a command with arguments, as a JSON array, and ea
 """
 
 import dataclasses
+import faulthandler
 import importlib
 import json
 import logging
@@ -231,6 +232,7 @@ class Forking:
             self.reporter.flush(timeout_seconds=30)
 
     def _be_a_child(self) -> int:
+        faulthandler.dump_traceback_later(15)  # the log shows where a child hangs
         try:
             self.reporter.add_metric("Child", 1, "Count")
             return 0 if self.reporter.flush(timeout_seconds=30) else 1
