@@ -13,6 +13,7 @@ IDLE_SECONDS: Final = 3600.0
 """After so long without a datum a metric costs nothing more, and its place is free for another."""
 
 _SWEEP_SECONDS: Final = 10.0
+_EPOCH_SECONDS: Final = 60.0
 
 
 class CardinalityGuard:
@@ -35,6 +36,17 @@ class CardinalityGuard:
             return series._replace(dimensions=OVERFLOW_DIMENSIONS)
         self._last_used[series] = now
         return series
+
+    def renew(self, series: Series) -> bool:
+        """Whether this series has a place; it is then used now."""
+        if series not in self._last_used:
+            return False
+        self._last_used[series] = self._clock()
+        return True
+
+    def epoch(self) -> int:
+        """A number that changes every minute: places have to be renewed that often, and no oftener."""
+        return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
         """The number of series published within the last hour, those that overflowed not counted."""

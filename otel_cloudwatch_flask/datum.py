@@ -38,8 +38,7 @@ class Statistics:
     maximum: float
 
 
-@dataclass(frozen=True, slots=True)
-class Datum:
+class Datum(NamedTuple):
     """One number, distribution or set of statistics of one series at one time, in whole seconds of Unix time."""
 
     series: Series

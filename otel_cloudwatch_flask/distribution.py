@@ -26,7 +26,7 @@ MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 
 _SHARES_READ_MOST: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
-_ROOM_FOR_PERCENTILES: Final = 2 * len(_SHARES_READ_MOST)
+ROOM_FOR_PERCENTILES: Final = 2 * len(_SHARES_READ_MOST)
 """What is kept free where buckets are joined anyway, to divide those that hold such a percentile."""
 
 SAMPLES_PER_PART: Final = 6
@@ -166,7 +166,7 @@ def _inner_values(buckets: list[Bucket], total: float, *, is_explicit: bool) -> 
     if not buckets:
         return []
     has_room = len(buckets) <= MAX_BUCKETS
-    buckets = _closed(buckets if has_room else _coarsened(buckets, MAX_BUCKETS - _ROOM_FOR_PERCENTILES), total)
+    buckets = _closed(buckets if has_room else _coarsened(buckets, MAX_BUCKETS - ROOM_FOR_PERCENTILES), total)
     if len(buckets) == 1 and buckets[0].samples == 1:
         lower, upper, _ = buckets[0]
         return [Value(min(max(total, lower), upper), 1)]
@@ -226,7 +226,7 @@ def _with_crowded_divided(buckets: list[Bucket], total: float) -> list[Bucket]:
     room = MAX_BUCKETS - len(buckets)
     samples = sum(bucket.samples for bucket in buckets)
     shares = [1 + room * bucket.samples // samples for bucket in buckets]
-    if room <= _ROOM_FOR_PERCENTILES:
+    if room <= ROOM_FOR_PERCENTILES:
         places = _places_of_percentiles([bucket.samples for bucket in buckets])
         shares = [1 + room // len(places) if i in places else 1 for i in range(len(buckets))]
     divided = [

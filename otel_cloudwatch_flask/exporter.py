@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -38,8 +39,9 @@ from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sources import Sources
 from otel_cloudwatch_flask.spool import Spool
-from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope, batches
+from otel_cloudwatch_flask.wire import Batch, Envelope, batches
 
 _logger = logging.getLogger(__name__)
 _each_minute = QuietLog(_logger, interval_seconds=60.0)
@@ -55,6 +57,8 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableGauge: _CUMULATIVE,
 }
 """CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+
+_live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
 
 
 class CloudWatchMetricExporter(MetricExporter):
@@ -135,6 +139,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = False
         self._is_closed = False
         self._start()
+        _live_exporters.add(self)
         call_after_fork(self._restart)
 
     def _start(self) -> None:
@@ -147,13 +152,14 @@ class CloudWatchMetricExporter(MetricExporter):
         self._commit = GroupCommit(self._delivery.deliver)
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._accepting = threading.Lock()
-        self._encoder = Encoder()
         self._mapper = Mapper(
-            Rules(self._settings.rules),
-            resource_dimensions=self._settings.resource_dimensions,
+            Sources(
+                Rules(self._settings.rules),
+                resource_dimensions=self._settings.resource_dimensions,
+                publishes=self._publishes,
+            ),
             guard=self._guard,
             start_unix_nano=time.time_ns(),
-            publishes=self._publishes,
             lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
         )
 
@@ -170,7 +176,10 @@ class CloudWatchMetricExporter(MetricExporter):
     ) -> MetricExportResult:
         """Take over a collection and send what waits, oldest first; ``SUCCESS`` if nothing waits any more."""
         if self._is_shut_down:
-            _logger.warning("Metrics came after the exporter was shut down; they are not sent.")
+            _logger.warning(
+                "Metrics came after the exporter was shut down; they are lost. Shut it down after whoever gives it "
+                "metrics."
+            )
             self.accept(metrics_data)
             return MetricExportResult.FAILURE
         self.accept(metrics_data)
@@ -243,8 +252,8 @@ class CloudWatchMetricExporter(MetricExporter):
         if not self._settings.enabled:
             return
         with self._accepting:
-            encoded = [self._encoder.encoded(datum) for datum in self._mapper.datums(metrics_data)]
-        self._backlog.add(batches(self._envelope(metrics_data), encoded))
+            datums = self._mapper.datums(metrics_data)
+        self._backlog.add(batches(self._envelope(metrics_data), datums))
         if self._is_closed:
             self._backlog.close()
 
@@ -252,6 +261,16 @@ class CloudWatchMetricExporter(MetricExporter):
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
         self._backlog.adopt()
         return not self._backlog.datums or self._commit.run(deadline)
+
+    @property
+    def client(self) -> Client | None:
+        """What it was given to send with; ``None`` if it makes its own."""
+        return self._client
+
+    def use_client(self, client: Client) -> None:
+        """Send with this client from now on, at once if anything waits."""
+        self._client = client
+        self._delivery.renew_client()
 
     def hurry(self, deadline: float = math.inf) -> None:
         """Make the next attempt to send without waiting for its time; the process ends at ``deadline``."""
@@ -267,7 +286,12 @@ class CloudWatchMetricExporter(MetricExporter):
             for watcher in self._watchers:
                 watcher(batch)
         except Exception:  # noqa: BLE001 - the boundary to whatever watches: it must not cost the accounts
-            _each_minute.log(logging.ERROR, "watcher", "What watches the metrics failed; all were sent.", exc_info=True)
+            _each_minute.log(
+                logging.ERROR,
+                "watcher",
+                "What watches the metrics failed; all were sent. Mend the callable that was given to watch().",
+                exc_info=True,
+            )
 
     def _make_put(self) -> Put:
         if self._settings.dry_run:
@@ -282,3 +306,8 @@ class CloudWatchMetricExporter(MetricExporter):
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         return Envelope.of(namespace, service_entity(resource) if self._settings.entity else None)
+
+
+def live_exporters() -> list[CloudWatchMetricExporter]:
+    """All exporters of this process that somebody still has."""
+    return list(_live_exporters)

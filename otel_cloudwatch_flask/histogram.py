@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from otel_cloudwatch_flask.magnitudes import is_float
 
-_EDGE_TOLERANCE: Final = 1e-9
+EDGE_TOLERANCE: Final = 1e-9
 """How far outside its bucket, relative to the edge, the SDK's rounding may put a minimum or maximum."""
 
 
@@ -342,6 +342,6 @@ def _extremes_contradiction(histogram: Histogram) -> str | None:
 
 
 def _holds(bucket: Bucket, value: float) -> bool:
-    below = bucket.lower - _EDGE_TOLERANCE * abs(bucket.lower) if math.isfinite(bucket.lower) else bucket.lower
-    above = bucket.upper + _EDGE_TOLERANCE * abs(bucket.upper) if math.isfinite(bucket.upper) else bucket.upper
+    below = bucket.lower - EDGE_TOLERANCE * abs(bucket.lower) if math.isfinite(bucket.lower) else bucket.lower
+    above = bucket.upper + EDGE_TOLERANCE * abs(bucket.upper) if math.isfinite(bucket.upper) else bucket.upper
     return below <= value <= above

@@ -1,23 +1,20 @@
-"""OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
+"""OpenTelemetry's metrics as CloudWatch's datums, encoded: no clock, no network, no thread."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import export as sdk
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.datum import Datum, Series
-from otel_cloudwatch_flask.dimensions import dimensions, metric_name, within_limit
-from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
-from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
-from otel_cloudwatch_flask.merging import Merger
-from otel_cloudwatch_flask.points import InvalidPointError, PointReader, negated
+from otel_cloudwatch_flask.datum import Series
+from otel_cloudwatch_flask.fast_path import PointText, point_text
+from otel_cloudwatch_flask.merging import Place
+from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader, negated
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.rules import MetricRule, Rules
-from otel_cloudwatch_flask.units import NO_UNIT, ScaledUnit, from_ucum
+from otel_cloudwatch_flask.sources import Attributes, Source, Sources
+from otel_cloudwatch_flask.wire import EncodedDatum, content_json, datum_json
 
 _logger = logging.getLogger(__name__)
 
@@ -25,152 +22,167 @@ _NANOS: Final = 1_000_000_000
 _INVALID_LOG_SECONDS: Final = 60.0
 _MAX_CACHED_SERIES: Final = 20_000
 
-_Attributes = Mapping[str, Any]
-_NO_ATTRIBUTES: Final[_Attributes] = {}
 
+class _Slot:
+    """What becomes of the points that have one attributes object.
 
-class _SeriesCache:
-    """The series that one metric's points are published as.
-
-    The SDK hands over the same attributes object for a series in every collection, so mostly its identity is enough;
-    the cache keeps the object, so that no other can take its place in memory.
+    The SDK hands over the same object for a series in every collection, so its identity finds the slot. That keeps the
+    object, so that no other can take its place in memory.
     """
 
-    def __init__(self) -> None:
-        self.by_identity: dict[int, tuple[_Attributes, tuple[Series, ...]]] = {}
+    __slots__ = ("attributes", "epoch", "places", "series")
 
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where points come from, and what that decides for all of them."""
-
-    identity: Hashable
-    """Scope, name and unit: what tells cumulative series apart whose attributes are equal."""
-    name: str
-    unit: ScaledUnit
-    rule: MetricRule
-    facade: FacadeMetric | None
-    resource_attributes: tuple[tuple[str, Any], ...]
-    cache: _SeriesCache
+    def __init__(self, attributes: Attributes | None, series: tuple[Series, ...]) -> None:
+        self.attributes = attributes
+        self.series = series
+        """What such a point is published as."""
+        self.places: tuple[Place, ...] = ()
+        """Where it goes, if all of these have a place and its samples are published as they are."""
+        self.epoch = -1
+        """When that was found."""
 
 
 class Mapper:
     """Turn what a collection brought into datums, remembering what the next collection needs.
 
-    ``publishes`` says whether the metrics of a reporter, or those that are nobody's (``None``), are published here.
-    ``lost`` is told how many points have numbers that cannot be sent. Not safe to use from several threads at once.
+    ``lost`` is told how many points have numbers that cannot be sent. ``is_fast`` is false where the plain path is to
+    be compared with the fast one. Not safe to use from several threads at once.
     """
 
     def __init__(
         self,
-        rules: Rules,
+        sources: Sources,
         *,
-        resource_dimensions: Collection[str],
         guard: CardinalityGuard,
         start_unix_nano: int,
-        publishes: Callable[[str | None], bool],
         lost: Callable[[int], None],
+        is_fast: bool = True,
     ) -> None:
-        self._rules = rules
-        self._resource_dimensions = frozenset(resource_dimensions)
+        self._sources = sources
         self._guard = guard
-        self._publishes = publishes
         self._lost = lost
+        self._is_fast = is_fast
         self._points = PointReader(start_unix_nano)
-        self._caches: dict[object, _SeriesCache] = {}
-        self._cached_series = 0
+        self._slots: dict[Hashable, dict[int, _Slot]] = {}
+        self._cached_slots = 0
+        self._places: dict[Series, Place] = {}
+        self._collection = 0
         self._once = QuietLog(_logger)
         self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
 
-    def datums(self, data: sdk.MetricsData) -> list[Datum]:
+    def datums(self, data: sdk.MetricsData) -> list[EncodedDatum]:
         """The datums of one collection: one for each series, with all that was published of it."""
-        merger = Merger()
-        for source, metric in self._sources(data):
-            for point in metric.data.data_points:
-                self._add_point(merger, source, metric.data, point)
-        datums = list(merger.datums())
-        self._lost(datums.count(None))
-        return [datum for datum in datums if datum is not None]
+        self._collection += 1
+        if len(self._places) > _MAX_CACHED_SERIES:
+            self._places.clear()
+            self._forget_slots()
+        filled: list[Place] = []
+        for source in self._sources.of(data):
+            self._gather(filled, source)
+        return [datum for place in filled if (datum := self._datum(place)) is not None]
 
-    def _sources(self, data: sdk.MetricsData) -> Iterator[tuple[_Source, sdk.Metric]]:
-        for resource_metrics in data.resource_metrics:
-            attributes = resource_metrics.resource.attributes
-            named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
-            for scope_metrics in resource_metrics.scope_metrics:
-                if self._publishes(reporter_of(scope_metrics.scope)):
-                    facade = facade_metric(scope_metrics.scope)
-                    yield from self._sources_in_scope(scope_metrics.scope, facade, named, scope_metrics.metrics)
+    def _gather(self, filled: list[Place], source: Source) -> None:
+        """Bring each point to the places of its series; those that were empty are ``filled`` then."""
+        slots = self._slots.get(source.key) or self._slots.setdefault(source.key, {})
+        collection, epoch = self._collection, self._guard.epoch()
+        text_of = point_text(source.data, source.unit.factor) if self._is_fast and not source.as_statistics else None
+        reading = (source, text_of)
+        for point in source.data.data_points:
+            slot = slots.get(id(point.attributes))
+            if slot is None or slot.attributes is not point.attributes:
+                slot = slots[id(point.attributes)] = self._new_slot(source, point.attributes)
+            if slot.epoch != epoch:
+                self._renew(source, slot, epoch)
+            if text_of is None or not slot.places:
+                self._gather_amount(filled, source, slot, point)
+                continue
+            for place in slot.places:
+                if place.collection == collection:
+                    self._merge(place, source, point)
+                else:
+                    place.collection = collection
+                    place.lone_point = (reading, point)
+                    filled.append(place)
 
-    def _sources_in_scope(
-        self,
-        scope: InstrumentationScope,
-        facade: FacadeMetric | None,
-        resource_attributes: tuple[tuple[str, Any], ...],
-        metrics: Iterable[sdk.Metric],
-    ) -> Iterator[tuple[_Source, sdk.Metric]]:
-        for metric in metrics:
-            name = metric_name(metric.name if facade is None else facade.name)
-            rule = self._rules.of(name)
-            if not rule.drop:
-                unit = self._unit(metric)
-                key = (name, unit.name, resource_attributes)
-                cache = self._caches.get(key) or self._caches.setdefault(key, _SeriesCache())
-                identity = (scope, name, metric.unit)
-                yield _Source(identity, name, unit, rule, facade, resource_attributes, cache), metric
+    def _gather_amount(self, filled: list[Place], source: Source, slot: _Slot, point: sdk.DataPointT) -> None:
+        """Bring what a point says to each of its places, where it may meet what others say."""
+        with self._boundary(source):
+            amount = self._amount(source, point)
+            if amount is None:
+                return
+            for series in self._admitted(slot.series or self._sources.series(source, slot.attributes or {})):
+                place = self._place_for(series)
+                if place.collection != self._collection:
+                    place.collection = self._collection
+                    filled.append(place)
+                self._merge_lone_point(place)
+                place.add(amount, point.time_unix_nano // _NANOS, as_statistics=source.as_statistics)
 
-    def _unit(self, metric: sdk.Metric) -> ScaledUnit:
-        unit = from_ucum(metric.unit or "")
-        if unit is None:
-            self._once.warning(
-                ("unit", metric.unit),
-                "CloudWatch has no unit for %r, the unit of %s: it is published without one. Use a UCUM unit such as "
-                "'ms', 'By' or '{request}', or one of CloudWatch's own.",
-                metric.unit,
-                metric.name,
-            )
-        return unit or NO_UNIT
+    def _merge(self, place: Place, source: Source, point: sdk.DataPointT) -> None:
+        """Let what a point says meet what others have said."""
+        self._merge_lone_point(place)
+        with self._boundary(source):
+            amount = self._amount(source, point)
+            if amount is not None:
+                place.add(amount, point.time_unix_nano // _NANOS, as_statistics=source.as_statistics)
 
-    def _add_point(self, merger: Merger, source: _Source, data: sdk.DataT, point: sdk.DataPointT) -> None:
+    def _merge_lone_point(self, place: Place) -> None:
+        if place.lone_point is not None:
+            ((source, _), point), place.lone_point = place.lone_point, None
+            self._merge(place, source, point)
+
+    def _datum(self, place: Place) -> EncodedDatum | None:
+        if place.lone_point is not None:
+            (source, text_of), point = place.lone_point
+            if (text := _text_or_none(text_of, point)) is not None:
+                place.lone_point = None
+                unix_seconds = point.time_unix_nano // _NANOS
+                return EncodedDatum(datum_json(place.head, unix_seconds, text), source.name, unix_seconds)
+            self._merge_lone_point(place)
+        return self._merged_datum(place)
+
+    def _merged_datum(self, place: Place) -> EncodedDatum | None:
+        if place.is_empty:
+            return None
+        datum = place.take_datum()
+        if datum is None:
+            self._lost(1)
+            return None
+        text = datum_json(place.head, datum.unix_seconds, content_json(datum.content))
+        return EncodedDatum(text, place.series.name, datum.unix_seconds)
+
+    def _amount(self, source: Source, point: sdk.DataPointT) -> Amount | None:
+        amount = self._points.amount(source.identity, source.data, point, source.unit.factor)
+        return negated(amount) if amount is not None and source.negates(point.attributes or {}) else amount
+
+    @contextlib.contextmanager
+    def _boundary(self, source: Source) -> Iterator[None]:
+        """Let a point that cannot be read cost nothing but itself, whatever a producer has put into it."""
         try:
-            self._add_valid_point(merger, source, data, point)
+            yield
         except InvalidPointError as error:
-            self._invalid(source, error)
-        except Exception:  # noqa: BLE001 - the boundary to whatever a producer may put into a point: it costs nothing but itself
+            self._lost(1)
+            self._each_minute.warning(
+                ("invalid", source.name),
+                "A data point of %s has %s: CloudWatch takes no such number, so this point is lost. Others are not.",
+                source.name,
+                error,
+            )
+        except Exception:  # noqa: BLE001 - a producer may do anything
             self._lost(1)
             self._each_minute.log(
                 logging.ERROR, ("error", source.name), "A data point of %s is lost.", source.name, exc_info=True
             )
 
-    def _add_valid_point(self, merger: Merger, source: _Source, data: sdk.DataT, point: sdk.DataPointT) -> None:
-        amount = self._points.amount(source.identity, data, point, source.unit.factor)
-        if amount is None:
-            return
-        attributes: _Attributes = _NO_ATTRIBUTES if point.attributes is None else point.attributes
-        if source.facade is not None and NEGATIVE_KEY in attributes:
-            amount = negated(amount)
-        as_statistics = source.rule.distribution == "statistics"
-        unix_seconds = point.time_unix_nano // _NANOS
-        for series in self._admitted(self._series(source, attributes)):
-            merger.add(series, amount, unix_seconds=unix_seconds, as_statistics=as_statistics)
-
-    def _invalid(self, source: _Source, error: InvalidPointError) -> None:
-        self._lost(1)
-        self._each_minute.warning(
-            ("invalid", source.name),
-            "A data point of %s has %s: CloudWatch takes no such number, so this point is lost. Others are not.",
-            source.name,
-            error,
-        )
-
     def _admitted(self, series: tuple[Series, ...]) -> Iterator[Series]:
         """Those that have a place. Of a point that is to be published in full, the overflow series takes its place."""
         *coarser, finest = series
         for each in coarser:
-            if self._place_of(each) is each:
+            if self._admit(each) is each:
                 yield each
-        yield self._place_of(finest)
+        yield self._admit(finest)
 
-    def _place_of(self, series: Series) -> Series:
+    def _admit(self, series: Series) -> Series:
         admitted = self._guard.admit(series)
         if admitted is not series:
             self._once.warning(
@@ -182,41 +194,35 @@ class Mapper:
             )
         return admitted
 
-    def _series(self, source: _Source, attributes: _Attributes) -> tuple[Series, ...]:
-        """The series that a point with these attributes is published as, the one with most dimensions last."""
-        known = source.cache.by_identity.get(id(attributes))
-        if known is not None and known[0] is attributes:
-            return known[1]
-        series = self._made_series(source, attributes)
-        if self._cached_series >= _MAX_CACHED_SERIES:
-            self._caches.clear()
-            self._cached_series = 0
-        source.cache.by_identity[id(attributes)] = (attributes, series)
-        self._cached_series += 1
-        return series
+    def _place_for(self, series: Series) -> Place:
+        place = self._places.get(series)
+        if place is None:
+            place = self._places[series] = Place(series)
+        return place
 
-    def _made_series(self, source: _Source, attributes: _Attributes) -> tuple[Series, ...]:
-        rule = source.rule
-        kept = dict(source.resource_attributes)
-        kept.update((key, value) for key, value in attributes.items() if rule.keeps(key))
-        if source.facade is not None:
-            kept.pop(NEGATIVE_KEY, None)
-        sets = (
-            dimensions({key: kept[key] for key in self._within_limit(source, wanted)})
-            for wanted in rule.attribute_sets(kept)
-        )
-        made = (Series(source.name, each, source.unit.name, rule.storage_resolution) for each in sets)
-        # Totals first: where places run out, they are worth more than what they are the totals of.
-        return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
+    def _new_slot(self, source: Source, attributes: Attributes | None) -> _Slot:
+        if self._cached_slots >= _MAX_CACHED_SERIES:
+            self._forget_slots()
+        self._cached_slots += 1
+        series: tuple[Series, ...] = ()
+        with contextlib.suppress(Exception):  # the plain path finds out what is the matter with these attributes
+            series = self._sources.series(source, attributes or {})
+        return _Slot(attributes, series)
 
-    def _within_limit(self, source: _Source, attributes: frozenset[str]) -> frozenset[str]:
-        if len(attributes) <= MAX_DIMENSIONS:
-            return attributes
-        self._once.warning(
-            ("dimensions", source.name),
-            "%s has %d attributes, CloudWatch takes 30 dimensions: those that a rule names stay first, then those "
-            "that come first in the alphabet. Name the ones to keep with MetricRule(dimensions=...).",
-            source.name,
-            len(attributes),
-        )
-        return within_limit(attributes, {*(source.rule.dimensions or ()), *self._resource_dimensions})
+    def _renew(self, source: Source, slot: _Slot, epoch: int) -> None:
+        """Find the places of the slot's series, which keep them thereby."""
+        slot.places = ()
+        if not source.negates(slot.attributes or {}) and all(map(self._guard.renew, slot.series)):
+            slot.places = tuple(map(self._place_for, slot.series))
+            slot.epoch = epoch
+
+    def _forget_slots(self) -> None:
+        self._slots.clear()
+        self._cached_slots = 0
+
+
+def _text_or_none(text_of: PointText, point: Any) -> str | None:
+    try:
+        return text_of(point)
+    except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
+        return None

@@ -2,23 +2,23 @@
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
-from otel_cloudwatch_flask.fast_distribution import fast_distribution
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.wire import series_head
 
 _each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 
 @dataclass(slots=True)
-class _Merged:
+class Merged:
     """What one series has received in one collection."""
 
     unix_seconds: int = 0
@@ -28,6 +28,7 @@ class _Merged:
     as_statistics: bool = False
 
     def add(self, amount: Amount) -> None:
+        """Add an amount to those of its kind."""
         if isinstance(amount, Additive):
             self.additive = amount.value if self.additive is None else self.additive + amount.value
         elif isinstance(amount, Sample):
@@ -42,7 +43,7 @@ class _Merged:
         numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
         if not self.histograms and len(numbers) == 1:
             return sendable(numbers[0])
-        parts = [_distribution(histogram) for histogram in self.histograms]
+        parts = [distribution(histogram) for histogram in self.histograms]
         if numbers:
             parts.append(_distribution_of_numbers(numbers))
         sent = [part for part in parts if part is not None]
@@ -50,11 +51,6 @@ class _Merged:
             return None
         whole = sent[0] if len(sent) == 1 else combined(sent)
         return _statistics(whole, self.histograms) if self.as_statistics else whole
-
-
-def _distribution(histogram: Histogram) -> Distribution | None:
-    fast = fast_distribution(histogram) if isinstance(histogram, ExponentialHistogram) else None
-    return distribution(histogram) if fast is None else fast
 
 
 def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
@@ -86,30 +82,42 @@ def _statistics(whole: Distribution, histograms: list[Histogram]) -> Statistics 
     return None if total is None else Statistics(whole.count, total, whole.values[0], whole.values[-1])
 
 
-def _content(series: Series, merged: _Merged) -> float | Distribution | Statistics | None:
+class Place:
+    """Where the points of one series meet in a collection; mostly there is one, which is kept as it came."""
+
+    __slots__ = ("collection", "head", "lone_point", "merged", "series")
+
+    def __init__(self, series: Series) -> None:
+        self.series = series
+        self.head = series_head(series)
+        self.collection = 0
+        """The number of the collection that brought something last."""
+        self.lone_point: Any = None
+        """The only one so far, with what is needed to read it."""
+        self.merged: Merged | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added."""
+        return self.merged is None
+
+    def add(self, amount: Amount, unix_seconds: int, *, as_statistics: bool) -> None:
+        """Add what a point says."""
+        if self.merged is None:
+            self.merged = Merged(as_statistics=as_statistics)
+        self.merged.unix_seconds = max(self.merged.unix_seconds, unix_seconds)
+        self.merged.add(amount)
+
+    def take_datum(self) -> Datum | None:
+        """All that was added, as one datum; ``None`` if CloudWatch takes no such numbers."""
+        merged, self.merged = self.merged, None
+        content = None if merged is None else _content(self.series, merged)
+        return None if merged is None or content is None else Datum(self.series, merged.unix_seconds, content)
+
+
+def _content(series: Series, merged: Merged) -> float | Distribution | Statistics | None:
     try:
         return merged.content()
     except Exception:  # noqa: BLE001 - the boundary to numbers that nobody has thought of: they cost their own datum only
         _each_minute.log(logging.ERROR, series.name, "A datum of %s is lost.", series.name, exc_info=True)
         return None
-
-
-class Merger:
-    """Collect the amounts of one collection by series."""
-
-    def __init__(self) -> None:
-        self._merged: dict[Series, _Merged] = {}
-
-    def add(self, series: Series, amount: Amount, *, unix_seconds: int, as_statistics: bool) -> None:
-        """Add what a point says to the series it became."""
-        merged = self._merged.get(series)
-        if merged is None:
-            merged = self._merged[series] = _Merged(as_statistics=as_statistics)
-        merged.unix_seconds = max(merged.unix_seconds, unix_seconds)
-        merged.add(amount)
-
-    def datums(self) -> Iterator[Datum | None]:
-        """One datum for each series; ``None`` for one whose numbers CloudWatch does not take."""
-        for series, merged in self._merged.items():
-            content = _content(series, merged)
-            yield None if content is None else Datum(series, merged.unix_seconds, content)

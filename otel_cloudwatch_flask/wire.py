@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
@@ -21,8 +21,7 @@ TIMESTAMP_MEMBER: Final = b'"Timestamp": '
 """What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedDatum:
+class EncodedDatum(NamedTuple):
     """A datum as JSON, with what delivery needs to know of it without reading it again."""
 
     json: bytes
@@ -117,25 +116,27 @@ class Batch:
         return replace(self, datums=self.datums[:middle]), replace(self, datums=self.datums[middle:])
 
 
-class Encoder:
-    """Encode datums; what is the same in every datum of a series is encoded once."""
+def series_head(series: Series) -> str:
+    """The beginning of each datum of a series, up to its time."""
+    members: dict[str, object] = {
+        "MetricName": series.name,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
+        "Unit": series.unit,
+    }
+    if series.storage_resolution != 60:
+        members["StorageResolution"] = series.storage_resolution
+    return json.dumps(members)[:-1] + ", "
 
-    def __init__(self, max_cached_series: int = 20_000) -> None:
-        self._max_cached_series = max_cached_series
-        self._heads: dict[Series, bytes] = {}
 
-    def encoded(self, datum: Datum) -> EncodedDatum:
-        """The datum as JSON."""
-        text = self._head(datum.series) + f'"Timestamp": {datum.unix_seconds}, {content_json(datum.content)}}}'.encode()
-        return EncodedDatum(text, datum.series.name, datum.unix_seconds)
+def encoded(datum: Datum) -> EncodedDatum:
+    """The datum as JSON."""
+    name, seconds = datum.series.name, datum.unix_seconds
+    return EncodedDatum(datum_json(series_head(datum.series), seconds, content_json(datum.content)), name, seconds)
 
-    def _head(self, series: Series) -> bytes:
-        head = self._heads.get(series)
-        if head is None:
-            if len(self._heads) >= self._max_cached_series:
-                self._heads.clear()
-            head = self._heads[series] = _series_head(series)
-        return head
+
+def datum_json(head: str, unix_seconds: int, content: str) -> bytes:
+    """A datum of its parts: the series, the time, and the members that hold the numbers."""
+    return f'{head}"Timestamp": {unix_seconds}, {content}}}'.encode()
 
 
 def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batch]:
@@ -156,17 +157,6 @@ def _joined_size(datums: Sequence[EncodedDatum]) -> int:
     return sum(len(datum.json) for datum in datums) + len(_SEPARATOR) * max(len(datums) - 1, 0)
 
 
-def _series_head(series: Series) -> bytes:
-    members: dict[str, object] = {
-        "MetricName": series.name,
-        "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
-        "Unit": series.unit,
-    }
-    if series.storage_resolution != 60:
-        members["StorageResolution"] = series.storage_resolution
-    return json.dumps(members)[:-1].encode() + _SEPARATOR
-
-
 def content_json(content: float | Distribution | Statistics) -> str:
     """The members of a datum that hold its numbers."""
     if isinstance(content, Distribution):
@@ -174,14 +164,14 @@ def content_json(content: float | Distribution | Statistics) -> str:
         return f'"Values": {list(content.values)}, "Counts": {list(content.counts)}'
     if isinstance(content, Statistics):
         return (
-            f'"StatisticValues": {{"SampleCount": {content.count}, "Sum": {_number(content.sum)}, '
-            f'"Minimum": {_number(content.minimum)}, "Maximum": {_number(content.maximum)}}}'
+            f'"StatisticValues": {{"SampleCount": {content.count}, "Sum": {number_json(content.sum)}, '
+            f'"Minimum": {number_json(content.minimum)}, "Maximum": {number_json(content.maximum)}}}'
         )
-    return f'"Value": {_number(content)}'
+    return f'"Value": {number_json(content)}'
 
 
-def _number(value: float) -> str:
-    """The shortest text that is read back as the same number."""
+def number_json(value: float) -> str:
+    """The shortest text that is read back as the same number, which is finite."""
     if value.is_integer() and abs(value) < 1e15:
         return repr(int(value))
     return repr(value)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
-from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
 from tests.fakes import in_threads, join_all
 
 SHOP = Envelope.of("Shop")
@@ -16,8 +16,7 @@ SHOP = Envelope.of("Shop")
 
 def batch(*names: str, value: float = 1.0) -> Batch:
     """A request with one datum of each of these metrics."""
-    encoder = Encoder()
-    return Batch(SHOP, tuple(encoder.encoded(Datum(Series(name, (), "Count"), 0, value)) for name in names))
+    return Batch(SHOP, tuple(encoded(Datum(Series(name, (), "Count"), 0, value)) for name in names))
 
 
 def names(one: Batch | None) -> list[str]:

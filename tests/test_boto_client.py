@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import service_entity
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
-from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
 
 NOW = 1_700_000_000
 
@@ -40,11 +40,10 @@ def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
 
 def batch(datums: int, *, with_entity: bool = False) -> Batch:
     """Datums of every kind, with names that need escaping."""
-    encoder = Encoder()
     entity = service_entity({"service.name": "shop"}) if with_entity else None
     series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
-    encoded = [encoder.encoded(Datum(each, NOW, CONTENTS[n % len(CONTENTS)])) for n, each in enumerate(series)]
-    return Batch(Envelope.of("Shop", entity), tuple(encoded))
+    datums = (encoded(Datum(each, NOW, CONTENTS[n % len(CONTENTS)])) for n, each in enumerate(series))
+    return Batch(Envelope.of("Shop", entity), tuple(datums))
 
 
 @pytest.mark.parametrize("with_entity", [False, True])

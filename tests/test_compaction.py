@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
-from otel_cloudwatch_flask.wire import Batch, Encoder, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
 
 SHOP = Envelope.of("Shop")
 SERIES = Series("Orders", (("Page", 'a "Timestamp": 7, b'),), "Count")
@@ -19,8 +19,7 @@ NUMBERS = st.floats(-1e9, 1e9).map(lambda number: round(number, 3))
 
 def batch(*contents: float | Distribution | Statistics, series: Series = SERIES, unix_seconds: int = 100) -> Batch:
     """A batch of datums of one series."""
-    encoder = Encoder()
-    return Batch(SHOP, tuple(encoder.encoded(Datum(series, unix_seconds, content)) for content in contents))
+    return Batch(SHOP, tuple(encoded(Datum(series, unix_seconds, content)) for content in contents))
 
 
 def only_datum(batches: list[Batch]) -> dict[str, Any]:

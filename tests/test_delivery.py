@@ -16,7 +16,7 @@ from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.delivery import Backoff, Delivery
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger
 from otel_cloudwatch_flask.testing import client_error
-from otel_cloudwatch_flask.wire import Encoder, Envelope, batches
+from otel_cloudwatch_flask.wire import Envelope, batches, encoded
 from tests.fakes import FakeClock, PassingWaits, ScriptedClient, eventually, in_threads, join_all
 
 NOW = 1_790_000_000
@@ -47,8 +47,7 @@ class Setting:
 
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
         """Let datums wait in one request."""
-        encoder = Encoder()
-        made = [encoder.encoded(Datum(Series(name, (), "Count"), unix_seconds, 1.0)) for name in names]
+        made = [encoded(Datum(Series(name, (), "Count"), unix_seconds, 1.0)) for name in names]
         self.backlog.add(batches(Envelope.of("Shop"), made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
@@ -210,7 +209,7 @@ class TestRetries:
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
         backlog = Backlog(10**6, Ledger())
-        backlog.add(batches(Envelope.of("Shop"), [Encoder().encoded(Datum(Series("a", (), "Count"), NOW, 1.0))]))
+        backlog.add(batches(Envelope.of("Shop"), [encoded(Datum(Series("a", (), "Count"), NOW, 1.0))]))
         delivery = Delivery(lambda: plain_put(client), backlog, Ledger(), wall_clock=FakeClock(NOW))
         threads = in_threads(lambda: delivery.deliver(inf))
         assert eventually(lambda: client.calls and delivery.retry_at > -inf)

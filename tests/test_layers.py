@@ -20,8 +20,9 @@ LAYERS = {
         "histogram",
         "density",
         "distribution",
-        "fast_distribution",
+        "value_counts",
         "temporality",
+        "foreign_text",
         "failures",
         "facade_dimensions",
         "entry",
@@ -36,9 +37,18 @@ LAYERS = {
     ],
     "settings": ["config"],
     "what the SDK gives and takes": ["sdk_internals", "facade_scope", "aggregation", "views"],
-    "OpenTelemetry's data as datums, and datums as bytes": ["points", "merging", "mapping", "wire", "compaction"],
+    "OpenTelemetry's data as datums, and datums as bytes": [
+        "points",
+        "sources",
+        "wire",
+        "fast_path",
+        "merging",
+        "mapping",
+        "compaction",
+    ],
     "what waits, and how it is sent": ["spool", "backlog", "boto_client", "delivery"],
     "OpenTelemetry's plugs": ["exporter", "reader"],
+    "what was sent, to look at": ["observation"],
     "the facade without Flask": [
         "timer",
         "recorder",
@@ -49,17 +59,22 @@ LAYERS = {
         "attachment",
         "registration",
     ],
-    "the facade in Flask": ["decorator", "extension"],
+    "the facade in Flask": ["decorator", "live_page", "extension"],
     "a CloudWatch for tests and demonstrations": [
         "validation",
+        "dashboard_validation",
         "aws_protocols",
+        "accepted_datum",
+        "published_listing",
         "published",
         "published_queries",
         "testing",
+        "interception",
+        "pytest_plugin",
         "cloudwatch_gate",
         "local_cloudwatch",
     ],
-    "programs": ["demo", "cli", "__main__"],
+    "programs": ["demo", "commands", "cli", "__main__"],
     "the public names": ["__init__"],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]
@@ -68,18 +83,15 @@ PURE = {
     *LAYERS["what can go wrong, and the service's numbers"],
     *LAYERS["pure tables and arithmetic"],
     *LAYERS["what travels, and what is published of it"],
-    "points",
-    "merging",
-    "mapping",
-    "wire",
-    "compaction",
+    *LAYERS["OpenTelemetry's data as datums, and datums as bytes"],
     "validation",
+    "dashboard_validation",
     "aws_protocols",
     "facade_scope",
 }
-KNOW_OPENTELEMETRYS_DATA = {"points", "mapping", "facade_scope"}
-KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo"}
-KNOW_FLASK = {"extension", "decorator", "demo"}
+KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "mapping", "facade_scope"}
+KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
+KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
 KNOW_WERKZEUG = {*KNOW_FLASK, "cloudwatch_gate", "local_cloudwatch"}
 START_THREADS = {"courier", "reader", "local_cloudwatch", "demo"}
 

@@ -456,7 +456,7 @@ def test_loggers_belong_to_the_package(caplog: pytest.LogCaptureFixture) -> None
     program.meter.create_counter("orders", "furlong").add(1)
     program.publish()
     assert {record.name for record in caplog.records if record.levelno >= logging.WARNING} == {
-        "otel_cloudwatch_flask.mapping"
+        "otel_cloudwatch_flask.sources"
     }
 
 

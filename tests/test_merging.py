@@ -4,19 +4,19 @@ import pytest
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
-from otel_cloudwatch_flask.merging import Merger
+from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 from tests.samples import explicit, exponential
 
-ORDERS, ERRORS = Series("orders", (), "Count"), Series("errors", (), "Count")
+ORDERS = Series("orders", (), "Count")
 
 
 def merged(*amounts: Amount, as_statistics: bool = False) -> object:
     """What one series says that received all of these."""
-    merger = Merger()
+    place = Place(ORDERS)
     for amount in amounts:
-        merger.add(ORDERS, amount, unix_seconds=0, as_statistics=as_statistics)
-    (datum,) = merger.datums()
+        place.add(amount, 0, as_statistics=as_statistics)
+    datum = place.take_datum()
     return None if datum is None else datum.content
 
 
@@ -42,13 +42,15 @@ def test_points_that_become_one(amounts: Sequence[Amount], content: object) -> N
     assert merged(*amounts) == content
 
 
-def test_series_stay_apart() -> None:
-    """Each series has one datum, at the latest of its times, in the order in which they came."""
-    merger = Merger()
-    merger.add(ORDERS, Additive(1), unix_seconds=5, as_statistics=False)
-    merger.add(ERRORS, Additive(2), unix_seconds=6, as_statistics=False)
-    merger.add(ORDERS, Additive(3), unix_seconds=4, as_statistics=False)
-    assert list(merger.datums()) == [Datum(ORDERS, 5, 4.0), Datum(ERRORS, 6, 2.0)]
+def test_a_place_begins_anew() -> None:
+    """A datum has the latest of its points' times, and what was taken is not there any more."""
+    place = Place(ORDERS)
+    place.add(Additive(1), 5, as_statistics=False)
+    place.add(Additive(3), 4, as_statistics=False)
+    assert place.take_datum() == Datum(ORDERS, 5, 4.0)
+    assert place.is_empty
+    place.add(Additive(2), 6, as_statistics=False)
+    assert place.take_datum() == Datum(ORDERS, 6, 2.0)
 
 
 def test_at_most_150_values() -> None:

@@ -1,7 +1,6 @@
 """Requests as bytes: of the size that is claimed, filled to CloudWatch's limits, and what botocore would write."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -21,7 +20,7 @@ from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYT
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.validation import refusal
-from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Encoder, Envelope, batches
+from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, encoded
 
 NOW = 1_790_000_000
 SHOP = Envelope.of("Shop")
@@ -54,8 +53,7 @@ datums = st.builds(Datum, series, st.integers(NOW - 86400, NOW), contents)
 
 def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
     """All of these in one request."""
-    encoder = Encoder()
-    return Batch(Envelope.of(namespace), tuple(encoder.encoded(datum) for datum in made))
+    return Batch(Envelope.of(namespace), tuple(encoded(datum) for datum in made))
 
 
 def sized(size_bytes: int, name: str = "sized") -> EncodedDatum:
@@ -205,12 +203,3 @@ class TestBatches:
         for batch, following in pairwise(made):
             is_full = len(batch.datums) == MAX_DATUMS_PER_REQUEST
             assert is_full or batch.size_bytes + 2 + len(following.datums[0].json) > MAX_REQUEST_BYTES
-
-
-@pytest.mark.parametrize("encode", [Encoder().encoded, Encoder(max_cached_series=1).encoded], ids=["cached", "evicted"])
-def test_an_encoder_remembers_series_not_numbers(encode: Callable[[Datum], EncodedDatum]) -> None:
-    """The same series is encoded alike every time, whatever the encoder remembers, and with its own number."""
-    one, other = Series("orders", (("route", "/"),), "Count"), Series("orders", (), "Count")
-    sent = [json.loads(encode(Datum(each, NOW, float(i))).json) for i, each in enumerate([one, other, one, other])]
-    assert [datum["Value"] for datum in sent] == [0, 1, 2, 3]
-    assert [len(datum["Dimensions"]) for datum in sent] == [1, 0, 1, 0]

@@ -1,0 +1,254 @@
+"""The fast path publishes what its plain twin publishes, or, of many buckets, something as good."""
+
+import json
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics import export as sdk
+
+from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
+from otel_cloudwatch_flask.cardinality import CardinalityGuard
+from otel_cloudwatch_flask.distribution import Distribution, distribution
+from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text
+from otel_cloudwatch_flask.histogram import ExponentialHistogram, Extremes, edge, filled
+from otel_cloudwatch_flask.mapping import Mapper
+from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sources import Sources
+from tests.fakes import FakeClock
+
+MAGNITUDES = st.one_of(
+    st.just(0.0), st.floats(1e-3, 1e6), st.floats(99.0, 101.0), st.integers(0, 5).map(float), st.floats(1e-100, 1e-90)
+)
+DELTA, CUMULATIVE = sdk.AggregationTemporality.DELTA, sdk.AggregationTemporality.CUMULATIVE
+
+
+def reader_of_deltas(max_size: int = 147) -> sdk.InMemoryMetricReader:
+    """A reader that collects as ours does."""
+    return sdk.InMemoryMetricReader(
+        preferred_temporality={Histogram: DELTA, Counter: DELTA},
+        preferred_aggregation={Histogram: FreshScaleHistogramAggregation(max_size=max_size)},
+    )
+
+
+def recorded(samples: Sequence[float], *, max_size: int = 147) -> sdk.ExponentialHistogramDataPoint:
+    """What the SDK makes of these samples."""
+    reader = reader_of_deltas(max_size)
+    instrument = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("h")
+    for sample in samples:
+        instrument.record(sample)
+    data = reader.get_metrics_data()
+    assert data is not None
+    (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert isinstance(point, sdk.ExponentialHistogramDataPoint)
+    return point
+
+
+def plain(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
+    """What the twin makes of a point."""
+    made = distribution(
+        ExponentialHistogram(
+            point.count,
+            point.sum,
+            Extremes.recorded(point.min, point.max),
+            point.scale,
+            point.zero_count,
+            positive=filled(point.positive.offset, point.positive.bucket_counts),
+        )
+    )
+    assert made is not None
+    return made
+
+
+def read(text: str | None) -> Distribution:
+    """The values and counts of a text, in order."""
+    assert text is not None
+    members = json.loads(f"{{{text}}}")
+    return Distribution.of(zip(members["Values"], members["Counts"], strict=True))
+
+
+def bucket_of_each_sample(point: sdk.ExponentialHistogramDataPoint) -> list[int | None]:
+    """The index of the bucket that each sample fell into, ascending; ``None`` for zeros."""
+    counts = enumerate(point.positive.bucket_counts, point.positive.offset)
+    return [None] * point.zero_count + [index for index, count in counts for _ in range(count)]
+
+
+def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogramDataPoint) -> None:
+    """Count, minimum and maximum are exact, the sum is but for rounding, and each value is in its samples' bucket."""
+    assert len(made.values) <= 150
+    assert (made.count, made.values[0], made.values[-1]) == (point.count, point.min, point.max)
+    assert made.sum == pytest.approx(point.sum, rel=1e-12)
+    buckets = bucket_of_each_sample(point)
+    for value, last in zip(made.values, accumulate(made.counts), strict=True):
+        index = buckets[last - 1]
+        lower, upper = (0.0, 0.0) if index is None else (edge(point.scale, index), edge(point.scale, index + 1))
+        assert lower * (1 - 1e-9) <= value <= upper * (1 + 1e-9)
+
+
+@given(st.lists(MAGNITUDES, min_size=1, max_size=200))
+@example([1.0] * 500)
+@example([0.0, 0.0, 1.0])
+@example([5.0, 5.0, 7.0])
+def test_promises(samples: list[float]) -> None:
+    """Whatever was recorded, as far as the fast path takes it."""
+    point = recorded(samples)
+    text = histogram_text(point)
+    if text is not None:
+        assert_promises_are_kept(read(text), point)
+
+
+@given(st.lists(MAGNITUDES, min_size=1, max_size=8))
+def test_few_samples_are_those_of_the_twin(samples: list[float]) -> None:
+    """Where nothing has to be looked up, the values are the same but for rounding."""
+    point = recorded(samples)
+    text = histogram_text(point)
+    if text is not None:
+        made, twin = read(text), plain(point)
+        assert made.counts == twin.counts
+        assert made.values == pytest.approx(twin.values, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("number", [4, 20, 200, 2000])
+@given(seed=st.integers(0, 2**32), spread=st.sampled_from([0.01, 0.3, 1.0]))
+def test_percentiles_are_as_good(number: int, seed: int, spread: float) -> None:
+    """A percentile is in the bucket that the twin has it in."""
+    state = random.Random(seed)
+    point = recorded([state.lognormvariate(3, spread) for _ in range(number)])
+    made, buckets = read(histogram_text(point)), bucket_of_each_sample(point)
+    assert_promises_are_kept(made, point)
+    counted = list(accumulate(made.counts))
+    for share in (0.5, 0.9, 0.99):
+        rank = math.ceil(share * number)
+        index = buckets[rank - 1]
+        assert index is not None
+        assert edge(point.scale, index) * (1 - 1e-9) <= made.values[bisect_left(counted, rank)]
+        assert made.values[bisect_left(counted, rank)] <= edge(point.scale, index + 1) * (1 + 1e-9)
+
+
+COMMON = recorded([1.0, 2.0, 3.0, 10.0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min": math.inf, "max": -math.inf},
+        {"min": 11.0},
+        {"max": 9e99},
+        {"min": 0.5},
+        {"count": 5},
+        {"sum": math.nan},
+        {"sum": 2.0**361},
+        {"sum": 9.0},
+        {"max": "10"},
+        {"negative": sdk.Buckets(0, [1])},
+        {"zero_count": 1},
+        {"scale": -1},
+        {"positive": sdk.Buckets(COMMON.positive.offset, [5, -1])},
+        {"positive": sdk.Buckets(0, [1] * 200), "count": 200},
+        {"min": 0.0, "zero_count": 4, "positive": sdk.Buckets(0, [0])},
+    ],
+    ids=str,
+)
+def test_what_is_not_common_is_left_to_the_twin(changes: dict[str, Any]) -> None:
+    """The fast path takes nothing that it is not made for, and makes nothing up."""
+    assert histogram_text(COMMON) is not None
+    assert histogram_text(replace(COMMON, **changes)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5, '"Value": 5'),
+        (5.0, '"Value": 5'),
+        (-0.25, '"Value": -0.25'),
+        (2**60, '"Value": 1.152921504606847e+18'),
+        (True, None),
+        (0, '"Value": 0'),
+        (1e-200, None),
+        (math.nan, None),
+        (math.inf, None),
+        (2.0**361, None),
+        (10**400, None),
+    ],
+)
+def test_numbers(value: Any, text: str | None) -> None:
+    """Numbers that CloudWatch takes as they are; the twin mends others, or refuses them."""
+    assert number_text(sdk.NumberDataPoint({}, 0, 0, value)) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "reader"),
+    [
+        (sdk.Sum([], DELTA, is_monotonic=True), number_text),
+        (sdk.Sum([], CUMULATIVE, is_monotonic=False), number_text),
+        (sdk.Sum([], CUMULATIVE, is_monotonic=True), None),
+        (sdk.Sum([], DELTA, is_monotonic=False), None),
+        (sdk.Gauge([]), number_text),
+        (sdk.ExponentialHistogram([], DELTA), histogram_text),
+        (sdk.ExponentialHistogram([], CUMULATIVE), None),
+        (sdk.Histogram([], DELTA), None),
+    ],
+    ids=str,
+)
+def test_what_needs_no_memory(data: sdk.DataT, reader: object) -> None:
+    """Points that say by themselves what has to be sent; none of them in a unit that has to be scaled."""
+    assert point_text(data, 1.0) is reader
+    assert point_text(data, 60.0) is None
+
+
+RULES = [
+    MetricRule(match="one.route", dimensions=["route"]),
+    MetricRule(match="rolled.*", rollups=[["route"], []]),
+    MetricRule(match="statistics", distribution="statistics"),
+    MetricRule(match="*"),
+]
+NAMES = ["plain", "one.route", "rolled.up", "statistics"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.sampled_from("abc"), st.sampled_from(["x", "y"]), st.integers(0, 1000)),
+        max_size=60,
+    )
+)
+def test_collections_are_those_of_the_plain_mapper(events: list[tuple[str, str, str, int]]) -> None:
+    """Series that meet, roll up or are told apart: the same datums at the same places, in each of two collections."""
+    reader = reader_of_deltas()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    counters = {name: meter.create_counter(name) for name in NAMES}
+    histograms = {name: meter.create_histogram(name + ".size") for name in NAMES}
+    mappers = [mapper(is_fast=True), mapper(is_fast=False)]
+    for half in (events[::2], events[1::2]):
+        for name, route, status, value in half:
+            counters[name].add(value, {"route": route, "status": status})
+            histograms[name].record(value, {"route": route, "status": status})
+        data = reader.get_metrics_data()
+        if data is not None:
+            fast, twin = ([json.loads(datum.json) for datum in each.datums(data)] for each in mappers)
+            assert sorted(map(comparable, fast)) == sorted(map(comparable, twin))
+
+
+def mapper(*, is_fast: bool) -> Mapper:
+    """A mapper that publishes everything."""
+    sources = Sources(Rules(RULES), resource_dimensions=(), publishes=lambda _: True)
+    guard = CardinalityGuard(1000, FakeClock())
+    return Mapper(sources, guard=guard, start_unix_nano=0, lost=lambda _: None, is_fast=is_fast)
+
+
+def comparable(datum: dict[str, Any]) -> str:
+    """A datum without what the two paths may do differently."""
+    values = datum.pop("Values", [])
+    counts = datum.pop("Counts", [])
+    datum["count"], datum["extremes"] = sum(counts), (min(values, default=0), max(values, default=0))
+    datum["sum"] = f"{math.fsum(value * count for value, count in zip(values, counts, strict=True)):.6g}"
+    if "StatisticValues" not in datum and "Value" in datum:
+        datum["Value"] = float(datum["Value"])
+    return json.dumps(datum, sort_keys=True)
