@@ -5,6 +5,7 @@ unless nox is told `--error-on-missing-interpreters`.
 """
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "oldest", "newest"]
+nox.options.sessions = ["lint", "types", "docs", "build", "oldest", "newest"]
 nox.options.error_on_external_run = True
 
 
@@ -87,7 +88,72 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[1])
+def docs(session: nox.Session) -> None:
+    """Write the generated parts of the documentation anew, and build the site into build/docs."""
+    session.install("-e", ".[docs]")
+    session.run("python", "docs/generated.py")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/docs", *session.posargs)
+
+
+@nox.session(python=PYTHONS[1])
 def bench(session: nox.Session) -> None:
-    """Measure what it costs."""
-    session.install("-e", ".[test]")
+    """Measure what it costs, beside what would be taken instead."""
+    session.install("-e", ".[test]", "--requirement", "benchmarks/requirements.txt")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=PYTHONS[1])
+def coverage(session: nox.Session) -> None:
+    """Run the tests, and say which lines and branches of the package none of them reaches."""
+    session.install("-e", ".[test]")
+    # Not through pytest's plugin: pytest has imported ours before that begins to measure.
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("python", "-m", "coverage", "report", "--show-missing", "--skip-covered")
+
+
+@nox.session(python=PYTHONS[1])
+def fuzz(session: nox.Session) -> None:
+    """Run every property with other examples than last time, and fifty times as many; a failure prints its seed."""
+    session.install("-e", ".[test]")
+    files = [
+        path for path in (ROOT / "tests").rglob("test_*.py") if "from hypothesis import" in path.read_text("utf-8")
+    ]
+    properties = session.posargs or sorted(map(str, files))
+    session.run("python", "-m", "pytest", "-q", "--hypothesis-profile=fuzz", *properties)
+
+
+@nox.session(python=PYTHONS[1])
+def soak(session: nox.Session) -> None:
+    """Run the tests of reliability five times as long as otherwise: outages, forks, servers under load."""
+    session.install("-e", ".[test]")
+    session.run(
+        "python", "-m", "pytest", "-q", "-s", "tests/reliability", *session.posargs, env={"RELIABILITY_SCALE": "5"}
+    )
+
+
+@nox.session(python=PYTHONS[1])
+def audit(session: nox.Session) -> None:
+    """Look up what pip installs with the package among known vulnerabilities; needs the network."""
+    session.install("pip-audit>=2.7")
+    # Strict: what could not be looked up is no reason to be content.
+    session.run("pip-audit", "--strict", "--progress-spinner", "off", *(session.posargs or ["."]))
+
+
+@nox.session(python=PYTHONS[1])
+def build(session: nox.Session) -> None:
+    """Build the source distribution and, from that, the wheel; check both, and try them where nothing else is."""
+    session.install("build>=1.2", "twine>=6")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+    for python in (PYTHONS[0], PYTHONS[-1]):
+        session.notify(f"installed-{python}")
+
+
+@nox.session(python=PYTHONS, default=False)
+def installed(session: nox.Session) -> None:
+    """Install the wheel that `build` has made into a clean environment, and run the demo there."""
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    session.install(f"otel-cloudwatch-flask[demo] @ {wheel.as_uri()}")
+    session.chdir(session.create_tmp())  # not where the sources are
+    session.run("python", "-m", "otel_cloudwatch_flask", "demo", "--seconds", "2")

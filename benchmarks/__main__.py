@@ -1,20 +1,59 @@
-"""Run the benchmarks: ``python -m benchmarks`` (all), ``--short`` (what fits in a minute)."""
+"""Run the benchmarks: all of them, or those named; ``--short`` runs each so that its figures can be looked at."""
 
 import argparse
+import os
+import platform
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cardinality, export_cpu, fidelity, outage, request_latency
+from benchmarks.report import Claim, Report, claims_table, with_figures
+
+BENCHMARKS = (
+    "export_cpu",
+    "lock_held",
+    "wire_bytes",
+    "request_cpu",
+    "request_latency",
+    "memory",
+    "fidelity",
+    "cardinality",
+    "outage",
+    "import_time",
+)
+"""Modules with a function ``run(*, short)`` that returns what is to be printed, in the order in which they run."""
 
 
 def main() -> None:
-    """Run every benchmark and print its table."""
+    """Run benchmarks, print their tables and, at last, every figure that has a bound."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer rounds: figures to look at, not to quote")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="put the figures into this Markdown file")
+    parser.add_argument("names", nargs="*", metavar="name", choices=[*BENCHMARKS, []], help=", ".join(BENCHMARKS))
     arguments = parser.parse_args()
     console = Console(width=140)
-    for benchmark in (request_latency, export_cpu, fidelity, cardinality, outage):
-        console.print(benchmark.run(short=arguments.short))
+    claims: list[Claim] = []
+    for name in arguments.names or BENCHMARKS:
+        begun = time.perf_counter()
+        # Imported one after the other, so that the processes they start have nothing of the others.
+        outcome = import_module(f"benchmarks.{name}").run(short=arguments.short)
+        claims += outcome.claims if isinstance(outcome, Report) else []
+        console.print(outcome)
+        console.print(f"{name}: {time.perf_counter() - begun:.0f} s\n", highlight=False)
+    console.print(claims_table(claims))
+    if arguments.update:
+        document = arguments.update.read_text("utf-8")
+        made_by = f"{'A short' if arguments.short else 'A full'} run on {_machine()}."
+        arguments.update.write_text(with_figures(document, claims, made_by=made_by), "utf-8")
+
+
+def _machine() -> str:
+    """What has to be known of the machine to make something of the figures."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "opentelemetry-sdk", "boto3"))
+    return f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}, {packages}"
 
 
 if __name__ == "__main__":

@@ -1,124 +1,110 @@
-"""CPU of one export of 1,000 series, beside the same datums as dictionaries through a default boto3 client.
+"""CPU of one export, beside what would be taken instead, and beside the SDK's own collection of the same series.
 
-The transport is stubbed at botocore's ``before-send``: everything happens but the network.
+Everything happens but the network. Of the default boto3 client only the calls are measured, with the very datums that
+this exporter makes, as dictionaries; of the EMF libraries only making text of events that are filled already.
 """
 
-import random
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Final
 
-import boto3
-from botocore.awsrequest import AWSResponse
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from rich.table import Table
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter
-from otel_cloudwatch_flask.boto_client import client_factory
-from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.testing import FakeCloudWatch
+from benchmarks.harness import Remote, cpu_ms, interleaved, median_ratio
+from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, KINDS, Kind
+from benchmarks.report import Claim, Report
+from benchmarks.ways import BOTO3, EMF, OTLP, OURS, POWERTOOLS, SDK, Prepared, installed
 
-SERIES = 1000
+COLUMNS: Final = (SDK, OURS, BOTO3, OTLP, EMF, POWERTOOLS)
+LARGE: Final = 10_000
+USUAL: Final = 1_000
+
+Figures = Mapping[str, list[float]]
+"""CPU milliseconds of each round, by way."""
 
 
-def run(*, short: bool) -> Table:
-    """Measure counters and histograms."""
-    rounds = 5 if short else 25
-    table = Table(title=f"CPU of one export of {SERIES} series (3 attributes), medians")
-    for heading in ("", "SDK collects, ms", "default boto3, ms", "this exporter, ms", "ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for title, samples in (("counters", 0), ("histograms, 5 samples", 5), ("histograms, 200 samples", 200)):
-        collecting, plain, ours = _measured(samples, rounds)
-        table.add_row(title, f"{collecting:.1f}", f"{plain:.1f}", f"{ours:.1f}", f"{plain / ours:.1f}x")
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many series of a kind, exported so often; ``None`` stands for all ways that are installed."""
+
+    kind: Kind
+    series: int
+    rounds: int
+    ways: tuple[str, ...] | None = None
+
+
+SHORT: Final = (
+    Case(COUNTERS, USUAL, 5),
+    Case(HISTOGRAMS_5, USUAL, 5),
+    Case(HISTOGRAMS_200, USUAL, 2, (OURS, BOTO3)),
+    Case(COUNTERS, LARGE, 3, (OURS,)),
+    Case(HISTOGRAMS_5, LARGE, 3, (OURS,)),
+)
+LONG: Final = (
+    *(Case(kind, series, 15) for series in (100, USUAL) for kind in KINDS),
+    *(Case(kind, LARGE, 5) for kind in (COUNTERS, HISTOGRAMS_5)),
+    Case(HISTOGRAMS_200, LARGE, 3, (OURS, BOTO3, OTLP)),
+)
+
+
+class Exports(Prepared):
+    """A way to export in a process of its own: each call is one export of a case, and returns its CPU."""
+
+    def __call__(self, kind: Kind, series: int) -> float:
+        """CPU milliseconds of one export."""
+        return cpu_ms(self.prepared(kind, series).run)
+
+
+def run(*, short: bool) -> Report:
+    """Measure every case."""
+    ways, missing = installed(COLUMNS)
+    cases = SHORT if short else LONG
+    results = figures_of(cases, ways)
+    return Report([_table(results, ways)], list(claims(results)), missing)
+
+
+def figures_of(cases: tuple[Case, ...], ways: list[str]) -> dict[tuple[Kind, int], Figures]:
+    """The figures of all cases. Cases of one kind and different size are measured together, as they are compared."""
+    results: dict[tuple[Kind, int], Figures] = {}
+    with ExitStack() as stack:
+        remotes: dict[str, Callable[[Kind, int], float]] = {
+            way: stack.enter_context(Remote(Exports, way)) for way in ways
+        }
+        for case in cases:
+            measures = {way: partial(remotes[way], case.kind, case.series) for way in case.ways or ways}
+            results[case.kind, case.series] = interleaved(measures, case.rounds)
+    return results
+
+
+def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
+    """What the figures are wanted to show, as far as they were measured."""
+    for kind, times in ((COUNTERS, 15), (HISTOGRAMS_5, 6), (HISTOGRAMS_200, 10)):
+        figures = results.get((kind, USUAL), {})
+        if BOTO3 in figures:
+            ratio = median_ratio(figures[BOTO3], figures[OURS])
+            yield Claim(f"export CPU, {USUAL:,} {kind.title}: default boto3 / ours", ratio, at_least=times)
+    figures = results.get((HISTOGRAMS_5, USUAL), {})
+    if OTLP in figures:
+        ratio = median_ratio(figures[OURS], figures[OTLP])
+        yield Claim(f"export CPU, {USUAL:,} {HISTOGRAMS_5.title}: ours / OTLP/HTTP", ratio, at_most=1)
+    for kind, bound in ((COUNTERS, 0.8), (HISTOGRAMS_5, 1.5)):
+        if figures := results.get((kind, USUAL), {}):
+            ratio = median_ratio(figures[OURS], figures[SDK])
+            yield Claim(f"export CPU, {USUAL:,} {kind.title}: ours / the SDK's collection", ratio, at_most=bound)
+    for kind in KINDS:
+        if (kind, LARGE) in results and (kind, USUAL) in results:
+            ratio = statistics.median(results[kind, LARGE][OURS]) / statistics.median(results[kind, USUAL][OURS])
+            yield Claim(f"export CPU, {kind.title}: {LARGE:,} series / {USUAL:,}", ratio, at_most=11)
+
+
+def _table(results: Mapping[tuple[Kind, int], Figures], ways: list[str]) -> Table:
+    table = Table(title="CPU of one export, series of three attributes: milliseconds, medians")
+    for heading in ("", "series", *ways):
+        table.add_column(heading, justify="right" if heading else "left")
+    for (kind, series), figures in results.items():
+        cells = (f"{statistics.median(figures[way]):.1f}" if way in figures else "" for way in ways)
+        table.add_row(kind.title, f"{series:,}", *cells)
     return table
-
-
-def _measured(samples: int, rounds: int) -> tuple[float, float, float]:
-    source = _Source(samples)
-    exporter = CloudWatchMetricExporter.from_settings(
-        Settings.resolve(arguments={"namespace": "Benchmark"}, app_config={}, environ={}),
-        client_factory=lambda: _stubbed(client_factory("us-east-1", access_key_id="x", secret_access_key="x")()),
-    )
-    default_client = _stubbed(boto3.client("cloudwatch", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x"))
-    collecting, plain, ours = [], [], []
-    for _ in range(rounds + 1):
-        source.record()
-        seconds, data = _cpu(source.collect)
-        collecting.append(seconds)
-        plain.append(_cpu(partial(_put_all, default_client, _as_dictionaries(data)))[0])
-        ours.append(_cpu(partial(exporter.export, data))[0])
-    # The first round fills caches.
-    return statistics.median(collecting[1:]), statistics.median(plain[1:]), statistics.median(ours[1:])
-
-
-def _as_dictionaries(data: MetricsData) -> list[Mapping[str, Any]]:
-    """The same requests as a program would make them by hand."""
-    listening = FakeCloudWatch()
-    CloudWatchMetricExporter("Benchmark", client=listening).export(data)
-    return listening.requests
-
-
-def _put_all(client: Any, requests: list[Mapping[str, Any]]) -> None:
-    for request in requests:
-        client.put_metric_data(**request)
-
-
-def _cpu(work: Callable[[], Any]) -> tuple[float, Any]:
-    # The whole process's: part of an export is done by a thread of its own.
-    begun = time.process_time()
-    result = work()
-    return (time.process_time() - begun) * 1000, result
-
-
-class _Source:
-    """A provider whose reader collects as ours does."""
-
-    def __init__(self, samples: int) -> None:
-        self._samples = samples
-        self._random = random.Random(1)
-        self._reader = InMemoryMetricReader(
-            preferred_temporality={Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA},
-            preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation(max_size=147)},
-        )
-        meter = MeterProvider([self._reader], shutdown_on_exit=False).get_meter("benchmark")
-        self._counter = meter.create_counter("requests", unit="{request}")
-        self._histogram = meter.create_histogram("duration", unit="ms")
-
-    def record(self) -> None:
-        """Give every series something new."""
-        for number in range(SERIES):
-            attributes: dict[str, str | int] = {"route": f"/items/{number}", "method": "GET", "status": 200}
-            if not self._samples:
-                self._counter.add(3, attributes)
-            for _ in range(self._samples):
-                self._histogram.record(self._random.lognormvariate(3, 1), attributes)
-
-    def collect(self) -> MetricsData:
-        """What the SDK hands to an exporter."""
-        data = self._reader.get_metrics_data()
-        if data is None:
-            raise RuntimeError("nothing was collected")
-        return data
-
-
-def _stubbed(client: Any) -> Any:
-    """A client whose requests are answered before they are sent."""
-
-    def answer(request: Any, **_: object) -> AWSResponse:
-        headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
-        return AWSResponse(request.url, 200, headers, _Body())
-
-    client.meta.events.register("before-send.cloudwatch.PutMetricData", answer)
-    return client
-
-
-class _Body:
-    """An empty answer, as urllib3 would give it."""
-
-    def stream(self) -> Any:
-        """No bytes."""
-        return iter([b""])

@@ -60,7 +60,7 @@ LOGNORMALS: Final = ((math.log(80), 0.7), (math.log(25), 0.5), (math.log(300), 1
 """Latencies in milliseconds, as mu and sigma: an ordinary service, a fast one and a slow one."""
 
 _RUNS: Final = {10: 200, 100: 200, 1000: 60, 10_000: 12, 100_000: 4}
-_RUNS_IN_SHORT: Final = {10: 60, 100: 40, 1000: 12, 10_000: 3}
+_RUNS_IN_SHORT: Final = {10: 40, 100: 20, 1000: 8}
 _LOGNORMAL_RUNS: Final = 400
 _LOGNORMAL_RUNS_IN_SHORT: Final = 60
 

@@ -109,7 +109,7 @@ def _await_sent(server: Server) -> None:
 def run(*, short: bool) -> Table:
     """An outage of a minute, or a few seconds."""
     with FailingCloudWatch() as cloudwatch, tempfile.TemporaryDirectory() as directory:
-        outage = Outage(seconds=9.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
+        outage = Outage(seconds=6.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
     table = Table(title=f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second")
     table.add_column("")
     table.add_column("", justify="right")

@@ -31,7 +31,8 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
             _quiet_log.warning(
                 "sdk",
                 "This opentelemetry-sdk keeps histograms otherwise than known (no %s): after an outlier, percentiles "
-                "of that series stay as coarse as it made them.",
+                "of that series stay as coarse as it made them; counts and sums stay exact. Use a release that this "
+                "package is tested with.",
                 ", ".join(missing),
             )
         else:

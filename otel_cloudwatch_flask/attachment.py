@@ -183,7 +183,7 @@ def _service_name(resource: Resource) -> str | None:
 def _guessed_namespace(app_name: str) -> str:
     namespace = _checked(app_name, "app.name")
     _logger.warning(
-        "No CloudWatch namespace is set, so the app's name %r is used; "
+        "No CloudWatch namespace is set, so metrics are published in one with the app's name, %r; "
         'pass namespace="...", or set app.config["CLOUDWATCH_NAMESPACE"] or OTEL_SERVICE_NAME.',
         namespace,
     )

@@ -27,6 +27,7 @@ _JSON_ERROR_TYPES: Final = {
     "InvalidParameterCombination": "InvalidParameterCombinationException",
     "MissingParameter": "MissingRequiredParameterException",
     "InternalServiceError": "InternalServiceFault",
+    "InvalidParameterInput": "DashboardInvalidInputError",
 }
 
 

@@ -77,7 +77,13 @@ class Backlog:
             lost = self._drop_oldest()
         if lost:
             self._ledger.lost(LossReason.BACKLOG_FULL, lost)
-            _each_minute.log(logging.ERROR, "full", "The backlog is full: %d datum(s), the oldest, are lost.", lost)
+            _each_minute.log(
+                logging.ERROR,
+                "full",
+                "The backlog is full: %d datum(s), the oldest, are lost. Mend what keeps metrics from CloudWatch (an "
+                "earlier message says what), or make room with max_backlog_bytes or a spool_directory.",
+                lost,
+            )
 
     def adopt(self) -> None:
         """Put what processes that are no more have left on disk in front of the queue."""
@@ -129,13 +135,22 @@ class Backlog:
             self._waiting.clear()
         self._ledger.lost(LossReason.SHUTDOWN, lost)
         if lost:
-            _logger.error("%d datum(s) could not be sent before the exporter was shut down, and are lost.", lost)
+            _logger.error(
+                "%d datum(s) could not be sent before the exporter was shut down, and are lost. An earlier message "
+                "says what kept them; a spool_directory keeps such datums for the next process.",
+                lost,
+            )
         if left:
-            _logger.warning("%d datum(s) could not be sent, and are left in the spool for the next process.", left)
+            _logger.warning(
+                "%d datum(s) could not be sent, and are left in the spool for the next process. Start one with the "
+                "same spool_directory, and mend what kept them (an earlier message says what).",
+                left,
+            )
         if unanswered is not None:
             what_else = "they are lost" if unanswered.file is None else "the next process sends them"
             _logger.warning(
-                "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s.",
+                "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this repeats, see "
+                "what slows requests from here to CloudWatch.",
                 unanswered.datums,
                 what_else,
             )

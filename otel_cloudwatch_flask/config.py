@@ -8,6 +8,8 @@ import difflib
 import json
 import math
 import os
+import pkgutil
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,8 @@ class Settings:
     self_metrics: bool
     dry_run: bool
     live_page: bool | None
+    live_page_path: str
+    live_page_check: Callable[[], object] | None
 
     @classmethod
     def resolve(
@@ -195,6 +199,35 @@ def _boolean(value: object) -> bool:
     return _BOOLEANS[word]
 
 
+def _url_path(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(/[\w~-][\w.~-]*)+", value, re.ASCII):
+        raise ValueError("is not a path; use one such as '/ops/cloudwatch', of letters, digits and '.', '_', '~', '-'")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFunction:
+    """A function that is named, ``module:function``, and looked up when it is called: the module may not be there yet.
+
+    >>> NamedFunction("os.path:basename")("/a/b")
+    'b'
+    """
+
+    name: str
+
+    def __call__(self, *arguments: object) -> object:
+        """Call the function."""
+        return pkgutil.resolve_name(self.name)(*arguments)
+
+
+def _check(value: object) -> Callable[[], object]:
+    if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
+        return NamedFunction(value)
+    if not callable(value):
+        raise ValueError("is not a check; use a function without arguments, or its name as 'module:function'")  # noqa: TRY004  # Key.resolve turns it into a ConfigurationError
+    return value
+
+
 def _directory(value: object) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError("is not a directory; use the path of one that this process may write to")
@@ -230,8 +263,8 @@ def _attribute_names(value: object) -> tuple[str, ...]:
 def _from_json(text: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}; write texts in double quotes, and no comma before the end") from None
 
 
 def _written_dimensions(text: str) -> object:
@@ -281,6 +314,13 @@ class Key:
             if is_given(value):
                 return _parsed(source, value, parse)
         return self.default
+
+    def source(
+        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> str | None:
+        """Where the value that counts was found, as error messages name it; ``None`` for the default."""
+        candidates = self._candidates(arguments, app_config, environ)
+        return next((source for source, value, _ in candidates if is_given(value)), None)
 
     def _candidates(
         self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
@@ -447,6 +487,23 @@ KEYS: Final = (
         parse=_boolean,
         default=None,
         doc="Whether the app has a page at /_cloudwatch that shows what it publishes; by default in debug mode.",
+    ),
+    Key(
+        name="LIVE_PAGE_PATH",
+        field="live_page_path",
+        parse=_url_path,
+        default="/_cloudwatch",
+        doc="Where that page is.",
+    ),
+    Key(
+        name="LIVE_PAGE_CHECK",
+        field="live_page_check",
+        parse=_check,
+        default=None,
+        doc=(
+            "A function without arguments, or 'module:function', that says whether the request at hand may see that "
+            "page; without one it must come from this machine."
+        ),
     ),
 )
 """Every setting there is; the documentation is made of this table."""

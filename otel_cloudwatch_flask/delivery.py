@@ -6,10 +6,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
-
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Put
@@ -17,6 +16,7 @@ from otel_cloudwatch_flask.courier import Courier, Errand
 from otel_cloudwatch_flask.failures import Failure, Kind, failure
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
+from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.wire import Batch
 
@@ -26,10 +26,16 @@ _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _LOG_SECONDS: Final = 60.0
 
-_REMEDIES: Final = {
+_REMEDIES_OF_OPERATOR: Final = {
     Kind.CREDENTIALS: "Give the process credentials that may call cloudwatch:PutMetricData: an instance or task role, "
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. A clock that is wrong makes those it has invalid.",
     Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region that shall have the metrics.",
+}
+_REMEDIES_IF_IT_LASTS: Final = {
+    Kind.THROTTLED: "send fewer requests: flush='interval', or a longer flush_min_interval_seconds.",
+    Kind.SERVER: "see the AWS Health Dashboard: the error is CloudWatch's own.",
+    Kind.NETWORK: "see whether this process reaches CloudWatch: its proxy, VPC endpoint, security group and DNS.",
+    Kind.UNKNOWN: "mend what the error names.",
 }
 
 
@@ -86,6 +92,13 @@ class Delivery:
         if errand := self._errand:
             errand.interrupt()
 
+    def renew_client(self) -> None:
+        """Ask for another client for what is sent from now on, and let it show at once whether it does better."""
+        self._put = None
+        self._retry_at = -math.inf
+        self._backoff = Backoff()
+        self._hurried.set()
+
     def end(self) -> None:
         """Begin nothing more; the thread ends with what it is at."""
         self._courier.stop()
@@ -110,11 +123,12 @@ class Delivery:
             return False
         batch = self._backlog.check_out()
         if batch is not None:
-            timely = self._timely(batch)
-            if timely.datums:
-                self._errand = self._courier.send(timely)
+            timely = self._timely(batch) if batch.datums else batch
+            if timely is batch and batch.datums:
+                self._errand = self._courier.send(batch)
             else:
-                self._backlog.settle()
+                # Out of the queue it would still be pending with what is lost already.
+                self._backlog.settle([timely] if timely.datums else ())
         return True
 
     def _end(self, errand: Errand[Batch, Failure | None], deadline: float) -> bool:
@@ -151,7 +165,7 @@ class Delivery:
         if problem.kind.is_final:
             return self._refused(batch, problem)
         self._postpone(problem)
-        self._needs_operator = problem.kind in _REMEDIES
+        self._needs_operator = problem.kind in _REMEDIES_OF_OPERATOR
         if self._needs_operator:
             self._put = None  # its client has looked for what is missing once and for all; a new one looks again
         return (batch,)
@@ -163,7 +177,8 @@ class Delivery:
         """
         now = self._wall_clock()
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
-        if all(oldest < datum.unix_seconds <= newest for datum in batch.datums):
+        first, last = batch.times
+        if oldest < first and last <= newest:
             return batch
         timely = tuple(
             datum if datum.unix_seconds <= newest else datum.at(int(now))
@@ -175,7 +190,8 @@ class Delivery:
             self._each_minute.log(
                 logging.ERROR,
                 "expired",
-                "%d datum(s) are lost: they waited for two weeks, longer than CloudWatch takes.",
+                "%d datum(s) are lost: they waited for two weeks, longer than CloudWatch takes. Mend what keeps "
+                "metrics from CloudWatch; an earlier message says what.",
                 expired,
             )
         return replace(batch, datums=timely)
@@ -183,10 +199,9 @@ class Delivery:
     def _problem_putting(self, batch: Batch) -> Failure | None:
         begun = self._clock()
         try:
-            with suppress_instrumentation():
-                if self._put is None:
-                    self._put = self._make_put()
-                self._put(batch)
+            with _uninstrumented():
+                put = self._put = self._put or self._make_put()
+                put(batch)
         except KeyboardInterrupt:  # only where no thread can be started, and this one is the program's
             raise
         except BaseException as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
@@ -199,7 +214,7 @@ class Delivery:
         self._ledger.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._backoff.failures:
-            _logger.info("CloudWatch takes metrics again; %d datums are still waiting.", self._backlog.datums)
+            _logger.info("CloudWatch takes metrics again; %d datum(s) that waited are sent now.", self._backlog.datums)
             self._backoff = Backoff()
             self._once_an_outage = QuietLog(_logger)
 
@@ -211,7 +226,8 @@ class Delivery:
         self._each_minute.log(
             logging.ERROR,
             ("refused", batch.datums[0].metric_name),
-            "CloudWatch refused a datum of %s, which is lost; all others are not. It said: %s",
+            "CloudWatch refused a datum of %s, which is lost; all others are not. Mend what it names, or drop the "
+            "metric with a MetricRule. It said: %s",
             batch.datums[0].metric_name,
             problem.message,
         )
@@ -220,7 +236,7 @@ class Delivery:
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
         self._retry_at = self._clock() + max(delay, problem.retry_after_seconds or 0.0)
-        remedy = _REMEDIES.get(problem.kind)
+        remedy = _REMEDIES_OF_OPERATOR.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(
                 problem.kind, "Metrics cannot be sent, and are kept until they can. %s (%s)", remedy, problem.message
@@ -228,10 +244,19 @@ class Delivery:
         else:
             self._each_minute.warning(
                 problem.kind,
-                "Metrics could not be sent (%s); they are kept and tried again. %s",
+                "Metrics could not be sent (%s); they are kept and tried again. If it lasts, %s It said: %s",
                 problem.kind.value,
+                _REMEDIES_IF_IT_LASTS[problem.kind],
                 problem.message,
             )
+
+
+def _uninstrumented() -> AbstractContextManager[None]:
+    """Whatever instruments boto3 and HTTP is told not to."""
+    # What takes a third of this package's import is for those that send something; no fork finds it half imported.
+    with no_fork():
+        from opentelemetry.instrumentation.utils import suppress_instrumentation  # noqa: PLC0415 - see above
+    return suppress_instrumentation()
 
 
 class Backoff:

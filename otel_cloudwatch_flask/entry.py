@@ -65,7 +65,7 @@ def _value(value: object) -> float:
             f"the value {value!r} is not a finite number; leave the metric out when there is none to report"
         )
     if abs(number) > MAX_MAGNITUDE:
-        raise ValueError(f"the value {value!r} is beyond ±2**360, the largest that CloudWatch takes")
+        raise ValueError(f"the value {value!r} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit")
     return number + 0.0  # what was -0.0 is 0.0
 
 
@@ -75,7 +75,9 @@ def _number(value: object) -> float:
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"the value {value!r} is not a number that CloudWatch can store: {error}") from None
+            raise ValueError(
+                f"the value {value!r} is not a number that CloudWatch can store ({error}); give a finite one"
+            ) from None
     raise ValueError(f"the value {value!r} is a {type(value).__name__}; give a number, such as 1 or 0.25")
 
 

@@ -31,7 +31,9 @@ from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.live_page import serve_live_page, url_pattern
 from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.reader import CloudWatchMetricReader
 from otel_cloudwatch_flask.recorder import RequestBuffer
 from otel_cloudwatch_flask.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.request_end import RequestEndMiddleware
@@ -150,8 +152,9 @@ class CloudWatchMetricsReporter:
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
             app.wsgi_app, registration.end_request, closes_exhausted=is_in_lambda(os.environ)
         )
+        serve_live_page(app, registration.settings, registration.exporter)
         if self._instrument:
-            _instrument_app(app, registration.attachment.meters)
+            _instrument_app(app, registration)
         _forget(self)
         _live_reporters[next(_ordinals)] = self
 
@@ -205,7 +208,10 @@ class CloudWatchMetricsReporter:
         """
         registration = _current_registration(self)
         if registration is None:
-            _quiet_log.warning("no reporter", "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet.")
+            _quiet_log.warning(
+                "no reporter",
+                "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before.",
+            )
         elif (entry := registration.parse(metric_name, value, unit, dimensions)) is not None:
             _record(registration, entry)
 
@@ -220,7 +226,7 @@ class CloudWatchMetricsReporter:
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all that was added before; ``True`` if it is in CloudWatch within the time."""
         deadline = time.monotonic() + timeout_seconds
-        _drain_current_buffer()
+        drain_current_buffer()
         return flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
@@ -230,7 +236,7 @@ class CloudWatchMetricsReporter:
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
         """Flush, and stop what this reporter started; a reader that it shares goes on."""
         deadline = time.monotonic() + timeout_seconds
-        _drain_current_buffer()
+        drain_current_buffer()
         shut_down_all(self._registrations, deadline)
         _forget(self)
 
@@ -320,9 +326,16 @@ def _request_buffer(registration: Registration) -> RequestBuffer:
     return buffer
 
 
-def _drain_current_buffer() -> None:
+def drain_current_buffer() -> None:
+    """Record what was added in the current app context so far."""
     if has_app_context() and (buffer := g.get(_BUFFER_NAME)):
         buffer.drain()
+
+
+def live_reporter_readers() -> set[CloudWatchMetricReader]:
+    """The readers that the reporters of this process use."""
+    registrations = [each for reporter in _live_reporters.values() for each in reporter._registrations]  # noqa: SLF001  # this module's class
+    return {each.attachment.reader for each in registrations if each.attachment.reader}
 
 
 def _end_buffer(_error: BaseException | None) -> None:
@@ -350,11 +363,23 @@ def _refuse_second_reporter(app: Flask) -> None:
 def _warn_of_misspelt_keys(app: Flask) -> None:
     misspelt = {**misspelt_keys(app.config, APP_CONFIG_PREFIX), **misspelt_keys(os.environ, ENVIRONMENT_PREFIX)}
     for key, meant in misspelt.items():
-        _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask; %s is.", key, meant)
+        _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask, and is ignored; write %s.", key, meant)
 
 
-def _instrument_app(app: Flask, provider: MeterProvider) -> None:
+def _instrument_app(app: Flask, registration: Registration) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
 
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
-        FlaskInstrumentor().instrument_app(app, meter_provider=provider)  # type: ignore[no-untyped-call]
+        FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
+            app,
+            meter_provider=registration.attachment.meters,
+            excluded_urls=_excluded_urls(registration.settings, os.environ),
+        )
+
+
+def _excluded_urls(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """What is not measured: the live page, beside what the environment names; ``None`` for the latter alone."""
+    if settings.live_page is False:
+        return None
+    named = environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", environ.get("OTEL_PYTHON_EXCLUDED_URLS", ""))
+    return ",".join([*filter(None, [named]), url_pattern(settings)])

@@ -25,7 +25,9 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
         return {}
     texts = {_name(name): _text(name, value) for name, value in _pairs(dimensions)}
     if len(texts) > MAX_DIMENSIONS:
-        raise ValueError(f"{len(texts)} dimensions are too many: CloudWatch takes {MAX_DIMENSIONS} of a metric")
+        raise ValueError(
+            f"{len(texts)} dimensions are too many: CloudWatch takes {MAX_DIMENSIONS} of a metric, leave some out"
+        )
     return texts
 
 
@@ -48,7 +50,8 @@ def _name(name: object) -> str:
         raise ValueError(f"dimension name {name!r} is not a text with a visible character: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
-            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch takes {MAX_DIMENSION_NAME_LENGTH}"
+            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch takes "
+            f"{MAX_DIMENSION_NAME_LENGTH}, shorten it"
         )
     return name
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from otel_cloudwatch_flask.foreign_text import one_line, without_secrets
+
 
 class Kind(Enum):
     """Why a call failed."""
@@ -132,7 +134,7 @@ def _answered(response: Mapping[str, Any], message: str) -> Failure:
     if kind is None:
         # Some fakes answer without a status; a code we don't know is then a refusal, as it is with a 400.
         kind = Kind.SERVER if status >= 500 else Kind.REFUSED if not status else Kind.UNKNOWN
-    return Failure(kind, message, _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+    return Failure(kind, _fit_to_be_told(message), _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
 
 
 def _seconds(header: str | None) -> float | None:
@@ -144,4 +146,9 @@ def _seconds(header: str | None) -> float | None:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return _fit_to_be_told(f"{type(error).__name__}: {error}")
+
+
+def _fit_to_be_told(message: str) -> str:
+    """In logs and statistics, whatever whoever wrote it had in mind."""
+    return one_line(without_secrets(message))

@@ -43,6 +43,8 @@ _CROWD: Final = 2 * SAMPLES_PER_PART
 """So many samples of a bucket are divided, if there is room."""
 
 _NUMBERS: Final = (float, int)
+_EXACT: Final = 10**15
+"""Whole numbers below it are written with all their digits."""
 _BELOW: Final = 1 - EDGE_TOLERANCE
 _ABOVE: Final = 1 + EDGE_TOLERANCE
 
@@ -62,6 +64,8 @@ def point_text(data: sdk.DataT, factor: float) -> PointText | None:
 def number_text(point: sdk.NumberDataPoint) -> str | None:
     """A delta, the current value of something that goes up and down, or a gauge's."""
     value = point.value
+    if type(value) is int and -_EXACT < value < _EXACT:
+        return f'"Value": {value}'
     if type(value) in _NUMBERS and (MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE or value == 0):
         return f'"Value": {number_json(float(value))}'
     return None
@@ -107,7 +111,7 @@ def _text(values: list[float], counts: list[int]) -> str:
         return content_json(Distribution.of(zip(values, counts, strict=True)))
     if len(values) <= _FEW_VALUES:
         return f'"Values": {values}, "Counts": {counts}'
-    return f'"Values": [{", ".join(map(_text_of, values))}], "Counts": {counts}'
+    return f'"Values": [{", ".join(map(_text_of, values))}], "Counts": [{", ".join(map(_text_of_count, counts))}]'
 
 
 class _Table(dict[Any, Any]):
@@ -301,4 +305,5 @@ def _even_parts(samples: int, parts: int) -> Iterator[tuple[int, int]]:
 
 
 _text_of: Final = _Texts().__getitem__
+_text_of_count: Final[Callable[[int], str]] = _Table(str).__getitem__
 _scales: Final = _Table(_Scale)

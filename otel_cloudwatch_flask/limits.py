@@ -33,3 +33,9 @@ RESERVED_NAMESPACE_PREFIX: Final = "AWS/"
 # Time.
 MAX_AGE_SECONDS: Final = 14 * 24 * 3600
 MAX_AHEAD_SECONDS: Final = 2 * 3600
+
+# An account in a Region.
+QUOTA_REQUESTS_PER_SECOND: Final = 500
+"""Of PutMetricData, where AWS has not raised it:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html.
+"""

@@ -3,15 +3,16 @@
 import contextlib
 import logging
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.datum import Series
-from otel_cloudwatch_flask.fast_path import PointText, point_text
+from otel_cloudwatch_flask.fast_path import point_text
 from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader, negated
+from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.sources import Attributes, Source, Sources
 from otel_cloudwatch_flask.wire import EncodedDatum, content_json, datum_json
@@ -132,14 +133,18 @@ class Mapper:
             self._merge(place, source, point)
 
     def _datum(self, place: Place) -> EncodedDatum | None:
-        if place.lone_point is not None:
-            (source, text_of), point = place.lone_point
-            if (text := _text_or_none(text_of, point)) is not None:
-                place.lone_point = None
-                unix_seconds = point.time_unix_nano // _NANOS
-                return EncodedDatum(datum_json(place.head, unix_seconds, text), source.name, unix_seconds)
+        if place.lone_point is None:
+            return self._merged_datum(place)
+        (source, text_of), point = place.lone_point
+        try:
+            unix_seconds, text = point.time_unix_nano // _NANOS, text_of(point)
+        except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
+            text = None
+        if text is None:
             self._merge_lone_point(place)
-        return self._merged_datum(place)
+            return self._merged_datum(place)
+        place.lone_point = None
+        return EncodedDatum(datum_json(place.head, unix_seconds, text), source.name, unix_seconds)
 
     def _merged_datum(self, place: Place) -> EncodedDatum | None:
         if place.is_empty:
@@ -164,14 +169,20 @@ class Mapper:
             self._lost(1)
             self._each_minute.warning(
                 ("invalid", source.name),
-                "A data point of %s has %s: CloudWatch takes no such number, so this point is lost. Others are not.",
+                "A data point of %s has %s: CloudWatch takes no such number, so this point is lost; others are not. "
+                "Do not record NaN, infinities, or magnitudes beyond 2^360.",
                 source.name,
                 error,
             )
         except Exception:  # noqa: BLE001 - a producer may do anything
             self._lost(1)
             self._each_minute.log(
-                logging.ERROR, ("error", source.name), "A data point of %s is lost.", source.name, exc_info=True
+                logging.ERROR,
+                ("error", source.name),
+                "A data point of %s could not be read, and is lost; others are not. What made it, or this package, has "
+                "a fault: the traceback says where.",
+                source.name,
+                exc_info=True,
             )
 
     def _admitted(self, series: tuple[Series, ...]) -> Iterator[Series]:
@@ -189,8 +200,9 @@ class Mapper:
                 ("overflow", series.name),
                 "%s has more combinations of dimensions than max_metrics leaves room for: further ones are published "
                 "as its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise "
-                "max_metrics; each metric costs up to $0.30 a month.",
+                "max_metrics; each metric costs up to $%.2f a month.",
                 series.name,
+                metrics_dollars(1),
             )
         return admitted
 
@@ -219,10 +231,3 @@ class Mapper:
     def _forget_slots(self) -> None:
         self._slots.clear()
         self._cached_slots = 0
-
-
-def _text_or_none(text_of: PointText, point: Any) -> str | None:
-    try:
-        return text_of(point)
-    except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
-        return None

@@ -119,5 +119,12 @@ def _content(series: Series, merged: Merged) -> float | Distribution | Statistic
     try:
         return merged.content()
     except Exception:  # noqa: BLE001 - the boundary to numbers that nobody has thought of: they cost their own datum only
-        _each_minute.log(logging.ERROR, series.name, "A datum of %s is lost.", series.name, exc_info=True)
+        _each_minute.log(
+            logging.ERROR,
+            series.name,
+            "A datum of %s could not be made, and is lost; others are not. What made its data points, or this package, "
+            "has a fault: the traceback says where.",
+            series.name,
+            exc_info=True,
+        )
         return None

@@ -2,127 +2,30 @@
 
 import copy
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate
-from math import fsum
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from otel_cloudwatch_flask.accepted_datum import (
+    AcceptedDatum,
+    PublishedMetric,
+    Statistics,
+    dimensions_of,
+    merged_samples,
+    merged_statistics,
+    nearest_rank,
+)
+from otel_cloudwatch_flask.published_listing import listing
 from otel_cloudwatch_flask.validation import datums_of, unix_time
 
-Dimensions: TypeAlias = tuple[tuple[str, str], ...]
-"""Sorted pairs of name and value."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedMetric:
-    """One CloudWatch metric and a unit it was published in; ``dict(metric.dimensions)`` makes a mapping of the pairs.
-
-    >>> print(PublishedMetric("Shop", "Orders", (("Region", "EU"),), "Count"))
-    Shop: Orders {Region=EU} in Count
-    """
-
-    namespace: str
-    name: str
-    dimensions: Dimensions = ()
-    unit: str = "None"
-
-    def __str__(self) -> str:
-        dimensions = ", ".join(f"{name}={value}" for name, value in self.dimensions)
-        return f"{self.namespace}: {self.name} {{{dimensions}}} in {self.unit}"
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """CloudWatch's statistic set: how many samples, their sum, the smallest and the largest."""
-
-    sample_count: float
-    total: float
-    minimum: float
-    maximum: float
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedDatum:
-    """A datum as it was sent, the metric it belongs to, its own time and that of its arrival, both Unix seconds."""
-
-    metric: PublishedMetric
-    datum: Mapping[str, Any]
-    unix_time: float
-    arrived_unix_time: float
-
-    def samples(self) -> dict[float, float] | None:
-        """Values with their counts; ``None`` for a statistic set, unless all its samples are the same."""
-        if self.datum.get("Value") is not None:
-            return {self.datum["Value"]: 1}
-        values = self.datum.get("Values")
-        if values is not None:
-            return _added_up([(values, self.datum.get("Counts") or [1] * len(values))])
-        statistics = self.statistics()
-        if statistics.minimum == statistics.maximum:
-            return {statistics.minimum: statistics.sample_count}
-        return None
-
-    def statistics(self) -> Statistics:
-        """The datum's statistic set, sent as such or made of its values."""
-        sent = self.datum.get("StatisticValues")
-        if sent is not None:
-            return Statistics(sent["SampleCount"], sent["Sum"], sent["Minimum"], sent["Maximum"])
-        samples = self.samples() or {}
-        total = fsum(value * count for value, count in samples.items())
-        return Statistics(fsum(samples.values()), total, min(samples), max(samples))
-
-
-def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]] | None) -> Dimensions:
-    """Sort dimensions that come as a mapping, or as boto3's list of ``{"Name": ..., "Value": ...}``."""
-    if isinstance(dimensions, Mapping):
-        return tuple(sorted((name, str(value)) for name, value in dimensions.items()))
-    return tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in dimensions or ()))
-
-
-def merged_statistics(datums: Iterable[AcceptedDatum]) -> Statistics:
-    """Add statistics up as CloudWatch does; ``ValueError`` if there are none."""
-    every = [datum.statistics() for datum in datums]
-    return Statistics(
-        fsum(statistics.sample_count for statistics in every),
-        fsum(statistics.total for statistics in every),
-        min(statistics.minimum for statistics in every),
-        max(statistics.maximum for statistics in every),
-    )
-
-
-def merged_samples(datums: Iterable[AcceptedDatum]) -> dict[float, float] | None:
-    """All samples; ``None`` if a statistic set with different samples is among them."""
-    every = [datum.samples() for datum in datums]
-    known = [samples for samples in every if samples is not None]
-    if len(known) < len(every):
-        return None
-    return _added_up((samples, samples.values()) for samples in known)
-
-
-def nearest_rank(samples: Mapping[float, float], percent: float) -> float:
-    """The smallest value that at least ``percent`` % of the samples do not exceed; 0 is the minimum.
-
-    >>> nearest_rank({10: 1, 20: 998, 30: 1}, 99.9)
-    20
-    """
-    if not 0 <= percent <= 100:
-        raise ValueError(f"There is no percentile {percent}; write a number from 0 to 100.")
-    # Fractions: 99.9 / 100 * 1000 is more than 999 as a double, and would skip a rank.
-    wanted = Fraction(str(percent)) / 100 * sum(map(Fraction, samples.values()))
-    values = sorted(samples)
-    reached = accumulate(Fraction(samples[value]) for value in values)
-    return next(value for value, count in zip(values, reached, strict=True) if count >= wanted)
-
-
-def _added_up(samples: Iterable[tuple[Iterable[float], Iterable[float]]]) -> dict[float, float]:
-    counts: Counter[float] = Counter()
-    for values, value_counts in samples:
-        for value, count in zip(values, value_counts, strict=True):
-            counts[value] += count  # type: ignore[assignment]  # CloudWatch's counts are doubles
-    return dict(counts)
+__all__ = [
+    "AcceptedDatum",
+    "PublishedMetric",
+    "PublishedMetrics",
+    "dimensions_of",
+    "merged_samples",
+    "merged_statistics",
+    "nearest_rank",
+]
 
 
 class PublishedMetrics:
@@ -242,7 +145,9 @@ class PublishedMetrics:
         """
         samples = merged_samples(self._existing(name, dimensions, namespace, dimension))
         if samples is None:
-            raise LookupError(f"{name} was published as statistic sets, of which CloudWatch has no percentiles.")
+            raise LookupError(
+                f"{name} was published as statistic sets, of which CloudWatch has no percentiles; publish its values."
+            )
         return nearest_rank(samples, percent)
 
     def values(
@@ -261,6 +166,32 @@ class PublishedMetrics:
         datums = self._find(name, dimensions, namespace, dimension)
         samples = merged_samples(datum for datum in datums if datum.samples() is not None)
         return dict(sorted((samples or {}).items()))
+
+    def assert_published(
+        self,
+        name: str,
+        /,
+        dimensions: Mapping[str, object] | None = None,
+        *,
+        namespace: str | None = None,
+        sum: object = None,  # noqa: A002 - CloudWatch's name of it
+        count: object = None,
+        minimum: object = None,
+        maximum: object = None,
+        **dimension: object,
+    ) -> None:
+        """Raise an ``AssertionError`` that lists what was published, unless the metric was, with these statistics.
+
+        A statistic may be anything that a number can be compared with: ``sum=pytest.approx(0.3)``.
+        """
+        datums = self._find(name, dimensions, namespace, dimension)
+        problem = "was not published" if not datums else None
+        if datums:
+            expected = {"count": count, "sum": sum, "minimum": minimum, "maximum": maximum}
+            problem = _difference(merged_statistics(datums), expected)
+        if problem:
+            asked = _described(name, dimensions, dimension)
+            raise AssertionError(f"{asked} {problem}. What was published:\n{listing(self.accepted, like=name)}")
 
     def _find(
         self,
@@ -288,10 +219,31 @@ class PublishedMetrics:
     ) -> list[AcceptedDatum]:
         datums = self._find(name, dimensions, namespace, dimension)
         if not datums:
-            published = "\n  ".join(map(str, self.metrics())) or "nothing"
-            asked = {**(dimensions or {}), **dimension}
-            raise LookupError(f"{name} {asked or ''} was not published. What was:\n  {published}")
+            asked = _described(name, dimensions, dimension)
+            raise LookupError(f"{asked} was not published. What was:\n{listing(self.accepted, like=name)}")
         return datums
+
+
+def _described(name: str, dimensions: Mapping[str, object] | None, dimension: Mapping[str, object]) -> str:
+    """What was asked for, in words."""
+    if dimensions is None and not dimension:
+        return name
+    pairs = ", ".join(f"{key}={value}" for key, value in {**(dimensions or {}), **dimension}.items())
+    return f"{name} {{{pairs}}}"
+
+
+def _difference(statistics: Statistics, expected: Mapping[str, object]) -> str | None:
+    """The first statistic that is not as expected, in words."""
+    found = {
+        "count": statistics.sample_count,
+        "sum": statistics.total,
+        "minimum": statistics.minimum,
+        "maximum": statistics.maximum,
+    }
+    for name, value in found.items():
+        if expected[name] is not None and value != expected[name]:
+            return f"has the {name} {value:.15g}, not {expected[name]}"
+    return None
 
 
 def _accepted_datums(request: Mapping[str, Any], now: float) -> Iterator[AcceptedDatum]:

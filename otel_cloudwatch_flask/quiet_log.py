@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
+from otel_cloudwatch_flask.foreign_text import one_line
+
 _MAX_KEYS: Final = 10_000
 """Beyond so many different messages nothing new is said: keys may come from what a client sends."""
 
@@ -43,7 +45,8 @@ class QuietLog:
             return
         if swallowed:
             message, arguments = message + " (%d more like this since it was last said)", (*arguments, swallowed)
-        self._logger.log(level, message, *arguments, exc_info=exc_info)
+        fit = [one_line(each) if isinstance(each, str) else each for each in arguments]
+        self._logger.log(level, message, *fit, exc_info=exc_info)
 
     def _turn(self, key: Hashable) -> int | None:
         """How many were swallowed if it is this key's turn to speak, else ``None``."""

@@ -163,7 +163,10 @@ class CloudWatchMetricReader(MetricReader):
         try:
             return self._commit.run(deadline)
         except Exception:  # the boundary of the thread: callbacks of anybody's run below
-            _logger.exception("Collecting metrics for CloudWatch failed; what was not collected is the next time.")
+            _logger.exception(
+                "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
+                "or the view that the traceback ends in."
+            )
             return False
 
     def _last_flush(self, deadline: float) -> None:
@@ -179,6 +182,11 @@ class CloudWatchMetricReader(MetricReader):
 
     def _flush_at_exit(self) -> None:
         self.shutdown(timeout_millis=EXIT_TIMEOUT_SECONDS * 1000)
+
+
+def live_readers() -> list[CloudWatchMetricReader]:
+    """All CloudWatch readers of this process that are not shut down."""
+    return list(_live_readers)
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:

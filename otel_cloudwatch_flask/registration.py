@@ -12,11 +12,12 @@ from otel_cloudwatch_flask.attachment import Attachment
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.entry import Entry, parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer
-from otel_cloudwatch_flask.request_end import buffers_of
+from otel_cloudwatch_flask.request_end import Buffers, buffers_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -78,6 +79,16 @@ class Registration:
         """The same, but for how the other app takes a bad metric."""
         return Registration(self.attachment, self.recorder, self._settings, self._app_name, is_strict)
 
+    @property
+    def settings(self) -> Settings:
+        """What the app was told, parsed."""
+        return self._settings
+
+    @property
+    def exporter(self) -> CloudWatchMetricExporter | None:
+        """What publishes its metrics; ``None`` if nothing is sent."""
+        return self.attachment.reader.exporter if self.attachment.reader else None
+
     def parse(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Entry | None:
         """The entry for one call of ``add_metric``; ``None`` if it was bad, and is counted and logged."""
         try:
@@ -87,13 +98,17 @@ class Registration:
                 raise
             _count_as_lost(self.attachment, LossReason.INVALID)
             site = _call_site()
-            _once.warning(site, "%s (counted as invalid; said once for %s, line %d)", error, *site)
+            _once.warning(site, "%s (it is lost, and counted as invalid; said once for %s, line %d)", error, *site)
         except Exception:  # the boundary to what a program's own objects do when they are looked at
             if self._is_strict():
                 raise
             _count_as_lost(self.attachment, LossReason.INVALID)
             _once.log(
-                logging.WARNING, _call_site(), "A metric could not be read; it is counted as invalid", exc_info=True
+                logging.WARNING,
+                _call_site(),
+                "A metric could not be read; it is lost, and counted as invalid. Give add_metric plain texts and "
+                "numbers.",
+                exc_info=True,
             )
         return None
 
@@ -103,14 +118,21 @@ class Registration:
         buffers_of(environ).append(buffer)
         return buffer
 
-    def end_request(self, buffers: list[RequestBuffer]) -> None:
+    def end_request(self, buffers: Buffers) -> None:
         """Record what the request left in its buffers, and flush as the policy says. Never raises."""
         try:
             while buffers:
                 buffers.pop().end()
-            self._flush_after_request()
+            if buffers.wants_flush:
+                self._flush_after_request()
         except Exception:  # noqa: BLE001  # the boundary to the WSGI server, to which metrics are no reason to fail
-            _each_minute.log(logging.ERROR, "end_request", "The end of a request was not recorded", exc_info=True)
+            _each_minute.log(
+                logging.ERROR,
+                "end_request",
+                "The end of a request was not recorded; its metrics may be lost, its response is not. Report it with "
+                "the traceback.",
+                exc_info=True,
+            )
 
     def _flush_after_request(self) -> None:
         reader = self.attachment.reader

@@ -12,9 +12,15 @@ if TYPE_CHECKING:
 _BUFFERS_KEY: Final = "otel_cloudwatch_flask.buffers"
 
 
-def buffers_of(environ: "WSGIEnvironment") -> list[RequestBuffer]:
-    """The buffers that a request has filled, whatever its app contexts have become."""
-    buffers: list[RequestBuffer] = environ.setdefault(_BUFFERS_KEY, [])
+class Buffers(list[RequestBuffer]):
+    """The buffers that a request has filled; ``wants_flush`` is false for one that is none of the app's own."""
+
+    wants_flush = True
+
+
+def buffers_of(environ: "WSGIEnvironment") -> Buffers:
+    """The buffers of a request, whatever its app contexts have become."""
+    buffers: Buffers = environ.setdefault(_BUFFERS_KEY, Buffers())
     return buffers
 
 
@@ -30,7 +36,7 @@ class RequestEndMiddleware:
     def __init__(
         self,
         application: "WSGIApplication",
-        on_end: Callable[[list[RequestBuffer]], None],
+        on_end: Callable[[Buffers], None],
         *,
         closes_exhausted: bool = False,
     ) -> None:

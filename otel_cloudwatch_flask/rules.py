@@ -108,7 +108,11 @@ def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[Metric
     Raises :class:`ConfigurationError` that names the rule, by its place, and the field.
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
-        raise ConfigurationError(f"rules={rules!r} is not a list of rules.", key="rules", value=rules)
+        raise ConfigurationError(
+            f"rules={rules!r} is not a list of rules; give MetricRule objects, or mappings of their fields.",
+            key="rules",
+            value=rules,
+        )
     return tuple(_parsed(place, rule) for place, rule in enumerate(rules))
 
 
@@ -118,7 +122,7 @@ def _parsed(place: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     key = f"rules[{place}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {rule!r}, which is neither a MetricRule nor a mapping.", key=key, value=rule
+            f"{key} is {rule!r}, which is neither a MetricRule nor a mapping; use one of both.", key=key, value=rule
         )
     known = [each.name for each in fields(MetricRule)]
     for name in rule:

@@ -2,8 +2,9 @@
 
 Each process has a directory of its own inside the spool directory, and holds a lock on it as long as it lives; the
 operating system gives the lock up even if the process is killed. Whoever finds a directory whose lock is free takes
-its batches over. A batch is one file: a line with a checksum, then the body of the request as JSON. Nothing in it is
-ever executed, and whatever is not such a file is set aside, not read again, and never fatal.
+its batches over, if it is the same user's. A batch is one file: a line with a checksum, then the body of the request as
+JSON. Nothing in it is ever executed, no link is followed, and whatever is not such a file is set aside, not read again,
+and never fatal.
 """
 
 import hashlib
@@ -12,13 +13,16 @@ import logging
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.limits import MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.wire import Batch
 
@@ -33,11 +37,14 @@ _quiet_log = QuietLog(_logger, interval_seconds=60.0)
 MAX_SPOOL_BYTES: Final = 512 * 2**20
 """What one process keeps on disk at most; beyond, it keeps further batches in memory only."""
 
+_MAX_FILE_BYTES: Final = 2 * MAX_REQUEST_BYTES
 _LOOK_SECONDS: Final = 60.0
 
 _MAGIC: Final = b"otel-cloudwatch-flask spool 1 "
 _BATCH_SUFFIX: Final = ".batch"
 _BAD_SUFFIX: Final = ".bad"
+_STEM_LENGTH: Final = len(f"{0:020d}-{0:06d}")
+"""What a file is called by; whoever takes it over adds a number of his own to that, so that names stay short."""
 _LOCK_NAME: Final = "lock"
 _PREFIX: Final = "process-"
 
@@ -48,6 +55,7 @@ class Spool:
     def __init__(self, directory: Path, *, max_bytes: int = MAX_SPOOL_BYTES) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
+        self._sizes: dict[Path, int] = {}
         self._size_bytes = 0
         self._numbers = itertools.count()
         self._own, lock = _new_process_directory(directory)
@@ -58,34 +66,48 @@ class Spool:
         """Put a batch on disk; ``None``, with a warning, if that cannot be."""
         content = _checked(batch.body())
         if self._size_bytes + len(content) > self._max_bytes:
-            _quiet_log.warning("full", "The spool holds %d bytes: further metrics wait in memory.", self._size_bytes)
+            _quiet_log.warning(
+                "full",
+                "The spool holds %d bytes: further metrics wait in memory. Mend what keeps metrics from CloudWatch; an "
+                "earlier message says what.",
+                self._size_bytes,
+            )
             return None
         path = self._own / f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
             _write_privately(path, content)
         except OSError as error:
-            _quiet_log.warning("write", "Metrics cannot be spooled, and wait in memory: %s", error)
+            _quiet_log.warning(
+                "write",
+                "Metrics cannot be spooled, and wait in memory. Give spool_directory room, and this process the right "
+                "to write to it. (%s)",
+                error,
+            )
             return None
-        self._size_bytes += len(content)
+        self._count(path, len(content))
         return path
 
     def read(self, path: Path) -> Batch | None:
         """The batch in a file; ``None``, with a warning, if there is none that can be read."""
         try:
-            return Batch.from_body(_verified(path.read_bytes()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return _sendable(Batch.from_body(_verified(_content(path))))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             self._set_aside(path, error)
             return None
 
     def remove(self, path: Path) -> None:
         """Forget a batch that has met its fate."""
         try:
-            size = path.stat().st_size
-            path.unlink()
+            path.unlink(missing_ok=True)
         except OSError as error:
-            _quiet_log.warning("remove", "A spooled batch cannot be removed, and may be sent again: %s", error)
+            _quiet_log.warning(
+                "remove",
+                "A spooled batch cannot be removed, and may be sent again by the next process. Give this one the right "
+                "to delete files in spool_directory. (%s)",
+                error,
+            )
         else:
-            self._size_bytes = max(self._size_bytes - size, 0)
+            self._forget(path)
 
     def take_over(self) -> Iterator[Path]:
         """The files of processes that are no more, oldest first, moved to this one's directory.
@@ -97,16 +119,22 @@ class Spool:
             return
         self._next_look = now + _LOOK_SECONDS
         try:
-            others = [each for each in self._directory.glob(_PREFIX + "*") if each.is_dir() and each != self._own]
+            others = [each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_ours(each)]
         except OSError as error:
-            _quiet_log.warning("list", "The spool directory cannot be read: %s", error)
+            _quiet_log.warning(
+                "list",
+                "The spool directory cannot be read; what others left there waits. Give this process the right to read "
+                "it. (%s)",
+                error,
+            )
             return
         for directory in sorted(others):
             lock = _try_lock(directory)
             if lock is not None:
                 try:
                     yield from self._moved_files(directory)
-                    shutil.rmtree(directory, ignore_errors=True)
+                    if not any(directory.glob("*" + _BATCH_SUFFIX)):
+                        shutil.rmtree(directory, ignore_errors=True)
                 finally:
                     os.close(lock)
 
@@ -124,23 +152,46 @@ class Spool:
 
     def _moved_files(self, directory: Path) -> Iterator[Path]:
         for file in sorted(directory.glob("*" + _BATCH_SUFFIX)):
-            path = self._own / f"{file.stem}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
+            path = self._own / f"{file.stem[:_STEM_LENGTH]}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
             try:
-                size = file.stat().st_size
+                size = file.lstat().st_size
                 file.rename(path)
             except OSError as error:
-                _quiet_log.warning("move", "A spooled batch cannot be taken over: %s", error)
+                _quiet_log.warning(
+                    "move",
+                    "A spooled batch cannot be taken over, and waits where it is. Give this process the right to "
+                    "rename files in spool_directory. (%s)",
+                    error,
+                )
                 continue
-            self._size_bytes += size
+            self._count(path, size)
             yield path
+
+    def _count(self, path: Path, size: int) -> None:
+        self._sizes[path] = size
+        self._size_bytes += size
+
+    def _forget(self, path: Path) -> None:
+        self._size_bytes -= self._sizes.pop(path, 0)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         bad = self._directory / (path.name + _BAD_SUFFIX)
-        _logger.warning("%s is no batch of metrics (%s); it is set aside as %s.", path.name, error, bad.name)
+        _logger.warning(
+            "%s is no batch of metrics (%s); what it held is lost, and it is set aside as %s. Delete it if you need it "
+            "no more.",
+            path.name,
+            error,
+            bad.name,
+        )
+        self._forget(path)
         try:
             path.rename(bad)
         except OSError:
-            _quiet_log.warning("aside", "It cannot be moved, either.")
+            _quiet_log.warning(
+                "aside",
+                "A file that is no batch of metrics cannot be set aside, and will be met again. Delete %s.",
+                path,
+            )
 
 
 def _new_process_directory(directory: Path) -> tuple[Path, int]:
@@ -153,7 +204,7 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for what no file system has in a name
         raise ConfigurationError(
             f"spool_directory={str(directory)!r} cannot be used: {error}. Give one that this process may write to.",
             key="spool_directory",
@@ -174,7 +225,7 @@ def _try_lock(directory: Path) -> int | None:
     The lock is given up when the last descriptor of it is closed: a forked child has one, too.
     """
     try:
-        lock = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
     try:
@@ -183,6 +234,30 @@ def _try_lock(directory: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is a directory of this process's user: what others put beside it would be sent in our name."""
+    status = directory.lstat()
+    if status.st_uid != os.geteuid():
+        _quiet_log.warning(
+            ("foreign", directory),
+            "%s belongs to another user, and is left alone. Run what shares spool_directory as one user, or delete it.",
+            str(directory),
+        )
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file, if it is one, and of a size that a batch may have."""
+    # What is no file is opened without waiting for whoever writes to it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > _MAX_FILE_BYTES:
+            raise ValueError(f"its size is {status.st_size} bytes, and that of a batch at most {_MAX_FILE_BYTES}")
+        return file.read(_MAX_FILE_BYTES)
 
 
 def _write_privately(path: Path, content: bytes) -> None:
@@ -206,3 +281,13 @@ def _verified(content: bytes) -> bytes:
     if head != _MAGIC + hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its checksum is wrong, or it was never one")
     return body
+
+
+def _sendable(batch: Batch) -> Batch:
+    """The batch, if a request can be made of it: another one would be tried for ever, and all that is behind it wait.
+
+    Raises what :meth:`Batch.from_body` raises.
+    """
+    written = replace(batch, datums=tuple(datum.at(datum.unix_seconds) for datum in batch.datums))
+    written.parameters()
+    return written

@@ -5,15 +5,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from otel_cloudwatch_flask.ledger import DeliveryStats
 from otel_cloudwatch_flask.published import PublishedMetric, PublishedMetrics
+from otel_cloudwatch_flask.published_listing import listing
 from otel_cloudwatch_flask.validation import Refusal, refusal, unix_time
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 __all__ = ["FakeCloudWatch", "PublishedMetric", "client_error"]
+
+
+class Publisher(Protocol):
+    """A reporter or an exporter, as far as its losses go."""
+
+    def stats(self) -> DeliveryStats:
+        """What became of its datums."""
 
 
 class FakeCloudWatch(PublishedMetrics):
@@ -73,6 +82,28 @@ class FakeCloudWatch(PublishedMetrics):
         with self._fault_lock:
             self._faults.extend([error] * times)
 
+    def heal(self) -> None:
+        """Take back what :meth:`fail_next` and ``latency_seconds`` have asked for."""
+        with self._fault_lock:
+            self._faults.clear()
+        self.latency_seconds = 0
+
+    def assert_no_losses(self, *publishers: Publisher) -> None:
+        """Raise an ``AssertionError`` if a request was refused, or if one of the ``publishers`` lost or kept anything.
+
+        They are reporters or exporters; what they have not sent yet, for want of a flush or because of an error that
+        lasts, has not arrived.
+        """
+        problems = [f"refused with {refused.code}: {refused.message}" for refused in self.refusals]
+        problems += [text for publisher in publishers if (text := problem_of(publisher.stats()))]
+        if problems:
+            raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))
+
+    def report(self) -> str:
+        """What was published and what was refused, a line each."""
+        refused = [f"  refused with {refused.code}: {refused.message}" for refused in self.refusals]
+        return "\n".join([listing(self.accepted), *refused])
+
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
         """Store a request, or raise botocore's ``ClientError`` as CloudWatch makes boto3 do."""
         if self.latency_seconds:
@@ -89,6 +120,18 @@ class FakeCloudWatch(PublishedMetrics):
             raise client_error(refused.code, refused.message, status=refused.status)
         self.store(request, now=now)
         return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
+
+
+def problem_of(stats: DeliveryStats) -> str:
+    """What was lost or is not sent yet, in words; empty if it is nothing.
+
+    >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
+    '2 datum(s) lost: invalid; 1 datum(s) not sent yet, the last error was: No Region'
+    """
+    problems = [f"{datums} datum(s) lost: {reason}" for reason, datums in stats.datums_lost.items()]
+    if stats.datums_pending:
+        problems.append(f"{stats.datums_pending} datum(s) not sent yet, the last error was: {stats.last_error}")
+    return "; ".join(problems)
 
 
 def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientError":

@@ -97,7 +97,7 @@ def to_ucum(cloudwatch_unit: str) -> str:
     """
     name = canonical_unit(cloudwatch_unit)
     if name is None:
-        raise ValueError(f"{cloudwatch_unit!r} is not a CloudWatch unit")
+        raise ValueError(f"{cloudwatch_unit!r} is not a CloudWatch unit; use one of {', '.join(CLOUDWATCH_UNITS)}")
     return _UCUM_OF[name]
 
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
@@ -36,6 +38,10 @@ class EncodedDatum(NamedTuple):
         return EncodedDatum(text, self.metric_name, unix_seconds)
 
 
+_JSON: Final = attrgetter("json")
+_TIME: Final = attrgetter("unix_seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What is around the datums of a request: the namespace and, if it is known, the entity they belong to."""
@@ -62,21 +68,27 @@ class Envelope:
         return len(self.head) + len(self.tail)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """Datums that fit in one request."""
 
     envelope: Envelope
     datums: tuple[EncodedDatum, ...]
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """The size of the request's body before compression."""
         return self.envelope.size_bytes + _joined_size(self.datums)
 
+    @cached_property
+    def times(self) -> tuple[int, int]:
+        """The oldest and the newest time of a datum, of which there must be one."""
+        times = [*map(_TIME, self.datums)]
+        return min(times), max(times)
+
     def body(self) -> bytes:
         """The request's body."""
-        return self.envelope.head + _SEPARATOR.join(datum.json for datum in self.datums) + self.envelope.tail
+        return self.envelope.head + _SEPARATOR.join(map(_JSON, self.datums)) + self.envelope.tail
 
     @classmethod
     def empty(cls) -> "Batch":
@@ -154,7 +166,7 @@ def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batc
 
 
 def _joined_size(datums: Sequence[EncodedDatum]) -> int:
-    return sum(len(datum.json) for datum in datums) + len(_SEPARATOR) * max(len(datums) - 1, 0)
+    return sum(map(len, map(_JSON, datums))) + len(_SEPARATOR) * max(len(datums) - 1, 0)
 
 
 def content_json(content: float | Distribution | Statistics) -> str:

@@ -42,8 +42,8 @@ def batch(datums: int, *, with_entity: bool = False) -> Batch:
     """Datums of every kind, with names that need escaping."""
     entity = service_entity({"service.name": "shop"}) if with_entity else None
     series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
-    datums = (encoded(Datum(each, NOW, CONTENTS[n % len(CONTENTS)])) for n, each in enumerate(series))
-    return Batch(Envelope.of("Shop", entity), tuple(datums))
+    made = (encoded(Datum(each, NOW, CONTENTS[n % len(CONTENTS)])) for n, each in enumerate(series))
+    return Batch(Envelope.of("Shop", entity), tuple(made))
 
 
 @pytest.mark.parametrize("with_entity", [False, True])

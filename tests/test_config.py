@@ -13,6 +13,7 @@ from otel_cloudwatch_flask.config import (
     DEFAULT_MAX_METRICS,
     ENVIRONMENT_PREFIX,
     KEYS,
+    NamedFunction,
     Settings,
     are_given,
     misspelt_keys,
@@ -51,6 +52,8 @@ def test_nothing_given() -> None:
         self_metrics=False,
         dry_run=False,
         live_page=None,
+        live_page_path="/_cloudwatch",
+        live_page_check=None,
     )
 
 
@@ -61,6 +64,8 @@ PLACES = [
     ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
     ("dry_run", True, 1, "yes", (True, True, True)),
     ("live_page", True, False, "on", (True, False, True)),
+    ("live_page_path", "/a", "/b-c/d", "/~e", ("/a", "/b-c/d", "/~e")),
+    ("live_page_check", len, "m:f", "a.b:c.d", (len, NamedFunction("m:f"), NamedFunction("a.b:c.d"))),
     ("flush_min_interval_seconds", 0, 2, "0.5", (0.0, 2.0, 0.5)),
     ("export_interval_seconds", 10, 20.5, "30", (10.0, 20.5, 30.0)),
     ("export_timeout_seconds", 1, 2.5, "3", (1.0, 2.5, 3.0)),
@@ -142,6 +147,9 @@ REFUSED = [
     ("MAX_METRICS", "1.5", "'1.5' is not a count; use a whole number, 1 or more."),
     ("MAX_METRICS", "many", "'many' is not a count; use a whole number, 1 or more."),
     ("MAX_BACKLOG_BYTES", "64MB", "'64MB' is not a count; use a whole number, 1 or more."),
+    ("LIVE_PAGE_PATH", "ops", "'ops' is not a path; use one such as '/ops/cloudwatch', of letters"),
+    ("LIVE_PAGE_PATH", "/a/../b", "'/a/../b' is not a path; use one such as"),
+    ("LIVE_PAGE_CHECK", "is_admin", "'is_admin' is not a check; use a function without arguments, or its name"),
     ("EXPORT_INTERVAL_SECONDS", "0", "'0' is not an interval; use a number of seconds greater than 0."),
     ("EXPORT_INTERVAL_SECONDS", "nan", "'nan' is not an interval; use a number of seconds greater than 0."),
     ("EXPORT_INTERVAL_SECONDS", "inf", "'inf' is not an interval; use a number of seconds greater than 0."),

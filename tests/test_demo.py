@@ -9,6 +9,7 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -107,6 +108,27 @@ def test_ctrl_c_in_the_middle_of_the_traffic() -> None:
     assert (process.returncode, printed) == (130, b"")
     assert b"Traceback" not in shown
     assert not is_running(shop)
+
+
+def test_a_served_shop_stays_until_ctrl_c() -> None:
+    """With visitors, and the live page that shows what is published; nothing is left afterwards."""
+    with subprocess.Popen(
+        [*DEMO, "--serve", "--rate", "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("The live page").strip()
+        shop = wait_for_child(process)
+        assert eventually(lambda: {"Orders", "http.server.duration"} <= published_names(f"{url}/data.json"))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "Stopped.\n")
+    assert not is_running(shop)
+
+
+def published_names(url: str) -> set[str]:
+    """The metrics that a live page knows."""
+    with urlopen(url, timeout=10) as response:  # noqa: S310 - the shop's own
+        return {series["metric_name"] for series in json.load(response)["series"]}
 
 
 def read_until(screen: int, text: bytes) -> bytes:

@@ -64,6 +64,7 @@ class Terminal:
 
     log: Path
     environment: dict[str, str]
+    folder: Path = ROOT
     server: "subprocess.Popen[bytes] | None" = None
     port: int = field(default=0)
 
@@ -78,7 +79,12 @@ class Terminal:
             self._serve(command)
         else:
             done = subprocess.run(
-                ["/bin/sh", "-c", command], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
+                ["/bin/sh", "-c", command],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert (done.stdout, done.returncode) == (expected, 0), done.stderr
 
@@ -97,7 +103,9 @@ class Terminal:
         ports = {"FLASK_RUN_PORT": str(self.port), "GUNICORN_CMD_ARGS": f"--bind {address}"}
         words = shlex.split(command.replace("127.0.0.1:8000", address))
         with self.log.open("ab") as log:
-            self.server = subprocess.Popen(words, cwd=ROOT, env={**self.environment, **ports}, stdout=log, stderr=log)
+            self.server = subprocess.Popen(
+                words, cwd=self.folder, env={**self.environment, **ports}, stdout=log, stderr=log
+            )
         assert eventually(self._is_serving, within_seconds=PATIENCE_SECONDS), self.log.read_text()
 
     def _is_serving(self) -> bool:
@@ -125,13 +133,13 @@ class Terminal:
 
 
 @contextmanager
-def terminal(log: Path, *environments: dict[str, str]) -> Iterator[Terminal]:
-    """Open one in this environment, and leave nothing running in it."""
+def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> Iterator[Terminal]:
+    """Open one in this environment and folder, and leave nothing running in it."""
     with isolated_environment():
         environment = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")])}
     for each in environments:
         environment.update(each)
-    opened = Terminal(log, environment)
+    opened = Terminal(log, environment, folder)
     try:
         yield opened
         opened.end()

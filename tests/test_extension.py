@@ -499,7 +499,8 @@ def test_no_reporter() -> None:
             CloudWatchMetricsReporter.add_metric("Orders", 1)
         CloudWatchMetricsReporter().add_metric("Orders", 1)
     """
-    assert run(program) == "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet."
+    said = run(program)
+    assert said == "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before."
 
 
 # Several apps.
@@ -780,7 +781,8 @@ def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptur
     """The log suggests what was meant."""
     app.config["CLOUDWATCH_NAMESPCE"] = "Shop"
     programs.reporter(app)
-    assert "CLOUDWATCH_NAMESPCE is no setting of otel_cloudwatch_flask; CLOUDWATCH_NAMESPACE is." in caplog.text
+    assert "CLOUDWATCH_NAMESPCE is no setting of otel_cloudwatch_flask, and is ignored" in caplog.text
+    assert "write CLOUDWATCH_NAMESPACE." in caplog.text
 
 
 def test_default_dimensions_and_rules(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:

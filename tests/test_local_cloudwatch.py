@@ -124,7 +124,7 @@ def test_moto_has_it_too(client: "CloudWatchClient") -> None:
 def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
     """Nothing of an earlier one is left, neither in the gate nor in moto."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
-    client.put_dashboard(DashboardName="old", DashboardBody="{}")
+    client.put_dashboard(DashboardName="old", DashboardBody='{"widgets": []}')
     with LocalCloudWatch() as fresh:
         fresh_client = fresh.client()
         assert fresh_client.list_metrics()["Metrics"] == []

@@ -5,6 +5,7 @@ import sys
 import threading
 from datetime import datetime, timezone
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_cloudwatch_flask.ledger import DeliveryStats
 from otel_cloudwatch_flask.published import nearest_rank
 from otel_cloudwatch_flask.testing import FakeCloudWatch, PublishedMetric, client_error
 
@@ -99,7 +101,9 @@ def test_never_published(cloudwatch: FakeCloudWatch) -> None:
     """What was never published counts as 0, and has no minimum; the error lists what was published."""
     assert cloudwatch.sum("Orderz") == cloudwatch.count("Orderz") == 0
     for look_up in (cloudwatch.minimum, cloudwatch.maximum, lambda name: cloudwatch.percentile(name, 50)):
-        with pytest.raises(LookupError, match=r"Orderz[^{]+\n  Shop: Orders \{\} in Count\n  .*\{Page=Index\}"):
+        with pytest.raises(
+            LookupError, match=r"Orderz[^{]+\n  Shop: Orders \{\} in Count: sum 1, count 1\n  .*\{Page=Index\}"
+        ):
             look_up("Orderz")
     with pytest.raises(LookupError, match="nothing"):
         FakeCloudWatch().minimum("Orders")
@@ -221,3 +225,59 @@ def test_import_is_light() -> None:
     )
     program += "print([name for name in sys.modules if name.startswith('boto')])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "problem"),
+    [
+        ("Orders", {"Page": "Index", "sum": 2, "count": 1}, None),
+        ("Orders", {"sum": 15, "minimum": 1, "maximum": 8}, None),
+        ("Latency", {"sum": pytest.approx(1005.0001)}, None),
+        ("Latency", {"minimum": 6}, r"Latency has the minimum 5, not 6\. .*\n  Shop: Latency"),
+        ("Orders", {"Page": "Index", "sum": 3}, r"Orders \{Page=Index\} has the sum 2, not 3\."),
+        ("Orders", {"dimensions": {"Page": "Home"}}, r"Orders \{Page=Home\} was not published\."),
+        (
+            "latencies",
+            {},
+            r"latencies was not published\. What was published:\n  Shop: Latency .*: sum 1005, count 100",
+        ),
+        ("Orders", {"namespace": "Other"}, r"Orders was not published"),
+    ],
+)
+def test_assert_published(cloudwatch: FakeCloudWatch, name: str, expected: dict[str, Any], problem: str | None) -> None:
+    """It passes, or says what is different and what there is, the most similar name first."""
+    with pytest.raises(AssertionError, match=problem) if problem else contextlib.nullcontext():
+        cloudwatch.assert_published(name, **expected)
+
+
+def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
+    """Refused requests are losses, and so is what a reporter or an exporter says it lost or still has."""
+
+    def publisher(**stats: Any) -> SimpleNamespace:
+        return SimpleNamespace(stats=lambda: DeliveryStats(**stats))
+
+    cloudwatch.assert_no_losses(publisher(datums_sent=5))
+    with pytest.raises(AssertionError, match=r"2 datum.* lost: invalid; 3 datum.* not sent yet, .*: no Region"):
+        cloudwatch.assert_no_losses(publisher(datums_lost={"invalid": 2}, datums_pending=3, last_error="no Region"))
+    with pytest.raises(ClientError):
+        cloudwatch.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", inf)])
+    with pytest.raises(AssertionError, match="refused with InvalidParameterValue: The value Infinity"):
+        cloudwatch.assert_no_losses()
+    assert cloudwatch.report().endswith("for parameter MetricData.member.1.Value is invalid.")
+
+
+def test_healing(cloudwatch: FakeCloudWatch) -> None:
+    """What a test has broken can be mended, however much of it is left."""
+    cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
+    cloudwatch.latency_seconds = 1000
+    cloudwatch.heal()
+    cloudwatch.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1)])
+    assert cloudwatch.sum("Orders") == 16
+
+
+def test_a_long_list_is_cut() -> None:
+    """What was published may be thousands of metrics: the message stays readable."""
+    fake = FakeCloudWatch()
+    fake.put_metric_data(Namespace="Shop", MetricData=[datum(f"Metric{number}", 1) for number in range(60)])
+    with pytest.raises(AssertionError, match=r"\n  Shop: Metric59 .*(\n.*){49}\n  and 10 more metrics$"):
+        fake.assert_published("Metric 59", sum=2)

@@ -69,6 +69,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "metrics": [_comparison_as_json(each) for each in outcome.comparisons],
         "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
         "delivery": dict(outcome.delivery),
+        "document": dict(outcome.document),
         "dollars_per_month": {
             policy: {**asdict(cost), "dollars": cost.dollars} for policy, cost in outcome.costs.items()
         },

@@ -1,7 +1,8 @@
 """The demo from its beginning to its end."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
@@ -10,7 +11,9 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import Account, ShopProcess
 from otel_cloudwatch_flask.demo.traffic import Traffic, visits
+from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.wire import Batch
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.cloudwatch_gate import Traffic as ApiTraffic
@@ -38,7 +41,8 @@ class Progress:
 class Outcome:
     """What came of it.
 
-    ``api`` is what CloudWatch got, ``api_requests_per_second`` how often, while there was traffic.
+    ``api`` is what CloudWatch got, ``api_requests_per_second`` how often, while there was traffic; ``document`` is that
+    as the commands ``cost``, ``dashboard`` and ``alarms`` read it.
     """
 
     seconds: float
@@ -49,6 +53,7 @@ class Outcome:
     api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
+    document: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> int:
@@ -120,16 +125,26 @@ def _outcome(
     comparisons: tuple[Comparison, ...],
     arrivals: Sequence[float],
 ) -> Outcome:
+    rate = steady_rate(arrivals, traffic.elapsed_seconds)
     return Outcome(
         seconds=traffic.elapsed_seconds,
         answers=len(traffic.answers),
         failures=tuple(traffic.failures),
         comparisons=comparisons,
         api=cloudwatch.traffic,
-        api_requests_per_second=steady_rate(arrivals, traffic.elapsed_seconds),
+        api_requests_per_second=rate,
         refusals=tuple(f"{refusal.code}: {refusal.message}" for refusal in cloudwatch.refusals),
         delivery=account.delivery,
+        document={**observed(cloudwatch.published.requests), "requests_per_second": rate},
     )
+
+
+def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was published, as somebody who watches an exporter has it."""
+    observation = Observation()
+    for request in requests:
+        observation.observe(Batch.from_body(json.dumps(request).encode()))
+    return observation.document()
 
 
 def steady_rate(arrivals: Sequence[float], elapsed_seconds: float) -> float:

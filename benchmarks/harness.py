@@ -1,0 +1,122 @@
+"""How figures are made that can be compared: processes of their own, rounds that alternate, medians, paired ratios.
+
+Each way of doing something lives in a process of its own. In each round every process is asked once, one after the
+other, so that whatever else the machine does hits all of them; a ratio is the median of the ratios of the rounds.
+"""
+
+import gc
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+_WARM_UP_ROUNDS: Final = 2
+_FOREIGN_SETTINGS: Final = ("AWS_", "OTEL_", "CLOUDWATCH_", "POWERTOOLS_", "PROMETHEUS_")
+
+
+def are_installed(modules: Sequence[str]) -> bool:
+    """Whether all of these can be imported."""
+    return all(_is_installed(module) for module in modules)
+
+
+def optional(module: str) -> Any:
+    """A module that is compared with, and that need not be installed: not for type checkers either."""
+    return import_module(module)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
+class Remote:
+    """What ``make(*arguments)`` returns, in a process of its own; calling this calls that.
+
+    ``make``, arguments and results travel between the processes: ``make`` is a function of a module. The process is
+    not forked, so that it starts from nothing as an application does, and none of this machine's settings for AWS and
+    OpenTelemetry reach it.
+    """
+
+    def __init__(self, make: Callable[..., Callable[..., Any]], *arguments: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=context)
+        self._ready = self._pool.submit(_make, make, arguments)
+
+    def __enter__(self) -> "Remote":  # noqa: PYI034 - Python 3.10's typing has no Self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, *arguments: object) -> Any:
+        """Call it there."""
+        self._ready.result()
+        return self._pool.submit(_call, arguments).result()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
+
+_made: list[Callable[..., Any]] = []
+"""What this process has been made for."""
+
+
+def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]) -> None:
+    for name in [name for name in os.environ if name.startswith(_FOREIGN_SETTINGS)]:
+        del os.environ[name]
+    _made.append(make(*arguments))
+
+
+def _call(arguments: tuple[object, ...]) -> Any:
+    return _made[-1](*arguments)
+
+
+def interleaved(
+    measures: Mapping[str, Callable[[], float]], rounds: int, *, warm_up_rounds: int = _WARM_UP_ROUNDS
+) -> dict[str, list[float]]:
+    """The figure of each round, after some that fill caches; in each round another one begins."""
+    names = list(measures)
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(warm_up_rounds + rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].append(measures[name]())
+    return {name: each[warm_up_rounds:] for name, each in figures.items()}
+
+
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """The median of the ratios of rounds, which drift does not touch."""
+    return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
+
+
+def rss_bytes() -> int:
+    """Memory of this process now or, where the system does not tell, at most so far."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text("ascii").split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def cpu_ms(work: Callable[[], object]) -> float:
+    """CPU time of the whole process for some work, threads included; collecting garbage is left to others' time."""
+    gc.collect()
+    gc.disable()
+    try:
+        begun = time.process_time()
+        work()
+        return (time.process_time() - begun) * 1000
+    finally:
+        gc.enable()

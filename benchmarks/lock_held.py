@@ -1,0 +1,119 @@
+"""The longest stretch for which an export keeps other threads from running.
+
+A thread that wakes every millisecond notes how late it was, as far as its process was at work meanwhile: what other
+processes take is nobody's fault here. Python's lock goes from thread to thread at least every 5 ms
+(``sys.getswitchinterval()``), unless something written in C does not let go of it. What the SDK's own collection holds
+is not measured: the exporters are given collected data. Nor is the first export, which imports boto3.
+"""
+
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+from rich.table import Table
+
+from benchmarks.harness import Remote, interleaved
+from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, Kind
+from benchmarks.report import Claim, Report
+from benchmarks.ways import BOTO3, OTLP, OURS, Prepared, installed
+
+SERIES: Final = 10_000
+PYTHON: Final = "a loop in Python"
+MOST_MS: Final = 20.0
+
+_WAKE_SECONDS: Final = 0.001
+
+
+class Watch:
+    """A thread that wants to wake every millisecond, while the ``with`` block lasts."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.longest_ms = 0.0
+
+    def __enter__(self) -> "Watch":  # noqa: PYI034 - Python 3.10's typing has no Self
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        woke, cpu = time.perf_counter(), time.process_time()
+        while not self._ended.is_set():
+            time.sleep(_WAKE_SECONDS)
+            now, cpu_now = time.perf_counter(), time.process_time()
+            # What other processes take away from this one is not held by it: then no CPU of this one passes.
+            late = min(now - woke - _WAKE_SECONDS, cpu_now - cpu)
+            self.longest_ms = max(self.longest_ms, late * 1000)
+            woke, cpu = now, cpu_now
+
+
+class Stretches(Prepared):
+    """A way to export in a process of its own: each call is one export, and returns its longest stretch."""
+
+    def __call__(self, kind: Kind, series: int) -> float:
+        """Milliseconds."""
+        return longest_ms(self.prepared(kind, series).run)
+
+
+class Loop:
+    """What any program does to its other threads."""
+
+    def __call__(self) -> float:
+        """Milliseconds."""
+        return longest_ms(lambda: sum(number for number in range(5_000_000)))
+
+
+def longest_ms(work: Callable[[], object]) -> float:
+    """How long others had to wait at the longest, in milliseconds; not for garbage that was there before."""
+    gc.collect()
+    with Watch() as watch:
+        work()
+    return watch.longest_ms
+
+
+def run(*, short: bool) -> Report:
+    """Measure exports of many series."""
+    kinds = (HISTOGRAMS_5,) if short else (COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200)
+    ways, missing = installed((OURS, BOTO3) if short else (OURS, BOTO3, OTLP))
+    medians = medians_of(kinds, ways, rounds=2 if short else 9)
+    made = [
+        Claim(f"longest stretch, {SERIES:,} {kind}", each[OURS], at_most=MOST_MS, unit=" ms")
+        for kind, each in medians.items()
+    ]
+    return Report([_table(medians)], made, missing)
+
+
+def medians_of(
+    kinds: Sequence[Kind], ways: Sequence[str], *, rounds: int, series: int = SERIES
+) -> dict[str, dict[str, float]]:
+    """For each kind and way the median over rounds of the longest stretch, in milliseconds."""
+    medians = {}
+    with ExitStack() as stack:
+        remotes = {way: stack.enter_context(Remote(Stretches, way)) for way in ways}
+        loop = stack.enter_context(Remote(Loop))
+        for kind in kinds:
+            measures: dict[str, Callable[[], float]] = {
+                way: partial(remote, kind, series) for way, remote in remotes.items()
+            }
+            stretches = interleaved({**measures, PYTHON: loop}, rounds, warm_up_rounds=1)
+            medians[kind.title] = {way: statistics.median(each) for way, each in stretches.items()}
+    return medians
+
+
+def _table(medians: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title=f"The longest that an export of {SERIES:,} series keeps other threads waiting: ms, medians")
+    ways = list(next(iter(medians.values())))
+    for heading in ("", *ways):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind, each in medians.items():
+        table.add_row(kind, *(f"{each[way]:.1f}" for way in ways))
+    return table

@@ -1,0 +1,174 @@
+"""Flask apps that are alike but for how they measure: with this extension, with nothing, with what is taken instead."""
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from benchmarks.harness import are_installed, optional
+from benchmarks.stubs import answer_all_clients
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+
+METRICS: Final = tuple((f"Metric {number}", "Milliseconds" if number % 2 else "Count") for number in range(10))
+PAGE: Final = {"Page": "index"}
+
+View = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """How an app is made, and the modules that it needs."""
+
+    make: Callable[[], Flask]
+    needs: tuple[str, ...] = ()
+
+
+def bare_app() -> Flask:
+    """An app that measures nothing."""
+    return _app(lambda: "hello")
+
+
+def extension_app(metrics: int, *, instrument: bool = False) -> Flask:
+    """An app with this extension, and so many ``add_metric`` calls a request."""
+    answer_all_clients()
+    values = latencies()
+
+    def view() -> str:
+        for name, unit in METRICS[:metrics]:
+            reporter.add_metric(name, next(values), unit, PAGE)
+        return "hello"
+
+    app = _app(view)
+    reporter = CloudWatchMetricsReporter(app, "Benchmark", instrument=instrument)
+    return app
+
+
+def histograms_app() -> Flask:
+    """An app that records three measurements with nothing but the SDK, collected by this package's reader."""
+    answer_all_clients()
+    values = latencies()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Benchmark"))
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("benchmark")
+    histograms = [meter.create_histogram(name.replace(" ", "_"), unit="ms") for name, _ in METRICS[:3]]
+
+    def view() -> str:
+        for histogram in histograms:
+            histogram.record(next(values), PAGE)
+        return "hello"
+
+    return _app(view)
+
+
+def instrumented_app() -> Flask:
+    """An app with OpenTelemetry's own instrumentation and nothing else."""
+    app = bare_app()
+    provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    instrumentor: Any = FlaskInstrumentor()
+    instrumentor.instrument_app(app, meter_provider=provider)
+    return app
+
+
+def prometheus_app() -> Flask:
+    """An app with prometheus_flask_exporter as it is by default: a histogram and a counter a request."""
+    app = bare_app()
+    optional("prometheus_flask_exporter").PrometheusMetrics(app)
+    return app
+
+
+def predecessor_app() -> Flask:
+    """An app with flask-cloudwatch-metric, whose requests wait for a call each: here for its CPU only."""
+    answer_all_clients()
+    values = latencies()
+
+    def view() -> str:
+        for name, unit in METRICS[:3]:
+            predecessor.add_metric(name, next(values), unit, [{"Name": "Page", "Value": "index"}])
+        return "hello"
+
+    app = _app(view)
+    predecessor = optional("flask_cloudwatch_metric").CloudWatchMetricsReporter(app, "Benchmark", "us-east-1")
+    return app
+
+
+def embedded_metrics_app() -> Flask:
+    """An app with aws-embedded-metrics, which writes an event a request."""
+    os.environ["AWS_EMF_ENVIRONMENT"] = "local"
+    metric_scope = optional("aws_embedded_metrics").metric_scope
+    _print_nothing()
+    values = latencies()
+
+    def view(metrics: Any) -> str:
+        metrics.set_dimensions(PAGE)
+        for name, unit in METRICS[:3]:
+            metrics.put_metric(name, next(values), unit)
+        return "hello"
+
+    return _app(metric_scope(view))
+
+
+def powertools_app() -> Flask:
+    """An app with Powertools, which writes an event a request."""
+    _print_nothing()
+    values = latencies()
+    metrics = optional("aws_lambda_powertools").Metrics(namespace="Benchmark", service="shop")
+
+    def view() -> str:
+        metrics.add_dimension("Page", "index")
+        for name, unit in METRICS[:3]:
+            metrics.add_metric(name, unit, next(values))
+        metrics.flush_metrics()
+        return "hello"
+
+    return _app(view)
+
+
+def latencies() -> Iterator[float]:
+    """Samples without end."""
+    source = random.Random(1)
+    return cycle([source.lognormvariate(4.4, 0.7) for _ in range(1000)])
+
+
+def _app(view: View) -> Flask:
+    app = Flask("benchmark")
+    app.add_url_rule("/", "index", view)
+    return app
+
+
+def _print_nothing() -> None:
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+
+
+NONE: Final = "this extension, no metric"
+THREE: Final = "this extension, 3 add_metric"
+RECORDS: Final = "3 Histogram.record of the SDK"
+PROMETHEUS: Final = "prometheus_flask_exporter"
+
+APPS: Final[Mapping[str, App]] = {
+    NONE: App(partial(extension_app, 0)),
+    "this extension, 1 add_metric": App(partial(extension_app, 1)),
+    THREE: App(partial(extension_app, 3)),
+    "this extension, 10 add_metric": App(partial(extension_app, 10)),
+    "this extension, instrument=True": App(partial(extension_app, 0, instrument=True)),
+    RECORDS: App(histograms_app),
+    "FlaskInstrumentor": App(instrumented_app),
+    PROMETHEUS: App(prometheus_app, ("prometheus_flask_exporter",)),
+    "flask-cloudwatch-metric, 3 metrics": App(predecessor_app, ("flask_cloudwatch_metric",)),
+    "aws-embedded-metrics, 3 metrics": App(embedded_metrics_app, ("aws_embedded_metrics",)),
+    "Powertools, 3 metrics": App(powertools_app, ("aws_lambda_powertools",)),
+}
+
+
+def installed_apps() -> tuple[list[str], list[str]]:
+    """Those that can be made here, and those that cannot."""
+    here = [name for name, app in APPS.items() if are_installed(app.needs)]
+    return here, [name for name in APPS if name not in here]

@@ -1,0 +1,154 @@
+"""Memory that stays: over many requests, and for each series ever seen; and what series cost that are idle.
+
+The SDK forgets no series for the life of the process, and visits all of them in each collection. Beside ours stands
+what the SDK alone needs for the same.
+"""
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+from opentelemetry.sdk.metrics import MeterProvider
+from rich.table import Table
+from werkzeug.test import EnvironBuilder
+
+from benchmarks.harness import Remote, cpu_ms, rss_bytes
+from benchmarks.measured_apps import extension_app
+from benchmarks.measurements import attributes_of, sdk_reader
+from benchmarks.report import Claim, Report
+from benchmarks.request_cpu import answer
+from benchmarks.ways import our_exporter
+from otel_cloudwatch_flask import CloudWatchMetricReader
+
+REQUESTS: Final = 200_000
+PARTS: Final = 10
+IDLE_SERIES: Final = 10_000
+SERIES_EVER_SEEN: Final = 100_000
+_COLLECTIONS: Final = 5
+
+USUAL_LIMIT: Final = 1000
+LIMITS: Final = {"this package": USUAL_LIMIT, "this package, max_metrics=200000": 200_000, "the SDK alone": 0}
+"""Each with its ``max_metrics``; the SDK has none."""
+
+_MEGABYTE: Final = 1e6
+
+
+class Idle(NamedTuple):
+    """CPU milliseconds of a flush when every series has something new, and when none has."""
+
+    busy_ms: float
+    idle_ms: float
+
+
+class Seen(NamedTuple):
+    """Bytes for each series, and CPU milliseconds of a flush when all are idle."""
+
+    bytes_a_series: float
+    idle_ms: float
+
+
+_Figures = TypeVar("_Figures")
+
+
+def growth_mb(requests: int) -> list[float]:
+    """Megabytes that this process has grown by, after each part of so many requests with three metrics each.
+
+    Before, it serves a tenth as many. Every part ends with a flush, beside those that the requests ask for.
+    """
+    app = extension_app(3)
+    environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
+
+    def serve(number: int) -> float:
+        for _ in range(number):
+            answer(app, dict(environ))
+        app.extensions["cloudwatch_metrics"].reporter.flush()
+        gc.collect()
+        return rss_bytes() / _MEGABYTE
+
+    at_first = serve(requests // PARTS)
+    return [serve(requests // PARTS) - at_first for _ in range(PARTS)]
+
+
+def idle(max_metrics: int, series: int) -> Idle:
+    """What so many counters and as many histograms cost a flush, when they are busy and when they are idle."""
+    measure, flush = _flushed(max_metrics)
+    measure(series)
+    flush()
+    measure(series)
+    busy = cpu_ms(flush)
+    return Idle(busy, statistics.median(cpu_ms(flush) for _ in range(_COLLECTIONS)))
+
+
+def seen(max_metrics: int, series: int) -> Seen:
+    """What so many counters and as many histograms cost that were there once."""
+    measure, flush = _flushed(max_metrics)
+    measure(1)
+    flush()
+    gc.collect()
+    before = rss_bytes()
+    measure(series)
+    flush()
+    gc.collect()
+    grown = rss_bytes() - before
+    return Seen(grown / (2 * series), statistics.median(cpu_ms(flush) for _ in range(_COLLECTIONS)))
+
+
+def run(*, short: bool) -> Report:
+    """Measure all three."""
+    part = 20 if short else 1
+    with Remote(partial, growth_mb) as process:
+        growth = process(REQUESTS // part)
+    idles = {title: _measured(idle, limit, IDLE_SERIES // 2) for title, limit in LIMITS.items() if limit != USUAL_LIMIT}
+    seens = {title: _measured(seen, limit, SERIES_EVER_SEEN // 2 // part) for title, limit in LIMITS.items()}
+    claim = Claim(f"RSS over {REQUESTS // part:,} requests, widest", max(map(abs, growth)), at_most=2, unit=" MB")
+    tables = [_growth_table(growth, REQUESTS // part), _idle_table(idles), _seen_table(seens, SERIES_EVER_SEEN // part)]
+    return Report(tables, [claim])
+
+
+def _measured(measure: Callable[[int, int], _Figures], max_metrics: int, series: int) -> _Figures:
+    with Remote(partial, measure) as process:
+        figures: _Figures = process(max_metrics, series)
+        return figures
+
+
+def _flushed(max_metrics: int) -> tuple[Callable[[int], None], Callable[[], object]]:
+    """What measures with so many counters and histograms, and what collects and, except by the SDK alone, exports."""
+    ours = CloudWatchMetricReader(our_exporter(max_metrics=max_metrics)) if max_metrics else None
+    sdk = sdk_reader()
+    meter = MeterProvider([ours or sdk], shutdown_on_exit=False).get_meter("benchmark")
+    counter, histogram = meter.create_counter("requests"), meter.create_histogram("duration", unit="ms")
+
+    def measure(series: int) -> None:
+        for number in range(series):
+            counter.add(1, attributes_of(number))
+            histogram.record(12.5, attributes_of(number))
+
+    return measure, ours.flush if ours else sdk.get_metrics_data
+
+
+def _growth_table(growth: list[float], requests: int) -> Table:
+    table = Table(title=f"RSS over {requests:,} requests with three add_metric, beside before: MB")
+    for number in range(1, PARTS + 1):
+        table.add_column(f"{requests * number // PARTS:,}", justify="right")
+    table.add_row(*(f"{each:+.2f}" for each in growth))
+    return table
+
+
+def _idle_table(idles: Mapping[str, Idle]) -> Table:
+    table = Table(title=f"CPU of a flush of {IDLE_SERIES:,} series, half of them histograms: ms")
+    for heading in ("", "all have something new", "all are idle"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for title, each in idles.items():
+        table.add_row(title, f"{each.busy_ms:.0f}", f"{each.idle_ms:.1f}")
+    return table
+
+
+def _seen_table(seens: Mapping[str, Seen], series: int) -> Table:
+    table = Table(title=f"{series:,} series ever seen, half of them histograms")
+    for heading in ("", "bytes a series", "CPU of a flush when all are idle, ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for title, each in seens.items():
+        table.add_row(title, f"{each.bytes_a_series:,.0f}", f"{each.idle_ms:.1f}")
+    return table

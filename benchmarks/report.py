@@ -1,0 +1,77 @@
+"""What a benchmark has to say: tables, and figures with the bound that each is wanted to keep."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+
+REQUIREMENTS: Final = "benchmarks/requirements.txt"
+"""What installs everything that the package is compared with."""
+
+_HEADINGS: Final = ("", "wanted", "measured", "")
+_BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A figure and the bound that it is wanted to keep; nothing fails if it does not."""
+
+    text: str
+    measured: float
+    at_most: float | None = None
+    at_least: float | None = None
+    unit: str = "x"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the figure keeps its bound."""
+        return (self.at_most is None or self.measured <= self.at_most) and (
+            self.at_least is None or self.measured >= self.at_least
+        )
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """The claim as a row of a table."""
+        bound = f"≥ {self.at_least:g}" if self.at_most is None else f"≤ {self.at_most:g}"
+        return self.text, f"{bound}{self.unit}", f"{self.measured:.2f}{self.unit}", "held" if self.is_held else "missed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables of a benchmark, what they are wanted to show, and what was left out because it is not installed."""
+
+    tables: Sequence[RenderableType]
+    claims: Sequence[Claim] = ()
+    missing: Sequence[str] = field(default=())
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield from self.tables
+        if self.claims:
+            yield claims_table(self.claims)
+        if self.missing:
+            yield f"Left out, because it is not installed: {', '.join(self.missing)}. pip install -r {REQUIREMENTS}"
+
+
+def claims_table(claims: Iterable[Claim]) -> Table:
+    """Figures beside their bounds."""
+    table = Table()
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading else "left")
+    for claim in claims:
+        table.add_row(*claim.cells())
+    return table
+
+
+def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str:
+    """A Markdown document in which the figures between two comments are replaced, with a line on what made them.
+
+    Raises ``ValueError`` for one that has no such comments.
+    """
+    before, begin, rest = document.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"the document has no {_BEGIN.strip()} ... {_END.strip()} to replace the figures between")
+    rows = [_HEADINGS, ("---", "---:", "---:", "---"), *(claim.cells() for claim in claims)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{before}{begin}{made_by}\n\n{table}{end}{after}"

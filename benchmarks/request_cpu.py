@@ -1,0 +1,150 @@
+"""What measuring adds to a request, in CPU of the thread that serves it.
+
+In each process two apps take turns, one that measures nothing and one that measures: the difference of two turns in a
+row is what measuring costs, and the median of many is robust. The processes take turns, too. What flushing costs
+beside that, in a thread of its own and at most once a second, is a figure of its own.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from flask import Flask
+from rich.table import Table
+from werkzeug.test import EnvironBuilder
+
+from benchmarks.harness import Remote, cpu_ms
+from benchmarks.measured_apps import APPS, NONE, PROMETHEUS, RECORDS, THREE, bare_app, extension_app, installed_apps
+from benchmarks.report import Claim, Report
+
+REQUESTS_A_TURN: Final = 100
+_WARM_UP_TURNS: Final = 1
+
+
+class Cost(NamedTuple):
+    """CPU microseconds of a request to the bare app, and what the other app's takes more."""
+
+    bare: float
+    added: float
+
+
+class Requests:
+    """An app that answers the same request again and again, without a server."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
+
+    def serve(self, number: int) -> None:
+        """Answer so many requests."""
+        for _ in range(number):
+            answer(self._app, dict(self._environ))
+
+    def cpu_us(self, number: int) -> float:
+        """CPU microseconds of this thread for each of so many requests."""
+        begun = time.thread_time_ns()
+        self.serve(number)
+        return (time.thread_time_ns() - begun) / number / 1000
+
+
+def answer(app: Flask, environ: dict[str, Any]) -> None:
+    """Answer one request as a server does: take the body, and close it."""
+    body: Iterable[bytes] = app(environ, _start_response)
+    for _ in body:
+        pass
+    close: Callable[[], None] | None = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def _start_response(_status: str, _headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
+    return len
+
+
+class Turns:
+    """A process's two apps; each call lets them take turns, and returns what the request costs."""
+
+    def __init__(self, name: str) -> None:
+        self._measuring = Requests(APPS[name].make())
+        self._bare = Requests(bare_app())
+
+    def __call__(self, turns: int) -> Cost:
+        """Let each app have so many turns."""
+        return _median([self._turn() for _ in range(_WARM_UP_TURNS + turns)][_WARM_UP_TURNS:])
+
+    def _turn(self) -> Cost:
+        bare = self._bare.cpu_us(REQUESTS_A_TURN)
+        return Cost(bare, self._measuring.cpu_us(REQUESTS_A_TURN) - bare)
+
+
+class Flushes:
+    """An app with three metrics a request; each call flushes, and returns the CPU of that."""
+
+    def __init__(self) -> None:
+        app = extension_app(3)
+        self._requests = Requests(app)
+        self._flush = app.extensions["cloudwatch_metrics"].reporter.flush
+
+    def __call__(self, flushes: int) -> float:
+        """CPU milliseconds of a flush after some requests, in whatever thread."""
+        return statistics.median(self._cpu_ms() for _ in range(flushes))
+
+    def _cpu_ms(self) -> float:
+        self._requests.serve(10)
+        self._flush()
+        self._requests.serve(10)
+        return cpu_ms(self._flush)
+
+
+def run(*, short: bool) -> Report:
+    """Measure every app that can be made here."""
+    names, missing = installed_apps()
+    costs = costs_of(names, launches=1 if short else 5, rounds=3 if short else 10, turns=6)
+    with Remote(Flushes) as flushes:
+        flush_ms = flushes(5 if short else 25)
+    return Report([_table(costs, flush_ms)], claims({name: each.added for name, each in costs.items()}), missing)
+
+
+def costs_of(names: list[str], *, launches: int, rounds: int, turns: int) -> dict[str, Cost]:
+    """For each app the median over several processes, and rounds in each."""
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    for _ in range(launches):
+        with ExitStack() as stack:
+            apps = {name: stack.enter_context(Remote(Turns, name)) for name in names}
+            for _ in range(rounds):
+                for name in names:
+                    costs[name].append(apps[name](turns))
+    return {name: _median(each) for name, each in costs.items()}
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(statistics.median(cost.bare for cost in costs), statistics.median(cost.added for cost in costs))
+
+
+def claims(added: Mapping[str, float]) -> list[Claim]:
+    """What the figures are wanted to show, as far as they were measured."""
+    made = [
+        Claim("request CPU: 3 add_metric / 3 Histogram.record", added[THREE] / added[RECORDS], at_most=1.3),
+        Claim("request CPU added without metrics", added[NONE], at_most=2, unit=" µs"),
+    ]
+    if PROMETHEUS in added:
+        made.append(
+            Claim("request CPU: 3 add_metric / prometheus_flask_exporter", added[THREE] / added[PROMETHEUS], at_most=1)
+        )
+    return made
+
+
+def _table(costs: Mapping[str, Cost], flush_ms: float) -> Table:
+    bare = statistics.median(cost.bare for cost in costs.values())
+    table = Table(title=f"CPU of a request beyond that of bare Flask, {bare:.0f} µs", caption=_caption(flush_ms))
+    table.add_column("")
+    table.add_column("added, µs", justify="right")
+    for name, cost in costs.items():
+        table.add_row(name, f"{cost.added:.1f}")
+    return table
+
+
+_caption = partial("A flush of three metrics, at most one a second: {:.1f} ms in another thread".format)

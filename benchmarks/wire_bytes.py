@@ -1,0 +1,88 @@
+"""What one export sends: bytes as they are sent and before compression, and calls.
+
+EMF libraries write a line for each series, which something else sends on as logs; their compressed size is that of all
+lines together, at gzip's usual level.
+"""
+
+import gzip
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from rich.table import Table
+
+from benchmarks.harness import Remote
+from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, KINDS, Kind
+from benchmarks.report import Claim, Report
+from benchmarks.stubs import Traffic
+from benchmarks.ways import BOTO3, EMF, OTLP, OTLP_GZIP, OURS, POWERTOOLS, Prepared, installed
+
+SERIES: Final = 1_000
+COLUMNS: Final = (OURS, BOTO3, OTLP, OTLP_GZIP, EMF, POWERTOOLS)
+_LINES: Final = (EMF, POWERTOOLS)
+_GZIP_LEVEL: Final = 6
+
+
+class Sent(NamedTuple):
+    """Bytes sent, bytes before compression (of lines: bytes written), and requests or lines."""
+
+    compressed: int
+    plain: int
+    calls: int
+
+
+class Exports(Prepared):
+    """A way to export in a process of its own; each call is one export, and returns what it sends."""
+
+    def __init__(self, way: str) -> None:
+        self._sent = Traffic()
+        self._writes_lines = way in _LINES
+        super().__init__(way, self._sent)
+
+    def __call__(self, kind: Kind, series: int) -> Sent:
+        """Export once."""
+        export = self.prepared(kind, series)
+        self._sent.clear()
+        export.run()
+        bodies = self._sent.bodies
+        if self._writes_lines:
+            return Sent(len(gzip.compress(b"".join(bodies), _GZIP_LEVEL)), sum(map(len, bodies)), len(bodies))
+        return Sent(self._sent.sent_bytes, self._sent.plain_bytes, len(bodies))
+
+
+def run(*, short: bool) -> Report:
+    """Export each kind once in each way."""
+    ways, missing = installed(COLUMNS)
+    results = sent_of((COUNTERS, HISTOGRAMS_5) if short else KINDS, ways)
+    return Report([_table(results, ways)], list(claims(results[COUNTERS])), missing)
+
+
+def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) -> dict[Kind, dict[str, Sent]]:
+    """What each way sends for the same measurements."""
+    sent: dict[Kind, dict[str, Sent]] = {}
+    with ExitStack() as stack:
+        remotes = {way: stack.enter_context(Remote(Exports, way)) for way in ways}
+        for kind in kinds:
+            sent[kind] = {way: remote(kind, series) for way, remote in remotes.items()}
+    return sent
+
+
+def claims(counters: Mapping[str, Sent]) -> Iterator[Claim]:
+    """What the figures are wanted to show: alike compared with alike."""
+    ours = counters[OURS].compressed
+    for way in (OTLP, OTLP_GZIP):
+        if way in counters:
+            yield Claim(f"bytes of {SERIES:,} counters: ours / {way}", ours / counters[way].compressed, at_most=1)
+    for way in _LINES:
+        if way in counters:
+            yield Claim(f"bytes of {SERIES:,} counters: ours / lines of {way}", ours / counters[way].plain, at_most=1)
+
+
+def _table(results: Mapping[Kind, Mapping[str, Sent]], ways: list[str]) -> Table:
+    table = Table(title=f"One export of {SERIES:,} series: KB compressed, KB before, requests (of EMF: lines)")
+    for heading in ("", *ways):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind, sent in results.items():
+        cells = (f"{each.compressed / 1000:.1f} / {each.plain / 1000:.0f} / {each.calls}" for each in sent.values())
+        table.add_row(kind.title, *cells)
+    return table

@@ -1,0 +1,69 @@
+"""Sphinx's configuration; `sphinx-build -W docs build/docs` makes the site, without the network."""
+
+import re
+import sys
+from pathlib import Path
+
+from docutils.nodes import Element, TextElement
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))
+
+from otel_cloudwatch_flask.version import __version__  # noqa: E402 - the line above makes it importable
+
+project = "otel_cloudwatch_flask"
+author = "the contributors"
+copyright = "the contributors, MIT licence"  # noqa: A001 - Sphinx's name
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["*.py"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+suppress_warnings = ["myst.header"]  # the examples begin where they like
+
+html_theme = "furo"
+html_title = "otel_cloudwatch_flask"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+
+
+def find_examples(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let the page of examples be their README, with the programs below what is said of them."""
+    if docname == "examples":
+        text = (DOCS.parent / "examples" / "README.md").read_text("utf-8")
+        source[0] = re.sub(r"^\[.*?\]\(.*?(?=\n\n)", _with_programs, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _with_programs(paragraph: re.Match[str]) -> str:
+    """A paragraph whose links lead to the programs, and the programs themselves."""
+    found = re.findall(r"\]\(([^)]+\.py)\)", paragraph[0])
+    programs = "\n\n".join(f"```{{literalinclude}} ../examples/{path}\n:language: python\n```" for path in found)
+    return paragraph[0].replace("](", "](../examples/") + "\n\n" + programs
+
+
+def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: TextElement) -> Element | None:
+    """Resolve what a docstring calls by its last name, if one documented object has that."""
+    if node["refdomain"] != "py":
+        return None
+    ending = "." + node["reftarget"].lstrip(".~")
+    found = [entry for name, entry in env.domains["py"].data["objects"].items() if name.endswith(ending)]
+    if len(found) != 1 or app.builder is None:
+        return None
+    return make_refnode(app.builder, node["refdoc"], found[0].docname, found[0].node_id, content)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above."""
+    app.connect("source-read", find_examples)
+    app.connect("missing-reference", find_by_last_name)

@@ -1,0 +1,244 @@
+"""The parts of the documentation that are made of the code; run this file to write them anew.
+
+A page has such a part between ``<!-- generated: name -->`` and ``<!-- end -->``. The tests fail if one is not current.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+DOCS: Final = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))
+
+from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
+from docs.said import PACKAGE, Said, errors, logged, rendered  # noqa: E402
+from otel_cloudwatch_flask import limits, pricing  # noqa: E402
+from otel_cloudwatch_flask.config import KEYS, Key  # noqa: E402
+
+_PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+PROCESSES: Final = (1, 4, 16, 40, 100, 400)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    columns = list(head)
+    lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def code(text: str) -> str:
+    """A text as inline code, in a table too."""
+    fence = "``" if "`" in text else "`"
+    padding = " " if "`" in text else ""
+    return f"{fence}{padding}{text}{padding}{fence}".replace("|", r"\|")
+
+
+def dollars(amount: float) -> str:
+    """An amount as it is written here: cents below 100 dollars."""
+    return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
+
+
+def settings() -> str:
+    """Every key of the configuration."""
+    return "\n\n".join(map(_setting, KEYS))
+
+
+def _setting(key: Key) -> str:
+    default = "none" if key.default in (None, (), {}) else code(repr(key.default))
+    rows = [
+        ("argument", code(key.field)),
+        ("Flask's `app.config`", code(key.app_config_name)),
+        ("environment", code(key.variable)),
+        *(("environment, after it", code(each.variable)) for each in key.fallbacks),
+        ("default", default),
+    ]
+    return f"## {key.name}\n\n{key.doc}\n\n{table(('where', 'what'), rows)}"
+
+
+_LIMITS: Final = (
+    ("datums in a request", "MAX_DATUMS_PER_REQUEST", "sent as several requests"),
+    ("bytes of a request's body", "MAX_REQUEST_BYTES", "sent as several requests"),
+    ("distinct values of a datum", "MAX_VALUES_PER_DATUM", "neighbours share a value"),
+    ("dimensions of a metric", "MAX_DIMENSIONS", "the first stay, those of a rule before others"),
+    ("characters of a dimension's name", "MAX_DIMENSION_NAME_LENGTH", "cut, with a hash"),
+    ("characters of a dimension's value", "MAX_DIMENSION_VALUE_LENGTH", "cut, with a hash"),
+    ("characters of a metric's name", "MAX_METRIC_NAME_LENGTH", "cut, with a hash; `add_metric` refuses it"),
+    ("characters of a namespace", "MAX_NAMESPACE_LENGTH", "`ConfigurationError`"),
+    ("age of a datum, in seconds", "MAX_AGE_SECONDS", "lost, counted as `expired`"),
+    ("seconds that a datum may be ahead", "MAX_AHEAD_SECONDS", "sent with the time of now"),
+)
+
+
+def service_limits() -> str:
+    """What CloudWatch takes, and what happens to more."""
+    rows = [(what, f"{getattr(limits, name):,}", more) for what, name, more in _LIMITS]
+    return table(("", "CloudWatch takes", "what is more is"), rows)
+
+
+def prices() -> str:
+    """The price of metrics, tier by tier, and of requests."""
+    bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
+    rows = [
+        (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
+         f"${price:.2f} each a month")
+        for above, (up_to, price) in zip(bounds, pricing.DOLLARS_PER_METRIC_MONTH, strict=False)
+    ]  # fmt: skip
+    return table(("", "price"), [*rows, ("1,000 requests", f"${pricing.DOLLARS_PER_REQUEST * 1000:.2f}")])
+
+
+def requests_by_processes() -> str:
+    """What the requests of busy processes cost, by how many there are and how often they flush."""
+    rows = []
+    for processes in PROCESSES:
+        each_second, each_minute = (
+            pricing.monthly_cost(metrics=0, requests_per_second=processes / seconds).dollars for seconds in (1, 60)
+        )
+        share = processes / limits.QUOTA_REQUESTS_PER_SECOND
+        rows.append((f"{processes:,}", f"{processes:,}", f"{share:.1%}", dollars(each_second), dollars(each_minute)))
+    head = (
+        "processes",
+        "requests a second, at most",
+        "of the quota",
+        '`"background"`, a month',
+        '`"interval"`, a month',
+    )
+    return table(head, rows)
+
+
+def metrics_by_dimensions() -> str:
+    """What metrics cost by how their dimensions multiply."""
+    cases = (
+        ("one counter without dimensions", 1),
+        ("one counter by 5 status codes", 5),
+        ("one histogram by 20 routes and 5 status codes", 100),
+        ("the same, and its total as a rollup", 101),
+        ("the same by 1,000 customers instead of the total", 100_000),
+    )
+    rows = [(what, f"{metrics:,}", dollars(pricing.metrics_dollars(metrics))) for what, metrics in cases]
+    return table(("published", "metrics", "a month"), rows)
+
+
+def log_messages() -> str:
+    """Every message in the log, by what it is about."""
+    said = {remedy.beginning: _said_with(remedy, logged()) for each in SECTIONS.values() for remedy in each}
+    return "\n\n".join(
+        f"### {title}\n\n" + "\n".join(_log_message(remedy, said[remedy.beginning]) for remedy in remedies)
+        for title, remedies in SECTIONS.items()
+    )
+
+
+def _said_with(remedy: Remedy, messages: Iterable[Said]) -> Said:
+    found = [each for each in messages if each.text.startswith(remedy.beginning)]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} messages begin with {remedy.beginning!r}; mend docs/remedies.py.")
+    return found[0]
+
+
+def _log_message(remedy: Remedy, said: Said) -> str:
+    return (
+        f"* {code(said.text)}\n"
+        f"  * {said.how.lower()} of `{_logger(said.module)}`\n"
+        f"  * **For the data:** {remedy.data}\n"
+        f"  * **To do:** {remedy.remedy}"
+    )
+
+
+def _logger(module: str) -> str:
+    return ".".join(["otel_cloudwatch_flask", *module.replace("/__init__", "").split("/")])
+
+
+_SETUP: Final = {"config": "<key>=<value> "}
+_METRIC: Final = {"entry": "metric <name>: ", "facade_dimensions": "metric <name>: "}
+
+
+def configuration_errors() -> str:
+    """What is raised while a program is set up."""
+    parts = [each for each in errors() if each.module in _SETUP and each.how == "ValueError"]
+    return _error_list([*parts, *(each for each in errors() if each.how == "ConfigurationError")])
+
+
+def metric_errors() -> str:
+    """What is raised, or logged, for one call of ``add_metric``."""
+    return _error_list(each for each in errors() if each.module in _METRIC and each.how == "ValueError")
+
+
+def point_errors() -> str:
+    """Why a data point cannot be sent."""
+    return _error_list([*(each for each in errors() if each.how == "InvalidPointError"), *_contradictions()])
+
+
+def other_errors() -> str:
+    """What the rest of the package raises; of it, what stands in for CloudWatch answers with most."""
+    elsewhere = {"ConfigurationError", "InvalidPointError", "InvalidMetricError"}
+    rest = [each for each in errors() if each.how not in elsewhere and each.module not in {*_SETUP, *_METRIC}]
+    return table(("in", "error", "message"), [(code(each.module), code(each.how), code(each.text)) for each in rest])
+
+
+def _error_list(found: Iterable[Said]) -> str:
+    prefixes = {**_SETUP, **_METRIC}
+    texts = sorted({prefixes.get(each.module, "") * (each.how == "ValueError") + each.text for each in found})
+    return "\n".join(f"* {code(text)}" for text in texts)
+
+
+def _contradictions() -> Iterator[Said]:
+    """What makes a histogram impossible; the texts that the functions of that name return."""
+    tree = ast.parse((PACKAGE / "histogram.py").read_text("utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
+    returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
+    for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
+        if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
+            yield Said("histogram", "InvalidPointError", text)
+
+
+def loss_reasons() -> str:
+    """Why datums are lost: the values of ``LossReason`` with the text below each."""
+    tree = ast.parse((PACKAGE / "ledger.py").read_text("utf-8"))
+    (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "LossReason"]
+    rows = [
+        (code(str(reason.value.value)), text.value.value)
+        for reason, text in pairwise(body)
+        if isinstance(reason, ast.Assign) and isinstance(reason.value, ast.Constant)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    ]
+    return table(("`datums_lost`", "the datum"), rows)
+
+
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    each.__name__.replace("_", "-"): each
+    for each in (
+        settings,
+        service_limits,
+        prices,
+        requests_by_processes,
+        metrics_by_dimensions,
+        log_messages,
+        configuration_errors,
+        metric_errors,
+        point_errors,
+        other_errors,
+        loss_reasons,
+    )
+}
+
+
+def current(page: str) -> str:
+    """The page with all its generated parts as the code would write them now."""
+    return _PART.sub(lambda part: f"{part[1]}{part[2]}\n{PARTS[part[1]]()}\n\n", page)
+
+
+def main() -> None:
+    """Write every page anew that is not current."""
+    for path in sorted(DOCS.glob("**/*.md")):
+        text = path.read_text("utf-8")
+        if (new := current(text)) != text:
+            path.write_text(new, "utf-8")
+            print(f"wrote {path.relative_to(DOCS)}")
+
+
+if __name__ == "__main__":
+    main()

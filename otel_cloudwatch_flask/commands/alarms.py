@@ -1,0 +1,55 @@
+"""``alarms``: alarms to begin with."""
+
+from typing import Any
+
+import click
+
+from otel_cloudwatch_flask.commands.alarm_template import Thresholds, alarms
+from otel_cloudwatch_flask.commands.seen import seen, seen_options
+from otel_cloudwatch_flask.commands.usage import Command
+from otel_cloudwatch_flask.commands.yaml_text import as_yaml
+
+
+@click.command(cls=Command)
+@seen_options
+@click.option(
+    "--failure-percent",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    show_default=True,
+    help="5xx of a route's requests that are alarming.",
+)
+@click.option(
+    "--latency",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds of p99 that are alarming; by default twice what was seen, and at least 0.1; 1 if nothing was.",
+)
+@click.option(
+    "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="The busiest routes get alarms."
+)
+@click.pass_context
+def command(
+    context: click.Context, /, failure_percent: float, latency: float | None, routes: int, **options: Any
+) -> None:
+    """Suggest alarms for your app, for CloudFormation.
+
+    Prints YAML: for each of the busiest routes the share of 5xx and the p99 latency, and one alarm for an app that has
+    fallen silent. It has what was seen in a preview, a demo or a running app, or what CloudWatch lists. Read it, change
+    the thresholds to what your users mind, and deploy it:
+
+    \b
+        flask --app shop cloudwatch alarms --from seen.json > alarms.yaml
+        aws cloudformation deploy --stack-name shop-alarms --template-file alarms.yaml \\
+            --parameter-overrides TopicArn=arn:aws:sns:eu-central-1:111122223333:on-call
+
+    Needs cloudwatch:ListMetrics for --list.
+
+    Exits with 0, or with 2 if there is nothing to watch.
+    """  # noqa: D301 - click takes \b for "do not wrap"
+    document = seen(
+        context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
+    )
+    made = alarms(document.series, Thresholds(failure_percent, latency), routes=routes)
+    number = len(made.template["Resources"])
+    click.echo(f"# {number} alarms on {made.metrics} metrics: ${made.dollars:,.2f} a month.")
+    click.echo(as_yaml(made.template), nl=False)

@@ -1,0 +1,106 @@
+"""``demo``: see a shop's metrics arrive in a CloudWatch on this machine."""
+
+import contextlib
+import importlib
+import threading
+from typing import Final
+
+import click
+
+from otel_cloudwatch_flask.commands.usage import (
+    EXIT_INTERRUPTED,
+    EXIT_PROBLEM,
+    Command,
+    Unusable,
+    echo_json,
+    json_option,
+)
+
+_SECONDS: Final = 5.0
+_RATE: Final = 100.0
+_SERVED_SECONDS: Final = 3600.0
+"""What CloudWatch is told is kept in memory, so visitors do not come for ever."""
+_SERVED_RATE: Final = 20.0
+_NEEDS: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
+
+
+@click.command(cls=Command)
+@click.option("--seconds", type=click.FloatRange(0.5, 3600), help="How long to visit: 5, or with --serve, an hour.")
+@click.option("--rate", type=click.FloatRange(1, 2000), help="Visits a second: 100, or with --serve, 20.")
+@click.option("--serve", is_flag=True, help="Leave everything running until Ctrl-C, with the live page to look at.")
+@json_option("the comparison")
+@click.pass_context
+def command(context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, as_json: bool) -> None:
+    """See a shop's metrics arrive, on this machine.
+
+    Serves a small shop with real HTTP, visits it for some seconds, then asks CloudWatch what it got, and compares
+    that with what the shop and its visitors counted themselves. No AWS account, no credentials, no network.
+
+    With --serve nothing is compared: shop, visitors and CloudWatch stay, and so does the shop's live page, which shows
+    what it publishes. Its address is printed.
+
+    Exits with 0 if both sides are equal, 1 if they differ or anything was refused or lost, 2 if the demo cannot
+    start, 130 after Ctrl-C; with --serve Ctrl-C is the way to end it, and the exit code is 0.
+    """
+    if serve and as_json:
+        raise click.UsageError("--serve compares nothing, so that there is no --json of it.", context)
+    try:
+        _require_demo_extra()
+        if serve:
+            _serve(seconds or _SERVED_SECONDS, rate or _SERVED_RATE)
+            return
+        context.exit(_run_demo(seconds or _SECONDS, rate or _RATE, as_json=as_json))
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        context.exit(EXIT_INTERRUPTED)
+
+
+def _run_demo(seconds: float, rate: float, *, as_json: bool) -> int:
+    from otel_cloudwatch_flask.demo import report  # noqa: PLC0415 - an optional extra
+    from otel_cloudwatch_flask.demo.run import run_demo  # noqa: PLC0415 - slow to import
+    from otel_cloudwatch_flask.demo.shop_process import ShopError  # noqa: PLC0415
+
+    try:
+        with report.progress(seconds, is_shown=not as_json) as on_progress:
+            outcome = run_demo(seconds=seconds, rate=rate, on_progress=on_progress)
+    except ShopError as error:
+        raise Unusable(str(error)) from error
+    if as_json:
+        echo_json(report.as_json(outcome))
+    else:
+        report.show(outcome)
+    return EXIT_PROBLEM if outcome.problems else 0
+
+
+def _serve(seconds: float, rate: float) -> None:
+    """Serve until Ctrl-C."""
+    from otel_cloudwatch_flask.demo.open_shop import open_shop  # noqa: PLC0415 - an optional extra
+    from otel_cloudwatch_flask.demo.shop_process import ShopError  # noqa: PLC0415
+
+    try:
+        with open_shop(seconds=seconds, rate=rate) as shop:
+            click.echo(
+                f"The live page  {shop.live_page_url}\n"
+                f"The shop       {shop.shop_url}\n"
+                f"CloudWatch     {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
+                f"{rate:g} visits a second come for {seconds / 60:g} minutes. Ctrl-C ends it all."
+            )
+            _wait_for_ctrl_c()
+    except ShopError as error:
+        raise Unusable(str(error)) from error
+
+
+def _wait_for_ctrl_c() -> None:
+    """Python sees to it that the signal ends the wait."""
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    click.echo("Stopped.", err=True)
+
+
+def _require_demo_extra() -> None:
+    try:
+        for name in _NEEDS:
+            importlib.import_module(name)
+    except ImportError as error:
+        missing = (error.name or name).partition(".")[0]
+        raise Unusable(f'The demo needs {missing}: pip install "otel-cloudwatch-flask[demo]"') from error

@@ -1,0 +1,190 @@
+"""``preview``: what CloudWatch would get of an app's requests."""
+
+import logging
+import os
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import click
+from flask import Flask
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask.commands.terminal import echo_table, inert, number, terminal_width
+from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
+from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
+from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.observation import Observation
+from otel_cloudwatch_flask.reader import live_readers
+from otel_cloudwatch_flask.sdk_internals import exporters_on
+
+_FIGURES = ("samples", "sum", "p50", "p90", "p99")
+_LIVE_PAGE = "cloudwatch_live_page."
+_FLUSH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A path that was visited, and the status of the answer; ``error`` is what the view raised instead of one."""
+
+    path: str
+    status: int | None
+    error: str | None = None
+
+
+@click.command(cls=Command)
+@click.argument("paths", nargs=-1)
+@click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Visits of each path.")
+@json_option("the document that cost, dashboard and alarms read")
+@click.pass_context
+def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
+    """See what CloudWatch would get of your app.
+
+    Visits each PATH, or without one every route of the app that has GET and no variable part, through Flask's test
+    client. What the app measures goes the whole way that it goes in production, but for the network: nothing is sent
+    to CloudWatch. The views themselves do what they do: only GET is used, so give the PATHS if a GET of yours changes
+    something. Other exporters of the app work as ever.
+
+    \b
+        flask --app shop cloudwatch preview
+        flask --app shop cloudwatch preview / "/search?q=tea" --times 20
+        flask --app shop cloudwatch preview --json | flask cloudwatch cost --from -
+
+    Exits with 0, with 1 if nothing would be published, or with 2 if there is nothing to look at.
+    """  # noqa: D301 - click takes \b for "do not wrap"
+    user_app = loaded_app(context)
+    if user_app is None:
+        raise Unusable("There is no app to look at: run flask --app YOUR_APP cloudwatch preview.")
+    _require_dry_run(user_app)
+    wanted = list(paths) or visitable_paths(user_app.app)
+    if not wanted:
+        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
+    visits, document = observe(user_app.app, wanted, times)
+    if as_json:
+        # How often production will call CloudWatch is nothing that a preview could know.
+        echo_json({**document, "requests_per_second": None, "visits": [asdict(visit) for visit in visits]})
+    else:
+        _show(visits, document)
+    context.exit(0 if document["series"] else EXIT_PROBLEM)
+
+
+def visitable_paths(app: Flask) -> list[str]:
+    """The paths of the routes that have GET and no variable part; the live page is none of the app's."""
+    found = {
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
+    }
+    return sorted(found)
+
+
+def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[Visit], dict[str, Any]]:
+    """Visit the paths, and look at what every CloudWatch exporter of the process has published of that."""
+    observation = Observation()
+    for exporter in live_exporters():
+        exporter.watch(observation.observe)
+    visits = [_visit(app, path) for _ in range(times) for path in paths]
+    _flush()
+    return visits, observation.document()
+
+
+def _visit(app: Flask, path: str) -> Visit:
+    try:
+        with app.test_client() as client, client.get(path) as response:
+            return Visit(path, response.status_code)
+    except Exception as error:  # noqa: BLE001 - the boundary to the user's views, which raise whatever they like
+        return Visit(path, None, f"{type(error).__name__}: {error}")
+
+
+def _flush() -> None:
+    """Export what was measured: our readers, and the SDK's own if they have an exporter of ours."""
+    for reader in live_readers():
+        reader.flush(_FLUSH_SECONDS)
+    own = {reader.exporter for reader in live_readers()}
+    provider = metrics.get_meter_provider()
+    others = [each for each in exporters_on(provider) if isinstance(each, CloudWatchMetricExporter) and each not in own]
+    if others and isinstance(provider, MeterProvider):
+        provider.force_flush()
+
+
+def _require_dry_run(user_app: UserApp) -> None:
+    exporters = live_exporters()
+    dry_run, enabled = key_named("DRY_RUN"), key_named("ENABLED")
+    if not all(exporter.settings.dry_run for exporter in exporters):
+        source = dry_run.source(user_app.arguments, user_app.app.config, os.environ)
+        raise Unusable(f"{source} is false, so that a preview would be sent to CloudWatch: leave it out.")
+    if not user_app.value(enabled) or not exporters:
+        source = user_app.source(enabled)
+        reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
+        raise Unusable(f"The app publishes nothing: {reason}. flask cloudwatch doctor says more.")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def _show(visits: Sequence[Visit], document: Mapping[str, Any]) -> None:
+    for line in _visit_lines(visits):
+        click.echo(line)
+    for namespace, series in groupby(document["series"], lambda each: each["namespace"]):
+        _show_namespace(namespace, list(series))
+    click.echo()
+    click.echo(_summary(document))
+
+
+def _visit_lines(visits: Sequence[Visit]) -> Iterator[str]:
+    counts: dict[tuple[str, int | None, str | None], int] = {}
+    for visit in visits:
+        key = visit.path, visit.status, visit.error
+        counts[key] = counts.get(key, 0) + 1
+    for (path, status, error), count in counts.items():
+        outcome = inert(error, 60) if error else str(status)
+        times = f" ({count} times)" if count > 1 else ""
+        yield f"GET {inert(path, terminal_width() - 40)} {outcome}{times}"
+
+
+def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:
+    click.echo()
+    click.secho(f"Namespace {inert(namespace, 60)}", bold=True)
+    every = sorted(series, key=lambda each: (each["metric_name"], each["unit"], sorted(each["dimensions"].items())))
+    for (name, unit), group in groupby(every, lambda each: (each["metric_name"], each["unit"])):
+        _show_metric(name, unit, list(group))
+
+
+def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
+    """A title with what all series have in common, and a table by what tells them from each other."""
+    pairs = [set(each["dimensions"].items()) for each in series]
+    common = set.intersection(*pairs)
+    varying = sorted({key for key, _ in set.union(*pairs) - common})
+    measured = "without unit" if unit == "None" else f"in {unit}"
+    click.echo()
+    click.echo(click.style(inert(name, 60), fg="cyan") + " " + inert(measured, 40))
+    for line in _wrapped(sorted(common)):
+        click.echo(f"  {line}")
+    rows = [
+        [*(inert(each["dimensions"].get(key, "(none)"), 60) for key in varying), *map(_cell, map(each.get, _FIGURES))]
+        for each in series
+    ]
+    first = len(varying)
+    right = range(first, first + len(_FIGURES))
+    echo_table([*(inert(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
+
+
+def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """The dimensions that all series of a metric have, on as many lines as they need."""
+    text = ", ".join(f"{inert(key, 40)}={inert(value, 60)}" for key, value in pairs)
+    return textwrap.wrap(text, terminal_width() - 2)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else number(value)
+
+
+def _summary(document: Mapping[str, Any]) -> str:
+    metrics = {(s["namespace"], s["metric_name"], *sorted(s["dimensions"].items())) for s in document["series"]}
+    if not metrics:
+        return "Nothing would be published: no view that was visited measured anything."
+    return (
+        f"{len(metrics)} CloudWatch metrics in {document['requests']} PutMetricData requests, {document['bytes']:,} "
+        "bytes. Nothing was sent."
+    )

@@ -1,0 +1,68 @@
+"""What the commands that need to know an app's series look at: a document, or what CloudWatch lists."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from otel_cloudwatch_flask.commands import aws
+from otel_cloudwatch_flask.commands.document import Document, from_option, read_document
+from otel_cloudwatch_flask.commands.usage import Unusable
+from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app, namespaces_of
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def seen_options(command: _F) -> _F:
+    """The options ``--from``, ``--list``, ``--namespace`` and ``--region``."""
+    options: tuple[Callable[[_F], _F], ...] = (
+        click.option("--region", help="The Region of the metrics; by default the app's, or boto3's."),
+        click.option("--namespace", "namespaces", multiple=True, help="With --list: the namespaces to list."),
+        click.option("--list", "is_listed", is_flag=True, help="Ask CloudWatch, with ListMetrics, what there is."),
+        from_option(),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def seen(
+    context: click.Context, source: str | None, namespaces: Sequence[str], region: str | None, *, is_listed: bool
+) -> Document:
+    """The document that the options name; never one without series."""
+    if bool(source) == is_listed:
+        raise click.UsageError(
+            "Say what there is: --from FILE with the output of preview --json, or --list to ask CloudWatch.", context
+        )
+    document = read_document(source) if source else _listed(context, namespaces, region)
+    if not document.series:
+        raise Unusable("There is not a single metric: publish some first, or preview other paths.")
+    return document
+
+
+def region_for(context: click.Context, region: str | None) -> str:
+    """The Region that is given, or the app's, or boto3's."""
+    with aws.errors_explained():
+        known = region or _region_set(None)
+        if known is None and (user_app := loaded_app(context)):
+            known = _region_set(user_app)
+        found = known or aws.region_of(aws.cloudwatch_client())
+    if not found:
+        raise Unusable("No Region is known: give --region, or set AWS_REGION.")
+    return found
+
+
+def _region_set(user_app: UserApp | None) -> str | None:
+    key = key_named("REGION")
+    value = user_app.value(key) if user_app else key.resolve({}, {}, os.environ)
+    return str(value) if value else None
+
+
+def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:
+    namespaces = list(given) or namespaces_of(loaded_app(context))
+    if not namespaces:
+        raise Unusable("No namespace is known: give --namespace NAME.")
+    with aws.errors_explained():
+        client = aws.cloudwatch_client(region_for(context, region))
+        return Document(tuple(aws.listed_series(client, namespaces)))

@@ -1,0 +1,93 @@
+// Sparklines by hand, charts by uPlot (MIT, see uplot.LICENSE).
+
+const SVG = "http://www.w3.org/2000/svg";
+const [WIDTH, HEIGHT, PADDING] = [120, 28, 3];
+
+const make = (tag, attributes) => {
+  const made = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+};
+
+// Draw into a place what it last showed, or not at all if there is nothing new.
+export const sparkline = (place, values) => {
+  const known = values.join();
+  if (place.dataset.drawn === known) return;
+  place.dataset.drawn = known;
+  if (values.length < 2) return place.replaceChildren();
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const x = (index) => PADDING + (index * (WIDTH - 2 * PADDING)) / (values.length - 1);
+  const y = (value) => (high === low ? HEIGHT / 2 : HEIGHT - PADDING - ((value - low) * (HEIGHT - 2 * PADDING)) / (high - low));
+  const points = values.map((value, index) => `${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
+  const drawing = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "xMinYMid meet", class: "sparkline", "aria-hidden": "true", focusable: "false" });
+  const end = points.slice(points.lastIndexOf("L") + 1).split(" ");
+  drawing.append(
+    make("path", { d: `M${PADDING} ${HEIGHT}L${points}L${WIDTH - PADDING} ${HEIGHT}Z`, class: "area" }),
+    make("path", { d: `M${points}`, class: "line" }),
+    make("circle", { cx: end[0], cy: end[1], r: 2, class: "end" }),
+  );
+  place.replaceChildren(drawing);
+};
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const axis = (more = {}) => ({
+  stroke: color("--quiet"),
+  grid: { stroke: color("--line"), width: 1 },
+  ticks: { show: false },
+  font: "12px system-ui, sans-serif",
+  ...more,
+});
+
+const time = new Intl.DateTimeFormat("en", { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const times24 = (self, seconds) => seconds.map((each) => time.format(each * 1000));
+
+const tick = (value) => (value === null ? "" : Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 }).format(value));
+
+// lines: [{ label, color (a custom property), values, style: "line" | "bars" | "band" }]
+export const chart = (place, times, lines, height = 180) => {
+  place.replaceChildren();
+  const numbers = (self, values) => values.map(tick);
+  const options = {
+    width: Math.max(place.clientWidth, 200),
+    height,
+    cursor: { y: false, points: { size: 7 } },
+    legend: { live: true, markers: { width: 0, fill: (self, index) => color(lines[index - 1].color) } },
+    scales: { x: { time: true, range: (self, first, last) => around(first, last, times.length) }, y: { range: (self, low, high) => range(low, high, lines) } },
+    axes: [axis({ size: 32, space: 90, values: times24 }), axis({ size: 58, values: numbers, space: 36 })],
+    series: [
+      { label: "Time", value: (self, seconds) => (seconds === null ? "–" : time.format(seconds * 1000)) },
+      ...lines.map((line) => ({
+        label: line.label,
+        stroke: color(line.color),
+        width: line.width ?? 1.75,
+        fill: line.style === "bars" ? color(line.color) : undefined,
+        paths: line.style === "bars" ? uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) : undefined,
+        points: { show: line.style !== "bars" && times.length < 3 },
+        value: (self, value) => (value === null ? "–" : String(Number(value.toPrecision(6)))),
+      })),
+    ],
+    hooks: { ready: [showLast], setCursor: [(self) => self.cursor.idx === null && showLast(self)], setData: [showLast] },
+    bands: lines.some((line) => line.style === "band")
+      ? [{ series: [lines.findIndex((line) => line.label === "max") + 1, lines.findIndex((line) => line.label === "min") + 1], fill: color("--band") }]
+      : [],
+  };
+  return new uPlot(options, [times, ...lines.map((line) => line.values)], place);
+};
+
+// Where nobody points, the legend says what came last.
+const showLast = (self) => self.setLegend({ idx: self.data[0].length - 1 }, false);
+
+// Half a flush of room on either side, for bars.
+const around = (first, last, count) => {
+  const room = count > 1 ? (last - first) / (count - 1) / 2 || 0.5 : 5;
+  return [first - room, last + room];
+};
+
+const range = (low, high, lines) => {
+  if (low === null || high === null) return [0, 1];
+  if (lines.some((line) => line.style === "bars")) return [Math.min(low, 0), Math.max(high, 0) * 1.08 || 1];
+  const room = (high - low || Math.abs(high) || 1) * 0.08;
+  return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+};

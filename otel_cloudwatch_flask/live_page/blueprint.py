@@ -1,0 +1,176 @@
+"""The page's blueprint: a handful of resources under one path, and 404 for everybody who may not look."""
+
+import json
+import logging
+import re
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from importlib.resources import files
+from typing import Any, Final
+
+from flask import Blueprint, Flask, Response, abort, request
+from markupsafe import escape
+
+from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local
+from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
+from otel_cloudwatch_flask.live_page.messages import MESSAGES
+from otel_cloudwatch_flask.live_page.observer import Observer
+from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.request_end import buffers_of
+
+_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+
+_NAME: Final = "cloudwatch_live_page"
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""All of them, lest another answer than 404 tell a stranger that something is here."""
+
+_ASSETS: Final = {
+    "live.css": "text/css",
+    "uplot.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(
+        ("live.js", "text.js", "model.js", "table.js", "charts.js", "detail.js", "uplot.js"), "text/javascript"
+    ),
+}
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex",
+}
+
+
+def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
+    """Add the page to an app, unless its settings say that it has none; without an exporter there is nothing to show.
+
+    If they say neither, it is there whenever the app is in debug mode, which may be turned on after its set-up.
+    """
+    if settings.live_page is not False:
+        app.register_blueprint(LivePage(app, settings, exporter).blueprint())
+
+
+def url_pattern(settings: Settings) -> str:
+    """A regular expression for the URLs of the page, for what measures all others."""
+    return f"https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
+
+
+class LivePage:
+    """One app's page."""
+
+    def __init__(self, app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
+        self._settings = settings
+        self._exporter = exporter
+        self._is_on = partial(_is_on, settings.live_page, weakref.ref(app))
+        self._rules = RulesInForce(exporter.settings.rules if exporter else ())
+        self._observer = None if exporter is None else Observer.of(exporter)
+        if self._observer:
+            self._observer.serve(self._is_on)
+        if self._is_on():
+            MESSAGES.attach()
+
+    def blueprint(self) -> Blueprint:
+        """The page, its data and what it is drawn with."""
+        blueprint = Blueprint(_NAME, __name__, url_prefix=self._settings.live_page_path)
+        for rule in ("", "/<path:resource>"):
+            blueprint.add_url_rule(
+                rule, "page", self._answer, methods=_METHODS, provide_automatic_options=False, strict_slashes=True
+            )
+        return blueprint
+
+    def _answer(self, resource: str = "") -> Response:
+        if not (self._is_on() and self._may_look(resource)):
+            abort(404)
+        MESSAGES.attach()
+        # Looking must not cause a flush, which costs a request.
+        buffers_of(request.environ).wants_flush = False
+        if request.method not in ("GET", "HEAD"):
+            abort(405)
+        answer = self._answer_of(resource)
+        if answer is None:
+            abort(404)
+        response = answer()
+        response.headers.update(_HEADERS)
+        return response
+
+    def _answer_of(self, resource: str) -> Callable[[], Response] | None:
+        if resource in _ASSETS:
+            return partial(_asset, resource)
+        own = {"": self._page, "data.json": self._data, "series.json": self._series}
+        return own.get(resource)
+
+    def _may_look(self, resource: str) -> bool:
+        if resource.endswith(".json") and is_from_other_site(request.environ):
+            return False
+        check = self._settings.live_page_check
+        return is_local(request.environ) if check is None else _says_yes(check)
+
+    def _page(self) -> Response:
+        root = request.script_root + self._settings.live_page_path
+        html = _read("page.html").decode().replace("{{root}}", escape(root))
+        return Response(html, mimetype="text/html")
+
+    def _data(self) -> Response:
+        if self._exporter is None or self._observer is None:
+            return _json({"enabled": False})
+        begun = time.perf_counter()
+        known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
+        observed = self._observer.observation.changes(known)
+        document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
+        # Writing the answer takes about as long as making it; the page looks less often where both are much.
+        return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
+
+    def _series(self) -> Response:
+        """One series, if it is this process that is asked; another one's are others."""
+        number = request.args.get("id", -1, type=int)
+        if self._observer is None:
+            abort(404)
+        try:
+            return _json(self._observer.observation.series(number))
+        except LookupError:
+            return _json({"instance": self._observer.observation.instance})
+
+
+def _is_on(setting: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial
+    if setting is not None:
+        return setting
+    app = app_reference()
+    return app is not None and app.debug
+
+
+def _says_yes(check: Callable[[], object]) -> bool:
+    try:
+        return bool(check())
+    except Exception:  # noqa: BLE001  # the boundary to the program's own check
+        _each_minute.log(
+            logging.ERROR,
+            "check",
+            "The check of who may see the live page failed, so nobody may; metrics are sent as ever. Mend the function "
+            "that CLOUDWATCH_LIVE_PAGE_CHECK names.",
+            exc_info=True,
+        )
+        return False
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(document, separators=(",", ":")), mimetype="application/json")
+
+
+def _asset(name: str) -> Response:
+    return Response(_read(name), mimetype=_ASSETS[name])
+
+
+@lru_cache
+def _read(name: str) -> bytes:
+    return (files("otel_cloudwatch_flask.live_page") / "assets" / name).read_bytes()

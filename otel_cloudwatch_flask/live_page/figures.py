@@ -1,0 +1,142 @@
+"""What the page is told: the record of what was published, with delivery, costs and rules beside it."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import lru_cache
+from typing import Any, Final
+
+from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, monthly_cost, requests_dollars
+from otel_cloudwatch_flask.rules import MetricRule, Rules
+
+RATE_SECONDS: Final = 60.0
+"""Rates are those of the last minute."""
+_LEAST_RATE_SECONDS: Final = 10.0
+_SLICE_SECONDS: Final = 10.0
+_MOST_POINTS: Final = 60
+_LATE_SECONDS: Final = 5.0
+_HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
+
+
+def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
+    """The rate of accepted requests in the last minute, or since the beginning if that is less."""
+    recent = sum(each["requests"] for each in slices if each["time"] + _SLICE_SECONDS > now - RATE_SECONDS)
+    return recent / min(max(seconds, _LEAST_RATE_SECONDS), RATE_SECONDS + _SLICE_SECONDS / 2)
+
+
+def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
+    """What goes on as now costs a month, what this process has cost so far, and how the first changed, in dollars."""
+    rate = requests_per_second(observed["slices"], now=now, seconds=observed["seconds"])
+    month = monthly_cost(metrics=observed["series_active"], requests_per_second=rate)
+    hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
+    metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
+    return {
+        **asdict(month),
+        "dollars": month.dollars,
+        "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]),
+        "trend": [
+            metrics_dollars(int(point["series"])) + requests_dollars(point["requests_per_second"] * SECONDS_PER_MONTH)
+            for point in trend(observed, now=now)
+        ],
+    }
+
+
+def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
+    """The last hour in at most sixty equal parts, without the slice that still runs and the one that it began in."""
+    whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
+    size = -(-len(whole) // _MOST_POINTS) or 1
+    parts = [whole[start : start + size] for start in range(0, len(whole), size)]
+    return [
+        {
+            "time": part[0]["time"],
+            "requests_per_second": sum(each["requests"] for each in part) / (len(part) * _SLICE_SECONDS),
+            "series": part[-1]["series"],
+        }
+        for part in parts
+    ]
+
+
+def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
+    """The slices that are over, and empty ones where nothing was sent."""
+    if not slices:
+        return
+    by_time = {each["time"]: each for each in slices}
+    moment, series = max(slices[0]["time"], now - now % _SLICE_SECONDS - 3600), 0.0
+    while moment + _SLICE_SECONDS <= now:
+        each = by_time.get(moment, {"time": moment, "requests": 0, "series": series})
+        series = each["series"]
+        yield each
+        moment += _SLICE_SECONDS
+
+
+def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
+    """The accounts, and what follows from them; seconds are the mean of all calls, failed ones included."""
+    calls = stats.requests_sent + stats.requests_failed
+    is_late = stats.last_success is None or now - stats.last_success > _LATE_SECONDS
+    return {
+        **asdict(stats),
+        "is_failing": bool(stats.datums_pending and stats.last_error and is_late),
+        "calls_per_minute": 60 * requests_per_second(observed["slices"], now=now, seconds=observed["seconds"]),
+        "mean_seconds": stats.requests_seconds / calls if calls else None,
+        "trend": [60 * point["requests_per_second"] for point in trend(observed, now=now)],
+    }
+
+
+class RulesInForce:
+    """Which rule a metric's name has matched, by its place; the default rule is the last."""
+
+    def __init__(self, rules: Iterable[MetricRule]) -> None:
+        self._rules = Rules(rules)
+        self._every = list(self._rules)
+        self.place_of = lru_cache(maxsize=4096)(self._place_of)
+
+    def _place_of(self, metric_name: str) -> int:
+        found = self._rules.of(metric_name)
+        return next(place for place, rule in enumerate(self._every) if rule is found)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Each rule: what it matches, and of its other fields those that are not at their default."""
+        return [{"match": rule.match, "fields": _given_fields(rule)} for rule in self._every]
+
+
+def _given_fields(rule: MetricRule) -> dict[str, Any]:
+    default = MetricRule()
+    given = {each.name: getattr(rule, each.name) for each in fields(rule) if each.name != "match"}
+    return {name: value for name, value in given.items() if value != getattr(default, name)}
+
+
+def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
+    """Those settings, of the app and of the exporter that it may share, that explain what the page shows."""
+    names = ("namespace", "region_name", "max_metrics", "dry_run")
+    return {
+        "pid": os.getpid(),
+        "flush": settings.flush,
+        "export_interval_seconds": settings.export_interval_seconds,
+        **{name: getattr(exporter.settings, name) for name in names},
+    }
+
+
+def page_document(
+    observed: dict[str, Any],
+    settings: Settings,
+    exporter: CloudWatchMetricExporter,
+    rules: RulesInForce,
+    messages: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the page asks for every few seconds."""
+    now = time.time()
+    series = [{**each, "rule": rules.place_of(each["metric_name"])} for each in observed["series"]]
+    return {
+        **{name: value for name, value in observed.items() if name != "slices"},
+        "now": now,
+        "settings": settings_document(settings, exporter),
+        "delivery": delivery(exporter.stats(), observed, now=now),
+        "cost": cost(observed, now=now),
+        "rules": rules.documents(),
+        "messages": messages,
+        "series": series,
+    }

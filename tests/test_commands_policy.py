@@ -1,0 +1,53 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from otel_cloudwatch_flask.cli import main
+from otel_cloudwatch_flask.commands.policy import policy_document
+
+
+@pytest.mark.parametrize("namespaces", [["Shop"], ["Shop", "Cafe"]])
+def test_nothing_else_is_allowed(namespaces: list[str]) -> None:
+    """One statement, one action, and exactly these namespaces."""
+    (statement,) = policy_document(namespaces)["Statement"]
+    assert statement["Effect"] == "Allow"
+    assert statement["Action"] == "cloudwatch:PutMetricData"
+    assert statement["Resource"] == "*"
+    (operator,) = statement["Condition"].items()
+    assert operator == ("StringEquals", {"cloudwatch:namespace": namespaces[0] if len(namespaces) == 1 else namespaces})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "namespace"),
+    [
+        (["--namespace", "Shop"], {}, "Shop"),
+        (["--namespace", "Shop", "--namespace", "Cafe", "--namespace", "Shop"], {}, ["Shop", "Cafe"]),
+        ([], {"OTEL_EXPORTER_CLOUDWATCH_NAMESPACE": "Shop"}, "Shop"),
+        ([], {"OTEL_SERVICE_NAME": "AWS/shop"}, "_AWS/shop"),
+    ],
+)
+def test_the_namespace_is_the_one_that_is_published_to(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], namespace: object
+) -> None:
+    """Given, or set as for the app."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(main, ["policy", *arguments])
+    assert result.exit_code == 0
+    condition = json.loads(result.output)["Statement"][0]["Condition"]["StringEquals"]
+    assert condition["cloudwatch:namespace"] == namespace
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "give --namespace NAME"), (["--namespace", "AWS/EC2"], "is reserved for AWS's own services")],
+)
+def test_without_a_namespace_there_is_no_policy(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """A policy for all of them would be none."""
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    result = CliRunner().invoke(main, ["policy", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output

@@ -1,0 +1,48 @@
+"""What others wrote is told in one line, and without their secrets."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_cloudwatch_flask.foreign_text import one_line, without_secrets
+
+
+@given(st.text())
+def test_one_line(text: str) -> None:
+    """Whatever it was, it is one printable line of bounded length that any encoding of Unicode takes."""
+    line = one_line(text * 50)
+    assert len(line.splitlines()) <= 1
+    assert not set(line) & set("\n\r\x1b\x00\x85\u2028\u202e")
+    assert len(line) <= 2000
+    assert line.encode().decode() == line
+
+
+@pytest.mark.parametrize("text", ["CloudWatch said no: 400", "Größe", "Zürich 東京", "C:\\temp"])
+def test_what_is_harmless_stays(text: str) -> None:
+    """Only control characters are escaped."""
+    assert one_line(text) == without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("POST\nx-amz-security-token:IQoJb3JpZ2luX2VjE==\nhost", "POST\nx-amz-security-token:***\nhost"),
+        ('{"SecretAccessKey": "wJalrXUt/nFEMI", "x": 1}', '{"SecretAccessKey": "***", "x": 1}'),
+        ("aws_session_token=abc, aws_secret_access_key = d/e+f", "aws_session_token=***, aws_secret_access_key = ***"),
+        ("SignedHeaders=host, Signature=0123abcd", "SignedHeaders=host, Signature=***"),
+        ("?X-Amz-Signature=0123&X-Amz-Security-Token=ab%2F&a=b", "?X-Amz-Signature=***&X-Amz-Security-Token=***&a=b"),
+        (
+            "proxy http://user:pass@proxy:3128 or https://token@host/",
+            "proxy http://***@proxy:3128 or https://***@host/",
+        ),
+        ("https://monitoring.eu-west-1.amazonaws.com/a@b", "https://monitoring.eu-west-1.amazonaws.com/a@b"),
+        ("The request signature we calculated does not match", "The request signature we calculated does not match"),
+        (
+            "The security token included in the request is expired",
+            "The security token included in the request is expired",
+        ),
+    ],
+)
+def test_secrets(text: str, told: str) -> None:
+    """What gives access is masked, and what helps to find the fault is not."""
+    assert without_secrets(text) == told
