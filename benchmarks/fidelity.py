@@ -24,10 +24,9 @@ from rich.table import Table
 from otel_cloudwatch_flask import CloudWatchMetricExporter
 from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
-from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.exporter import TEMPORALITY
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY
-from otel_cloudwatch_flask.recorder import Recorder
+from otel_cloudwatch_flask.recorder import Recorder, Series
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
@@ -112,8 +111,9 @@ class Bench:
     def outcomes(self, samples: Samples, aggregations: Sequence[str] = AGGREGATIONS) -> dict[str, Outcome]:
         """Record, publish and judge samples with each aggregation."""
         for name in aggregations:
+            series = Series(name, "None", {})
             for sample in samples:
-                self._recorder.record(Entry(name, sample, "None", {}))
+                self._recorder.record(series, sample)
         self._cloudwatch.clear()
         data = self._reader.get_metrics_data()
         if data is None:

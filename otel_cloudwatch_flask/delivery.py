@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
+_LONGEST_REST_SECONDS: Final = 300.0
+"""However long an answer's ``Retry-After`` asks for: it may come from a proxy, and memory is bounded."""
 _LOG_SECONDS: Final = 60.0
 
 _REMEDIES_OF_OPERATOR: Final = {
@@ -235,7 +237,7 @@ class Delivery:
 
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
-        self._retry_at = self._clock() + max(delay, problem.retry_after_seconds or 0.0)
+        self._retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _LONGEST_REST_SECONDS))
         remedy = _REMEDIES_OF_OPERATOR.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
-from flask import Flask, current_app, g, has_app_context, has_request_context, request
+from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask.globals import app_ctx
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Destination, attach
@@ -27,7 +28,6 @@ from otel_cloudwatch_flask.config import (
     is_in_lambda,
     misspelt_keys,
 )
-from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.ledger import DeliveryStats
@@ -40,10 +40,17 @@ from otel_cloudwatch_flask.request_end import RequestEndMiddleware
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.timer import Timer
 
+if TYPE_CHECKING:
+    from flask.ctx import AppContext
+    from werkzeug.local import LocalProxy
+
 _quiet_log = QuietLog(logging.getLogger(__name__))
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+# What a proxy's operators do, too, but each on its way through several functions.
+_app_context: Final = cast("LocalProxy[AppContext]", app_ctx)._get_current_object  # noqa: SLF001  # it is documented
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 _BUFFER_NAME: Final = "cloudwatch_metrics_buffer"
@@ -206,14 +213,19 @@ class CloudWatchMetricsReporter:
         Raises :class:`InvalidMetricError` for a metric that CloudWatch cannot store, if the reporter is strict;
         otherwise it is counted as ``invalid``, and logged once for the line that called.
         """
-        registration = _current_registration(self)
+        context = _app_context() if has_app_context() else None
+        registration = _registration_in(context, self)
         if registration is None:
             _quiet_log.warning(
                 "no reporter",
                 "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before.",
             )
-        elif (entry := registration.parse(metric_name, value, unit, dimensions)) is not None:
-            _record(registration, entry)
+        elif measured := registration.measured(metric_name, value, unit, dimensions):
+            buffer = _request_buffer_in(context, registration)
+            if buffer is None:
+                registration.recorder.record(*measured)
+            else:
+                buffer.add(*measured)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
         """Time a block (``with``) or every call of a function (as a decorator, ``async`` too), in Milliseconds.
@@ -278,7 +290,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
     Raises :class:`ConfigurationError` if there is none, or more than one to choose from.
     """
     if has_app_context():
-        if (installed := _installed()) is None:
+        if (installed := _installed_in(_app_context())) is None:
             raise ConfigurationError(
                 f"app {current_app.name!r} has no CloudWatchMetricsReporter; "
                 "call initialize_metrics(app, ...) or init_app(app) where the app is made."
@@ -293,42 +305,46 @@ def get_metrics() -> CloudWatchMetricsReporter:
     return reporters[0]
 
 
-def _installed() -> _Installed | None:
-    """What the current app has, in an app context."""
-    installed: _Installed | None = current_app.extensions.get(_EXTENSION_NAME)
+def _installed_in(context: "AppContext") -> _Installed | None:
+    """What the app of a context has."""
+    installed: _Installed | None = context.app.extensions.get(_EXTENSION_NAME)
     return installed
 
 
-def _current_registration(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """The one for the current app, or else the last one of the reporter; of any reporter if ``None``."""
-    if has_app_context():
-        installed = _installed()
-        if installed and reporter in (None, installed.reporter):
+def _registration_in(context: "AppContext | None", reporter: CloudWatchMetricsReporter | None) -> Registration | None:
+    """The one for the app of a context, or else the last one of the reporter; of any reporter if ``None``."""
+    if context is not None:
+        installed = _installed_in(context)
+        if installed is not None and (reporter is installed.reporter or reporter is None):
             return installed.registration
     elif reporter is None:
         reporter = next(reversed(list(_live_reporters.values())), None)
     return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
 
 
-def _record(registration: Registration, entry: Entry) -> None:
-    if has_request_context() and (installed := _installed()) and installed.registration is registration:
-        _request_buffer(registration).add(entry)
-    else:
-        registration.recorder.record(entry)
+def _request_buffer_in(context: "AppContext | None", registration: Registration) -> RequestBuffer | None:
+    """The request's buffer; ``None`` outside of a request, and for an app that this is not the registration of."""
+    if context is None or not has_request_context():
+        return None
+    buffer: RequestBuffer | None = context.g.get(_BUFFER_NAME)
+    if buffer is not None and buffer.recorder is registration.recorder:
+        return buffer
+    return _new_request_buffer(context, registration)
 
 
-def _request_buffer(registration: Registration) -> RequestBuffer:
+def _new_request_buffer(context: "AppContext", registration: Registration) -> RequestBuffer | None:
     # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
-    buffer: RequestBuffer | None = g.get(_BUFFER_NAME)
-    if buffer is None:
-        buffer = registration.new_buffer(request.environ)
-        setattr(g, _BUFFER_NAME, buffer)
+    installed = _installed_in(context)
+    if installed is None or installed.registration is not registration:
+        return None
+    buffer = registration.new_buffer(request.environ)
+    setattr(context.g, _BUFFER_NAME, buffer)
     return buffer
 
 
 def drain_current_buffer() -> None:
     """Record what was added in the current app context so far."""
-    if has_app_context() and (buffer := g.get(_BUFFER_NAME)):
+    if has_app_context() and (buffer := _app_context().g.get(_BUFFER_NAME)):
         buffer.drain()
 
 
@@ -339,7 +355,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if buffer := g.get(_BUFFER_NAME):
+    if buffer := _app_context().g.get(_BUFFER_NAME):
         buffer.end()
 
 

@@ -1,18 +1,17 @@
 """Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
 
 import logging
-import os
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import Final
 
 from opentelemetry.metrics import Histogram, MeterProvider
 
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.entry import Entry
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.ledger import LossReason
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
@@ -30,6 +29,8 @@ _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 _MAX_BUFFERED_ENTRIES: Final = 1000
 
 DEFAULT_MAX_SERIES: Final = 10_000
+MAX_KNOWN_SERIES: Final = 4096
+"""How many different calls of ``add_metric`` a recorder knows without another look: 3 MB or so."""
 
 
 def instrument_name(metric_name: str) -> str:
@@ -46,6 +47,32 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
     """The name with an ending that belongs to the identity: the same in every process."""
     ending = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(ending)] + ending
+
+
+@dataclass(slots=True, eq=False)
+class Series:
+    """A checked name and unit with dimensions as text; from the first record on, with what they are to the SDK."""
+
+    metric_name: str
+    unit: str
+    dimensions: Mapping[str, str]
+    histogram: Histogram | None = field(default=None, init=False, repr=False)
+    attributes: Mapping[str, str | bool] = field(default_factory=dict, init=False, repr=False)
+
+
+class KnownSeries:
+    """The series of calls that came before, by what was written there: at most so many, then from the start again."""
+
+    def __init__(self, max_known: int = MAX_KNOWN_SERIES) -> None:
+        self._max_known = max_known
+        self._series: dict[Hashable, Series] = {}
+        self.get = self._series.get
+
+    def add(self, key: Hashable, series: Series) -> None:
+        """Know a series from now on."""
+        if len(self._series) >= self._max_known:
+            self._series.clear()
+        self._series[key] = series
 
 
 class Recorder:
@@ -74,49 +101,58 @@ class Recorder:
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
         self._is_closed = False
-        self._renew_lock()
-        call_after_fork(self._renew_lock)
+        self.known_series = KnownSeries()
+        self._begin()
+        call_after_fork(self._begin)
 
     def close(self) -> None:
         """Count what still comes as lost: nobody publishes it any more."""
         self._is_closed = True
 
-    def record(self, entry: Entry) -> None:
-        """Record one entry, or count it as lost."""
+    def record(self, series: Series, value: float) -> None:
+        """Record one finite number, or count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
         try:
-            self._record(entry)
+            histogram = series.histogram or self._resolved(series)
+            if value < 0:
+                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True})
+            else:
+                histogram.record(value, series.attributes)
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
             _quiet_log.log(
                 logging.WARNING,
-                entry.metric_name,
-                "OpenTelemetry did not take %s; it is counted as invalid",
-                entry,
+                series.metric_name,
+                "OpenTelemetry did not take %r of %s; it is counted as invalid",
+                value,
+                series,
                 exc_info=True,
             )
 
-    def _renew_lock(self) -> None:
+    def _begin(self) -> None:
+        """Make what belongs to one process."""
         self._creation_lock = threading.Lock()
+        self.process = object()
 
-    def _record(self, entry: Entry) -> None:
-        key = (entry.metric_name, entry.unit)
+    def _resolved(self, series: Series) -> Histogram:
+        """The histogram of a series that comes for the first time, which knows it and its attributes from now on."""
+        key = (series.metric_name, series.unit)
         histogram = self._histograms.get(key) or self._created(key)
-        attributes: dict[str, str | bool] = {**self._default_dimensions, **entry.dimensions}
+        attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
         if not self._has_place((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
             _once.warning(
-                entry.metric_name,
+                series.metric_name,
                 "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
                 "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
                 self._max_series,
-                entry.metric_name,
+                series.metric_name,
             )
-        if entry.value < 0:
-            attributes[NEGATIVE_KEY] = True
-        histogram.record(abs(entry.value), attributes)
+        series.attributes = attributes
+        series.histogram = histogram  # the last, because with it the series is ready for other threads
+        return histogram
 
     def _has_place(self, series: Hashable) -> bool:
         """Whether the SDK knows this series already, or may learn it: it never forgets one."""
@@ -150,45 +186,44 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The entries of one request, recorded at its end: in order, each once, whoever ends it and how often.
+    """The measurements of one request, recorded at its end: in order, each once, whoever ends it and how often.
 
     After the end, what still comes (from a streamed body, or a thread that outlives the request) is recorded at once.
+    So is what comes in a forked child: what is in its copy, and the request's end, are the parent's.
     """
 
-    __slots__ = ("_entries", "_has_ended", "_process_id", "_recorder")
+    __slots__ = ("_has_ended", "_measurements", "_process", "recorder")
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._entries: deque[Entry] = deque()
+        self.recorder = recorder
+        self._measurements: deque[tuple[Series, float]] = deque()
         self._has_ended = False
-        self._process_id = os.getpid()
+        self._process = recorder.process
 
-    def add(self, entry: Entry) -> None:
-        """Keep one entry for the end of the request."""
-        if self._is_inherited():
-            self._recorder.record(entry)
+    def add(self, series: Series, value: float) -> None:
+        """Keep one measurement for the end of the request."""
+        if self._process is not self.recorder.process:
+            self.recorder.record(series, value)
             return
-        self._entries.append(entry)
-        # Asked after appending, so that an entry that comes while the request ends is recorded by one of the two.
-        if self._has_ended or len(self._entries) >= _MAX_BUFFERED_ENTRIES:
+        self._measurements.append((series, value))
+        # Asked after appending, so that what comes while the request ends is recorded by one of the two.
+        if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_ENTRIES:
             self.drain()
 
     def end(self) -> None:
         """Record what was kept, and keep nothing from now on."""
         self._has_ended = True
-        self.drain()
+        if self._measurements:
+            self.drain()
 
     def drain(self) -> None:
         """Record what was kept so far."""
-        if self._is_inherited():
+        if self._process is not self.recorder.process:
             return
-        while True:
+        take, record = self._measurements.popleft, self.recorder.record
+        while self._measurements:
             try:
-                entry = self._entries.popleft()
-            except IndexError:
+                series, value = take()
+            except IndexError:  # another thread was faster
                 return
-            self._recorder.record(entry)
-
-    def _is_inherited(self) -> bool:
-        """Whether this is a forked child's copy: the entries in it, and the request's end, are the parent's."""
-        return os.getpid() != self._process_id
+            record(series, value)

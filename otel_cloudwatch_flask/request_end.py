@@ -57,16 +57,27 @@ class RequestEndMiddleware:
 
 
 class ClosingBody:
-    """A body that calls back after it was closed."""
+    """A body that calls back after it was closed, however often that is done and even if it fails: once."""
 
-    __slots__ = ("_body", "close")
+    __slots__ = ("_body", "_callback")
 
     def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
         self._body = body
-        self.close = _followed_by(callback, getattr(body, "close", None))
+        self._callback: Callable[[], None] | None = callback
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
+
+    def close(self) -> None:
+        """Close the body, and call back."""
+        try:
+            close: Callable[[], None] | None = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            callback, self._callback = self._callback, None
+            if callback is not None:
+                callback()
 
 
 class SelfClosingBody:

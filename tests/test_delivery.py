@@ -158,6 +158,16 @@ class TestRetries:
         assert setting.deliver()
         assert setting.waits.waits == [pytest.approx(17)]
 
+    @pytest.mark.parametrize("asked", ["31536000", "inf", "1e400"])
+    def test_retry_after_has_a_bound(self, asked: str) -> None:
+        """A proxy that asks for a year gets five minutes."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = asked
+        setting = Setting(scripted(error))
+        setting.add("a")
+        assert setting.deliver(within_seconds=1000)
+        assert setting.waits.waits[0] <= 300
+
     def test_deadline(self) -> None:
         """Where the rest would last beyond the deadline, it says so at once and keeps what waits."""
         error = client_error("ThrottlingException")

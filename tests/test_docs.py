@@ -25,6 +25,7 @@ OWN_TESTS = {
 NOT_RUN = {
     "pip ": "would change the environment that the tests run in; the README's commands do install",
     "python -m otel_cloudwatch_flask demo": "takes seconds; tests/test_demo.py runs it",
+    "python -m benchmarks": "takes half an hour, or two minutes; .ci/run runs the short form",
     "uwsgi ": "compiled by hand where it is wanted; tests/reliability runs uWSGI with these options, where it is there",
 }
 """Commands that are not run here, by how they begin."""

@@ -1,0 +1,191 @@
+"""Edges of the pure modules on which no other test stands, and all that their errors tell a program."""
+
+import enum
+import json
+from typing import Any
+
+import pytest
+
+from otel_cloudwatch_flask.compaction import compacted
+from otel_cloudwatch_flask.entity import Entity
+from otel_cloudwatch_flask.entry import parse_entry
+from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
+from otel_cloudwatch_flask.facade_dimensions import dimension_texts
+from otel_cloudwatch_flask.failures import Kind, failure
+from otel_cloudwatch_flask.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.temporality import Sum
+from otel_cloudwatch_flask.units import ScaledUnit, from_ucum
+from otel_cloudwatch_flask.wire import Batch, Envelope
+from tests.fuzzing import encoded
+
+SHOP = Envelope.of("Shop")
+
+NO_UNIT = "metric 'a': None is not a CloudWatch unit; for a metric without a unit use 'None', the text, or leave it out"
+
+
+class TestUnits:
+    """Units that are built of others."""
+
+    @pytest.mark.parametrize(
+        ("unit", "meant"),
+        [
+            ("{a/b}/s", ScaledUnit("Count/Second")),
+            ("/s", None),
+            ("s", ScaledUnit("Seconds")),
+            ("By/h", ScaledUnit("Bytes/Second", 1 / 3600)),
+            ("By/parsec", None),
+            ("%/s", None),
+        ],
+    )
+    def test_rates(self, unit: str, meant: ScaledUnit | None) -> None:
+        """The last slash divides, and both of its sides must be there."""
+        assert from_ucum(unit) == meant
+
+
+class Colour(enum.Enum):
+    """Somebody's own type."""
+
+    RED = "red"
+
+
+class TestFacadeDimensions:
+    """What may be written as dimensions."""
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(True, "true"), (False, "false"), (Colour.RED, "red"), (0, "0"), (1.5, "1.5"), ("", "")]
+    )
+    def test_values(self, value: object, text: str) -> None:
+        """Both truth values, members of an enum, and numbers that are false."""
+        assert dimension_texts({"a": value}) == {"a": text}
+        assert dimension_texts([{"Name": "a", "Value": value}]) == {"a": text}
+
+    def test_longest_and_most(self) -> None:
+        """255 characters of a name are allowed, and 30 dimensions; one more is not."""
+        assert dimension_texts({"n" * 255: 1}) == {"n" * 255: "1"}
+        with pytest.raises(ValueError, match=r"^dimension name 'n{20}'\.\.\. has 256 characters"):
+            dimension_texts({"n" * 256: 1})
+        assert len(dimension_texts({str(number): 1 for number in range(30)})) == 30
+        with pytest.raises(ValueError, match=r"^31 dimensions are too many"):
+            dimension_texts({str(number): 1 for number in range(31)})
+
+
+class TestEntries:
+    """What ``InvalidMetricError`` tells whoever catches it."""
+
+    @pytest.mark.parametrize(
+        ("call", "at_fault"),
+        [
+            (("", 1, "Count", {}), ""),
+            (("Orders", "7", "Count", {}), "7"),
+            (("Orders", 1, "Cuont", {}), "Cuont"),
+            (("Orders", 1, "Count", 5), 5),
+        ],
+    )
+    def test_argument_at_fault(self, call: tuple[Any, Any, Any, Any], at_fault: object) -> None:
+        """The name, and the argument that cannot be used."""
+        with pytest.raises(InvalidMetricError) as caught:
+            parse_entry(*call)
+        assert (caught.value.metric_name, caught.value.value) == (call[0], at_fault)
+
+    @pytest.mark.parametrize(
+        ("name", "unit", "message"),
+        [
+            (" ", "Count", "metric ' ': the name must be a text with a visible character, such as 'RequestCount'"),
+            ("a\nb", "Count", "metric 'a\\nb': the name has control characters; leave them out"),
+            ("a", "Bytes/Secnd", "metric 'a': 'Bytes/Secnd' is not a CloudWatch unit; did you mean 'Bytes/Second'?"),
+            ("a", None, NO_UNIT),
+        ],
+    )
+    def test_whole_messages(self, name: str, unit: object, message: str) -> None:
+        """What was given, what is allowed, what to write."""
+        with pytest.raises(InvalidMetricError) as caught:
+            parse_entry(name, 1, unit, {})
+        assert str(caught.value) == message
+
+
+class TestRules:
+    """What ``ConfigurationError`` tells whoever catches it."""
+
+    @pytest.mark.parametrize(
+        ("rules", "key", "value", "allowed"),
+        [
+            (5, "rules", 5, "rules=5 is not a list of rules"),
+            ("*", "rules", "*", "rules='*' is not a list of rules"),
+            ([{}, 5], "rules[1]", 5, "neither a MetricRule nor a mapping"),
+            ([{"drops": 1}], "rules[0]", "drops", "use one of match, dimensions"),
+            ([{"match": ""}], "rules[0].match", "", "give a glob such as 'http.server.*'"),
+            ([{"dimensions": "a"}], "rules[0].dimensions", "a", "give a list of names."),
+            ([{"exclude": [1]}], "rules[0].exclude", [1], "give a list of names."),
+            ([{"rollups": 1}], "rules[0].rollups", 1, "give a list of lists of names"),
+            ([{"rollups": ["a"]}], "rules[0].rollups", ["a"], "give a list of lists of names"),
+            ([{"drop": 1}], "rules[0].drop", 1, "give True or False"),
+            ([{"distribution": "x"}], "rules[0].distribution", "x", "give 'values' or 'statistics'"),
+            ([{"storage_resolution": True}], "rules[0].storage_resolution", True, "give 1 or 60 (seconds)"),
+        ],
+    )
+    def test_key_and_value(self, rules: Any, key: str, value: object, allowed: str) -> None:
+        """The place, what was found there, and what may be."""
+        with pytest.raises(ConfigurationError) as caught:
+            parse_rules(rules)
+        assert (caught.value.key, caught.value.value) == (key, value)
+        assert allowed in str(caught.value)
+
+    def test_the_overflow_attribute_is_always_kept(self) -> None:
+        """What marks an overflow series stays, whatever a rule leaves out."""
+        rule = MetricRule(dimensions=["a"], exclude=["*"])
+        assert rule.keeps("otel.metric.overflow")
+        assert rule.keeps("a")
+        assert not rule.keeps("b")
+
+
+class TestTotals:
+    """Running totals."""
+
+    @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, Sum(2)), (3, 3, Sum(0)), (2, 3, None)])
+    def test_what_was_added(self, now: float, before: float, added: Sum | None) -> None:
+        """Nothing may have been added; less is a reset."""
+        assert Sum(now).minus(Sum(before)) == added
+
+
+def test_an_answer_without_a_code() -> None:
+    """The status decides."""
+
+    class Error(Exception):
+        response = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 429}}  # noqa: RUF012 - as botocore has it
+
+    assert failure(Error()).kind is Kind.THROTTLED
+
+
+def test_an_entity_comes_back() -> None:
+    """What is read from a request is the entity that was written into it."""
+    entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
+    assert Entity.from_member(entity.member()) == entity
+
+
+class TestCompaction:
+    """Datums of one series put together."""
+
+    def test_each_keeps_its_name_and_the_newest_time(self) -> None:
+        """The metric's name is still known, for messages."""
+        (batch,) = compacted(Batch(SHOP, (encoded("a", value, unix_seconds=value),)) for value in (1, 2))
+        (datum,) = batch.datums
+        assert (datum.metric_name, datum.unix_seconds) == ("a", 2)
+        assert batch.envelope == SHOP
+
+    def test_values_with_statistics(self) -> None:
+        """The extremes of several values are the first and the last of them."""
+        values = {"Values": [1.0, 2.0, 3.0], "Counts": [1, 1, 1]}
+        statistics = {"StatisticValues": {"SampleCount": 2, "Sum": 5.0, "Minimum": 2.0, "Maximum": 3.0}}
+        (batch,) = compacted([batch_of(values), batch_of(statistics)])
+        assert batch.parameters()["MetricData"][0]["StatisticValues"] == {
+            "SampleCount": 5,
+            "Sum": 11,
+            "Minimum": 1,
+            "Maximum": 3,
+        }
+
+
+def batch_of(content: dict[str, Any]) -> Batch:
+    """A batch of one datum with this content."""
+    datum = {"MetricName": "a", "Dimensions": [], "Unit": "None", "Timestamp": 1, **content}
+    return Batch.from_body(json.dumps({"Namespace": "Shop", "MetricData": [datum]}).encode())
