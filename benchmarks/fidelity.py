@@ -26,7 +26,8 @@ from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.exporter import TEMPORALITY
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY
-from otel_cloudwatch_flask.recorder import Recorder, Series
+from otel_cloudwatch_flask.known_series import Series
+from otel_cloudwatch_flask.recorder import Recorder
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -75,9 +76,18 @@ _made: list[Callable[..., Any]] = []
 
 
 def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in [name for name in os.environ if name.startswith(_FOREIGN_SETTINGS)]:
         del os.environ[name]
     _made.append(make(*arguments))
+
+
+def _end_with_parent() -> None:
+    """End this process if the one that measures is gone; it would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(arguments: tuple[object, ...]) -> Any:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from benchmarks.harness import are_installed, optional
 from benchmarks.stubs import answer_all_clients
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+from otel_cloudwatch_flask.config import FlushPolicy
 
 METRICS: Final = tuple((f"Metric {number}", "Milliseconds" if number % 2 else "Count") for number in range(10))
 PAGE: Final = {"Page": "index"}
@@ -38,7 +39,7 @@ def bare_app() -> Flask:
     return _app(lambda: "hello")
 
 
-def extension_app(metrics: int, *, instrument: bool = False) -> Flask:
+def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy = "background") -> Flask:
     """An app with this extension, and so many ``add_metric`` calls a request."""
     answer_all_clients()
     values = latencies()
@@ -49,7 +50,7 @@ def extension_app(metrics: int, *, instrument: bool = False) -> Flask:
         return "hello"
 
     app = _app(view)
-    reporter = CloudWatchMetricsReporter(app, "Benchmark", instrument=instrument)
+    reporter = CloudWatchMetricsReporter(app, "Benchmark", instrument=instrument, flush=flush)
     return app
 
 

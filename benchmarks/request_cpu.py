@@ -49,6 +49,12 @@ class Requests:
         self.serve(number)
         return (time.thread_time_ns() - begun) / number / 1000
 
+    def expect_no_loss(self) -> None:
+        """Raise ``RuntimeError`` if the extension has lost something: that costs less than it should."""
+        installed = self._app.extensions.get("cloudwatch_metrics")
+        if installed is not None and (lost := installed.reporter.stats().datums_lost):
+            raise RuntimeError(f"metrics were lost: {lost}")
+
 
 def answer(app: Flask, environ: dict[str, Any]) -> None:
     """Answer one request as a server does: take the body, and close it."""
@@ -73,7 +79,9 @@ class Turns:
 
     def __call__(self, turns: int) -> Cost:
         """Let each app have so many turns."""
-        return _median([self._turn() for _ in range(_WARM_UP_TURNS + turns)][_WARM_UP_TURNS:])
+        cost = _median([self._turn() for _ in range(_WARM_UP_TURNS + turns)][_WARM_UP_TURNS:])
+        self._measuring.expect_no_loss()
+        return cost
 
     def _turn(self) -> Cost:
         bare = self._bare.cpu_us(REQUESTS_A_TURN)
@@ -84,17 +92,17 @@ class Flushes:
     """An app with three metrics a request; each call flushes, and returns the CPU of that."""
 
     def __init__(self) -> None:
-        app = extension_app(3)
+        app = extension_app(3, flush="interval")  # nobody else shall flush
         self._requests = Requests(app)
         self._flush = app.extensions["cloudwatch_metrics"].reporter.flush
 
     def __call__(self, flushes: int) -> float:
         """CPU milliseconds of a flush after some requests, in whatever thread."""
-        return statistics.median(self._cpu_ms() for _ in range(flushes))
+        milliseconds = [self._cpu_ms() for _ in range(1 + flushes)][1:]
+        self._requests.expect_no_loss()
+        return statistics.median(milliseconds)
 
     def _cpu_ms(self) -> float:
-        self._requests.serve(10)
-        self._flush()
         self._requests.serve(10)
         return cpu_ms(self._flush)
 

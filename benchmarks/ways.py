@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import Any, Final, Protocol
 
 import boto3
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricsData
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult, MetricsData
 
 from benchmarks.harness import are_installed, optional
 from benchmarks.measurements import METRIC_NAMES, Kind, Source, attributes_of, otlp_reader, our_reader, sdk_reader
@@ -88,7 +88,8 @@ class ExporterRun:
 
     def run(self) -> None:
         """Export it."""
-        self._exporter.export(self._data)
+        if self._exporter.export(self._data) is not MetricExportResult.SUCCESS:
+            raise RuntimeError("what fails is not worth measuring")
 
 
 class Collection:

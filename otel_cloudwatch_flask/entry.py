@@ -3,12 +3,12 @@
 import difflib
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, SupportsFloat
 
 from otel_cloudwatch_flask.errors import InvalidMetricError
-from otel_cloudwatch_flask.facade_dimensions import Dimensions, dimension_texts, dimensions_key
+from otel_cloudwatch_flask.facade_dimensions import Dimensions, dimension_texts
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
 
@@ -46,18 +46,6 @@ def parse_entry(metric_name: object, value: object, unit: object, dimensions: Di
     except ValueError as problem:
         message = f"metric {metric_name!r}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
-
-
-def entry_key(metric_name: object, unit: object, dimensions: object) -> Hashable | None:
-    """What is equal only for calls of ``add_metric`` that differ in nothing but the value; ``None`` if nothing is."""
-    if type(metric_name) is str and type(unit) is str and (key := dimensions_key(dimensions)) is not None:
-        return metric_name, unit, key
-    return None
-
-
-def is_plain_value(value: object) -> bool:
-    """Whether a value is one to take without another look; if not, :func:`parse_entry` says what it is."""
-    return (type(value) is float or type(value) is int) and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
 
 
 def _metric_name(name: object) -> str:

@@ -11,8 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
-from flask.globals import app_ctx
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Destination, attach
@@ -41,7 +40,7 @@ from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.timer import Timer
 
 if TYPE_CHECKING:
-    from flask.ctx import AppContext
+    from flask import Request
     from werkzeug.local import LocalProxy
 
 _quiet_log = QuietLog(logging.getLogger(__name__))
@@ -49,11 +48,13 @@ _quiet_log = QuietLog(logging.getLogger(__name__))
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# What a proxy's operators do, too, but each on its way through several functions.
-_app_context: Final = cast("LocalProxy[AppContext]", app_ctx)._get_current_object  # noqa: SLF001  # it is documented
+# The documented way to what a proxy stands for, once, instead of through several functions for each operator.
+_current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
+_current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
+_current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
-_BUFFER_NAME: Final = "cloudwatch_metrics_buffer"
+_PLACE_NAME: Final = "cloudwatch_metrics_place"
 
 _SETTINGS_OF_READER: Final = (
     "namespace",
@@ -213,19 +214,26 @@ class CloudWatchMetricsReporter:
         Raises :class:`InvalidMetricError` for a metric that CloudWatch cannot store, if the reporter is strict;
         otherwise it is counted as ``invalid``, and logged once for the line that called.
         """
-        context = _app_context() if has_app_context() else None
-        registration = _registration_in(context, self)
+        installed, buffer = _current_place()
+        if installed is not None and (installed.reporter is self or self is None):
+            registration: Registration | None = installed.registration
+        else:
+            registration, buffer = _registration_elsewhere(self), None
         if registration is None:
             _quiet_log.warning(
                 "no reporter",
                 "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before.",
             )
-        elif measured := registration.measured(metric_name, value, unit, dimensions):
-            buffer = _request_buffer_in(context, registration)
-            if buffer is None:
-                registration.recorder.record(*measured)
-            else:
-                buffer.add(*measured)
+            return
+        measurement = registration.known(metric_name, value, unit, dimensions) or registration.read(
+            metric_name, value, unit, dimensions
+        )
+        if measurement is None:
+            return
+        if buffer is None:
+            registration.recorder.record(*measurement)
+        else:
+            buffer.add(measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
         """Time a block (``with``) or every call of a function (as a decorator, ``async`` too), in Milliseconds.
@@ -290,7 +298,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
     Raises :class:`ConfigurationError` if there is none, or more than one to choose from.
     """
     if has_app_context():
-        if (installed := _installed_in(_app_context())) is None:
+        if (installed := _installed_in(_current_app())) is None:
             raise ConfigurationError(
                 f"app {current_app.name!r} has no CloudWatchMetricsReporter; "
                 "call initialize_metrics(app, ...) or init_app(app) where the app is made."
@@ -305,47 +313,43 @@ def get_metrics() -> CloudWatchMetricsReporter:
     return reporters[0]
 
 
-def _installed_in(context: "AppContext") -> _Installed | None:
-    """What the app of a context has."""
-    installed: _Installed | None = context.app.extensions.get(_EXTENSION_NAME)
+def _installed_in(app: Flask) -> _Installed | None:
+    installed: _Installed | None = app.extensions.get(_EXTENSION_NAME)
     return installed
 
 
-def _registration_in(context: "AppContext | None", reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """The one for the app of a context, or else the last one of the reporter; of any reporter if ``None``."""
-    if context is not None:
-        installed = _installed_in(context)
-        if installed is not None and (reporter is installed.reporter or reporter is None):
-            return installed.registration
-    elif reporter is None:
+def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
+    """What the app of the current context has, and the buffer of its request; of either ``None`` if there is none."""
+    try:
+        current_g = _current_g()
+    except RuntimeError:  # there is no context
+        return None, None
+    if has_request_context():
+        return getattr(current_g, _PLACE_NAME, None) or _new_place(current_g)
+    return _installed_in(_current_app()), None
+
+
+def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]:
+    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
+    installed = _installed_in(_current_app())
+    if installed is None:
+        return None, None
+    place = installed, installed.registration.new_buffer(_current_request().environ)
+    setattr(current_g, _PLACE_NAME, place)
+    return place
+
+
+def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
+    """The last one of a reporter that is not the current app's; of any reporter if ``None``, outside of an app."""
+    if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)
     return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
 
 
-def _request_buffer_in(context: "AppContext | None", registration: Registration) -> RequestBuffer | None:
-    """The request's buffer; ``None`` outside of a request, and for an app that this is not the registration of."""
-    if context is None or not has_request_context():
-        return None
-    buffer: RequestBuffer | None = context.g.get(_BUFFER_NAME)
-    if buffer is not None and buffer.recorder is registration.recorder:
-        return buffer
-    return _new_request_buffer(context, registration)
-
-
-def _new_request_buffer(context: "AppContext", registration: Registration) -> RequestBuffer | None:
-    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
-    installed = _installed_in(context)
-    if installed is None or installed.registration is not registration:
-        return None
-    buffer = registration.new_buffer(request.environ)
-    setattr(context.g, _BUFFER_NAME, buffer)
-    return buffer
-
-
 def drain_current_buffer() -> None:
     """Record what was added in the current app context so far."""
-    if has_app_context() and (buffer := _app_context().g.get(_BUFFER_NAME)):
-        buffer.drain()
+    if has_app_context() and (place := _current_g().get(_PLACE_NAME)):
+        place[1].drain()
 
 
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
@@ -355,8 +359,8 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if buffer := _app_context().g.get(_BUFFER_NAME):
-        buffer.end()
+    if place := _current_g().get(_PLACE_NAME):
+        place[1].end()
 
 
 def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial

@@ -1,16 +1,12 @@
 """What may be written as dimensions in code and configuration: a mapping, or CloudWatch's list of pairs."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from itertools import chain
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
 
 Dimensions: TypeAlias = "Mapping[str, object] | Iterable[Mapping[str, object]] | None"
-
-_PAIR_KEYS: Final = {"Name", "Value"}
-_PLAIN_TYPES: Final = frozenset({str, int, bool})
 
 _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 
@@ -35,35 +31,6 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     return texts
 
 
-def dimensions_key(dimensions: object) -> Hashable | None:
-    """What is equal only for dimensions of equal texts, and stays so when they are changed; ``None`` if nothing is.
-
-    With the types, because ``1``, ``True`` and ``"1"`` are three texts, although some of them are equal; without floats,
-    because ``0.0`` and ``-0.0`` are two. Objects of other types may change their minds about what they equal.
-
-    >>> dimensions_key({"Page": 1}) == dimensions_key([{"Name": "Page", "Value": 1}])
-    True
-    >>> dimensions_key({"Page": 1}) == dimensions_key({"Page": True})
-    False
-    """
-    kind = type(dimensions)
-    if kind is dict:
-        items = tuple(dimensions.items())  # type: ignore[attr-defined]  # it is a dict
-    elif kind is list or kind is tuple:
-        items = tuple([_plain_pair(pair) for pair in dimensions])  # type: ignore[attr-defined]  # it is a list
-    else:
-        return None
-    types = tuple(map(type, chain.from_iterable(items)))
-    return (items, types) if _PLAIN_TYPES.issuperset(types) else None
-
-
-def _plain_pair(pair: object) -> tuple[object, object]:
-    """The name and the value; two of ``None``, which is no text, if it has none or is no dictionary."""
-    if type(pair) is dict and pair.keys() == _PAIR_KEYS:
-        return pair["Name"], pair["Value"]
-    return None, None
-
-
 def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
     if isinstance(dimensions, Mapping):
         return dimensions.items()
@@ -73,7 +40,7 @@ def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
 
 
 def _pair(item: object) -> tuple[object, object]:
-    if isinstance(item, Mapping) and item.keys() == _PAIR_KEYS:
+    if isinstance(item, Mapping) and item.keys() == {"Name", "Value"}:
         return item["Name"], item["Value"]
     raise ValueError(f"dimension {item!r} is not a name with a value: {_REMEDY}")
 

@@ -2,11 +2,14 @@
 
 * uWSGI forks its workers behind Python's back unless it is told otherwise (``py-call-osafterfork``), but it has a hook.
 * A child that :mod:`multiprocessing` has forked ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
+* Hooks run in the order in which they were registered. OpenTelemetry's, in the child, submits to a thread pool, whose
+  module has a hook that frees its lock: so that module is imported here, before anybody makes a meter provider.
 * What another thread is importing at the moment of a fork can never be imported in the child, and what OpenSSL has
   locked there stays locked.
 """
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 - see above
 import contextlib
 import importlib
 import os

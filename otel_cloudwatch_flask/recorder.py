@@ -5,7 +5,6 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import Final
 
@@ -13,6 +12,7 @@ from opentelemetry.metrics import Histogram, MeterProvider
 
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
+from otel_cloudwatch_flask.known_series import KnownSeries, Measurement, Series
 from otel_cloudwatch_flask.ledger import LossReason
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
@@ -29,8 +29,6 @@ _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 _MAX_BUFFERED_ENTRIES: Final = 1000
 
 DEFAULT_MAX_SERIES: Final = 10_000
-MAX_KNOWN_SERIES: Final = 4096
-"""How many different calls of ``add_metric`` a recorder knows without another look: 3 MB or so."""
 
 
 def instrument_name(metric_name: str) -> str:
@@ -47,32 +45,6 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
     """The name with an ending that belongs to the identity: the same in every process."""
     ending = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(ending)] + ending
-
-
-@dataclass(slots=True, eq=False)
-class Series:
-    """A checked name and unit with dimensions as text; from the first record on, with what they are to the SDK."""
-
-    metric_name: str
-    unit: str
-    dimensions: Mapping[str, str]
-    histogram: Histogram | None = field(default=None, init=False, repr=False)
-    attributes: Mapping[str, str | bool] = field(default_factory=dict, init=False, repr=False)
-
-
-class KnownSeries:
-    """The series of calls that came before, by what was written there: at most so many, then from the start again."""
-
-    def __init__(self, max_known: int = MAX_KNOWN_SERIES) -> None:
-        self._max_known = max_known
-        self._series: dict[Hashable, Series] = {}
-        self.get = self._series.get
-
-    def add(self, key: Hashable, series: Series) -> None:
-        """Know a series from now on."""
-        if len(self._series) >= self._max_known:
-            self._series.clear()
-        self._series[key] = series
 
 
 class Recorder:
@@ -196,16 +168,16 @@ class RequestBuffer:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self._measurements: deque[tuple[Series, float]] = deque()
+        self._measurements: deque[Measurement] = deque()
         self._has_ended = False
         self._process = recorder.process
 
-    def add(self, series: Series, value: float) -> None:
+    def add(self, measurement: Measurement) -> None:
         """Keep one measurement for the end of the request."""
         if self._process is not self.recorder.process:
-            self.recorder.record(series, value)
+            self.recorder.record(*measurement)
             return
-        self._measurements.append((series, value))
+        self._measurements.append(measurement)
         # Asked after appending, so that what comes while the request ends is recorded by one of the two.
         if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_ENTRIES:
             self.drain()

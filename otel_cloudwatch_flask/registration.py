@@ -6,17 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_cloudwatch_flask.attachment import Attachment
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.entry import Entry, entry_key, is_plain_value, parse_entry
+from otel_cloudwatch_flask.entry import Entry, parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
+from otel_cloudwatch_flask.known_series import Measurement, Series
 from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer, Series
+from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer
 from otel_cloudwatch_flask.request_end import Buffers, buffers_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Registration:
     ) -> None:
         self.attachment = attachment
         self.recorder = recorder
+        self.known = recorder.known_series.measurement
         self.is_live = True
         self._settings = settings
         self._app_name = app_name
@@ -89,24 +91,13 @@ class Registration:
         """What publishes its metrics; ``None`` if nothing is sent."""
         return self.attachment.reader.exporter if self.attachment.reader else None
 
-    def measured(
-        self, metric_name: object, value: Any, unit: object, dimensions: Dimensions
-    ) -> tuple[Series, float] | None:
-        """What one call of ``add_metric`` measured, and the number; ``None`` if it was bad, and is counted and logged.
-
-        What is known is not read again, but for the value.
-        """
-        key = entry_key(metric_name, unit, dimensions)
-        series = self.recorder.known_series.get(key)
-        if series is not None and is_plain_value(value):
-            return series, value + 0.0  # what was -0.0 is 0.0
+    def read(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Measurement | None:
+        """What a call of ``add_metric`` that is not ``known`` means; ``None`` if it was bad, which is counted."""
         entry = self._parse(metric_name, value, unit, dimensions)
         if entry is None:
             return None
         series = Series(entry.metric_name, entry.unit, entry.dimensions)
-        # Not if another thread has changed them meanwhile.
-        if key is not None and entry_key(metric_name, unit, dimensions) == key:
-            self.recorder.known_series.add(key, series)
+        self.recorder.known_series.learn(metric_name, unit, dimensions, series)
         return series, entry.value
 
     def _parse(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Entry | None:

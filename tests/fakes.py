@@ -8,7 +8,7 @@ from typing import Any
 
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 """How long a test waits for what must happen at once; only a failing test waits so long."""
 
 

@@ -118,9 +118,14 @@ def test_a_served_shop_stays_until_ctrl_c() -> None:
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("The live page").strip()
         shop = wait_for_child(process)
-        assert eventually(lambda: {"Orders", "http.server.duration"} <= published_names(f"{url}/data.json"))
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        try:
+            are_there = eventually(
+                lambda: {"Orders", "http.server.duration"} <= published_names(f"{url}/data.json"), within_seconds=60
+            )
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert are_there
     assert (process.returncode, said) == (0, "Stopped.\n")
     assert not is_running(shop)
 

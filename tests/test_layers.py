@@ -51,6 +51,7 @@ LAYERS = {
     "what was sent, to look at": ["observation"],
     "the facade without Flask": [
         "timer",
+        "known_series",
         "recorder",
         "request_end",
         "owned_meters",

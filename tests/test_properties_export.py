@@ -57,7 +57,8 @@ def test_histograms(
 @effort(40)
 def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> None:  # noqa: FBT001 - drawn
     """Counters add up over all collections; what goes up and down is published as it stands."""
-    program = Program(temporality=CUMULATIVE if is_cumulative else None)
+    total = {"match": "orders", "rollups": [[]]}
+    program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[total])
     counter, current = program.meter.create_counter("orders"), program.meter.create_up_down_counter("open")
     counted, stands = Counter[int](), Counter[int]()
     for kind, amount, page in events:
@@ -71,6 +72,7 @@ def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> No
             program.publish()
     last = {datum["Dimensions"][0]["Value"]: datum for datum in program.publish() if datum["MetricName"] == "open"}
     assert all(program.cloudwatch.sum("orders", page=page) == counted[page] for page in range(4))
+    assert program.cloudwatch.sum("orders", {}) == counted.total()
     assert {page: datum["Value"] for page, datum in last.items()} == {str(page): stands[page] for page in stands}
 
 

@@ -16,8 +16,9 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from otel_cloudwatch_flask.entry import parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric
+from otel_cloudwatch_flask.known_series import Series
 from otel_cloudwatch_flask.ledger import LossReason
-from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer, Series, instrument_name, suffixed_name
+from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer, instrument_name, suffixed_name
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, from_ucum
 
 # Entries.
@@ -349,7 +350,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     """A buffer with so many entries."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add(Series("Orders", "None", {}), 1)
+        buffer.add((Series("Orders", "None", {}), 1))
     return buffer
 
 
@@ -374,7 +375,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add(Series("Orders", "None", {}), 1)
+    buffer.add((Series("Orders", "None", {}), 1))
     assert count(recording) == 2
 
 
@@ -396,7 +397,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add(Series("Orders", "None", {}), 1)
+            buffer.add((Series("Orders", "None", {}), 1))
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

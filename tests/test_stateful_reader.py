@@ -143,7 +143,8 @@ class ReaderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
     def fork(self) -> None:
-        """A child sends what it records itself, and nothing else; to the parent nothing happens."""
+        """A child sends what it records itself, and nothing of the parent's; to the parent nothing happens."""
+        self.add(1, 0)
         self.forks += 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads

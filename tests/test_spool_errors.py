@@ -1,0 +1,107 @@
+"""A spool on a disk that fails: what cannot be written waits in memory, what cannot be moved stays where it is."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from otel_cloudwatch_flask import spool as module
+from otel_cloudwatch_flask.backlog import Backlog
+from otel_cloudwatch_flask.ledger import Ledger
+from otel_cloudwatch_flask.spool import Spool
+from otel_cloudwatch_flask.wire import Batch, Envelope
+from tests.fuzzing import encoded
+
+SHOP = Envelope.of("Shop")
+
+
+def batch(name: str) -> Batch:
+    """A batch of one datum."""
+    return Batch(SHOP, (encoded(name, 1),))
+
+
+def drained(backlog: Backlog) -> list[str]:
+    """The metrics that wait, in order, sent with success."""
+    names = []
+    while one := backlog.check_out():
+        names += [datum.metric_name for datum in one.datums]
+        backlog.settle()
+    return names
+
+
+def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
+    """Where the directory is gone, nothing is, though nothing is on disk."""
+    spool = Spool(tmp_path)
+    shutil.rmtree(spool._own)
+    assert spool.write(batch("a")) is None
+    backlog = Backlog(10**6, Ledger(), spool)
+    backlog.add([batch("a"), batch("b")])
+    assert drained(backlog) == ["a", "b"]
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    """What is no file any more is left alone; what is gone already is no error, and frees its room."""
+    spool = Spool(tmp_path)
+    kept, gone = spool.write(batch("a")), spool.write(batch("b"))
+    assert kept is not None
+    assert gone is not None
+    kept.unlink()
+    kept.mkdir()
+    gone.unlink()
+    spool.remove(kept)
+    assert kept.is_dir()
+    size = spool._size_bytes
+    spool.remove(gone)
+    assert spool._size_bytes < size
+
+
+def test_what_cannot_be_taken_over_waits_where_it_is(tmp_path: Path) -> None:
+    """A process whose own directory is gone takes nothing over; the next one finds all of it."""
+    dead, broken = Spool(tmp_path), Spool(tmp_path)
+    assert dead.write(batch("a")) is not None
+    dead.abandon()
+    shutil.rmtree(broken._own)
+    assert list(broken.take_over()) == []
+    third = Spool(tmp_path)
+    assert [third.read(path) for path in third.take_over()] == [batch("a")]
+
+
+def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
+    """Somebody has removed it: nothing is read, and nothing raised."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("a"))
+    assert path is not None
+    path.unlink()
+    assert spool.read(path) is None
+    assert not list(tmp_path.glob("*.bad"))
+    assert spool._size_bytes == 0
+
+
+def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
+    """Of what is on disk only, a damaged batch is lost and counted when its turn comes; those behind it are not."""
+    ledger, spool = Ledger(), Spool(tmp_path)
+    backlog = Backlog(1, ledger, spool)
+    backlog.add([Batch(SHOP, (encoded("a", 1), encoded("b", 1))), batch("c"), batch("d")])
+    min(spool._own.glob("*.batch")).write_bytes(b"torn")
+    assert drained(backlog) == ["c", "d"]
+    stats = ledger.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
+    assert stats.datums_lost == {"unreadable": 2}
+    assert (backlog.datums, backlog.size_bytes) == (0, 0)
+
+
+def test_a_directory_that_is_taken_over_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process was faster, and has removed it: another one is made."""
+    faster = [shutil.rmtree]
+    try_lock = module._try_lock
+
+    def late(directory: Path) -> int | None:
+        lock = try_lock(directory)
+        if faster:
+            faster.pop()(directory)
+        return lock
+
+    monkeypatch.setattr(module, "_try_lock", late)
+    spool = Spool(tmp_path)
+    assert spool._own.is_dir()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert spool.write(batch("a")) is not None
