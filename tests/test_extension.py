@@ -779,9 +779,9 @@ def test_a_service_name_that_is_no_namespace(programs: Programs, app: Flask) -> 
 
 def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     """The log suggests what was meant."""
-    app.config["CLOUDWATCH_NAMESPCE"] = "Shop"
+    app.config["CLOUDWATCH_NAMESPAEC"] = "Shop"
     programs.reporter(app)
-    assert "CLOUDWATCH_NAMESPCE is no setting of otel_cloudwatch_flask, and is ignored" in caplog.text
+    assert "CLOUDWATCH_NAMESPAEC is no setting of otel_cloudwatch_flask, and is ignored" in caplog.text
     assert "write CLOUDWATCH_NAMESPACE." in caplog.text
 
 

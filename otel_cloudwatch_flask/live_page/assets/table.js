@@ -187,8 +187,15 @@ export const isCounted = ({ unit: given }) => given === "Count" || given === "No
 const trendOf = (series) =>
   series.flushes.map(([, sum, samples]) => (isCounted(series) ? sum : sum / samples));
 
+// What hardly ever tells two series apart comes last, where it may be cut off.
+const MOSTLY_ALIKE = new Set([
+  "http.flavor", "http.scheme", "network.protocol.name", "network.protocol.version", "url.scheme",
+]);
+
+const tellingFirst = ([first], [second]) => MOSTLY_ALIKE.has(first) - MOSTLY_ALIKE.has(second);
+
 export const identity = (series) => {
-  const parts = Object.entries(series.dimensions).map(([key, value]) =>
+  const parts = Object.entries(series.dimensions).sort(tellingFirst).map(([key, value]) =>
     element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
       element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60)));
   const line = element("span", { className: "dimensions" });
