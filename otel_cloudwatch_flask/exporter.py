@@ -259,8 +259,12 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def deliver(self, deadline: float) -> bool:
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
-        self._backlog.adopt()
-        return not self._backlog.datums or self._commit.run(deadline)
+        if not self._is_closed:
+            self._backlog.adopt()
+        is_delivered = not self._backlog.datums or self._commit.run(deadline)
+        if self._is_closed:
+            self._backlog.close()  # the end came meanwhile, and something may have come back after it
+        return is_delivered
 
     @property
     def client(self) -> Client | None:
@@ -279,7 +283,6 @@ class CloudWatchMetricExporter(MetricExporter):
     def _take_late_answer(self) -> None:
         """Enter in the accounts what became of the request that hung when the exporter was shut down."""
         self.deliver(math.inf)  # after the end this begins nothing
-        self._backlog.close()
 
     def _tell_watchers(self, batch: Batch) -> None:
         try:

@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
+from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.compaction import compacted
+from otel_cloudwatch_flask.datum import Series
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.entry import parse_entry
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.facade_dimensions import dimension_texts
 from otel_cloudwatch_flask.failures import Kind, failure
+from otel_cloudwatch_flask.magnitudes import is_finite, is_float
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.temporality import Sum
 from otel_cloudwatch_flask.units import ScaledUnit, from_ucum
 from otel_cloudwatch_flask.wire import Batch, Envelope
+from tests.fakes import FakeClock
 from tests.fuzzing import encoded
 
 SHOP = Envelope.of("Shop")
@@ -136,6 +140,48 @@ class TestRules:
         assert rule.keeps("otel.metric.overflow")
         assert rule.keeps("a")
         assert not rule.keeps("b")
+
+
+class TestPlaces:
+    """The places of metrics, at the very moments when something changes."""
+
+    def test_an_hour(self) -> None:
+        """A metric counts for less than an hour, and then gives its place back."""
+        clock = FakeClock(0)
+        guard = CardinalityGuard(1, clock)
+        assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
+        clock.advance(3600)
+        assert guard.active() == 0
+        assert guard.admit(Series("b", (), "None")) == Series("b", (), "None")
+        assert guard.active() == 1
+
+    def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
+        """A look costs as much as there are metrics."""
+        clock = FakeClock(0)
+        guard = CardinalityGuard(1, clock)
+        assert not guard.admit(Series("a", (), "None")).dimensions
+        for now, has_place in ((3595, False), (3600, False), (3604.9, False), (3605, True)):
+            clock.now = now
+            assert bool(guard.admit(Series("b", (), "None")).dimensions) is not has_place
+
+    def test_renewal(self) -> None:
+        """Who has a place keeps it; minutes have numbers."""
+        clock = FakeClock(0)
+        guard = CardinalityGuard(1, clock)
+        guard.admit(Series("a", (), "None"))
+        assert guard.renew(Series("a", (), "None")) is True
+        assert guard.renew(Series("b", (), "None")) is False
+        clock.advance(59.9)
+        assert repr(guard.epoch()) == "0"
+        clock.advance(0.1)
+        assert repr(guard.epoch()) == "1"
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_numbers_beyond_floats(number: int) -> None:
+    """They are finite, and no floats."""
+    assert is_finite(number)
+    assert not is_float(number)
 
 
 class TestTotals:
