@@ -208,8 +208,8 @@ def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
     before = page.text("#sent")
     page.wait(f"document.getElementById('sent').textContent !== '{before}'")
     gaps = page.driver.execute_async_script(FRAMES)
-    # Milliseconds; 50 and 200 on two cores with other work to do.
-    assert gaps[len(gaps) // 2] < 100
+    # Milliseconds; 50 and 200 on two busy cores. Drawing all rows at each update takes seconds.
+    assert gaps[len(gaps) // 2] < 500
     assert gaps[-1] < 1500
     site.rest()
     page.driver.execute_script("scrollTo(0, 0)")

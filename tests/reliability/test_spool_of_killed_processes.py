@@ -1,5 +1,6 @@
 """``kill -9`` with a spool: what had left the SDK is sent by the next process."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +28,14 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
             assert each.do("flush", 0.3) is False
         first.kill()
         second.kill()
+        living.process.send_signal(signal.SIGSTOP)  # or it might send its own meanwhile
         cloudwatch.always(None)
         with program("next") as following:
             following.do("add", 4000)
             assert following.do("flush", 60)
             assert cloudwatch.published.sum("Orders") == 4021
             assert following.do("stats")["datums_lost"] == {}
+        living.process.send_signal(signal.SIGCONT)
         assert living.do("flush", 60)
         assert cloudwatch.published.sum("Orders") == 4321
         assert living.end() == 0
