@@ -22,6 +22,7 @@ class Errand(Generic[_Item, _Result]):
         self._error: BaseException | None = None
         self._is_done = False
         self._is_news = threading.Event()
+        self._afterwards: list[Callable[[], object]] = []
 
     def wait(self, seconds: float) -> bool:
         """Whether the call is done within so many seconds, or before somebody interrupts."""
@@ -43,6 +44,10 @@ class Errand(Generic[_Item, _Result]):
             raise self._error
         return self._results[0]
 
+    def and_then(self, call: Callable[[], object]) -> None:
+        """Make another call where this one is made, after it; whoever finds it done has to look for himself."""
+        self._afterwards.append(call)
+
     def run(self, call: Callable[[_Item], _Result]) -> None:
         """Make the call, in whatever thread this is."""
         try:
@@ -52,6 +57,8 @@ class Errand(Generic[_Item, _Result]):
         finally:
             self._is_done = True
             self._is_news.set()
+        for afterwards in self._afterwards:
+            afterwards()
 
 
 class Courier(Generic[_Item, _Result]):
@@ -66,6 +73,7 @@ class Courier(Generic[_Item, _Result]):
         self._calls: queue.SimpleQueue[Callable[[], object] | None] | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = False
+        self._stopping = threading.Lock()  # nothing may get in the queue behind its end
 
     def send(self, item: _Item) -> Errand[_Item, _Result]:
         """Begin the call for an item."""
@@ -75,17 +83,24 @@ class Courier(Generic[_Item, _Result]):
 
     def then(self, call: Callable[[], object]) -> None:
         """Make another call when all errands are done that were sent before."""
-        calls = self._queue_of_thread()
-        if calls is None:
+        if not self._is_queued(call):
             call()
-        else:
-            calls.put(call)
 
     def stop(self) -> None:
         """End the thread when all is done that was asked for; what is asked for later is run by the one who asks."""
-        self._is_stopped = True
-        if self._calls is not None:
-            self._calls.put(None)
+        with self._stopping:
+            self._is_stopped = True
+            if self._calls is not None:
+                self._calls.put(None)
+
+    def _is_queued(self, call: Callable[[], object]) -> bool:
+        """Whether the thread will make this call: it is put into its queue, unless the thread takes no more."""
+        calls = self._queue_of_thread()
+        with self._stopping:
+            if calls is None or self._is_stopped:
+                return False
+            calls.put(call)
+            return True
 
     def _queue_of_thread(self) -> "queue.SimpleQueue[Callable[[], object] | None] | None":
         if self._is_stopped:

@@ -63,6 +63,7 @@ class Delivery:
         self._put: Put | None = None
         self._courier: Courier[Batch, Failure | None] = Courier(self._problem_putting)
         self._errand: Errand[Batch, Failure | None] | None = None
+        self._late_call: Callable[[], object] | None = None
         self._backlog = backlog
         self._ledger = ledger
         self._clock = clock
@@ -107,6 +108,7 @@ class Delivery:
 
     def after_errand(self, call: Callable[[], object]) -> None:
         """Call when the answer has come that nobody has waited for long enough, if there is one."""
+        self._late_call = call  # before looking: who sends at this moment looks for it after sending
         if self._errand is not None:
             self._courier.then(call)
 
@@ -128,6 +130,8 @@ class Delivery:
             timely = self._timely(batch) if batch.datums else batch
             if timely is batch and batch.datums:
                 self._errand = self._courier.send(batch)
+                if self._late_call is not None:
+                    self._errand.and_then(self._late_call)
             else:
                 # Out of the queue it would still be pending with what is lost already.
                 self._backlog.settle([timely] if timely.datums else ())

@@ -34,10 +34,9 @@ _FEW_VALUES: Final = 8
 """It is not worth while to look up the texts of so few."""
 _DIGITS: Final = 3
 """Those that place a value in its bucket; those that tell buckets apart come on top."""
-_MAX_ENTRIES: Final = 4096
-"""Of one table; more than the buckets of any scale that has many filled ones, between a microsecond and a day."""
-_MAX_TEXTS: Final = 65_536
 _MAX_USUAL_LENGTH: Final = 12
+MAX_ENTRIES: Final = 100_000
+"""What is remembered at most, at about a hundred bytes each."""
 
 _CROWD: Final = 2 * SAMPLES_PER_PART
 """So many samples of a bucket are divided, if there is room."""
@@ -111,33 +110,35 @@ def _text(values: list[float], counts: list[int]) -> str:
         return content_json(Distribution.of(zip(values, counts, strict=True)))
     if len(values) <= _FEW_VALUES:
         return f'"Values": {values}, "Counts": {counts}'
-    return f'"Values": [{", ".join(map(_text_of, values))}], "Counts": [{", ".join(map(_text_of_count, counts))}]'
+    value_texts, count_texts = map(_texts.__getitem__, values), map(_counts.__getitem__, counts)
+    return f'"Values": [{", ".join(value_texts)}], "Counts": [{", ".join(count_texts)}]'
 
 
 class _Table(dict[Any, Any]):
-    """What is worked out when it is first asked for; of a bounded size."""
+    """What is worked out when it is first asked for. All tables together are bounded, and forgotten together."""
+
+    entries = 0
 
     def __init__(self, work_out: Callable[[Any], Any]) -> None:
         super().__init__()
         self._work_out = work_out
 
     def __missing__(self, key: Any) -> Any:
-        if len(self) >= _MAX_ENTRIES:
-            self.clear()
+        if _Table.entries >= MAX_ENTRIES:
+            for table in (_scales, _texts, _counts):
+                table.clear()
+            _Table.entries = 0
+        _Table.entries += 1
         found = self[key] = self._work_out(key)
         return found
 
 
-class _Texts(dict[float, str]):
-    """The texts of numbers, of which those of usual values are short, and will be needed again."""
+class _Texts(_Table):
+    """The texts of numbers. Those of usual values are short, and will be needed again."""
 
-    def __missing__(self, number: float) -> str:
-        text = repr(number)
-        if len(text) <= _MAX_USUAL_LENGTH:
-            if len(self) >= _MAX_TEXTS:
-                self.clear()
-            self[number] = text
-        return text
+    def __missing__(self, key: Any) -> Any:
+        text = repr(key)
+        return text if len(text) > _MAX_USUAL_LENGTH else super().__missing__(key)
 
 
 class _Scale:
@@ -165,10 +166,10 @@ class _Buckets:
     """The filled buckets of positive samples, as lists beside each other: index, samples, lower edge.
 
     ``parts`` says of each, where crowded ones are divided, at what fraction of its bucket it begins, and how much of
-    the bucket it is. What is left of the outermost, where the extremes are, may be narrower than a bucket.
+    the bucket it is. ``head`` and ``tail`` are what is left of the outermost, where the extremes were, if anything is.
     """
 
-    __slots__ = ("_first", "_indexes", "_last", "_lowers", "_parts", "_scale", "samples")
+    __slots__ = ("_first", "_head", "_indexes", "_last", "_lowers", "_parts", "_scale", "_tail", "samples")
 
     def __init__(self, scale: _Scale, indexes: list[int], samples: list[int]) -> None:
         self.samples = samples
@@ -176,6 +177,8 @@ class _Buckets:
         self._indexes = indexes
         self._lowers = [*map(scale.lower_edge, indexes)]
         self._parts: list[tuple[float, float]] | None = None
+        self._head: _Edges | None = None
+        self._tail: _Edges | None = None
         self._first: _Edges = (self._lowers[0], scale.lower_edge(indexes[0] + 1))
         self._last: _Edges = (self._lowers[-1], scale.lower_edge(indexes[-1] + 1))
 
@@ -192,21 +195,29 @@ class _Buckets:
 
         ``samples`` are then those that each value stands for. ``None``: this is a case for the twin.
         """
-        most = max(self.samples)
-        room = MAX_BUCKETS if most < _CROWD else MAX_BUCKETS - ROOM_FOR_PERCENTILES
+        is_crowded = max(self.samples) >= _CROWD
+        room = MAX_BUCKETS - ROOM_FOR_PERCENTILES if is_crowded else MAX_BUCKETS
         if len(self.samples) > room or min(self.samples) < 0 or self._lowers[0] < MIN_MAGNITUDE:
             return None
-        has_tail = self._has_more_than_one(-1)
-        has_head = minimum is not None and bool(self.samples) and self._has_more_than_one(0)
+        self._take_out(minimum, maximum)
         if len(self.samples) <= 1:
             return self._only_value(total, minimum, maximum)
-        head = (max(self._first[0], minimum), self._first[1]) if has_head and minimum is not None else None
-        tail = (self._last[0], min(self._last[1], maximum)) if has_tail else None
-        if (head and self.samples[0] >= _CROWD) or (tail and self.samples[-1] >= _CROWD):
-            return None
-        if most >= _CROWD:
+        if is_crowded:
+            if self._is_outermost_crowded():
+                return None
             self._divide_crowded()
-        return self._values(total, head, tail)
+        return self._values(total)
+
+    def _take_out(self, minimum: float | None, maximum: float) -> None:
+        """Take the extremes out of their buckets; of what is left there, only the part between them is."""
+        if self._has_more_than_one(-1):
+            self._tail = (self._last[0], min(self._last[1], maximum))
+        if minimum is not None and self.samples and self._has_more_than_one(0):
+            self._head = (max(self._first[0], minimum), self._first[1])
+
+    def _is_outermost_crowded(self) -> bool:
+        first, last = self.samples[0], self.samples[-1]
+        return (self._head is not None and first >= _CROWD) or (self._tail is not None and last >= _CROWD)
 
     def _has_more_than_one(self, place: int) -> bool:
         """Take one sample out of an outer bucket; whether there are others in it."""
@@ -234,38 +245,46 @@ class _Buckets:
         ]
         self._indexes, self.samples, self._lowers, self._parts = map(list, zip(*rows, strict=True))
 
-    def _values(self, total: float, head: _Edges | None, tail: _Edges | None) -> list[float] | None:
-        """One value in each, at the same fraction of its width; ``head`` and ``tail`` are the narrower ones."""
+    def _values(self, total: float) -> list[float] | None:
+        """One value in each, at the same fraction of its width."""
+        samples = self.samples
+        masses = [*map(mul, samples, self._lowers)]
+        lowest, width = self._lowest_and_width(masses)
+        if not 0.0 <= total - lowest <= width or width <= 0.0:
+            return None
+        fraction = (total - lowest) / width
+        if len(samples) > _FEW_VALUES:
+            values = self._with_narrower(self._usual_values(fraction), fraction)
+            # The heaviest bucket has most room to take up what rounding does to the sum.
+            heaviest = masses.index(max(masses))
+            values[heaviest] += (total - math.fsum(map(mul, samples, values))) / samples[heaviest]
+            if self._may_hold(heaviest, values[heaviest]):
+                return values
+        return self._with_narrower(self._exact_values(fraction), fraction)
+
+    def _lowest_and_width(self, masses: list[float]) -> tuple[float, float]:
+        """The sum if all samples were at the lower edges, and how much more it were at the upper ones."""
         growth, samples, lowers = self._scale.growth, self.samples, self._lowers
-        masses = [*map(mul, samples, lowers)]
         lowest = math.fsum(masses)
         width = lowest * growth
         if self._parts is not None:
             lowest += growth * math.fsum(mass * begin for mass, (begin, _) in zip(masses, self._parts, strict=True))
             width = growth * math.fsum(mass * share for mass, (_, share) in zip(masses, self._parts, strict=True))
-        if head is not None:
-            lowest += samples[0] * (head[0] - lowers[0])
-            width += samples[0] * (head[1] - head[0] - lowers[0] * growth)
-        if tail is not None:
-            width += samples[-1] * (tail[1] - tail[0] - lowers[-1] * growth)
-        if not 0.0 <= total - lowest <= width or width <= 0.0:
-            return None
-        fraction = (total - lowest) / width
-        if len(samples) > _FEW_VALUES:
-            values = self._at(fraction, self._usual_values(fraction), head, tail)
-            # The heaviest bucket has most room to take up what rounding does to the sum.
-            heaviest = masses.index(max(masses))
-            values[heaviest] += (total - math.fsum(map(mul, samples, values))) / samples[heaviest]
-            if self._may_hold(heaviest, values[heaviest], head, tail):
-                return values
-        return self._at(fraction, self._exact_values(fraction), head, tail)
+        if self._head is not None:
+            lower, upper = self._head
+            lowest += samples[0] * (lower - lowers[0])
+            width += samples[0] * (upper - lower - lowers[0] * growth)
+        if self._tail is not None:
+            lower, upper = self._tail
+            width += samples[-1] * (upper - lower - lowers[-1] * growth)
+        return lowest, width
 
-    def _at(self, fraction: float, values: list[float], head: _Edges | None, tail: _Edges | None) -> list[float]:
-        """These values, with those of narrower buckets in their places."""
-        if head is not None:
-            values[0] = head[0] + fraction * (head[1] - head[0])
-        if tail is not None:
-            values[-1] = tail[0] + fraction * (tail[1] - tail[0])
+    def _with_narrower(self, values: list[float], fraction: float) -> list[float]:
+        """These values, with those of the narrower outer buckets in their places."""
+        for place, edges in ((0, self._head), (-1, self._tail)):
+            if edges is not None:
+                lower, upper = edges
+                values[place] = lower + fraction * (upper - lower)
         return values
 
     def _usual_values(self, fraction: float) -> list[float]:
@@ -287,12 +306,12 @@ class _Buckets:
             for lower, (begin, share) in zip(self._lowers, self._parts, strict=True)
         ]
 
-    def _may_hold(self, place: int, value: float, head: _Edges | None, tail: _Edges | None) -> bool:
+    def _may_hold(self, place: int, value: float) -> bool:
         lowest, highest = self._lowers[place], self._scale.lower_edge(self._indexes[place] + 1)
-        if head is not None and place == 0:
-            lowest = head[0]
-        if tail is not None and place == len(self.samples) - 1:
-            highest = tail[1]
+        if self._head is not None and place == 0:
+            lowest = self._head[0]
+        if self._tail is not None and place == len(self.samples) - 1:
+            highest = self._tail[1]
         return lowest <= value <= highest
 
 
@@ -304,6 +323,6 @@ def _even_parts(samples: int, parts: int) -> Iterator[tuple[int, int]]:
     return pairwise(ends)
 
 
-_text_of: Final = _Texts().__getitem__
-_text_of_count: Final[Callable[[int], str]] = _Table(str).__getitem__
 _scales: Final = _Table(_Scale)
+_texts: Final = _Texts(repr)
+_counts: Final = _Table(str)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
 
+from otel_cloudwatch_flask import fast_path
 from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.distribution import Distribution, distribution
@@ -131,6 +132,16 @@ def test_percentiles_are_as_good(number: int, seed: int, spread: float) -> None:
         assert index is not None
         assert edge(point.scale, index) * (1 - 1e-9) <= made.values[bisect_left(counted, rank)]
         assert made.values[bisect_left(counted, rank)] <= edge(point.scale, index + 1) * (1 + 1e-9)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many buckets and counts there are, and also in the middle of a histogram that uses them."""
+    monkeypatch.setattr(fast_path, "MAX_ENTRIES", 50)
+    for place in range(40):
+        point = recorded([place * 10 + 1 + sample / 7 for sample in range(60)])
+        assert_promises_are_kept(read(histogram_text(point)), point)
+        assert fast_path._Table.entries <= 50
+        assert len(fast_path._texts) + len(fast_path._counts) <= 50
 
 
 COMMON = recorded([1.0, 2.0, 3.0, 10.0])
