@@ -6,7 +6,7 @@ what the SDK alone needs for the same.
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
@@ -137,18 +137,22 @@ def _growth_table(growth: list[float], requests: int) -> Table:
 
 
 def _idle_table(idles: Mapping[str, Idle]) -> Table:
-    table = Table(title=f"CPU of a flush of {IDLE_SERIES:,} series, half of them histograms: ms")
-    for heading in ("", "all have something new", "all are idle"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for title, each in idles.items():
-        table.add_row(title, f"{each.busy_ms:.0f}", f"{each.idle_ms:.1f}")
-    return table
+    title = f"CPU of a flush of {IDLE_SERIES:,} series, half of them histograms: ms"
+    rows = ((name, f"{each.busy_ms:.0f}", f"{each.idle_ms:.1f}") for name, each in idles.items())
+    return _table(title, ("all have something new", "all are idle"), rows)
 
 
 def _seen_table(seens: Mapping[str, Seen], series: int) -> Table:
-    table = Table(title=f"{series:,} series ever seen, half of them histograms")
-    for heading in ("", "bytes a series", "CPU of a flush when all are idle, ms"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for title, each in seens.items():
-        table.add_row(title, f"{each.bytes_a_series:,.0f}", f"{each.idle_ms:.1f}")
+    title = f"{series:,} series ever seen, half of them histograms"
+    rows = ((name, f"{each.bytes_a_series:,.0f}", f"{each.idle_ms:.1f}") for name, each in seens.items())
+    return _table(title, ("bytes a series", "CPU of a flush when all are idle, ms"), rows)
+
+
+def _table(title: str, headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(title=title)
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader,
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.sources import Attributes, Source, Sources
-from otel_cloudwatch_flask.wire import EncodedDatum, content_json, datum_json
+from otel_cloudwatch_flask.wire import EncodedDatum, datum_json, encoded
 
 _logger = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ class Mapper:
         if datum is None:
             self._lost(1)
             return None
-        text = datum_json(place.head, datum.unix_seconds, content_json(datum.content))
-        return EncodedDatum(text, place.series.name, datum.unix_seconds)
+        return encoded(datum, place.head)
 
     def _amount(self, source: Source, point: sdk.DataPointT) -> Amount | None:
         amount = self._points.amount(source.identity, source.data, point, source.unit.factor)

@@ -140,10 +140,11 @@ def series_head(series: Series) -> str:
     return json.dumps(members)[:-1] + ", "
 
 
-def encoded(datum: Datum) -> EncodedDatum:
-    """The datum as JSON."""
+def encoded(datum: Datum, head: str | None = None) -> EncodedDatum:
+    """The datum as JSON; ``head`` is the beginning that is the same in each of its series, if it is there already."""
     name, seconds = datum.series.name, datum.unix_seconds
-    return EncodedDatum(datum_json(series_head(datum.series), seconds, content_json(datum.content)), name, seconds)
+    head = series_head(datum.series) if head is None else head
+    return EncodedDatum(datum_json(head, seconds, content_json(datum.content)), name, seconds)
 
 
 def datum_json(head: str, unix_seconds: int, content: str) -> bytes:

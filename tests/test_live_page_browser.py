@@ -122,12 +122,14 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
-    def open(self, site: Site) -> None:
-        """Go to a site's page, and wait until it shows something."""
+    def open(self, site: Site, rows: int | None = None) -> None:
+        """Go to a site's page, and wait until it shows something, or so many rows of the table."""
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(f"{site.url}/_cloudwatch")
         self.wait("document.getElementById('sentence').textContent !== 'Asking the app …'")
+        if rows is not None:
+            self.wait(f"document.querySelectorAll('#body tr').length === {rows}")
 
     def run(self, expression: str) -> Any:
         """The value of an expression in the page."""
@@ -203,8 +205,7 @@ def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
     """All series are there, go on by themselves, and can be scrolled through meanwhile; then the figures are right."""
     site.be_busy()
     page.look(*DESK)
-    page.open(site)
-    page.wait(f"document.querySelectorAll('#body tr').length === {SERIES}")
+    page.open(site, rows=SERIES)
     before = page.text("#sent")
     page.wait(f"document.getElementById('sent').textContent !== '{before}'")
     gaps = page.driver.execute_async_script(FRAMES)
@@ -234,8 +235,7 @@ def test_filter_and_sort(page: Page, site: Site) -> None:
     site.visit("/many")
     assert site.reporter.flush()
     page.look(*DESK)
-    page.open(site)
-    page.wait(f"document.querySelectorAll('#body tr').length === {SERIES}")
+    page.open(site, rows=SERIES)
     page.driver.find_element("css selector", "#filter").send_keys("metric 07 ROUTE=/page/1")
     page.wait("document.getElementById('count').textContent === '11 of 1,000 metrics'")
     assert set(page.names()) == {"Metric 07"}
@@ -272,8 +272,7 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
         site.visit("/many")
         assert site.reporter.flush()
     page.look(*DESK)
-    page.open(site)
-    page.wait(f"document.querySelectorAll('#body tr').length === {SERIES}")
+    page.open(site, rows=SERIES)
     page.press("/")
     assert page.run("document.activeElement.id") == "filter"
     page.driver.execute_script("document.querySelector('#body tr:nth-child(3) .open').focus()")
@@ -296,8 +295,7 @@ def test_hostile_names_are_inert(page: Page, site: Site) -> None:
     site.visit("/hostile")
     assert site.reporter.flush()
     page.look(*DESK)
-    page.open(site)
-    page.wait(f"document.querySelectorAll('#body tr').length === {len(HOSTILE)}")
+    page.open(site, rows=len(HOSTILE))
     assert set(page.names()) == {each if len(each) <= 120 else each[:120] + "…" for each in HOSTILE}
     for place in range(len(HOSTILE)):
         page.driver.execute_script(f"document.querySelectorAll('.open')[{place}].click()")
@@ -341,8 +339,7 @@ def test_an_app_that_ends_is_noticed(page: Page) -> None:
     site.visit("/hostile")
     assert site.reporter.flush()
     page.look(*DESK)
-    page.open(site)
-    page.wait(f"document.querySelectorAll('#body tr').length === {len(HOSTILE)}")
+    page.open(site, rows=len(HOSTILE))
     site.end()
     page.wait("document.getElementById('sentence').textContent.startsWith('The app does not answer.')")
     assert len(page.names()) == len(HOSTILE)
@@ -391,8 +388,7 @@ def test_it_can_be_read(page: Page, size: tuple[int, int], is_dark: bool) -> Non
         site.visit("/hostile")
         assert site.reporter.flush()
         page.look(*size, is_dark=is_dark)
-        page.open(site)
-        page.wait(f"document.querySelectorAll('#body tr').length === {len(HOSTILE)}")
+        page.open(site, rows=len(HOSTILE))
         assert page.run(CONTRASTS) == {}
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
         page.driver.execute_script("document.querySelector('.open').click()")

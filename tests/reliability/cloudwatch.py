@@ -26,6 +26,7 @@ STORED_AND_DROPPED = Fault(status=None, after_storing=True)
 EXPIRED_TOKEN = Fault("ExpiredToken", 403)
 BAD_SIGNATURE = Fault("SignatureDoesNotMatch", 403)
 
+FOR_EVER_SECONDS = 3600.0
 MAX_CLOCK_SKEW_SECONDS = 300
 """https://docs.aws.amazon.com/IAM/latest/UserGuide/signature-v4-troubleshooting.html"""
 
@@ -55,6 +56,7 @@ class FailingCloudWatch(LocalCloudWatch):
         token = object()
         self._unanswered.add(token)
         self.arrivals.append(time.monotonic())
+        self._current.has_hung = False
         self._current.signed_at = environ.get("HTTP_X_AMZ_DATE")
         try:
             answer = super().__call__(environ, start_response)
@@ -81,8 +83,8 @@ class FailingCloudWatch(LocalCloudWatch):
 
     @contextmanager
     def hanging(self) -> "Iterator[None]":
-        """Accept requests, and answer none."""
-        self.latency_seconds = 3600
+        """Accept requests, and answer none; at the end they are dropped, as their senders may have given up on them."""
+        self.latency_seconds = FOR_EVER_SECONDS
         try:
             yield
         finally:
@@ -94,10 +96,11 @@ class FailingCloudWatch(LocalCloudWatch):
         return self.published.sum(name) - self.repeated[name]
 
     def _sleep_unless_released(self, seconds: float) -> None:
+        self._current.has_hung = seconds == FOR_EVER_SECONDS
         self._released.wait(seconds)
 
     def _fault(self, parameters: Mapping[str, Any]) -> Fault | None:
-        if self._is_closing:
+        if self._is_closing or self._current.has_hung:
             return DROPPED
         fault = BAD_SIGNATURE if self._judges_signatures and self._is_skewed() else self.fault(parameters)
         if fault is not None and fault.after_storing:

@@ -38,11 +38,10 @@ def test_shutdown(
     if is_spooled:
         assert stats["datums_lost"] == {}
         assert "1 datum(s) could not be sent, and are left in the spool" in said
-        cloudwatch.repeated["Orders"] = 1 if cloudwatch.published.sum("Orders") == 12 else 0
         with Program(cloudwatch, tmp_path / "next", **variables) as program:
             program.do("add", 0)
             assert program.do("flush", 30)
-        assert cloudwatch.published.sum("Orders") in {11, 12}, "what hung may have been taken all the same"
+        assert cloudwatch.published.sum("Orders") == 11
     else:
         assert stats["datums_lost"] == {"shutdown": 1}
         assert "1 datum(s) could not be sent before the exporter was shut down, and are lost" in said
