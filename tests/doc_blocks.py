@@ -41,11 +41,6 @@ class Block:
         """The name under which a reader is told to save it."""
         return self.note.removeprefix("file: ") if self.note.startswith("file: ") else None
 
-    @property
-    def why_not_run(self) -> str | None:
-        """The page's own reason, if it shows something that cannot be run here."""
-        return self.note.removeprefix("not run: ") if self.note.startswith("not run: ") else None
-
 
 def blocks(language: str | None = None) -> list[Block]:
     """The blocks of all pages, of a language if one is named; directives of Sphinx are none."""
