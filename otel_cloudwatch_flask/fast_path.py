@@ -258,7 +258,7 @@ class _Buckets:
             # The heaviest bucket has most room to take up what rounding does to the sum.
             heaviest = masses.index(max(masses))
             values[heaviest] += (total - math.fsum(map(mul, samples, values))) / samples[heaviest]
-            if self._may_hold(heaviest, values[heaviest]):
+            if self._may_hold(heaviest, values[heaviest]) and _is_in_order(values, heaviest):
                 return values
         return self._with_narrower(self._exact_values(fraction), fraction)
 
@@ -313,6 +313,11 @@ class _Buckets:
         if self._tail is not None and place == len(self.samples) - 1:
             highest = self._tail[1]
         return lowest <= value <= highest
+
+
+def _is_in_order(values: list[float], place: int) -> bool:
+    """Whether the value at a place of ascending ones is where it belongs: another part of its bucket may be near."""
+    return values[max(place - 1, 0)] <= values[place] <= values[min(place + 1, len(values) - 1)]
 
 
 def _even_parts(samples: int, parts: int) -> Iterator[tuple[int, int]]:

@@ -70,9 +70,10 @@ def plain(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
 
 
 def read(text: str | None) -> Distribution:
-    """The values and counts of a text, in order."""
+    """The values, which ascend, and counts of a text."""
     assert text is not None
     members = json.loads(f"{{{text}}}")
+    assert members["Values"] == sorted(set(members["Values"]))
     return Distribution.of(zip(members["Values"], members["Counts"], strict=True))
 
 
