@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.wire import TIMESTAMP_MEMBER, Batch, EncodedDatum, ba
 def compacted(together: Iterable[Batch]) -> list[Batch]:
     """The datums of these batches, which have one envelope, with one datum for each series."""
     waiting = list(together)
-    by_series: dict[bytes, list[EncodedDatum]] = {}
+    by_series: dict[str, list[EncodedDatum]] = {}
     for batch in waiting:
         for datum in batch.datums:
             by_series.setdefault(datum.json.partition(TIMESTAMP_MEMBER)[0], []).append(datum)
@@ -25,7 +25,7 @@ def compacted(together: Iterable[Batch]) -> list[Batch]:
     return list(batches(waiting[0].envelope, datums))
 
 
-def _one_of(series: bytes, datums: list[EncodedDatum]) -> EncodedDatum:
+def _one_of(series: str, datums: list[EncodedDatum]) -> EncodedDatum:
     newest = datums[-1]
     if len(datums) == 1:
         return newest
@@ -33,7 +33,7 @@ def _one_of(series: bytes, datums: list[EncodedDatum]) -> EncodedDatum:
     content: Distribution | Statistics = combined(map(_distribution, contents))
     if any("StatisticValues" in each for each in contents):
         content = _statistics(contents)
-    text = series + f'"Timestamp": {newest.unix_seconds}, {content_json(content)}}}'.encode()
+    text = f"{series}{TIMESTAMP_MEMBER}{newest.unix_seconds}, {content_json(content)}}}"
     return EncodedDatum(text, newest.metric_name, newest.unix_seconds)
 
 

@@ -2,7 +2,8 @@
 
 Most of an export's CPU would go into objects for points, buckets and values that live for a microsecond. Where a point
 is of the common kind, its text is made without them, and without a loop over buckets in Python: the edges of buckets,
-the values that usually stand for their samples, and the text of these are looked up by index, in C.
+the values that usually stand for their samples, and the text of these are kept in rows by the index of the bucket, out
+of which those that are needed are picked in C.
 
 Everything else is left to the plain twin: ``points``, ``distribution`` and ``wire.content_json``. On numbers, and on
 histograms with few buckets, the two agree to the last digit but rounding. Where there are many, the values here are
@@ -10,11 +11,11 @@ rounded ones, and one of them takes up what that does to the sum: the same promi
 """
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from itertools import compress, pairwise
-from operator import mul
-from typing import Any, Final, TypeAlias
+from operator import lt, mul
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
@@ -23,23 +24,26 @@ from otel_cloudwatch_flask.histogram import EDGE_TOLERANCE, edge
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MIN_MAGNITUDE
 from otel_cloudwatch_flask.wire import content_json, number_json
 
-_Edges: TypeAlias = tuple[float, float]
-"""The lower and the upper edge of a bucket."""
 PointText: TypeAlias = Callable[[Any], str | None]
 """Makes the members of a datum that hold the numbers of a point; ``None`` if the point is not of the common kind."""
 
 _STEPS: Final = 64
 """The usual value of a bucket is at one of so many places in it, the same for all buckets of a histogram."""
-_FEW_VALUES: Final = 8
+_FEW_VALUES: Final = 6
 """It is not worth while to look up the texts of so few."""
 _DIGITS: Final = 3
 """Those that place a value in its bucket; those that tell buckets apart come on top."""
-_MAX_USUAL_LENGTH: Final = 12
-MAX_ENTRIES: Final = 100_000
-"""What is remembered at most, at about a hundred bytes each."""
 
 _CROWD: Final = 2 * SAMPLES_PER_PART
 """So many samples of a bucket are divided, if there is room."""
+_KNOWN_DIVISIONS: Final = 1000
+
+_BLOCK: Final = 256
+"""Rows are kept in blocks, each of which begins at a multiple of it and goes on for as many buckets beyond the next."""
+_ENTRIES_OF_BLOCK: Final = 40
+"""What an empty block counts for."""
+MAX_ENTRIES: Final = 100_000
+"""What is remembered at most, at about a hundred bytes each."""
 
 _NUMBERS: Final = (float, int)
 _EXACT: Final = 10**15
@@ -72,23 +76,23 @@ def number_text(point: sdk.NumberDataPoint) -> str | None:
 
 def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
     """The values and counts of samples that are not negative, whose minimum and maximum were recorded."""
-    if not _has_common_numbers(point):
-        return None
-    counts, offset, zeros = point.positive.bucket_counts, point.positive.offset, point.zero_count
-    minimum, maximum = float(point.min), float(point.max)
+    counts, zeros = point.positive.bucket_counts, point.zero_count
     samples = [*filter(None, counts)]
-    if zeros + sum(samples) != point.count or point.scale < 0:
+    if len(counts) > _BLOCK or zeros + sum(samples) != point.count or not _has_common_numbers(point):
         return None
+    minimum, maximum = float(point.min), float(point.max)
     if not samples:
         return None if maximum else _text([0.0], [zeros])
-    indexes = [*compress(range(offset, offset + len(counts)), counts)]
-    buckets = _Buckets(_scales[point.scale], indexes, samples)
-    if not buckets.hold(None if zeros else minimum, maximum):
+    buckets = _Buckets(_scales[point.scale], point.positive.offset, counts, samples)
+    lowest = None if zeros else minimum
+    if not buckets.hold(lowest, maximum):
         return None
     if minimum == maximum:
         return _text([minimum], [point.count])
-    inner = buckets.inner_values(math.fsum((point.sum, -minimum, -maximum)), None if zeros else minimum, maximum)
-    return None if inner is None else _text([minimum, *inner, maximum], [zeros or 1, *buckets.samples, 1])
+    values = buckets.inner_values(math.fsum((point.sum, -minimum, -maximum)), lowest, maximum)
+    if values is None:
+        return None
+    return _text([minimum, *values, maximum], [zeros or 1, *buckets.samples, 1], buckets.texts)
 
 
 def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
@@ -100,234 +104,271 @@ def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
         and (minimum == 0 if point.zero_count else minimum >= MIN_MAGNITUDE)
         and minimum <= maximum <= MAX_MAGNITUDE
         and abs(point.sum) <= MAX_MAGNITUDE
+        and point.scale >= 0
         and not getattr(point, "zero_threshold", 0)
         and not any(point.negative.bucket_counts)
     )
 
 
-def _text(values: list[float], counts: list[int]) -> str:
-    if len(set(values)) < len(values):
+def _text(values: list[float], counts: list[int], inner_texts: list[str] | None = None) -> str:
+    if not all(map(lt, values, values[1:])):
         return content_json(Distribution.of(zip(values, counts, strict=True)))
-    if len(values) <= _FEW_VALUES:
+    if inner_texts is None:
         return f'"Values": {values}, "Counts": {counts}'
-    value_texts, count_texts = map(_texts.__getitem__, values), map(_counts.__getitem__, counts)
-    return f'"Values": [{", ".join(value_texts)}], "Counts": [{", ".join(count_texts)}]'
+    return f'"Values": [{values[0]}, {", ".join(inner_texts)}, {values[-1]}], "Counts": {counts}'
 
 
-class _Table(dict[Any, Any]):
-    """What is worked out when it is first asked for. All tables together are bounded, and forgotten together."""
+class _Row:
+    """What belongs to each bucket of a scale, by the index of the bucket; worked out when it is first asked for.
+
+    All rows together are bounded, and forgotten together.
+    """
 
     entries = 0
 
-    def __init__(self, work_out: Callable[[Any], Any]) -> None:
-        super().__init__()
+    def __init__(self, work_out: Callable[[int], Any]) -> None:
         self._work_out = work_out
+        self._blocks: dict[int, list[Any]] = {}
 
-    def __missing__(self, key: Any) -> Any:
-        if _Table.entries >= MAX_ENTRIES:
-            for table in (_scales, _texts, _counts):
-                table.clear()
-            _Table.entries = 0
-        _Table.entries += 1
-        found = self[key] = self._work_out(key)
+    def of(self, offset: int, counts: Sequence[int]) -> list[Any]:
+        """What belongs to the buckets that hold anything, where ``offset`` is the index of the first count."""
+        number, start = divmod(offset, _BLOCK)
+        block = self._blocks.get(number) or self._new_block(number)
+        found = [*compress(block[start : start + len(counts)], counts)]
+        if not all(found):
+            places = compress(range(start, start + len(counts)), counts)
+            return [block[place] or self._filled(block, number, place) for place in places]
         return found
 
+    def at(self, index: int) -> Any:
+        """What belongs to one bucket."""
+        number, place = divmod(index, _BLOCK)
+        block = self._blocks.get(number) or self._new_block(number)
+        return block[place] or self._filled(block, number, place)
 
-class _Texts(_Table):
-    """The texts of numbers. Those of usual values are short, and will be needed again."""
+    def _new_block(self, number: int) -> list[Any]:
+        _make_room(_ENTRIES_OF_BLOCK)
+        block = self._blocks[number] = [None] * (2 * _BLOCK)
+        return block
 
-    def __missing__(self, key: Any) -> Any:
-        text = repr(key)
-        return text if len(text) > _MAX_USUAL_LENGTH else super().__missing__(key)
+    def _filled(self, block: list[Any], number: int, place: int) -> Any:
+        _make_room(1)
+        block[place] = self._work_out(number * _BLOCK + place)
+        return block[place]
+
+
+def _make_room(entries: int) -> None:
+    if _Row.entries >= MAX_ENTRIES:
+        _scales.clear()
+        _Row.entries = 0
+    _Row.entries += entries
 
 
 class _Scale:
-    """What is the same for all histograms of a scale, as tables by the index of a bucket."""
+    """What is the same for all histograms of a scale, in rows by the index of a bucket."""
 
     def __init__(self, scale: int) -> None:
-        self.growth = 2.0**2.0**-scale - 1.0
+        self._scale = scale
+        self.growth: float = 2.0**2.0**-scale - 1.0
         """The width of a bucket, relative to its lower edge."""
-        self.lower_edge: Callable[[int], float] = _Table(partial(edge, scale)).__getitem__
-        self.usual_values = _Table(partial(self._usual_values, scale))
-        """By step, each a table again."""
+        self.ratio: float = 1.0 + self.growth
+        self.lower_edges = _Row(partial(edge, scale))
+        self._digits = _DIGITS - math.floor(math.log10(self.growth))
+        self._usual: dict[int, tuple[_Row, _Row]] = {}
 
-    def _usual_values(self, scale: int, step: int) -> Callable[[int], float]:
-        digits = _DIGITS - math.floor(math.log10(self.growth))
+    def usual(self, fraction: float) -> tuple[_Row, _Row]:
+        """The usual values nearest to this fraction of each bucket, and their texts."""
+        step = round(fraction * _STEPS)
+        rows = self._usual.get(step)
+        if rows is None:
+            value = partial(self._usual_value, step)
+            rows = self._usual[step] = _Row(value), _Row(lambda index: repr(value(index)))
+        return rows
 
-        def value(index: int) -> float:
-            lower, upper = edge(scale, index), edge(scale, index + 1)
-            exact = lower + step / _STEPS * (upper - lower)
-            return min(max(float(f"{exact:.{digits}g}"), lower), upper)
+    def _usual_value(self, step: int, index: int) -> float:
+        lower, upper = edge(self._scale, index), edge(self._scale, index + 1)
+        exact = lower + step / _STEPS * (upper - lower)
+        return min(max(float(f"{exact:.{self._digits}g}"), lower), upper)
 
-        return _Table(value).__getitem__
+
+class _Scales(dict[int, _Scale]):
+    def __missing__(self, scale: int) -> _Scale:
+        made = self[scale] = _Scale(scale)
+        return made
+
+
+_scales: Final = _Scales()
+
+
+_Parts: TypeAlias = list[tuple[float, float]]
+"""At what fraction of a bucket each of its parts begins, and how much of the bucket it is."""
+
+
+class _Division(NamedTuple):
+    """The samples of a crowded bucket in parts."""
+
+    samples: list[int]
+    parts: _Parts
+    rise: float
+    """How much the sum is more than that of the bucket's lower edges, in its widths, if all are where parts begin."""
+    spread: float
+    """How much more it is, in widths of the bucket, if all are where parts end."""
+
+
+@lru_cache(_KNOWN_DIVISIONS)
+def _divided(samples: int, parts: int) -> _Division:
+    """Divide them evenly, as the twin does."""
+    ends = list(pairwise(samples * part // parts for part in range(parts + 1)))
+    each = [end - begin for begin, end in ends]
+    rise = math.fsum((end - begin) * begin for begin, end in ends) / samples
+    spread = math.fsum((end - begin) ** 2 for begin, end in ends) / samples
+    return _Division(each, [(begin / samples, (end - begin) / samples) for begin, end in ends], rise, spread)
 
 
 class _Buckets:
-    """The filled buckets of positive samples, as lists beside each other: index, samples, lower edge.
+    """The filled buckets of positive samples, as lists beside each other: samples, lower edge.
 
-    ``parts`` says of each, where crowded ones are divided, at what fraction of its bucket it begins, and how much of
-    the bucket it is. ``head`` and ``tail`` are what is left of the outermost, where the extremes were, if anything is.
+    With :meth:`inner_values` they lose the extremes: ``samples`` are then those that each value stands for, and
+    ``texts`` are the values', if these were looked up.
     """
 
-    __slots__ = ("_first", "_head", "_indexes", "_last", "_lowers", "_parts", "_scale", "_tail", "samples")
+    __slots__ = ("_counts", "_crowds", "_inside", "_lowers", "_offset", "_outer", "_scale", "samples", "texts")
 
-    def __init__(self, scale: _Scale, indexes: list[int], samples: list[int]) -> None:
-        self.samples = samples
+    def __init__(self, scale: _Scale, offset: int, counts: Sequence[int], samples: list[int]) -> None:
         self._scale = scale
-        self._indexes = indexes
-        self._lowers = [*map(scale.lower_edge, indexes)]
-        self._parts: list[tuple[float, float]] | None = None
-        self._head: _Edges | None = None
-        self._tail: _Edges | None = None
-        self._first: _Edges = (self._lowers[0], scale.lower_edge(indexes[0] + 1))
-        self._last: _Edges = (self._lowers[-1], scale.lower_edge(indexes[-1] + 1))
+        self._offset = offset
+        self._counts = counts
+        self._lowers: list[float] = scale.lower_edges.of(offset, counts)
+        self._inside = slice(None)
+        self._outer: list[tuple[int, float, float]] = []
+        """Those places, 0 and -1, where an extreme was taken out and others are left; lower and upper edge of that."""
+        self._crowds: list[tuple[int, int, _Parts]] = []
+        """Where the values of a divided bucket begin, and its index."""
+        self.samples = samples
+        self.texts: list[str] | None = None
 
     def hold(self, minimum: float | None, maximum: float) -> bool:
         """Whether these may be the smallest and the largest sample in them, where there is none but 0 below."""
-        lower, upper = self._first
-        if minimum is not None and not lower * _BELOW <= minimum <= upper * _ABOVE:
-            return False
-        lower, upper = self._last
-        return lower * _BELOW <= maximum <= upper * _ABOVE
+        first, last, ratio = self._lowers[0], self._lowers[-1], self._scale.ratio
+        is_lowest = minimum is None or first * _BELOW <= minimum <= first * ratio * _ABOVE
+        return is_lowest and last * _BELOW <= maximum <= last * ratio * _ABOVE
 
     def inner_values(self, total: float, minimum: float | None, maximum: float) -> list[float] | None:
         """One value for the samples of each but the extremes, so that they add up to ``total``.
 
-        ``samples`` are then those that each value stands for. ``None``: this is a case for the twin.
+        ``None``: this is a case for the twin.
         """
-        is_crowded = max(self.samples) >= _CROWD
-        room = MAX_BUCKETS - ROOM_FOR_PERCENTILES if is_crowded else MAX_BUCKETS
-        if len(self.samples) > room or min(self.samples) < 0 or self._lowers[0] < MIN_MAGNITUDE:
+        if self._lowers[0] < MIN_MAGNITUDE:
             return None
         self._take_out(minimum, maximum)
         if len(self.samples) <= 1:
             return self._only_value(total, minimum, maximum)
-        if is_crowded:
-            if self._is_outermost_crowded():
-                return None
-            self._divide_crowded()
-        return self._values(total)
+        if min(self.samples) < 0 or len(self.samples) > MAX_BUCKETS:
+            return None
+        is_crowded = max(self.samples) >= _CROWD
+        return None if is_crowded and not self._is_divisible() else self._values(total, is_crowded=is_crowded)
 
     def _take_out(self, minimum: float | None, maximum: float) -> None:
         """Take the extremes out of their buckets; of what is left there, only the part between them is."""
-        if self._has_more_than_one(-1):
-            self._tail = (self._last[0], min(self._last[1], maximum))
-        if minimum is not None and self.samples and self._has_more_than_one(0):
-            self._head = (max(self._first[0], minimum), self._first[1])
-
-    def _is_outermost_crowded(self) -> bool:
-        first, last = self.samples[0], self.samples[-1]
-        return (self._head is not None and first >= _CROWD) or (self._tail is not None and last >= _CROWD)
-
-    def _has_more_than_one(self, place: int) -> bool:
-        """Take one sample out of an outer bucket; whether there are others in it."""
-        self.samples[place] -= 1
-        if self.samples[place]:
-            return True
-        del self.samples[place], self._indexes[place], self._lowers[place]
-        return False
+        samples, lowers, ratio = self.samples, self._lowers, self._scale.ratio
+        samples[-1] -= 1
+        if minimum is not None:
+            samples[0] -= 1
+            if samples[0]:
+                self._outer.append((0, max(lowers[0], minimum), max(lowers[0] * ratio, minimum)))
+        if samples[-1]:
+            self._outer.append((-1, min(lowers[-1], maximum), min(lowers[-1] * ratio, maximum)))
+        self._inside = slice(0 if samples[0] else 1, len(samples) - (0 if samples[-1] else 1))
+        self.samples, self._lowers = samples[self._inside], lowers[self._inside]
 
     def _only_value(self, total: float, minimum: float | None, maximum: float) -> list[float] | None:
         if not self.samples:
             return []
-        (index,), (samples,), (lower,) = self._indexes, self.samples, self._lowers
+        (samples,), (lower,) = self.samples, self._lowers
         value = total / samples
-        lowest, highest = max(lower, minimum or 0.0), min(self._scale.lower_edge(index + 1), maximum)
-        return [value] if samples < _CROWD and lowest <= value <= highest else None
+        lowest, highest = max(lower, minimum or 0.0), min(lower * self._scale.ratio, maximum)
+        return [value] if 0 < samples < _CROWD and lowest <= value <= highest else None
 
-    def _divide_crowded(self) -> None:
-        """Divide them evenly, as the twin does, as far as there is room."""
-        room, total = MAX_BUCKETS - len(self.samples), sum(self.samples)
-        rows = [
-            (index, end - begin, lower, (begin / samples, (end - begin) / samples))
-            for index, samples, lower in zip(self._indexes, self.samples, self._lowers, strict=True)
-            for begin, end in _even_parts(samples, min(samples // SAMPLES_PER_PART, 1 + room * samples // total))
-        ]
-        self._indexes, self.samples, self._lowers, self._parts = map(list, zip(*rows, strict=True))
+    def _is_divisible(self) -> bool:
+        has_room = len(self.samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
+        return has_room and all(self.samples[place] < _CROWD for place, _, _ in self._outer)
 
-    def _values(self, total: float) -> list[float] | None:
-        """One value in each, at the same fraction of its width."""
-        samples = self.samples
-        masses = [*map(mul, samples, self._lowers)]
-        lowest, width = self._lowest_and_width(masses)
+    def _values(self, total: float, *, is_crowded: bool) -> list[float] | None:
+        """One value in each bucket, or part of one, at the same fraction of its width."""
+        growth = self._scale.growth
+        lowest = math.fsum(map(mul, self.samples, self._lowers))
+        width = lowest * growth
+        if is_crowded:
+            rise, spread = self._divide_crowded()
+            lowest += rise * growth
+            width += spread * growth
+        for place, lower, upper in self._outer:
+            samples, edge_of_whole = self.samples[place], self._lowers[place]
+            lowest += samples * (lower - edge_of_whole)
+            width += samples * (upper - lower - edge_of_whole * growth)
         if not 0.0 <= total - lowest <= width or width <= 0.0:
             return None
         fraction = (total - lowest) / width
-        if len(samples) > _FEW_VALUES:
-            values = self._with_narrower(self._usual_values(fraction), fraction)
-            # The heaviest bucket has most room to take up what rounding does to the sum.
-            heaviest = masses.index(max(masses))
-            values[heaviest] += (total - math.fsum(map(mul, samples, values))) / samples[heaviest]
-            if self._may_hold(heaviest, values[heaviest]) and _is_in_order(values, heaviest):
-                return values
-        return self._with_narrower(self._exact_values(fraction), fraction)
+        if (self._crowds or len(self.samples) > _FEW_VALUES) and (
+            usual := self._usual_values(fraction, total)
+        ) is not None:
+            return usual
+        return None if self._crowds else self._exact_values(fraction)
 
-    def _lowest_and_width(self, masses: list[float]) -> tuple[float, float]:
-        """The sum if all samples were at the lower edges, and how much more it were at the upper ones."""
-        growth, samples, lowers = self._scale.growth, self.samples, self._lowers
-        lowest = math.fsum(masses)
-        width = lowest * growth
-        if self._parts is not None:
-            lowest += growth * math.fsum(mass * begin for mass, (begin, _) in zip(masses, self._parts, strict=True))
-            width = growth * math.fsum(mass * share for mass, (_, share) in zip(masses, self._parts, strict=True))
-        if self._head is not None:
-            lower, upper = self._head
-            lowest += samples[0] * (lower - lowers[0])
-            width += samples[0] * (upper - lower - lowers[0] * growth)
-        if self._tail is not None:
-            lower, upper = self._tail
-            width += samples[-1] * (upper - lower - lowers[-1] * growth)
-        return lowest, width
+    def _divide_crowded(self) -> tuple[float, float]:
+        """Divide them evenly, as the twin does, as far as there is room; what that does to the sum and its width."""
+        samples, lowers = self.samples, self._lowers
+        room, total = MAX_BUCKETS - len(samples), sum(samples)
+        indexes = [*compress(range(self._offset, self._offset + len(self._counts)), self._counts)][self._inside]
+        rise = spread = 0.0
+        shift = 0
+        for place, crowd in [(place, crowd) for place, crowd in enumerate(samples) if crowd >= _CROWD]:
+            parts = min(crowd // SAMPLES_PER_PART, 1 + room * crowd // total)
+            if parts > 1:
+                division, begin = _divided(crowd, parts), place + shift
+                lower = lowers[begin]
+                rise += lower * division.rise
+                spread += lower * (division.spread - crowd)
+                samples[begin : begin + 1] = division.samples
+                lowers[begin : begin + 1] = [lower] * parts
+                self._crowds.append((begin, indexes[place], division.parts))
+                shift += parts - 1
+        return rise, spread
 
-    def _with_narrower(self, values: list[float], fraction: float) -> list[float]:
-        """These values, with those of the narrower outer buckets in their places."""
-        for place, edges in ((0, self._head), (-1, self._tail)):
-            if edges is not None:
-                lower, upper = edges
-                values[place] = lower + fraction * (upper - lower)
+    def _usual_values(self, fraction: float, total: float) -> list[float] | None:
+        """The nearest of those whose texts are known but one, which takes up what that does to the sum, if it can."""
+        value_row, text_row = self._scale.usual(fraction)
+        values: list[float] = value_row.of(self._offset, self._counts)[self._inside]
+        texts: list[str] = text_row.of(self._offset, self._counts)[self._inside]
+        for begin, index, parts in self._crowds:
+            rows = [self._scale.usual(part_begin + fraction * share) for part_begin, share in parts]
+            values[begin : begin + 1] = [row.at(index) for row, _ in rows]
+            texts[begin : begin + 1] = [row.at(index) for _, row in rows]
+        for place, lower, upper in self._outer:
+            values[place] = lower + fraction * (upper - lower)
+            texts[place] = repr(values[place])
+        # The heaviest has most room for it.
+        masses = [*map(mul, self.samples, values)]
+        heaviest = masses.index(max(masses))
+        values[heaviest] += (total - math.fsum(masses)) / self.samples[heaviest]
+        texts[heaviest] = repr(values[heaviest])
+        if not self._is_at_its_place(values, heaviest):
+            return None
+        self.texts = texts
         return values
 
-    def _usual_values(self, fraction: float) -> list[float]:
-        usual = self._scale.usual_values
-        if self._parts is None:
-            return [*map(usual[round(fraction * _STEPS)], self._indexes)]
-        return [
-            usual[round((begin + fraction * share) * _STEPS)](index)
-            for index, (begin, share) in zip(self._indexes, self._parts, strict=True)
-        ]
+    def _is_at_its_place(self, values: list[float], place: int) -> bool:
+        """Whether a value is in its bucket, and between the others: another part of its bucket may be near."""
+        value, lower = values[place], self._lowers[place]
+        return (
+            lower <= value <= lower * self._scale.ratio
+            and values[max(place - 1, 0)] <= value <= values[min(place + 1, len(values) - 1)]
+            and all(lowest <= values[outer] <= highest for outer, lowest, highest in self._outer)
+        )
 
     def _exact_values(self, fraction: float) -> list[float]:
-        growth = self._scale.growth
-        if self._parts is None:
-            multiple = 1.0 + fraction * growth
-            return [lower * multiple for lower in self._lowers]
-        return [
-            lower * (1.0 + growth * (begin + fraction * share))
-            for lower, (begin, share) in zip(self._lowers, self._parts, strict=True)
-        ]
-
-    def _may_hold(self, place: int, value: float) -> bool:
-        lowest, highest = self._lowers[place], self._scale.lower_edge(self._indexes[place] + 1)
-        if self._head is not None and place == 0:
-            lowest = self._head[0]
-        if self._tail is not None and place == len(self.samples) - 1:
-            highest = self._tail[1]
-        return lowest <= value <= highest
-
-
-def _is_in_order(values: list[float], place: int) -> bool:
-    """Whether the value at a place of ascending ones is where it belongs: another part of its bucket may be near."""
-    return values[max(place - 1, 0)] <= values[place] <= values[min(place + 1, len(values) - 1)]
-
-
-def _even_parts(samples: int, parts: int) -> Iterator[tuple[int, int]]:
-    """Where each of so many parts of the samples begins and ends."""
-    if parts <= 1:
-        return iter(((0, samples),))
-    ends = [samples * part // parts for part in range(parts + 1)]
-    return pairwise(ends)
-
-
-_scales: Final = _Table(_Scale)
-_texts: Final = _Texts(repr)
-_counts: Final = _Table(str)
+        multiple = 1.0 + fraction * self._scale.growth
+        values = [lower * multiple for lower in self._lowers]
+        for place, lower, upper in self._outer:
+            values[place] = lower + fraction * (upper - lower)
+        return values

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader,
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.sources import Attributes, Source, Sources
-from otel_cloudwatch_flask.wire import EncodedDatum, datum_json, encoded
+from otel_cloudwatch_flask.wire import EncodedDatum, encoded, new_encoded_datum
 
 _logger = logging.getLogger(__name__)
 
@@ -89,9 +89,10 @@ class Mapper:
         text_of = point_text(source.data, source.unit.factor) if self._is_fast and not source.as_statistics else None
         reading = (source, text_of)
         for point in source.data.data_points:
-            slot = slots.get(id(point.attributes))
-            if slot is None or slot.attributes is not point.attributes:
-                slot = slots[id(point.attributes)] = self._new_slot(source, point.attributes)
+            attributes = point.attributes
+            slot = slots.get(id(attributes))
+            if slot is None or slot.attributes is not attributes:
+                slot = slots[id(attributes)] = self._new_slot(source, attributes)
             if slot.epoch != epoch:
                 self._renew(source, slot, epoch)
             if text_of is None or not slot.places:
@@ -137,14 +138,14 @@ class Mapper:
             return self._merged_datum(place)
         (source, text_of), point = place.lone_point
         try:
-            unix_seconds, text = point.time_unix_nano // _NANOS, text_of(point)
+            seconds, text = point.time_unix_nano // _NANOS, text_of(point)
         except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
             text = None
         if text is None:
             self._merge_lone_point(place)
             return self._merged_datum(place)
         place.lone_point = None
-        return EncodedDatum(datum_json(place.head, unix_seconds, text), source.name, unix_seconds)
+        return new_encoded_datum((f"{place.head}{seconds}, {text}}}", source.name, seconds))
 
     def _merged_datum(self, place: Place) -> EncodedDatum | None:
         if place.is_empty:
@@ -222,10 +223,11 @@ class Mapper:
 
     def _renew(self, source: Source, slot: _Slot, epoch: int) -> None:
         """Find the places of the slot's series, which keep them thereby."""
-        slot.places = ()
-        if not source.negates(slot.attributes or {}) and all(map(self._guard.renew, slot.series)):
-            slot.places = tuple(map(self._place_for, slot.series))
-            slot.epoch = epoch
+        if source.negates(slot.attributes or {}) or not all(map(self._guard.renew, slot.series)):
+            slot.places = ()
+            return
+        slot.places = slot.places or tuple(map(self._place_for, slot.series))
+        slot.epoch = epoch
 
     def _forget_slots(self) -> None:
         self._slots.clear()

@@ -108,14 +108,14 @@ class _ObservedSeries:
             "storage_resolution": head.get("StorageResolution", 60),
         }
         self._flushes: deque[bytes] = deque(maxlen=bounds.max_flushes)
-        self.last_datums: deque[bytes] = deque(maxlen=_LAST_DATUMS)
+        self.last_datums: deque[str] = deque(maxlen=_LAST_DATUMS)
         self._values: ValueCounts | None = ValueCounts(_MOST_VALUES)
         self._sum = ExactSum()
         self._samples = 0.0
         self._minimum = self._maximum = 0.0
         self._figures: dict[str, Any] | None = None
 
-    def add(self, text: bytes, samples: _Samples, *, sequence: int, max_values: int) -> None:
+    def add(self, text: str, samples: _Samples, *, sequence: int, max_values: int) -> None:
         flush, values, counts = samples
         if not self._samples or flush.minimum < self._minimum:
             self._minimum = flush.minimum
@@ -204,7 +204,7 @@ class Observation:
         self._unread: list[tuple[float, Batch]] = []
         self._unread_datums = 0
         self._sequence = 0
-        self._series: dict[tuple[str, bytes], _ObservedSeries] = {}
+        self._series: dict[tuple[str, str], _ObservedSeries] = {}
         self._series_seen = self._forgotten = 0
         self._requests = self._datums = self._bytes = 0
         self._slices: deque[Slice] = deque(maxlen=_SLICES)
@@ -306,7 +306,7 @@ class Observation:
         self._datums += len(batch.datums)
         self._bytes += size_bytes
 
-    def _series_of(self, namespace: str, text: bytes) -> _ObservedSeries:
+    def _series_of(self, namespace: str, text: str) -> _ObservedSeries:
         key = namespace, text[: text.index(TIMESTAMP_MEMBER)]
         known = self._series.pop(key, None)
         series = self._new_series(namespace, text) if known is None else known
@@ -317,7 +317,7 @@ class Observation:
         share = self._bounds.max_values // max(len(self._series), 1)
         return min(max(share, _LEAST_VALUES), _MOST_VALUES)
 
-    def _new_series(self, namespace: str, text: bytes) -> _ObservedSeries:
+    def _new_series(self, namespace: str, text: str) -> _ObservedSeries:
         while len(self._series) >= self._bounds.max_series:
             del self._series[next(iter(self._series))]
             self._forgotten += 1
@@ -332,8 +332,8 @@ class Observation:
 
 def _all_numbers(batch: Batch) -> list[dict[str, Any]]:
     """What the datums say beside what their series are, read at once, which is quicker than one after the other."""
-    texts = (b"{" + text[text.index(TIMESTAMP_MEMBER) :] for text in (datum.json for datum in batch.datums))
-    numbers: list[dict[str, Any]] = json.loads(b"[" + b",".join(texts) + b"]")
+    texts = ("{" + text[text.index(TIMESTAMP_MEMBER) :] for text in (datum.json for datum in batch.datums))
+    numbers: list[dict[str, Any]] = json.loads(f"[{','.join(texts)}]")
     return numbers
 
 

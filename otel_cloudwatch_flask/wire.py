@@ -5,10 +5,12 @@ byte, batches can be filled to the limit, and what the backlog keeps is what is 
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -17,26 +19,28 @@ from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
 
-_SEPARATOR: Final = b", "
+_SEPARATOR: Final = ", "
 
-TIMESTAMP_MEMBER: Final = b'"Timestamp": '
+TIMESTAMP_MEMBER: Final = '"Timestamp": '
 """What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
 
 
 class EncodedDatum(NamedTuple):
-    """A datum as JSON, with what delivery needs to know of it without reading it again."""
+    """A datum as JSON in ASCII, with what delivery needs to know of it without reading it again."""
 
-    json: bytes
+    json: str
     metric_name: str
     unix_seconds: int
 
     def at(self, unix_seconds: int) -> "EncodedDatum":
         """The same datum at another time."""
         series, member, rest = self.json.partition(TIMESTAMP_MEMBER)
-        _, separator, numbers = rest.partition(b",")
-        text = series + member + str(unix_seconds).encode() + separator + numbers
-        return EncodedDatum(text, self.metric_name, unix_seconds)
+        _, separator, numbers = rest.partition(",")
+        return EncodedDatum(f"{series}{member}{unix_seconds}{separator}{numbers}", self.metric_name, unix_seconds)
 
+
+new_encoded_datum: Final = partial(tuple.__new__, EncodedDatum)
+"""An :class:`EncodedDatum` of a tuple of its three parts, in half the time."""
 
 _JSON: Final = attrgetter("json")
 _TIME: Final = attrgetter("unix_seconds")
@@ -46,8 +50,8 @@ _TIME: Final = attrgetter("unix_seconds")
 class Envelope:
     """What is around the datums of a request: the namespace and, if it is known, the entity they belong to."""
 
-    head: bytes
-    tail: bytes
+    head: str
+    tail: str
 
     @classmethod
     def of(cls, namespace: str, entity: Entity | None = None) -> "Envelope":
@@ -60,7 +64,7 @@ class Envelope:
             # An entity that CloudWatch does not like must not cost the metrics.
             members["StrictEntityValidation"] = False
         head, _, tail = json.dumps(members).rpartition("[]")
-        return cls(f"{head}[".encode(), f"]{tail}".encode())
+        return cls(f"{head}[", f"]{tail}")
 
     @property
     def size_bytes(self) -> int:
@@ -88,12 +92,12 @@ class Batch:
 
     def body(self) -> bytes:
         """The request's body."""
-        return self.envelope.head + _SEPARATOR.join(map(_JSON, self.datums)) + self.envelope.tail
+        return f"{self.envelope.head}{_SEPARATOR.join(map(_JSON, self.datums))}{self.envelope.tail}".encode("ascii")
 
     @classmethod
     def empty(cls) -> "Batch":
         """Nothing to be sent."""
-        return cls(Envelope(b"", b""), ())
+        return cls(Envelope("", ""), ())
 
     @classmethod
     def from_body(cls, body: bytes) -> "Batch":
@@ -109,8 +113,7 @@ class Batch:
             datums = part["MetricData"]
             entity = Entity.from_member(part["Entity"])
         encoded = (
-            EncodedDatum(json.dumps(datum).encode(), str(datum["MetricName"]), int(datum["Timestamp"]))
-            for datum in datums
+            EncodedDatum(json.dumps(datum), str(datum["MetricName"]), int(datum["Timestamp"])) for datum in datums
         )
         return cls(Envelope.of(str(members["Namespace"]), entity), tuple(encoded))
 
@@ -129,7 +132,7 @@ class Batch:
 
 
 def series_head(series: Series) -> str:
-    """The beginning of each datum of a series, up to its time."""
+    """The beginning of each datum of a series, up to where its time is written."""
     members: dict[str, object] = {
         "MetricName": series.name,
         "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
@@ -137,33 +140,33 @@ def series_head(series: Series) -> str:
     }
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
-    return json.dumps(members)[:-1] + ", "
+    return f"{json.dumps(members)[:-1]}, {TIMESTAMP_MEMBER}"
 
 
 def encoded(datum: Datum, head: str | None = None) -> EncodedDatum:
     """The datum as JSON; ``head`` is the beginning that is the same in each of its series, if it is there already."""
     name, seconds = datum.series.name, datum.unix_seconds
     head = series_head(datum.series) if head is None else head
-    return EncodedDatum(datum_json(head, seconds, content_json(datum.content)), name, seconds)
-
-
-def datum_json(head: str, unix_seconds: int, content: str) -> bytes:
-    """A datum of its parts: the series, the time, and the members that hold the numbers."""
-    return f'{head}"Timestamp": {unix_seconds}, {content}}}'.encode()
+    return EncodedDatum(f"{head}{seconds}, {content_json(datum.content)}}}", name, seconds)
 
 
 def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batch]:
     """Fill requests in order, each to its limit of datums or bytes."""
-    batch: list[EncodedDatum] = []
-    size = envelope.size_bytes
-    for datum in datums:
-        size += len(datum.json) + (len(_SEPARATOR) if batch else 0)
-        if batch and (len(batch) == MAX_DATUMS_PER_REQUEST or size > MAX_REQUEST_BYTES):
-            yield Batch(envelope, tuple(batch))
-            batch, size = [], envelope.size_bytes + len(datum.json)
-        batch.append(datum)
-    if batch:
-        yield Batch(envelope, tuple(batch))
+    waiting = tuple(datums)
+    begin = 0
+    while begin < len(waiting):
+        batch = Batch(envelope, waiting[begin : begin + MAX_DATUMS_PER_REQUEST])
+        if batch.size_bytes > MAX_REQUEST_BYTES:
+            batch = replace(batch, datums=batch.datums[: _number_that_fits(batch)])
+        yield batch
+        begin += len(batch.datums)
+
+
+def _number_that_fits(batch: Batch) -> int:
+    """How many of its datums, the first ones, fit in one request; one does in any case."""
+    ends = accumulate(len(datum.json) + len(_SEPARATOR) for datum in batch.datums)
+    room = MAX_REQUEST_BYTES - batch.envelope.size_bytes + len(_SEPARATOR)
+    return max(bisect_right(list(ends), room), 1)
 
 
 def _joined_size(datums: Sequence[EncodedDatum]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +25,7 @@ from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, e
 
 NOW = 1_790_000_000
 SHOP = Envelope.of("Shop")
+SERVICE = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"), ("Host", "a[]b")))
 
 numbers = st.one_of(
     st.floats(-(2.0**360), 2.0**360),
@@ -43,7 +45,7 @@ contents = st.one_of(
 )
 series = st.builds(
     Series,
-    st.text(min_size=1, max_size=30).map(metric_name),
+    st.one_of(st.text(min_size=1, max_size=30), st.just('"Timestamp": 5, "')).map(metric_name),
     st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=5).map(dimensions),
     st.sampled_from(CLOUDWATCH_UNITS),
     st.sampled_from([1, 60]),
@@ -58,7 +60,7 @@ def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
 
 def sized(size_bytes: int, name: str = "sized") -> EncodedDatum:
     """A datum of so many bytes."""
-    return EncodedDatum(b"{" + b" " * (size_bytes - 2) + b"}", name, NOW)
+    return EncodedDatum("{" + " " * (size_bytes - 2) + "}", name, NOW)
 
 
 FRAME_BYTES = len(b'{"Namespace": "Shop", "MetricData": []}')
@@ -142,6 +144,35 @@ class TestBatch:
         assert sent["Unit"] == datum.series.unit
         assert sent["Timestamp"].timestamp() == datum.unix_seconds
         assert sent.get("StorageResolution") == (1 if datum.series.storage_resolution == 1 else None)
+
+    @given(st.lists(datums, max_size=5), st.sampled_from([None, SERVICE]))
+    def test_the_batch_comes_back(self, made: list[Datum], entity: Entity | None) -> None:
+        """A body is read as the batch that has written it, whoever its metrics belong to."""
+        batch = replace(batch_of(made), envelope=Envelope.of("Shop", entity))
+        assert Batch.from_body(batch.body()) == batch
+
+    def test_times_are_in_utc(self) -> None:
+        """With an entity and without, the times are such that botocore does not ask where it is."""
+        for envelope in (SHOP, Envelope.of("Shop", SERVICE)):
+            parameters = Batch(envelope, (encoded(Datum(Series("orders", (), "Count"), NOW, 1.0)),)).parameters()
+            (part,) = parameters.get("EntityMetricData", [parameters])
+            (sent,) = part["MetricData"]
+            assert sent["Timestamp"] == datetime.fromtimestamp(NOW, tz=timezone.utc)
+
+    def test_an_entity_costs_no_metrics(self) -> None:
+        """CloudWatch is told to take the metrics of an entity that it does not like."""
+        assert Batch(Envelope.of("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
+
+    def test_nothing(self) -> None:
+        """An empty batch has no datums, and no size."""
+        assert (Batch.empty().datums, Batch.empty().size_bytes) == ((), 0)
+
+    @given(datums)
+    def test_another_time(self, datum: Datum) -> None:
+        """Whatever is in its texts and numbers, nothing but its time is another one."""
+        later = encoded(datum._replace(unix_seconds=NOW + 60))
+        assert encoded(datum).at(NOW + 60) == later
+        assert later[1:] == (datum.series.name, NOW + 60)
 
     @given(st.lists(datums, min_size=1, max_size=5))
     def test_is_accepted(self, made: list[Datum]) -> None:
