@@ -130,6 +130,13 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "pay for each of them.",
         ),
         Remedy(
+            "More than … metrics have combinations of dimensions",
+            "Nothing is lost. But what such combinations brought is published together, as the metric "
+            "`otel.metric.overflow`, and cannot be told apart any more.",
+            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "
+            "`MAX_METRICS` only if you want to pay for each of them.",
+        ),
+        Remedy(
             "add_metric was given … sets of dimensions",
             "The totals are right. New combinations of dimensions are recorded together, as "
             "`otel.metric.overflow=true`.",

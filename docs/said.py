@@ -114,7 +114,7 @@ def rendered(node: ast.expr, tree: ast.Module) -> str:
             text = written
         case ast.JoinedStr(values=parts):
             text = re.sub(rf"{_PLACE}(?:{_PLACE})+", _PLACE, "".join(rendered(part, tree) for part in parts))
-        case ast.FormattedValue(value=ast.Name(id=name)) if hasattr(limits, name):
+        case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper() and hasattr(limits, name):
             text = str(getattr(limits, name))
         case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper():
             text = _assigned(name, tree)

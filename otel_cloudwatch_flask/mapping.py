@@ -7,7 +7,7 @@ from typing import Final
 
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask.cardinality import CardinalityGuard
+from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
 from otel_cloudwatch_flask.datum import Series
 from otel_cloudwatch_flask.fast_path import point_text
 from otel_cloudwatch_flask.merging import Place
@@ -195,7 +195,16 @@ class Mapper:
 
     def _admit(self, series: Series) -> Series:
         admitted = self._guard.admit(series)
-        if admitted is not series:
+        if admitted.name != series.name:
+            self._once.warning(
+                "overflow",
+                "More than %d metrics have combinations of dimensions that max_metrics leaves no room for: those of %s "
+                "and of further metrics are published together, as the metric otel.metric.overflow. Put what clients "
+                "send into dimensions and not into names, or raise max_metrics.",
+                MAX_OVERFLOW_SERIES,
+                series.name,
+            )
+        elif admitted is not series:
             self._once.warning(
                 ("overflow", series.name),
                 "%s has more combinations of dimensions than max_metrics leaves room for: further ones are published "

@@ -22,6 +22,21 @@ CLIENT_CONTROLLED: Final = (
 metrics in somebody else's account. Excluded unless a rule says otherwise.
 """
 
+_VERSIONS: Final = frozenset({"0.9", "1.0", "1.1", "2", "2.0", "3", "3.0"})
+_SCHEMES: Final = frozenset({"http", "https"})
+KNOWN_VALUES: Final[Mapping[str, Collection[str]]] = {
+    "http.flavor": _VERSIONS,
+    "network.protocol.version": _VERSIONS,
+    "http.scheme": _SCHEMES,
+    "url.scheme": _SCHEMES,
+}
+"""Attributes that repeat what the client wrote into its request, where servers let it: texts beyond these are published
+as :data:`OTHER_VALUE`, unless a rule names the attribute or says what to exclude.
+"""
+
+OTHER_VALUE: Final = "_OTHER"
+"""https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ has it for methods that nobody knows."""
+
 _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 
 
@@ -79,6 +94,13 @@ class MetricRule:
             if not _matches_any(attribute, self.dimensions):
                 return False
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
+
+    def published_value(self, attribute: str, value: object) -> object:
+        """What is published for the value of an attribute that the rule keeps."""
+        if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
+            return value
+        known = KNOWN_VALUES.get(attribute)
+        return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
         """The sets of attributes to publish for a point with these, each once; they must be such as the rule keeps."""

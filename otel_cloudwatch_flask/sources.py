@@ -77,7 +77,7 @@ class Sources:
         """The series that a point with these attributes is published as, the one with most dimensions last."""
         rule = source.rule
         kept = dict(source.resource_attributes)
-        kept.update((key, value) for key, value in attributes.items() if rule.keeps(key))
+        kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
         if source.facade is not None:
             kept.pop(NEGATIVE_KEY, None)
         sets = (

@@ -1,6 +1,6 @@
 import pytest
 
-from otel_cloudwatch_flask.cardinality import IDLE_SECONDS, CardinalityGuard
+from otel_cloudwatch_flask.cardinality import IDLE_SECONDS, MAX_OVERFLOW_SERIES, OVERFLOW_NAME, CardinalityGuard
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS, Series
 from tests.fakes import FakeClock
 
@@ -43,12 +43,48 @@ def test_overflow_series_take_no_place(clock: FakeClock) -> None:
     assert (guard.active(), guard.overflowed) == (1, 998)
 
 
+def test_overflow_series_are_bounded(clock: FakeClock) -> None:
+    """However many metrics there are, so many have an overflow series and keep it; one takes the rest of the others."""
+    guard = CardinalityGuard(1, clock)
+    guard.admit(series(1))
+    admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(1000), 0, MAX_OVERFLOW_SERIES - 1]]
+    assert admitted[:MAX_OVERFLOW_SERIES] == [overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES)]
+    assert set(admitted[MAX_OVERFLOW_SERIES:1000]) == {overflow(OVERFLOW_NAME)}
+    assert admitted[1000:] == [overflow("metric0"), overflow(f"metric{MAX_OVERFLOW_SERIES - 1}")]
+    assert (guard.active(), guard.overflowed) == (1, 1002)
+
+
+def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
+    """One that comes as such, from add_metric or an SDK, takes a place among them, and is not counted as one."""
+    guard = CardinalityGuard(1, clock)
+    first, *others, last = (overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES + 1))
+    assert guard.admit(first) is first
+    assert all(guard.admit(each) is each for each in others)
+    assert guard.admit(last) == overflow(OVERFLOW_NAME)
+    assert guard.admit(first) is first
+    assert (guard.active(), guard.overflowed) == (0, 0)
+    assert guard.renew(first) is False
+
+
+def test_places_of_overflow_series_are_free_again(clock: FakeClock) -> None:
+    """One that was idle for an hour gives its place to that of another metric."""
+    guard = CardinalityGuard(1, clock)
+    for i in range(MAX_OVERFLOW_SERIES):
+        guard.admit(overflow(f"metric{i}"))
+    assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
+    clock.advance(IDLE_SECONDS)
+    assert guard.admit(overflow("new")) == overflow("new")
+
+
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     """What overflows differs from its metric in the dimensions only."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
     assert admitted == Series("orders", OVERFLOW_DIMENSIONS, "Seconds", 1)
+    for i in range(MAX_OVERFLOW_SERIES):
+        admitted = guard.admit(Series(f"metric{i}", (), "Seconds", 1))
+    assert admitted == Series(OVERFLOW_NAME, OVERFLOW_DIMENSIONS, "Seconds", 1)
 
 
 def test_idle_places_are_free_again(clock: FakeClock) -> None:
@@ -63,6 +99,19 @@ def test_idle_places_are_free_again(clock: FakeClock) -> None:
     assert guard.admit(series("new")) == series("new")
     assert guard.admit(series("busy")) == series("busy")
     assert guard.admit(series("idle")) == overflow()
+
+
+def test_renewed_places_are_kept(clock: FakeClock) -> None:
+    """Whose place is renewed was used, and keeps it for another hour."""
+    guard = CardinalityGuard(1, clock)
+    guard.admit(series(1))
+    clock.advance(IDLE_SECONDS - 1)
+    assert guard.renew(series(1))
+    clock.advance(IDLE_SECONDS - 1)
+    assert guard.active() == 1
+    assert guard.admit(series(2)) == overflow()
+    clock.advance(11)
+    assert guard.admit(series(2)) == series(2)
 
 
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:

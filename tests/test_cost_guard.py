@@ -14,6 +14,7 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
+from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
@@ -124,6 +125,49 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.count("Orders") == FORGED
     assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
+    reporter.shutdown()
+
+
+def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever makes up names makes so many overflow series and a common one, loses no order, and fills no log."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
+    reader = CloudWatchMetricReader(exporter)
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    counters = [meter.create_counter(f"orders.{user}", unit=("s", "By")[user % 2]) for user in range(500)]
+    for _ in range(2):
+        for counter in counters:
+            counter.add(3)
+        assert reader.flush()
+    billed = {(metric.name, metric.dimensions) for metric in cloudwatch.metrics()}
+    assert len(billed) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
+    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == MAX_OVERFLOW_SERIES + 1
+    rest = 500 - MAX_METRICS - MAX_OVERFLOW_SERIES
+    assert cloudwatch.sum("otel.metric.overflow", {"otel.metric.overflow": "true"}) == 2 * 3 * rest
+    assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * 500
+    stats = exporter.stats()
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (500 - MAX_METRICS))
+    said = [message for message in caplog.messages if "max_metrics" in message]
+    assert len(said) == MAX_OVERFLOW_SERIES + 1
+    assert said[-1].startswith("More than 100 metrics have combinations of dimensions")
+    reader.shutdown()
+
+
+def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch) -> None:
+    """The same through add_metric, with samples of either sign."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), flush="interval"
+    )
+    for user in range(500):
+        reporter.add_metric(f"Login {user}", user % 7 - 3)
+    assert reporter.flush()
+    names = {metric.name for metric in cloudwatch.metrics()}
+    assert len(cloudwatch.metrics()) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
+    assert sum(cloudwatch.count(name) for name in names) == 500
+    total = sum(user % 7 - 3 for user in range(500))
+    assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * 500)
     reporter.shutdown()
 
 

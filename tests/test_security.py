@@ -78,16 +78,19 @@ def test_clients_make_no_metrics(what: str) -> None:
     reporter.shutdown()
 
 
-def test_versions_of_http_are_bounded() -> None:
-    """What a lax server lets a client say of its HTTP version is a dimension, and within max_metrics like any."""
+@pytest.mark.parametrize("variable", ["SERVER_PROTOCOL", "wsgi.url_scheme"])
+def test_made_up_versions_and_schemes(variable: str) -> None:
+    """What a lax server lets a client say of version and scheme is one metric more than what there is."""
     cloudwatch = FakeCloudWatch()
-    app, reporter = instrumented_app(cloudwatch, CLOUDWATCH_MAX_METRICS=5)
+    app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
+    client.get("/a", buffered=True)
     for number in range(50):
-        client.get("/a", environ_overrides={"SERVER_PROTOCOL": f"HTTP/1.{number}"}, buffered=True)
+        client.get("/a", environ_overrides={variable: f"HTTP/7.{number}"}, buffered=True)
     assert reporter.flush()
-    assert cloudwatch.count("http.server.duration") == 50
-    assert len(cloudwatch.metrics()) <= 5 + 2
+    assert cloudwatch.count("http.server.duration") == 51
+    published = [metric for metric in cloudwatch.metrics() if metric.name == "http.server.duration"]
+    assert sorted("_OTHER" in dict(metric.dimensions).values() for metric in published) == [False, True]
     reporter.shutdown()
 
 
