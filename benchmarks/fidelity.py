@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.exporter import TEMPORALITY
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY
-from otel_cloudwatch_flask.known_series import Series
+from otel_cloudwatch_flask.known_series import FacadeSeries
 from otel_cloudwatch_flask.recorder import Recorder
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
@@ -112,7 +112,7 @@ class Bench:
     def outcomes(self, samples: Samples, aggregations: Sequence[str] = AGGREGATIONS) -> dict[str, Outcome]:
         """Record, publish and judge samples with each aggregation."""
         for name in aggregations:
-            series = Series(name, "None", {})
+            series = FacadeSeries(name, "None", {})
             for sample in samples:
                 self._recorder.record(series, sample)
         self._cloudwatch.clear()

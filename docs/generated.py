@@ -4,6 +4,7 @@ A page has such a part between ``<!-- generated: name -->`` and ``<!-- end -->``
 """
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,13 @@ sys.path.insert(0, str(DOCS.parent))
 
 from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
 from docs.said import PACKAGE, Said, errors, logged, rendered  # noqa: E402
-from otel_cloudwatch_flask import limits, pricing  # noqa: E402
+from otel_cloudwatch_flask import (  # noqa: E402
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    limits,
+    pricing,
+)
 from otel_cloudwatch_flask.config import KEYS, Key  # noqa: E402
 
 _PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -48,10 +55,14 @@ def settings() -> str:
     return "\n\n".join(map(_setting, KEYS))
 
 
+_TAKE_ARGUMENTS: Final = (CloudWatchMetricsReporter, CloudWatchMetricExporter, CloudWatchMetricReader)
+
+
 def _setting(key: Key) -> str:
     default = "none" if key.default in (None, (), {}) else code(repr(key.default))
+    takers = [each.__name__ for each in _TAKE_ARGUMENTS if key.field in inspect.signature(each).parameters]
     rows = [
-        ("argument", code(key.field)),
+        *((f"argument of {code(name)}", code(key.field)) for name in takers),
         ("Flask's `app.config`", code(key.app_config_name)),
         ("environment", code(key.variable)),
         *(("environment, after it", code(each.variable)) for each in key.fallbacks),

@@ -18,6 +18,7 @@ from otel_cloudwatch_flask.config import Settings, parse_namespace
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_scope import SCOPE_NAME
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.owned_meters import OwnedMeters
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.reporter_reader import ReporterReader
@@ -146,8 +147,8 @@ def _sdk_provider(given: metrics.MeterProvider | None) -> MeterProvider | None:
         return None
     if not isinstance(provider, MeterProvider):
         raise ConfigurationError(
-            f"meter_provider={provider!r} takes no metric readers; use an opentelemetry.sdk.metrics.MeterProvider, "
-            "or set none and one is made.",
+            f"meter_provider={shown(provider)} takes no metric readers; "
+            "use an opentelemetry.sdk.metrics.MeterProvider, or set none and one is made.",
             key="meter_provider",
             value=provider,
         )

@@ -190,8 +190,13 @@ def _leaf(key: str, text: str) -> object:
     names = [part for part in key.split(".") if part != "member" and not part.isdigit()]
     if not text and names[-1] in _LISTS:
         return []
-    if names[-1] not in _NUMBERS or "Dimensions" in names or "Entity" in names:
+    if names[-1] not in _NUMBERS or {"Dimensions", "Entity"} & set(names):
         return text
+    return _number(text)
+
+
+def _number(text: str) -> object:
+    """The number that the text is; what is none is left for the checks to refuse."""
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:

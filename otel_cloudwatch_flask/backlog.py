@@ -60,11 +60,6 @@ class Backlog:
         """The number of datums that are pending, in memory and on disk."""
         return self._datums
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the bound is reached, so that nothing more should be collected."""
-        return self._size_bytes >= self._max_bytes
-
     def add(self, batches: Iterable[Batch]) -> None:
         """Add batches behind the others."""
         added = [self._spooled(batch) for batch in batches]
@@ -134,26 +129,7 @@ class Backlog:
                 self._count(each, -1)
             self._waiting.clear()
         self._ledger.lost(LossReason.SHUTDOWN, lost)
-        if lost:
-            _logger.error(
-                "%d datum(s) could not be sent before the exporter was shut down, and are lost. An earlier message "
-                "says what kept them; a spool_directory keeps such datums for the next process.",
-                lost,
-            )
-        if left:
-            _logger.warning(
-                "%d datum(s) could not be sent, and are left in the spool for the next process. Start one with the "
-                "same spool_directory, and mend what kept them (an earlier message says what).",
-                left,
-            )
-        if unanswered is not None:
-            what_else = "they are lost" if unanswered.file is None else "the next process sends them"
-            _logger.warning(
-                "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this repeats, see "
-                "what slows requests from here to CloudWatch.",
-                unanswered.datums,
-                what_else,
-            )
+        _tell_of_the_end(lost=lost, left=left, unanswered=unanswered)
         if self._spool:
             self._spool.close()
 
@@ -225,3 +201,26 @@ class Backlog:
     def _count(self, waiting: _Waiting, sign: int) -> None:
         self._size_bytes += sign * waiting.size_bytes
         self._datums += sign * waiting.datums
+
+
+def _tell_of_the_end(*, lost: int, left: int, unanswered: _Waiting | None) -> None:
+    if lost:
+        _logger.error(
+            "%d datum(s) could not be sent before the exporter was shut down, and are lost. An earlier message "
+            "says what kept them; a spool_directory keeps such datums for the next process.",
+            lost,
+        )
+    if left:
+        _logger.warning(
+            "%d datum(s) could not be sent, and are left in the spool for the next process. Start one with the "
+            "same spool_directory, and mend what kept them (an earlier message says what).",
+            left,
+        )
+    if unanswered is not None:
+        what_else = "they are lost" if unanswered.file is None else "the next process sends them"
+        _logger.warning(
+            "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this repeats, see "
+            "what slows requests from here to CloudWatch.",
+            unanswered.datums,
+            what_else,
+        )

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import dimension_texts
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 
@@ -193,8 +194,9 @@ _BOOLEANS: Final = {
 
 
 def _boolean(value: object) -> bool:
-    word = str(value).strip().lower()
-    if not isinstance(value, (bool, int, str)) or word not in _BOOLEANS:
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if not isinstance(value, str) or (word := value.strip().lower()) not in _BOOLEANS:
         raise ValueError("is neither true nor false; use one of " + ", ".join(_BOOLEANS))
     return _BOOLEANS[word]
 
@@ -224,7 +226,7 @@ def _check(value: object) -> Callable[[], object]:
     if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
         return NamedFunction(value)
     if not callable(value):
-        raise ValueError("is not a check; use a function without arguments, or its name as 'module:function'")  # noqa: TRY004  # Key.resolve turns it into a ConfigurationError
+        raise ValueError("is not a check; use a function without arguments, or its name as 'module:function'")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     return value
 
 
@@ -237,7 +239,7 @@ def _directory(value: object) -> Path:
 def _dimensions(value: object) -> Mapping[str, str]:
     mapping = _written_dimensions(value) if isinstance(value, str) else value
     if not isinstance(mapping, Mapping):
-        raise ValueError("are no dimensions; use a mapping of names to values")  # noqa: TRY004  # Key.resolve turns it into a ConfigurationError
+        raise ValueError("are no dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     try:
         return MappingProxyType(dimension_texts(mapping))
     except ValueError as problem:
@@ -344,7 +346,7 @@ def _parsed(source: str, value: object, parse: Callable[[object], object]) -> ob
     try:
         return parse(value)
     except ValueError as problem:
-        message = f"{source}={value!r} {problem}".rstrip(".") + "."
+        message = f"{source}={shown(value)} {problem}".rstrip(".") + "."
         raise ConfigurationError(message, key=source, value=value) from None
 
 

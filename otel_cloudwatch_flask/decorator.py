@@ -106,13 +106,13 @@ def _status_of_exception(error: Exception) -> int:
         return _INTERNAL_SERVER_ERROR
     if error.response is not None:
         return error.response.status_code
-    return error.code or _INTERNAL_SERVER_ERROR
+    return _status_code(error.code or _INTERNAL_SERVER_ERROR)
 
 
 def _status_code(status: Any) -> int:
-    """The code of a status given as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``."""
+    """The code of a status given as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``; of no such thing, 500."""
     try:
-        return int(status.split(None, 1)[0] if isinstance(status, str) else status)
+        return int(status.split(None, 1)[0] if isinstance(status, str) else f"{status:d}")
     except (ValueError, TypeError, IndexError):
         return _INTERNAL_SERVER_ERROR
 

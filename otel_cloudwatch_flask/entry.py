@@ -9,6 +9,7 @@ from typing import Final, SupportsFloat
 
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade_dimensions import Dimensions, dimension_texts
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
 
@@ -44,7 +45,7 @@ def parse_entry(metric_name: object, value: object, unit: object, dimensions: Di
         at_fault = dimensions
         return Entry(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
     except ValueError as problem:
-        message = f"metric {metric_name!r}: {problem}"
+        message = f"metric {shown(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
 
 
@@ -62,10 +63,12 @@ def _value(value: object) -> float:
     number = _number(value)
     if math.isnan(number) or math.isinf(number):
         raise ValueError(
-            f"the value {value!r} is not a finite number; leave the metric out when there is none to report"
+            f"the value {shown(value)} is not a finite number; leave the metric out when there is none to report"
         )
     if abs(number) > MAX_MAGNITUDE:
-        raise ValueError(f"the value {value!r} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit")
+        raise ValueError(
+            f"the value {shown(value)} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit"
+        )
     return number + 0.0  # what was -0.0 is 0.0
 
 
@@ -76,24 +79,25 @@ def _number(value: object) -> float:
             return float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
-                f"the value {value!r} is not a number that CloudWatch can store ({error}); give a finite one"
+                f"the value {shown(value)} is not a number that CloudWatch can store ({error}); give a finite one"
             ) from None
-    raise ValueError(f"the value {value!r} is a {type(value).__name__}; give a number, such as 1 or 0.25")
+    raise ValueError(f"the value {shown(value)} is a {type(value).__name__}; give a number, such as 1 or 0.25")
 
 
 def _unit(unit: object) -> str:
     name = canonical_unit(unit) if isinstance(unit, str) else None
     if name is None:
-        raise ValueError(f"{unit!r} is not a CloudWatch unit; {_better_unit(unit)}")
+        raise ValueError(f"{shown(unit)} is not a CloudWatch unit; {_better_unit(unit)}")
     return name
 
 
 def _better_unit(unit: object) -> str:
     if unit is None:
         return "for a metric without a unit use 'None', the text, or leave it out"
-    if meant := from_ucum(str(unit)):
+    text = unit if isinstance(unit, str) else shown(unit)
+    if meant := from_ucum(text):
         return f"use {meant.name!r}"
     by_lower_name = {name.lower(): name for name in CLOUDWATCH_UNITS}
-    for match in difflib.get_close_matches(str(unit).lower(), by_lower_name, n=1):
+    for match in difflib.get_close_matches(text.lower(), by_lower_name, n=1):
         return f"did you mean {by_lower_name[match]!r}?"
     return "use one of " + ", ".join(CLOUDWATCH_UNITS)

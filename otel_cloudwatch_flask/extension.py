@@ -61,12 +61,14 @@ _SETTINGS_OF_READER: Final = (
     "region_name",
     "flush_min_interval_seconds",
     "export_interval_seconds",
+    "export_timeout_seconds",
     "max_metrics",
     "max_backlog_bytes",
     "spool_directory",
     "rules",
     "resource_dimensions",
     "entity",
+    "dry_run",
 )
 """Those in which a reader that is there already may differ from what a reporter was told."""
 

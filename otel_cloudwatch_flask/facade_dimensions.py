@@ -1,9 +1,11 @@
 """What may be written as dimensions in code and configuration: a mapping, or CloudWatch's list of pairs."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import TypeAlias
 
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
 
 Dimensions: TypeAlias = "Mapping[str, object] | Iterable[Mapping[str, object]] | None"
@@ -36,18 +38,18 @@ def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
         return dimensions.items()
     if isinstance(dimensions, Iterable) and not isinstance(dimensions, (str, bytes)):
         return [_pair(item) for item in dimensions]
-    raise ValueError(f"dimensions {dimensions!r} are neither a mapping nor a list of pairs: {_REMEDY}")
+    raise ValueError(f"dimensions {shown(dimensions)} are neither a mapping nor a list of pairs: {_REMEDY}")
 
 
 def _pair(item: object) -> tuple[object, object]:
     if isinstance(item, Mapping) and item.keys() == {"Name", "Value"}:
         return item["Name"], item["Value"]
-    raise ValueError(f"dimension {item!r} is not a name with a value: {_REMEDY}")
+    raise ValueError(f"dimension {shown(item)} is not a name with a value: {_REMEDY}")
 
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"dimension name {name!r} is not a text with a visible character: {_REMEDY}")
+        raise ValueError(f"dimension name {shown(name)} is not a text with a visible character: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
             f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch takes "
@@ -62,5 +64,6 @@ def _text(name: object, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
-        return str(value)
-    raise ValueError(f"dimension {name!r} has the value {value!r}: give a text, a number or a boolean")
+        with suppress(ValueError):  # Python writes out no int of more than 4,300 digits
+            return str(value)
+    raise ValueError(f"dimension {name!r} has the value {shown(value)}: give a text, a number or a boolean")

@@ -1,4 +1,4 @@
-"""What others wrote, fit for a log line: services, proxies, exceptions and files of anybody's."""
+"""What others wrote, fit for a message: services, proxies, exceptions, anybody's files, callers' arguments."""
 
 import re
 from typing import Final
@@ -36,6 +36,18 @@ def without_secrets(text: str) -> str:
     for secret in _SECRETS:
         text = re.sub(secret, r"\1***", text)
     return text
+
+
+def shown(value: object) -> str:
+    """The value as messages show it; a phrase for one that Python cannot write out, such as an int of 5,000 digits.
+
+    >>> shown("Shop"), shown([1, None])
+    ("'Shop'", '[1, None]')
+    """
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - the boundary to what a program's own objects do when they are looked at
+        return f"<{type(value).__name__} that cannot be written out>"
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -42,14 +42,11 @@ class Extremes:
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
         """Those of a data point, where ``None`` and the SDK's inf and -inf say that one was not recorded."""
-        has_minimum = minimum is not None and minimum != math.inf
-        has_maximum = maximum is not None and maximum != -math.inf
-        return cls(
-            minimum if has_minimum else None,
-            maximum if has_maximum else None,
-            minimum if minimum is not None and has_minimum else -math.inf,
-            maximum if maximum is not None and has_maximum else math.inf,
-        )
+        minimum = None if minimum == math.inf else minimum
+        maximum = None if maximum == -math.inf else maximum
+        floor = -math.inf if minimum is None else minimum
+        ceiling = math.inf if maximum is None else maximum
+        return cls(minimum, maximum, floor, ceiling)
 
     def union(self, other: "Extremes") -> "Extremes":
         """Those of the samples of both."""

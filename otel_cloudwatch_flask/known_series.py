@@ -19,7 +19,7 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 
 
 @dataclass(slots=True, eq=False)
-class Series:
+class FacadeSeries:
     """A checked name and unit with dimensions as text; once it is recorded to, also what that is in OpenTelemetry."""
 
     metric_name: str
@@ -29,7 +29,7 @@ class Series:
     attributes: Mapping[str, str | bool] = field(default_factory=dict, init=False, repr=False)
 
 
-Measurement: TypeAlias = tuple[Series, float]
+Measurement: TypeAlias = tuple[FacadeSeries, float]
 """A finite number of a series."""
 
 
@@ -38,7 +38,7 @@ class KnownSeries:
 
     def __init__(self, max_known: int = MAX_KNOWN_SERIES) -> None:
         self._max_known = max_known
-        self._series: dict[Hashable, Series] = {}
+        self._series: dict[Hashable, FacadeSeries] = {}
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
         """What a call means that differs in nothing but the value from one before; ``None`` to look closer."""
@@ -53,7 +53,7 @@ class KnownSeries:
             return series, value + 0.0  # what was -0.0 is 0.0
         return None
 
-    def learn(self, metric_name: object, unit: object, dimensions: object, series: Series) -> None:
+    def learn(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
         """Know what such a call means from now on."""
         items = _plain_items(dimensions)
         # Not if another thread has changed the dimensions since they were checked.

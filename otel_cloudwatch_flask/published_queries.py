@@ -46,7 +46,6 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Answer ListMetrics: each metric that has the given namespace, name and dimensions, and perhaps more of these."""
-    wanted = [(dimension["Name"], dimension.get("Value")) for dimension in parameters.get("Dimensions") or ()]
     found = {
         (metric.namespace, metric.name, metric.dimensions): {
             "Namespace": metric.namespace,
@@ -54,9 +53,7 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
             "Dimensions": [{"Name": name, "Value": value} for name, value in metric.dimensions],
         }
         for metric in metrics
-        if parameters.get("Namespace") in (None, metric.namespace)
-        and parameters.get("MetricName") in (None, metric.name)
-        and all(_has_dimension(metric, name, value) for name, value in wanted)
+        if _is_listed(metric, parameters)
     }
     start = int(parameters.get("NextToken") or 0)
     result: dict[str, Any] = {"Metrics": list(found.values())[start : start + _METRICS_PER_PAGE]}
@@ -71,6 +68,10 @@ def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("MissingParameter", f"The parameter {missing[0]} is required.")
         return
     yield from _statistic_faults(parameters.get("Statistics") or (), parameters.get("ExtendedStatistics") or ())
+    yield from _time_faults(parameters)
+
+
+def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
     start, end = (unix_time(parameters[name]) for name in ("StartTime", "EndTime"))
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
@@ -91,15 +92,13 @@ def _statistic_faults(statistics: Sequence[str], percentiles: Sequence[str]) -> 
 
 def _asked_for(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> list[AcceptedDatum]:
     """The datums of the metric in the time range; CloudWatch rounds the start down to the minute."""
-    dimensions = dimensions_of(parameters.get("Dimensions"))
+    identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
     start, end = unix_time(parameters["StartTime"]) or 0, unix_time(parameters["EndTime"]) or 0
     start -= start % min(parameters["Period"], 60)
     return [
         datum
         for datum in accepted
-        if datum.metric.name == parameters["MetricName"]
-        and datum.metric.namespace == parameters["Namespace"]
-        and datum.metric.dimensions == dimensions
+        if (datum.metric.namespace, datum.metric.name, datum.metric.dimensions) == identity
         and parameters.get("Unit") in (None, datum.metric.unit)
         and start <= datum.unix_time < end
     ]
@@ -129,6 +128,14 @@ def _statistics(datums: list[AcceptedDatum], names: Iterable[str]) -> dict[str, 
         "Maximum": merged.maximum,
     }
     return {name: every[name] for name in names}
+
+
+def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
+    return (
+        parameters.get("Namespace") in (None, metric.namespace)
+        and parameters.get("MetricName") in (None, metric.name)
+        and all(_has_dimension(metric, each["Name"], each.get("Value")) for each in parameters.get("Dimensions") or ())
+    )
 
 
 def _has_dimension(metric: PublishedMetric, name: str, value: str | None) -> bool:

@@ -12,7 +12,7 @@ from opentelemetry.metrics import Histogram, MeterProvider
 
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
-from otel_cloudwatch_flask.known_series import KnownSeries, Measurement, Series
+from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
 from otel_cloudwatch_flask.ledger import LossReason
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
@@ -81,7 +81,7 @@ class Recorder:
         """Count what still comes as lost: nobody publishes it any more."""
         self._is_closed = True
 
-    def record(self, series: Series, value: float) -> None:
+    def record(self, series: FacadeSeries, value: float) -> None:
         """Record one finite number, or count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
@@ -108,7 +108,7 @@ class Recorder:
         self._creation_lock = threading.Lock()
         self.process = object()
 
-    def _resolved(self, series: Series) -> Histogram:
+    def _resolved(self, series: FacadeSeries) -> Histogram:
         """The histogram of a series that comes for the first time, which knows it and its attributes from now on."""
         key = (series.metric_name, series.unit)
         histogram = self._histograms.get(key) or self._created(key)

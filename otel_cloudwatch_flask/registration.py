@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.entry import Entry, parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
-from otel_cloudwatch_flask.known_series import Measurement, Series
+from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
 from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer
@@ -96,7 +96,7 @@ class Registration:
         entry = self._parse(metric_name, value, unit, dimensions)
         if entry is None:
             return None
-        series = Series(entry.metric_name, entry.unit, entry.dimensions)
+        series = FacadeSeries(entry.metric_name, entry.unit, entry.dimensions)
         self.recorder.known_series.learn(metric_name, unit, dimensions, series)
         return series, entry.value
 

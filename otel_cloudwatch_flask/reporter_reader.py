@@ -35,6 +35,7 @@ class ReporterReader(CloudWatchMetricReader):
             export_interval_seconds=settings.export_interval_seconds,
             flush_min_interval_seconds=settings.flush_min_interval_seconds,
         )
+        self._timeout_seconds = settings.export_timeout_seconds  # which is no argument of a program's own reader
         self._has_published_plain_metrics = False
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 

@@ -118,17 +118,7 @@ class Spool:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_SECONDS
-        try:
-            others = [each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_ours(each)]
-        except OSError as error:
-            _quiet_log.warning(
-                "list",
-                "The spool directory cannot be read; what others left there waits. Give this process the right to read "
-                "it. (%s)",
-                error,
-            )
-            return
-        for directory in sorted(others):
+        for directory in self._directories_of_others():
             lock = _try_lock(directory)
             if lock is not None:
                 try:
@@ -149,6 +139,18 @@ class Spool:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _directories_of_others(self) -> list[Path]:
+        try:
+            return sorted(each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_ours(each))
+        except OSError as error:
+            _quiet_log.warning(
+                "list",
+                "The spool directory cannot be read; what others left there waits. Give this process the right to read "
+                "it. (%s)",
+                error,
+            )
+            return []
 
     def _moved_files(self, directory: Path) -> Iterator[Path]:
         for file in sorted(directory.glob("*" + _BATCH_SUFFIX)):

@@ -25,7 +25,7 @@ class Timer:
         self._clock_seconds = clock_seconds
         self._started_at = 0.0
 
-    def __enter__(self) -> "Timer":  # noqa: PYI034  # Python 3.10's typing has no Self
+    def __enter__(self) -> "Timer":  # noqa: PYI034 - Python 3.10's typing has no Self
         self._started_at = self._clock_seconds()
         return self
 

@@ -115,19 +115,6 @@ def test_the_newest_always_has_room(max_bytes: int) -> None:
     assert accounts.drained()[-1] == "b" * 100
 
 
-def test_full() -> None:
-    """It is full once the bound is reached, and no more when something was sent."""
-    backlog = Accounts(2 * ONE).backlog
-    backlog.add([batch("a")])
-    assert not backlog.is_full
-    backlog.add([batch("b")])
-    assert backlog.is_full
-    backlog.check_out()
-    assert backlog.is_full  # until its fate is known
-    backlog.settle()
-    assert not backlog.is_full
-
-
 def test_empty() -> None:
     """Nothing comes out of nothing, and settling nothing changes nothing."""
     accounts = Accounts(100)
@@ -234,7 +221,6 @@ class BacklogMachine(RuleBasedStateMachine):
         backlog = self.accounts.backlog
         assert backlog.datums == len(self.waiting) + len(names(self.in_flight))
         assert (backlog.size_bytes > 0) == (backlog.datums > 0)
-        assert backlog.is_full == (backlog.size_bytes >= self.max_bytes)
 
 
 TestBacklogMachine = BacklogMachine.TestCase

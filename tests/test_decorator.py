@@ -1,6 +1,7 @@
 """The decorators: what they count of whatever a view returns or raises, and that they change nothing else."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +26,9 @@ STATUSES = [
     (("text", "404 Not Found"), 404),
     (("text", "404"), 404),
     (("text", HTTPStatus.NOT_FOUND), 404),
+    (("text", 10**5000), 500),
+    (("text", 404.5), 500),
+    (("text", math.inf), 500),
     (("text", {"X-Cart": "7"}), 200),
     (("text", Headers()), 200),
     (("text", [("X-Cart", "7")]), 200),

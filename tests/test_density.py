@@ -14,6 +14,14 @@ AT_EDGE = 9 / (5 / 100 + 4 / 300)
 LINEAR = (Bucket(-4.0, -3.0, 100), Bucket(-3.0, -1.0, 600))
 LOGARITHMIC = (Bucket(1.0, 2.0, 100), Bucket(2.0, 8.0, 600))
 
+SCALES = [1.0, 1e-6]
+"""The unit makes no difference."""
+
+
+def scaled(buckets: tuple[Bucket, ...], scale: float) -> list[Bucket]:
+    """The same samples in another unit."""
+    return [Bucket(lower * scale, upper * scale, samples) for lower, upper, samples in buckets]
+
 
 def axes(buckets: tuple[Bucket, ...]) -> list[density._Axis]:
     """The axis of each."""
@@ -29,6 +37,8 @@ def test_which_axis() -> None:
 def test_density_at_a_shared_edge() -> None:
     """It is between those of both sides, on either axis; where there is a gap, or no width, it is 0."""
     assert density._density_at_shared_edge(LINEAR, axes(LINEAR)) == pytest.approx(AT_EDGE)
+    mixed = (Bucket(0.0, 1.0, 100), Bucket(1.0, 3.0, 600))
+    assert density._density_at_shared_edge(mixed, axes(mixed)) == pytest.approx(AT_EDGE)
     per_unit = AT_EDGE / math.log(2) / 2.0
     assert density._density_at_shared_edge(LOGARITHMIC, axes(LOGARITHMIC)) == pytest.approx(per_unit)
     for second in (Bucket(-2.9, -1.0, 600), Bucket(-3.0, -3.0, 600)):
@@ -49,6 +59,12 @@ def test_slopes_at_a_gap() -> None:
     for alone in ((Bucket(-2.0, -1.0, 10),), (Bucket(1.0, 1.0, 10),)):
         assert density._slopes(alone, axes(alone)) == [0.0]
     assert density._relative_rise(0.0, 0.0) == 0.0
+
+
+def test_slopes_beside_many() -> None:
+    """A wide bucket of few samples beside a narrow one of many has them all at that end, and no less than none."""
+    buckets = (Bucket(-20.0, -2.0, 9), Bucket(-2.0, -1.0, 900))
+    assert density._slopes(buckets, axes(buckets))[0] == density._STEEPEST
 
 
 @pytest.mark.parametrize("axis", axes((Bucket(-4.0, -2.0, 1), Bucket(1.0, 9.0, 1))), ids=repr)
@@ -75,23 +91,26 @@ def test_parts() -> None:
     assert density._parts(buckets, 40) == expected
 
 
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-1650.0, -1500.0, -1350.0])
-def test_refined(total: float) -> None:
+def test_refined(total: float, scale: float) -> None:
     """No sample is lost, no edge moves, nothing overlaps, and the sum is about what it was said to be."""
-    parts = density.refined(LINEAR, total, 60)
+    total *= scale
+    parts = density.refined(scaled(LINEAR, scale), total, 60)
     assert parts is not None
     assert sum(part.samples for part in parts) == 700
-    assert (parts[0].lower, parts[-1].upper) == (-4.0, -1.0)
+    assert (parts[0].lower, parts[-1].upper) == (-4.0 * scale, -1.0 * scale)
     assert all(first.upper == second.lower for first, second in pairwise(parts))
     assert 10 < len(parts) <= 60
     middles = math.fsum((part.lower + part.upper) / 2 * part.samples for part in parts)
     assert middles == pytest.approx(total, rel=0.01)
 
 
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-2200.0, -900.0])
-def test_nothing_to_refine(total: float) -> None:
+def test_nothing_to_refine(total: float, scale: float) -> None:
     """Where all samples lie at the edges of their buckets, there is nothing to divide."""
-    assert density.refined(LINEAR, total, 60) is None
+    assert density.refined(scaled(LINEAR, scale), total * scale, 60) is None
 
 
 def test_which_neighbours_are_joined() -> None:

@@ -11,6 +11,7 @@ from otel_cloudwatch_flask.dimensions import (
     dimension_value,
     dimensions,
     metric_name,
+    namespace_of,
     within_limit,
 )
 from otel_cloudwatch_flask.validation import refusal
@@ -133,6 +134,8 @@ def test_too_long_once_encoded() -> None:
     """The limit counts what is sent."""
     assert len(dimension_value("é" * 200)) == 1024
     assert len(dimension_name("é" * 50)) == 255
+    assert len({dimension_value(" " * length) for length in (400, 401)}) == 2
+    assert len(dimension_value(" " * 400)) == 1024
 
 
 def test_within_limit() -> None:
@@ -169,4 +172,35 @@ def test_metric_name(name: str, published: str) -> None:
 def test_long_metric_names_stay_distinct() -> None:
     """A name over 255 characters is cut, and told from others that begin alike."""
     made = {metric_name("x" * 300 + end) for end in "ab"}
+    assert [len(name) for name in made] == [255, 255]
+
+
+@given(any_text)
+def test_namespace_is_always_acceptable(service_name: str) -> None:
+    """Whatever a service is called, CloudWatch accepts the namespace."""
+    datum = {"MetricName": "Orders", "Value": 1}
+    assert refusal({"Namespace": namespace_of(service_name), "MetricData": [datum]}, now=0) is None
+
+
+@pytest.mark.parametrize(
+    ("service_name", "namespace"),
+    [
+        ("shop", "shop"),
+        (" Shop 2.0/a-b_c#d:e ", "Shop 2.0/a-b_c#d:e"),
+        ("AWS/shop", "_AWS/shop"),
+        (":shop", "_:shop"),
+        ("Bücher", "B_cher"),
+        ("日本", "__"),
+        ("", "unknown_service"),
+        (" \t", "unknown_service"),
+    ],
+)
+def test_namespace(service_name: str, namespace: str) -> None:
+    """A service's name stays, except for what no namespace may have or begin with."""
+    assert namespace_of(service_name) == namespace
+
+
+def test_long_namespaces_stay_distinct() -> None:
+    """A name over 255 characters is cut, and told from others that begin alike."""
+    made = {namespace_of("x" * 300 + end) for end in "ab"}
     assert [len(name) for name in made] == [255, 255]

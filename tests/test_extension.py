@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -32,6 +33,7 @@ from otel_cloudwatch_flask import (
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.reader import readers_on
 from otel_cloudwatch_flask.testing import FakeCloudWatch
+from tests.fakes import eventually
 
 
 class Programs:
@@ -624,6 +626,8 @@ def test_a_reader_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeClo
         ({"export_interval_seconds": 60.0}, {}, 2),
         ({}, {"CLOUDWATCH_REGION": "eu-west-3"}, 2),
         ({}, {"CLOUDWATCH_MAX_METRICS": 10}, 2),
+        ({}, {"CLOUDWATCH_DRY_RUN": True}, 2),
+        ({}, {"CLOUDWATCH_EXPORT_TIMEOUT_SECONDS": 5}, 2),
     ],
 )
 def test_what_makes_a_reader_of_its_own(
@@ -684,7 +688,7 @@ def test_a_bad_metric_is_counted(programs: Programs, app: Flask, caplog: pytest.
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
     assert "metric 'Orders': the value nan is not a finite number" in messages[0]
-    assert all(os.path.basename(__file__) in message for message in messages)  # noqa: PTH119  # a text, not a path
+    assert all(os.path.basename(__file__) in message for message in messages)  # noqa: PTH119 - a text, not a path
 
 
 # Timers.
@@ -795,6 +799,24 @@ def test_default_dimensions_and_rules(programs: Programs, app: Flask, cloudwatch
         [{"Stage": "prod"}, {}],
         [{}, {"Stage": "prod"}],
     )
+
+
+def test_the_timeout_of_an_app(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an app is configured with is how long a flush that nobody waits for may take."""
+    deadlines: list[float] = []
+
+    def deliver(_exporter: CloudWatchMetricExporter, deadline: float) -> bool:
+        deadlines.append(deadline - time.monotonic())
+        return True
+
+    monkeypatch.setattr(CloudWatchMetricExporter, "deliver", deliver)
+    app.config["CLOUDWATCH_EXPORT_TIMEOUT_SECONDS"] = 900
+    programs.reporter(app, client=cloudwatch)
+    get(app)
+    assert eventually(lambda: deadlines)
+    assert 800 < deadlines[0] <= 900
 
 
 def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:

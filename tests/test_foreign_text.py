@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.foreign_text import one_line, without_secrets
+from otel_cloudwatch_flask.foreign_text import one_line, shown, without_secrets
 
 
 @given(st.text())
@@ -46,3 +46,25 @@ def test_what_is_harmless_stays(text: str) -> None:
 def test_secrets(text: str, told: str) -> None:
     """What gives access is masked, and what helps to find the fault is not."""
     assert without_secrets(text) == told
+
+
+class Hostile:
+    """An object that raises when it is looked at."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Shop", "'Shop'"),
+        (10**5000, "<int that cannot be written out>"),
+        ([10**5000], "<list that cannot be written out>"),
+        (Hostile(), "<Hostile that cannot be written out>"),
+    ],
+    ids=["text", "int", "list", "object"],  # pytest cannot write these out either
+)
+def test_every_value_can_be_shown(value: object, text: str) -> None:
+    """Python writes out no int of more than 4,300 digits, and others' objects may raise."""
+    assert shown(value) == text

@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.entry import Entry, parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
@@ -107,6 +108,7 @@ def parsed(call: Call) -> Entry | InvalidMetricError:
 
 @given(calls(ANYTHING))
 @example(Call("Orders", Decimal("sNaN"), "Count", {}))
+@example(Call(10**5000, 1, "Count", {}))
 @effort(200)
 def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
     """Whatever plain data is given, the answer is an entry that CloudWatch can store, or the error of this package."""
@@ -114,7 +116,7 @@ def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
     if isinstance(entry, InvalidMetricError):
         assert entry.metric_name is call.metric_name
         assert any(entry.value is each for each in (call.metric_name, call.value, call.unit, call.dimensions))
-        assert str(entry).startswith(f"metric {call.metric_name!r}: ")
+        assert str(entry).startswith(f"metric {shown(call.metric_name)}: ")
     else:
         assert 0 < len(entry.metric_name) <= 255
         assert math.isfinite(entry.value)

@@ -102,6 +102,7 @@ def test_any_text_in_the_environment(key: Any, text: str) -> None:
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 @given(value=ANYTHING)
 @example(value=10**400)
+@example(value=10**5000)
 @effort(15)
 def test_anything_in_code(key: Any, value: Any) -> None:
     """The same for what a program gives, as an argument or in ``app.config``."""

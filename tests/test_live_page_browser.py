@@ -77,7 +77,7 @@ class Site:
 
     def visit(self, path: str) -> None:
         """Send the app one request."""
-        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310  # loopback
+        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310 - loopback
             assert answer.status == 200
 
     def be_busy(self) -> None:
@@ -262,7 +262,7 @@ def test_filter_and_sort(page: Page, site: Site) -> None:
 
 def p99_by_id(site: Site) -> dict[int, float]:
     """What the page was told."""
-    with urlopen(f"{site.url}/_cloudwatch/data.json", timeout=30) as answer:  # noqa: S310  # loopback
+    with urlopen(f"{site.url}/_cloudwatch/data.json", timeout=30) as answer:  # noqa: S310 - loopback
         return {each["id"]: each["p99"] for each in json.load(answer)["series"]}
 
 

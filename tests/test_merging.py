@@ -1,9 +1,11 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
-from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
+from otel_cloudwatch_flask.histogram import ExponentialHistogram, edge
 from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 from tests.samples import explicit, exponential
@@ -42,7 +44,7 @@ def test_points_that_become_one(amounts: Sequence[Amount], content: object) -> N
     assert merged(*amounts) == content
 
 
-def test_a_place_begins_anew() -> None:
+def test_a_place_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     """A datum has the latest of its points' times, and what was taken is not there any more."""
     place = Place(ORDERS)
     place.add(Additive(1), 5, as_statistics=False)
@@ -51,6 +53,35 @@ def test_a_place_begins_anew() -> None:
     assert place.is_empty
     place.add(Additive(2), 6, as_statistics=False)
     assert place.take_datum() == Datum(ORDERS, 6, 2.0)
+    assert place.take_datum() is None
+    assert not caplog.records
+
+
+def wide(buckets: int, scale: int) -> ExponentialHistogram:
+    """A histogram of two samples in each of so many buckets."""
+    lowest = [edge(scale, index) * 1.0001 for index in range(buckets)]
+    return exponential([sample * factor for sample in lowest for factor in (1.0, 1.01)], scale)
+
+
+@pytest.mark.parametrize(("buckets", "keep_values"), [((73, 73), True), ((73, 74), False)])
+def test_exponential_histograms_of_two_scales(buckets: tuple[int, int], *, keep_values: bool) -> None:
+    """While their values fit in a datum each keeps its own, which are finer; then the coarser scale is that of both."""
+    one, other = wide(buckets[0], 4), wide(buckets[1], 3)
+    assert (one.filled_buckets, other.filled_buckets) == buckets
+    parts = [each for each in (distribution(one), distribution(other)) if each is not None]
+    assert merged(one, other) == (combined(parts) if keep_values else distribution(one.plus(other)))
+    assert combined(parts) != distribution(one.plus(other))
+
+
+def test_explicit_histograms() -> None:
+    """Those with the same bounds are added, bucket by bucket; others keep the values that each has."""
+    one, same, other = (explicit(range(1, end), bounds) for end, bounds in ((90, (50,)), (99, (50,)), (70, (60,))))
+    together = distribution(one.plus(same))
+    assert together is not None
+    assert merged(one, same) == together
+    rest = distribution(other)
+    assert rest is not None
+    assert merged(one, other, same) == combined([together, rest])
 
 
 def test_at_most_150_values() -> None:
@@ -69,6 +100,7 @@ def test_at_most_150_values() -> None:
         ([explicit([1, 2], (3,)), explicit([6], (5,))], Statistics(3, 9.0, 1.0, 6.0)),
         ([exponential([1, 2, 6], 0), Additive(-1)], Statistics(4, 8.0, -1.0, 6.0)),
         ([Sample(1), Sample(2)], Statistics(2, 3.0, 1.0, 2.0)),
+        ([replace(explicit([1, 2, 6], (3,)), factor=60.0)], Statistics(3, 540.0, 60.0, 360.0)),
     ],
 )
 def test_statistics(amounts: Sequence[Amount], statistics: Statistics) -> None:
@@ -89,3 +121,31 @@ def test_a_single_number_is_no_statistics() -> None:
 def test_beyond_what_can_be_sent(amounts: Sequence[Amount]) -> None:
     """Numbers that became too large are no datum."""
     assert merged(*amounts) is None
+
+
+def test_a_sum_beyond_what_can_be_sent() -> None:
+    """Samples that are no datum together are none as statistics, nor is one among others that is none alone."""
+    place = Place(ORDERS)
+    place.add(Sample(2.0**360), 0, as_statistics=True)
+    place.add(Sample(2.0**360), 0, as_statistics=True)
+    assert place.take_datum() is None
+    place.add(Sample(1), 0, as_statistics=False)
+    place.add(Sample(2.0**361), 0, as_statistics=False)
+    assert place.take_datum() is None
+    assert place.is_empty
+
+
+def test_numbers_that_nobody_has_thought_of(caplog: pytest.LogCaptureFixture) -> None:
+    """They cost their own datum, and an error says which."""
+    names = ["strange", "stranger"]
+    for name in names:
+        place = Place(Series(name, (), "Count"))
+        place.add(Sample("many"), 0, as_statistics=False)  # type: ignore[arg-type]
+        assert place.take_datum() is None
+        place.add(Sample(1), 5, as_statistics=False)
+        assert place.take_datum() == Datum(place.series, 5, 1.0)
+    for name, record in zip(names, caplog.records, strict=True):
+        assert record.levelname == "ERROR"
+        assert record.getMessage().startswith(f"A datum of {name} could not be made, and is lost; others are not. ")
+        assert record.getMessage().endswith("has a fault: the traceback says where.")
+        assert record.exc_info

@@ -24,6 +24,8 @@ from tests.fuzzing import encoded
 
 SHOP = Envelope.of("Shop")
 
+HUGE = 10**5000
+UNWRITTEN = "<int that cannot be written out>"
 NO_UNIT = "metric 'a': None is not a CloudWatch unit; for a metric without a unit use 'None', the text, or leave it out"
 
 
@@ -105,6 +107,24 @@ class TestEntries:
         with pytest.raises(InvalidMetricError) as caught:
             parse_entry(name, 1, unit, {})
         assert str(caught.value) == message
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            ((HUGE, 1, "Count", {}), f"metric {UNWRITTEN}: the name must be a text"),
+            (("a", HUGE, "Count", {}), f"metric 'a': the value {UNWRITTEN} is not a number that CloudWatch can store"),
+            (("a", 1, HUGE, {}), f"metric 'a': {UNWRITTEN} is not a CloudWatch unit; use one of Seconds"),
+            (("a", 1, "Count", HUGE), f"metric 'a': dimensions {UNWRITTEN} are neither a mapping nor a list of pairs"),
+            (("a", 1, "Count", (HUGE,)), f"metric 'a': dimension {UNWRITTEN} is not a name with a value"),
+            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a text"),
+            (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: give a text"),
+        ],
+    )
+    def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
+        """An int of more digits than Python writes is refused like any other mistake, wherever it stands."""
+        with pytest.raises(InvalidMetricError) as caught:
+            parse_entry(*call)
+        assert str(caught.value).startswith(message)
 
 
 class TestRules:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from otel_cloudwatch_flask.entry import parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric
-from otel_cloudwatch_flask.known_series import Series
+from otel_cloudwatch_flask.known_series import FacadeSeries
 from otel_cloudwatch_flask.ledger import LossReason
 from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer, instrument_name, suffixed_name
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, from_ucum
@@ -180,7 +180,7 @@ class Recording:
 
     def record(self, name: str, value: float = 1, unit: str = "None", **dimensions: str) -> None:
         """Record one entry."""
-        self.recorder.record(Series(name, unit, dimensions), value)
+        self.recorder.record(FacadeSeries(name, unit, dimensions), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
         """Each metric that any exporter sees, with the facade metric that ours finds in its scope."""
@@ -285,7 +285,7 @@ def test_reporters_are_told_apart() -> None:
     recording = Recording("Shop")
     other = Recorder(recording.provider, "Shop#2", {}, recording.lost.append)
     recording.record("Orders")
-    other.record(Series("Orders", "None", {}), 1)
+    other.record(FacadeSeries("Orders", "None", {}), 1)
     assert [facade for facade, _ in recording.metrics()] == [
         FacadeMetric("Orders", "Shop"),
         FacadeMetric("Orders", "Shop#2"),
@@ -331,7 +331,7 @@ def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) ->
     recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", {}, lost.append)
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            recorder.record(Series("Broken", "None", {}), 1)
+            recorder.record(FacadeSeries("Broken", "None", {}), 1)
     assert lost == [LossReason.INVALID] * 5
     [record] = caplog.records
     assert "'Broken'" in record.getMessage()
@@ -350,7 +350,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     """A buffer with so many entries."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add((Series("Orders", "None", {}), 1))
+        buffer.add((FacadeSeries("Orders", "None", {}), 1))
     return buffer
 
 
@@ -375,7 +375,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add((Series("Orders", "None", {}), 1))
+    buffer.add((FacadeSeries("Orders", "None", {}), 1))
     assert count(recording) == 2
 
 
@@ -397,7 +397,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add((Series("Orders", "None", {}), 1))
+            buffer.add((FacadeSeries("Orders", "None", {}), 1))
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

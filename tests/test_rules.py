@@ -40,6 +40,17 @@ class TestMatching:
         assert rule.keeps("http.route")
         assert not any(rule.keeps(attribute) for attribute in CLIENT_CONTROLLED)
 
+    def test_in_order(self) -> None:
+        """The rules are those given, in their order, and the default rule behind them."""
+        assert [rule.match for rule in self.RULES] == ["http.server.duration", "http.*", "*[0-9]xx", "*"]
+
+    def test_not_every_name_is_remembered(self) -> None:
+        """Which rule applies is remembered, but not for ever, as names may be made of what clients send."""
+        rules = Rules()
+        for number in range(5000):
+            rules.of(f"Login {number}")
+        assert rules.of.cache_info().currsize < 5000
+
 
 class TestKeeps:
     """Which attributes become dimensions."""
@@ -81,6 +92,7 @@ class TestAttributeSets:
             ({"keep_original": False}, "ab", ["ab"]),
             ({"rollups": [[]]}, "", [""]),
             ({"rollups": [["a", "b"]], "keep_original": False}, "ab", ["ab"]),
+            ({"rollups": [["a"], ["a", "b"]], "keep_original": False}, "ab", ["a", "ab"]),
         ],
     )
     def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:

@@ -1,13 +1,7 @@
-import contextlib
-import os
 import re
-import signal
-import socket
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from math import fsum
 from pathlib import Path
@@ -15,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.traffic import Answer, Traffic, visits
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
 from otel_cloudwatch_flask.published import PublishedMetric
+from tests.reliability.processes import GUNICORN, Server, serving
 
-ROOT = Path(__file__).parents[1]
 REQUESTS = 5000
 
 
@@ -31,63 +24,25 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
         yield local
 
 
-@dataclass(frozen=True)
-class Gunicorn:
-    """A running gunicorn and the file to which it says everything."""
-
-    url: str
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def visit(self) -> list[Answer]:
-        """Send all requests over connections that are kept alive for a while, and come back with all answers."""
-        quick = (each for each in visits(seed=11) if each.path != "/slow")
-        traffic = Traffic(self.url, islice(quick, REQUESTS), seconds=120, visitors=16)
-        traffic.start()
-        assert traffic.wait(timeout_seconds=150)
-        assert (len(traffic.answers), traffic.failures) == (REQUESTS, []), self.log.read_text()[-5000:]
-        return traffic.answers
-
-    def stop(self) -> None:
-        """Ask it to end, as a supervisor does, and wait until it has."""
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(timeout=60) == 0, self.log.read_text()[-5000:]
-
-    def requests_by_worker(self) -> Counter[str]:
-        """How many requests each worker served, by its own account."""
-        return Counter(re.findall(r"^served by (\S+)$", self.log.read_text(), re.MULTILINE))
+SHOP = ["examples.shop:create_app()"]
+TWO_WORKERS = [*GUNICORN, "--workers", "2", "--threads", "4", "--worker-class", "gthread", "--keep-alive", "60"]
+ACCESS_LOG = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
+"""A line for each request, which says who served it."""
 
 
-@contextlib.contextmanager
-def running_gunicorn(cloudwatch: LocalCloudWatch, log: Path, *arguments: str) -> Iterator[Gunicorn]:
-    """Run examples/shop.py with 2 workers of 4 threads, on a socket that is there before them."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
-        log.open("wb") as log_file,
-        isolated_environment(),
-    ):
-        # gunicorn sets it too, but too late for connections that are made before it is there.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "4", "--worker-class", "gthread"]
-        command += ["--bind", f"fd://{listener.fileno()}", "--keep-alive", "60", "--graceful-timeout", "30"]
-        command += ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
-        process = subprocess.Popen(
-            [*command, *arguments, "examples.shop:create_app()"],
-            cwd=ROOT,
-            env={**os.environ, **cloudwatch.environment(), "OTEL_SEMCONV_STABILITY_OPT_IN": ""},
-            pass_fds=[listener.fileno()],
-            stdout=log_file,
-            stderr=log_file,
-            start_new_session=True,
-        )
-    # The socket is gunicorn's alone now: if gunicorn ends, connections are refused instead of waiting for ever.
-    with process:
-        try:
-            yield Gunicorn(url, process, log)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+def visit(server: Server) -> list[Answer]:
+    """Send all requests over connections that are kept alive for a while, and come back with all answers."""
+    quick = (each for each in visits(seed=11) if each.path != "/slow")
+    traffic = Traffic(server.url, islice(quick, REQUESTS), seconds=120, visitors=16)
+    traffic.start()
+    assert traffic.wait(timeout_seconds=150)
+    assert (len(traffic.answers), traffic.failures) == (REQUESTS, []), server.log.read_text()[-5000:]
+    return traffic.answers
+
+
+def requests_by_worker(server: Server) -> Counter[str]:
+    """How many requests each worker served, by its own account."""
+    return Counter(re.findall(r"^served by (\S+)$", server.log.read_text(), re.MULTILINE))
 
 
 def samples_of_facade(answers: list[Answer]) -> dict[PublishedMetric, list[float]]:
@@ -166,10 +121,11 @@ def test_gunicorn_publishes_every_request(
     cloudwatch: LocalCloudWatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     """After 5,000 requests to 2 workers of 4 threads and a SIGTERM, CloudWatch has exactly what was sent."""
-    with running_gunicorn(cloudwatch, tmp_path / "gunicorn.log", *arguments) as server:
-        answers = server.visit()
-        server.stop()
-    by_worker = server.requests_by_worker()
+    command = [*TWO_WORKERS, *ACCESS_LOG, *arguments]
+    with serving(cloudwatch, tmp_path / "log", command, SHOP, OTEL_SEMCONV_STABILITY_OPT_IN="") as server:
+        answers = visit(server)
+        server.terminate()
+    by_worker = requests_by_worker(server)
     assert (len(by_worker), by_worker.total()) == (2, REQUESTS)
     assert_durations_are_complete(cloudwatch, answers)
     assert_facade_is_exact(cloudwatch, answers)

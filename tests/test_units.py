@@ -106,7 +106,7 @@ def test_unknown(unit: str) -> None:
 
 
 def test_to_ucum_refuses_other_units() -> None:
-    """Only CloudWatch's own units have a UCUM unit here; the error repeats what was given."""
+    """Only CloudWatch's own units have a UCUM unit here; the error repeats what was given, and says what may be."""
     assert canonical_unit("By") is None
-    with pytest.raises(ValueError, match="'By' is not a CloudWatch unit"):
+    with pytest.raises(ValueError, match="'By' is not a CloudWatch unit; use one of Seconds, Microseconds, "):
         to_ucum("By")

@@ -91,9 +91,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource | None:
     """The share of 5xx; also if there was none yet."""
     if not all(each.status for each in group):
         return None
-    failures = [each.series for each in group if each.is_failure] or [_with_status(group[0], _UNSEEN_FAILURE)]
-    failures = failures[: _MAX_METRICS_PER_ALARM // 2]
-    others = [each.series for each in group if not each.is_failure][: _MAX_METRICS_PER_ALARM - len(failures)]
+    failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
     filled = [f"FILL({each}, 0)" for each in ids]
@@ -110,29 +108,40 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource | None:
     }
 
 
+def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeenSeries], list[SeenSeries]]:
+    """The series of 5xx, or the one that there would be, and all others: as many as an alarm may look at."""
+    seen = [each.series for each in group if each.is_failure]
+    failures = (seen or [_with_status(group[0], _UNSEEN_FAILURE)])[: _MAX_METRICS_PER_ALARM // 2]
+    others = [each.series for each in group if not each.is_failure]
+    return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]
+
+
 def _latency_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Resource | None:
     """The p99 of the requests that most often come, errors left aside."""
     good = [each for each in group if each.is_duration and not each.is_error]
     if not good or good[0].series.unit not in {*_PER_SECOND, "None"}:
         return None
     series = good[0].series
-    per_second = _PER_SECOND.get(series.unit, _PER_SECOND["Milliseconds"])
-    if thresholds.latency_seconds is None and series.p99 is not None:
-        threshold = nice(max(_HEADROOM * series.p99, _LEAST_LATENCY_SECONDS * per_second))
-    else:
-        threshold = (thresholds.latency_seconds or _DEFAULT_LATENCY_SECONDS) * per_second
     return {
         "AlarmDescription": _shown(f"Slow, in {series.unit}: p99 of {good[0].label}"),
         **_metric(series),
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "GreaterThanThreshold",
-        "Threshold": threshold,
+        "Threshold": _latency_threshold(series, thresholds),
         "EvaluationPeriods": 3,
         "DatapointsToAlarm": 2,
         "EvaluateLowSampleCountPercentile": "ignore",
         "TreatMissingData": "notBreaching",
     }
+
+
+def _latency_threshold(series: SeenSeries, thresholds: Thresholds) -> float:
+    """From which latency on it is alarming, in the unit of the series."""
+    per_second = _PER_SECOND.get(series.unit, _PER_SECOND["Milliseconds"])
+    if thresholds.latency_seconds is None and series.p99 is not None:
+        return nice(max(_HEADROOM * series.p99, _LEAST_LATENCY_SECONDS * per_second))
+    return (thresholds.latency_seconds or _DEFAULT_LATENCY_SECONDS) * per_second
 
 
 def _silence_alarm(every: Sequence[SeenSeries]) -> Resource:

@@ -61,11 +61,7 @@ def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
     of_requests = {each.series.metric for each in requests}
     rest = [each for each in every if each.metric not in of_requests]
     yield from _chart("In progress, maximum", "Maximum", _labelled(each for each in rest if each.name in LEVELS))
-    others = sorted((each for each in rest if each.name not in LEVELS), key=lambda each: (each.unit, each.name))
-    for unit, group in groupby(others, lambda each: each.unit):
-        statistic = _statistic(unit)
-        measured = "No unit" if unit == "None" else unit
-        yield from _chart(f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic, _labelled(group))
+    yield from _charts_by_unit(each for each in rest if each.name not in LEVELS)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
@@ -75,6 +71,14 @@ def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
     durations = [each for each in requests if each.is_duration]
     for percentile in LATENCY_PERCENTILES:
         yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
+
+
+def _charts_by_unit(every: Iterable[SeenSeries]) -> Iterator[_Chart]:
+    ordered = sorted(every, key=lambda each: (each.unit, each.name))
+    for unit, group in groupby(ordered, lambda each: each.unit):
+        statistic = _statistic(unit)
+        measured = "No unit" if unit == "None" else unit
+        yield from _chart(f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic, _labelled(group))
 
 
 def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], *, width: int = 12) -> Iterator[_Chart]:

@@ -142,7 +142,7 @@ class LivePage:
             return _json({"instance": self._observer.observation.instance})
 
 
-def _is_on(setting: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial
+def _is_on(setting: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001 - bound with partial
     if setting is not None:
         return setting
     app = app_reference()
@@ -152,7 +152,7 @@ def _is_on(setting: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  
 def _says_yes(check: Callable[[], object]) -> bool:
     try:
         return bool(check())
-    except Exception:  # noqa: BLE001  # the boundary to the program's own check
+    except Exception:  # noqa: BLE001 - the boundary to the program's own check
         _each_minute.log(
             logging.ERROR,
             "check",

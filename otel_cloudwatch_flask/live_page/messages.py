@@ -32,7 +32,7 @@ class RecentMessages(logging.Handler):
             # Python prints warnings that have no handler at all; this one must not silence them.
             if logging.lastResort is not None and not self._is_heard_by_others(record.name):
                 logging.lastResort.handle(record)
-        except Exception:  # noqa: BLE001  # what logging asks of its handlers
+        except Exception:  # noqa: BLE001 - what logging asks of its handlers
             self.handleError(record)
 
     def documents(self) -> list[dict[str, Any]]:

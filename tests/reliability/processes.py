@@ -148,6 +148,20 @@ class Server:
         return time.monotonic() - begun
 
 
+_LEASH = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
+
+@contextlib.contextmanager
+def leash(group: int) -> Iterator[None]:
+    """Kill a group of processes if this one is gone, even by SIGKILL: a pipe ends with whoever holds it."""
+    command = [sys.executable, "-S", "-c", _LEASH, str(group)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()
+
+
 @contextlib.contextmanager
 def serving(
     cloudwatch: LocalCloudWatch, log: Path, command: list[str], application: list[str], **variables: str | None
@@ -166,7 +180,7 @@ def serving(
             start_new_session=True,
         )
     # The socket is the server's alone now: if that ends, connections are refused instead of waiting for ever.
-    with process:
+    with process, leash(process.pid):
         try:
             yield Server(url, process, log)
         finally:
