@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.wire import Batch
 
@@ -82,7 +83,7 @@ def checked_client(client: Client | None) -> Client | None:
     if client is None or callable(getattr(client, "put_metric_data", None)):
         return client
     raise ConfigurationError(
-        f"client={client!r} has no put_metric_data; pass boto3.client('cloudwatch'), or leave it out and set "
+        f"client={shown(client)} has no put_metric_data; pass boto3.client('cloudwatch'), or leave it out and set "
         "region_name, or AWS_REGION. A reporter with a Region or credentials of its own is made by "
         "CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
         key="client",

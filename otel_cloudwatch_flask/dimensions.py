@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from otel_cloudwatch_flask.datum import Dimensions
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import (
     MAX_DIMENSION_NAME_LENGTH,
     MAX_DIMENSION_VALUE_LENGTH,
@@ -99,7 +100,15 @@ def _as_json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
+        return _as_text(value)
+
+
+def _as_text(value: object) -> str:
+    try:
         return str(value)
+    except Exception:  # noqa: BLE001 - the boundary to a program's own objects
+        # Python writes no int of thousands of decimal digits.
+        return hex(value) if isinstance(value, int) else shown(value)
 
 
 def _acceptable(text: str, max_length: int) -> str:

@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Final
 
 
 class LossReason(str, Enum):
@@ -47,6 +48,23 @@ class DeliveryStats:
     metrics_overflowed: int = 0
     last_error: str | None = None
     last_success: float | None = None
+
+    @classmethod
+    def total(cls, each_exporter: "Iterable[DeliveryStats]") -> "DeliveryStats":
+        """The figures of several exporters as those of one."""
+        every = list(each_exporter)
+        lost: Counter[str] = Counter()
+        for each in every:
+            lost.update(each.datums_lost)
+        return cls(
+            **{name: sum(getattr(each, name) for each in every) for name in _SUMMED},
+            datums_lost=dict(lost),
+            last_error=next((each.last_error for each in every if each.last_error), None),
+            last_success=max((each.last_success for each in every if each.last_success), default=None),
+        )
+
+
+_SUMMED: Final = tuple(each.name for each in fields(DeliveryStats) if each.default == 0)
 
 
 class Ledger:

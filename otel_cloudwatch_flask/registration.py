@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -33,17 +32,6 @@ _PACKAGE: Final = __name__.partition(".")[0]
 SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
 SERIES_PER_METRIC: Final = 10
 """How many sets of dimensions a facade may record for each CloudWatch metric it may have: rules put some together."""
-
-_SUMMED: Final = (
-    "datums_sent",
-    "datums_pending",
-    "requests_sent",
-    "requests_failed",
-    "requests_seconds",
-    "bytes_sent",
-    "metrics_active",
-    "metrics_overflowed",
-)
 
 
 class Registration:
@@ -190,16 +178,7 @@ def seconds_until(deadline: float) -> float:
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
     """The figures of all exporters that publish for these registrations, each counted once."""
     exporters = {each.attachment.reader.exporter for each in registrations if each.attachment.reader}
-    every = [exporter.stats() for exporter in exporters]
-    lost: Counter[str] = Counter()
-    for each in every:
-        lost.update(each.datums_lost)
-    return DeliveryStats(
-        **{name: sum(getattr(each, name) for each in every) for name in _SUMMED},
-        datums_lost=dict(lost),
-        last_error=next((each.last_error for each in every if each.last_error), None),
-        last_success=max((each.last_success for each in every if each.last_success), default=None),
-    )
+    return DeliveryStats.total(exporter.stats() for exporter in exporters)
 
 
 def _call_site() -> tuple[str, int]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from otel_cloudwatch_flask.datum import OVERFLOW_KEY
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import STORAGE_RESOLUTIONS
 
 CLIENT_CONTROLLED: Final = (
@@ -131,7 +132,7 @@ def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[Metric
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(
-            f"rules={rules!r} is not a list of rules; give MetricRule objects, or mappings of their fields.",
+            f"rules={shown(rules)} is not a list of rules; give MetricRule objects, or mappings of their fields.",
             key="rules",
             value=rules,
         )
@@ -144,13 +145,17 @@ def _parsed(place: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     key = f"rules[{place}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {rule!r}, which is neither a MetricRule nor a mapping; use one of both.", key=key, value=rule
+            f"{key} is {shown(rule)}, which is neither a MetricRule nor a mapping; use one of both.",
+            key=key,
+            value=rule,
         )
     known = [each.name for each in fields(MetricRule)]
     for name in rule:
         if name not in known:
             raise ConfigurationError(
-                f"{key} has the field {name!r}, which no rule has; use one of {', '.join(known)}.", key=key, value=name
+                f"{key} has the field {shown(name)}, which no rule has; use one of {', '.join(known)}.",
+                key=key,
+                value=name,
             )
     try:
         return MetricRule(**rule)
@@ -182,4 +187,6 @@ def _sets_of_names(given: object) -> Sequence[Sequence[str]]:
 
 
 def _unusable(field_name: str, value: object, allowed: str) -> ConfigurationError:
-    return ConfigurationError(f"{field_name}={value!r} cannot be used; give {allowed}.", key=field_name, value=value)
+    return ConfigurationError(
+        f"{field_name}={shown(value)} cannot be used; give {allowed}.", key=field_name, value=value
+    )

@@ -48,6 +48,19 @@ class TestDimensions:
         assert refused({"Dimensions": [{"Name": name, "Value": value} for name, value in made]}) is None
         assert len(made) == len(given_attributes)
 
+    def test_what_cannot_be_written_out(self) -> None:
+        """An int of more digits than Python writes is told from others by those of its hexadecimal form."""
+
+        class Hostile:
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        huge = 10**5000
+        assert dimension_value(huge).startswith(f"{huge:#x}"[:1000])
+        assert dimension_value(huge) != dimension_value(huge + 1)
+        assert dimension_value([huge]) == "<list that cannot be written out>"
+        assert dimension_value(Hostile()) == "<Hostile that cannot be written out>"
+
     @given(attributes, st.randoms(use_true_random=False))
     def test_order_does_not_matter(self, given_attributes: dict[str, Any], rng: random.Random) -> None:
         """The same attributes in another order are the same dimensions, sorted by name."""

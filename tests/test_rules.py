@@ -77,6 +77,31 @@ class TestKeeps:
         assert [name for name in dropped if rule.keeps(name)] == []
 
 
+class TestPublishedValue:
+    """What is published for values that a client may make up."""
+
+    @pytest.mark.parametrize(
+        ("fields", "attribute", "value", "published"),
+        [
+            ({}, "http.flavor", "1.1", "1.1"),
+            ({}, "http.flavor", "7.5", "_OTHER"),
+            ({}, "network.protocol.version", "", "_OTHER"),
+            ({}, "http.scheme", "https", "https"),
+            ({}, "url.scheme", "gopher", "_OTHER"),
+            ({}, "http.route", "7.5", "7.5"),
+            ({}, "http.flavor", 7.5, 7.5),
+            ({"dimensions": ["http.flavor"]}, "http.flavor", "7.5", "7.5"),
+            ({"dimensions": ["http.*"]}, "http.flavor", "7.5", "_OTHER"),
+            ({"dimensions": ["http.scheme"]}, "http.flavor", "7.5", "_OTHER"),
+            ({"exclude": ()}, "http.flavor", "7.5", "7.5"),
+            ({"exclude": ["user.*"]}, "url.scheme", "gopher", "gopher"),
+        ],
+    )
+    def test_value(self, fields: dict[str, Any], attribute: str, value: object, published: object) -> None:
+        """Versions and schemes that do not exist are one value, unless a rule names the attribute, or what to exclude."""
+        assert MetricRule(**fields).published_value(attribute, value) == published
+
+
 class TestAttributeSets:
     """Which sets of dimensions a point is published with."""
 
