@@ -119,3 +119,87 @@ def test_which_neighbours_are_joined() -> None:
     assert [distribution._to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
     apart = [*buckets[:2], *(Bucket(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
     assert distribution._to_join(apart, 1) == {0}
+    last = [Bucket(i, i + 1.0, samples) for i, samples in enumerate((100, 100, 100, 1, 1))]
+    assert distribution._to_join(last, 1) == {3}
+
+
+def test_which_buckets_hold_percentiles() -> None:
+    """Those in which so many samples of all are reached."""
+    assert distribution._places_of_percentiles([1, 1, 1, 997]) == {3}
+    assert distribution._places_of_percentiles([50, 25, 15, 5, 4, 1]) == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("number", [137, 149, 201, 1000])
+def test_as_many_as_there_is_room_for(number: int) -> None:
+    """No more buckets are joined than have to be."""
+    buckets = [Bucket(i, i + 1.0, 1 + i % 7) for i in range(number)]
+    joined = distribution._coarsened(buckets, 136)
+    assert len(joined) == 136
+    assert sum(bucket.samples for bucket in joined) == sum(bucket.samples for bucket in buckets)
+
+
+def test_crowded_buckets_are_divided() -> None:
+    """Evenly, into parts of six samples at least, as far as there is room, and if the sum can still be had."""
+    crowded = [Bucket(0.0, 10.0, 60), Bucket(10.0, 20.0, 6)]
+    parts = [Bucket(float(i), i + 1.0, 6) for i in range(10)]
+    assert distribution._with_crowded_divided(crowded, 390.0) == [*parts, crowded[1]]
+    assert distribution._with_crowded_divided(crowded, 70.0) == crowded
+    halves = [Bucket(0.0, 2.0, 12)]
+    assert distribution._with_crowded_divided(halves, 12.0) == [Bucket(0.0, 1.0, 6), Bucket(1.0, 2.0, 6)]
+    many = [Bucket(float(i), i + 1.0, 600) for i in range(100)]
+    assert distribution._with_crowded_divided(many, 600 * 5000.0) == many
+
+
+def test_where_percentiles_are_read_room_is_kept() -> None:
+    """Where there is next to none, only the buckets are divided that hold percentiles."""
+    buckets = [Bucket(float(i), i + 1.0, 600) for i in range(136)]
+    divided = distribution._with_crowded_divided(buckets, 600 * 136 * 68.0)
+    places = distribution._places_of_percentiles([600] * 136)
+    assert {int(bucket.lower) for bucket in divided if bucket.samples < 600} == places
+    assert len(divided) == 136 + 12
+
+
+def test_sums_at_either_end_can_be_had() -> None:
+    """All samples may lie at the lower edges, or all at the upper."""
+    buckets = [Bucket(0.0, 1.0, 2), Bucket(1.0, 2.0, 1)]
+    totals = (0.9, 1.0, 4.0, 4.1)
+    assert [distribution._can_add_up_to(buckets, total) for total in totals] == [False, True, True, False]
+
+
+def test_open_buckets_are_closed() -> None:
+    """Where the others are in the middle of their buckets, and no farther out than the sum needs."""
+    low, middle, high = Bucket(-math.inf, 10.0, 1), Bucket(10.0, 20.0, 1), Bucket(20.0, math.inf, 2)
+    closed = [Bucket(0.0, 10.0, 1), middle]
+    assert distribution._closed([low, middle, high], 220.0) == [*closed, Bucket(100.0, 100.0, 2)]
+    assert distribution._closed([low, middle], 10.0) == closed
+    assert distribution._closed([low, middle], 9.0) == [Bucket(-6.0, -6.0, 1), middle]
+
+
+def test_each_kind_of_histogram_is_divided_in_its_way() -> None:
+    """The buckets of an explicit one by density, the narrow ones of an exponential one evenly."""
+    buckets = [Bucket(-4.0, -3.0, 60), Bucket(-3.0, -2.0, 180)]
+    total = -60 * 3.5 - 180 * 2.5
+    by_density, evenly = (distribution._inner_values(buckets, total, is_explicit=each) for each in (True, False))
+    assert [value.samples for value in evenly] == [6] * 40
+    finer = density.refined(buckets, total, distribution.MAX_BUCKETS)
+    assert finer is not None
+    assert [value.samples for value in by_density] == [bucket.samples for bucket in finer]
+    assert len(by_density) > len(evenly)
+
+
+def test_no_bucket_is_joined_without_need() -> None:
+    """As many buckets as a datum has values keep one each."""
+    buckets = [Bucket(float(i), i + 1.0, 1) for i in range(distribution.MAX_BUCKETS)]
+    total = math.fsum(bucket.lower + 0.5 for bucket in buckets)
+    assert len(distribution._inner_values(buckets, total, is_explicit=False)) == distribution.MAX_BUCKETS
+
+
+def test_only_the_nearest_values_share() -> None:
+    """Of two values too many, the two nearest pairs become one value each, and no other changes."""
+    apart = [float(10 * i) for i in range(152)]
+    near = [*apart]
+    near[52], near[150] = near[51] + 1, near[149] + 2
+    whole = distribution.combined([distribution.Distribution.of((value, 1) for value in near)])
+    kept = [value for i, value in enumerate(near) if i not in (51, 52, 149, 150)]
+    assert [value for value, count in whole if count == 1] == kept
+    assert [(value, count) for value, count in whole if count > 1] == [(510.5, 2), (1491.0, 2)]

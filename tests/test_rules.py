@@ -98,7 +98,7 @@ class TestPublishedValue:
         ],
     )
     def test_value(self, fields: dict[str, Any], attribute: str, value: object, published: object) -> None:
-        """Versions and schemes that do not exist are one value, unless a rule names the attribute, or what to exclude."""
+        """Versions and schemes that nobody knows are one value, unless a rule names them or says what to exclude."""
         assert MetricRule(**fields).published_value(attribute, value) == published
 
 

@@ -219,6 +219,13 @@ class TestBatches:
         assert [len(batch.datums) for batch in made] == sizes
         assert made[0].size_bytes == (MAX_REQUEST_BYTES + surplus if len(sizes) == 1 else FRAME_BYTES + 9 * 90_000 + 16)
 
+    @pytest.mark.parametrize(("surplus", "sizes"), [(0, [10, 1]), (1, [9, 2])])
+    def test_by_bytes_with_more_to_come(self, surplus: int, sizes: list[int]) -> None:
+        """The last byte is used too where it is not the last datum's."""
+        tenth = MAX_REQUEST_BYTES - FRAME_BYTES - 9 * len(b", ") - 9 * 90_000 + surplus
+        made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(tenth), sized(10)]))
+        assert [len(batch.datums) for batch in made] == sizes
+
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
         """What fits in no request is left to CloudWatch to refuse, and keeps nobody else out."""
         made = list(batches(SHOP, [sized(10), sized(MAX_REQUEST_BYTES), sized(10)]))
