@@ -37,7 +37,8 @@ def lowest_versions() -> Iterator[str]:
 
 def mutmut_settings(module: str) -> str:
     """What is mutated, and the tests of it: those that name the module, and that can be run again in one process."""
-    named = [path for path in TESTS.glob("test_*.py") if f"otel_cloudwatch_flask.{module} " in path.read_text("utf-8")]
+    imports = re.compile(rf"from otel_cloudwatch_flask(\.{module} import| import {module}$)", re.MULTILINE)
+    named = [path for path in TESTS.glob("test_*.py") if imports.search(path.read_text("utf-8"))]
     # The ids of some tests are not the same in the next run, and some start programs, which see no mutants.
     chosen = sorted(f"tests/{path.name}" for path in named if path.stem not in {"test_bad_input", "test_recorder"})
     return f"""
@@ -48,7 +49,7 @@ also_copy = ["README.md", "benchmarks", "docs", "examples"]
 pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {chosen}
 process_isolation = "forkserver"  # caches that are full already would hide mutants
-timeout_constant = 20.0
+timeout_constant = 2.0
 use_setproctitle = false
 """
 

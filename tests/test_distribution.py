@@ -229,6 +229,13 @@ class TestExplicitSpread:
         assert values[500] == pytest.approx(50, abs=1)
         assert values[900] == pytest.approx(90, abs=1)
 
+    def test_a_density_that_falls(self) -> None:
+        """Where there are fewer and fewer samples, most of a bucket are on the side of the neighbour that has more."""
+        recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
+        values = [value for value, count in sent(explicit(recorded, (10.0, 30.0, 100.0))) for _ in range(count)]
+        for rank in (100, 370, 600, 800, 900):
+            assert values[rank] == pytest.approx(recorded[rank], rel=0.03)
+
     def test_at_most_150_values(self) -> None:
         """However many samples and buckets there are, the values fit in a datum."""
         recorded = [i / 7 for i in range(5000)]
@@ -246,8 +253,10 @@ class TestUnsendable:
             explicit([1.0, 1e150], (10.0,), extremes=UNRECORDED),
             exponential([1e150], 0),
             ExplicitHistogram(2, 4e108, Extremes.recorded(1e108, 2e108), (), (2,), factor=86400.0),
+            ExplicitHistogram(4, 1.7e308, Extremes.recorded(-1.7e308, 1.7e308), (0.0,), (2, 2), factor=0.5),
+            exponential([-1.7e308, 1.7e308, 1.7e308], 3),
         ],
-        ids=["maximum", "minimum", "sum", "single", "after-scaling"],
+        ids=["maximum", "minimum", "sum", "single", "after-scaling", "both", "exponential"],
     )
     def test_beyond_the_range(self, histogram: Histogram) -> None:
         """A number beyond 2^360, also after scaling, makes it none."""

@@ -136,6 +136,24 @@ def test_percentiles_are_as_good(number: int, seed: int, spread: float) -> None:
         assert made.values[bisect_left(counted, rank)] <= edge(point.scale, index + 1) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("fraction", [0.0085, 0.5, 0.99])
+def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> None:
+    """Also where it has to take up that of a hundred others, none of which has more room."""
+    growth = 2 ** (1 / 16) - 1
+    point = recorded([2 ** (index / 16) * (1 + fraction * growth) for index in range(100)])
+    assert set(point.positive.bucket_counts) == {0, 1}
+    assert_promises_are_kept(read(histogram_text(point)), point)
+
+
+@pytest.mark.parametrize("number", [500, 1000, 3000])
+def test_crowds_are_divided_as_by_the_twin(number: int) -> None:
+    """Into as many parts, with as many samples in each."""
+    state = random.Random(number)
+    point = recorded([state.lognormvariate(3, 0.5) for _ in range(number)])
+    assert max(point.positive.bucket_counts) >= 12
+    assert read(histogram_text(point)).counts == plain(point).counts
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many buckets and counts there are, and also in the middle of a histogram that uses them."""
     monkeypatch.setattr(fast_path, "MAX_ENTRIES", 50)
@@ -184,6 +202,12 @@ def test_what_is_not_common_is_left_to_the_twin(changes: dict[str, Any]) -> None
         (2**60, '"Value": 1.152921504606847e+18'),
         (True, None),
         (0, '"Value": 0'),
+        (0.0, '"Value": 0'),
+        (-0.0, '"Value": 0'),
+        (10**15 - 1, '"Value": 999999999999999'),
+        (1 - 10**15, '"Value": -999999999999999'),
+        (2.0**360, '"Value": 2.3485425827738332e+108'),
+        (-(2.0**-360), '"Value": -4.257959840008151e-109'),
         (1e-200, None),
         (math.nan, None),
         (math.inf, None),
