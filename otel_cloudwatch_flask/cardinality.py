@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Serie
 IDLE_SECONDS: Final = 3600.0
 """After so long without a datum a metric costs nothing more, and its place is free for another."""
 
-MAX_OVERFLOW_SERIES: Final = 100
+MAX_OVERFLOW_SERIES: Final = 1000
 """So many metrics may have an overflow series of their own: names, too, may come from what a client sends."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY

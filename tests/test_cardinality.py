@@ -47,11 +47,11 @@ def test_overflow_series_are_bounded(clock: FakeClock) -> None:
     """However many metrics there are, so many have an overflow series and keep it; one takes the rest of the others."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
-    admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(1000), 0, MAX_OVERFLOW_SERIES - 1]]
+    admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(2000), 0, MAX_OVERFLOW_SERIES - 1]]
     assert admitted[:MAX_OVERFLOW_SERIES] == [overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES)]
-    assert set(admitted[MAX_OVERFLOW_SERIES:1000]) == {overflow(OVERFLOW_NAME)}
-    assert admitted[1000:] == [overflow("metric0"), overflow(f"metric{MAX_OVERFLOW_SERIES - 1}")]
-    assert (guard.active(), guard.overflowed) == (1, 1002)
+    assert set(admitted[MAX_OVERFLOW_SERIES:2000]) == {overflow(OVERFLOW_NAME)}
+    assert admitted[2000:] == [overflow("metric0"), overflow(f"metric{MAX_OVERFLOW_SERIES - 1}")]
+    assert (guard.active(), guard.overflowed) == (1, 2002)
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:

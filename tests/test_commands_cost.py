@@ -163,8 +163,9 @@ def test_it_needs_one_of_both(arguments: list[str]) -> None:
     assert "Say what to reckon with" in result.output
 
 
-def test_hostile_names_are_inert(tmp_path: Path) -> None:
+def test_hostile_names_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every table."""
+    monkeypatch.setenv("COLUMNS", "80")
     series = [
         {"namespace": "Shop", "metric_name": f"\x1b[2J\u202e{'x' * 1000}", "dimensions": {"\x1b[31m": f"\x07{number}"}}
         for number in range(2)

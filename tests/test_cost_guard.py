@@ -20,6 +20,8 @@ from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 FORGED = 3000
 MAX_METRICS = 50
+NAMES = 1500
+"""More than have a metric or an overflow series of their own."""
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
-    counters = [meter.create_counter(f"orders.{user}", unit=("s", "By")[user % 2]) for user in range(500)]
+    counters = [meter.create_counter(f"orders.{user}", unit=("s", "By")[user % 2]) for user in range(NAMES)]
     for _ in range(2):
         for counter in counters:
             counter.add(3)
@@ -142,14 +144,14 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     billed = {(metric.name, metric.dimensions) for metric in cloudwatch.metrics()}
     assert len(billed) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
     assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == MAX_OVERFLOW_SERIES + 1
-    rest = 500 - MAX_METRICS - MAX_OVERFLOW_SERIES
+    rest = NAMES - MAX_METRICS - MAX_OVERFLOW_SERIES
     assert cloudwatch.sum("otel.metric.overflow", {"otel.metric.overflow": "true"}) == 2 * 3 * rest
-    assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * 500
+    assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * NAMES
     stats = exporter.stats()
-    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (500 - MAX_METRICS))
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (NAMES - MAX_METRICS))
     said = [message for message in caplog.messages if "max_metrics" in message]
     assert len(said) == MAX_OVERFLOW_SERIES + 1
-    assert said[-1].startswith("More than 100 metrics have combinations of dimensions")
+    assert said[-1].startswith("More than 1000 metrics have combinations of dimensions")
     reader.shutdown()
 
 
@@ -160,14 +162,14 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch) -> No
     reporter = CloudWatchMetricsReporter(
         app, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), flush="interval"
     )
-    for user in range(500):
+    for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
     assert reporter.flush()
     names = {metric.name for metric in cloudwatch.metrics()}
     assert len(cloudwatch.metrics()) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
-    assert sum(cloudwatch.count(name) for name in names) == 500
-    total = sum(user % 7 - 3 for user in range(500))
-    assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * 500)
+    assert sum(cloudwatch.count(name) for name in names) == NAMES
+    total = sum(user % 7 - 3 for user in range(NAMES))
+    assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
     reporter.shutdown()
 
 
