@@ -53,12 +53,15 @@ class Backlog:
     @property
     def size_bytes(self) -> int:
         """The size of everything that is pending in memory, as it will be sent, before compression."""
-        return self._size_bytes
+        with self._lock:
+            return self._size_bytes
 
     @property
     def datums(self) -> int:
         """The number of datums that are pending, in memory and on disk."""
-        return self._datums
+        # In the middle of a change it is less: whoever flushes then would take it for the end of its work.
+        with self._lock:
+            return self._datums
 
     def add(self, batches: Iterable[Batch]) -> None:
         """Add batches behind the others."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from otel_cloudwatch_flask.backlog import Backlog
+from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
 from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
@@ -46,6 +47,23 @@ class Accounts:
             sent += names(one)
             self.backlog.settle()
         return sent
+
+
+def test_what_is_put_together_is_pending_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks in the middle of it, from another thread, does not hear that nothing waits."""
+    backlog = Accounts(ONE).backlog
+    pending: list[int] = []
+    asking = threading.Thread(target=lambda: pending.append(backlog.datums))
+
+    def slowly(together: list[Batch]) -> list[Batch]:
+        asking.start()
+        asking.join(0.1)  # it has time to get a wrong answer; the right one is had only afterwards
+        return compacted(together)
+
+    monkeypatch.setattr("otel_cloudwatch_flask.backlog.compacted", slowly)
+    backlog.add([batch("a"), batch("a")])
+    asking.join(10)
+    assert pending == [backlog.datums] == [1]
 
 
 def test_oldest_first() -> None:
