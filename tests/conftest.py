@@ -1,10 +1,13 @@
 """What all tests share: examples that are the same in every run, and no clock that judges them."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from otel_cloudwatch_flask.quiet_log import QuietLog
 
 settings.register_profile(
     "repeatable",
@@ -28,3 +31,10 @@ def interruptible() -> Iterator[None]:
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
+
+
+def pytest_runtest_setup() -> None:
+    """Let each test hear what is said only once, or once a minute, whatever was tested before."""
+    ours = [module for name, module in tuple(sys.modules.items()) if name.startswith("otel_cloudwatch_flask")]
+    for each in [each for module in ours for each in vars(module).values() if isinstance(each, QuietLog)]:
+        each._spoken.clear()
