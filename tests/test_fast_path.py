@@ -154,6 +154,12 @@ def test_crowds_are_divided_as_by_the_twin(number: int) -> None:
     assert read(histogram_text(point)).counts == plain(point).counts
 
 
+@pytest.mark.parametrize("samples", [[1.003 + sample / 200 for sample in range(2000)], [1.0, 1.3] + [2.5] * 20 + [2.51]])
+def test_crowds_that_an_extreme_was_taken_out_of_are_left_to_the_twin(samples: list[float]) -> None:
+    """Of these only a part of the bucket is divided."""
+    assert histogram_text(recorded(samples, max_size=20)) is None
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many buckets and counts there are, and also in the middle of a histogram that uses them."""
     monkeypatch.setattr(fast_path, "MAX_ENTRIES", 50)
@@ -172,6 +178,8 @@ COMMON = recorded([1.0, 2.0, 3.0, 10.0])
         {"min": math.inf, "max": -math.inf},
         {"min": 11.0},
         {"max": 9e99},
+        {"max": 12.0, "sum": 18.0},
+        {"min": 0.9, "sum": 15.9},
         {"min": 0.5},
         {"count": 5},
         {"sum": math.nan},
