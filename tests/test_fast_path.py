@@ -154,7 +154,9 @@ def test_crowds_are_divided_as_by_the_twin(number: int) -> None:
     assert read(histogram_text(point)).counts == plain(point).counts
 
 
-@pytest.mark.parametrize("samples", [[1.003 + sample / 200 for sample in range(2000)], [1.0, 1.3] + [2.5] * 20 + [2.51]])
+@pytest.mark.parametrize(
+    "samples", [[1.003 + sample / 200 for sample in range(2000)], [1.0, 1.3, *[2.5] * 20, 2.51]], ids=["first", "last"]
+)
 def test_crowds_that_an_extreme_was_taken_out_of_are_left_to_the_twin(samples: list[float]) -> None:
     """Of these only a part of the bucket is divided."""
     assert histogram_text(recorded(samples, max_size=20)) is None

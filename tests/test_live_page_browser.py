@@ -124,6 +124,7 @@ class Page:
 
     def open(self, site: Site, rows: int | None = None) -> None:
         """Go to a site's page, and wait until it shows something, or so many rows of the table."""
+        self.driver.get("about:blank")  # so that the page before asks for nothing more: its site may be gone
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(f"{site.url}/_cloudwatch")
