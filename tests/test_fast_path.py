@@ -171,6 +171,28 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fast_path._Row.entries <= 50 + fast_path._ENTRIES_OF_BLOCK
 
 
+def test_rows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs to a bucket is worked out once, whether it is asked for alone or with others."""
+    worked_out: list[int] = []
+
+    def text(index: int) -> str:
+        worked_out.append(index)
+        return str(index)
+
+    monkeypatch.setattr(fast_path._Row, "entries", 0)
+    row = fast_path._Row(text)
+    assert [row.at(-3), row.at(-3), *row.of(-4, [0, 2, 0, 1]), *row.of(-4, [0, 2, 0, 1])] == ["-3"] * 3 + [
+        "-1",
+        "-3",
+        "-1",
+    ]
+    assert worked_out == [-3, -1]
+    assert fast_path._Row.entries == fast_path._ENTRIES_OF_BLOCK + 2
+    scale = fast_path._Scale(3)
+    assert scale.usual(0.5) is scale.usual(0.501)
+    assert scale.usual(0.5) is not scale.usual(0.6)
+
+
 COMMON = recorded([1.0, 2.0, 3.0, 10.0])
 
 
