@@ -111,13 +111,17 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
     reader.shutdown()
 
 
-def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
-    """The same through add_metric, whose dimensions nothing else bounds."""
+def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
+    """A reporter of an app that may have so many metrics."""
     app = Flask("shop")
     app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
-    reporter = CloudWatchMetricsReporter(
-        app, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), flush="interval"
-    )
+    provider = MeterProvider(shutdown_on_exit=False)
+    return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, flush="interval")
+
+
+def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
+    """The same through add_metric, whose dimensions nothing else bounds."""
+    reporter = bounded_reporter(cloudwatch)
     for start in range(0, FORGED, 1000):
         for user in range(start, start + 1000):
             reporter.add_metric("Orders", user % 7 - 3, "Count", {"User": str(user)})
@@ -157,11 +161,7 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch) -> None:
     """The same through add_metric, with samples of either sign."""
-    app = Flask("shop")
-    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
-    reporter = CloudWatchMetricsReporter(
-        app, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), flush="interval"
-    )
+    reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
     assert reporter.flush()
