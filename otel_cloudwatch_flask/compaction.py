@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_cloudwatch_flask.datum import Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined
-from otel_cloudwatch_flask.wire import TIMESTAMP_MEMBER, Batch, EncodedDatum, batches, content_json
+from otel_cloudwatch_flask.wire import TIMESTAMP_MEMBER, Batch, EncodedDatum, batches, content_json, unix_seconds_of
 
 
 def compacted(together: Iterable[Batch]) -> list[Batch]:
@@ -20,8 +20,8 @@ def compacted(together: Iterable[Batch]) -> list[Batch]:
     by_series: dict[str, list[EncodedDatum]] = {}
     for batch in waiting:
         for datum in batch.datums:
-            by_series.setdefault(datum.json.partition(TIMESTAMP_MEMBER)[0], []).append(datum)
-    datums = (_one_of(series, datums) for series, datums in by_series.items())
+            by_series.setdefault(datum.partition(TIMESTAMP_MEMBER)[0], []).append(datum)
+    datums = [_one_of(series, datums) for series, datums in by_series.items()]
     return list(batches(waiting[0].envelope, datums))
 
 
@@ -29,12 +29,11 @@ def _one_of(series: str, datums: list[EncodedDatum]) -> EncodedDatum:
     newest = datums[-1]
     if len(datums) == 1:
         return newest
-    contents = [json.loads(datum.json) for datum in datums]
+    contents = [*map(json.loads, datums)]
     content: Distribution | Statistics = combined(map(_distribution, contents))
     if any("StatisticValues" in each for each in contents):
         content = _statistics(contents)
-    text = f"{series}{TIMESTAMP_MEMBER}{newest.unix_seconds}, {content_json(content)}}}"
-    return EncodedDatum(text, newest.metric_name, newest.unix_seconds)
+    return f"{series}{TIMESTAMP_MEMBER}{unix_seconds_of(newest)}, {content_json(content)}}}"
 
 
 def _distribution(content: dict[str, Any]) -> Distribution:

@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.ledger import Ledger, LossReason
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.wire import Batch
+from otel_cloudwatch_flask.wire import Batch, metric_name_of, moved_to, unix_seconds_of
 
 _logger = logging.getLogger(__name__)
 
@@ -187,9 +187,9 @@ class Delivery:
         if oldest < first and last <= newest:
             return batch
         timely = tuple(
-            datum if datum.unix_seconds <= newest else datum.at(int(now))
-            for datum in batch.datums
-            if datum.unix_seconds > oldest
+            datum if seconds <= newest else moved_to(datum, int(now))
+            for datum, seconds in zip(batch.datums, map(unix_seconds_of, batch.datums), strict=True)
+            if seconds > oldest
         )
         if expired := len(batch.datums) - len(timely):
             self._ledger.lost(LossReason.EXPIRED, expired)
@@ -200,7 +200,7 @@ class Delivery:
                 "metrics from CloudWatch; an earlier message says what.",
                 expired,
             )
-        return replace(batch, datums=timely)
+        return replace(batch, datums=timely, bounds=None)
 
     def _problem_putting(self, batch: Batch) -> Failure | None:
         begun = self._clock()
@@ -228,13 +228,14 @@ class Delivery:
         """One bad datum makes CloudWatch refuse the whole request: halve it until the bad one is alone."""
         if len(batch.datums) > 1:
             return batch.halves()
+        metric_name = metric_name_of(batch.datums[0])
         self._ledger.lost(LossReason.REFUSED)
         self._each_minute.log(
             logging.ERROR,
-            ("refused", batch.datums[0].metric_name),
+            ("refused", metric_name),
             "CloudWatch refused a datum of %s, which is lost; all others are not. Mend what it names, or drop the "
             "metric with a MetricRule. It said: %s",
-            batch.datums[0].metric_name,
+            metric_name,
             problem.message,
         )
         return ()

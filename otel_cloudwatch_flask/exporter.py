@@ -253,7 +253,7 @@ class CloudWatchMetricExporter(MetricExporter):
             return
         with self._accepting:
             datums = self._mapper.datums(metrics_data)
-        self._backlog.add(batches(self._envelope(metrics_data), datums))
+        self._backlog.add(batches(self._envelope(metrics_data), datums.texts, datums.bounds))
         if self._is_closed:
             self._backlog.close()
 

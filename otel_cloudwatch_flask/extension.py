@@ -30,7 +30,6 @@ from otel_cloudwatch_flask.config import (
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.live_page import serve_live_page, url_pattern
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader
 from otel_cloudwatch_flask.recorder import RequestBuffer
@@ -162,7 +161,7 @@ class CloudWatchMetricsReporter:
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
             app.wsgi_app, registration.end_request, closes_exhausted=is_in_lambda(os.environ)
         )
-        serve_live_page(app, registration.settings, registration.exporter)
+        _serve_live_page(app, registration)
         if self._instrument:
             _instrument_app(app, registration)
         _forget(self)
@@ -388,6 +387,13 @@ def _warn_of_misspelt_keys(app: Flask) -> None:
         _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask, and is ignored; write %s.", key, meant)
 
 
+def _serve_live_page(app: Flask, registration: Registration) -> None:
+    if registration.settings.live_page is not False:
+        from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # only apps that may have it pay
+
+        serve_live_page(app, registration.settings, registration.exporter)
+
+
 def _instrument_app(app: Flask, registration: Registration) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
 
@@ -403,5 +409,7 @@ def _excluded_urls(settings: Settings, environ: Mapping[str, str]) -> str | None
     """What is not measured: the live page, beside what the environment names; ``None`` for the latter alone."""
     if settings.live_page is False:
         return None
+    from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # it is imported already: see above
+
     named = environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", environ.get("OTEL_PYTHON_EXCLUDED_URLS", ""))
     return ",".join([*filter(None, [named]), url_pattern(settings)])

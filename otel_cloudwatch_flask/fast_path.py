@@ -1,13 +1,14 @@
 """The common case of an export: from the SDK's data point straight to the text of its datum.
 
 Most of an export's CPU would go into objects for points, buckets and values that live for a microsecond. Where a point
-is of the common kind, its text is made without them, and without a loop over buckets in Python: the edges of buckets,
-the values that usually stand for their samples, and the text of these are kept in rows by the index of the bucket, out
-of which those that are needed are picked in C.
+is of the common kind, its text is made without them, and without a loop over empty buckets in Python. Of a few samples
+with a bucket each, the edges are worked out, and the values rounded. Of many, the edges of buckets, the values that
+usually stand for their samples, and the text of these are kept in rows by the index of the bucket, out of which those
+that are needed are picked in C.
 
-Everything else is left to the plain twin: ``points``, ``distribution`` and ``wire.content_json``. On numbers, and on
-histograms with few buckets, the two agree to the last digit but rounding. Where there are many, the values here are
-rounded ones, and one of them takes up what that does to the sum: the same promises, in a third of the text.
+Everything else is left to the plain twin: ``points``, ``distribution`` and ``wire.content_json``. On numbers the two
+agree to the last digit. Of histograms the values here are mostly rounded ones, to a hundredth of their bucket, and one
+of them takes up what that does to the sum: the same promises, in a third of the text.
 """
 
 import math
@@ -45,11 +46,19 @@ _ENTRIES_OF_BLOCK: Final = 40
 MAX_ENTRIES: Final = 100_000
 """What is remembered at most, at about a hundred bytes each."""
 
+_MAX_LONE_SAMPLES: Final = 12
+"""Up to so many samples it is likely that each has a bucket of its own."""
+_COUNTS_OF_LONE_SAMPLES: Final = tuple(str([1] * samples) for samples in range(_MAX_LONE_SAMPLES + 1))
+
 _NUMBERS: Final = (float, int)
 _EXACT: Final = 10**15
 """Whole numbers below it are written with all their digits."""
 _BELOW: Final = 1 - EDGE_TOLERANCE
 _ABOVE: Final = 1 + EDGE_TOLERANCE
+_NEAR_EDGE: Final = 0.01
+"""The fraction of a bucket, at either end, that rounding to so many digits might lead out of."""
+_ROUNDING: Final = 1e-13
+"""More than what 14 digits, which are written in half the time of all, may change a number by."""
 
 
 def point_text(data: sdk.DataT, factor: float) -> PointText | None:
@@ -76,9 +85,15 @@ def number_text(point: sdk.NumberDataPoint) -> str | None:
 
 def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
     """The values and counts of samples that are not negative, whose minimum and maximum were recorded."""
+    if len(point.positive.bucket_counts) > _BLOCK or not _has_common_numbers(point):
+        return None
+    return _text_of_lone_samples(point) or _text_of_buckets(point)
+
+
+def _text_of_buckets(point: sdk.ExponentialHistogramDataPoint) -> str | None:
     counts, zeros = point.positive.bucket_counts, point.zero_count
     samples = [*filter(None, counts)]
-    if len(counts) > _BLOCK or zeros + sum(samples) != point.count or not _has_common_numbers(point):
+    if zeros + sum(samples) != point.count:
         return None
     minimum, maximum = float(point.min), float(point.max)
     if not samples:
@@ -93,6 +108,51 @@ def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
     if values is None:
         return None
     return _text([minimum, *values, maximum], [zeros or 1, *buckets.samples, 1], buckets.texts)
+
+
+def _text_of_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> str | None:
+    """Of a few samples that have a bucket each: all but the extremes are at the same fraction of theirs.
+
+    They are rounded, and the last takes up what that does to the sum.
+    """
+    gaps = _gaps_before_lone_samples(point)
+    if gaps is None:
+        return None
+    scale, index = _scales[point.scale], point.positive.offset - 1
+    doublings, growth, ratio = scale.doublings, scale.growth, scale.ratio
+    lowers = []
+    for gap in gaps:
+        index += len(gap) + 1
+        lowers.append(2.0 ** (index * doublings))
+    minimum, maximum, first, last = float(point.min), float(point.max), lowers.pop(0), lowers.pop()
+    if not (first * _BELOW <= minimum <= first * ratio * _ABOVE and last * _BELOW <= maximum <= last * ratio * _ABOVE):
+        return None
+    value, lowest, last = point.sum - minimum - maximum, sum(lowers), lowers.pop()
+    fraction = (value - lowest) / (lowest * growth)
+    if not _NEAR_EDGE <= fraction <= 1.0 - _NEAR_EDGE:
+        return None
+    multiple, template, texts = 1.0 + fraction * growth, scale.template, ""
+    for lower in lowers:
+        text = template % (lower * multiple)
+        texts += text + ", "
+        value -= float(text)
+    if not last * (1.0 + _ROUNDING) <= value <= last * ratio * (1.0 - _ROUNDING) or value >= maximum:
+        return None
+    counts = _COUNTS_OF_LONE_SAMPLES[point.count]
+    return f'"Values": [{minimum}, {texts}{value:.14g}, {maximum}], "Counts": {counts}'
+
+
+def _gaps_before_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> list[bytearray] | None:
+    """The empty buckets before each sample, if there are three to twelve, and each has its own."""
+    samples = point.count
+    if not 2 < samples <= _MAX_LONE_SAMPLES or point.zero_count:
+        return None
+    try:
+        flat = bytearray(point.positive.bucket_counts)
+    except ValueError:  # no number of samples, or more than there are
+        return None
+    is_each_lone = flat.count(1) == samples == len(flat) - flat.count(0)
+    return flat.split(b"\1")[:-1] if is_each_lone else None
 
 
 def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
@@ -172,9 +232,16 @@ class _Scale:
         self.growth: float = 2.0**2.0**-scale - 1.0
         """The width of a bucket, relative to its lower edge."""
         self.ratio: float = 1.0 + self.growth
+        self.doublings = 2.0**-scale
+        """Those from a bucket's lower edge to the next's."""
         self.lower_edges = _Row(partial(edge, scale))
         self._digits = _DIGITS - math.floor(math.log10(self.growth))
+        self.template = f"%.{self._digits}g"
         self._usual: dict[int, tuple[_Row, _Row]] = {}
+
+    def may_hold(self, lower: float, value: float) -> bool:
+        """Whether a value may be in the bucket with this lower edge."""
+        return lower * _BELOW <= value <= lower * self.ratio * _ABOVE
 
     def usual(self, fraction: float) -> tuple[_Row, _Row]:
         """The usual values nearest to this fraction of each bucket, and their texts."""
@@ -249,9 +316,8 @@ class _Buckets:
 
     def hold(self, minimum: float | None, maximum: float) -> bool:
         """Whether these may be the smallest and the largest sample in them, where there is none but 0 below."""
-        first, last, ratio = self._lowers[0], self._lowers[-1], self._scale.ratio
-        is_lowest = minimum is None or first * _BELOW <= minimum <= first * ratio * _ABOVE
-        return is_lowest and last * _BELOW <= maximum <= last * ratio * _ABOVE
+        may_hold = self._scale.may_hold
+        return (minimum is None or may_hold(self._lowers[0], minimum)) and may_hold(self._lowers[-1], maximum)
 
     def inner_values(self, total: float, minimum: float | None, maximum: float) -> list[float] | None:
         """One value for the samples of each but the extremes, so that they add up to ``total``.

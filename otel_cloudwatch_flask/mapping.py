@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Hashable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from opentelemetry.sdk.metrics import export as sdk
 
@@ -14,33 +14,21 @@ from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader, negated
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.sources import Attributes, Source, Sources
-from otel_cloudwatch_flask.wire import EncodedDatum, encoded, new_encoded_datum
+from otel_cloudwatch_flask.slots import Slot, Slots
+from otel_cloudwatch_flask.sources import Source, Sources
+from otel_cloudwatch_flask.wire import EncodedDatum, encoded
 
 _logger = logging.getLogger(__name__)
 
 _NANOS: Final = 1_000_000_000
 _INVALID_LOG_SECONDS: Final = 60.0
-_MAX_CACHED_SERIES: Final = 20_000
 
 
-class _Slot:
-    """What becomes of the points that have one attributes object.
+class Datums(NamedTuple):
+    """What a collection is published as; ``bounds`` are the oldest and the newest time of a point, if there is one."""
 
-    The SDK hands over the same object for a series in every collection, so its identity finds the slot. That keeps the
-    object, so that no other can take its place in memory.
-    """
-
-    __slots__ = ("attributes", "epoch", "places", "series")
-
-    def __init__(self, attributes: Attributes | None, series: tuple[Series, ...]) -> None:
-        self.attributes = attributes
-        self.series = series
-        """What such a point is published as."""
-        self.places: tuple[Place, ...] = ()
-        """Where it goes, if all of these have a place and its samples are published as they are."""
-        self.epoch = -1
-        """When that was found."""
+    texts: list[EncodedDatum]
+    bounds: tuple[int, int] | None
 
 
 class Mapper:
@@ -64,92 +52,63 @@ class Mapper:
         self._lost = lost
         self._is_fast = is_fast
         self._points = PointReader(start_unix_nano)
-        self._slots: dict[Hashable, dict[int, _Slot]] = {}
-        self._cached_slots = 0
-        self._places: dict[Series, Place] = {}
-        self._collection = 0
+        self._slots = Slots(guard, sources.series)
+        self._texts: list[EncodedDatum] = []
+        self._filled: dict[Place, None] = {}
+        self._seconds: set[int] = set()
         self._once = QuietLog(_logger)
         self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
 
-    def datums(self, data: sdk.MetricsData) -> list[EncodedDatum]:
+    def datums(self, data: sdk.MetricsData) -> Datums:
         """The datums of one collection: one for each series, with all that was published of it."""
-        self._collection += 1
-        if len(self._places) > _MAX_CACHED_SERIES:
-            self._places.clear()
-            self._forget_slots()
-        filled: list[Place] = []
-        for source in self._sources.of(data):
-            self._gather(filled, source)
-        return [datum for place in filled if (datum := self._datum(place)) is not None]
+        self._texts, self._filled, self._seconds = [], {}, set()
+        self._slots.begin_collection()
+        # All before the first datum is made: a later metric may have points of a series, too.
+        found = [(source, self._slots.of(source)) for source in self._sources.of(data)]
+        for source, slots in found:
+            self._read(source, slots)
+        self._texts.extend(text for place in self._filled if (text := self._merged_datum(place)) is not None)
+        return Datums(self._texts, (min(self._seconds), max(self._seconds)) if self._seconds else None)
 
-    def _gather(self, filled: list[Place], source: Source) -> None:
-        """Bring each point to the places of its series; those that were empty are ``filled`` then."""
-        slots = self._slots.get(source.key) or self._slots.setdefault(source.key, {})
-        collection, epoch = self._collection, self._guard.epoch()
+    def _read(self, source: Source, slots: list[Slot]) -> None:
+        """Write the points that are the only ones of their series; bring others to where they meet."""
         text_of = point_text(source.data, source.unit.factor) if self._is_fast and not source.as_statistics else None
-        reading = (source, text_of)
-        for point in source.data.data_points:
-            attributes = point.attributes
-            slot = slots.get(id(attributes))
-            if slot is None or slot.attributes is not attributes:
-                slot = slots[id(attributes)] = self._new_slot(source, attributes)
-            if slot.epoch != epoch:
-                self._renew(source, slot, epoch)
-            if text_of is None or not slot.places:
-                self._gather_amount(filled, source, slot, point)
+        points: Sequence[sdk.DataPointT] = source.data.data_points
+        texts, nanos, moment = self._texts, None, ""
+        for point, slot in zip(points, slots, strict=True):
+            text = None
+            try:
+                if slot.heads and text_of is not None:
+                    text = text_of(point)
+                    if nanos != point.time_unix_nano:
+                        nanos, moment = point.time_unix_nano, f"{self._noted_seconds(point)}, "
+            except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
+                text = None
+            if text is None:
+                self._gather(source, point, self._admitted_places(source, slot))
                 continue
-            for place in slot.places:
-                if place.collection == collection:
-                    self._merge(place, source, point)
-                else:
-                    place.collection = collection
-                    place.lone_point = (reading, point)
-                    filled.append(place)
+            for head in slot.heads:
+                texts.append(f"{head}{moment}{text}}}")
+            if slot.shared:
+                self._gather(source, point, slot.shared)
 
-    def _gather_amount(self, filled: list[Place], source: Source, slot: _Slot, point: sdk.DataPointT) -> None:
-        """Bring what a point says to each of its places, where it may meet what others say."""
+    def _gather(self, source: Source, point: sdk.DataPointT, places: Iterable[Place]) -> None:
+        """Bring what a point says to places, where it may meet what others say."""
         with self._boundary(source):
             amount = self._amount(source, point)
             if amount is None:
                 return
-            for series in self._admitted(slot.series or self._sources.series(source, slot.attributes or {})):
-                place = self._place_for(series)
-                if place.collection != self._collection:
-                    place.collection = self._collection
-                    filled.append(place)
-                self._merge_lone_point(place)
-                place.add(amount, point.time_unix_nano // _NANOS, as_statistics=source.as_statistics)
+            seconds = self._noted_seconds(point)
+            for place in places:
+                self._filled[place] = None
+                place.add(amount, seconds, as_statistics=source.as_statistics)
 
-    def _merge(self, place: Place, source: Source, point: sdk.DataPointT) -> None:
-        """Let what a point says meet what others have said."""
-        self._merge_lone_point(place)
-        with self._boundary(source):
-            amount = self._amount(source, point)
-            if amount is not None:
-                place.add(amount, point.time_unix_nano // _NANOS, as_statistics=source.as_statistics)
-
-    def _merge_lone_point(self, place: Place) -> None:
-        if place.lone_point is not None:
-            ((source, _), point), place.lone_point = place.lone_point, None
-            self._merge(place, source, point)
-
-    def _datum(self, place: Place) -> EncodedDatum | None:
-        if place.lone_point is None:
-            return self._merged_datum(place)
-        (source, text_of), point = place.lone_point
-        try:
-            seconds, text = point.time_unix_nano // _NANOS, text_of(point)
-        except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
-            text = None
-        if text is None:
-            self._merge_lone_point(place)
-            return self._merged_datum(place)
-        place.lone_point = None
-        return new_encoded_datum((f"{place.head}{seconds}, {text}}}", source.name, seconds))
+    def _noted_seconds(self, point: sdk.DataPointT) -> int:
+        seconds = point.time_unix_nano // _NANOS
+        self._seconds.add(seconds)
+        return seconds
 
     def _merged_datum(self, place: Place) -> EncodedDatum | None:
-        if place.is_empty:
-            return None
         datum = place.take_datum()
         if datum is None:
             self._lost(1)
@@ -185,13 +144,13 @@ class Mapper:
                 exc_info=True,
             )
 
-    def _admitted(self, series: tuple[Series, ...]) -> Iterator[Series]:
-        """Those that have a place. Of a point that is to be published in full, the overflow series takes its place."""
-        *coarser, finest = series
+    def _admitted_places(self, source: Source, slot: Slot) -> Iterator[Place]:
+        """Those of the series that are let through. The overflow series takes the place of the finest."""
+        *coarser, finest = slot.series or self._sources.series(source, slot.attributes or {})
         for each in coarser:
             if self._admit(each) is each:
-                yield each
-        yield self._admit(finest)
+                yield self._slots.place_of(each)
+        yield self._slots.place_of(self._admit(finest))
 
     def _admit(self, series: Series) -> Series:
         admitted = self._guard.admit(series)
@@ -214,30 +173,3 @@ class Mapper:
                 metrics_dollars(1),
             )
         return admitted
-
-    def _place_for(self, series: Series) -> Place:
-        place = self._places.get(series)
-        if place is None:
-            place = self._places[series] = Place(series)
-        return place
-
-    def _new_slot(self, source: Source, attributes: Attributes | None) -> _Slot:
-        if self._cached_slots >= _MAX_CACHED_SERIES:
-            self._forget_slots()
-        self._cached_slots += 1
-        series: tuple[Series, ...] = ()
-        with contextlib.suppress(Exception):  # the plain path finds out what is the matter with these attributes
-            series = self._sources.series(source, attributes or {})
-        return _Slot(attributes, series)
-
-    def _renew(self, source: Source, slot: _Slot, epoch: int) -> None:
-        """Find the places of the slot's series, which keep them thereby."""
-        if source.negates(slot.attributes or {}) or not all(map(self._guard.renew, slot.series)):
-            slot.places = ()
-            return
-        slot.places = slot.places or tuple(map(self._place_for, slot.series))
-        slot.epoch = epoch
-
-    def _forget_slots(self) -> None:
-        self._slots.clear()
-        self._cached_slots = 0

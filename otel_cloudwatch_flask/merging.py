@@ -3,7 +3,6 @@
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
@@ -83,23 +82,14 @@ def _statistics(whole: Distribution, histograms: list[Histogram]) -> Statistics 
 
 
 class Place:
-    """Where the points of one series meet in a collection; mostly there is one, which is kept as it came."""
+    """Where the points of one series meet in a collection."""
 
-    __slots__ = ("collection", "head", "lone_point", "merged", "series")
+    __slots__ = ("head", "merged", "series")
 
     def __init__(self, series: Series) -> None:
         self.series = series
         self.head = series_head(series)
-        self.collection = 0
-        """The number of the collection that brought something last."""
-        self.lone_point: Any = None
-        """The only one so far, with what is needed to read it."""
         self.merged: Merged | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was added."""
-        return self.merged is None
 
     def add(self, amount: Amount, unix_seconds: int, *, as_statistics: bool) -> None:
         """Add what a point says."""

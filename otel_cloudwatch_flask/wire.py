@@ -6,13 +6,12 @@ byte, batches can be filled to the limit, and what the backlog keeps is what is 
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
@@ -25,25 +24,29 @@ TIMESTAMP_MEMBER: Final = '"Timestamp": '
 """What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
 
 
-class EncodedDatum(NamedTuple):
-    """A datum as JSON in ASCII, with what delivery needs to know of it without reading it again."""
-
-    json: str
-    metric_name: str
-    unix_seconds: int
-
-    def at(self, unix_seconds: int) -> "EncodedDatum":
-        """The same datum at another time."""
-        series, member, rest = self.json.partition(TIMESTAMP_MEMBER)
-        _, separator, numbers = rest.partition(",")
-        return EncodedDatum(f"{series}{member}{unix_seconds}{separator}{numbers}", self.metric_name, unix_seconds)
+EncodedDatum: TypeAlias = str
+"""A datum as JSON in ASCII: its series, then :data:`TIMESTAMP_MEMBER` and its time, then its numbers."""
 
 
-new_encoded_datum: Final = partial(tuple.__new__, EncodedDatum)
-"""An :class:`EncodedDatum` of a tuple of its three parts, in half the time."""
+def metric_name_of(datum: EncodedDatum) -> str:
+    """The name of its metric."""
+    return str(json.loads(datum)["MetricName"])
 
-_JSON: Final = attrgetter("json")
-_TIME: Final = attrgetter("unix_seconds")
+
+def unix_seconds_of(datum: EncodedDatum) -> int:
+    """Its time, without reading the rest.
+
+    Raises ``ValueError`` if it has none.
+    """
+    begin = datum.index(TIMESTAMP_MEMBER) + len(TIMESTAMP_MEMBER)
+    return int(datum[begin : datum.index(",", begin)])
+
+
+def moved_to(datum: EncodedDatum, unix_seconds: int) -> EncodedDatum:
+    """The same datum at another time."""
+    series, member, rest = datum.partition(TIMESTAMP_MEMBER)
+    _, separator, numbers = rest.partition(",")
+    return f"{series}{member}{unix_seconds}{separator}{numbers}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,14 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Batch:
-    """Datums that fit in one request."""
+    """Datums that fit in one request.
+
+    No datum's time is before the first of the ``bounds``, or after the second, if they are known.
+    """
 
     envelope: Envelope
     datums: tuple[EncodedDatum, ...]
+    bounds: tuple[int, int] | None = field(default=None, compare=False)
 
     @cached_property
     def size_bytes(self) -> int:
@@ -86,13 +93,15 @@ class Batch:
 
     @cached_property
     def times(self) -> tuple[int, int]:
-        """The oldest and the newest time of a datum, of which there must be one."""
-        times = [*map(_TIME, self.datums)]
+        """The bounds; if they are not known, the oldest and the newest time of a datum, of which there must be one."""
+        if self.bounds is not None:
+            return self.bounds
+        times = [*map(unix_seconds_of, self.datums)]
         return min(times), max(times)
 
     def body(self) -> bytes:
         """The request's body."""
-        return f"{self.envelope.head}{_SEPARATOR.join(map(_JSON, self.datums))}{self.envelope.tail}".encode("ascii")
+        return f"{self.envelope.head}{_SEPARATOR.join(self.datums)}{self.envelope.tail}".encode("ascii")
 
     @classmethod
     def empty(cls) -> "Batch":
@@ -103,7 +112,8 @@ class Batch:
     def from_body(cls, body: bytes) -> "Batch":
         """The batch that has this body, which must be one that :meth:`body` has made.
 
-        Raises ``ValueError``, ``LookupError`` or ``TypeError`` for anything else.
+        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` for anything else, and for numbers
+        or nesting beyond all bounds ``OverflowError`` or ``RecursionError``.
         """
         members = json.loads(body)
         datums = members.pop("MetricData", None)
@@ -112,10 +122,7 @@ class Batch:
             (part,) = members["EntityMetricData"]
             datums = part["MetricData"]
             entity = Entity.from_member(part["Entity"])
-        encoded = (
-            EncodedDatum(json.dumps(datum), str(datum["MetricName"]), int(datum["Timestamp"])) for datum in datums
-        )
-        return cls(Envelope.of(str(members["Namespace"]), entity), tuple(encoded))
+        return cls(Envelope.of(str(members["Namespace"]), entity), tuple(map(_datum_of, datums)))
 
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of ``put_metric_data``."""
@@ -129,6 +136,12 @@ class Batch:
         """The same datums in two requests."""
         middle = len(self.datums) // 2
         return replace(self, datums=self.datums[:middle]), replace(self, datums=self.datums[middle:])
+
+
+def _datum_of(members: dict[str, Any]) -> EncodedDatum:
+    """The datum with these members, its time as the whole number of seconds that it stands for."""
+    _name, seconds = members["MetricName"], int(members["Timestamp"])  # both must be there
+    return moved_to(json.dumps(members), seconds)
 
 
 def series_head(series: Series) -> str:
@@ -145,17 +158,18 @@ def series_head(series: Series) -> str:
 
 def encoded(datum: Datum, head: str | None = None) -> EncodedDatum:
     """The datum as JSON; ``head`` is the beginning that is the same in each of its series, if it is there already."""
-    name, seconds = datum.series.name, datum.unix_seconds
     head = series_head(datum.series) if head is None else head
-    return EncodedDatum(f"{head}{seconds}, {content_json(datum.content)}}}", name, seconds)
+    return f"{head}{datum.unix_seconds}, {content_json(datum.content)}}}"
 
 
-def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batch]:
-    """Fill requests in order, each to its limit of datums or bytes."""
+def batches(
+    envelope: Envelope, datums: Sequence[EncodedDatum], bounds: tuple[int, int] | None = None
+) -> Iterator[Batch]:
+    """Fill requests in order, each to its limit of datums or bytes; ``bounds`` are those of all their times."""
     waiting = tuple(datums)
     begin = 0
     while begin < len(waiting):
-        batch = Batch(envelope, waiting[begin : begin + MAX_DATUMS_PER_REQUEST])
+        batch = Batch(envelope, waiting[begin : begin + MAX_DATUMS_PER_REQUEST], bounds)
         if batch.size_bytes > MAX_REQUEST_BYTES:
             batch = replace(batch, datums=batch.datums[: _number_that_fits(batch)])
         yield batch
@@ -164,13 +178,13 @@ def batches(envelope: Envelope, datums: Iterable[EncodedDatum]) -> Iterator[Batc
 
 def _number_that_fits(batch: Batch) -> int:
     """How many of its datums, the first ones, fit in one request; one does in any case."""
-    ends = accumulate(len(datum.json) + len(_SEPARATOR) for datum in batch.datums)
+    ends = accumulate(len(datum) + len(_SEPARATOR) for datum in batch.datums)
     room = MAX_REQUEST_BYTES - batch.envelope.size_bytes + len(_SEPARATOR)
     return max(bisect_right(list(ends), room), 1)
 
 
 def _joined_size(datums: Sequence[EncodedDatum]) -> int:
-    return sum(map(len, map(_JSON, datums))) + len(_SEPARATOR) * max(len(datums) - 1, 0)
+    return sum(map(len, datums)) + len(_SEPARATOR) * max(len(datums) - 1, 0)
 
 
 def content_json(content: float | Distribution | Statistics) -> str:

@@ -25,5 +25,5 @@ def encoded(metric_name: str, value: float, *, unix_seconds: int = 0) -> Encoded
 
 def numbers(datum: EncodedDatum) -> list[int]:
     """The numbers of the samples in a datum."""
-    content: dict[str, Any] = json.loads(datum.json)
+    content: dict[str, Any] = json.loads(datum)
     return [int(value) for value in content.get("Values", [content.get("Value")])]

@@ -9,7 +9,7 @@ from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
-from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
+from otel_cloudwatch_flask.wire import Batch, Envelope, encoded, metric_name_of
 from tests.fakes import in_threads, join_all
 
 SHOP = Envelope.of("Shop")
@@ -22,7 +22,7 @@ def batch(*names: str, value: float = 1.0) -> Batch:
 
 def names(one: Batch | None) -> list[str]:
     """The metrics in a batch."""
-    return [datum.metric_name for datum in one.datums] if one else []
+    return [metric_name_of(datum) for datum in one.datums] if one else []
 
 
 ONE = batch("a").size_bytes

@@ -17,6 +17,7 @@ from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import service_entity
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from otel_cloudwatch_flask.version import __version__
 from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
 
 NOW = 1_700_000_000
@@ -93,3 +94,22 @@ def test_timeouts_and_retries_are_ours() -> None:
     assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     assert config.retries["total_max_attempts"] == 1
     assert config.region_name == "eu-west-1"
+
+
+def test_requests_say_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an operator who sees them in a proxy's log or in CloudTrail knows whom to ask."""
+    monkeypatch.setenv("AWS_EXECUTION_ENV", "AWS_ECS_FARGATE")
+    seen: list[str] = []
+    client = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")()
+
+    def refuse(request: Any, **_: object) -> None:
+        seen.append(request.headers["User-Agent"].decode())
+        raise ConnectionError
+
+    client.meta.events.register("before-send.cloudwatch.PutMetricData", refuse)
+    with pytest.raises(ConnectionError):
+        client.put_metric_data(Namespace="Shop", MetricData=[])
+    (user_agent,) = seen
+    assert user_agent.startswith(f"otel-cloudwatch-flask/{__version__} Python/3.")
+    assert " exec-env/AWS_ECS_FARGATE " in user_agent
+    assert "Botocore/" in user_agent

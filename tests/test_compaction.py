@@ -25,7 +25,7 @@ def batch(*contents: float | Distribution | Statistics, series: Series = SERIES,
 def only_datum(batches: list[Batch]) -> dict[str, Any]:
     """The members of the one datum there is."""
     ((datum,),) = (one.datums for one in batches)
-    members: dict[str, Any] = json.loads(datum.json)
+    members: dict[str, Any] = json.loads(datum)
     return members
 
 

@@ -45,10 +45,10 @@ class Setting:
         )
         self.waits = self.delivery._hurried = PassingWaits(self.clock)
 
-    def add(self, *names: str, unix_seconds: int = NOW) -> None:
+    def add(self, *names: str, unix_seconds: int = NOW, bounds: tuple[int, int] | None = None) -> None:
         """Let datums wait in one request."""
         made = [encoded(Datum(Series(name, (), "Count"), unix_seconds, 1.0)) for name in names]
-        self.backlog.add(batches(Envelope.of("Shop"), made))
+        self.backlog.add(batches(Envelope.of("Shop"), made, bounds))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
         """Deliver with so much time."""
@@ -336,6 +336,33 @@ class TestExpired:
         assert setting.deliver()
         assert setting.stats().datums_lost == {"expired": 1}
         assert client.names()[-1] == ["newer"]
+
+    @pytest.mark.parametrize(
+        "bounds",
+        [(NOW - TWO_WEEKS - 60, NOW), (NOW, NOW + 86400), (0, NOW + 86400)],
+        ids=["too old", "too new", "both"],
+    )
+    def test_bounds_of_more_than_is_there(self, bounds: tuple[int, int]) -> None:
+        """Where the bounds of a request's times are beyond what CloudWatch takes, each datum's own time decides."""
+        client = scripted()
+        setting = Setting(client)
+        setting.add("a", "b", bounds=bounds)
+        assert setting.deliver()
+        assert client.names() == [["a", "b"]]
+        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
+        assert setting.stats().datums_lost == {}
+
+    def test_bounds_of_what_was_lost(self) -> None:
+        """What is left of a request in which something was too old is not looked at by the bounds of the whole."""
+        client = scripted()
+        setting = Setting(client)
+        times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
+        made = [encoded(Datum(Series(name, (), "Count"), at, 1.0)) for name, at in times.items()]
+        setting.backlog.add(batches(Envelope.of("Shop"), made, (min(times.values()), max(times.values()))))
+        assert setting.deliver()
+        assert client.names() == [["new", "tomorrow"]]
+        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
+        assert setting.stats().datums_lost == {"expired": 1}
 
 
 class TestCredentials:

@@ -109,14 +109,44 @@ def test_promises(samples: list[float]) -> None:
 
 
 @given(st.lists(MAGNITUDES, min_size=1, max_size=8))
+@example([1.0, 1.0, 2.0, 3.0])
 def test_few_samples_are_those_of_the_twin(samples: list[float]) -> None:
-    """Where nothing has to be looked up, the values are the same but for rounding."""
+    """The counts are the same, and so are the values but for rounding to a hundredth of a bucket."""
     point = recorded(samples)
     text = histogram_text(point)
     if text is not None:
         made, twin = read(text), plain(point)
         assert made.counts == twin.counts
-        assert made.values == pytest.approx(twin.values, rel=1e-9, abs=0)
+        assert made.values == pytest.approx(twin.values, rel=0.1 * (2**2**-point.scale - 1), abs=0)
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=3, max_size=12, unique=True))
+@example([1.1, 2.2, 3.7])
+@example([1.0, 2.0, 4.0, 8.0])
+@example([1.0, 1.000001, 1.0000015, 1.000003])
+def test_lone_samples(samples: list[float]) -> None:
+    """Samples that have a bucket each are short numbers, but for the extremes and the one that makes the sum right."""
+    point = recorded(samples)
+    text = histogram_text(point)
+    if max(point.positive.bucket_counts) == 1 and text is not None:
+        made = read(text)
+        assert made.counts == (1,) * len(samples)
+        assert_promises_are_kept(made, point)
+
+
+def test_numbers_of_lone_samples() -> None:
+    """As many digits as place them in their buckets; of three, the one between is what is left of the sum."""
+    assert histogram_text(recorded([1.1, 2.2, 3.7])) == '"Values": [1.1, 2.2, 3.7], "Counts": [1, 1, 1]'
+    text = histogram_text(recorded([1.1, 2.2, 3.7, 17.4, 103.2]))
+    assert text == '"Values": [1.1, 2.2528, 3.7888, 17.2584, 103.2], "Counts": [1, 1, 1, 1, 1]'
+
+
+@pytest.mark.parametrize("number", range(1, 15))
+def test_counts_of_lone_samples(number: int) -> None:
+    """However many have a bucket each."""
+    point = recorded([3.0**place for place in range(number)])
+    assert set(filter(None, point.positive.bucket_counts)) == {1}
+    assert_promises_are_kept(read(histogram_text(point)), point)
 
 
 @pytest.mark.parametrize("number", [4, 20, 200, 2000])
@@ -212,6 +242,9 @@ COMMON = recorded([1.0, 2.0, 3.0, 10.0])
         {"max": "10"},
         {"negative": sdk.Buckets(0, [1])},
         {"zero_count": 1},
+        {"zero_count": 1, "min": 0.0},
+        {"positive": sdk.Buckets(COMMON.positive.offset, [2, *COMMON.positive.bucket_counts[1:]])},
+        {"positive": sdk.Buckets(COMMON.positive.offset, [300, *COMMON.positive.bucket_counts[1:]])},
         {"scale": -1},
         {"positive": sdk.Buckets(COMMON.positive.offset, [5, -1])},
         {"positive": sdk.Buckets(0, [1] * 200), "count": 200},
@@ -300,7 +333,7 @@ def test_collections_are_those_of_the_plain_mapper(events: list[tuple[str, str, 
             histograms[name].record(value, {"route": route, "status": status})
         data = reader.get_metrics_data()
         if data is not None:
-            fast, twin = ([json.loads(datum.json) for datum in each.datums(data)] for each in mappers)
+            fast, twin = ([json.loads(datum) for datum in each.datums(data).texts] for each in mappers)
             assert sorted(map(comparable, fast)) == sorted(map(comparable, twin))
 
 

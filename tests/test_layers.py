@@ -43,6 +43,7 @@ LAYERS = {
         "wire",
         "fast_path",
         "merging",
+        "slots",
         "mapping",
         "compaction",
     ],

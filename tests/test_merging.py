@@ -50,7 +50,6 @@ def test_a_place_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     place.add(Additive(1), 5, as_statistics=False)
     place.add(Additive(3), 4, as_statistics=False)
     assert place.take_datum() == Datum(ORDERS, 5, 4.0)
-    assert place.is_empty
     place.add(Additive(2), 6, as_statistics=False)
     assert place.take_datum() == Datum(ORDERS, 6, 2.0)
     assert place.take_datum() is None
@@ -132,7 +131,7 @@ def test_a_sum_beyond_what_can_be_sent() -> None:
     place.add(Sample(1), 0, as_statistics=False)
     place.add(Sample(2.0**361), 0, as_statistics=False)
     assert place.take_datum() is None
-    assert place.is_empty
+    assert place.merged is None
 
 
 def test_numbers_that_nobody_has_thought_of(caplog: pytest.LogCaptureFixture) -> None:

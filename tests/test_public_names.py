@@ -1,5 +1,6 @@
 """What users may import, and what importing it costs."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -61,6 +62,33 @@ def test_the_reporter_has_no_other_public_methods() -> None:
 def test_import_is_light() -> None:
     """Importing the package imports neither boto3 nor the instrumentation: both wait until they are needed."""
     heavy = ["boto3", "botocore", "opentelemetry.instrumentation.flask"]
-    program = f"import sys, otel_cloudwatch_flask; print([name for name in {heavy} if name in sys.modules])"
+    assert imported_of(heavy, "from otel_cloudwatch_flask import *") == []
+
+
+LIVE_PAGE = ["otel_cloudwatch_flask.live_page", "otel_cloudwatch_flask.observation"]
+
+
+def test_import_is_without_the_live_page() -> None:
+    """Importing all public names imports nothing of the live page, nor of the record behind it."""
+    assert imported_of(LIVE_PAGE, "from otel_cloudwatch_flask import *") == []
+
+
+@pytest.mark.parametrize(("setting", "expected"), [(False, []), (None, LIVE_PAGE), (True, LIVE_PAGE)])
+def test_who_has_no_live_page_imports_none(setting: bool | None, expected: list[str]) -> None:  # noqa: FBT001
+    """An app that says it has no live page never pays for one, even where it is instrumented; others do at set-up."""
+    program = f"""if True:
+        import flask
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+        app = flask.Flask("shop")
+        app.config.update(CLOUDWATCH_LIVE_PAGE={setting}, CLOUDWATCH_DRY_RUN=True)
+        CloudWatchMetricsReporter(app, "Shop", instrument=True)
+    """
+    assert imported_of(LIVE_PAGE, program) == expected
+
+
+def imported_of(names: list[str], program: str) -> list[str]:
+    """Which of these modules a program imports."""
+    program = f"{program}\nimport sys; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    found: list[str] = ast.literal_eval(done.stdout)
+    return found

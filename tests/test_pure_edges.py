@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.magnitudes import is_finite, is_float
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.temporality import Sum
 from otel_cloudwatch_flask.units import ScaledUnit, from_ucum
-from otel_cloudwatch_flask.wire import Batch, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, metric_name_of, unix_seconds_of
 from tests.fakes import FakeClock
 from tests.fuzzing import encoded
 
@@ -237,7 +237,7 @@ class TestCompaction:
         """The metric's name is still known, for messages."""
         (batch,) = compacted(Batch(SHOP, (encoded("a", value, unix_seconds=value),)) for value in (1, 2))
         (datum,) = batch.datums
-        assert (datum.metric_name, datum.unix_seconds) == ("a", 2)
+        assert (metric_name_of(datum), unix_seconds_of(datum)) == ("a", 2)
         assert batch.envelope == SHOP
 
     def test_values_with_statistics(self) -> None:

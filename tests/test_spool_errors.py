@@ -9,7 +9,7 @@ from otel_cloudwatch_flask import spool as module
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.ledger import Ledger
 from otel_cloudwatch_flask.spool import Spool
-from otel_cloudwatch_flask.wire import Batch, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, metric_name_of
 from tests.fuzzing import encoded
 
 SHOP = Envelope.of("Shop")
@@ -24,7 +24,7 @@ def drained(backlog: Backlog) -> list[str]:
     """The metrics that wait, in order, sent with success."""
     names = []
     while one := backlog.check_out():
-        names += [datum.metric_name for datum in one.datums]
+        names += [metric_name_of(datum) for datum in one.datums]
         backlog.settle()
     return names
 

@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.failures import Failure
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger
 from otel_cloudwatch_flask.spool import Spool, _verified
 from otel_cloudwatch_flask.testing import client_error
-from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches
+from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, metric_name_of
 from tests.fakes import FakeClock, PassingWaits
 from tests.fuzzing import effort, encoded, numbers
 
@@ -58,7 +58,7 @@ class Service:
         answer = self.script.pop(0) if self.script else "accepted"
         if answer in ERRORS:
             raise ERRORS[answer]
-        if any(datum.metric_name.startswith(POISON) for datum in batch.datums):
+        if any(metric_name_of(datum).startswith(POISON) for datum in batch.datums):
             raise client_error("InvalidParameterValue")
         self.accept(batch)
         if answer == "answer lost":

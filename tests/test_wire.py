@@ -21,7 +21,16 @@ from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYT
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.validation import refusal
-from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, encoded
+from otel_cloudwatch_flask.wire import (
+    Batch,
+    EncodedDatum,
+    Envelope,
+    batches,
+    encoded,
+    metric_name_of,
+    moved_to,
+    unix_seconds_of,
+)
 
 NOW = 1_790_000_000
 SHOP = Envelope.of("Shop")
@@ -58,9 +67,9 @@ def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
     return Batch(Envelope.of(namespace), tuple(encoded(datum) for datum in made))
 
 
-def sized(size_bytes: int, name: str = "sized") -> EncodedDatum:
-    """A datum of so many bytes."""
-    return EncodedDatum("{" + " " * (size_bytes - 2) + "}", name, NOW)
+def sized(size_bytes: int, name: str = "") -> EncodedDatum:
+    """What has so many bytes, and begins with a name as far as it fits."""
+    return name.ljust(size_bytes)[:size_bytes]
 
 
 FRAME_BYTES = len(b'{"Namespace": "Shop", "MetricData": []}')
@@ -171,8 +180,14 @@ class TestBatch:
     def test_another_time(self, datum: Datum) -> None:
         """Whatever is in its texts and numbers, nothing but its time is another one."""
         later = encoded(datum._replace(unix_seconds=NOW + 60))
-        assert encoded(datum).at(NOW + 60) == later
-        assert later[1:] == (datum.series.name, NOW + 60)
+        assert moved_to(encoded(datum), NOW + 60) == later
+        assert unix_seconds_of(later) == NOW + 60
+
+    @given(datums)
+    def test_what_is_read_of_a_datum(self, datum: Datum) -> None:
+        """Its name and its time are found in its text, whatever else is in that."""
+        assert metric_name_of(encoded(datum)) == datum.series.name
+        assert unix_seconds_of(encoded(datum)) == datum.unix_seconds
 
     @given(st.lists(datums, min_size=1, max_size=5))
     def test_is_accepted(self, made: list[Datum]) -> None:
@@ -187,6 +202,55 @@ class TestBatch:
         assert first.datums + second.datums == batch.datums
         assert abs(len(first.datums) - len(second.datums)) <= 1
         assert {first.envelope, second.envelope} == {SHOP}
+
+    @given(st.lists(datums, min_size=1, max_size=5))
+    def test_times(self, made: list[Datum]) -> None:
+        """Where no bounds are given, the times are exactly the oldest and the newest."""
+        seconds = [datum.unix_seconds for datum in made]
+        assert batch_of(made).times == (min(seconds), max(seconds))
+
+    def test_bounds(self) -> None:
+        """Those that are given are believed, for the whole and for its parts; what is sent does not depend on them."""
+        exact = batch_of([Datum(Series("orders", (), "Count"), NOW + minute * 60, 1.0) for minute in range(4)])
+        bounded = replace(exact, bounds=(NOW - 60, NOW + 600))
+        assert [bounded.times, *(half.times for half in bounded.halves())] == [(NOW - 60, NOW + 600)] * 3
+        assert [half.times for half in exact.halves()] == [(NOW, NOW + 60), (NOW + 120, NOW + 180)]
+        assert bounded == exact
+        assert bounded.body() == exact.body()
+
+    @pytest.mark.parametrize("given_time", [NOW, float(NOW), NOW + 0.75, str(NOW), f" {NOW} "])
+    @pytest.mark.parametrize("entity", [None, SERVICE])
+    def test_a_time_is_a_whole_number(self, given_time: object, entity: Entity | None) -> None:
+        """However a body has its time, if it stands for whole seconds, these are what is sent."""
+        expected = Batch(Envelope.of("Shop", entity), (encoded(Datum(Series("orders", (), "Count"), NOW, 1.0)),))
+        body = expected.body().replace(str(NOW).encode(), json.dumps(given_time).encode())
+        assert Batch.from_body(body) == expected
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"\xff",
+            b"5",
+            b"[]",
+            b'{"MetricData": []}',
+            b'{"Namespace": "Shop"}',
+            b'{"Namespace": "Shop", "MetricData": 5}',
+            b'{"Namespace": "Shop", "MetricData": [5]}',
+            b'{"Namespace": "Shop", "MetricData": ["MetricName"]}',
+            b'{"Namespace": "Shop", "MetricData": [{"Timestamp": 5, "Value": 1}]}',
+            b'{"Namespace": "Shop", "MetricData": [{"MetricName": "a", "Value": 1}]}',
+            b'{"Namespace": "Shop", "MetricData": [{"MetricName": "a", "Timestamp": null, "Value": 1}]}',
+            b'{"Namespace": "Shop", "MetricData": [{"MetricName": "a", "Timestamp": "now", "Value": 1}]}',
+            b'{"Namespace": "Shop", "MetricData": [{"MetricName": "a", "Timestamp": [5], "Value": 1}]}',
+            b'{"Namespace": "Shop", "EntityMetricData": []}',
+            b'{"Namespace": "Shop", "EntityMetricData": [{"MetricData": []}]}',
+        ],
+    )
+    def test_what_is_no_body(self, body: bytes) -> None:
+        """Whatever is no body of a batch is an error of a kind that its reader expects."""
+        with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
+            Batch.from_body(body)
 
 
 class TestBatches:
@@ -206,9 +270,9 @@ class TestBatches:
     )
     def test_by_number(self, number: int, sizes: list[int]) -> None:
         """A request has at most 1000 datums, and a new one is begun only then."""
-        made = list(batches(SHOP, (sized(50, str(i)) for i in range(number))))
+        made = list(batches(SHOP, [sized(50, str(i)) for i in range(number)]))
         assert [len(batch.datums) for batch in made] == sizes
-        assert [datum.metric_name for batch in made for datum in batch.datums] == [str(i) for i in range(number)]
+        assert [datum.strip() for batch in made for datum in batch.datums] == [str(i) for i in range(number)]
 
     @pytest.mark.parametrize(("surplus", "sizes"), [(-1, [10]), (0, [10]), (1, [9, 1])])
     def test_by_bytes(self, surplus: int, sizes: list[int]) -> None:
@@ -231,6 +295,14 @@ class TestBatches:
         made = list(batches(SHOP, [sized(10), sized(MAX_REQUEST_BYTES), sized(10)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 
+    @pytest.mark.parametrize("bounds", [None, (NOW - 60, NOW)])
+    @pytest.mark.parametrize("size_bytes", [50, 2000])
+    def test_bounds_are_those_of_each(self, size_bytes: int, bounds: tuple[int, int] | None) -> None:
+        """What holds for all times holds for those of each request, by whichever limit it is filled."""
+        made = list(batches(SHOP, [sized(size_bytes)] * 1500, bounds))
+        assert len(made) > 1
+        assert {batch.bounds for batch in made} == {bounds}
+
     @given(st.lists(st.integers(2, 400_000), max_size=60))
     def test_within_limits(self, sizes: list[int]) -> None:
         """Nothing is lost or moved, no request is too large, and none could have taken the next one's first datum."""
@@ -240,4 +312,4 @@ class TestBatches:
         assert all(len(batch.body()) == batch.size_bytes <= MAX_REQUEST_BYTES for batch in made)
         for batch, following in pairwise(made):
             is_full = len(batch.datums) == MAX_DATUMS_PER_REQUEST
-            assert is_full or batch.size_bytes + 2 + len(following.datums[0].json) > MAX_REQUEST_BYTES
+            assert is_full or batch.size_bytes + 2 + len(following.datums[0]) > MAX_REQUEST_BYTES

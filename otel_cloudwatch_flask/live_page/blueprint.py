@@ -53,12 +53,12 @@ _HEADERS: Final = {
 
 
 def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
-    """Add the page to an app, unless its settings say that it has none; without an exporter there is nothing to show.
+    """Add the page to an app whose settings do not say that it has none; without an exporter there is nothing to show.
 
-    If they say neither, it is there whenever the app is in debug mode, which may be turned on after its set-up.
+    If they do not say that it has one either, it is there whenever the app is in debug mode, which may be turned on
+    after its set-up.
     """
-    if settings.live_page is not False:
-        app.register_blueprint(LivePage(app, settings, exporter).blueprint())
+    app.register_blueprint(LivePage(app, settings, exporter).blueprint())
 
 
 def url_pattern(settings: Settings) -> str:
