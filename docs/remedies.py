@@ -137,7 +137,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "`MAX_METRICS` only if you want to pay for each of them.",
         ),
         Remedy(
-            "add_metric was given … sets of dimensions",
+            "add_metric was given … sets of dimensions: … and whatever other names",
+            "Nothing is lost. But what new names brought is recorded together, as the metric `otel.metric.overflow`.",
+            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension.",
+        ),
+        Remedy(
+            "add_metric was given … sets of dimensions: further ones",
             "The totals are right. New combinations of dimensions are recorded together, as "
             "`otel.metric.overflow=true`.",
             "See which dimension has so many values (a user, an order, a URL), and leave it out.",

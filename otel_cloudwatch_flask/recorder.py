@@ -10,6 +10,7 @@ from typing import Final
 
 from opentelemetry.metrics import Histogram, MeterProvider
 
+from otel_cloudwatch_flask.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
@@ -51,7 +52,8 @@ class Recorder:
     """Record the entries of one reporter and app; safe to use from several threads.
 
     ``lost`` is called for each entry that the SDK does not take. Nothing is raised. Beyond ``max_series`` different
-    sets of dimensions, new ones are recorded as their metric's overflow series.
+    sets of dimensions, new ones are recorded as their metric's overflow series, and new names as that of
+    :data:`~otel_cloudwatch_flask.cardinality.OVERFLOW_NAME`.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Recorder:
         self._lost = lost
         self._max_series = max_series
         self._series: set[Hashable] = set()
-        # One for each name and unit that the program writes, as the SDK itself keeps them.
+        # The SDK keeps these, too, for ever.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
         self._is_closed = False
@@ -111,17 +113,11 @@ class Recorder:
     def _resolved(self, series: FacadeSeries) -> Histogram:
         """The histogram of a series that comes for the first time, which knows it and its attributes from now on."""
         key = (series.metric_name, series.unit)
-        histogram = self._histograms.get(key) or self._created(key)
         attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
         if not self._has_place((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
-            _once.warning(
-                series.metric_name,
-                "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
-                "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
-                self._max_series,
-                series.metric_name,
-            )
+            key = self._overflow_key(*key)
+        histogram = self._histograms.get(key) or self._created(key)
         series.attributes = attributes
         series.histogram = histogram  # the last, because with it the series is ready for other threads
         return histogram
@@ -133,6 +129,26 @@ class Recorder:
                 return False
             self._series.add(series)
         return True
+
+    def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
+        """What a set of dimensions without a place is recorded as the overflow series of."""
+        if (metric_name, unit) in self._histograms:
+            _once.warning(
+                metric_name,
+                "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
+                "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
+                self._max_series,
+                metric_name,
+            )
+            return metric_name, unit
+        _once.warning(
+            "names",
+            "add_metric was given %d sets of dimensions: %s and whatever other names are new are recorded together, as "
+            "otel.metric.overflow. Put what clients send into dimensions and not into names, or raise max_metrics.",
+            self._max_series,
+            metric_name,
+        )
+        return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
         """The histogram of a name and unit that come for the first time."""

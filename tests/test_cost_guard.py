@@ -16,6 +16,7 @@ from otel_cloudwatch_flask import (
 )
 from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.registration import SERIES_PER_METRIC
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 FORGED = 3000
@@ -159,14 +160,16 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     reader.shutdown()
 
 
-def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch) -> None:
-    """The same through add_metric, with samples of either sign."""
+def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The same through add_metric, with samples of either sign; OpenTelemetry has no more of them to remember."""
     reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
     assert reporter.flush()
     names = {metric.name for metric in cloudwatch.metrics()}
-    assert len(cloudwatch.metrics()) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
+    assert len(cloudwatch.metrics()) == SERIES_PER_METRIC * MAX_METRICS + 1
+    (said,) = (message for message in caplog.messages if message.startswith("add_metric was given"))
+    assert said.startswith("add_metric was given 500 sets of dimensions: Login 500 and whatever other names are new")
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
     assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
