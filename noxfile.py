@@ -36,9 +36,10 @@ def lowest_versions() -> Iterator[str]:
 
 
 def mutmut_settings(module: str) -> str:
-    """What is mutated, and the tests of it: those that name the module, and that can be run again in one process."""
+    """What is mutated, and the tests of it: those that import it or are named after it, and can be run repeatedly."""
     imports = re.compile(rf"from otel_cloudwatch_flask(\.{module} import| import {module}$)", re.MULTILINE)
-    named = [path for path in TESTS.glob("test_*.py") if imports.search(path.read_text("utf-8"))]
+    named = {path for path in TESTS.glob("test_*.py") if imports.search(path.read_text("utf-8"))}
+    named |= set(TESTS.glob(f"test_{module}.py"))
     # The ids of some tests are not the same in the next run, and some start programs, which see no mutants.
     chosen = sorted(f"tests/{path.name}" for path in named if path.stem not in {"test_bad_input", "test_recorder"})
     return f"""

@@ -11,10 +11,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_cloudwatch_flask import slots
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
+from otel_cloudwatch_flask.datum import Series
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.mapping import Datums, Mapper
 from otel_cloudwatch_flask.rules import MetricRule, Rules
-from otel_cloudwatch_flask.sources import Sources
+from otel_cloudwatch_flask.slots import Slot, Slots
+from otel_cloudwatch_flask.sources import Source, Sources
+from otel_cloudwatch_flask.wire import series_head
 from tests.fakes import FakeClock
 
 SECOND = 10**9
@@ -109,11 +112,14 @@ def test_a_point_comes_twice() -> None:
 
 
 def test_negative_samples_meet_the_positive_ones() -> None:
-    """OpenTelemetry's histograms have them apart."""
+    """OpenTelemetry's histograms have them apart, as magnitudes."""
     mapped = Mapped(rule=MetricRule(match="*"))
     scope = FacadeMetric("orders", "reporter")
     facade = InstrumentationScope(scope.scope_name, attributes=scope.scope_attributes())
     positive, negative = {"route": "/"}, {"route": "/", NEGATIVE_KEY: True}
+    for _ in range(3):
+        (datum,) = mapped.collect([(negative, 1.0)], scope=facade).texts
+        assert json.loads(datum)["Values"] == [-1.0]
     for _ in range(3):
         (datum,) = mapped.collect([(positive, 1.0)], scope=facade).texts
         assert json.loads(datum)["Values"] == [1.0]
@@ -173,3 +179,124 @@ def test_points_of_several_times() -> None:
         datums = mapped._mapper.datums(sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [scope], "")]))
         assert sorted(json.loads(text)["Timestamp"] for text in datums.texts) == [NOW + 1, NOW + 5]
         assert datums.bounds == (NOW + 1, NOW + 5)
+
+
+class CountingGuard(CardinalityGuard):
+    """A guard that counts how often it is asked whether a series may stay."""
+
+    renewals = 0
+
+    def renew(self, series: Series) -> bool:
+        """Whether this series has a place."""
+        self.renewals += 1
+        return super().renew(series)
+
+
+class Remembering:
+    """Slots, and how often it was worked out what a point is published as."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.guard = CountingGuard(100, self.clock)
+        self.sources = Sources(Rules([RULE]), resource_dimensions=(), publishes=lambda _: True)
+        self.slots = Slots(self.guard, self._series_of)
+        self.asked = 0
+
+    def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[Slot]:
+        """The slots of a collection of points with these attributes, for each metric of these names."""
+        self.slots.begin_collection()
+        metrics = [sdk.Metric(name, None, "1", counted([(each, 1) for each in attributes], NOW)) for name in names]
+        data = sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [sdk.ScopeMetrics(ANY, metrics, "")], "")])
+        return [slot for source in self.sources.of(data) for slot in self.slots.of(source)]
+
+    def admit(self, *slots: Slot) -> None:
+        """Let the guard have a place for the series of these, as whoever publishes them does."""
+        for slot in slots:
+            assert [self.guard.admit(series) for series in slot.series] == [*slot.series]
+
+    def _series_of(self, source: Source, attributes: Mapping[str, Any]) -> tuple[Series, ...]:
+        self.asked += 1
+        return self.sources.series(source, attributes)
+
+
+def test_a_slot_is_found_again() -> None:
+    """By the identity of its attributes and by its metric; what it is published as is worked out once."""
+    remembering = Remembering()
+    first = remembering.collect(ONE, ELSEWHERE, None)
+    assert [slot.series for slot in first] == [
+        (Series("orders", dimensions, "None"),) for dimensions in ((("route", "/"),), (("route", "/cart"),), ())
+    ]
+    assert [slot.attributes for slot in first] == [ONE, ELSEWHERE, None]
+    for _ in range(3):
+        again = remembering.collect(None, ELSEWHERE, ONE)
+        assert all(slot is other for slot, other in zip(again, reversed(first), strict=True))
+    assert remembering.asked == 3
+    both = remembering.collect(ONE, names=["orders", "returns"])
+    assert [slot.series[0].name for slot in both] == ["orders", "returns"]
+    assert remembering.asked == 4
+
+
+def test_a_slot_has_its_series_for_itself() -> None:
+    """From the collection on that finds it published already, until another one has the same."""
+    remembering = Remembering()
+    (slot,) = remembering.collect(ONE)
+    assert (slot.heads, slot.shared) == ((), ())
+    remembering.admit(slot)
+    (slot,) = remembering.collect(ONE)
+    assert (slot.heads, slot.shared) == ((series_head(slot.series[0]),), ())
+    place = remembering.slots.place_of(slot.series[0])
+    for together in ((ONE, OTHER), (ONE, OTHER, THIRD), (THIRD, ONE), (ONE,)):
+        found = remembering.collect(*together)
+        assert [(each.heads, each.shared) for each in found] == [((), (place,))] * len(together)
+
+
+def test_a_slot_with_two_points_shares_with_itself() -> None:
+    """And with nobody else."""
+    remembering = Remembering()
+    remembering.admit(*remembering.collect(ONE, ELSEWHERE))
+    slot, _, elsewhere = remembering.collect(ONE, ONE, ELSEWHERE)
+    assert (slot.heads, slot.shared) == ((), ())
+    assert elsewhere.heads
+    slot, elsewhere = remembering.collect(ONE, ELSEWHERE)
+    assert (slot.heads, slot.shared) == ((), (remembering.slots.place_of(slot.series[0]),))
+    assert elsewhere.heads
+
+
+def test_series_are_renewed_once_a_minute() -> None:
+    """What was found stays as long as the guard lets it."""
+    remembering = Remembering()
+    remembering.admit(*remembering.collect(ONE, ELSEWHERE))
+    remembering.guard.renewals = 0
+    for minute in range(1, 4):
+        found = {slot.heads for _ in range(3) for slot in remembering.collect(ONE, ELSEWHERE)}
+        assert (len(found), remembering.guard.renewals) == (2, 2 * minute)
+        remembering.clock.advance(61)
+    remembering.guard = remembering.slots._guard = CountingGuard(100, remembering.clock)
+    assert [(slot.heads, slot.shared) for slot in remembering.collect(ONE, ELSEWHERE)] == [((), ())] * 2
+
+
+def test_attributes_that_cannot_be_read() -> None:
+    """They are left to whoever reads the point."""
+    remembering = Remembering()
+    bad: Any = [("route", "/")]
+    (slot,) = remembering.collect(bad)
+    assert slot.series == ()
+
+
+def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between collections only, and of slots and places alike, when there are more than so many."""
+    monkeypatch.setattr(slots, "_MAX_REMEMBERED", 2)
+    remembering = Remembering()
+    pair = remembering.collect(ONE, ELSEWHERE)
+    assert remembering.collect(ONE, ELSEWHERE) == pair
+    *same, new = remembering.collect(ONE, ELSEWHERE, OTHER)
+    assert same == pair
+    assert new not in remembering.collect(ONE, ELSEWHERE, OTHER)
+    place = remembering.slots.place_of(Series("orders", (), "Count"))
+    assert remembering.slots.place_of(Series("orders", (), "Count")) is place
+    remembering.slots.begin_collection()
+    assert remembering.slots.place_of(Series("orders", (), "Count")) is not place
+    for name in "ab":
+        remembering.slots.place_of(Series(name, (), "Count"))
+    remembering.slots.begin_collection()
+    assert remembering.slots.place_of(Series("orders", (), "Count")) is not place
