@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import nox
@@ -35,13 +35,14 @@ def lowest_versions() -> Iterator[str]:
                 yield f"botocore=={match[2]}"  # pip would take the newest that fits, and that does the work
 
 
-def mutmut_settings(module: str) -> str:
+def mutmut_settings(module: str, further_tests: Iterable[str] = ()) -> str:
     """What is mutated, and the tests of it: those that import it or are named after it, and can be run repeatedly."""
     imports = re.compile(rf"from otel_cloudwatch_flask(\.{module} import| import {module}$)", re.MULTILINE)
     named = {path for path in TESTS.glob("test_*.py") if imports.search(path.read_text("utf-8"))}
     named |= set(TESTS.glob(f"test_{module}.py"))
     # The ids of some tests are not the same in the next run, and some start programs, which see no mutants.
     chosen = sorted(f"tests/{path.name}" for path in named if path.stem not in {"test_bad_input", "test_recorder"})
+    chosen += further_tests
     return f"""
 [tool.mutmut]
 source_paths = ["otel_cloudwatch_flask"]
@@ -151,14 +152,17 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def mutants(session: nox.Session) -> None:
-    """Change a pure module, line by line, and see whether its tests notice: `nox --session mutants -- units`."""
+    """Change a pure module, line by line, and see whether its tests notice: `nox --session mutants -- units`.
+
+    What else tests it is named behind it: `nox --session mutants -- mapping tests/test_cost_guard.py`.
+    """
     session.install("-e", ".[test]", "mutmut>=3.8")
-    (module,) = session.posargs or ["units"]
+    module, *further_tests = session.posargs or ["units"]
     tree = Path(session.create_tmp()) / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "build", "dist", "mutants"))
     with (tree / "pyproject.toml").open("a", encoding="utf-8") as file:
-        file.write(mutmut_settings(module))
+        file.write(mutmut_settings(module, further_tests))
     session.chdir(tree)
     session.run("mutmut", "run", "--max-children", "2", silent=True)
     session.run("mutmut", "results")

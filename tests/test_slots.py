@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -35,19 +37,20 @@ Points = Iterable[tuple[Mapping[str, Any] | None, float]]
 class Mapped:
     """A mapper, and a clock for its guard."""
 
-    def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE) -> None:
+    def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE, is_fast: bool = True) -> None:
         self.clock = FakeClock()
         self.lost = 0
         sources = Sources(Rules([rule]), resource_dimensions=(), publishes=lambda _: True)
         guard = CardinalityGuard(max_metrics, self.clock)
-        self._mapper = Mapper(sources, guard=guard, start_unix_nano=0, lost=self._lose)
+        self._mapper = Mapper(sources, guard=guard, start_unix_nano=0, lost=self._lose, is_fast=is_fast)
+        self.datums = self._mapper.datums
 
-    def collect(self, *metrics: Points, scope: InstrumentationScope = ANY, seconds: int = NOW) -> Datums:
+    def collect(
+        self, *metrics: Points, scope: InstrumentationScope = ANY, seconds: int = NOW, unit: str = "1"
+    ) -> Datums:
         """What becomes of a collection of counters, or of such histograms as the facade makes."""
         point_of = counted if scope is ANY else measured
-        made = [sdk.Metric("orders", None, "1", point_of(points, seconds)) for points in metrics]
-        of_scope = sdk.ScopeMetrics(scope, made, "")
-        return self._mapper.datums(sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [of_scope], "")]))
+        return self.datums(data_of(*(point_of(points, seconds) for points in metrics), scope=scope, unit=unit))
 
     def values(self, *metrics: Points) -> list[tuple[str, float]]:
         """Route and value of each datum of a collection of counters."""
@@ -58,6 +61,14 @@ class Mapped:
 
     def _lose(self, points: int) -> None:
         self.lost += points
+
+
+def data_of(
+    *metrics: sdk.DataT, scope: InstrumentationScope = ANY, unit: str = "1", names: Iterable[str] = ("orders",)
+) -> sdk.MetricsData:
+    """A collection of these metrics, for each of the names."""
+    made = [sdk.Metric(name, None, unit, data) for name in names for data in metrics]
+    return sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [sdk.ScopeMetrics(scope, made, "")], "")])
 
 
 def counted(points: Points, seconds: int) -> sdk.Sum:
@@ -109,6 +120,71 @@ def test_a_point_comes_twice() -> None:
     mapped.values([(ONE, 1)])
     assert mapped.values([(ONE, 1)], [(ONE, 2)]) == [("/", 3)]
     assert mapped.values([(None, 1), (None, 2)]) == [("", 3)]
+
+
+SAMPLES = [1.1, 2.2, 3.7, 17.4, 103.2]
+ROUNDED = [1.1, 2.2528, 3.7888, 17.2584, 103.2]
+
+
+@pytest.mark.parametrize(("is_fast", "values"), [(True, ROUNDED), (False, pytest.approx(ROUNDED, rel=1e-4))])
+def test_what_is_remembered_is_written_as_it_comes(*, is_fast: bool, values: object) -> None:
+    """From the second time on by the fast path, unless the plain one is asked for."""
+    mapped = Mapped(is_fast=is_fast)
+    reader = sdk.InMemoryMetricReader(
+        preferred_temporality={Histogram: sdk.AggregationTemporality.DELTA},
+        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation(max_size=147)},
+    )
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("orders")
+    published = []
+    for _ in range(3):
+        for sample in SAMPLES:
+            histogram.record(sample)
+        data = reader.get_metrics_data()
+        assert data is not None
+        (text,) = mapped.datums(data).texts
+        published.append(json.loads(text)["Values"])
+    assert published[0] != ROUNDED
+    assert published[1:] == [values] * 2
+    assert (published[1] == ROUNDED) is is_fast
+
+
+def test_statistics_stay_statistics() -> None:
+    """Also of a series that is remembered."""
+    mapped = Mapped(rule=MetricRule(match="*", distribution="statistics"))
+    for _ in range(3):
+        (datum,) = mapped.collect([(ONE, 1.0)], scope=InstrumentationScope("histograms")).texts
+        assert json.loads(datum)["StatisticValues"] == {"SampleCount": 1, "Sum": 1, "Minimum": 1, "Maximum": 1}
+
+
+def test_units_that_are_scaled() -> None:
+    """Nothing is written as it comes that has to be multiplied first."""
+    mapped = Mapped()
+    for _ in range(3):
+        (datum,) = mapped.collect([(ONE, 2)], unit="min").texts
+        assert (json.loads(datum)["Value"], json.loads(datum)["Unit"]) == (120, "Seconds")
+
+
+def test_sums_that_cannot_be_sent_are_lost_once() -> None:
+    """One datum, however many points it was put together of."""
+    mapped = Mapped()
+    for lost in range(1, 4):
+        assert mapped.values([(ONE, 2.0**360), (OTHER, 2.0**360), (ELSEWHERE, 5)]) == [("/cart", 5)]
+        assert mapped.lost == lost
+
+
+def test_a_point_that_cannot_be_read_is_lost_alone() -> None:
+    """Its attributes, value or time are no such thing; others of its series and its metric are published."""
+    mapped = Mapped()
+    bad: Any = [("route", "/")]
+    for lost in range(1, 4):
+        assert mapped.values([(bad, 1), (ONE, 2), (ELSEWHERE, 3)]) == [("/", 2), ("/cart", 3)]
+        assert mapped.lost == lost
+    much: Any = "much"
+    assert mapped.values([(ONE, much), (ELSEWHERE, 3)]) == [("/cart", 3)]
+    assert mapped.lost == 4
+    point = sdk.NumberDataPoint({"route": "/"}, 0, much, 1)
+    assert mapped.datums(data_of(sdk.Sum([point], sdk.AggregationTemporality.DELTA, is_monotonic=True))).texts == []
+    assert mapped.lost == 5
 
 
 def test_negative_samples_meet_the_positive_ones() -> None:
@@ -171,12 +247,8 @@ def test_points_of_several_times() -> None:
     """Each datum has the time of its own point, or of the newest if there are several."""
     mapped = Mapped()
     for _ in range(2):
-        metrics = [
-            sdk.Metric("orders", None, "1", counted([(attributes, 1)], NOW + seconds))
-            for attributes, seconds in ((ONE, 5), (ELSEWHERE, 1), (OTHER, 3))
-        ]
-        scope = sdk.ScopeMetrics(ANY, metrics, "")
-        datums = mapped._mapper.datums(sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [scope], "")]))
+        times = ((ONE, 5), (ELSEWHERE, 1), (OTHER, 3))
+        datums = mapped.datums(data_of(*(counted([(attributes, 1)], NOW + seconds) for attributes, seconds in times)))
         assert sorted(json.loads(text)["Timestamp"] for text in datums.texts) == [NOW + 1, NOW + 5]
         assert datums.bounds == (NOW + 1, NOW + 5)
 
@@ -205,8 +277,7 @@ class Remembering:
     def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[Slot]:
         """The slots of a collection of points with these attributes, for each metric of these names."""
         self.slots.begin_collection()
-        metrics = [sdk.Metric(name, None, "1", counted([(each, 1) for each in attributes], NOW)) for name in names]
-        data = sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [sdk.ScopeMetrics(ANY, metrics, "")], "")])
+        data = data_of(counted([(each, 1) for each in attributes], NOW), names=names)
         return [slot for source in self.sources.of(data) for slot in self.slots.of(source)]
 
     def admit(self, *slots: Slot) -> None:
