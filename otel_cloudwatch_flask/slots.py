@@ -63,7 +63,7 @@ class Slots:
 
     def of(self, source: Source) -> list[Slot]:
         """The slots of a metric's points, in their order. What they share may become more with other metrics'."""
-        known = self._slots.get(source.key) or self._slots.setdefault(source.key, {})
+        known = self._slots.setdefault(source.key, {})
         slots = [
             known.get(id(point.attributes)) or self._new_slot(known, source, point.attributes)
             for point in source.data.data_points

@@ -363,11 +363,12 @@ def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     *same, new = remembering.collect(ONE, ELSEWHERE, OTHER)
     assert same == pair
     assert new not in remembering.collect(ONE, ELSEWHERE, OTHER)
-    place = remembering.slots.place_of(Series("orders", (), "Count"))
-    assert remembering.slots.place_of(Series("orders", (), "Count")) is place
-    remembering.slots.begin_collection()
-    assert remembering.slots.place_of(Series("orders", (), "Count")) is not place
+    pair = remembering.collect(ONE, ELSEWHERE)
+    assert remembering.collect(ONE, ELSEWHERE) == pair
+    total = Series("orders", (), "Count")
+    place = remembering.slots.place_of(total)
     for name in "ab":
+        assert remembering.slots.place_of(total) is place
         remembering.slots.place_of(Series(name, (), "Count"))
     remembering.slots.begin_collection()
-    assert remembering.slots.place_of(Series("orders", (), "Count")) is not place
+    assert remembering.slots.place_of(total) is not place
