@@ -73,7 +73,8 @@ def data_of(
 
 def counted(points: Points, seconds: int) -> sdk.Sum:
     """Deltas of a counter."""
-    made = [sdk.NumberDataPoint(attributes, 0, seconds * SECOND, value) for attributes, value in points]
+    time = (seconds + 1) * SECOND - 1
+    made = [sdk.NumberDataPoint(attributes, 0, time, value) for attributes, value in points]
     return sdk.Sum(made, sdk.AggregationTemporality.DELTA, is_monotonic=True)
 
 
@@ -172,13 +173,16 @@ def test_sums_that_cannot_be_sent_are_lost_once() -> None:
         assert mapped.lost == lost
 
 
-def test_a_point_that_cannot_be_read_is_lost_alone() -> None:
+def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Its attributes, value or time are no such thing; others of its series and its metric are published."""
     mapped = Mapped()
     bad: Any = [("route", "/")]
     for lost in range(1, 4):
         assert mapped.values([(bad, 1), (ONE, 2), (ELSEWHERE, 3)]) == [("/", 2), ("/cart", 3)]
         assert mapped.lost == lost
+    (said,) = caplog.records
+    assert said.exc_info
+    assert str(said.exc_info[1]) == "'list' object has no attribute 'items'"
     much: Any = "much"
     assert mapped.values([(ONE, much), (ELSEWHERE, 3)]) == [("/cart", 3)]
     assert mapped.lost == 4
