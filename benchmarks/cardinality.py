@@ -25,8 +25,8 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
+from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.published import PublishedMetric
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 FLUSHES: Final = 20

@@ -83,7 +83,7 @@ class Backlog:
                 lost,
             )
 
-    def adopt(self) -> None:
+    def take_over(self) -> None:
         """Put what processes that are no more have left on disk in front of the queue."""
         if self._spool is None:
             return

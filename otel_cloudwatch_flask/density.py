@@ -68,7 +68,8 @@ class _Axis:
 def refined(buckets: Sequence[Bucket], total: float, most: int) -> list[Bucket] | None:
     """The same samples in narrower buckets, at most ``most``, among which ``total`` is about in the middle.
 
-    ``None`` if samples that add up to ``total`` lie at the edges of their buckets, where there is nothing to divide.
+    ``None`` if ``total`` is nearer to that of all lower, or of all upper edges than any densities that rise or fall
+    evenly across the buckets would have it.
     """
     axes = [_Axis.of(bucket) for bucket in buckets]
     slopes = _tilted(buckets, axes, _slopes(buckets, axes), total)

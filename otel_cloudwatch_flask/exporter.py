@@ -260,7 +260,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def deliver(self, deadline: float) -> bool:
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
         if not self._is_closed:
-            self._backlog.adopt()
+            self._backlog.take_over()
         is_delivered = not self._backlog.datums or self._commit.run(deadline)
         if self._is_closed:
             self._backlog.close()  # the end came meanwhile, and something may have come back after it

@@ -33,7 +33,8 @@ _LAST_DATUMS: Final = 3
 _SUMMARY_FLUSHES: Final = 30
 _ACTIVE_SECONDS: Final = 3600
 """A metric is billed by the hour in which it had data."""
-_SLICE_SECONDS: Final = 10
+SLICE_SECONDS: Final = 10
+"""How long a :class:`Slice` is."""
 _SLICES: Final = 360
 """An hour of :class:`Slice`."""
 
@@ -293,7 +294,7 @@ class Observation:
             self._count(arrived, batch)
 
     def _count(self, arrived: float, batch: Batch) -> None:
-        begun = arrived - arrived % _SLICE_SECONDS
+        begun = arrived - arrived % SLICE_SECONDS
         if not self._slices or self._slices[-1].time != begun:
             self._slices.append(Slice(begun))
         size_bytes = batch.size_bytes

@@ -17,16 +17,6 @@ from otel_cloudwatch_flask.accepted_datum import (
 from otel_cloudwatch_flask.published_listing import listing
 from otel_cloudwatch_flask.validation import datums_of, unix_time
 
-__all__ = [
-    "AcceptedDatum",
-    "PublishedMetric",
-    "PublishedMetrics",
-    "dimensions_of",
-    "merged_samples",
-    "merged_statistics",
-    "nearest_rank",
-]
-
 
 class PublishedMetrics:
     """Everything that was accepted, and look-ups by name and dimensions; safe to use from several threads.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.published import (
+from otel_cloudwatch_flask.accepted_datum import (
     AcceptedDatum,
     PublishedMetric,
     dimensions_of,

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.published import PublishedMetric, PublishedMetrics
+from otel_cloudwatch_flask.published import PublishedMetrics
 from otel_cloudwatch_flask.published_listing import listing
 from otel_cloudwatch_flask.validation import Refusal, refusal, unix_time
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.observation import Observation
-from otel_cloudwatch_flask.published import nearest_rank
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.value_counts import ExactSum, ValueCounts, percentiles
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches, encoded

@@ -170,7 +170,7 @@ class Process:
 
     def deliver(self, within_seconds: float) -> bool:
         """Deliver as the exporter does."""
-        self.backlog.adopt()
+        self.backlog.take_over()
         return self.delivery.deliver(self.clock.now + within_seconds)
 
     def shut_down(self, within_seconds: float) -> None:

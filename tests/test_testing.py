@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.published import nearest_rank
 from otel_cloudwatch_flask.testing import FakeCloudWatch, PublishedMetric, client_error
 
 

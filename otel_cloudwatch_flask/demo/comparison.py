@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
-from otel_cloudwatch_flask.published import nearest_rank
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float]

@@ -10,13 +10,13 @@ from typing import Any, Final
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.observation import SLICE_SECONDS
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, monthly_cost, requests_dollars
 from otel_cloudwatch_flask.rules import MetricRule, Rules
 
 RATE_SECONDS: Final = 60.0
 """Rates are those of the last minute."""
 _LEAST_RATE_SECONDS: Final = 10.0
-_SLICE_SECONDS: Final = 10.0
 _MOST_POINTS: Final = 60
 _LATE_SECONDS: Final = 5.0
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
@@ -24,8 +24,8 @@ _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
     """The rate of accepted requests in the last minute, or since the beginning if that is less."""
-    recent = sum(each["requests"] for each in slices if each["time"] + _SLICE_SECONDS > now - RATE_SECONDS)
-    return recent / min(max(seconds, _LEAST_RATE_SECONDS), RATE_SECONDS + _SLICE_SECONDS / 2)
+    recent = sum(each["requests"] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
+    return recent / min(max(seconds, _LEAST_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
 
 
 def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
     return [
         {
             "time": part[0]["time"],
-            "requests_per_second": sum(each["requests"] for each in part) / (len(part) * _SLICE_SECONDS),
+            "requests_per_second": sum(each["requests"] for each in part) / (len(part) * SLICE_SECONDS),
             "series": part[-1]["series"],
         }
         for part in parts
@@ -65,12 +65,12 @@ def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Itera
     if not slices:
         return
     by_time = {each["time"]: each for each in slices}
-    moment, series = max(slices[0]["time"], now - now % _SLICE_SECONDS - 3600), 0.0
-    while moment + _SLICE_SECONDS <= now:
+    moment, series = max(slices[0]["time"], now - now % SLICE_SECONDS - 3600), 0.0
+    while moment + SLICE_SECONDS <= now:
         each = by_time.get(moment, {"time": moment, "requests": 0, "series": series})
         series = each["series"]
         yield each
-        moment += _SLICE_SECONDS
+        moment += SLICE_SECONDS
 
 
 def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
