@@ -46,6 +46,9 @@ _ENTRIES_OF_BLOCK: Final = 40
 MAX_ENTRIES: Final = 100_000
 """What is remembered at most, at about a hundred bytes each."""
 
+_FINEST_SCALE: Final = 20
+"""Buckets of finer ones are about as wide as what the SDK's rounding may put an extreme beside its own."""
+
 _MAX_LONE_SAMPLES: Final = 12
 """Up to so many samples it is likely that each has a bucket of its own."""
 _COUNTS_OF_LONE_SAMPLES: Final = tuple(str([1] * samples) for samples in range(_MAX_LONE_SAMPLES + 1))
@@ -138,8 +141,8 @@ def _text_of_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> str | Non
         value -= float(text)
     if not last * (1.0 + _ROUNDING) <= value <= last * ratio * (1.0 - _ROUNDING) or value >= maximum:
         return None
-    counts = _COUNTS_OF_LONE_SAMPLES[point.count]
-    return f'"Values": [{minimum}, {texts}{value:.14g}, {maximum}], "Counts": {counts}'
+    texts += f"{value:.14g}" if texts else repr(value)
+    return f'"Values": [{minimum}, {texts}, {maximum}], "Counts": {_COUNTS_OF_LONE_SAMPLES[point.count]}'
 
 
 def _gaps_before_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> list[bytearray] | None:
@@ -164,7 +167,7 @@ def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
         and (minimum == 0 if point.zero_count else minimum >= MIN_MAGNITUDE)
         and minimum <= maximum <= MAX_MAGNITUDE
         and abs(point.sum) <= MAX_MAGNITUDE
-        and point.scale >= 0
+        and 0 <= point.scale <= _FINEST_SCALE
         and not getattr(point, "zero_threshold", 0)
         and not any(point.negative.bucket_counts)
     )

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from opentelemetry.sdk.metrics import export as sdk
@@ -21,6 +22,7 @@ from otel_cloudwatch_flask.wire import EncodedDatum, encoded
 _logger = logging.getLogger(__name__)
 
 _NANOS: Final = 1_000_000_000
+_MOST_SECONDS: Final = 253_402_300_799
 _INVALID_LOG_SECONDS: Final = 60.0
 
 
@@ -64,17 +66,19 @@ class Mapper:
         self._texts, self._filled, self._seconds = [], {}, set()
         self._slots.begin_collection()
         # All before the first datum is made: a later metric may have points of a series, too.
-        found = [(source, self._slots.of(source)) for source in self._sources.of(data)]
-        for source, slots in found:
-            self._read(source, slots)
+        found = []
+        for source in self._sources.of(data):
+            points = [*source.data.data_points]
+            found.append((source, points, self._slots.of(source, points)))
+        for source, points, slots in found:
+            self._read(source, points, slots)
         self._texts.extend(text for place in self._filled if (text := self._merged_datum(place)) is not None)
         return Datums(self._texts, (min(self._seconds), max(self._seconds)) if self._seconds else None)
 
-    def _read(self, source: Source, slots: list[Slot]) -> None:
+    def _read(self, source: Source, points: list[sdk.DataPointT], slots: list[Slot]) -> None:
         """Write the points that are the only ones of their series; bring others to where they meet."""
         text_of = point_text(source.data, source.unit.factor) if self._is_fast and not source.as_statistics else None
-        points: Sequence[sdk.DataPointT] = source.data.data_points
-        texts, nanos, moment = self._texts, None, ""
+        texts, nanos, moment = self._texts, math.nan, ""  # unequal to any time
         for point, slot in zip(points, slots, strict=True):
             text = None
             try:
@@ -104,7 +108,10 @@ class Mapper:
                 place.add(amount, seconds, as_statistics=source.as_statistics)
 
     def _noted_seconds(self, point: sdk.DataPointT) -> int:
-        seconds = point.time_unix_nano // _NANOS
+        """The time, as one of the collection's; raises an ``Exception`` of some kind if it is none."""
+        seconds = int(point.time_unix_nano // _NANOS)
+        if abs(seconds) > _MOST_SECONDS:
+            raise OverflowError("the time of a data point is beyond the year 9999")
         self._seconds.add(seconds)
         return seconds
 

@@ -4,9 +4,10 @@ A point whose series no other slot has can be written as it comes. Where points 
 together. Which of the two it is has to be known of all points of a collection before the first one is written.
 """
 
-import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
+
+from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.datum import Series
@@ -61,13 +62,10 @@ class Slots:
             self._places.clear()
             self._owners.clear()
 
-    def of(self, source: Source) -> list[Slot]:
+    def of(self, source: Source, points: Iterable[sdk.DataPointT]) -> list[Slot]:
         """The slots of a metric's points, in their order. What they share may become more with other metrics'."""
         known = self._slots.setdefault(source.key, {})
-        slots = [
-            known.get(id(point.attributes)) or self._new_slot(known, source, point.attributes)
-            for point in source.data.data_points
-        ]
+        slots = [known.get(id(point.attributes)) or self._new_slot(known, source, point.attributes) for point in points]
         collection, epoch = self._collection, self._guard.epoch()
         for slot in slots:
             if slot.epoch != epoch:
@@ -86,10 +84,11 @@ class Slots:
         return place
 
     def _new_slot(self, known: dict[int, Slot], source: Source, attributes: Attributes | None) -> Slot:
-        self._number += 1
-        series: tuple[Series, ...] = ()
-        with contextlib.suppress(Exception):  # whoever reads the point finds out what is the matter with these
+        try:
             series = self._series_of(source, attributes or {})
+        except Exception:  # noqa: BLE001 - whoever reads the point finds out what is the matter with these
+            return Slot(attributes, ())
+        self._number += 1
         slot = known[id(attributes)] = Slot(attributes, series)
         for each in series:
             owner = self._owners.setdefault(each, slot)

@@ -137,6 +137,8 @@ def test_lone_samples(samples: list[float]) -> None:
 def test_numbers_of_lone_samples() -> None:
     """As many digits as place them in their buckets; of three, the one between is what is left of the sum."""
     assert histogram_text(recorded([1.1, 2.2, 3.7])) == '"Values": [1.1, 2.2, 3.7], "Counts": [1, 1, 1]'
+    middle = 123456789012345.0
+    assert read(histogram_text(recorded([1.0, middle, 4e14]))).values == (1.0, middle, 4e14)
     text = histogram_text(recorded([1.1, 2.2, 3.7, 17.4, 103.2]))
     assert text == '"Values": [1.1, 2.2528, 3.7888, 17.2584, 103.2], "Counts": [1, 1, 1, 1, 1]'
 
@@ -246,6 +248,8 @@ COMMON = recorded([1.0, 2.0, 3.0, 10.0])
         {"positive": sdk.Buckets(COMMON.positive.offset, [2, *COMMON.positive.bucket_counts[1:]])},
         {"positive": sdk.Buckets(COMMON.positive.offset, [300, *COMMON.positive.bucket_counts[1:]])},
         {"scale": -1},
+        {"scale": 21, "positive": sdk.Buckets(0, [1, 1, 1, 1]), "min": 1.0, "max": 1.0000013, "sum": 4.000003},
+        {"scale": 10**6},
         {"positive": sdk.Buckets(COMMON.positive.offset, [5, -1])},
         {"positive": sdk.Buckets(0, [1] * 200), "count": 200},
         {"min": 0.0, "zero_count": 4, "positive": sdk.Buckets(0, [0])},

@@ -1,6 +1,7 @@
 """A series that one slot has for itself, and what ends that: its points become one datum in every collection."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,9 +28,12 @@ NOW = 1_700_000_000
 ANY = InstrumentationScope("m")
 RULE = MetricRule(match="*", dimensions=["route"])
 
+ONE: dict[str, Any]
+OTHER: dict[str, Any]
+THIRD: dict[str, Any]
 ONE, OTHER, THIRD = {"route": "/", "status": 1}, {"route": "/", "status": 2}, {"route": "/", "status": 3}
 """Attribute sets, whose identity counts; all three are one series of CloudWatch's."""
-ELSEWHERE = {"route": "/cart", "status": 1}
+ELSEWHERE: dict[str, Any] = {"route": "/cart", "status": 1}
 
 Points = Iterable[tuple[Mapping[str, Any] | None, float]]
 
@@ -75,7 +79,17 @@ def counted(points: Points, seconds: int) -> sdk.Sum:
     """Deltas of a counter."""
     time = (seconds + 1) * SECOND - 1
     made = [sdk.NumberDataPoint(attributes, 0, time, value) for attributes, value in points]
-    return sdk.Sum(made, sdk.AggregationTemporality.DELTA, is_monotonic=True)
+    return sum_of(made)
+
+
+def sum_of(points: Any) -> sdk.Sum:
+    """Deltas of a counter, in whatever the points are held."""
+    return sdk.Sum(points, sdk.AggregationTemporality.DELTA, is_monotonic=True)
+
+
+def timed(nanos: Any) -> sdk.NumberDataPoint:
+    """A point at this time."""
+    return sdk.NumberDataPoint(ONE, 0, nanos, 1)
 
 
 def measured(points: Points, seconds: int) -> sdk.ExponentialHistogram:
@@ -149,6 +163,21 @@ def test_what_is_remembered_is_written_as_it_comes(*, is_fast: bool, values: obj
     assert (published[1] == ROUNDED) is is_fast
 
 
+def test_times_are_whole_seconds() -> None:
+    """Whatever type of number they are."""
+    mapped = Mapped()
+    for _ in range(3):
+        (text,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)]))).texts
+        assert f'"Timestamp": {NOW}, ' in text
+
+
+def test_points_that_come_once_only() -> None:
+    """They may be given as something that cannot be read twice."""
+    mapped = Mapped()
+    for _ in range(3):
+        assert len(mapped.datums(data_of(sum_of(iter([timed(NOW * SECOND)])))).texts) == 1
+
+
 def test_statistics_stay_statistics() -> None:
     """Also of a series that is remembered."""
     mapped = Mapped(rule=MetricRule(match="*", distribution="statistics"))
@@ -183,12 +212,16 @@ def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixt
     (said,) = caplog.records
     assert said.exc_info
     assert str(said.exc_info[1]) == "'list' object has no attribute 'items'"
+    mapped = Mapped()
     much: Any = "much"
     assert mapped.values([(ONE, much), (ELSEWHERE, 3)]) == [("/cart", 3)]
-    assert mapped.lost == 4
-    point = sdk.NumberDataPoint({"route": "/"}, 0, much, 1)
-    assert mapped.datums(data_of(sdk.Sum([point], sdk.AggregationTemporality.DELTA, is_monotonic=True))).texts == []
-    assert mapped.lost == 5
+    assert mapped.lost == 1
+    assert mapped.values([(ONE, 2), (ELSEWHERE, 3)]) == [("/", 2), ("/cart", 3)]
+    for lost, nanos in enumerate([much, None, math.nan, math.inf, -math.inf, 10**21, 10**5000], start=2):
+        points = [timed(nanos), sdk.NumberDataPoint(ELSEWHERE, 0, NOW * SECOND, 3)]
+        (text,) = mapped.datums(data_of(sum_of(points))).texts
+        assert json.loads(text)["Value"] == 3
+        assert mapped.lost == lost
 
 
 def test_negative_samples_meet_the_positive_ones() -> None:
@@ -282,7 +315,7 @@ class Remembering:
         """The slots of a collection of points with these attributes, for each metric of these names."""
         self.slots.begin_collection()
         data = data_of(counted([(each, 1) for each in attributes], NOW), names=names)
-        return [slot for source in self.sources.of(data) for slot in self.slots.of(source)]
+        return [slot for source in self.sources.of(data) for slot in self.slots.of(source, source.data.data_points)]
 
     def admit(self, *slots: Slot) -> None:
         """Let the guard have a place for the series of these, as whoever publishes them does."""
@@ -351,11 +384,12 @@ def test_series_are_renewed_once_a_minute() -> None:
 
 
 def test_attributes_that_cannot_be_read() -> None:
-    """They are left to whoever reads the point."""
+    """They are left to whoever reads the point, and nothing is remembered of them."""
     remembering = Remembering()
     bad: Any = [("route", "/")]
     (slot,) = remembering.collect(bad)
     assert slot.series == ()
+    assert remembering.collect(bad) != [slot]
 
 
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
