@@ -106,7 +106,9 @@ class CloudWatchMetricReader(MetricReader):
         self._forget_exit()
         deadline = time.monotonic() + timeout_millis / 1000
         self._last_flush(deadline)
-        self._exporter.shutdown(timeout_millis=max(deadline - time.monotonic(), 0.0) * 1000)
+        # The thread has tried as long as that made sense. At the interpreter's end no other thread can be started, so
+        # an attempt from here might be one that nobody can stop waiting for.
+        self._exporter.shutdown(timeout_millis=0.0)
 
     def _start(self) -> None:
         """Make everything that belongs to one process, and start its thread."""

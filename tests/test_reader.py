@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Counter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, courier
 from otel_cloudwatch_flask.boto_client import Client
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.reader import readers_on
@@ -506,3 +507,36 @@ class TestFork:
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 100
         reading.reader.shutdown()
+
+
+class ThreadAtTheEnd(threading.Thread):
+    """One that cannot be started, as at the end of Python 3.12 and later."""
+
+    def start(self) -> None:
+        """Say so."""
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+
+class Refusing:
+    """A CloudWatch that wants to be left alone for a minute, and knows which threads did not."""
+
+    def __init__(self) -> None:
+        self.callers: list[str] = []
+
+    def put_metric_data(self, **_: Any) -> None:
+        """Take no metrics."""
+        self.callers.append(threading.current_thread().name)
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "60"}
+        raise error
+
+
+def test_the_end_makes_no_attempt_that_nobody_could_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started any more, only the reader's own calls, which the end does not wait for."""
+    monkeypatch.setattr(courier, "threading", SimpleNamespace(**{**vars(threading), "Thread": ThreadAtTheEnd}))
+    client = Refusing()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client))
+    MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders").add(1)
+    reader.shutdown()
+    assert client.callers == ["CloudWatchMetricReader"]
+    assert reader.exporter.stats().datums_lost == {"shutdown": 1}
