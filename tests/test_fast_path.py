@@ -143,6 +143,51 @@ def test_numbers_of_lone_samples() -> None:
     assert text == '"Values": [1.1, 2.2528, 3.7888, 17.2584, 103.2], "Counts": [1, 1, 1, 1, 1]'
 
 
+def test_zeros() -> None:
+    """They are a value of their own."""
+    assert histogram_text(recorded([0.0, 0.0])) == '"Values": [0.0], "Counts": [2]'
+    assert histogram_text(recorded([0.0, 0.0, 1.0, 3.0])) == '"Values": [0.0, 1.0, 3.0], "Counts": [2, 1, 1]'
+
+
+@pytest.mark.parametrize("samples", [[1.1, 2.2, 3.7, 17.4, 103.2], [1.1, 2.2, 2.21, 2.22, 3.7, 17.4, 103.2]])
+@pytest.mark.parametrize(("beside", "is_common"), [(5e-10, True), (2e-9, False)])
+def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, is_common: bool) -> None:
+    """The SDK's rounding may put them there; what is further away contradicts the counts."""
+    point = recorded(samples)
+    indexes = [index for index, count in enumerate(point.positive.bucket_counts, point.positive.offset) if count]
+    first, behind = indexes[0], indexes[-1] + 1
+    for minimum in (edge(point.scale, first) * (1 - beside), edge(point.scale, first + 1) * (1 + beside)):
+        changed = replace(point, min=minimum, sum=point.sum - point.min + minimum)
+        assert (histogram_text(changed) is not None) is is_common
+    for maximum in (edge(point.scale, behind - 1) * (1 - beside), edge(point.scale, behind) * (1 + beside)):
+        changed = replace(point, max=maximum, sum=point.sum - point.max + maximum)
+        assert (histogram_text(changed) is not None) is is_common
+
+
+def test_the_coarsest_common_scale() -> None:
+    """Its buckets reach from each power of two to the next."""
+    point = recorded([1e-20, 2e19, 6e19, 1e20])
+    assert point.scale == 0
+    text = histogram_text(point)
+    assert text is not None
+    assert len(text) < len('"Values": [1e-20, 1.234e+19, 12345678901234567890, 1e+20], "Counts": [1, 1, 1, 1]')
+    assert_promises_are_kept(read(text), point)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.parametrize("third", [3.2, 3.3, 3.45, 3.7, 3.85, 3.98])
+def test_a_remainder_that_leaves_its_bucket(third: float, digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much rounding leaves to the last of the lone samples, it is published only where it may be."""
+    point = recorded([1.1, 1.7, 2.2, third, 17.4])
+    scale = fast_path._scales[point.scale]
+    monkeypatch.setattr(scale, "template", f"%.{digits}g")
+    values = read(histogram_text(point)).values
+    counts = enumerate(point.positive.bucket_counts, point.positive.offset)
+    *_, index, _ = (index for index, count in counts if count)
+    assert edge(point.scale, index) <= values[-2] <= edge(point.scale, index + 1)
+    assert math.fsum(values) == pytest.approx(point.sum, rel=1e-12)
+
+
 @pytest.mark.parametrize("number", range(1, 15))
 def test_counts_of_lone_samples(number: int) -> None:
     """However many have a bucket each."""
