@@ -161,6 +161,7 @@ class CloudWatchMetricExporter(MetricExporter):
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
+            is_fast=True,
         )
 
     def _restart(self) -> None:

@@ -47,7 +47,7 @@ class Mapper:
         guard: CardinalityGuard,
         start_unix_nano: int,
         lost: Callable[[int], None],
-        is_fast: bool = True,
+        is_fast: bool,
     ) -> None:
         self._sources = sources
         self._guard = guard
@@ -55,16 +55,13 @@ class Mapper:
         self._is_fast = is_fast
         self._points = PointReader(start_unix_nano)
         self._slots = Slots(guard, sources.series)
-        self._texts: list[EncodedDatum] = []
-        self._filled: dict[Place, None] = {}
-        self._seconds: set[int] = set()
         self._once = QuietLog(_logger)
         self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
+        self._begin_collection()
 
     def datums(self, data: sdk.MetricsData) -> Datums:
         """The datums of one collection: one for each series, with all that was published of it."""
-        self._texts, self._filled, self._seconds = [], {}, set()
-        self._slots.begin_collection()
+        self._begin_collection()
         # All before the first datum is made: a later metric may have points of a series, too.
         found = []
         for source in self._sources.of(data):
@@ -74,6 +71,12 @@ class Mapper:
             self._read(source, points, slots)
         self._texts.extend(text for place in self._filled if (text := self._merged_datum(place)) is not None)
         return Datums(self._texts, (min(self._seconds), max(self._seconds)) if self._seconds else None)
+
+    def _begin_collection(self) -> None:
+        self._slots.begin_collection()
+        self._texts: list[EncodedDatum] = []
+        self._filled: dict[Place, None] = {}
+        self._seconds: set[int] = set()
 
     def _read(self, source: Source, points: list[sdk.DataPointT], slots: list[Slot]) -> None:
         """Write the points that are the only ones of their series; bring others to where they meet."""
