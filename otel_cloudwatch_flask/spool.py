@@ -176,7 +176,7 @@ class Spool:
         self._size_bytes -= self._sizes.pop(path, 0)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        bad = self._directory / (path.name + _BAD_SUFFIX)
+        bad = _free_path(self._directory / (path.name + _BAD_SUFFIX))
         _logger.warning(
             "%s is no batch of metrics (%s); what it held is lost, and it is set aside as %s. Delete it if you need it "
             "no more.",
@@ -218,6 +218,12 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
             os.close(lock)
         return _new_process_directory(directory)
     return own, lock
+
+
+def _free_path(path: Path) -> Path:
+    """The path, or if there is something already, the first of those with a number that is free."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
+    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def _try_lock(directory: Path) -> int | None:

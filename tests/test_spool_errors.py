@@ -66,6 +66,21 @@ def test_what_cannot_be_taken_over_waits_where_it_is(tmp_path: Path) -> None:
     assert [third.read(path) for path in third.take_over()] == [batch("a")]
 
 
+def test_what_is_set_aside_takes_no_place_of_another(tmp_path: Path) -> None:
+    """Each keeps a name of its own, whatever kind of thing it is."""
+    spool = Spool(tmp_path)
+    path = spool._own / "0.batch"
+    for number in range(3):
+        if number == 0:
+            path.mkdir()
+        else:
+            path.write_text(str(number))
+        assert spool.read(path) is None
+        assert not path.exists()
+    assert sorted(each.name for each in tmp_path.glob("*.bad")) == ["0.batch-1.bad", "0.batch-2.bad", "0.batch.bad"]
+    assert [(tmp_path / f"0.batch-{number}.bad").read_text() for number in (1, 2)] == ["1", "2"]
+
+
 def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
     """Somebody has removed it: nothing is read, and nothing raised."""
     spool = Spool(tmp_path)
