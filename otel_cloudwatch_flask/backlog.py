@@ -47,6 +47,8 @@ class Backlog:
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: _Waiting | None = None
+        self._told_of: _Waiting | None = None
+        """What was in flight at the end, which is said once."""
         self._size_bytes = 0
         self._datums = 0
 
@@ -127,7 +129,8 @@ class Backlog:
         with self._lock:
             lost = sum(each.datums for each in self._waiting if each.file is None)
             left = sum(each.datums for each in self._waiting if each.file is not None)
-            unanswered = self._in_flight
+            unanswered = None if self._in_flight is self._told_of else self._in_flight
+            self._told_of = self._in_flight
             for each in self._waiting:
                 self._count(each, -1)
             self._waiting.clear()

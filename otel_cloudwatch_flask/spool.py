@@ -7,6 +7,7 @@ JSON. Nothing in it is ever executed, no link is followed, and whatever is not s
 and never fatal.
 """
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -58,7 +59,7 @@ class Spool:
         self._size_bytes = 0
         self._numbers = itertools.count()
         self._own, lock = _new_process_directory(directory)
-        self._lock: int | None = lock
+        self._locks = [lock]
         self._next_look = -math.inf
 
     def write(self, batch: Batch) -> Path | None:
@@ -135,9 +136,10 @@ class Spool:
 
     def abandon(self) -> None:
         """Have nothing to do with the directory any more, which in a forked child is the parent's."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        # Two threads may get here at the end of an exporter: the number of a descriptor that one of them has closed may
+        # be somebody else's file already.
+        with contextlib.suppress(IndexError):
+            os.close(self._locks.pop())
 
     def _directories_of_others(self) -> list[Path]:
         try:

@@ -1,5 +1,6 @@
 """A spool on a disk that fails: what cannot be written waits in memory, what cannot be moved stays where it is."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,22 @@ def test_what_is_set_aside_takes_no_place_of_another(tmp_path: Path) -> None:
         assert not path.exists()
     assert sorted(each.name for each in tmp_path.glob("*.bad")) == ["0.batch-1.bad", "0.batch-2.bad", "0.batch.bad"]
     assert [(tmp_path / f"0.batch-{number}.bad").read_text() for number in (1, 2)] == ["1", "2"]
+
+
+def test_two_threads_give_the_directory_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is closed once: its number may be another file's by then."""
+    spool = Spool(tmp_path)
+    close, closed = os.close, list[int]()
+
+    def close_while_another_does(descriptor: int) -> None:
+        closed.append(descriptor)
+        spool.abandon()
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", close_while_another_does)
+    spool.abandon()
+    monkeypatch.undo()
+    assert len(closed) == 1
 
 
 def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
