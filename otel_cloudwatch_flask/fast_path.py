@@ -122,26 +122,29 @@ def _text_of_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> str | Non
     if gaps is None:
         return None
     scale, index = _scales[point.scale], point.positive.offset - 1
-    doublings, growth, ratio = scale.doublings, scale.growth, scale.ratio
+    doublings, growth = scale.doublings, scale.growth
     lowers = []
     for gap in gaps:
         index += len(gap) + 1
         lowers.append(2.0 ** (index * doublings))
-    minimum, maximum, first, last = float(point.min), float(point.max), lowers.pop(0), lowers.pop()
-    if not (first * _BELOW <= minimum <= first * ratio * _ABOVE and last * _BELOW <= maximum <= last * ratio * _ABOVE):
+    minimum, maximum = float(point.min), float(point.max)
+    if not (scale.may_hold(lowers.pop(0), minimum) and scale.may_hold(lowers.pop(), maximum)):
         return None
-    value, lowest, last = point.sum - minimum - maximum, sum(lowers), lowers.pop()
+    value, lowest = point.sum - minimum - maximum, sum(lowers)
     fraction = (value - lowest) / (lowest * growth)
     if not _NEAR_EDGE <= fraction <= 1.0 - _NEAR_EDGE:
         return None
     multiple, template, texts = 1.0 + fraction * growth, scale.template, ""
+    lower_of_last = lowers.pop()
     for lower in lowers:
         text = template % (lower * multiple)
         texts += text + ", "
         value -= float(text)
-    if not last * (1.0 + _ROUNDING) <= value <= last * ratio * (1.0 - _ROUNDING) or value >= maximum:
+    if not lower_of_last * (1.0 + _ROUNDING) <= value <= lower_of_last * scale.ratio * (1.0 - _ROUNDING):
         return None
-    texts += f"{value:.14g}" if texts else repr(value)
+    if value >= maximum:
+        return None
+    texts += f"{value:.14g}" if texts else repr(value)  # alone, it is as exact as the sum
     return f'"Values": [{minimum}, {texts}, {maximum}], "Counts": {_COUNTS_OF_LONE_SAMPLES[point.count]}'
 
 
