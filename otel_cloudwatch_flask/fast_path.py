@@ -1,22 +1,22 @@
 """The common case of an export: from the SDK's data point straight to the text of its datum.
 
 Most of an export's CPU would go into objects for points, buckets and values that live for a microsecond. Where a point
-is of the common kind, its text is made without them, and without a loop over empty buckets in Python. Of a few samples
-with a bucket each, the edges are worked out, and the values rounded. Of many, the edges of buckets, the values that
-usually stand for their samples, and the text of these are kept in rows by the index of the bucket, out of which those
-that are needed are picked in C.
+is of the common kind, its text is made without them, and without a loop over empty buckets in Python: the samples of a
+bucket stand at its middle, a number as short as can be, whose text is known from the last time. Only the extremes, and
+the few values that make the sum right, are written anew.
 
-Everything else is left to the plain twin: ``points``, ``distribution`` and ``wire.content_json``. On numbers the two
-agree to the last digit. Of histograms the values here are mostly rounded ones, to a hundredth of their bucket, and one
-of them takes up what that does to the sum: the same promises, in a third of the text.
+Where that does not do, or buckets are crowded, all values are at the fraction of their buckets that makes the sum
+right, as the plain twin has them, but for rounding. Everything else is left to the twin itself: ``points``,
+``distribution`` and ``wire.content_json``. On numbers the two agree to the last digit; of histograms they keep the same
+promises.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import compress, pairwise
-from operator import lt, mul
-from typing import Any, Final, NamedTuple, TypeAlias
+from operator import attrgetter, le, lt, mul
+from typing import Any, Final, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
@@ -28,39 +28,42 @@ from otel_cloudwatch_flask.wire import content_json, number_json
 PointText: TypeAlias = Callable[[Any], str | None]
 """Makes the members of a datum that hold the numbers of a point; ``None`` if the point is not of the common kind."""
 
-_STEPS: Final = 64
-"""The usual value of a bucket is at one of so many places in it, the same for all buckets of a histogram."""
-_FEW_VALUES: Final = 6
-"""It is not worth while to look up the texts of so few."""
-_DIGITS: Final = 3
-"""Those that place a value in its bucket; those that tell buckets apart come on top."""
+_NUMBERS: Final = (float, int)
+_EXACT: Final = 10**15
+"""Whole numbers below it are written with all their digits."""
+_VALUE: Final = attrgetter("value")
+
+_BLOCK: Final = 256
+"""What is known of buckets is kept in blocks that begin at a multiple of it, and go on for as many buckets beyond."""
+_PLACES: Final = tuple(range(_BLOCK))
+_ENTRIES_OF_BLOCK: Final = 80
+"""What an empty block counts for."""
+MAX_ENTRIES: Final = 100_000
+"""What is remembered at most, at about a hundred bytes each."""
+_FINEST_REMEMBERED_SCALE: Final = 12
+"""There are so many buckets of finer ones that few come again."""
+_FINEST_SCALE: Final = 20
+"""Buckets of finer ones are about as wide as what the SDK's rounding may put an extreme beside its own."""
 
 _CROWD: Final = 2 * SAMPLES_PER_PART
 """So many samples of a bucket are divided, if there is room."""
 _KNOWN_DIVISIONS: Final = 1000
-
-_BLOCK: Final = 256
-"""Rows are kept in blocks, each of which begins at a multiple of it and goes on for as many buckets beyond the next."""
-_ENTRIES_OF_BLOCK: Final = 40
-"""What an empty block counts for."""
-MAX_ENTRIES: Final = 100_000
-"""What is remembered at most, at about a hundred bytes each."""
-
-_FINEST_SCALE: Final = 20
-"""Buckets of finer ones are about as wide as what the SDK's rounding may put an extreme beside its own."""
-
+_COUNT_TEXTS: Final = {samples: str(samples) for samples in range(_CROWD)}
 _MAX_LONE_SAMPLES: Final = 12
 """Up to so many samples it is likely that each has a bucket of its own."""
 _COUNTS_OF_LONE_SAMPLES: Final = tuple(str([1] * samples) for samples in range(_MAX_LONE_SAMPLES + 1))
 
-_NUMBERS: Final = (float, int)
-_EXACT: Final = 10**15
-"""Whole numbers below it are written with all their digits."""
+_MIDST: Final = 0.125
+"""The farthest that a short number may be from the middle, in widths of its bucket."""
+_NEAR_EDGE: Final = 0.02
+_MOST_MOVED: Final = 8
+_DIGITS: Final = 3
+"""Those that place a value in its bucket; those that tell buckets apart come on top."""
+
 _BELOW: Final = 1 - EDGE_TOLERANCE
 _ABOVE: Final = 1 + EDGE_TOLERANCE
-_NEAR_EDGE: Final = 0.01
-"""The fraction of a bucket, at either end, that rounding to so many digits might lead out of."""
-_ROUNDING: Final = 1e-13
+_ROUNDED_DOWN: Final = 1 - 1e-13
+_ROUNDED_UP: Final = 1 + 1e-13
 """More than what 14 digits, which are written in half the time of all, may change a number by."""
 
 
@@ -76,6 +79,15 @@ def point_text(data: sdk.DataT, factor: float) -> PointText | None:
     return histogram_text if isinstance(data, sdk.ExponentialHistogram) and is_delta else None
 
 
+def texts_of(text_of: PointText, points: Sequence[Any]) -> list[str | None]:
+    """What ``text_of`` makes of each of these points."""
+    if text_of is number_text:
+        values = [*map(_VALUE, points)]
+        if {*map(type, values)} == {int} and max(map(abs, values)) < _EXACT:
+            return [f'"Value": {value}' for value in values]
+    return [*map(text_of, points)]
+
+
 def number_text(point: sdk.NumberDataPoint) -> str | None:
     """A delta, the current value of something that goes up and down, or a gauge's."""
     value = point.value
@@ -88,77 +100,20 @@ def number_text(point: sdk.NumberDataPoint) -> str | None:
 
 def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
     """The values and counts of samples that are not negative, whose minimum and maximum were recorded."""
-    if len(point.positive.bucket_counts) > _BLOCK or not _has_common_numbers(point):
+    counts = point.positive.bucket_counts
+    if len(counts) > _BLOCK or not _has_common_numbers(point):
         return None
-    return _text_of_lone_samples(point) or _text_of_buckets(point)
-
-
-def _text_of_buckets(point: sdk.ExponentialHistogramDataPoint) -> str | None:
-    counts, zeros = point.positive.bucket_counts, point.zero_count
-    samples = [*filter(None, counts)]
-    if zeros + sum(samples) != point.count:
-        return None
-    minimum, maximum = float(point.min), float(point.max)
-    if not samples:
-        return None if maximum else _text([0.0], [zeros])
-    buckets = _Buckets(_scales[point.scale], point.positive.offset, counts, samples)
-    lowest = None if zeros else minimum
-    if not buckets.hold(lowest, maximum):
-        return None
-    if minimum == maximum:
-        return _text([minimum], [point.count])
-    values = buckets.inner_values(math.fsum((point.sum, -minimum, -maximum)), lowest, maximum)
-    if values is None:
-        return None
-    return _text([minimum, *values, maximum], [zeros or 1, *buckets.samples, 1], buckets.texts)
-
-
-def _text_of_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> str | None:
-    """Of a few samples that have a bucket each: all but the extremes are at the same fraction of theirs.
-
-    They are rounded, and the last takes up what that does to the sum.
-    """
-    gaps = _gaps_before_lone_samples(point)
-    if gaps is None:
-        return None
-    scale, index = _scales[point.scale], point.positive.offset - 1
-    doublings, growth = scale.doublings, scale.growth
-    lowers = []
-    for gap in gaps:
-        index += len(gap) + 1
-        lowers.append(2.0 ** (index * doublings))
-    minimum, maximum = float(point.min), float(point.max)
-    if not (scale.may_hold(lowers.pop(0), minimum) and scale.may_hold(lowers.pop(), maximum)):
-        return None
-    value, lowest = point.sum - minimum - maximum, sum(lowers)
-    fraction = (value - lowest) / (lowest * growth)
-    if not _NEAR_EDGE <= fraction <= 1.0 - _NEAR_EDGE:
-        return None
-    multiple, template, texts = 1.0 + fraction * growth, scale.template, ""
-    lower_of_last = lowers.pop()
-    for lower in lowers:
-        text = template % (lower * multiple)
-        texts += text + ", "
-        value -= float(text)
-    if not lower_of_last * (1.0 + _ROUNDING) <= value <= lower_of_last * scale.ratio * (1.0 - _ROUNDING):
-        return None
-    if value >= maximum:
-        return None
-    texts += f"{value:.14g}" if texts else repr(value)  # alone, it is as exact as the sum
-    return f'"Values": [{minimum}, {texts}, {maximum}], "Counts": {_COUNTS_OF_LONE_SAMPLES[point.count]}'
-
-
-def _gaps_before_lone_samples(point: sdk.ExponentialHistogramDataPoint) -> list[bytearray] | None:
-    """The empty buckets before each sample, if there are three to twelve, and each has its own."""
-    samples = point.count
-    if not 2 < samples <= _MAX_LONE_SAMPLES or point.zero_count:
-        return None
-    try:
-        flat = bytearray(point.positive.bucket_counts)
-    except ValueError:  # no number of samples, or more than there are
-        return None
-    is_each_lone = flat.count(1) == samples == len(flat) - flat.count(0)
-    return flat.split(b"\1")[:-1] if is_each_lone else None
+    minimum, maximum, samples = point.min + 0.0, point.max + 0.0, point.count  # what was -0.0 is 0.0
+    if samples <= 2:
+        return _text_of_extremes(minimum, maximum, samples)
+    text = None
+    if point.scale <= _FINEST_REMEMBERED_SCALE:
+        places = [*compress(_PLACES, counts)] if samples <= _MAX_LONE_SAMPLES else []
+        if len(places) == samples:
+            text = _text_of_lone_samples(point, places, minimum, maximum)
+        else:
+            text = _text_of_middles(point, minimum, maximum)
+    return text or _text_at_common_fraction(point, minimum, maximum)
 
 
 def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
@@ -176,92 +131,315 @@ def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
     )
 
 
-def _text(values: list[float], counts: list[int], inner_texts: list[str] | None = None) -> str:
+def _text_of_extremes(minimum: float, maximum: float, samples: int) -> str | None:
+    """Of one sample, of two, or of many that are equal."""
+    if minimum == maximum:
+        return f'"Values": [{minimum}], "Counts": [{samples}]' if samples > 0 else None
+    return f'"Values": [{minimum}, {maximum}], "Counts": [1, 1]' if samples == 2 else None
+
+
+def _text_of_lone_samples(
+    point: sdk.ExponentialHistogramDataPoint, places: list[int], minimum: float, maximum: float
+) -> str | None:
+    """Of a few samples that have a bucket each, at these places among the counts."""
+    counts, offset, scale = point.positive.bucket_counts, point.positive.offset, _scales[point.scale]
+    first, *inner, last = places
+    if counts[first] != 1 or counts[last] != 1 or not scale.hold(offset + first, minimum, offset + last, maximum):
+        return None
+    block, start = scale.block_from(offset)
+    known_texts, known_middles = block
+    texts, middles = [], []
+    left = total = point.sum - minimum - maximum
+    for place in inner:
+        if counts[place] != 1:
+            return None
+        texts.append(known_texts[start + place] or scale.learn(block, offset, place))
+        middle = known_middles[start + place]
+        middles.append(middle)
+        left -= middle
+    # Most often the last of them can make the sum right, else those before it help.
+    for position in range(len(inner) - 1, -1, -1):
+        lower, value = scale.lower_edge(offset + inner[position]), middles[position] + left
+        if lower * _ROUNDED_UP <= value <= lower * scale.ratio * _ROUNDED_DOWN and minimum < value < maximum:
+            texts[position] = f"{value:.14g}" if len(texts) > 1 else repr(total)
+            counted = _COUNTS_OF_LONE_SAMPLES[len(places)]
+            return f'"Values": [{minimum}, {", ".join(texts)}, {maximum}], "Counts": {counted}'
+        texts[position] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
+        left -= float(texts[position]) - middles[position]
+    return None
+
+
+def _text_of_middles(point: sdk.ExponentialHistogramDataPoint, minimum: float, maximum: float) -> str | None:
+    """Of samples that share buckets."""
+    counts, offset, zeros = point.positive.bucket_counts, point.positive.offset, point.zero_count
+    samples, scale = [*filter(None, counts)], _scales[point.scale]
+    last = len(counts) - 1 - next(compress(_PLACES, reversed(counts)), 0)
+    if (
+        not 2 <= len(samples) <= MAX_BUCKETS
+        or zeros + sum(samples) != point.count
+        or not counts[0]
+        or not scale.hold(offset, None if zeros else minimum, offset + last, maximum)
+    ):
+        return None
+    texts, middles = scale.known(offset, counts, last + 1)
+    # From here on without the extremes, though with their buckets.
+    samples[-1] -= 1
+    if not zeros:
+        samples[0] -= 1
+    masses = [*map(mul, samples, middles)]
+    if (
+        samples[0]
+        and masses[0] <= minimum * samples[0]
+        and not _is_put_between(minimum, scale.lower_edge(offset + 1), samples, texts, masses, place=0)
+    ):
+        return None
+    if (
+        samples[-1]
+        and masses[-1] >= maximum * samples[-1]
+        and not _is_put_between(scale.lower_edge(offset + last), maximum, samples, texts, masses, place=-1)
+    ):
+        return None
+    left = point.sum - minimum - maximum - math.fsum(masses)
+    masses[0] = masses[-1] = 0.0  # those do not move
+    inner = slice(0 if samples[0] else 1, None if samples[-1] else -1)
+    try:
+        count_texts = [*map(_COUNT_TEXTS.__getitem__, samples)]
+    except KeyError:
+        if not _are_divisible(samples, zeros=0):
+            return None
+        left -= _divide_crowds(scale, samples, texts, masses)
+        count_texts = [*map(str, samples)]
+    if not _is_sum_right(scale, left, samples, texts, masses):
+        return None
+    return (
+        f'"Values": [{minimum}, {", ".join(texts[inner])}, {maximum}], '
+        f'"Counts": [{zeros or 1}, {", ".join(count_texts[inner])}, 1]'
+    )
+
+
+def _is_put_between(
+    lower: float, upper: float, samples: list[int], texts: list[str], masses: list[float], *, place: int
+) -> bool:
+    """Put what is left in the bucket of an extreme between that and the other edge; whether there is room."""
+    texts[place] = short_text_between(lower, upper)
+    value = float(texts[place])
+    masses[place] = value * samples[place]
+    return lower < value < upper
+
+
+def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[str], masses: list[float]) -> bool:
+    """Move as few as needed to take up what is ``left`` of the sum, the heaviest first; whether that could be done."""
+    for _ in range(_MOST_MOVED):
+        mass = max(masses)
+        if not mass:
+            break
+        heaviest = masses.index(mass)
+        number = samples[heaviest]
+        lower, value = scale.edge_below(mass / number), (mass + left) / number
+        if lower * _ROUNDED_UP <= value <= lower * scale.ratio * _ROUNDED_DOWN:
+            texts[heaviest] = f"{value:.14g}" if number == 1 else repr(value)
+            return True
+        texts[heaviest] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
+        left += mass - float(texts[heaviest]) * number
+        masses[heaviest] = 0.0
+    return False
+
+
+def _are_divisible(samples: list[int], *, zeros: int) -> bool:
+    """Whether crowded buckets may be divided; where one has lost an extreme, or there is no room, the twin does it."""
+    is_outer_crowded = samples[-1] >= _CROWD or (samples[0] >= _CROWD and not zeros)
+    return not is_outer_crowded and len(samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES and min(samples) >= 0
+
+
+def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses: list[float]) -> float:
+    """Put the samples of crowded buckets in the middle of parts of them, to stay there; what that adds to the sum."""
+    added = 0.0
+    for place, parts, ends in _divisions(samples):
+        lower, here = scale.edge_below(masses[place] / samples[place]), slice(place, place + 1)
+        width = lower * scale.growth / 2
+        new_texts = [scale.template % (lower + width * (begin + end)) for begin, end in pairwise(ends)]
+        added += sum(map(mul, parts, map(float, new_texts))) - masses[place]
+        samples[here], texts[here], masses[here] = parts, new_texts, [0.0] * len(parts)
+    return added
+
+
+def _text_at_common_fraction(point: sdk.ExponentialHistogramDataPoint, minimum: float, maximum: float) -> str | None:
+    """Of any samples but those that only the twin places."""
+    if minimum == maximum and point.zero_count in (0, point.count):
+        return _text_of_extremes(minimum, maximum, point.count)
+    scale = _scales[point.scale]
+    buckets = _inner_buckets(point, scale, minimum, maximum)
+    if buckets is None:
+        return None
+    samples, lowers, uppers = buckets
+    total = math.fsum((point.sum, -minimum, -maximum))
+    lowest, highest = math.fsum(map(mul, samples, lowers)), math.fsum(map(mul, samples, uppers))
+    if not lowest <= total <= highest:
+        return None
+    fraction = (total - lowest) / (highest - lowest) if highest > lowest else 0.0
+    values = [min(lower + (upper - lower) * fraction, upper) for lower, upper in zip(lowers, uppers, strict=True)]
+    texts = [scale.fine_template % value for value in values]
+    rounded = [*map(float, texts)]
+    if all(map(le, lowers, rounded)) and all(map(le, rounded, uppers)):
+        values = rounded
+    else:
+        texts = [*map(repr, values)]
+    if samples:
+        # The heaviest has most room for what rounding did to the sum. Where it is the only one, the sum is its own.
+        masses = [*map(mul, samples, values)]
+        heaviest = masses.index(max(masses))
+        value = (total - math.fsum(masses[:heaviest] + masses[heaviest + 1 :])) / samples[heaviest]
+        if not lowers[heaviest] <= value <= uppers[heaviest]:
+            return None
+        values[heaviest], texts[heaviest] = value, repr(value)
+    values, samples = [minimum, *values, maximum], [point.zero_count or 1, *samples, 1]
     if not all(map(lt, values, values[1:])):
-        return content_json(Distribution.of(zip(values, counts, strict=True)))
-    if inner_texts is None:
-        return f'"Values": {values}, "Counts": {counts}'
-    return f'"Values": [{values[0]}, {", ".join(inner_texts)}, {values[-1]}], "Counts": {counts}'
+        return content_json(Distribution.of(zip(values, samples, strict=True)))
+    return f'"Values": [{", ".join([repr(minimum), *texts, repr(maximum)])}], "Counts": {samples}'
 
 
-class _Row:
-    """What belongs to each bucket of a scale, by the index of the bucket; worked out when it is first asked for.
+def _inner_buckets(
+    point: sdk.ExponentialHistogramDataPoint, scale: "_Scale", minimum: float, maximum: float
+) -> tuple[list[int], list[float], list[float]] | None:
+    """Samples, lower and upper edges of the buckets, and of the parts of those that are crowded, without the extremes.
 
-    All rows together are bounded, and forgotten together.
+    ``None`` if the numbers contradict each other, or only the twin knows better.
+    """
+    counts, offset, zeros = point.positive.bucket_counts, point.positive.offset, point.zero_count
+    places, samples = [*compress(_PLACES, counts)], [*filter(None, counts)]
+    if (
+        not 1 <= len(samples) <= MAX_BUCKETS
+        or zeros + sum(samples) != point.count
+        or not scale.hold(offset + places[0], None if zeros else minimum, offset + places[-1], maximum)
+    ):
+        return None
+    lowers = [scale.lower_edge(offset + place) for place in places]
+    uppers = [lower * scale.ratio for lower in lowers]
+    samples[-1] -= 1
+    lowers[-1], uppers[-1] = min(lowers[-1], maximum), min(uppers[-1], maximum)
+    if not zeros:
+        samples[0] -= 1
+        lowers[0], uppers[0] = max(lowers[0], minimum), max(uppers[0], minimum)
+    if not _COUNT_TEXTS.keys() >= {*samples}:
+        if not _are_divisible(samples, zeros=zeros):
+            return None
+        for place, parts, ends in _divisions(samples):
+            lower, width, here = lowers[place], uppers[place] - lowers[place], slice(place, place + 1)
+            edges = [*(lower + width * end for end in ends[:-1]), uppers[place]]
+            samples[here], lowers[here], uppers[here] = parts, edges[:-1], edges[1:]
+    inner = slice(0 if samples[0] else 1, None if samples[-1] else len(samples) - 1)
+    return samples[inner], lowers[inner], uppers[inner]
+
+
+_Division: TypeAlias = tuple[int, list[int], list[float]]
+"""The place of a crowded bucket, the samples of its parts, and where these begin and end, in widths of the bucket."""
+
+
+def _divisions(samples: list[int]) -> list[_Division]:
+    """How crowded buckets are divided, the last one first: evenly, as the twin does, as far as there is room."""
+    room, total = MAX_BUCKETS - len(samples) + samples.count(0), sum(samples)
+    crowds = [(place, crowd) for place, crowd in enumerate(samples) if crowd >= _CROWD]
+    parts = [min(crowd // SAMPLES_PER_PART, 1 + room * crowd // total) for _, crowd in crowds]
+    return [(place, *_parts(crowd, n)) for (place, crowd), n in zip(crowds, parts, strict=True) if n > 1][::-1]
+
+
+@lru_cache(_KNOWN_DIVISIONS)
+def _parts(samples: int, parts: int) -> tuple[list[int], list[float]]:
+    ends = [samples * part // parts for part in range(parts + 1)]
+    return [end - begin for begin, end in pairwise(ends)], [end / samples for end in ends]
+
+
+_Block: TypeAlias = tuple[list[str], list[float]]
+"""The short texts of the middles of some buckets, and what these say; an empty text where it is not known yet."""
+
+
+class _Scale:
+    """What is the same for all histograms of a scale, and what is known of its buckets.
+
+    That is bounded for all scales together, and forgotten together.
     """
 
     entries = 0
 
-    def __init__(self, work_out: Callable[[int], Any]) -> None:
-        self._work_out = work_out
-        self._blocks: dict[int, list[Any]] = {}
+    def __init__(self, scale: int) -> None:
+        self._scale = scale
+        self._doublings: float = 2.0**-scale
+        self.growth: float = 2.0**self._doublings - 1.0
+        """The width of a bucket, relative to its lower edge."""
+        self.ratio: float = 1.0 + self.growth
+        self.near_lower, self.near_upper = 1.0 + _NEAR_EDGE * self.growth, 1.0 + (1.0 - _NEAR_EDGE) * self.growth
+        """Places in a bucket that rounding does not lead out of, relative to its lower edge."""
+        digits = _DIGITS - math.floor(math.log10(self.growth))
+        self.template = f"%.{digits}g"
+        self.fine_template = f"%.{digits + 1}g"
+        self._blocks: dict[int, _Block] = {}
 
-    def of(self, offset: int, counts: Sequence[int]) -> list[Any]:
-        """What belongs to the buckets that hold anything, where ``offset`` is the index of the first count."""
+    def lower_edge(self, index: int) -> float:
+        """The lower edge of a bucket."""
+        lower: float = 2.0 ** (index * self._doublings)
+        return lower
+
+    def edge_below(self, value: float) -> float:
+        """The lower edge of the bucket that a value is in, which is not beside an edge."""
+        return self.lower_edge(math.floor(math.log2(value) / self._doublings))
+
+    def hold(self, first: int, minimum: float | None, last: int, maximum: float) -> bool:
+        """Whether these buckets may have the smallest and the largest sample, and can be sent; zeros are in none."""
+        lower = self.lower_edge(first)
+        if lower < MIN_MAGNITUDE or not (minimum is None or lower * _BELOW <= minimum <= lower * self.ratio * _ABOVE):
+            return False
+        lower = self.lower_edge(last)
+        return lower * _BELOW <= maximum <= lower * self.ratio * _ABOVE
+
+    def block_from(self, offset: int) -> tuple[_Block, int]:
+        """What is known of the bucket with this index and of those behind it, and where in that it begins."""
         number, start = divmod(offset, _BLOCK)
-        block = self._blocks.get(number) or self._new_block(number)
-        found = [*compress(block[start : start + len(counts)], counts)]
-        if not all(found):
-            places = compress(range(start, start + len(counts)), counts)
-            return [block[place] or self._filled(block, number, place) for place in places]
-        return found
+        return self._blocks.get(number) or self._new_block(number), start
 
-    def at(self, index: int) -> Any:
-        """What belongs to one bucket."""
-        number, place = divmod(index, _BLOCK)
-        block = self._blocks.get(number) or self._new_block(number)
-        return block[place] or self._filled(block, number, place)
+    def known(self, offset: int, counts: Sequence[int], length: int) -> tuple[list[str], Iterator[float]]:
+        """The texts and middles of the buckets that hold anything; ``offset`` is the index of the first of them."""
+        block, start = self.block_from(offset)
+        places = slice(start, start + length)
+        texts = [*compress(block[0][places], counts)]
+        if not all(texts):
+            texts = [block[0][start + place] or self.learn(block, offset, place) for place in compress(_PLACES, counts)]
+        return texts, compress(block[1][places], counts)
 
-    def _new_block(self, number: int) -> list[Any]:
+    def learn(self, block: _Block, offset: int, place: int) -> str:
+        """Work out what belongs to one bucket, so many behind the first; its text."""
+        _make_room(1)
+        index = offset + place
+        texts, middles = block
+        text = short_text_between(edge(self._scale, index), edge(self._scale, index + 1))
+        middles[offset % _BLOCK + place] = float(text)
+        texts[offset % _BLOCK + place] = text  # the last, because with it the others are known to other threads
+        return text
+
+    def _new_block(self, number: int) -> _Block:
         _make_room(_ENTRIES_OF_BLOCK)
-        block = self._blocks[number] = [None] * (2 * _BLOCK)
+        block = self._blocks[number] = [""] * (2 * _BLOCK), [0.0] * (2 * _BLOCK)
         return block
 
-    def _filled(self, block: list[Any], number: int, place: int) -> Any:
-        _make_room(1)
-        block[place] = self._work_out(number * _BLOCK + place)
-        return block[place]
+
+def short_text_between(lower: float, upper: float) -> str:
+    """The shortest number near the middle of these, as JSON.
+
+    >>> short_text_between(2.0, 4.0), short_text_between(1.0905, 1.1388), short_text_between(107e3, 112e3)
+    ('3', '1.11', '110000')
+    """
+    middle = (lower + upper) / 2
+    for digits in range(1, 17):
+        text = f"{middle:.{digits}g}"
+        if abs(float(text) - middle) <= _MIDST * (upper - lower):
+            return min(number_json(float(text)), text, key=len)
+    return repr(middle)
 
 
 def _make_room(entries: int) -> None:
-    if _Row.entries >= MAX_ENTRIES:
+    if _Scale.entries >= MAX_ENTRIES:
         _scales.clear()
-        _Row.entries = 0
-    _Row.entries += entries
-
-
-class _Scale:
-    """What is the same for all histograms of a scale, in rows by the index of a bucket."""
-
-    def __init__(self, scale: int) -> None:
-        self._scale = scale
-        self.growth: float = 2.0**2.0**-scale - 1.0
-        """The width of a bucket, relative to its lower edge."""
-        self.ratio: float = 1.0 + self.growth
-        self.doublings = 2.0**-scale
-        """Those from a bucket's lower edge to the next's."""
-        self.lower_edges = _Row(partial(edge, scale))
-        self._digits = _DIGITS - math.floor(math.log10(self.growth))
-        self.template = f"%.{self._digits}g"
-        self._usual: dict[int, tuple[_Row, _Row]] = {}
-
-    def may_hold(self, lower: float, value: float) -> bool:
-        """Whether a value may be in the bucket with this lower edge."""
-        return lower * _BELOW <= value <= lower * self.ratio * _ABOVE
-
-    def usual(self, fraction: float) -> tuple[_Row, _Row]:
-        """The usual values nearest to this fraction of each bucket, and their texts."""
-        step = round(fraction * _STEPS)
-        rows = self._usual.get(step)
-        if rows is None:
-            value = partial(self._usual_value, step)
-            rows = self._usual[step] = _Row(value), _Row(lambda index: repr(value(index)))
-        return rows
-
-    def _usual_value(self, step: int, index: int) -> float:
-        lower, upper = edge(self._scale, index), edge(self._scale, index + 1)
-        exact = lower + step / _STEPS * (upper - lower)
-        return min(max(float(f"{exact:.{self._digits}g}"), lower), upper)
+        _Scale.entries = 0
+    _Scale.entries += entries
 
 
 class _Scales(dict[int, _Scale]):
@@ -271,176 +449,3 @@ class _Scales(dict[int, _Scale]):
 
 
 _scales: Final = _Scales()
-
-
-_Parts: TypeAlias = list[tuple[float, float]]
-"""At what fraction of a bucket each of its parts begins, and how much of the bucket it is."""
-
-
-class _Division(NamedTuple):
-    """The samples of a crowded bucket in parts."""
-
-    samples: list[int]
-    parts: _Parts
-    rise: float
-    """How much the sum is more than that of the bucket's lower edges, in its widths, if all are where parts begin."""
-    spread: float
-    """How much more it is, in widths of the bucket, if all are where parts end."""
-
-
-@lru_cache(_KNOWN_DIVISIONS)
-def _divided(samples: int, parts: int) -> _Division:
-    """Divide them evenly, as the twin does."""
-    ends = list(pairwise(samples * part // parts for part in range(parts + 1)))
-    each = [end - begin for begin, end in ends]
-    rise = math.fsum((end - begin) * begin for begin, end in ends) / samples
-    spread = math.fsum((end - begin) ** 2 for begin, end in ends) / samples
-    return _Division(each, [(begin / samples, (end - begin) / samples) for begin, end in ends], rise, spread)
-
-
-class _Buckets:
-    """The filled buckets of positive samples, as lists beside each other: samples, lower edge.
-
-    With :meth:`inner_values` they lose the extremes: ``samples`` are then those that each value stands for, and
-    ``texts`` are the values', if these were looked up.
-    """
-
-    __slots__ = ("_counts", "_crowds", "_inside", "_lowers", "_offset", "_outer", "_scale", "samples", "texts")
-
-    def __init__(self, scale: _Scale, offset: int, counts: Sequence[int], samples: list[int]) -> None:
-        self._scale = scale
-        self._offset = offset
-        self._counts = counts
-        self._lowers: list[float] = scale.lower_edges.of(offset, counts)
-        self._inside = slice(None)
-        self._outer: list[tuple[int, float, float]] = []
-        """Those places, 0 and -1, where an extreme was taken out and others are left; lower and upper edge of that."""
-        self._crowds: list[tuple[int, int, _Parts]] = []
-        """Where the values of a divided bucket begin, and its index."""
-        self.samples = samples
-        self.texts: list[str] | None = None
-
-    def hold(self, minimum: float | None, maximum: float) -> bool:
-        """Whether these may be the smallest and the largest sample in them, where there is none but 0 below."""
-        may_hold = self._scale.may_hold
-        return (minimum is None or may_hold(self._lowers[0], minimum)) and may_hold(self._lowers[-1], maximum)
-
-    def inner_values(self, total: float, minimum: float | None, maximum: float) -> list[float] | None:
-        """One value for the samples of each but the extremes, so that they add up to ``total``.
-
-        ``None``: this is a case for the twin.
-        """
-        if self._lowers[0] < MIN_MAGNITUDE:
-            return None
-        self._take_out(minimum, maximum)
-        if len(self.samples) <= 1:
-            return self._only_value(total, minimum, maximum)
-        if min(self.samples) < 0 or len(self.samples) > MAX_BUCKETS:
-            return None
-        is_crowded = max(self.samples) >= _CROWD
-        return None if is_crowded and not self._is_divisible() else self._values(total, is_crowded=is_crowded)
-
-    def _take_out(self, minimum: float | None, maximum: float) -> None:
-        """Take the extremes out of their buckets; of what is left there, only the part between them is."""
-        samples, lowers, ratio = self.samples, self._lowers, self._scale.ratio
-        samples[-1] -= 1
-        if minimum is not None:
-            samples[0] -= 1
-            if samples[0]:
-                self._outer.append((0, max(lowers[0], minimum), max(lowers[0] * ratio, minimum)))
-        if samples[-1]:
-            self._outer.append((-1, min(lowers[-1], maximum), min(lowers[-1] * ratio, maximum)))
-        self._inside = slice(0 if samples[0] else 1, len(samples) - (0 if samples[-1] else 1))
-        self.samples, self._lowers = samples[self._inside], lowers[self._inside]
-
-    def _only_value(self, total: float, minimum: float | None, maximum: float) -> list[float] | None:
-        if not self.samples:
-            return []
-        (samples,), (lower,) = self.samples, self._lowers
-        value = total / samples
-        lowest, highest = max(lower, minimum or 0.0), min(lower * self._scale.ratio, maximum)
-        return [value] if 0 < samples < _CROWD and lowest <= value <= highest else None
-
-    def _is_divisible(self) -> bool:
-        has_room = len(self.samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
-        return has_room and all(self.samples[place] < _CROWD for place, _, _ in self._outer)
-
-    def _values(self, total: float, *, is_crowded: bool) -> list[float] | None:
-        """One value in each bucket, or part of one, at the same fraction of its width."""
-        growth = self._scale.growth
-        lowest = math.fsum(map(mul, self.samples, self._lowers))
-        width = lowest * growth
-        if is_crowded:
-            rise, spread = self._divide_crowded()
-            lowest += rise * growth
-            width += spread * growth
-        for place, lower, upper in self._outer:
-            samples, edge_of_whole = self.samples[place], self._lowers[place]
-            lowest += samples * (lower - edge_of_whole)
-            width += samples * (upper - lower - edge_of_whole * growth)
-        if not 0.0 <= total - lowest <= width or width <= 0.0:
-            return None
-        fraction = (total - lowest) / width
-        if (self._crowds or len(self.samples) > _FEW_VALUES) and (
-            usual := self._usual_values(fraction, total)
-        ) is not None:
-            return usual
-        return None if self._crowds else self._exact_values(fraction)
-
-    def _divide_crowded(self) -> tuple[float, float]:
-        """Divide them evenly, as the twin does, as far as there is room; what that does to the sum and its width."""
-        samples, lowers = self.samples, self._lowers
-        room, total = MAX_BUCKETS - len(samples), sum(samples)
-        indexes = [*compress(range(self._offset, self._offset + len(self._counts)), self._counts)][self._inside]
-        rise = spread = 0.0
-        shift = 0
-        for place, crowd in [(place, crowd) for place, crowd in enumerate(samples) if crowd >= _CROWD]:
-            parts = min(crowd // SAMPLES_PER_PART, 1 + room * crowd // total)
-            if parts > 1:
-                division, begin = _divided(crowd, parts), place + shift
-                lower = lowers[begin]
-                rise += lower * division.rise
-                spread += lower * (division.spread - crowd)
-                samples[begin : begin + 1] = division.samples
-                lowers[begin : begin + 1] = [lower] * parts
-                self._crowds.append((begin, indexes[place], division.parts))
-                shift += parts - 1
-        return rise, spread
-
-    def _usual_values(self, fraction: float, total: float) -> list[float] | None:
-        """The nearest of those whose texts are known but one, which takes up what that does to the sum, if it can."""
-        value_row, text_row = self._scale.usual(fraction)
-        values: list[float] = value_row.of(self._offset, self._counts)[self._inside]
-        texts: list[str] = text_row.of(self._offset, self._counts)[self._inside]
-        for begin, index, parts in self._crowds:
-            rows = [self._scale.usual(part_begin + fraction * share) for part_begin, share in parts]
-            values[begin : begin + 1] = [row.at(index) for row, _ in rows]
-            texts[begin : begin + 1] = [row.at(index) for _, row in rows]
-        for place, lower, upper in self._outer:
-            values[place] = lower + fraction * (upper - lower)
-            texts[place] = repr(values[place])
-        # The heaviest has most room for it.
-        masses = [*map(mul, self.samples, values)]
-        heaviest = masses.index(max(masses))
-        values[heaviest] += (total - math.fsum(masses)) / self.samples[heaviest]
-        texts[heaviest] = repr(values[heaviest])
-        if not self._is_at_its_place(values, heaviest):
-            return None
-        self.texts = texts
-        return values
-
-    def _is_at_its_place(self, values: list[float], place: int) -> bool:
-        """Whether a value is in its bucket, and between the others: another part of its bucket may be near."""
-        value, lower = values[place], self._lowers[place]
-        return (
-            lower <= value <= lower * self._scale.ratio
-            and values[max(place - 1, 0)] <= value <= values[min(place + 1, len(values) - 1)]
-            and all(lowest <= values[outer] <= highest for outer, lowest, highest in self._outer)
-        )
-
-    def _exact_values(self, fraction: float) -> list[float]:
-        multiple = 1.0 + fraction * self._scale.growth
-        values = [lower * multiple for lower in self._lowers]
-        for place, lower, upper in self._outer:
-            values[place] = lower + fraction * (upper - lower)
-        return values

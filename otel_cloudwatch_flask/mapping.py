@@ -4,24 +4,26 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
 from otel_cloudwatch_flask.datum import Series
-from otel_cloudwatch_flask.fast_path import point_text
+from otel_cloudwatch_flask.fast_path import PointText, point_text, texts_of
 from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.points import Amount, InvalidPointError, PointReader, negated
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.slots import Slot, Slots
+from otel_cloudwatch_flask.slots import Run, Slot, Slots
 from otel_cloudwatch_flask.sources import Source, Sources
 from otel_cloudwatch_flask.wire import EncodedDatum, encoded
 
 _logger = logging.getLogger(__name__)
 
 _NANOS: Final = 1_000_000_000
+_TIME: Final = attrgetter("time_unix_nano")
 _MOST_SECONDS: Final = 253_402_300_799
 _INVALID_LOG_SECONDS: Final = 60.0
 
@@ -78,9 +80,11 @@ class Mapper:
         self._filled: dict[Place, None] = {}
         self._seconds: set[int] = set()
 
-    def _read(self, source: Source, points: list[sdk.DataPointT], slots: list[Slot]) -> None:
+    def _read(self, source: Source, points: list[sdk.DataPointT], slots: Run) -> None:
         """Write the points that are the only ones of their series; bring others to where they meet."""
         text_of = point_text(source.data, source.unit.factor) if self._is_fast and not source.as_statistics else None
+        if text_of is not None and self._are_written_alike(text_of, points, self._slots.heads(slots)):
+            return
         texts, nanos, moment = self._texts, math.nan, ""  # unequal to any time
         for point, slot in zip(points, slots, strict=True):
             text = None
@@ -98,6 +102,20 @@ class Mapper:
                 texts.append(f"{head}{moment}{text}}}")
             if slot.shared:
                 self._gather(source, point, slot.shared)
+
+    def _are_written_alike(self, text_of: PointText, points: list[sdk.DataPointT], heads: list[str] | None) -> bool:
+        """Write all points of a metric at once, if each has one datum for itself, and all are common, of one time."""
+        if heads is None or not points:
+            return False
+        try:
+            texts = texts_of(text_of, points)
+            if not all(texts) or len({*map(_TIME, points)}) > 1:
+                return False
+            moment = self._noted_seconds(points[0])
+        except Exception:  # noqa: BLE001 - one after the other they show which of them it is
+            return False
+        self._texts += [f"{head}{moment}, {text}}}" for head, text in zip(heads, texts, strict=True)]
+        return True
 
     def _gather(self, source: Source, point: sdk.DataPointT, places: Iterable[Place]) -> None:
         """Bring what a point says to places, where it may meet what others say."""

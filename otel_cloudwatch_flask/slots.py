@@ -4,7 +4,8 @@ A point whose series no other slot has can be written as it comes. Where points 
 together. Which of the two it is has to be known of all points of a collection before the first one is written.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from opentelemetry.sdk.metrics import export as sdk
@@ -15,6 +16,7 @@ from otel_cloudwatch_flask.merging import Place
 from otel_cloudwatch_flask.sources import Attributes, Source
 
 _MAX_REMEMBERED: Final = 20_000
+_ATTRIBUTES: Final = attrgetter("attributes")
 
 
 class Slot:
@@ -40,6 +42,23 @@ class Slot:
         """The number of the collection that has brought a point last."""
 
 
+class Run(list[Slot]):
+    """The slots of a metric's points, in their order. As long as nothing changes, it does for further collections."""
+
+    __slots__ = ("changes", "collection", "epoch", "heads", "ids")
+
+    def __init__(self, slots: list[Slot], ids: list[int], epoch: int) -> None:
+        super().__init__(slots)
+        self.ids = ids
+        """The identities of the points' attributes objects."""
+        self.epoch = epoch
+        self.collection = 0
+        self.heads: list[str] | None = None
+        """The beginnings of the points' datums, if every slot has one series, and that for itself."""
+        self.changes = -1
+        """How many series had come to be shared when that was so."""
+
+
 class Slots:
     """Find the slots of points; ``series_of`` says what a point is published as. For one thread at a time."""
 
@@ -48,6 +67,8 @@ class Slots:
         self._series_of = series_of
         self._collection = 0
         self._slots: dict[Hashable, dict[int, Slot]] = {}
+        self._runs: dict[Hashable, Run] = {}
+        self._changes = 0
         self._number = 0
         self._places: dict[Series, Place] = {}
         self._owners: dict[Series, Slot | None] = {}
@@ -58,15 +79,50 @@ class Slots:
         self._collection += 1
         if max(self._number, len(self._places)) > _MAX_REMEMBERED:
             self._slots.clear()
+            self._runs.clear()
             self._number = 0
             self._places.clear()
             self._owners.clear()
 
-    def of(self, source: Source, points: Iterable[sdk.DataPointT]) -> list[Slot]:
+    def of(self, source: Source, points: Sequence[sdk.DataPointT]) -> Run:
         """The slots of a metric's points, in their order. What they share may become more with other metrics'."""
+        collection, epoch = self._collection, self._guard.epoch()
+        ids = [*map(id, map(_ATTRIBUTES, points))]
+        run = self._runs.get(source.key)
+        if run is not None and run.collection == collection:
+            for slot in run:
+                slot.collection = collection
+        elif (
+            run is not None
+            and run.heads is not None
+            and (run.changes, run.epoch) == (self._changes, epoch)
+            and run.ids == ids
+        ):
+            run.collection = collection
+            return run
+        run = self._runs[source.key] = Run(self._found(source, points, epoch), ids, epoch)
+        run.collection = collection
+        return run
+
+    def heads(self, run: Run) -> list[str] | None:
+        """The beginnings of the datums, if each point has one for itself: once all slots of a collection are found."""
+        if run.changes != self._changes:
+            run.changes = self._changes
+            is_each_for_itself = all(len(slot.heads) == 1 and not slot.shared for slot in run)
+            run.heads = [slot.heads[0] for slot in run] if is_each_for_itself else None
+        return run.heads
+
+    def place_of(self, series: Series) -> Place:
+        """Where the points of a series meet."""
+        place = self._places.get(series)
+        if place is None:
+            place = self._places[series] = Place(series)
+        return place
+
+    def _found(self, source: Source, points: Sequence[sdk.DataPointT], epoch: int) -> list[Slot]:
         known = self._slots.setdefault(source.key, {})
         slots = [known.get(id(point.attributes)) or self._new_slot(known, source, point.attributes) for point in points]
-        collection, epoch = self._collection, self._guard.epoch()
+        collection = self._collection
         for slot in slots:
             if slot.epoch != epoch:
                 self._renew(source, slot, epoch)
@@ -75,13 +131,6 @@ class Slots:
                     self._share(slot, series)
             slot.collection = collection
         return slots
-
-    def place_of(self, series: Series) -> Place:
-        """Where the points of a series meet."""
-        place = self._places.get(series)
-        if place is None:
-            place = self._places[series] = Place(series)
-        return place
 
     def _new_slot(self, known: dict[int, Slot], source: Source, attributes: Attributes | None) -> Slot:
         try:
@@ -98,6 +147,7 @@ class Slots:
 
     def _share(self, owner: Slot, series: Series) -> None:
         """Let a slot no longer have a series for itself."""
+        self._changes += 1
         self._owners[series] = None
         owner.heads, owner.shared, owner.epoch = (), (), -1
 

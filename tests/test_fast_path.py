@@ -19,7 +19,7 @@ from otel_cloudwatch_flask import fast_path
 from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.distribution import Distribution, distribution
-from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text
+from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text, short_text_between, texts_of
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Extremes, edge, filled
 from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.rules import MetricRule, Rules
@@ -110,14 +110,15 @@ def test_promises(samples: list[float]) -> None:
 
 @given(st.lists(MAGNITUDES, min_size=1, max_size=8))
 @example([1.0, 1.0, 2.0, 3.0])
-def test_few_samples_are_those_of_the_twin(samples: list[float]) -> None:
-    """The counts are the same, and so are the values but for rounding to a hundredth of a bucket."""
+@example([0.0, 9.0, 10.0, 0.25])
+def test_few_samples_are_counted_as_by_the_twin(samples: list[float]) -> None:
+    """Each bucket's samples share a value, which lies in it, and the extremes are values of their own."""
     point = recorded(samples)
     text = histogram_text(point)
     if text is not None:
         made, twin = read(text), plain(point)
         assert made.counts == twin.counts
-        assert made.values == pytest.approx(twin.values, rel=0.1 * (2**2**-point.scale - 1), abs=0)
+        assert_promises_are_kept(made, point)
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=3, max_size=12, unique=True))
@@ -135,12 +136,12 @@ def test_lone_samples(samples: list[float]) -> None:
 
 
 def test_numbers_of_lone_samples() -> None:
-    """As many digits as place them in their buckets; of three, the one between is what is left of the sum."""
+    """The middles of their buckets, but for one that makes the sum right; of three, it is what is left of the sum."""
     assert histogram_text(recorded([1.1, 2.2, 3.7])) == '"Values": [1.1, 2.2, 3.7], "Counts": [1, 1, 1]'
     middle = 123456789012345.0
     assert read(histogram_text(recorded([1.0, middle, 4e14]))).values == (1.0, middle, 4e14)
     text = histogram_text(recorded([1.1, 2.2, 3.7, 17.4, 103.2]))
-    assert text == '"Values": [1.1, 2.2528, 3.7888, 17.2584, 103.2], "Counts": [1, 1, 1, 1, 1]'
+    assert text == '"Values": [1.1, 2.23, 3.75, 17.32, 103.2], "Counts": [1, 1, 1, 1, 1]'
 
 
 def test_zeros() -> None:
@@ -196,6 +197,17 @@ def test_counts_of_lone_samples(number: int) -> None:
     assert_promises_are_kept(read(histogram_text(point)), point)
 
 
+@pytest.mark.parametrize("number", [3, 7, 12, 50, 200, 900])
+@given(seed=st.integers(0, 2**32), most=st.sampled_from([30, 10_000]))
+def test_sums_of_whole_numbers_are_exact(number: int, seed: int, most: int) -> None:
+    """To the last digit, as whoever counts things expects."""
+    state = random.Random(seed)
+    point = recorded([state.randint(1, most) for _ in range(number)])
+    text = histogram_text(point)
+    if text is not None:
+        assert read(text).sum == point.sum
+
+
 @pytest.mark.parametrize("number", [4, 20, 200, 2000])
 @given(seed=st.integers(0, 2**32), spread=st.sampled_from([0.01, 0.3, 1.0]))
 def test_percentiles_are_as_good(number: int, seed: int, spread: float) -> None:
@@ -245,29 +257,53 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in range(40):
         point = recorded([place * 10 + 1 + sample / 7 for sample in range(60)])
         assert_promises_are_kept(read(histogram_text(point)), point)
-        assert fast_path._Row.entries <= 50 + fast_path._ENTRIES_OF_BLOCK
+        assert fast_path._Scale.entries <= 50 + fast_path._ENTRIES_OF_BLOCK
 
 
-def test_rows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_middles_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What belongs to a bucket is worked out once, whether it is asked for alone or with others."""
-    worked_out: list[int] = []
+    worked_out: list[float] = []
 
-    def text(index: int) -> str:
-        worked_out.append(index)
-        return str(index)
+    def text(lower: float, upper: float) -> str:
+        worked_out.append(lower)
+        return short_text_between(lower, upper)
 
-    monkeypatch.setattr(fast_path._Row, "entries", 0)
-    row = fast_path._Row(text)
-    assert [row.at(-3), row.at(-3), *row.of(-4, [0, 2, 0, 1]), *row.of(-4, [0, 2, 0, 1])] == ["-3"] * 3 + [
-        "-1",
-        "-3",
-        "-1",
-    ]
-    assert worked_out == [-3, -1]
-    assert fast_path._Row.entries == fast_path._ENTRIES_OF_BLOCK + 2
-    scale = fast_path._Scale(3)
-    assert scale.usual(0.5) is scale.usual(0.501)
-    assert scale.usual(0.5) is not scale.usual(0.6)
+    monkeypatch.setattr(fast_path, "short_text_between", text)
+    monkeypatch.setattr(fast_path._Scale, "entries", 0)
+    scale = fast_path._Scale(0)
+    block, start = scale.block_from(-3)
+    assert (scale.learn(block, -3, 0), block[0][start], block[1][start]) == ("0.2", "0.2", 0.2)
+    for _ in range(2):
+        texts, middles = scale.known(-4, [0, 2, 0, 1], 4)
+        assert (texts, [*middles]) == (["0.2", "0.8"], [0.2, 0.8])
+    assert worked_out == [0.125, 0.5]
+    assert fast_path._Scale.entries == fast_path._ENTRIES_OF_BLOCK + 2
+
+
+@given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
+def test_short_texts(lower: float, width: float) -> None:
+    """The number is near the middle, and no other with fewer digits is."""
+    upper = lower * (1 + width)
+    text = short_text_between(lower, upper)
+    assert lower + 0.37 * (upper - lower) <= float(text) <= lower + 0.63 * (upper - lower)
+    assert json.loads(text) == float(text)
+    assert len(text) <= max(len(f"{(lower + upper) / 2:.17g}"), 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1, 2, -3], ['"Value": 1', '"Value": 2', '"Value": -3']),
+        ([1, 2.5, True], ['"Value": 1', '"Value": 2.5', None]),
+        ([10**15], ['"Value": 1000000000000000.0']),
+        ([1, 10**400], ['"Value": 1', None]),
+        ([], []),
+    ],
+)
+def test_numbers_all_at_once(values: list[Any], texts: list[str | None]) -> None:
+    """The same as one after the other."""
+    points = [sdk.NumberDataPoint({}, 0, 0, value) for value in values]
+    assert texts_of(number_text, points) == texts == [*map(number_text, points)]
 
 
 COMMON = recorded([1.0, 2.0, 3.0, 10.0])
