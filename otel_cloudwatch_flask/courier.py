@@ -68,8 +68,9 @@ class Courier(Generic[_Item, _Result]):
     asks.
     """
 
-    def __init__(self, call: Callable[[_Item], _Result]) -> None:
+    def __init__(self, call: Callable[[_Item], _Result], thread_name: str = THREAD_NAME) -> None:
         self._call = call
+        self._thread_name = thread_name
         self._calls: queue.SimpleQueue[Callable[[], object] | None] | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = False
@@ -110,7 +111,7 @@ class Courier(Generic[_Item, _Result]):
             self._calls = queue.SimpleQueue()
             # The thread knows its queue only, and ends when nobody is left to send an errand.
             weakref.finalize(self, self._calls.put, None).atexit = False
-            thread = threading.Thread(target=self._work, args=(self._calls,), name=THREAD_NAME, daemon=True)
+            thread = threading.Thread(target=self._work, args=(self._calls,), name=self._thread_name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # "can't create new thread at interpreter shutdown"

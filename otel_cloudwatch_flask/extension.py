@@ -11,7 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
-from flask import Flask, current_app, g, has_app_context, has_request_context, request
+from flask import Flask, after_this_request, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Destination, attach
@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader
 from otel_cloudwatch_flask.recorder import RequestBuffer
 from otel_cloudwatch_flask.registration import Registration, flush_all, shut_down_all, total_stats
-from otel_cloudwatch_flask.request_end import RequestEndMiddleware
+from otel_cloudwatch_flask.request_end import RequestEndMiddleware, buffers_of
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.timer import Timer
 
@@ -155,7 +155,6 @@ class CloudWatchMetricsReporter:
         app = getattr(app, "_get_current_object", lambda: app)()  # what current_app stands for
         _refuse_second_reporter(app)
         _warn_of_misspelt_keys(app)
-        app.teardown_appcontext(_end_buffer)
         registration = self._register(app)
         app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
@@ -326,18 +325,39 @@ def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
     except RuntimeError:  # there is no context
         return None, None
     if has_request_context():
-        return getattr(current_g, _PLACE_NAME, None) or _new_place(current_g)
+        return current_g.get(_PLACE_NAME) or _new_place(current_g)
     return _installed_in(_current_app()), None
 
 
 def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]:
-    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
-    installed = _installed_in(_current_app())
+    """Make a buffer when it is needed: a streamed body, or a copied context, comes with no ``before_request``.
+
+    It ends when the response is there, and what is added then is recorded at once. A request that fails, and a context
+    that never has a response, end with the body, or are noticed here: a function that Flask calls at every teardown
+    would cost the requests without metrics as much as everything else.
+    """
+    app = _current_app()
+    installed = _installed_in(app)
     if installed is None:
         return None, None
-    place = installed, installed.registration.new_buffer(_current_request().environ)
+    buffer = RequestBuffer(installed.registration.recorder)
+    buffers = buffers_of(_current_request().environ)
+    if buffers is None:
+        _end_buffers_at_teardown(app)
+    else:
+        buffers.append(buffer)
+        if buffers.has_ended:
+            buffer.end()
+    after_this_request(buffer.end_with)
+    place = installed, buffer
     setattr(current_g, _PLACE_NAME, place)
     return place
+
+
+def _end_buffers_at_teardown(app: Flask) -> None:
+    """From the first context on that no server has made: in tests and scripts."""
+    if _end_buffer not in app.teardown_appcontext_funcs:
+        app.teardown_appcontext_funcs.append(_end_buffer)
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:

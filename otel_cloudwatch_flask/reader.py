@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
+from otel_cloudwatch_flask.collection_hook import prepare_collection
 from otel_cloudwatch_flask.config import (
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
@@ -140,6 +141,7 @@ class CloudWatchMetricReader(MetricReader):
 
     def _collect_now(self, deadline: float) -> bool:
         if self._collect is not None:
+            prepare_collection(self)
             self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
         return True
 

@@ -1,17 +1,21 @@
 """Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
 
+import contextlib
 import logging
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2s
-from typing import Final
+from typing import Final, TypeVar
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 
 from otel_cloudwatch_flask.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
 from otel_cloudwatch_flask.ledger import LossReason
@@ -19,6 +23,8 @@ from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.units import to_ucum
 from otel_cloudwatch_flask.version import __version__
+
+_Response = TypeVar("_Response")
 
 _quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 _once = QuietLog(logging.getLogger(__name__))
@@ -76,14 +82,30 @@ class Recorder:
         self._claimed_names: set[str] = set()
         self._is_closed = False
         self.known_series = KnownSeries()
+        # Of other providers it is not known when somebody collects from them.
+        self._deferral = Deferral(provider, self.record) if isinstance(provider, SdkMeterProvider) else None
         self._begin()
         call_after_fork(self._begin)
 
     def close(self) -> None:
         """Count what still comes as lost: nobody publishes it any more."""
+        self.catch_up()
         self._is_closed = True
 
-    def record(self, series: FacadeSeries, value: float) -> None:
+    def defer(self, measurements: list[Measurement]) -> None:
+        """Record these soon: before anybody collects from the provider."""
+        if self._deferral is None or len(measurements) > MOST_MEASUREMENTS_OF_A_REQUEST:
+            for series, value in measurements:
+                self.record(series, value)
+        else:
+            self._deferral.add(measurements)
+
+    def catch_up(self) -> None:
+        """Record now what was deferred."""
+        if self._deferral is not None:
+            self._deferral.catch_up()
+
+    def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
         """Record one finite number, or count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
@@ -91,9 +113,9 @@ class Recorder:
         try:
             histogram = series.histogram or self._resolved(series)
             if value < 0:
-                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True})
+                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
             else:
-                histogram.record(value, series.attributes)
+                histogram.record(value, series.attributes, context)
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
             _quiet_log.log(
@@ -199,19 +221,23 @@ class RequestBuffer:
             self.drain()
 
     def end(self) -> None:
-        """Record what was kept, and keep nothing from now on."""
+        """Let what was kept be recorded, and keep nothing from now on."""
         self._has_ended = True
         if self._measurements:
             self.drain()
 
+    def end_with(self, response: _Response) -> _Response:
+        """:meth:`end`, as a function that Flask gives the response to."""
+        self.end()
+        return response
+
     def drain(self) -> None:
-        """Record what was kept so far."""
+        """Let what was kept so far be recorded."""
         if self._process is not self.recorder.process:
             return
-        take, record = self._measurements.popleft, self.recorder.record
-        while self._measurements:
-            try:
-                series, value = take()
-            except IndexError:  # another thread was faster
-                return
-            record(series, value)
+        taken: list[Measurement] = []
+        with contextlib.suppress(IndexError):  # another thread may be faster
+            while self._measurements:
+                taken.append(self._measurements.popleft())
+        if taken:
+            self.recorder.defer(taken)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from otel_cloudwatch_flask.attachment import Attachment
 from otel_cloudwatch_flask.config import Settings
@@ -16,11 +16,8 @@ from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
 from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.recorder import Recorder, RequestBuffer
-from otel_cloudwatch_flask.request_end import Buffers, buffers_of
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+from otel_cloudwatch_flask.recorder import Recorder
+from otel_cloudwatch_flask.request_end import Buffers
 
 _logger = logging.getLogger(__name__)
 _once = QuietLog(_logger)
@@ -111,15 +108,10 @@ class Registration:
             )
         return None
 
-    def new_buffer(self, environ: "WSGIEnvironment") -> RequestBuffer:
-        """A buffer that is recorded at the end of the request, even if Flask never says that it ended."""
-        buffer = RequestBuffer(self.recorder)
-        buffers_of(environ).append(buffer)
-        return buffer
-
     def end_request(self, buffers: Buffers) -> None:
-        """Record what the request left in its buffers, and flush as the policy says. Never raises."""
+        """Let be recorded what the request left in its buffers, and flush as the policy says. Never raises."""
         try:
+            buffers.has_ended = True  # before looking: whoever adds one later looks at this after adding
             while buffers:
                 buffers.pop().end()
             if buffers.wants_flush:
@@ -177,7 +169,10 @@ def seconds_until(deadline: float) -> float:
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
     """The figures of all exporters that publish for these registrations, each counted once."""
-    exporters = {each.attachment.reader.exporter for each in registrations if each.attachment.reader}
+    every = list(registrations)
+    for each in every:
+        each.recorder.catch_up()  # which may lose something
+    exporters = {each.attachment.reader.exporter for each in every if each.attachment.reader}
     return DeliveryStats.total(exporter.stats() for exporter in exporters)
 
 

@@ -16,12 +16,19 @@ class Buffers(list[RequestBuffer]):
     """The buffers that a request has filled; ``wants_flush`` is false for one that is none of the app's own."""
 
     wants_flush = True
+    has_ended = False
 
 
-def buffers_of(environ: "WSGIEnvironment") -> Buffers:
-    """The buffers of a request, whatever its app contexts have become."""
-    buffers: Buffers = environ.setdefault(_BUFFERS_KEY, Buffers())
+def buffers_of(environ: "WSGIEnvironment") -> Buffers | None:
+    """The buffers of a request, whatever its app contexts have become; ``None`` if it came by no server."""
+    buffers: Buffers | None = environ.get(_BUFFERS_KEY)
     return buffers
+
+
+def want_no_flush(environ: "WSGIEnvironment") -> None:
+    """Let a request's end cause no flush."""
+    if (buffers := buffers_of(environ)) is not None:
+        buffers.wants_flush = False
 
 
 class RequestEndMiddleware:
@@ -42,28 +49,36 @@ class RequestEndMiddleware:
     ) -> None:
         self._application = application
         self._on_end = on_end
-        self._closing_body = SelfClosingBody if closes_exhausted else ClosingBody
+        self._closes_exhausted = closes_exhausted
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request."""
         # Now, because a middleware further in may hand on a copy of the environment.
-        end = partial(self._on_end, buffers_of(environ))
+        buffers = environ.get(_BUFFERS_KEY)
+        if buffers is None:
+            buffers = environ[_BUFFERS_KEY] = Buffers()
         try:
             body = self._application(environ, start_response)
         except BaseException:
-            end()
+            self._on_end(buffers)
             raise
-        return call_after_close(body, end) if is_file(body, environ) else self._closing_body(body, end)
+        if is_file(body, environ):
+            call_after_close(body, partial(self._on_end, buffers))
+            return body
+        if self._closes_exhausted:
+            return SelfClosingBody(body, partial(self._on_end, buffers))
+        return ClosingBody(body, self._on_end, buffers)
 
 
 class ClosingBody:
     """A body that calls back after it was closed, however often that is done and even if it fails: once."""
 
-    __slots__ = ("_body", "_callback")
+    __slots__ = ("_body", "_buffers", "_on_end")
 
-    def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
+    def __init__(self, body: Iterable[bytes], on_end: Callable[[Buffers], None], buffers: Buffers) -> None:
         self._body = body
-        self._callback: Callable[[], None] | None = callback
+        self._on_end: Callable[[Buffers], None] | None = on_end
+        self._buffers = buffers
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
@@ -75,9 +90,9 @@ class ClosingBody:
             if close is not None:
                 close()
         finally:
-            callback, self._callback = self._callback, None
-            if callback is not None:
-                callback()
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end(self._buffers)
 
 
 class SelfClosingBody:
@@ -114,13 +129,12 @@ def is_file(body: object, environ: "WSGIEnvironment") -> bool:
     return file_wrapper is not None and hasattr(body, "read")
 
 
-def call_after_close(body: Any, callback: Callable[[], None]) -> Any:
+def call_after_close(body: Any, callback: Callable[[], None]) -> None:
     """Chain a call onto the ``close`` of a body that must stay the object it is; call at once if that cannot be."""
     try:
         body.close = _followed_by(callback, getattr(body, "close", None))
     except (AttributeError, TypeError):
         callback()
-    return body
 
 
 def _followed_by(callback: Callable[[], None], close: Callable[[], None] | None) -> Callable[[], None]:

@@ -123,6 +123,60 @@ def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloud
     assert cloudwatch.sum("Request Count", Page="Index") == 1
 
 
+def test_a_request_without_metrics_meets_nothing_in_flask(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
+) -> None:
+    """No function of ours is called at its beginning, its end or its teardown: the middleware around it is all."""
+    before = [[*hooks] for hooks in _hooks_of(app)]
+    programs.reporter(app, client=cloudwatch)
+    assert get(app) == 200
+    assert [[*hooks] for hooks in _hooks_of(app)] == before
+
+
+def _hooks_of(app: Flask) -> list[Any]:
+    return [
+        app.before_request_funcs,
+        app.after_request_funcs,
+        app.teardown_request_funcs,
+        app.teardown_appcontext_funcs,
+    ]
+
+
+def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """What was added by the time there is a response is recorded, and so is what the body adds."""
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield add_order()
+            add_order()
+
+        add_order()
+        return Response(stream_with_context(body()))
+
+    body = app(EnvironBuilder(path="/stream").get_environ(), lambda *_: lambda _: None)
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") in (1, 2)  # Flask begins a body with a context at once
+    assert list(body)
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 3
+
+
+def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """As tests and scripts make them: what is added there is recorded when they are left."""
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    for number in range(1, 4):
+        with app.test_request_context("/"):
+            add_order()
+            assert get_metrics() is reporter
+        assert reporter.flush()
+        assert cloudwatch.sum("Orders") == number
+    assert get(app) == 200
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 4
+
+
 def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
     """With flush="sync", CloudWatch has a request's metrics when its response is closed, and not before."""
     programs.reporter(app, client=cloudwatch, flush="sync")
@@ -807,7 +861,7 @@ def test_the_timeout_of_an_app(
     """What an app is configured with is how long a flush that nobody waits for may take."""
     deadlines: list[float] = []
 
-    def deliver(_exporter: CloudWatchMetricExporter, deadline: float) -> bool:
+    def deliver(_exporter: CloudWatchMetricExporter, deadline: float, **_: bool) -> bool:
         deadlines.append(deadline - time.monotonic())
         return True
 

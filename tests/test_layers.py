@@ -36,7 +36,7 @@ LAYERS = {
         "process_lifecycle",
     ],
     "settings": ["config"],
-    "what the SDK gives and takes": ["sdk_internals", "facade_scope", "aggregation", "views"],
+    "what the SDK gives and takes": ["sdk_internals", "facade_scope", "collection_hook", "aggregation", "views"],
     "OpenTelemetry's data as datums, and datums as bytes": [
         "points",
         "sources",
@@ -53,6 +53,7 @@ LAYERS = {
     "the facade without Flask": [
         "timer",
         "known_series",
+        "deferral",
         "recorder",
         "request_end",
         "owned_meters",

@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observer import Observer
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.request_end import buffers_of
+from otel_cloudwatch_flask.request_end import want_no_flush
 
 _each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 
@@ -94,7 +94,7 @@ class LivePage:
             abort(404)
         MESSAGES.attach()
         # Looking must not cause a flush, which costs a request.
-        buffers_of(request.environ).wants_flush = False
+        want_no_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
             abort(405)
         answer = self._answer_of(resource)

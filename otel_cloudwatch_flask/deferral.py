@@ -1,0 +1,84 @@
+"""Measurements of requests that have ended, until they are recorded.
+
+OpenTelemetry takes ten times as long to record a measurement as it takes to keep it, so no request waits for that. They
+are recorded before anybody collects from the meter provider: whatever comes of them, it comes as if they had been
+recorded at once. Where many come between two collections, a thread of ours records them meanwhile.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.context import Context, get_current
+from opentelemetry.metrics import MeterProvider
+
+from otel_cloudwatch_flask.collection_hook import call_before_collection
+from otel_cloudwatch_flask.courier import Courier
+from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
+from otel_cloudwatch_flask.process_lifecycle import call_after_fork
+
+ENOUGH_REQUESTS: Final = 64
+"""So many are worth a thread's while."""
+MOST_REQUESTS: Final = 1024
+"""If that does not keep up, those that come are as slow as if they recorded themselves."""
+MOST_MEASUREMENTS_OF_A_REQUEST: Final = 100
+"""A request with more records them itself: memory is bounded, and it is not the fastest anyway."""
+_REQUESTS_AT_A_STRETCH: Final = 8
+"""After so many, other threads have their turn."""
+
+_THREAD_NAME: Final = "CloudWatchRecorder"
+
+Record = Callable[[FacadeSeries, float, Context | None], None]
+
+
+class Deferral:
+    """Call ``record`` for each measurement, in the order they came in, once: soon. Safe to use from several threads.
+
+    In a forked child nothing is left of what waited in the parent.
+    """
+
+    def __init__(self, provider: MeterProvider, record: Record) -> None:
+        self._record = record
+        self._is_coming = False
+        self._begin()
+        call_after_fork(self._begin)
+        call_before_collection(provider, self.catch_up)
+
+    def add(self, measurements: list[Measurement]) -> None:
+        """Take over the measurements of a request, with what OpenTelemetry's context says of it."""
+        self._waiting.append((get_current() or None, measurements))
+        waiting = len(self._waiting)
+        if waiting >= ENOUGH_REQUESTS:
+            if not self._is_coming:
+                self._is_coming = True
+                self._courier.send(self)
+            if waiting >= MOST_REQUESTS:
+                self._record_oldest(2)
+
+    def catch_up(self) -> None:
+        """Record all that was added before this call, or wait until another thread has."""
+        self._is_coming = False
+        self._record_oldest(len(self._waiting))
+
+    def _begin(self) -> None:
+        """Make what belongs to one process."""
+        self._waiting: deque[tuple[Context | None, list[Measurement]]] = deque()
+        # Held while something is recorded: it is out of the queue then, but cannot be collected yet. The thread that
+        # holds it may come again, from the handler of a signal.
+        self._recording = threading.RLock()
+        self._courier: Courier[Deferral, None] = Courier(Deferral.catch_up, _THREAD_NAME)
+        self._is_coming = False
+
+    def _record_oldest(self, requests: int) -> None:
+        with self._recording:
+            for number in range(1, requests + 1):
+                try:
+                    context, measurements = self._waiting.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                for series, value in measurements:
+                    self._record(series, value, context)
+                if number % _REQUESTS_AT_A_STRETCH == 0:
+                    time.sleep(0)
