@@ -25,8 +25,8 @@ MOST_REQUESTS: Final = 1024
 """If that does not keep up, those that come are as slow as if they recorded themselves."""
 MOST_MEASUREMENTS_OF_A_REQUEST: Final = 100
 """A request with more records them itself: memory is bounded, and it is not the fastest anyway."""
-_REQUESTS_AT_A_STRETCH: Final = 8
-"""After so many, other threads have their turn."""
+_MEASUREMENTS_AT_A_STRETCH: Final = 100
+"""After so many, a millisecond's work, other threads have their turn."""
 
 _THREAD_NAME: Final = "CloudWatchRecorder"
 
@@ -46,8 +46,12 @@ class Deferral:
         call_after_fork(self._begin)
         call_before_collection(provider, self.catch_up)
 
-    def add(self, measurements: list[Measurement]) -> None:
-        """Take over the measurements of a request, with what OpenTelemetry's context says of it."""
+    def add(self, measurements: deque[Measurement]) -> None:
+        """Take over the measurements of a request, with what OpenTelemetry's context says of it.
+
+        They are taken out of the deque: what is added to it meanwhile is recorded, too, and what comes after that needs
+        another call.
+        """
         self._waiting.append((get_current() or None, measurements))
         waiting = len(self._waiting)
         if waiting >= ENOUGH_REQUESTS:
@@ -64,7 +68,7 @@ class Deferral:
 
     def _begin(self) -> None:
         """Make what belongs to one process."""
-        self._waiting: deque[tuple[Context | None, list[Measurement]]] = deque()
+        self._waiting: deque[tuple[Context | None, deque[Measurement]]] = deque()
         # Held while something is recorded: it is out of the queue then, but cannot be collected yet. The thread that
         # holds it may come again, from the handler of a signal.
         self._recording = threading.RLock()
@@ -73,12 +77,24 @@ class Deferral:
 
     def _record_oldest(self, requests: int) -> None:
         with self._recording:
-            for number in range(1, requests + 1):
+            recorded = 0
+            for _ in range(requests):
                 try:
                     context, measurements = self._waiting.popleft()
                 except IndexError:  # another thread was faster
                     return
-                for series, value in measurements:
-                    self._record(series, value, context)
-                if number % _REQUESTS_AT_A_STRETCH == 0:
+                recorded += len(measurements)
+                record_all(measurements, self._record, context)
+                if recorded >= _MEASUREMENTS_AT_A_STRETCH:
+                    recorded = 0
                     time.sleep(0)
+
+
+def record_all(measurements: deque[Measurement], record: Record, context: Context | None = None) -> None:
+    """Take out and record one after the other; each once, even if several threads do that."""
+    while measurements:
+        try:
+            series, value = measurements.popleft()
+        except IndexError:  # another thread was faster
+            return
+        record(series, value, context)

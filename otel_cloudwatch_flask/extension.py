@@ -11,7 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
-from flask import Flask, after_this_request, current_app, g, has_app_context, has_request_context, request
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Destination, attach
@@ -158,8 +158,8 @@ class CloudWatchMetricsReporter:
         registration = self._register(app)
         app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
-            app.wsgi_app, registration.end_request, closes_exhausted=is_in_lambda(os.environ)
-        )
+            app.wsgi_app, registration.flush_after_request, closes_exhausted=is_in_lambda(os.environ)
+        ).answer
         _serve_live_page(app, registration)
         if self._instrument:
             _instrument_app(app, registration)
@@ -330,12 +330,7 @@ def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
 
 
 def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]:
-    """Make a buffer when it is needed: a streamed body, or a copied context, comes with no ``before_request``.
-
-    It ends when the response is there, and what is added then is recorded at once. A request that fails, and a context
-    that never has a response, end with the body, or are noticed here: a function that Flask calls at every teardown
-    would cost the requests without metrics as much as everything else.
-    """
+    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
     app = _current_app()
     installed = _installed_in(app)
     if installed is None:
@@ -345,17 +340,17 @@ def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]
     if buffers is None:
         _end_buffers_at_teardown(app)
     else:
-        buffers.append(buffer)
-        if buffers.has_ended:
-            buffer.end()
-    after_this_request(buffer.end_with)
+        buffers.add(buffer)
     place = installed, buffer
     setattr(current_g, _PLACE_NAME, place)
     return place
 
 
 def _end_buffers_at_teardown(app: Flask) -> None:
-    """From the first context on that no server has made: in tests and scripts."""
+    """From the first context on that no server has made, as in tests and scripts.
+
+    Not in every app: to call one of these costs Flask as much as all else does that a request without metrics meets.
+    """
     if _end_buffer not in app.teardown_appcontext_funcs:
         app.teardown_appcontext_funcs.append(_end_buffer)
 

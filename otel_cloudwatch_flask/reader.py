@@ -70,6 +70,7 @@ class CloudWatchMetricReader(MetricReader):
         self._min_interval_seconds = settings.flush_min_interval_seconds
         self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
+        self._is_requested = False
         self._start()
         _live_readers.add(self)
         call_after_fork(self._restart)
@@ -82,7 +83,8 @@ class CloudWatchMetricReader(MetricReader):
 
     def request_flush(self) -> None:
         """Ask for a flush and return at once; requests that come together become one flush."""
-        if not self._requested.is_set():
+        if not self._is_requested:
+            self._is_requested = True
             self._requested.set()
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
@@ -116,6 +118,7 @@ class CloudWatchMetricReader(MetricReader):
         """Make everything that belongs to one process, and start its thread."""
         self._commit = GroupCommit(self._collect_and_deliver)
         self._requested = threading.Event()
+        self._is_requested = False
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._exit_deadline = math.inf
@@ -155,6 +158,8 @@ class CloudWatchMetricReader(MetricReader):
                 max(begun + self._min_interval_seconds - time.monotonic(), 0.0)
             ):
                 self._requested.clear()
+            # After that: who asks between the two has what he asks for in the flush that begins now.
+            self._is_requested = False
             if self._stopping.is_set():
                 break
             begun = time.monotonic()

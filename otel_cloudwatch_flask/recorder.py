@@ -1,13 +1,12 @@
 """Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
 
-import contextlib
 import logging
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2s
-from typing import Final, TypeVar
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, MeterProvider
@@ -15,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 
 from otel_cloudwatch_flask.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral
+from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral, record_all
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
 from otel_cloudwatch_flask.ledger import LossReason
@@ -23,8 +22,6 @@ from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.units import to_ucum
 from otel_cloudwatch_flask.version import __version__
-
-_Response = TypeVar("_Response")
 
 _quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 _once = QuietLog(logging.getLogger(__name__))
@@ -92,11 +89,10 @@ class Recorder:
         self.catch_up()
         self._is_closed = True
 
-    def defer(self, measurements: list[Measurement]) -> None:
-        """Record these soon: before anybody collects from the provider."""
+    def defer(self, measurements: deque[Measurement]) -> None:
+        """Take these out and record them, soon: before anybody collects from the provider."""
         if self._deferral is None or len(measurements) > MOST_MEASUREMENTS_OF_A_REQUEST:
-            for series, value in measurements:
-                self.record(series, value)
+            record_all(measurements, self.record)
         else:
             self._deferral.add(measurements)
 
@@ -226,18 +222,9 @@ class RequestBuffer:
         if self._measurements:
             self.drain()
 
-    def end_with(self, response: _Response) -> _Response:
-        """:meth:`end`, as a function that Flask gives the response to."""
-        self.end()
-        return response
-
     def drain(self) -> None:
         """Let what was kept so far be recorded."""
         if self._process is not self.recorder.process:
             return
-        taken: list[Measurement] = []
-        with contextlib.suppress(IndexError):  # another thread may be faster
-            while self._measurements:
-                taken.append(self._measurements.popleft())
-        if taken:
-            self.recorder.defer(taken)
+        if self._measurements:
+            self.recorder.defer(self._measurements)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from otel_cloudwatch_flask.attachment import Attachment
-from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.config import FlushPolicy, Settings
 from otel_cloudwatch_flask.entry import Entry, parse_entry
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
@@ -16,12 +16,11 @@ from otel_cloudwatch_flask.facade_dimensions import Dimensions
 from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
 from otel_cloudwatch_flask.ledger import DeliveryStats, LossReason
 from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.reader import CloudWatchMetricReader
 from otel_cloudwatch_flask.recorder import Recorder
-from otel_cloudwatch_flask.request_end import Buffers
 
 _logger = logging.getLogger(__name__)
 _once = QuietLog(_logger)
-_each_minute = QuietLog(_logger, interval_seconds=60.0)
 
 IsStrict: TypeAlias = Callable[[], bool]
 
@@ -44,6 +43,7 @@ class Registration:
         self._settings = settings
         self._app_name = app_name
         self._is_strict = is_strict
+        self.flush_after_request = _flush_after_request(attachment.reader, settings.flush)
 
     @classmethod
     def first(cls, attachment: Attachment, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
@@ -108,31 +108,18 @@ class Registration:
             )
         return None
 
-    def end_request(self, buffers: Buffers) -> None:
-        """Let be recorded what the request left in its buffers, and flush as the policy says. Never raises."""
-        try:
-            buffers.has_ended = True  # before looking: whoever adds one later looks at this after adding
-            while buffers:
-                buffers.pop().end()
-            if buffers.wants_flush:
-                self._flush_after_request()
-        except Exception:  # noqa: BLE001  # the boundary to the WSGI server, to which metrics are no reason to fail
-            _each_minute.log(
-                logging.ERROR,
-                "end_request",
-                "The end of a request was not recorded; its metrics may be lost, its response is not. Report it with "
-                "the traceback.",
-                exc_info=True,
-            )
 
-    def _flush_after_request(self) -> None:
-        reader = self.attachment.reader
-        if reader is None:
-            return
-        if self._settings.flush == "background":
-            reader.request_flush()
-        elif self._settings.flush == "sync":
-            reader.flush(timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
+def _nothing() -> None:
+    """What a request's end does where nobody is asked to flush."""
+
+
+def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
+    """What the end of a request does by this policy."""
+    if reader is None or policy == "interval":
+        return _nothing
+    if policy == "background":
+        return reader.request_flush
+    return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
 
 
 def _count_as_lost(attachment: Attachment, reason: LossReason) -> None:

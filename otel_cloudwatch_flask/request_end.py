@@ -1,22 +1,40 @@
 """When a request has ended: its body is sent, and whatever instruments it has recorded its duration. No Flask."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.recorder import RequestBuffer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+
 _BUFFERS_KEY: Final = "otel_cloudwatch_flask.buffers"
 
 
 class Buffers(list[RequestBuffer]):
-    """The buffers that a request has filled; ``wants_flush`` is false for one that is none of the app's own."""
+    """The buffers that a request has filled and not ended, and whether its end is to flush."""
 
     wants_flush = True
     has_ended = False
+
+    def add(self, buffer: RequestBuffer) -> None:
+        """Keep a buffer until the request ends; if it has, that one has ended, too."""
+        self.append(buffer)
+        if self.has_ended:
+            buffer.end()
+
+    def end(self) -> None:
+        """Let be recorded what is kept, and at once what comes later. Never raises."""
+        self.has_ended = True  # first: whoever adds one looks at this afterwards
+        try:
+            while self:
+                self.pop().end()
+        except Exception:  # noqa: BLE001 - the boundary to the server, to which metrics are no reason to fail
+            _log_failure()
 
 
 def buffers_of(environ: "WSGIEnvironment") -> Buffers | None:
@@ -32,27 +50,23 @@ def want_no_flush(environ: "WSGIEnvironment") -> None:
 
 
 class RequestEndMiddleware:
-    """Call ``on_end(buffers)`` when the server closes a response's body, or at once if there is none to close.
+    """End the buffers of a request when there is a response, and call ``flush`` when the server closes its body.
 
-    Not at the end of Flask's own teardown: FlaskInstrumentor records a request's duration after that, and a streamed
-    body still adds to its metrics. ``on_end`` must not raise.
+    Not before: FlaskInstrumentor records a request's duration after Flask's own teardown, and a streamed body still
+    adds to its metrics. Where there is no body to close, or the request wants no flush, there is none to wait for.
 
     ``closes_exhausted`` is for adapters that never close a body: then it is closed as soon as its last part was taken.
     """
 
     def __init__(
-        self,
-        application: "WSGIApplication",
-        on_end: Callable[[Buffers], None],
-        *,
-        closes_exhausted: bool = False,
+        self, application: "WSGIApplication", flush: Callable[[], object], *, closes_exhausted: bool = False
     ) -> None:
         self._application = application
-        self._on_end = on_end
+        self._flush = flush
         self._closes_exhausted = closes_exhausted
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
+    def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request, as a WSGI application does."""
         # Now, because a middleware further in may hand on a copy of the environment.
         buffers = environ.get(_BUFFERS_KEY)
         if buffers is None:
@@ -60,39 +74,58 @@ class RequestEndMiddleware:
         try:
             body = self._application(environ, start_response)
         except BaseException:
-            self._on_end(buffers)
+            buffers.end()
+            ClosingBody((), buffers, self._flush).close()
             raise
-        if is_file(body, environ):
-            call_after_close(body, partial(self._on_end, buffers))
+        # What most requests do is written out here and below: they have no metrics, and should not feel those who do.
+        buffers.has_ended = True
+        if buffers:
+            buffers.end()
+        file_wrapper = environ.get("wsgi.file_wrapper")
+        if file_wrapper is not None and is_file(body, file_wrapper):
+            call_after_close(body, ClosingBody((), buffers, self._flush).close)
             return body
         if self._closes_exhausted:
-            return SelfClosingBody(body, partial(self._on_end, buffers))
-        return ClosingBody(body, self._on_end, buffers)
+            return SelfClosingBody(body, ClosingBody((), buffers, self._flush).close)
+        return ClosingBody(body, buffers, self._flush)
 
 
 class ClosingBody:
-    """A body that calls back after it was closed, however often that is done and even if it fails: once."""
+    """A body that flushes after it was closed, however often that is done and even if it fails: once."""
 
-    __slots__ = ("_body", "_buffers", "_on_end")
+    __slots__ = ("_body", "_buffers", "_flush")
 
-    def __init__(self, body: Iterable[bytes], on_end: Callable[[Buffers], None], buffers: Buffers) -> None:
+    def __init__(self, body: Iterable[bytes], buffers: Buffers, flush: Callable[[], object]) -> None:
         self._body = body
-        self._on_end: Callable[[Buffers], None] | None = on_end
         self._buffers = buffers
+        self._flush: Callable[[], object] | None = flush
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
 
     def close(self) -> None:
-        """Close the body, and call back."""
+        """Close the body, and flush if the request wants that."""
         try:
             close: Callable[[], None] | None = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
-            on_end, self._on_end = self._on_end, None
-            if on_end is not None:
-                on_end(self._buffers)
+            flush, self._flush = self._flush, None
+            if flush is not None and self._buffers.wants_flush:
+                try:
+                    flush()
+                except Exception:  # noqa: BLE001 - the boundary to the server, to which metrics are no reason to fail
+                    _log_failure()
+
+
+def _log_failure() -> None:
+    _each_minute.log(
+        logging.ERROR,
+        "end",
+        "The end of a request was not recorded; its metrics may be lost, its response is not. Report it with the "
+        "traceback.",
+        exc_info=True,
+    )
 
 
 class SelfClosingBody:
@@ -117,16 +150,13 @@ class SelfClosingBody:
             self._close()
 
 
-def is_file(body: object, environ: "WSGIEnvironment") -> bool:
+def is_file(body: object, file_wrapper: object) -> bool:
     """Whether a body is one that the server sends as a file, if it finds the object that it made itself.
 
     https://peps.python.org/pep-3333/#optional-platform-specific-file-handling: ``wsgi.file_wrapper`` is a class almost
     everywhere; uWSGI's is a function that returns the file as it is.
     """
-    file_wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(file_wrapper, type):
-        return isinstance(body, file_wrapper)
-    return file_wrapper is not None and hasattr(body, "read")
+    return isinstance(body, file_wrapper) if isinstance(file_wrapper, type) else hasattr(body, "read")
 
 
 def call_after_close(body: Any, callback: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,9 +46,9 @@ class Deferring:
         self.deferral.add(measurements(*values))
 
 
-def measurements(*values: float) -> list[Measurement]:
+def measurements(*values: float) -> deque[Measurement]:
     """Measurements of one series."""
-    return [(SERIES, value) for value in values]
+    return deque((SERIES, value) for value in values)
 
 
 @pytest.fixture
