@@ -12,10 +12,10 @@ promises.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import compress, pairwise
-from operator import attrgetter, le, lt, mul
+from operator import attrgetter, itemgetter, le, lt, mul
 from typing import Any, Final, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
@@ -48,7 +48,9 @@ _FINEST_SCALE: Final = 20
 _CROWD: Final = 2 * SAMPLES_PER_PART
 """So many samples of a bucket are divided, if there is room."""
 _KNOWN_DIVISIONS: Final = 1000
-_COUNT_TEXTS: Final = {samples: str(samples) for samples in range(_CROWD)}
+_CROWDED: Final = "x"
+_DIGITS_OF_COUNTS: Final = b"0123456789AB".ljust(256, _CROWDED.encode())
+"""A letter for each count up to eleven: to join letters is the fastest way to write a list of small numbers."""
 _MAX_LONE_SAMPLES: Final = 12
 """Up to so many samples it is likely that each has a bucket of its own."""
 _COUNTS_OF_LONE_SAMPLES: Final = tuple(str([1] * samples) for samples in range(_MAX_LONE_SAMPLES + 1))
@@ -108,11 +110,11 @@ def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
         return _text_of_extremes(minimum, maximum, samples)
     text = None
     if point.scale <= _FINEST_REMEMBERED_SCALE:
-        places = [*compress(_PLACES, counts)] if samples <= _MAX_LONE_SAMPLES else []
-        if len(places) == samples:
+        places = [*compress(_PLACES, counts)]
+        if len(places) == samples <= _MAX_LONE_SAMPLES:
             text = _text_of_lone_samples(point, places, minimum, maximum)
-        else:
-            text = _text_of_middles(point, minimum, maximum)
+        elif 2 <= len(places) <= MAX_BUCKETS:
+            text = _text_of_middles(point, places, minimum, maximum)
     return text or _text_at_common_fraction(point, minimum, maximum)
 
 
@@ -126,7 +128,7 @@ def _has_common_numbers(point: sdk.ExponentialHistogramDataPoint) -> bool:
         and minimum <= maximum <= MAX_MAGNITUDE
         and abs(point.sum) <= MAX_MAGNITUDE
         and 0 <= point.scale <= _FINEST_SCALE
-        and not getattr(point, "zero_threshold", 0)
+        and not (point.zero_count and getattr(point, "zero_threshold", 0))
         and not any(point.negative.bucket_counts)
     )
 
@@ -148,73 +150,79 @@ def _text_of_lone_samples(
         return None
     block, start = scale.block_from(offset)
     known_texts, known_middles = block
-    texts, middles = [], []
+    texts = []
     left = total = point.sum - minimum - maximum
     for place in inner:
         if counts[place] != 1:
             return None
         texts.append(known_texts[start + place] or scale.learn(block, offset, place))
-        middle = known_middles[start + place]
-        middles.append(middle)
-        left -= middle
+        left -= known_middles[start + place]
     # Most often the last of them can make the sum right, else those before it help.
     for position in range(len(inner) - 1, -1, -1):
-        lower, value = scale.lower_edge(offset + inner[position]), middles[position] + left
+        place = inner[position]
+        middle, lower = known_middles[start + place], scale.lower_edge(offset + place)
+        value = middle + left
         if lower * _ROUNDED_UP <= value <= lower * scale.ratio * _ROUNDED_DOWN and minimum < value < maximum:
             texts[position] = f"{value:.14g}" if len(texts) > 1 else repr(total)
             counted = _COUNTS_OF_LONE_SAMPLES[len(places)]
             return f'"Values": [{minimum}, {", ".join(texts)}, {maximum}], "Counts": {counted}'
         texts[position] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
-        left -= float(texts[position]) - middles[position]
+        left -= float(texts[position]) - middle
     return None
 
 
-def _text_of_middles(point: sdk.ExponentialHistogramDataPoint, minimum: float, maximum: float) -> str | None:
-    """Of samples that share buckets."""
-    counts, offset, zeros = point.positive.bucket_counts, point.positive.offset, point.zero_count
-    samples, scale = [*filter(None, counts)], _scales[point.scale]
-    last = len(counts) - 1 - next(compress(_PLACES, reversed(counts)), 0)
-    if (
-        not 2 <= len(samples) <= MAX_BUCKETS
-        or zeros + sum(samples) != point.count
-        or not counts[0]
-        or not scale.hold(offset, None if zeros else minimum, offset + last, maximum)
-    ):
+def _text_of_middles(
+    point: sdk.ExponentialHistogramDataPoint, places: list[int], minimum: float, maximum: float
+) -> str | None:
+    """Of samples that share buckets, which have these places among the counts."""
+    offset, zeros, scale = point.positive.offset, point.zero_count, _scales[point.scale]
+    pick, first, last = itemgetter(*places), offset + places[0], offset + places[-1]
+    samples = [*pick(point.positive.bucket_counts)]
+    if zeros + sum(samples) != point.count or not scale.hold(first, None if zeros else minimum, last, maximum):
         return None
-    texts, middles = scale.known(offset, counts, last + 1)
     # From here on without the extremes, though with their buckets.
     samples[-1] -= 1
     if not zeros:
         samples[0] -= 1
-    masses = [*map(mul, samples, middles)]
+    texts, masses = scale.known(offset, places, pick, samples)
     if (
         samples[0]
         and masses[0] <= minimum * samples[0]
-        and not _is_put_between(minimum, scale.lower_edge(offset + 1), samples, texts, masses, place=0)
+        and not _is_put_between(minimum, scale.lower_edge(first + 1), samples, texts, masses, place=0)
     ):
         return None
     if (
         samples[-1]
         and masses[-1] >= maximum * samples[-1]
-        and not _is_put_between(scale.lower_edge(offset + last), maximum, samples, texts, masses, place=-1)
+        and not _is_put_between(scale.lower_edge(last), maximum, samples, texts, masses, place=-1)
     ):
         return None
-    left = point.sum - minimum - maximum - math.fsum(masses)
+    add = math.fsum if float(point.sum).is_integer() else sum  # whole numbers add up to the last digit
+    left = point.sum - minimum - maximum - add(masses)
     masses[0] = masses[-1] = 0.0  # those do not move
-    inner = slice(0 if samples[0] else 1, None if samples[-1] else -1)
-    try:
-        count_texts = [*map(_COUNT_TEXTS.__getitem__, samples)]
-    except KeyError:
+    begin, end = 0 if samples[0] else 1, 0 if samples[-1] else 1
+    counted = _counts_text(samples, begin, len(samples) - end)
+    if counted is None:
         if not _are_divisible(samples, zeros=0):
             return None
         left -= _divide_crowds(scale, samples, texts, masses)
-        count_texts = [*map(str, samples)]
+        counted = ", ".join(map(str, samples[begin : len(samples) - end]))
     if not _is_sum_right(scale, left, samples, texts, masses):
         return None
-    return (
-        f'"Values": [{minimum}, {", ".join(texts[inner])}, {maximum}], '
-        f'"Counts": [{zeros or 1}, {", ".join(count_texts[inner])}, 1]'
-    )
+    texts[:begin] = [repr(minimum)]
+    texts[len(texts) - end :] = [repr(maximum)]
+    return f'"Values": [{", ".join(texts)}], "Counts": [{zeros or 1}, {counted}, 1]'
+
+
+def _counts_text(samples: list[int], begin: int, end: int) -> str | None:
+    """Samples from one place to another as JSON; ``None`` if a bucket is crowded."""
+    try:
+        digits = str(bytes(samples).translate(_DIGITS_OF_COUNTS), "ascii")
+    except ValueError:
+        return None
+    if _CROWDED in digits:
+        return None
+    return ", ".join(digits[begin:end]).replace("A", "10").replace("B", "11")
 
 
 def _is_put_between(
@@ -320,7 +328,7 @@ def _inner_buckets(
     if not zeros:
         samples[0] -= 1
         lowers[0], uppers[0] = max(lowers[0], minimum), max(uppers[0], minimum)
-    if not _COUNT_TEXTS.keys() >= {*samples}:
+    if max(samples) >= _CROWD or min(samples) < 0:
         if not _are_divisible(samples, zeros=zeros):
             return None
         for place, parts, ends in _divisions(samples):
@@ -349,8 +357,8 @@ def _parts(samples: int, parts: int) -> tuple[list[int], list[float]]:
     return [end - begin for begin, end in pairwise(ends)], [end / samples for end in ends]
 
 
-_Block: TypeAlias = tuple[list[str], list[float]]
-"""The short texts of the middles of some buckets, and what these say; an empty text where it is not known yet."""
+_Block: TypeAlias = tuple[list[str], list[Any]]
+"""The short texts of the middles of some buckets, and what these say; "" and ``None`` where it is not known yet."""
 
 
 class _Scale:
@@ -381,14 +389,15 @@ class _Scale:
 
     def edge_below(self, value: float) -> float:
         """The lower edge of the bucket that a value is in, which is not beside an edge."""
-        return self.lower_edge(math.floor(math.log2(value) / self._doublings))
+        lower: float = 2.0 ** (math.floor(math.log2(value) / self._doublings) * self._doublings)
+        return lower
 
     def hold(self, first: int, minimum: float | None, last: int, maximum: float) -> bool:
         """Whether these buckets may have the smallest and the largest sample, and can be sent; zeros are in none."""
-        lower = self.lower_edge(first)
+        lower: float = 2.0 ** (first * self._doublings)
         if lower < MIN_MAGNITUDE or not (minimum is None or lower * _BELOW <= minimum <= lower * self.ratio * _ABOVE):
             return False
-        lower = self.lower_edge(last)
+        lower = 2.0 ** (last * self._doublings)
         return lower * _BELOW <= maximum <= lower * self.ratio * _ABOVE
 
     def block_from(self, offset: int) -> tuple[_Block, int]:
@@ -396,28 +405,36 @@ class _Scale:
         number, start = divmod(offset, _BLOCK)
         return self._blocks.get(number) or self._new_block(number), start
 
-    def known(self, offset: int, counts: Sequence[int], length: int) -> tuple[list[str], Iterator[float]]:
-        """The texts and middles of the buckets that hold anything; ``offset`` is the index of the first of them."""
-        block, start = self.block_from(offset)
-        places = slice(start, start + length)
-        texts = [*compress(block[0][places], counts)]
-        if not all(texts):
-            texts = [block[0][start + place] or self.learn(block, offset, place) for place in compress(_PLACES, counts)]
-        return texts, compress(block[1][places], counts)
+    def known(
+        self, offset: int, places: list[int], pick: Callable[[Sequence[Any]], Sequence[Any]], samples: list[int]
+    ) -> tuple[list[str], list[float]]:
+        """The texts of the middles of the buckets at these places, which ``pick`` gets, and the samples times these."""
+        number, start = divmod(offset, _BLOCK)
+        block = self._blocks.get(number) or self._new_block(number)
+        known_texts, known_middles = block
+        here = slice(start, start + places[-1] + 1)
+        try:
+            masses = [*map(mul, samples, pick(known_middles[here]))]
+        except TypeError:  # not all are known yet
+            for place in places:
+                if not known_texts[start + place]:
+                    self.learn(block, offset, place)
+            masses = [*map(mul, samples, pick(known_middles[here]))]
+        return [*pick(known_texts[here])], masses
 
     def learn(self, block: _Block, offset: int, place: int) -> str:
         """Work out what belongs to one bucket, so many behind the first; its text."""
         _make_room(1)
         index = offset + place
-        texts, middles = block
+        known_texts, known_middles = block
         text = short_text_between(edge(self._scale, index), edge(self._scale, index + 1))
-        middles[offset % _BLOCK + place] = float(text)
-        texts[offset % _BLOCK + place] = text  # the last, because with it the others are known to other threads
+        known_texts[offset % _BLOCK + place] = text
+        known_middles[offset % _BLOCK + place] = float(text)  # the last: with it another thread takes both for known
         return text
 
     def _new_block(self, number: int) -> _Block:
         _make_room(_ENTRIES_OF_BLOCK)
-        block = self._blocks[number] = [""] * (2 * _BLOCK), [0.0] * (2 * _BLOCK)
+        block = self._blocks[number] = [""] * (2 * _BLOCK), [None] * (2 * _BLOCK)
         return block
 
 

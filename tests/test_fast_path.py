@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -274,8 +275,7 @@ def test_middles_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     block, start = scale.block_from(-3)
     assert (scale.learn(block, -3, 0), block[0][start], block[1][start]) == ("0.2", "0.2", 0.2)
     for _ in range(2):
-        texts, middles = scale.known(-4, [0, 2, 0, 1], 4)
-        assert (texts, [*middles]) == (["0.2", "0.8"], [0.2, 0.8])
+        assert scale.known(-4, [1, 3], itemgetter(1, 3), [2, 1]) == (["0.2", "0.8"], [0.4, 0.8])
     assert worked_out == [0.125, 0.5]
     assert fast_path._Scale.entries == fast_path._ENTRIES_OF_BLOCK + 2
 
