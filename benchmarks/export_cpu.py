@@ -37,9 +37,9 @@ class Case:
 
 
 SHORT: Final = (
-    Case(COUNTERS, USUAL, 5),
-    Case(HISTOGRAMS_5, USUAL, 5),
-    Case(HISTOGRAMS_200, USUAL, 2, (OURS, BOTO3)),
+    Case(COUNTERS, USUAL, 9),
+    Case(HISTOGRAMS_5, USUAL, 9),
+    Case(HISTOGRAMS_200, USUAL, 5, (OURS, BOTO3)),
     Case(COUNTERS, LARGE, 3, (OURS,)),
     Case(HISTOGRAMS_5, LARGE, 3, (OURS,)),
 )

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import compress, pairwise
 from operator import attrgetter, itemgetter, le, lt, mul
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS, ROOM_FOR_PERCENTILES, SAMPLES_PER_PART, Distribution
-from otel_cloudwatch_flask.histogram import EDGE_TOLERANCE, edge
+from otel_cloudwatch_flask.histogram import EDGE_TOLERANCE
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MIN_MAGNITUDE
 from otel_cloudwatch_flask.wire import content_json, number_json
 
@@ -64,9 +64,6 @@ _DIGITS: Final = 3
 
 _BELOW: Final = 1 - EDGE_TOLERANCE
 _ABOVE: Final = 1 + EDGE_TOLERANCE
-_ROUNDED_DOWN: Final = 1 - 1e-13
-_ROUNDED_UP: Final = 1 + 1e-13
-"""More than what 14 digits, which are written in half the time of all, may change a number by."""
 
 
 def point_text(data: sdk.DataT, factor: float) -> PointText | None:
@@ -148,10 +145,14 @@ def _text_of_lone_samples(
     first, *inner, last = places
     if counts[first] != 1 or counts[last] != 1 or not scale.hold(offset + first, minimum, offset + last, maximum):
         return None
+    left = point.sum - minimum - maximum
+    if len(inner) == 1:
+        lower, upper = scale.edges(offset + inner[0])
+        is_common = counts[inner[0]] == 1 and lower <= left <= upper
+        return f'"Values": [{minimum}, {left}, {maximum}], "Counts": [1, 1, 1]' if is_common else None
     block, start = scale.block_from(offset)
     known_texts, known_middles = block
     texts = []
-    left = total = point.sum - minimum - maximum
     for place in inner:
         if counts[place] != 1:
             return None
@@ -160,10 +161,9 @@ def _text_of_lone_samples(
     # Most often the last of them can make the sum right, else those before it help.
     for position in range(len(inner) - 1, -1, -1):
         place = inner[position]
-        middle, lower = known_middles[start + place], scale.lower_edge(offset + place)
-        value = middle + left
-        if lower * _ROUNDED_UP <= value <= lower * scale.ratio * _ROUNDED_DOWN and minimum < value < maximum:
-            texts[position] = f"{value:.14g}" if len(texts) > 1 else repr(total)
+        middle, lower, upper = known_middles[start + place], *scale.edges(offset + place)
+        texts[position] = f"{middle + left:.14g}"
+        if lower <= float(texts[position]) <= upper:
             counted = _COUNTS_OF_LONE_SAMPLES[len(places)]
             return f'"Values": [{minimum}, {", ".join(texts)}, {maximum}], "Counts": {counted}'
         texts[position] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
@@ -188,22 +188,22 @@ def _text_of_middles(
     if (
         samples[0]
         and masses[0] <= minimum * samples[0]
-        and not _is_put_between(minimum, scale.lower_edge(first + 1), samples, texts, masses, place=0)
+        and not _is_put_between(minimum, scale.edge(first + 1), samples, texts, masses, place=0)
     ):
         return None
     if (
         samples[-1]
         and masses[-1] >= maximum * samples[-1]
-        and not _is_put_between(scale.lower_edge(last), maximum, samples, texts, masses, place=-1)
+        and not _is_put_between(scale.edge(last), maximum, samples, texts, masses, place=-1)
     ):
         return None
     add = math.fsum if float(point.sum).is_integer() else sum  # whole numbers add up to the last digit
-    left = point.sum - minimum - maximum - add(masses)
+    left = -add([*masses, minimum, maximum, -point.sum])
     masses[0] = masses[-1] = 0.0  # those do not move
     begin, end = 0 if samples[0] else 1, 0 if samples[-1] else 1
     counted = _counts_text(samples, begin, len(samples) - end)
     if counted is None:
-        if not _are_divisible(samples, zeros=0):
+        if max(samples[0], samples[-1]) >= _CROWD or min(samples) < 0 or not _is_room_for_parts(samples):
             return None
         left -= _divide_crowds(scale, samples, texts, masses)
         counted = ", ".join(map(str, samples[begin : len(samples) - end]))
@@ -243,9 +243,10 @@ def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[
             break
         heaviest = masses.index(mass)
         number = samples[heaviest]
-        lower, value = scale.edge_below(mass / number), (mass + left) / number
-        if lower * _ROUNDED_UP <= value <= lower * scale.ratio * _ROUNDED_DOWN:
-            texts[heaviest] = f"{value:.14g}" if number == 1 else repr(value)
+        lower, upper = scale.edges_around(mass / number)
+        value = (mass + left) / number
+        texts[heaviest] = f"{value:.14g}" if number == 1 else repr(value)
+        if lower <= float(texts[heaviest]) <= upper:
             return True
         texts[heaviest] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
         left += mass - float(texts[heaviest]) * number
@@ -253,22 +254,45 @@ def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[
     return False
 
 
-def _are_divisible(samples: list[int], *, zeros: int) -> bool:
-    """Whether crowded buckets may be divided; where one has lost an extreme, or there is no room, the twin does it."""
-    is_outer_crowded = samples[-1] >= _CROWD or (samples[0] >= _CROWD and not zeros)
-    return not is_outer_crowded and len(samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES and min(samples) >= 0
+def _is_room_for_parts(samples: list[int]) -> bool:
+    """Whether crowded buckets can be divided beside so many others; where they cannot, the twin chooses."""
+    return len(samples) - samples.count(0) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
 
 
 def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses: list[float]) -> float:
     """Put the samples of crowded buckets in the middle of parts of them, to stay there; what that adds to the sum."""
     added = 0.0
     for place, parts, ends in _divisions(samples):
-        lower, here = scale.edge_below(masses[place] / samples[place]), slice(place, place + 1)
-        width = lower * scale.growth / 2
+        (lower, upper), here = scale.edges_around(masses[place] / samples[place]), slice(place, place + 1)
+        width = (upper - lower) / 2
         new_texts = [scale.template % (lower + width * (begin + end)) for begin, end in pairwise(ends)]
-        added += sum(map(mul, parts, map(float, new_texts))) - masses[place]
+        added += math.fsum(map(mul, parts, map(float, new_texts))) - masses[place]
         samples[here], texts[here], masses[here] = parts, new_texts, [0.0] * len(parts)
     return added
+
+
+class _Buckets(NamedTuple):
+    """Ascending buckets as lists beside each other: samples, lower and upper edge."""
+
+    samples: list[int]
+    lowers: list[float]
+    uppers: list[float]
+
+    def divided(self) -> "_Buckets":
+        """The same with the parts of crowded ones in their place."""
+        samples, lowers, uppers = self.samples[:], self.lowers[:], self.uppers[:]
+        for place, parts, ends in _divisions(self.samples):
+            lower, width, here = lowers[place], uppers[place] - lowers[place], slice(place, place + 1)
+            edges = [*(lower + width * end for end in ends[:-1]), uppers[place]]
+            samples[here], lowers[here], uppers[here] = parts, edges[:-1], edges[1:]
+        return _Buckets(samples, lowers, uppers)
+
+    def fraction(self, total: float) -> float | None:
+        """How far into every bucket its samples must be to add up to ``total``; ``None`` if they never do."""
+        lowest, highest = (math.fsum(map(mul, self.samples, edges)) for edges in (self.lowers, self.uppers))
+        if not lowest <= total <= highest:
+            return None
+        return (total - lowest) / (highest - lowest) if highest > lowest else 0.0
 
 
 def _text_at_common_fraction(point: sdk.ExponentialHistogramDataPoint, minimum: float, maximum: float) -> str | None:
@@ -276,22 +300,18 @@ def _text_at_common_fraction(point: sdk.ExponentialHistogramDataPoint, minimum: 
     if minimum == maximum and point.zero_count in (0, point.count):
         return _text_of_extremes(minimum, maximum, point.count)
     scale = _scales[point.scale]
-    buckets = _inner_buckets(point, scale, minimum, maximum)
-    if buckets is None:
+    whole = _inner_buckets(point, scale, minimum, maximum)
+    if whole is None:
         return None
-    samples, lowers, uppers = buckets
     total = math.fsum((point.sum, -minimum, -maximum))
-    lowest, highest = math.fsum(map(mul, samples, lowers)), math.fsum(map(mul, samples, uppers))
-    if not lowest <= total <= highest:
+    buckets = whole.divided()
+    fraction = buckets.fraction(total)
+    if fraction is None:  # all samples of a crowded bucket may be at one place in it
+        buckets, fraction = whole, whole.fraction(total)
+    if fraction is None:
         return None
-    fraction = (total - lowest) / (highest - lowest) if highest > lowest else 0.0
-    values = [min(lower + (upper - lower) * fraction, upper) for lower, upper in zip(lowers, uppers, strict=True)]
-    texts = [scale.fine_template % value for value in values]
-    rounded = [*map(float, texts)]
-    if all(map(le, lowers, rounded)) and all(map(le, rounded, uppers)):
-        values = rounded
-    else:
-        texts = [*map(repr, values)]
+    texts, values = _rounded_values(buckets, fraction, scale.fine_template)
+    samples, lowers, uppers = buckets
     if samples:
         # The heaviest has most room for what rounding did to the sum. Where it is the only one, the sum is its own.
         masses = [*map(mul, samples, values)]
@@ -308,10 +328,10 @@ def _text_at_common_fraction(point: sdk.ExponentialHistogramDataPoint, minimum: 
 
 def _inner_buckets(
     point: sdk.ExponentialHistogramDataPoint, scale: "_Scale", minimum: float, maximum: float
-) -> tuple[list[int], list[float], list[float]] | None:
-    """Samples, lower and upper edges of the buckets, and of the parts of those that are crowded, without the extremes.
+) -> _Buckets | None:
+    """The filled buckets without the extremes, and of theirs only what is beyond them.
 
-    ``None`` if the numbers contradict each other, or only the twin knows better.
+    ``None`` if the numbers contradict each other, or only the twin knows what to do with so many buckets.
     """
     counts, offset, zeros = point.positive.bucket_counts, point.positive.offset, point.zero_count
     places, samples = [*compress(_PLACES, counts)], [*filter(None, counts)]
@@ -321,22 +341,28 @@ def _inner_buckets(
         or not scale.hold(offset + places[0], None if zeros else minimum, offset + places[-1], maximum)
     ):
         return None
-    lowers = [scale.lower_edge(offset + place) for place in places]
-    uppers = [lower * scale.ratio for lower in lowers]
+    lowers = [scale.edge(offset + place) for place in places]
+    uppers = [scale.edge(offset + place + 1) for place in places]
     samples[-1] -= 1
     lowers[-1], uppers[-1] = min(lowers[-1], maximum), min(uppers[-1], maximum)
     if not zeros:
         samples[0] -= 1
         lowers[0], uppers[0] = max(lowers[0], minimum), max(uppers[0], minimum)
-    if max(samples) >= _CROWD or min(samples) < 0:
-        if not _are_divisible(samples, zeros=zeros):
-            return None
-        for place, parts, ends in _divisions(samples):
-            lower, width, here = lowers[place], uppers[place] - lowers[place], slice(place, place + 1)
-            edges = [*(lower + width * end for end in ends[:-1]), uppers[place]]
-            samples[here], lowers[here], uppers[here] = parts, edges[:-1], edges[1:]
+    if min(samples) < 0 or (max(samples) >= _CROWD and not _is_room_for_parts(samples)):
+        return None
     inner = slice(0 if samples[0] else 1, None if samples[-1] else len(samples) - 1)
-    return samples[inner], lowers[inner], uppers[inner]
+    return _Buckets(samples[inner], lowers[inner], uppers[inner])
+
+
+def _rounded_values(buckets: _Buckets, fraction: float, template: str) -> tuple[list[str], list[float]]:
+    """The values at this fraction of all buckets and their texts: rounded, unless that leads out of one."""
+    _, lowers, uppers = buckets
+    values = [min(lower + (upper - lower) * fraction, upper) for lower, upper in zip(lowers, uppers, strict=True)]
+    texts = [template % value for value in values]
+    rounded = [*map(float, texts)]
+    if all(map(le, lowers, rounded)) and all(map(le, rounded, uppers)):
+        return texts, rounded
+    return [*map(repr, values)], values
 
 
 _Division: TypeAlias = tuple[int, list[int], list[float]]
@@ -370,35 +396,35 @@ class _Scale:
     entries = 0
 
     def __init__(self, scale: int) -> None:
-        self._scale = scale
         self._doublings: float = 2.0**-scale
-        self.growth: float = 2.0**self._doublings - 1.0
-        """The width of a bucket, relative to its lower edge."""
-        self.ratio: float = 1.0 + self.growth
-        self.near_lower, self.near_upper = 1.0 + _NEAR_EDGE * self.growth, 1.0 + (1.0 - _NEAR_EDGE) * self.growth
+        growth = 2.0**self._doublings - 1.0
+        self.near_lower, self.near_upper = 1.0 + _NEAR_EDGE * growth, 1.0 + (1.0 - _NEAR_EDGE) * growth
         """Places in a bucket that rounding does not lead out of, relative to its lower edge."""
-        digits = _DIGITS - math.floor(math.log10(self.growth))
+        digits = _DIGITS - math.floor(math.log10(growth))
         self.template = f"%.{digits}g"
         self.fine_template = f"%.{digits + 1}g"
         self._blocks: dict[int, _Block] = {}
 
-    def lower_edge(self, index: int) -> float:
+    def edge(self, index: int) -> float:
         """The lower edge of a bucket."""
-        lower: float = 2.0 ** (index * self._doublings)
-        return lower
+        edge: float = 2.0 ** (index * self._doublings)
+        return edge
 
-    def edge_below(self, value: float) -> float:
-        """The lower edge of the bucket that a value is in, which is not beside an edge."""
-        lower: float = 2.0 ** (math.floor(math.log2(value) / self._doublings) * self._doublings)
-        return lower
+    def edges(self, index: int) -> tuple[float, float]:
+        """Both edges of a bucket."""
+        return 2.0 ** (index * self._doublings), 2.0 ** ((index + 1) * self._doublings)
+
+    def edges_around(self, value: float) -> tuple[float, float]:
+        """Those of the bucket that a value is in, which is not beside an edge."""
+        return self.edges(math.floor(math.log2(value) / self._doublings))
 
     def hold(self, first: int, minimum: float | None, last: int, maximum: float) -> bool:
         """Whether these buckets may have the smallest and the largest sample, and can be sent; zeros are in none."""
-        lower: float = 2.0 ** (first * self._doublings)
-        if lower < MIN_MAGNITUDE or not (minimum is None or lower * _BELOW <= minimum <= lower * self.ratio * _ABOVE):
+        lower, upper = self.edges(first)
+        if lower < MIN_MAGNITUDE or not (minimum is None or lower * _BELOW <= minimum <= upper * _ABOVE):
             return False
-        lower = 2.0 ** (last * self._doublings)
-        return lower * _BELOW <= maximum <= lower * self.ratio * _ABOVE
+        lower, upper = self.edges(last)
+        return lower * _BELOW <= maximum <= upper * _ABOVE
 
     def block_from(self, offset: int) -> tuple[_Block, int]:
         """What is known of the bucket with this index and of those behind it, and where in that it begins."""
@@ -425,9 +451,8 @@ class _Scale:
     def learn(self, block: _Block, offset: int, place: int) -> str:
         """Work out what belongs to one bucket, so many behind the first; its text."""
         _make_room(1)
-        index = offset + place
         known_texts, known_middles = block
-        text = short_text_between(edge(self._scale, index), edge(self._scale, index + 1))
+        text = short_text_between(*self.edges(offset + place))
         known_texts[offset % _BLOCK + place] = text
         known_middles[offset % _BLOCK + place] = float(text)  # the last: with it another thread takes both for known
         return text

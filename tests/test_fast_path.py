@@ -54,6 +54,9 @@ def recorded(samples: Sequence[float], *, max_size: int = 147) -> sdk.Exponentia
     return point
 
 
+COMMON = recorded([1.0, 2.0, 3.0, 10.0])
+
+
 def plain(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
     """What the twin makes of a point."""
     made = distribution(
@@ -199,7 +202,7 @@ def test_counts_of_lone_samples(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [3, 7, 12, 50, 200, 900])
-@given(seed=st.integers(0, 2**32), most=st.sampled_from([30, 10_000]))
+@given(seed=st.integers(0, 2**32), most=st.sampled_from([30, 10_000, 10**9]))
 def test_sums_of_whole_numbers_are_exact(number: int, seed: int, most: int) -> None:
     """To the last digit, as whoever counts things expects."""
     state = random.Random(seed)
@@ -245,11 +248,43 @@ def test_crowds_are_divided_as_by_the_twin(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "samples", [[1.003 + sample / 200 for sample in range(2000)], [1.0, 1.3, *[2.5] * 20, 2.51]], ids=["first", "last"]
+    "samples",
+    [
+        [1.003 + sample / 200 for sample in range(2000)],
+        [1.0, 1.3, *[2.5] * 20, 2.51],
+        [*range(1, 500)],
+        [*[0.0] * 30, *[1.5] * 30, *[1.6] * 3, *[2.5] * 20],
+    ],
+    ids=["first", "last", "both", "zeros"],
 )
-def test_crowds_that_an_extreme_was_taken_out_of_are_left_to_the_twin(samples: list[float]) -> None:
-    """Of these only a part of the bucket is divided."""
-    assert histogram_text(recorded(samples, max_size=20)) is None
+def test_crowds_that_an_extreme_was_taken_out_of(samples: list[float]) -> None:
+    """Of these only the part of the bucket beyond the extreme is divided, as by the twin."""
+    point = recorded(samples, max_size=20)
+    made, twin = read(histogram_text(point)), plain(point)
+    assert made.counts == twin.counts
+    assert made.values == pytest.approx(twin.values, rel=1e-3)
+    assert_promises_are_kept(made, point)
+
+
+@pytest.mark.parametrize(("buckets", "is_common"), [(136, True), (138, True), (139, False), (148, False), (149, False)])
+def test_room_for_parts(buckets: int, *, is_common: bool) -> None:
+    """Where there is none beside so many buckets, the twin divides those that are read most."""
+    counts = [1] * (buckets // 2) + [30] + [1] * (buckets - 1 - buckets // 2)
+    middles = [1.01 * edge(4, index) for index in range(buckets)]
+    point = replace(
+        COMMON,
+        scale=4,
+        positive=sdk.Buckets(0, counts),
+        count=sum(counts),
+        sum=math.fsum(count * middle for count, middle in zip(counts, middles, strict=True)),
+        min=middles[0],
+        max=middles[-1],
+    )
+    text = histogram_text(point)
+    assert (text is not None) is is_common
+    if text is not None:
+        assert_promises_are_kept(read(text), point)
+        assert read(text).counts == plain(point).counts
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,9 +339,6 @@ def test_numbers_all_at_once(values: list[Any], texts: list[str | None]) -> None
     """The same as one after the other."""
     points = [sdk.NumberDataPoint({}, 0, 0, value) for value in values]
     assert texts_of(number_text, points) == texts == [*map(number_text, points)]
-
-
-COMMON = recorded([1.0, 2.0, 3.0, 10.0])
 
 
 @pytest.mark.parametrize(
