@@ -23,7 +23,8 @@ MANY_SAMPLES: Final = 50_000
 _OTLP_MODULE: Final = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 
 OURS: Final = "this exporter"
-BOTO3: Final = "boto3, default client"
+BOTO3: Final = "boto3, its calls"
+BOTO3_EXPORT: Final = "exporter with boto3"
 OTLP: Final = "OTLP/HTTP"
 OTLP_GZIP: Final = "OTLP/HTTP, gzip"
 EMF: Final = "aws-embedded-metrics"
@@ -179,6 +180,14 @@ def _boto3(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return DictionariesRun(collections_of(kind, series, our_reader), default_client(traffic))
 
 
+def _boto3_export(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    settings = Settings.resolve(
+        arguments={"namespace": "Benchmark", "max_metrics": MAX_SERIES}, app_config={}, environ={}
+    )
+    exporter = CloudWatchMetricExporter.from_settings(settings, client=default_client(traffic))
+    return ExporterRun(collections_of(kind, series, our_reader), exporter)
+
+
 def _otlp(kind: Kind, series: int, traffic: Traffic | None, **options: Any) -> Export:
     exporter = optional(_OTLP_MODULE).OTLPMetricExporter(session=answered_session(traffic), **options)
     return ExporterRun(collections_of(kind, series, otlp_reader), exporter)
@@ -235,6 +244,7 @@ def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
 WAYS: Final[Mapping[str, Way]] = {
     OURS: Way(_ours),
     BOTO3: Way(_boto3),
+    BOTO3_EXPORT: Way(_boto3_export),
     OTLP: Way(_otlp, (_OTLP_MODULE,)),
     OTLP_GZIP: Way(_otlp_gzip, (_OTLP_MODULE,)),
     EMF: Way(_emf, ("aws_embedded_metrics",)),

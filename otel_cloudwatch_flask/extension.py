@@ -324,9 +324,10 @@ def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
         current_g = _current_g()
     except RuntimeError:  # there is no context
         return None, None
-    if has_request_context():
-        return current_g.get(_PLACE_NAME) or _new_place(current_g)
-    return _installed_in(_current_app()), None
+    place: tuple[_Installed, RequestBuffer] | None = current_g.get(_PLACE_NAME)
+    if place is not None:
+        return place
+    return _new_place(current_g) if has_request_context() else (_installed_in(_current_app()), None)
 
 
 def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]:
