@@ -16,11 +16,11 @@ from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.collection_hook import call_before_collection
 from otel_cloudwatch_flask.courier import Courier
-from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
+from otel_cloudwatch_flask.known_series import Measurement
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 
-ENOUGH_REQUESTS: Final = 64
-"""So many are worth a thread's while."""
+ENOUGH_REQUESTS: Final = 256
+"""So many are worth a thread's while: to wake it costs as much as to record some."""
 MOST_REQUESTS: Final = 1024
 """If that does not keep up, those that come are as slow as if they recorded themselves."""
 MOST_MEASUREMENTS_OF_A_REQUEST: Final = 100
@@ -28,19 +28,23 @@ MOST_MEASUREMENTS_OF_A_REQUEST: Final = 100
 _MEASUREMENTS_AT_A_STRETCH: Final = 100
 """After so many, a millisecond's work, other threads have their turn."""
 
+_NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
+"""For those that had none: an empty one would stand for that of the thread that records, which may be in a span."""
+
 _THREAD_NAME: Final = "CloudWatchRecorder"
 
-Record = Callable[[FacadeSeries, float, Context | None], None]
+RecordAll = Callable[[deque[Measurement], Context], None]
 
 
 class Deferral:
-    """Call ``record`` for each measurement, in the order they came in, once: soon. Safe to use from several threads.
+    """Let measurements be recorded, in the order they came in, each once: soon. Safe to use from several threads.
 
-    In a forked child nothing is left of what waited in the parent.
+    ``record_all`` takes them out of a deque, which several threads may do at the same time. In a forked child nothing
+    is left of what waited in the parent.
     """
 
-    def __init__(self, provider: MeterProvider, record: Record) -> None:
-        self._record = record
+    def __init__(self, provider: MeterProvider, record_all: RecordAll) -> None:
+        self._record_all = record_all
         self._is_coming = False
         self._begin()
         call_after_fork(self._begin)
@@ -52,7 +56,7 @@ class Deferral:
         They are taken out of the deque: what is added to it meanwhile is recorded, too, and what comes after that needs
         another call.
         """
-        self._waiting.append((get_current() or None, measurements))
+        self._waiting.append((get_current() or _NO_CONTEXT, measurements))
         waiting = len(self._waiting)
         if waiting >= ENOUGH_REQUESTS:
             if not self._is_coming:
@@ -68,7 +72,7 @@ class Deferral:
 
     def _begin(self) -> None:
         """Make what belongs to one process."""
-        self._waiting: deque[tuple[Context | None, deque[Measurement]]] = deque()
+        self._waiting: deque[tuple[Context, deque[Measurement]]] = deque()
         # Held while something is recorded: it is out of the queue then, but cannot be collected yet. The thread that
         # holds it may come again, from the handler of a signal.
         self._recording = threading.RLock()
@@ -84,17 +88,7 @@ class Deferral:
                 except IndexError:  # another thread was faster
                     return
                 recorded += len(measurements)
-                record_all(measurements, self._record, context)
+                self._record_all(measurements, context)
                 if recorded >= _MEASUREMENTS_AT_A_STRETCH:
                     recorded = 0
                     time.sleep(0)
-
-
-def record_all(measurements: deque[Measurement], record: Record, context: Context | None = None) -> None:
-    """Take out and record one after the other; each once, even if several threads do that."""
-    while measurements:
-        try:
-            series, value = measurements.popleft()
-        except IndexError:  # another thread was faster
-            return
-        record(series, value, context)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 
 from otel_cloudwatch_flask.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral, record_all
+from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
 from otel_cloudwatch_flask.ledger import LossReason
@@ -80,7 +80,7 @@ class Recorder:
         self._is_closed = False
         self.known_series = KnownSeries()
         # Of other providers it is not known when somebody collects from them.
-        self._deferral = Deferral(provider, self.record) if isinstance(provider, SdkMeterProvider) else None
+        self._deferral = Deferral(provider, self._record_all) if isinstance(provider, SdkMeterProvider) else None
         self._begin()
         call_after_fork(self._begin)
 
@@ -92,7 +92,7 @@ class Recorder:
     def defer(self, measurements: deque[Measurement]) -> None:
         """Take these out and record them, soon: before anybody collects from the provider."""
         if self._deferral is None or len(measurements) > MOST_MEASUREMENTS_OF_A_REQUEST:
-            record_all(measurements, self.record)
+            self._record_all(measurements)
         else:
             self._deferral.add(measurements)
 
@@ -113,15 +113,34 @@ class Recorder:
             else:
                 histogram.record(value, series.attributes, context)
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
-            self._lost(LossReason.INVALID)
-            _quiet_log.log(
-                logging.WARNING,
-                series.metric_name,
-                "OpenTelemetry did not take %r of %s; it is counted as invalid",
-                value,
-                series,
-                exc_info=True,
-            )
+            self._not_taken(series, value)
+
+    def _record_all(self, measurements: deque[Measurement], context: Context | None = None) -> None:
+        """Take out and record one after the other, most of them without another call for each."""
+        while measurements:
+            try:
+                series, value = measurements.popleft()
+            except IndexError:  # another thread was faster
+                return
+            histogram = series.histogram
+            if histogram is None or value < 0 or self._is_closed:
+                self.record(series, value, context)
+                continue
+            try:
+                histogram.record(value, series.attributes, context)
+            except Exception:  # noqa: BLE001  # as above
+                self._not_taken(series, value)
+
+    def _not_taken(self, series: FacadeSeries, value: float) -> None:
+        self._lost(LossReason.INVALID)
+        _quiet_log.log(
+            logging.WARNING,
+            series.metric_name,
+            "OpenTelemetry did not take %r of %s; it is counted as invalid",
+            value,
+            series,
+            exc_info=True,
+        )
 
     def _begin(self) -> None:
         """Make what belongs to one process."""

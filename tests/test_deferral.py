@@ -1,5 +1,6 @@
 """Measurements that wait: whoever collects sees them, whatever waits is bounded, and each is recorded once."""
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -29,17 +30,20 @@ class Deferring:
         self.reader = InMemoryMetricReader()
         self.provider = MeterProvider([self.reader, *readers], shutdown_on_exit=False)
         self.recorded: list[float] = []
-        self.contexts: list[Context | None] = []
+        self.contexts: list[Context] = []
         self.threads: list[threading.Thread] = []
         self._before_each = before_each
-        self.deferral = Deferral(self.provider, self.record)
+        self.deferral = Deferral(self.provider, self.record_all)
 
-    def record(self, _series: FacadeSeries, value: float, context: Context | None) -> None:
-        """Note it."""
-        self._before_each()
-        self.recorded.append(value)
-        self.contexts.append(context)
-        self.threads.append(threading.current_thread())
+    def record_all(self, measurements: deque[Measurement], context: Context) -> None:
+        """Note all of them."""
+        with contextlib.suppress(IndexError):
+            while True:
+                _, value = measurements.popleft()
+                self._before_each()
+                self.recorded.append(value)
+                self.contexts.append(context)
+                self.threads.append(threading.current_thread())
 
     def add(self, *values: float) -> None:
         """Let a request end."""
@@ -81,7 +85,7 @@ class TestCollections:
         """Each is asked, also one that comes later, and OpenTelemetry has nothing to warn of."""
         deferring = Deferring()
         other: list[float] = []
-        second = Deferral(deferring.provider, lambda _series, value, _context: other.append(value))
+        second = Deferral(deferring.provider, lambda each, _: other.extend(value for _, value in each))
         deferring.add(1)
         second.add(measurements(2))
         deferring.reader.collect()
@@ -137,16 +141,18 @@ class TestContext:
 
     @pytest.mark.usefixtures("alone")
     def test_context(self) -> None:
-        """It is that of the request, for exemplars; none is none."""
+        """It is that of the request, for exemplars; without any it is not that of whoever records."""
         deferring = Deferring()
         deferring.add(1)
         token = attach(set_value("request", 7))
         deferring.add(2)
         detach(token)
+        token = attach(set_value("request", 8))
         deferring.deferral.catch_up()
+        detach(token)
         none, context = deferring.contexts
-        assert none is None
-        assert context is not None
+        assert none  # or OpenTelemetry would ask for the current one
+        assert "request" not in none
         assert context["request"] == 7
 
 
