@@ -7,6 +7,7 @@ protocol than the encoder's, and any client that a program passes, gets the plai
 """
 
 import platform
+import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -25,6 +26,9 @@ _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
 _GZIP_LEVEL: Final = 1
 """A fifth of the CPU of botocore's level 9, for bodies 5 % larger."""
+_GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
+_GZIP_MEMORY_LEVEL: Final = 7
+"""Tables that fit into a processor's cache; the default makes nothing smaller."""
 _MIN_GZIP_BYTES: Final = 2048
 
 
@@ -127,8 +131,7 @@ class _EncodedPut:
             return
         body = self._batch.body()
         if len(body) >= _MIN_GZIP_BYTES:
-            import gzip  # noqa: PLC0415 - botocore has imported it already
-
-            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT, _GZIP_MEMORY_LEVEL)
+            body = compressor.compress(body) + compressor.flush()
             params["headers"]["Content-Encoding"] = "gzip"
         params["body"] = body

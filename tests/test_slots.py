@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from otel_cloudwatch_flask.datum import Series
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.mapping import Datums, Mapper
 from otel_cloudwatch_flask.rules import MetricRule, Rules
-from otel_cloudwatch_flask.slots import Slot, Slots
+from otel_cloudwatch_flask.slots import Run, Slot, Slots
 from otel_cloudwatch_flask.sources import Source, Sources
 from otel_cloudwatch_flask.wire import series_head
 from tests.fakes import FakeClock
@@ -290,6 +291,31 @@ def test_points_of_several_times() -> None:
         assert datums.bounds == (NOW + 1, NOW + 5)
 
 
+@pytest.mark.parametrize("odd", [math.nan, 10**400, 1e-200])
+def test_one_uncommon_point_among_others(odd: float) -> None:
+    """All others are what they are without it."""
+    mapped = Mapped()
+    for _ in range(3):
+        assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("/cart", 2)]
+    lost = 0 if odd == 1e-200 else 1
+    rest = [("/cart", 2)] if lost else [("/", 0), ("/cart", 2)]
+    assert mapped.values([(ONE, odd), (ELSEWHERE, 2)]) == rest
+    assert mapped.lost == lost
+    assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("/cart", 2)]
+
+
+def test_points_of_two_times_among_those_that_come_alike() -> None:
+    """Each keeps its own."""
+    mapped = Mapped()
+    for _ in range(2):
+        mapped.collect([(ONE, 1), (ELSEWHERE, 2)])
+    first, second = counted([(ONE, 1)], NOW), counted([(ELSEWHERE, 2)], NOW + 5)
+    both = replace(first, data_points=[*first.data_points, *second.data_points])
+    datums = mapped.datums(data_of(both))
+    assert [json.loads(datum)["Timestamp"] for datum in datums.texts] == [NOW, NOW + 5]
+    assert datums.bounds == (NOW, NOW + 5)
+
+
 class CountingGuard(CardinalityGuard):
     """A guard that counts how often it is asked whether a series may stay."""
 
@@ -381,6 +407,81 @@ def test_series_are_renewed_once_a_minute() -> None:
         remembering.clock.advance(61)
     remembering.guard = remembering.slots._guard = CountingGuard(100, remembering.clock)
     assert [(slot.heads, slot.shared) for slot in remembering.collect(ONE, ELSEWHERE)] == [((), ())] * 2
+
+
+class TestRuns:
+    """What a metric's slots have in common is remembered as long as its points come in the same order."""
+
+    @pytest.fixture
+    def remembering(self) -> Remembering:
+        """Slots that have two series for themselves."""
+        remembering = Remembering()
+        remembering.admit(*remembering.collect(ONE, ELSEWHERE))
+        return remembering
+
+    @staticmethod
+    def run(remembering: Remembering, *attributes: Mapping[str, Any] | None, unit: str = "1") -> Run:
+        """The slots of one metric that comes in a collection of its own, once all of them are found."""
+        remembering.slots.begin_collection()
+        data = data_of(counted([(each, 1) for each in attributes], NOW), unit=unit)
+        (source,) = remembering.sources.of(data)
+        run = remembering.slots.of(source, source.data.data_points)
+        remembering.slots.heads(run)
+        return run
+
+    def test_the_same_points(self, remembering: Remembering) -> None:
+        """They have the same run, in each collection, with the beginning of each datum."""
+        run = self.run(remembering, ONE, ELSEWHERE)
+        assert remembering.slots.heads(run) == [slot.heads[0] for slot in run]
+        assert all(self.run(remembering, ONE, ELSEWHERE) is run for _ in range(3))
+
+    @pytest.mark.parametrize("attributes", [(ELSEWHERE, ONE), (ONE,), (ONE, ELSEWHERE, None), (ONE, {**ELSEWHERE}), ()])
+    def test_other_points(self, remembering: Remembering, attributes: tuple[Mapping[str, Any] | None, ...]) -> None:
+        """In another order, fewer, more, or equal ones of another identity: they have a run of their own."""
+        run = self.run(remembering, ONE, ELSEWHERE)
+        other = self.run(remembering, *attributes)
+        assert other is not run
+        assert [slot.attributes for slot in other] == [*attributes]
+
+    def test_a_series_that_comes_to_be_shared(self, remembering: Remembering) -> None:
+        """In the very collection that another metric brings it in, and from then on."""
+        run = self.run(remembering, ONE, ELSEWHERE)
+        remembering.collect(ONE, ELSEWHERE)
+        assert remembering.slots.heads(run)
+        remembering.slots.begin_collection()
+        data = data_of(counted([(ONE, 1), (ELSEWHERE, 1)], NOW), counted([(OTHER, 1)], NOW))
+        for source in remembering.sources.of(data):
+            remembering.slots.of(source, source.data.data_points)
+        assert remembering.slots.heads(run) is None
+        again = self.run(remembering, ONE, ELSEWHERE)
+        assert again is not run
+        assert remembering.slots.heads(again) is None
+        assert [bool(slot.shared) for slot in again] == [True, False]
+
+    def test_a_metric_that_comes_twice(self, remembering: Remembering) -> None:
+        """What both have is shared, also if the first was found to be as it always is."""
+        self.run(remembering, ONE, ELSEWHERE)
+        remembering.slots.begin_collection()
+        data = data_of(counted([(ONE, 1), (ELSEWHERE, 1)], NOW), counted([(ONE, 1)], NOW))
+        first, second = (
+            remembering.slots.of(source, source.data.data_points) for source in remembering.sources.of(data)
+        )
+        assert (remembering.slots.heads(first), remembering.slots.heads(second)) == (None, None)
+        assert [bool(slot.heads) for slot in first] == [False, True]
+
+    def test_another_minute(self, remembering: Remembering) -> None:
+        """The guard is asked again, and what it refuses has no datum for itself any more."""
+        run = self.run(remembering, ONE, ELSEWHERE)
+        remembering.clock.advance(61)
+        assert self.run(remembering, ONE, ELSEWHERE) is not run
+        remembering.guard = remembering.slots._guard = CountingGuard(100, remembering.clock)
+        remembering.clock.advance(61)
+        assert remembering.slots.heads(self.run(remembering, ONE, ELSEWHERE)) is None
+
+    def test_another_unit(self, remembering: Remembering) -> None:
+        """It makes another series, and so another run."""
+        run = self.run(remembering, ONE, ELSEWHERE)
+        assert self.run(remembering, ONE, ELSEWHERE, unit="s") is not run
 
 
 def test_attributes_that_cannot_be_read() -> None:
