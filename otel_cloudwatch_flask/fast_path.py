@@ -185,54 +185,58 @@ def _text_of_middles(
     if not zeros:
         samples[0] -= 1
     texts, masses = scale.known(offset, places, pick, samples)
-    if (
-        samples[0]
-        and masses[0] <= minimum * samples[0]
-        and not _is_put_between(minimum, scale.edge(first + 1), samples, texts, masses, place=0)
-    ):
-        return None
-    if (
-        samples[-1]
-        and masses[-1] >= maximum * samples[-1]
-        and not _is_put_between(scale.edge(last), maximum, samples, texts, masses, place=-1)
-    ):
-        return None
-    add = math.fsum if float(point.sum).is_integer() else sum  # whole numbers add up to the last digit
-    left = -add([*masses, minimum, maximum, -point.sum])
-    masses[0] = masses[-1] = 0.0  # those do not move
-    begin, end = 0 if samples[0] else 1, 0 if samples[-1] else 1
-    counted = _counts_text(samples, begin, len(samples) - end)
-    if counted is None:
-        if max(samples[0], samples[-1]) >= _CROWD or min(samples) < 0 or not _is_room_for_parts(samples):
+    if samples[0] or samples[-1]:
+        edges = (minimum, scale.edge(first + 1)), (scale.edge(last), maximum)
+        if not _is_rest_beyond(edges, samples, texts, masses):
             return None
-        left -= _divide_crowds(scale, samples, texts, masses)
-        counted = ", ".join(map(str, samples[begin : len(samples) - end]))
+    left = _left_of_sum(point.sum - minimum - maximum, masses)
+    masses[0] = masses[-1] = 0.0  # those do not move
+    counted = _counts_text(samples)
+    if counted is None:
+        added = _divide_crowds(scale, samples, texts, masses)
+        if added is None:
+            return None
+        left -= added
+        counted = ", ".join(map(str, filter(None, samples)))
     if not _is_sum_right(scale, left, samples, texts, masses):
         return None
-    texts[:begin] = [repr(minimum)]
-    texts[len(texts) - end :] = [repr(maximum)]
+    texts[: 0 if samples[0] else 1] = [repr(minimum)]
+    texts[len(texts) - (0 if samples[-1] else 1) :] = [repr(maximum)]
     return f'"Values": [{", ".join(texts)}], "Counts": [{zeros or 1}, {counted}, 1]'
 
 
-def _counts_text(samples: list[int], begin: int, end: int) -> str | None:
-    """Samples from one place to another as JSON; ``None`` if a bucket is crowded."""
+def _is_rest_beyond(
+    edges: tuple[tuple[float, float], tuple[float, float]],
+    samples: list[int],
+    texts: list[str],
+    masses: list[float],
+) -> bool:
+    """Whether what is left in the buckets of the extremes is between these edges of them, or could be put there."""
+    for place, (lower, upper) in zip((0, -1), edges, strict=True):
+        number = samples[place]
+        if number and not lower * number < masses[place] < upper * number:
+            texts[place] = short_text_between(lower, upper)
+            value = float(texts[place])
+            masses[place] = value * number
+            if not lower < value < upper:
+                return False
+    return True
+
+
+def _counts_text(samples: list[int]) -> str | None:
+    """What buckets hold that are not empty, as JSON; ``None`` if one is crowded."""
     try:
         digits = str(bytes(samples).translate(_DIGITS_OF_COUNTS), "ascii")
     except ValueError:
         return None
     if _CROWDED in digits:
         return None
-    return ", ".join(digits[begin:end]).replace("A", "10").replace("B", "11")
+    return ", ".join(digits.strip("0")).replace("A", "10").replace("B", "11")
 
 
-def _is_put_between(
-    lower: float, upper: float, samples: list[int], texts: list[str], masses: list[float], *, place: int
-) -> bool:
-    """Put what is left in the bucket of an extreme between that and the other edge; whether there is room."""
-    texts[place] = short_text_between(lower, upper)
-    value = float(texts[place])
-    masses[place] = value * samples[place]
-    return lower < value < upper
+def _left_of_sum(total: float, masses: list[float]) -> float:
+    """What is missing in these; if the total is a whole number, to the last digit, as whoever counts things expects."""
+    return -math.fsum([*masses, -total]) if total.is_integer() else total - sum(masses)
 
 
 def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[str], masses: list[float]) -> bool:
@@ -259,8 +263,13 @@ def _is_room_for_parts(samples: list[int]) -> bool:
     return len(samples) - samples.count(0) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
 
 
-def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses: list[float]) -> float:
-    """Put the samples of crowded buckets in the middle of parts of them, to stay there; what that adds to the sum."""
+def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses: list[float]) -> float | None:
+    """Put the samples of crowded buckets in the middle of parts of them, to stay there; what that adds to the sum.
+
+    ``None`` if one of them has lost an extreme, or if there is no room.
+    """
+    if max(samples[0], samples[-1]) >= _CROWD or min(samples) < 0 or not _is_room_for_parts(samples):
+        return None
     added = 0.0
     for place, parts, ends in _divisions(samples):
         (lower, upper), here = scale.edges_around(masses[place] / samples[place]), slice(place, place + 1)
