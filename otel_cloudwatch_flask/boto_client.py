@@ -17,10 +17,12 @@ from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.version import __version__
 from otel_cloudwatch_flask.wire import Batch
 
-CONNECT_TIMEOUT_SECONDS: Final = 2.0
-READ_TIMEOUT_SECONDS: Final = 7.0
+CONNECT_TIMEOUT_SECONDS: Final = 3.0
+READ_TIMEOUT_SECONDS: Final = 8.0
 CALL_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
-"""Less than the 10 s that an export has; OpenTelemetry's reader gives it 30, so that retries fit in."""
+"""What a call takes at most, unless its answer comes in drops. It is less than the 30 s that OpenTelemetry gives an
+export, so that a retry fits in.
+"""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"

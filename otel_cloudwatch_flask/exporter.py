@@ -185,7 +185,7 @@ class CloudWatchMetricExporter(MetricExporter):
             self.accept(metrics_data)
             return MetricExportResult.FAILURE
         self.accept(metrics_data)
-        is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000, may_call_here=True)
+        is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000)
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
