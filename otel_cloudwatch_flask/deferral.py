@@ -1,10 +1,11 @@
 """Measurements of requests that have ended, until they are recorded.
 
 OpenTelemetry takes ten times as long to record a measurement as it takes to keep it, so no request waits for that. They
-are recorded before anybody collects from the meter provider: whatever comes of them, it comes as if they had been
-recorded at once. Where many come between two collections, a thread of ours records them meanwhile.
+are recorded before anybody collects from the meter provider, so that every exporter has them in time. Where many come
+between two collections, a thread of ours records them meanwhile.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Final
 from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import MeterProvider
 
-from otel_cloudwatch_flask.collection_hook import call_before_collection
+from otel_cloudwatch_flask.collection_hook import hook_of
 from otel_cloudwatch_flask.courier import Courier
 from otel_cloudwatch_flask.known_series import Measurement
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
@@ -22,9 +23,9 @@ from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 ENOUGH_REQUESTS: Final = 256
 """So many are worth a thread's while: to wake it costs as much as to record some."""
 MOST_REQUESTS: Final = 1024
-"""If that does not keep up, those that come are as slow as if they recorded themselves."""
-MOST_MEASUREMENTS_OF_A_REQUEST: Final = 100
-"""A request with more records them itself: memory is bounded, and it is not the fastest anyway."""
+"""If that does not keep up, those that come record themselves."""
+MOST_MEASUREMENTS_OF_A_REQUEST: Final = 32
+"""A request with more records them itself: memory is bounded, and so is what a collection has to wait for."""
 _MEASUREMENTS_AT_A_STRETCH: Final = 100
 """After so many, a millisecond's work, other threads have their turn."""
 
@@ -46,9 +47,10 @@ class Deferral:
     def __init__(self, provider: MeterProvider, record_all: RecordAll) -> None:
         self._record_all = record_all
         self._is_coming = False
+        self._hook = hook_of(provider)
         self._begin()
         call_after_fork(self._begin)
-        call_before_collection(provider, self.catch_up)
+        self._hook.add(self._before_collection)
 
     def add(self, measurements: deque[Measurement]) -> None:
         """Take over the measurements of a request, with what OpenTelemetry's context says of it.
@@ -56,19 +58,34 @@ class Deferral:
         They are taken out of the deque: what is added to it meanwhile is recorded, too, and what comes after that needs
         another call.
         """
-        self._waiting.append((get_current() or _NO_CONTEXT, measurements))
+        context = get_current() or _NO_CONTEXT
         waiting = len(self._waiting)
-        if waiting >= ENOUGH_REQUESTS:
-            if not self._is_coming:
-                self._is_coming = True
-                self._courier.send(self)
-            if waiting >= MOST_REQUESTS:
-                self._record_oldest(2)
+        if waiting >= MOST_REQUESTS:
+            self._record_all(measurements, context)
+            return
+        self._waiting.append((context, measurements))
+        self._hook.kept.add(self)
+        if waiting + 1 >= ENOUGH_REQUESTS and not self._is_coming:
+            self._is_coming = True
+            self._courier.send(self)
 
     def catch_up(self) -> None:
-        """Record all that was added before this call, or wait until another thread has."""
-        self._is_coming = False
-        self._record_oldest(len(self._waiting))
+        """Record all that was added before this call; what another thread is recording is recorded then, too."""
+        self._record_waiting(len(self._waiting), math.inf)
+
+    def catch_up_gently(self) -> None:
+        """The same, with pauses in which other threads have their turn."""
+        left = len(self._waiting)
+        while left > 0:
+            left -= self._record_waiting(left, _MEASUREMENTS_AT_A_STRETCH)
+            time.sleep(0)  # never with the lock: under gevent, another greenlet would stop the whole thread in it
+        self.catch_up()
+
+    def _before_collection(self, is_locked: bool) -> None:  # noqa: FBT001 - the one argument of such methods
+        if is_locked:
+            self.catch_up()
+        else:
+            self.catch_up_gently()
 
     def _begin(self) -> None:
         """Make what belongs to one process."""
@@ -76,19 +93,24 @@ class Deferral:
         # Held while something is recorded: it is out of the queue then, but cannot be collected yet. The thread that
         # holds it may come again, from the handler of a signal.
         self._recording = threading.RLock()
-        self._courier: Courier[Deferral, None] = Courier(Deferral.catch_up, _THREAD_NAME)
+        self._courier: Courier[Deferral, None] = Courier(Deferral.catch_up_gently, _THREAD_NAME)
         self._is_coming = False
 
-    def _record_oldest(self, requests: int) -> None:
+    def _record_waiting(self, requests: int, measurements_at_most: float) -> int:
+        """Record so many requests, or until there were enough measurements; how many requests are done or gone."""
         with self._recording:
-            recorded = 0
-            for _ in range(requests):
+            self._is_coming = False
+            self._hook.kept.discard(self)  # before looking: whoever adds something is kept again
+            recorded, done = 0, 0
+            while done < requests and recorded < measurements_at_most:
                 try:
                     context, measurements = self._waiting.popleft()
                 except IndexError:  # another thread was faster
-                    return
+                    done = requests
+                    break
+                done += 1
                 recorded += len(measurements)
                 self._record_all(measurements, context)
-                if recorded >= _MEASUREMENTS_AT_A_STRETCH:
-                    recorded = 0
-                    time.sleep(0)
+            if self._waiting:
+                self._hook.kept.add(self)
+            return done

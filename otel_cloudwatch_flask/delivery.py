@@ -45,7 +45,7 @@ class Delivery:
     """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. For one thread at a time.
 
     The calls themselves are made by a thread of its own: one that hangs is still pending when the deadline has passed,
-    and whoever delivers next waits for it first. Only a caller who has time makes them himself.
+    and whoever delivers next waits for it first. Only a caller for whom nobody waits makes them himself.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class Delivery:
         """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds.
 
         Where there are ``call_seconds`` left, a call is made in this thread: to hand it to another one, which finds
-        cold caches, is a fifth of what a small export costs. Nobody ends it then but the client's own timeouts.
+        cold caches, is a fifth of what a small export costs. Nobody ends it then but the client's own timeouts, which
+        know nothing of an answer that comes in drops, so it must be a thread that nobody waits for.
         """
         while self._backlog.datums:
             if self._errand is None and not self._begin(deadline, call_seconds):
@@ -229,9 +230,10 @@ class Delivery:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
                 put(batch)
-        except KeyboardInterrupt:  # only where no thread can be started, and this one is the program's
-            raise
-        except BaseException as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+        except BaseException as error:  # the boundary to boto3 and to clients of any kind
+            # What ends this thread, or the program, is nothing that the courier has to do with.
+            if isinstance(error, KeyboardInterrupt) or (self._is_calling_here and not isinstance(error, Exception)):
+                raise
             return failure(error)
         finally:
             self._ledger.took(self._clock() - begun)

@@ -262,7 +262,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def deliver(self, deadline: float, *, may_call_here: bool = False) -> bool:
         """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``.
 
-        ``may_call_here``: nobody minds if this thread is kept until our client's own timeouts end a call.
+        ``may_call_here``: nobody waits for this thread, which may be kept until our client's own timeouts end a call.
         """
         if not self._is_closed:
             self._backlog.take_over()

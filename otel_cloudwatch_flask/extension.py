@@ -203,7 +203,7 @@ class CloudWatchMetricsReporter:
         unit: str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Add one metric: to the request, at whose end it is recorded, or outside of one, at once.
+        """Add one metric: to the request, which hands it over at its end, or outside of one, at once.
 
         ``metric_name`` is what CloudWatch shows, as written. ``value`` is any finite number. ``unit`` is one of
         CloudWatch's names, in any case. ``dimensions`` are a mapping, or ``[{"Name": ..., "Value": ...}]``.
@@ -338,17 +338,15 @@ def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]
         return None, None
     buffer = RequestBuffer(installed.registration.recorder)
     buffers = buffers_of(_current_request().environ)
-    if buffers is None:
+    if buffers is None or not buffers.add(buffer):
         _end_buffers_at_teardown(app)
-    else:
-        buffers.add(buffer)
     place = installed, buffer
     setattr(current_g, _PLACE_NAME, place)
     return place
 
 
 def _end_buffers_at_teardown(app: Flask) -> None:
-    """From the first context on that no server has made, as in tests and scripts.
+    """From the first context on that is not that of a server's request, as tests, scripts and web sockets make them.
 
     Not in every app: to call one of these costs Flask as much as all else does that a request without metrics meets.
     """

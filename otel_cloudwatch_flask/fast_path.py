@@ -104,7 +104,8 @@ def histogram_text(point: sdk.ExponentialHistogramDataPoint) -> str | None:
         return None
     minimum, maximum, samples = point.min + 0.0, point.max + 0.0, point.count  # what was -0.0 is 0.0
     if samples <= 2:
-        return _text_of_extremes(minimum, maximum, samples)
+        is_common = point.zero_count + sum(counts) == samples
+        return _text_of_extremes(minimum, maximum, samples) if is_common else None
     text = None
     if point.scale <= _FINEST_REMEMBERED_SCALE:
         places = [*compress(_PLACES, counts)]
@@ -149,6 +150,7 @@ def _text_of_lone_samples(
     if len(inner) == 1:
         lower, upper = scale.edges(offset + inner[0])
         is_common = counts[inner[0]] == 1 and lower <= left <= upper
+        is_common = is_common and minimum < left < maximum
         return f'"Values": [{minimum}, {left}, {maximum}], "Counts": [1, 1, 1]' if is_common else None
     block, start = scale.block_from(offset)
     known_texts, known_middles = block
@@ -163,7 +165,8 @@ def _text_of_lone_samples(
         place = inner[position]
         middle, lower, upper = known_middles[start + place], *scale.edges(offset + place)
         texts[position] = f"{middle + left:.14g}"
-        if lower <= float(texts[position]) <= upper:
+        value = float(texts[position])
+        if lower <= value <= upper and minimum < value < maximum:
             counted = _COUNTS_OF_LONE_SAMPLES[len(places)]
             return f'"Values": [{minimum}, {", ".join(texts)}, {maximum}], "Counts": {counted}'
         texts[position] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
@@ -198,7 +201,7 @@ def _text_of_middles(
             return None
         left -= added
         counted = ", ".join(map(str, filter(None, samples)))
-    if not _is_sum_right(scale, left, samples, texts, masses):
+    if not _is_sum_right(scale, left, samples, texts, masses, between=(minimum, maximum)):
         return None
     texts[: 0 if samples[0] else 1] = [repr(minimum)]
     texts[len(texts) - (0 if samples[-1] else 1) :] = [repr(maximum)]
@@ -239,8 +242,17 @@ def _left_of_sum(total: float, masses: list[float]) -> float:
     return -math.fsum([*masses, -total]) if total.is_integer() else total - sum(masses)
 
 
-def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[str], masses: list[float]) -> bool:
+def _is_sum_right(
+    scale: "_Scale",
+    left: float,
+    samples: list[int],
+    texts: list[str],
+    masses: list[float],
+    *,
+    between: tuple[float, float],
+) -> bool:
     """Move as few as needed to take up what is ``left`` of the sum, the heaviest first; whether that could be done."""
+    minimum, maximum = between
     for _ in range(_MOST_MOVED):
         mass = max(masses)
         if not mass:
@@ -250,7 +262,8 @@ def _is_sum_right(scale: "_Scale", left: float, samples: list[int], texts: list[
         lower, upper = scale.edges_around(mass / number)
         value = (mass + left) / number
         texts[heaviest] = f"{value:.14g}" if number == 1 else repr(value)
-        if lower <= float(texts[heaviest]) <= upper:
+        value = float(texts[heaviest])
+        if lower <= value <= upper and minimum < value < maximum:
             return True
         texts[heaviest] = scale.template % (lower * (scale.near_upper if left > 0 else scale.near_lower))
         left += mass - float(texts[heaviest]) * number
@@ -266,7 +279,7 @@ def _is_room_for_parts(samples: list[int]) -> bool:
 def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses: list[float]) -> float | None:
     """Put the samples of crowded buckets in the middle of parts of them, to stay there; what that adds to the sum.
 
-    ``None`` if one of them has lost an extreme, or if there is no room.
+    ``None`` if one of them has lost an extreme, or if there is no room beside others or in the bucket.
     """
     if max(samples[0], samples[-1]) >= _CROWD or min(samples) < 0 or not _is_room_for_parts(samples):
         return None
@@ -274,8 +287,11 @@ def _divide_crowds(scale: "_Scale", samples: list[int], texts: list[str], masses
     for place, parts, ends in _divisions(samples):
         (lower, upper), here = scale.edges_around(masses[place] / samples[place]), slice(place, place + 1)
         width = (upper - lower) / 2
-        new_texts = [scale.template % (lower + width * (begin + end)) for begin, end in pairwise(ends)]
-        added += math.fsum(map(mul, parts, map(float, new_texts))) - masses[place]
+        new_texts = [scale.fine_template % (lower + width * (begin + end)) for begin, end in pairwise(ends)]
+        numbers = [lower, *map(float, new_texts), upper]
+        if not all(map(lt, numbers, numbers[1:])):
+            return None
+        added += math.fsum(map(mul, parts, numbers[1:])) - masses[place]
         samples[here], texts[here], masses[here] = parts, new_texts, [0.0] * len(parts)
     return added
 
@@ -306,12 +322,13 @@ class _Buckets(NamedTuple):
 
 def _text_at_common_fraction(point: sdk.ExponentialHistogramDataPoint, minimum: float, maximum: float) -> str | None:
     """Of any samples but those that only the twin places."""
-    if minimum == maximum and point.zero_count in (0, point.count):
-        return _text_of_extremes(minimum, maximum, point.count)
     scale = _scales[point.scale]
     whole = _inner_buckets(point, scale, minimum, maximum)
     if whole is None:
-        return None
+        is_all_zeros = point.zero_count == point.count and not any(point.positive.bucket_counts)
+        return _text_of_extremes(minimum, maximum, point.count) if is_all_zeros else None
+    if minimum == maximum:
+        return _text_of_extremes(minimum, maximum, point.count)
     total = math.fsum((point.sum, -minimum, -maximum))
     buckets = whole.divided()
     fraction = buckets.fraction(total)

@@ -211,10 +211,10 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request, recorded at its end: in order, each once, whoever ends it and how often.
+    """The measurements of one request, handed over at its end: in order, each once, whoever ends it and how often.
 
-    After the end, what still comes (from a streamed body, or a thread that outlives the request) is recorded at once.
-    So is what comes in a forked child: what is in its copy, and the request's end, are the parent's.
+    After the end, what still comes (from a streamed body, or a thread that outlives the request) is handed over at
+    once. What comes in a forked child is recorded: what is in its copy, and the request's end, are the parent's.
     """
 
     __slots__ = ("_has_ended", "_measurements", "_process", "recorder")
@@ -230,10 +230,18 @@ class RequestBuffer:
         if self._process is not self.recorder.process:
             self.recorder.record(*measurement)
             return
+        if self._has_ended:
+            self.recorder.defer(deque((measurement,)))  # with a context of its own
+            return
         self._measurements.append(measurement)
-        # Asked after appending, so that what comes while the request ends is recorded by one of the two.
-        if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_ENTRIES:
+        # Asked again after appending, so that what comes while the request ends is handed over by one of the two.
+        if len(self._measurements) >= _MAX_BUFFERED_ENTRIES or self.has_ended:
             self.drain()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is kept any more."""
+        return self._has_ended
 
     def end(self) -> None:
         """Let what was kept be recorded, and keep nothing from now on."""

@@ -1,4 +1,7 @@
-"""When a request has ended: its body is sent, and whatever instruments it has recorded its duration. No Flask."""
+"""When a request has ended: for what it has added, when there is a response; for the flush, when its body is closed.
+
+By then whatever instruments it has recorded its duration. No Flask.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +19,23 @@ _BUFFERS_KEY: Final = "otel_cloudwatch_flask.buffers"
 
 
 class Buffers(list[RequestBuffer]):
-    """The buffers that a request has filled and not ended, and whether its end is to flush."""
+    """The buffer that a request fills, until it ends, and whether its end is to flush."""
 
     wants_flush = True
     has_ended = False
 
-    def add(self, buffer: RequestBuffer) -> None:
-        """Keep a buffer until the request ends; if it has, that one has ended, too."""
+    def add(self, buffer: RequestBuffer) -> bool:
+        """Keep a buffer until the request ends; whether it is the first of the request that does.
+
+        With another context come other buffers: those before end then, and so do those that come after the end.
+        """
+        is_first = not self and not self.has_ended
+        while self:
+            self.pop().end()
         self.append(buffer)
         if self.has_ended:
-            buffer.end()
+            self.end()
+        return is_first
 
     def end(self) -> None:
         """Let be recorded what is kept, and at once what comes later. Never raises."""
@@ -53,7 +63,7 @@ class RequestEndMiddleware:
     """End the buffers of a request when there is a response, and call ``flush`` when the server closes its body.
 
     Not before: FlaskInstrumentor records a request's duration after Flask's own teardown, and a streamed body still
-    adds to its metrics. Where there is no body to close, or the request wants no flush, there is none to wait for.
+    adds to its metrics. A request that raises flushes at once.
 
     ``closes_exhausted`` is for adapters that never close a body: then it is closed as soon as its last part was taken.
     """

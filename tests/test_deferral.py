@@ -1,11 +1,15 @@
 """Measurements that wait: whoever collects sees them, whatever waits is bounded, and each is recorded once."""
 
 import contextlib
+import gc
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, collection_hook, deferral
 from otel_cloudwatch_flask.deferral import Deferral
 from otel_cloudwatch_flask.known_series import FacadeSeries, Measurement
+from otel_cloudwatch_flask.sdk_internals import consumer_of
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import PATIENCE_SECONDS, eventually, in_threads, join_all
 
@@ -136,6 +141,62 @@ class TestCollections:
         reader.shutdown()
 
 
+class TestLives:
+    """Whose end comes first."""
+
+    @pytest.mark.usefixtures("alone")
+    def test_whoever_deferred_is_gone(self) -> None:
+        """An app that is forgotten before somebody collects loses nothing, and is forgotten after that."""
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        recorded: list[float] = []
+        gone = Deferral(provider, lambda each, _: recorded.extend(each.popleft()[1] for _ in range(len(each))))
+        reference = weakref.ref(gone)
+        gone.add(measurements(1, 2))
+        del gone
+        gc.collect()
+        reader.collect()
+        assert recorded == [1, 2]
+        gc.collect()
+        assert reference() is None
+
+    @pytest.mark.usefixtures("alone")
+    def test_the_provider_is_gone(self) -> None:
+        """What waits keeps no provider alive that nobody has any more."""
+        deferring = Deferring()
+        reference = weakref.ref(deferring.provider)
+        deferring.add(1)
+        assert reference() is deferring.provider
+        del deferring
+        gc.collect()
+        assert reference() is None
+
+
+@pytest.mark.usefixtures("alone")
+def test_no_pause_with_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither with ours nor with the SDK's: under gevent, another greenlet would stop the whole thread in it."""
+    pauses: list[int] = []
+    deferring = Deferring()
+    consumer: Any = consumer_of(deferring.reader)
+
+    def pause(_seconds: float) -> None:
+        others = ThreadPoolExecutor(1).submit(lambda: deferring.deferral._recording.acquire(blocking=False))
+        assert others.result(PATIENCE_SECONDS)
+        assert not consumer._lock.locked()
+        pauses.append(len(deferring.recorded))
+        deferring.deferral._recording = threading.RLock()  # that of the other thread is not given back
+
+    monkeypatch.setattr(deferral, "time", SimpleNamespace(sleep=pause))
+    for number in range(250):
+        deferring.add(number)
+    deferring.deferral.catch_up_gently()
+    assert pauses == [100, 200, 250]
+    for number in range(250):
+        deferring.add(number)
+    deferring.reader.collect()
+    assert (len(deferring.recorded), len(pauses)) == (500, 3)
+
+
 class TestContext:
     """What OpenTelemetry's context says when a request ends."""
 
@@ -175,7 +236,7 @@ class TestBounds:
 
     @pytest.mark.usefixtures("alone")
     def test_requests_help_themselves(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where no thread comes, as under uWSGI without threads, they record the oldest: only so many wait."""
+        """Where no thread comes, as under uWSGI without threads, they record themselves: only so many wait."""
         monkeypatch.setattr(deferral, "MOST_REQUESTS", 5)
         monkeypatch.setattr(deferral, "ENOUGH_REQUESTS", 5)
         deferring = Deferring()
@@ -183,10 +244,35 @@ class TestBounds:
         for number in range(20):
             deferring.add(number)
             assert len(deferring.deferral._waiting) <= 5
-        assert deferring.recorded == [*range(len(deferring.recorded))]
+        assert deferring.recorded == [*range(5, 20)]
         assert set(deferring.threads) == {threading.current_thread()}
         deferring.deferral.catch_up()
-        assert deferring.recorded == [*range(20)]
+        assert sorted(deferring.recorded) == [*range(20)]
+
+    def test_a_full_queue_does_not_make_requests_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even while another thread is recording all of it."""
+        may_go_on, has_begun = threading.Event(), threading.Event()
+        helper: list[threading.Thread] = []
+
+        def pause() -> None:
+            if threading.current_thread() in helper:
+                has_begun.set()
+                assert may_go_on.wait(PATIENCE_SECONDS)
+
+        monkeypatch.setattr(deferral, "MOST_REQUESTS", 3)
+        deferring = Deferring(before_each=pause)
+        for number in range(3):
+            deferring.add(number)
+        helper.append(threading.Thread(target=deferring.deferral.catch_up, daemon=True))
+        helper[0].start()
+        assert has_begun.wait(PATIENCE_SECONDS)
+        for number in range(3, 10):
+            deferring.add(number)
+        assert deferring.recorded  # by this thread
+        may_go_on.set()
+        join_all(helper)
+        deferring.deferral.catch_up()
+        assert sorted(deferring.recorded) == [*range(10)]
 
 
 class TestThreads:

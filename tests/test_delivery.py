@@ -487,3 +487,17 @@ class TestThreads:
         assert setting.stats().datums_pending == 1
         assert setting.deliver()
         assert setting.stats().datums_sent == 1
+
+    def test_what_ends_the_thread_is_not_swallowed(self) -> None:
+        """A handler of SIGTERM that raises SystemExit ends the program, also in the middle of a call."""
+
+        def end() -> None:
+            if setting.delivery.is_calling_here:
+                raise SystemExit(3)
+
+        setting = Setting(scripted(before_each=end))
+        setting.add("a")
+        with pytest.raises(SystemExit):
+            setting.delivery.deliver(inf, call_seconds=1.0)
+        assert setting.stats().datums_pending == 1
+        assert setting.deliver()

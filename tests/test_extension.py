@@ -1,6 +1,7 @@
 """The Flask extension: from add_metric in a real app to what a CloudWatch in memory got."""
 
 import asyncio
+import gc
 import io
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, Response, copy_current_request_context, current_app, send_file, stream_with_context
+from flask import request as flask_request
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -32,6 +34,7 @@ from otel_cloudwatch_flask import (
 )
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.reader import readers_on
+from otel_cloudwatch_flask.request_end import buffers_of
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import eventually
 
@@ -175,6 +178,46 @@ def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch
     assert get(app) == 200
     assert reporter.flush()
     assert cloudwatch.sum("Orders") == 4
+
+
+def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """As web sockets make them, for each message: what is added there does not wait until the connection is closed."""
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    seen: list[float] = []
+
+    @app.get("/socket")
+    def socket() -> str:
+        environ = flask_request.environ
+        for _ in range(50):
+            with app.request_context(environ):
+                add_order()
+        buffers = buffers_of(environ)
+        assert buffers is not None
+        assert len(buffers) <= 1
+        assert reporter.flush()
+        seen.append(cloudwatch.sum("Orders"))
+        add_order()
+        return "closed"
+
+    assert get(app, "/socket") == 200
+    assert seen == [50]
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 51
+
+
+def test_an_app_that_is_forgotten(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
+    """What its requests have added is published all the same: whoever collects outlives it."""
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=1e6)
+    provider = programs.provider(reader)
+    app = Flask("forgotten")
+    app.add_url_rule("/", view_func=add_order, endpoint="order")
+    CloudWatchMetricsReporter(app, meter_provider=provider, flush="interval")
+    for _ in range(5):
+        assert get(app) == 200
+    del app
+    gc.collect()
+    assert reader.flush()
+    assert cloudwatch.sum("Orders") == 5
 
 
 def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:

@@ -6,7 +6,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -238,6 +238,50 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
     assert_promises_are_kept(read(histogram_text(point)), point)
 
 
+@pytest.mark.parametrize(
+    ("samples", "values"),
+    [
+        ([2.0, 2.0000000000001, 1e6], None),
+        ([2.0, 2.0000000000000004, 2.000000000000001, 1e6], None),
+        ([1.0, 2.0, 4.0], (1.0, 2.0, 4.0)),
+        ([1, 4, 16, 16, 64], (1.0, 4.0, 16.0, 64.0)),
+    ],
+)
+def test_remainders_on_edges(samples: list[float], values: tuple[float, ...] | None) -> None:
+    """What makes the sum right may be on the edge of its bucket, where a power of two is, but not on an extreme."""
+    point = recorded(samples)
+    made = read(histogram_text(point))
+    assert_promises_are_kept(made, point)
+    assert values is None or (made.values[0], made.values[-1]) == (values[0], values[-1])
+    assert all(low < high for low, high in pairwise(made.values))
+
+
+@pytest.mark.parametrize("scale", [0, 6, 9, 12])
+@pytest.mark.parametrize("samples", [100, 900, 20_000])
+def test_parts_of_a_crowd_are_told_apart(scale: int, samples: int) -> None:
+    """However few numbers of so many digits there are in its bucket."""
+    for index in (5, 13, 77, 300):
+        lower, upper = edge(scale, index), edge(scale, index + 1)
+        extremes = [edge(scale, index - 4) * 1.000001, edge(scale, index + 5) * 1.000001]
+        point = replace(
+            COMMON,
+            scale=scale,
+            positive=sdk.Buckets(index - 4, [1, 0, 0, 3, samples, 2, 0, 0, 0, 1]),
+            count=samples + 7,
+            min=extremes[0],
+            max=extremes[1],
+            sum=sum(extremes)
+            + 3 * (edge(scale, index - 1) + lower) / 2
+            + samples * (lower + upper) / 2
+            + 2 * (upper + edge(scale, index + 2)) / 2,
+        )
+        text = histogram_text(point)
+        assert text is not None
+        made = read(text)
+        assert_promises_are_kept(made, point)
+        assert all(low < high for low, high in pairwise(made.values))
+
+
 @pytest.mark.parametrize("number", [500, 1000, 3000])
 def test_crowds_are_divided_as_by_the_twin(number: int) -> None:
     """Into as many parts, with as many samples in each."""
@@ -356,6 +400,10 @@ def test_numbers_all_at_once(values: list[Any], texts: list[str | None]) -> None
         {"sum": 9.0},
         {"max": "10"},
         {"negative": sdk.Buckets(0, [1])},
+        {"count": 1, "max": 1.0, "sum": 1.0},
+        {"count": 2, "sum": 11.0},
+        {"count": 3, "max": 1.0, "sum": 3.0},
+        {"count": 4, "max": 1.0, "sum": 4.0},
         {"zero_count": 1},
         {"zero_count": 1, "min": 0.0},
         {"positive": sdk.Buckets(COMMON.positive.offset, [2, *COMMON.positive.bucket_counts[1:]])},
