@@ -117,7 +117,7 @@ class Flushes:
 def run(*, short: bool) -> Report:
     """Measure every app that can be made here."""
     names, missing = installed_apps()
-    costs = costs_of(names, launches=1 if short else 5, rounds=5 if short else 10, turns=6)
+    costs = costs_of(names, launches=1 if short else 5, rounds=8 if short else 10, turns=6)
     with Remote(Flushes) as flushes:
         flush_ms = flushes(5 if short else 25)
     return Report([_table(costs, flush_ms)], claims(costs), missing)

@@ -141,8 +141,7 @@ class Delivery:
             timely = self._timely(batch) if batch.datums else batch
             if timely is batch and batch.datums:
                 has_time = call_seconds is not None and deadline - self._clock() >= call_seconds
-                is_here = has_time and not self._is_ending
-                self._errand = self._called_here(batch) if is_here else self._courier.send(batch)
+                self._errand = self._called_here(batch) if has_time else self._courier.send(batch)
                 if self._late_call is not None:
                     self._errand.and_then(self._late_call)
             else:
@@ -152,8 +151,10 @@ class Delivery:
 
     def _called_here(self, batch: Batch) -> Errand[Batch, Failure | None]:
         errand: Errand[Batch, Failure | None] = Errand(batch)
-        self._is_calling_here = True
+        self._is_calling_here = True  # before looking: whoever ends the process looks at this after saying so
         try:
+            if self._is_ending:
+                return self._courier.send(batch)
             errand.run(self._problem_putting)
         finally:
             self._is_calling_here = False
