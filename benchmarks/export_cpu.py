@@ -41,8 +41,8 @@ SHORT: Final = (
     Case(COUNTERS, USUAL, 9),
     Case(HISTOGRAMS_5, USUAL, 9),
     Case(HISTOGRAMS_200, USUAL, 5, (OURS, BOTO3_EXPORT, BOTO3)),
-    Case(COUNTERS, LARGE, 3, (OURS,)),
-    Case(HISTOGRAMS_5, LARGE, 3, (OURS,)),
+    Case(COUNTERS, LARGE, 7, (OURS,)),
+    Case(HISTOGRAMS_5, LARGE, 7, (OURS,)),
 )
 LONG: Final = (
     *(Case(kind, series, 15) for series in (100, USUAL) for kind in KINDS),
