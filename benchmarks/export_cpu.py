@@ -1,8 +1,7 @@
 """CPU of one export, beside what would be taken instead, and beside the SDK's own collection of the same series.
 
-Everything happens but the network. A default boto3 client is given the very datums that this exporter makes, as
-dictionaries: once by this exporter, which makes them, and once so that nothing but the calls is measured. Of the EMF
-libraries only making text of events is measured that are filled already.
+Everything happens but the network. Of the default boto3 client only the calls are measured, with the very datums that
+this exporter makes, as dictionaries; of the EMF libraries only making text of events that are filled already.
 """
 
 import statistics
@@ -17,9 +16,9 @@ from rich.table import Table
 from benchmarks.harness import Remote, cpu_ms, interleaved, median_ratio
 from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, KINDS, Kind
 from benchmarks.report import Claim, Report
-from benchmarks.ways import BOTO3, BOTO3_EXPORT, EMF, OTLP, OURS, POWERTOOLS, SDK, Prepared, installed
+from benchmarks.ways import BOTO3, EMF, OTLP, OURS, POWERTOOLS, SDK, Prepared, installed
 
-COLUMNS: Final = (SDK, OURS, BOTO3_EXPORT, BOTO3, OTLP, EMF, POWERTOOLS)
+COLUMNS: Final = (SDK, OURS, BOTO3, OTLP, EMF, POWERTOOLS)
 LARGE: Final = 10_000
 USUAL: Final = 1_000
 
@@ -40,14 +39,14 @@ class Case:
 SHORT: Final = (
     Case(COUNTERS, USUAL, 9),
     Case(HISTOGRAMS_5, USUAL, 9),
-    Case(HISTOGRAMS_200, USUAL, 5, (OURS, BOTO3_EXPORT, BOTO3)),
+    Case(HISTOGRAMS_200, USUAL, 5, (OURS, BOTO3)),
     Case(COUNTERS, LARGE, 7, (OURS,)),
     Case(HISTOGRAMS_5, LARGE, 7, (OURS,)),
 )
 LONG: Final = (
     *(Case(kind, series, 15) for series in (100, USUAL) for kind in KINDS),
     *(Case(kind, LARGE, 5) for kind in (COUNTERS, HISTOGRAMS_5)),
-    Case(HISTOGRAMS_200, LARGE, 3, (OURS, BOTO3_EXPORT, BOTO3, OTLP)),
+    Case(HISTOGRAMS_200, LARGE, 3, (OURS, BOTO3, OTLP)),
 )
 
 
@@ -84,10 +83,9 @@ def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
     """What the figures are wanted to show, as far as they were measured."""
     for kind, times in ((COUNTERS, 15), (HISTOGRAMS_5, 6), (HISTOGRAMS_200, 10)):
         figures = results.get((kind, USUAL), {})
-        for way, title in ((BOTO3_EXPORT, "with default boto3"), (BOTO3, "default boto3's calls alone")):
-            if way in figures:
-                ratio = median_ratio(figures[way], figures[OURS])
-                yield Claim(f"export CPU, {USUAL:,} {kind.title}: {title} / ours", ratio, at_least=times)
+        if BOTO3 in figures:
+            ratio = median_ratio(figures[BOTO3], figures[OURS])
+            yield Claim(f"export CPU, {USUAL:,} {kind.title}: default boto3 / ours", ratio, at_least=times)
     figures = results.get((HISTOGRAMS_5, USUAL), {})
     if OTLP in figures:
         ratio = median_ratio(figures[OURS], figures[OTLP])

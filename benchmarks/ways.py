@@ -25,8 +25,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 _OTLP_MODULE: Final = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 
 OURS: Final = "this exporter"
-BOTO3: Final = "boto3, its calls"
-BOTO3_EXPORT: Final = "exporter with boto3"
+BOTO3: Final = "boto3, default client"
 OTLP: Final = "OTLP/HTTP"
 OTLP_GZIP: Final = "OTLP/HTTP, gzip"
 EMF: Final = "aws-embedded-metrics"
@@ -95,21 +94,17 @@ class ExporterRun:
             raise RuntimeError("what fails is not worth measuring")
 
 
-class OurExportRun:
+class OurExportRun(ExporterRun):
     """Our exporter, as our reader gives it a collection: in a thread that nobody waits for."""
 
     def __init__(self, collections: Iterator[MetricsData], exporter: CloudWatchMetricExporter) -> None:
-        self._collections = collections
-        self._exporter = exporter
-
-    def prepare(self) -> None:
-        """Collect something else."""
-        self._data = next(self._collections)
+        super().__init__(collections, exporter)
+        self._ours = exporter
 
     def run(self) -> None:
         """Export it."""
-        self._exporter.accept(self._data)
-        if not self._exporter.deliver(time.monotonic() + _TIMEOUT_SECONDS, may_call_here=True):
+        self._ours.accept(self._data)
+        if not self._ours.deliver(time.monotonic() + _TIMEOUT_SECONDS, may_call_here=True):
             raise RuntimeError("what fails is not worth measuring")
 
 
@@ -200,14 +195,6 @@ def _boto3(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return DictionariesRun(collections_of(kind, series, our_reader), default_client(traffic))
 
 
-def _boto3_export(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    settings = Settings.resolve(
-        arguments={"namespace": "Benchmark", "max_metrics": MAX_SERIES}, app_config={}, environ={}
-    )
-    exporter = CloudWatchMetricExporter.from_settings(settings, client=default_client(traffic))
-    return ExporterRun(collections_of(kind, series, our_reader), exporter)
-
-
 def _otlp(kind: Kind, series: int, traffic: Traffic | None, **options: Any) -> Export:
     exporter = optional(_OTLP_MODULE).OTLPMetricExporter(session=answered_session(traffic), **options)
     return ExporterRun(collections_of(kind, series, otlp_reader), exporter)
@@ -264,7 +251,6 @@ def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
 WAYS: Final[Mapping[str, Way]] = {
     OURS: Way(_ours),
     BOTO3: Way(_boto3),
-    BOTO3_EXPORT: Way(_boto3_export),
     OTLP: Way(_otlp, (_OTLP_MODULE,)),
     OTLP_GZIP: Way(_otlp_gzip, (_OTLP_MODULE,)),
     EMF: Way(_emf, ("aws_embedded_metrics",)),
