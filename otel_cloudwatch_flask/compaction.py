@@ -22,7 +22,7 @@ def compacted(together: Iterable[Batch]) -> list[Batch]:
         for datum in batch.datums:
             by_series.setdefault(datum.partition(TIMESTAMP_MEMBER)[0], []).append(datum)
     datums = [_one_of(series, datums) for series, datums in by_series.items()]
-    return list(batches(waiting[0].envelope, datums))
+    return list(batches(waiting[0].envelope, datums, is_plain=True))  # whoever is going to write them
 
 
 def _one_of(series: str, datums: list[EncodedDatum]) -> EncodedDatum:
@@ -33,7 +33,7 @@ def _one_of(series: str, datums: list[EncodedDatum]) -> EncodedDatum:
     content: Distribution | Statistics = combined(map(_distribution, contents))
     if any("StatisticValues" in each for each in contents):
         content = _statistics(contents)
-    return f"{series}{TIMESTAMP_MEMBER}{unix_seconds_of(newest)}, {content_json(content)}}}"
+    return f"{series}{TIMESTAMP_MEMBER}{unix_seconds_of(newest)},{content_json(content)}}}"
 
 
 def _distribution(content: dict[str, Any]) -> Distribution:

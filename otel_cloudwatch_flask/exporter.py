@@ -255,7 +255,8 @@ class CloudWatchMetricExporter(MetricExporter):
             return
         with self._accepting:
             datums = self._mapper.datums(metrics_data)
-        self._backlog.add(batches(self._envelope(metrics_data), datums.texts, datums.bounds))
+        envelope, is_plain = self._envelope(metrics_data), self._client is not None
+        self._backlog.add(batches(envelope, datums.texts, datums.bounds, is_plain=is_plain))
         if self._is_closed:
             self._backlog.close()
 

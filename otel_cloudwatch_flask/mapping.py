@@ -92,7 +92,7 @@ class Mapper:
                 if slot.heads and text_of is not None:
                     text = text_of(point)
                     if nanos != point.time_unix_nano:
-                        nanos, moment = point.time_unix_nano, f"{self._noted_seconds(point)}, "
+                        nanos, moment = point.time_unix_nano, f"{self._noted_seconds(point)},"
             except Exception:  # noqa: BLE001 - the plain path finds out what is the matter with this point
                 text = None
             if text is None:
@@ -108,13 +108,14 @@ class Mapper:
         if heads is None or not points:
             return False
         try:
-            texts = texts_of(text_of, points)
-            if not all(texts) or len({*map(_TIME, points)}) > 1:
+            written = texts_of(text_of, points)
+            if written is None or len({*map(_TIME, points)}) > 1:
                 return False
-            moment = self._noted_seconds(points[0])
+            member, texts = written
+            begin = f"{self._noted_seconds(points[0])},{member}"
         except Exception:  # noqa: BLE001 - one after the other they show which of them it is
             return False
-        self._texts += [f"{head}{moment}, {text}}}" for head, text in zip(heads, texts, strict=True)]
+        self._texts += [f"{head}{begin}{text}}}" for head, text in zip(heads, texts, strict=True)]
         return True
 
     def _gather(self, source: Source, point: sdk.DataPointT, places: Iterable[Place]) -> None:

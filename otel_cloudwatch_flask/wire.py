@@ -1,7 +1,8 @@
 """Datums as the bytes of a request, and requests within CloudWatch's limits.
 
-A datum is encoded once, as the JSON that botocore would write for it, spaces included: so its size is known to the
-byte, batches can be filled to the limit, and what the backlog keeps is what is sent.
+A datum is encoded once, as JSON without a blank: so its size is known to the byte, batches can be filled to the limit,
+and what the backlog keeps is what is sent. Where botocore writes the request, because a program has passed a client of
+its own, that is larger: there is a blank behind each comma and colon.
 """
 
 import json
@@ -18,9 +19,10 @@ from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
 
-_SEPARATOR: Final = ", "
+_SEPARATOR: Final = ","
+_SEPARATORS: Final = (_SEPARATOR, ":")
 
-TIMESTAMP_MEMBER: Final = '"Timestamp": '
+TIMESTAMP_MEMBER: Final = '"Timestamp":'
 """What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
 
 
@@ -58,7 +60,7 @@ class Envelope:
 
     @classmethod
     def of(cls, namespace: str, entity: Entity | None = None) -> "Envelope":
-        """The envelope that botocore would write, spaces included."""
+        """The envelope of requests to this namespace."""
         members: dict[str, object] = {"Namespace": namespace}
         if entity is None:
             members["MetricData"] = []
@@ -66,7 +68,7 @@ class Envelope:
             members["EntityMetricData"] = [{"Entity": entity.member(), "MetricData": []}]
             # An entity that CloudWatch does not like must not cost the metrics.
             members["StrictEntityValidation"] = False
-        head, _, tail = json.dumps(members).rpartition("[]")
+        head, _, tail = _json(members).rpartition("[]")
         return cls(f"{head}[", f"]{tail}")
 
     @property
@@ -91,6 +93,12 @@ class Batch:
         """The size of the request's body before compression."""
         return self.envelope.size_bytes + _joined_size(self.datums)
 
+    @property
+    def plain_size_bytes(self) -> int:
+        """The size of the body that botocore writes for it; more, if there are commas or colons in texts."""
+        texts = (self.envelope.head, self.envelope.tail, *self.datums)
+        return self.size_bytes + sum(map(_blanks, texts)) + max(len(self.datums) - 1, 0)
+
     @cached_property
     def times(self) -> tuple[int, int]:
         """The bounds; if they are not known, the oldest and the newest time of a datum, of which there must be one."""
@@ -101,7 +109,11 @@ class Batch:
 
     def body(self) -> bytes:
         """The request's body."""
-        return f"{self.envelope.head}{_SEPARATOR.join(self.datums)}{self.envelope.tail}".encode("ascii")
+        datums = [*self.datums] or [""]
+        # Rather than around all of them together: of a megabyte it is worth its while to make no further copy.
+        datums[0] = self.envelope.head + datums[0]
+        datums[-1] += self.envelope.tail
+        return _SEPARATOR.join(datums).encode("ascii")
 
     @classmethod
     def empty(cls) -> "Batch":
@@ -141,7 +153,11 @@ class Batch:
 def _datum_of(members: dict[str, Any]) -> EncodedDatum:
     """The datum with these members, its time as the whole number of seconds that it stands for."""
     _name, seconds = members["MetricName"], int(members["Timestamp"])  # both must be there
-    return moved_to(json.dumps(members), seconds)
+    return moved_to(_json(members), seconds)
+
+
+def _json(members: object) -> str:
+    return json.dumps(members, separators=_SEPARATORS)
 
 
 def series_head(series: Series) -> str:
@@ -153,34 +169,50 @@ def series_head(series: Series) -> str:
     }
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
-    return f"{json.dumps(members)[:-1]}, {TIMESTAMP_MEMBER}"
+    return f"{_json(members)[:-1]},{TIMESTAMP_MEMBER}"
 
 
 def encoded(datum: Datum, head: str | None = None) -> EncodedDatum:
     """The datum as JSON; ``head`` is the beginning that is the same in each of its series, if it is there already."""
     head = series_head(datum.series) if head is None else head
-    return f"{head}{datum.unix_seconds}, {content_json(datum.content)}}}"
+    return f"{head}{datum.unix_seconds},{content_json(datum.content)}}}"
 
 
 def batches(
-    envelope: Envelope, datums: Sequence[EncodedDatum], bounds: tuple[int, int] | None = None
+    envelope: Envelope,
+    datums: Sequence[EncodedDatum],
+    bounds: tuple[int, int] | None = None,
+    *,
+    is_plain: bool = False,
 ) -> Iterator[Batch]:
-    """Fill requests in order, each to its limit of datums or bytes; ``bounds`` are those of all their times."""
+    """Fill requests in order, each to its limit of datums or bytes; ``bounds`` are those of all their times.
+
+    ``is_plain``: botocore writes them.
+    """
     waiting = tuple(datums)
     begin = 0
     while begin < len(waiting):
         batch = Batch(envelope, waiting[begin : begin + MAX_DATUMS_PER_REQUEST], bounds)
-        if batch.size_bytes > MAX_REQUEST_BYTES:
-            batch = replace(batch, datums=batch.datums[: _number_that_fits(batch)])
+        if (batch.plain_size_bytes if is_plain else batch.size_bytes) > MAX_REQUEST_BYTES:
+            batch = replace(batch, datums=batch.datums[: _number_that_fits(batch, is_plain=is_plain)])
         yield batch
         begin += len(batch.datums)
 
 
-def _number_that_fits(batch: Batch) -> int:
+def _number_that_fits(batch: Batch, *, is_plain: bool) -> int:
     """How many of its datums, the first ones, fit in one request; one does in any case."""
-    ends = accumulate(len(datum) + len(_SEPARATOR) for datum in batch.datums)
-    room = MAX_REQUEST_BYTES - batch.envelope.size_bytes + len(_SEPARATOR)
-    return max(bisect_right(list(ends), room), 1)
+    envelope, sizes = replace(batch, datums=()), [*map(len, batch.datums)]
+    room, separator = MAX_REQUEST_BYTES - envelope.size_bytes, len(_SEPARATOR)
+    if is_plain:
+        sizes = [size + _blanks(datum) for size, datum in zip(sizes, batch.datums, strict=True)]
+        room, separator = MAX_REQUEST_BYTES - envelope.plain_size_bytes, 2 * separator
+    ends = accumulate(size + separator for size in sizes)
+    return max(bisect_right(list(ends), room + separator), 1)
+
+
+def _blanks(text: str) -> int:
+    """How many blanks botocore writes in this JSON at most."""
+    return sum(map(text.count, _SEPARATORS))
 
 
 def _joined_size(datums: Sequence[EncodedDatum]) -> int:
@@ -190,14 +222,14 @@ def _joined_size(datums: Sequence[EncodedDatum]) -> int:
 def content_json(content: float | Distribution | Statistics) -> str:
     """The members of a datum that hold its numbers."""
     if isinstance(content, Distribution):
-        # Python writes lists of finite numbers as JSON does, and in C.
-        return f'"Values": {list(content.values)}, "Counts": {list(content.counts)}'
+        values, counts = map(_SEPARATOR.join, (map(repr, content.values), map(repr, content.counts)))
+        return f'"Values":[{values}],"Counts":[{counts}]'
     if isinstance(content, Statistics):
         return (
-            f'"StatisticValues": {{"SampleCount": {content.count}, "Sum": {number_json(content.sum)}, '
-            f'"Minimum": {number_json(content.minimum)}, "Maximum": {number_json(content.maximum)}}}'
+            f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'
+            f'"Minimum":{number_json(content.minimum)},"Maximum":{number_json(content.maximum)}}}'
         )
-    return f'"Value": {number_json(content)}'
+    return f'"Value":{number_json(content)}'
 
 
 def number_json(value: float) -> str:

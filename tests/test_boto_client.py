@@ -1,11 +1,16 @@
 """Encoded bodies go through botocore, and arrive as what the plain call would have sent."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
+from otel_cloudwatch_flask import CloudWatchMetricExporter
 from otel_cloudwatch_flask.boto_client import (
     CONNECT_TIMEOUT_SECONDS,
     READ_TIMEOUT_SECONDS,
@@ -14,11 +19,12 @@ from otel_cloudwatch_flask.boto_client import (
     plain_put,
 )
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
-from otel_cloudwatch_flask.distribution import Distribution
+from otel_cloudwatch_flask.distribution import MAX_BUCKETS, Distribution
 from otel_cloudwatch_flask.entity import service_entity
+from otel_cloudwatch_flask.limits import MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
 from otel_cloudwatch_flask.version import __version__
-from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
+from otel_cloudwatch_flask.wire import Batch, Envelope, batches, encoded
 
 NOW = 1_700_000_000
 
@@ -47,6 +53,22 @@ def batch(datums: int, *, with_entity: bool = False) -> Batch:
     return Batch(Envelope.of("Shop", entity), tuple(made))
 
 
+def wide_histograms(number: int) -> MetricsData:
+    """A collection of so many series, each with a sample in every bucket that a datum has room for."""
+    aggregation = ExponentialBucketHistogramAggregation(max_size=MAX_BUCKETS - 1)
+    reader = InMemoryMetricReader(
+        preferred_temporality={Histogram: AggregationTemporality.DELTA}, preferred_aggregation={Histogram: aggregation}
+    )
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_histogram("latency")
+    for power in range(MAX_BUCKETS - 1):
+        histogram.record(1.05**power)
+    data = reader.get_metrics_data()
+    assert data is not None
+    points: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    points[:] = [replace(points[0], attributes={"n": str(n)}) for n in range(number)]
+    return data
+
+
 @pytest.mark.parametrize("with_entity", [False, True])
 @pytest.mark.parametrize("datums", [1, 300])
 def test_the_encoded_call_stores_what_the_plain_call_stores(
@@ -61,6 +83,37 @@ def test_the_encoded_call_stores_what_the_plain_call_stores(
     assert len(stored[0]) == datums
     assert stored[0] == stored[1]
     assert cloudwatch.refusals == []
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
+    """Requests are filled as far as CloudWatch takes them, whoever writes them: botocore's are larger."""
+    content = Distribution(tuple(n + 0.5 for n in range(150)), (1,) * 150)
+    datums = [encoded(Datum(Series(f"Latency {n}", (), "Count"), NOW, content)) for n in range(1500)]
+    put = (plain_put if is_plain else encoded_put)(client_factory()())
+    sizes = []
+    for full in batches(Envelope.of("Shop"), datums, is_plain=is_plain):
+        before = cloudwatch.traffic.bytes_uncompressed
+        put(full)
+        sizes.append(cloudwatch.traffic.bytes_uncompressed - before)
+    assert cloudwatch.refusals == []
+    assert len(cloudwatch.published.datums) == 1500
+    assert all(MAX_REQUEST_BYTES - 2 * len(datums[0]) < size <= MAX_REQUEST_BYTES for size in sizes[:-1])
+    assert len(sizes) == (3 if is_plain else 2)
+
+
+def test_a_client_of_somebody_else_is_given_what_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that fits in one request of ours, though not in one that botocore writes, is refused by nobody."""
+    data = wide_histograms(500)
+    with LocalCloudWatch() as cloudwatch:
+        for name, value in cloudwatch.environment().items():
+            monkeypatch.setenv(name, value)
+        for client in (None, client_factory()()):
+            exporter = CloudWatchMetricExporter("Shop", client=client)
+            exporter.export(data)
+            assert exporter.stats().datums_sent == 500
+            assert exporter.stats().requests_sent == (1 if client is None else 2)
+        assert cloudwatch.refusals == []
 
 
 def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:

@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -16,11 +15,12 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask import fast_path
+from otel_cloudwatch_flask import bucket_texts
 from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
+from otel_cloudwatch_flask.bucket_texts import blocks, scale_of
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.distribution import Distribution, distribution
-from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text, short_text_between, texts_of
+from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text, texts_of
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Extremes, edge, filled
 from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.rules import MetricRule, Rules
@@ -141,17 +141,17 @@ def test_lone_samples(samples: list[float]) -> None:
 
 def test_numbers_of_lone_samples() -> None:
     """The middles of their buckets, but for one that makes the sum right; of three, it is what is left of the sum."""
-    assert histogram_text(recorded([1.1, 2.2, 3.7])) == '"Values": [1.1, 2.2, 3.7], "Counts": [1, 1, 1]'
+    assert histogram_text(recorded([1.1, 2.2, 3.7])) == '"Values":[1.1,2.2,3.7],"Counts":[1,1,1]'
     middle = 123456789012345.0
     assert read(histogram_text(recorded([1.0, middle, 4e14]))).values == (1.0, middle, 4e14)
     text = histogram_text(recorded([1.1, 2.2, 3.7, 17.4, 103.2]))
-    assert text == '"Values": [1.1, 2.23, 3.75, 17.32, 103.2], "Counts": [1, 1, 1, 1, 1]'
+    assert text == '"Values":[1.1,2.23,3.75,17.32,103.2],"Counts":[1,1,1,1,1]'
 
 
 def test_zeros() -> None:
     """They are a value of their own."""
-    assert histogram_text(recorded([0.0, 0.0])) == '"Values": [0.0], "Counts": [2]'
-    assert histogram_text(recorded([0.0, 0.0, 1.0, 3.0])) == '"Values": [0.0, 1.0, 3.0], "Counts": [2, 1, 1]'
+    assert histogram_text(recorded([0.0, 0.0])) == '"Values":[0.0],"Counts":[2]'
+    assert histogram_text(recorded([0.0, 0.0, 1.0, 3.0])) == '"Values":[0.0,1.0,3.0],"Counts":[2,1,1]'
 
 
 @pytest.mark.parametrize("samples", [[1.1, 2.2, 3.7, 17.4, 103.2], [1.1, 2.2, 2.21, 2.22, 3.7, 17.4, 103.2]])
@@ -175,7 +175,7 @@ def test_the_coarsest_common_scale() -> None:
     assert point.scale == 0
     text = histogram_text(point)
     assert text is not None
-    assert len(text) < len('"Values": [1e-20, 1.234e+19, 12345678901234567890, 1e+20], "Counts": [1, 1, 1, 1]')
+    assert len(text) < len('"Values":[1e-20,1.234e+19,12345678901234567890,1e+20],"Counts":[1,1,1,1]')
     assert_promises_are_kept(read(text), point)
 
 
@@ -184,8 +184,7 @@ def test_the_coarsest_common_scale() -> None:
 def test_a_remainder_that_leaves_its_bucket(third: float, digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much rounding leaves to the last of the lone samples, it is published only where it may be."""
     point = recorded([1.1, 1.7, 2.2, third, 17.4])
-    scale = fast_path._scales[point.scale]
-    monkeypatch.setattr(scale, "template", f"%.{digits}g")
+    monkeypatch.setattr(scale_of(point.scale), "_template", f"%.{digits}g")
     values = read(histogram_text(point)).values
     counts = enumerate(point.positive.bucket_counts, point.positive.offset)
     *_, index, _ = (index for index, count in counts if count)
@@ -333,56 +332,32 @@ def test_room_for_parts(buckets: int, *, is_common: bool) -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many buckets and counts there are, and also in the middle of a histogram that uses them."""
-    monkeypatch.setattr(fast_path, "MAX_ENTRIES", 50)
+    monkeypatch.setattr(bucket_texts, "MAX_ENTRIES", 50)
     for place in range(40):
         point = recorded([place * 10 + 1 + sample / 7 for sample in range(60)])
         assert_promises_are_kept(read(histogram_text(point)), point)
-        assert fast_path._Scale.entries <= 50 + fast_path._ENTRIES_OF_BLOCK
-
-
-def test_middles_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What belongs to a bucket is worked out once, whether it is asked for alone or with others."""
-    worked_out: list[float] = []
-
-    def text(lower: float, upper: float) -> str:
-        worked_out.append(lower)
-        return short_text_between(lower, upper)
-
-    monkeypatch.setattr(fast_path, "short_text_between", text)
-    monkeypatch.setattr(fast_path._Scale, "entries", 0)
-    scale = fast_path._Scale(0)
-    block, start = scale.block_from(-3)
-    assert (scale.learn(block, -3, 0), block[0][start], block[1][start]) == ("0.2", "0.2", 0.2)
-    for _ in range(2):
-        assert scale.known(-4, [1, 3], itemgetter(1, 3), [2, 1]) == (["0.2", "0.8"], [0.4, 0.8])
-    assert worked_out == [0.125, 0.5]
-    assert fast_path._Scale.entries == fast_path._ENTRIES_OF_BLOCK + 2
-
-
-@given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
-def test_short_texts(lower: float, width: float) -> None:
-    """The number is near the middle, and no other with fewer digits is."""
-    upper = lower * (1 + width)
-    text = short_text_between(lower, upper)
-    assert lower + 0.37 * (upper - lower) <= float(text) <= lower + 0.63 * (upper - lower)
-    assert json.loads(text) == float(text)
-    assert len(text) <= max(len(f"{(lower + upper) / 2:.17g}"), 7)
+        assert blocks.entries <= 50 + bucket_texts._ENTRIES_OF_BLOCK
 
 
 @pytest.mark.parametrize(
     ("values", "texts"),
     [
-        ([1, 2, -3], ['"Value": 1', '"Value": 2', '"Value": -3']),
-        ([1, 2.5, True], ['"Value": 1', '"Value": 2.5', None]),
-        ([10**15], ['"Value": 1000000000000000.0']),
-        ([1, 10**400], ['"Value": 1', None]),
+        ([1, 2, -3], ['"Value":1', '"Value":2', '"Value":-3']),
+        ([1, 2.5, True], ['"Value":1', '"Value":2.5', None]),
+        ([10**15], ['"Value":1000000000000000.0']),
+        ([1, 10**400], ['"Value":1', None]),
         ([], []),
     ],
 )
 def test_numbers_all_at_once(values: list[Any], texts: list[str | None]) -> None:
-    """The same as one after the other."""
+    """The same as one after the other; nothing, if one of them is not common."""
     points = [sdk.NumberDataPoint({}, 0, 0, value) for value in values]
-    assert texts_of(number_text, points) == texts == [*map(number_text, points)]
+    assert [*map(number_text, points)] == texts
+    written = texts_of(number_text, points)
+    assert (written is None) is (None in texts)
+    if written is not None:
+        begin, ends = written
+        assert [f"{begin}{end}" for end in ends] == texts
 
 
 @pytest.mark.parametrize(
@@ -426,18 +401,18 @@ def test_what_is_not_common_is_left_to_the_twin(changes: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (5, '"Value": 5'),
-        (5.0, '"Value": 5'),
-        (-0.25, '"Value": -0.25'),
-        (2**60, '"Value": 1.152921504606847e+18'),
+        (5, '"Value":5'),
+        (5.0, '"Value":5'),
+        (-0.25, '"Value":-0.25'),
+        (2**60, '"Value":1.152921504606847e+18'),
         (True, None),
-        (0, '"Value": 0'),
-        (0.0, '"Value": 0'),
-        (-0.0, '"Value": 0'),
-        (10**15 - 1, '"Value": 999999999999999'),
-        (1 - 10**15, '"Value": -999999999999999'),
-        (2.0**360, '"Value": 2.3485425827738332e+108'),
-        (-(2.0**-360), '"Value": -4.257959840008151e-109'),
+        (0, '"Value":0'),
+        (0.0, '"Value":0'),
+        (-0.0, '"Value":0'),
+        (10**15 - 1, '"Value":999999999999999'),
+        (1 - 10**15, '"Value":-999999999999999'),
+        (2.0**360, '"Value":2.3485425827738332e+108'),
+        (-(2.0**-360), '"Value":-4.257959840008151e-109'),
         (1e-200, None),
         (math.nan, None),
         (math.inf, None),

@@ -41,6 +41,7 @@ LAYERS = {
         "points",
         "sources",
         "wire",
+        "bucket_texts",
         "fast_path",
         "merging",
         "slots",

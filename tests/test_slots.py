@@ -169,7 +169,7 @@ def test_times_are_whole_seconds() -> None:
     mapped = Mapped()
     for _ in range(3):
         (text,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)]))).texts
-        assert f'"Timestamp": {NOW}, ' in text
+        assert f'"Timestamp":{NOW},' in text
 
 
 def test_points_that_come_once_only() -> None:

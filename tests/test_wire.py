@@ -1,6 +1,7 @@
-"""Requests as bytes: of the size that is claimed, filled to CloudWatch's limits, and what botocore would write."""
+"""Requests as bytes: of the size that is claimed, filled to CloudWatch's limits, and what botocore would say."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -72,7 +73,22 @@ def sized(size_bytes: int, name: str = "") -> EncodedDatum:
     return name.ljust(size_bytes)[:size_bytes]
 
 
-FRAME_BYTES = len(b'{"Namespace": "Shop", "MetricData": []}')
+def without_blanks(body: bytes) -> bytes:
+    """The same JSON with nothing between its parts; its members stay in their order, and its numbers as they are."""
+    return json.dumps(json.loads(body), separators=(",", ":")).encode("ascii")
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All strings in what was JSON, as they are written there."""
+    if isinstance(value, dict):
+        yield from (text for member in value.values() for text in texts_in(member))
+    elif isinstance(value, list):
+        yield from (text for item in value for text in texts_in(item))
+    elif isinstance(value, str):
+        yield json.dumps(value)
+
+
+FRAME_BYTES = len(b'{"Namespace":"Shop","MetricData":[]}')
 
 
 class Listener:
@@ -112,22 +128,31 @@ class TestBatch:
     """One request."""
 
     @given(st.lists(datums, min_size=1, max_size=5), st.sampled_from(["Shop", "My/Name space", 'a"b\\c']))
-    def test_is_what_botocore_writes(self, listener: Listener, made: list[Datum], namespace: str) -> None:
-        """The size is that of the body as botocore's own serializer writes it, and the body is the same."""
+    def test_is_what_botocore_says(self, listener: Listener, made: list[Datum], namespace: str) -> None:
+        """The body is that of botocore's own serializer, to the byte, but for its blanks; its size is known exactly."""
         batch = batch_of(made, namespace)
         written = listener.body(**batch.parameters())
-        assert len(written) == batch.size_bytes == len(batch.body())
+        assert without_blanks(written) == batch.body()
+        assert len(batch.body()) == batch.size_bytes
         assert json.loads(written) == json.loads(batch.body())
 
     @given(st.lists(datums, min_size=1, max_size=3))
     def test_entity(self, listener: Listener, made: list[Datum]) -> None:
-        """With an entity the body is botocore's too, and CloudWatch accepts it."""
+        """With an entity the body says what botocore's does, too, and CloudWatch accepts it."""
         entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
         batch = replace(batch_of(made), envelope=Envelope.of("Shop", entity))
         written = listener.body(**batch.parameters())
-        assert len(written) == batch.size_bytes == len(batch.body())
-        assert json.loads(written) == json.loads(batch.body())
+        assert without_blanks(written) == batch.body()
+        assert len(batch.body()) == batch.size_bytes
         assert refusal(batch.parameters(), now=NOW) is None
+
+    @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope.of("Shop", SERVICE)]))
+    def test_plain_size(self, listener: Listener, made: list[Datum], envelope: Envelope) -> None:
+        """What botocore writes has the size that is claimed; or less, by what its texts have of commas and colons."""
+        batch = replace(batch_of(made), envelope=envelope)
+        written = listener.body(**batch.parameters())
+        blanks_more = batch.plain_size_bytes - len(written)
+        assert blanks_more == sum(text.count(",") + text.count(":") for text in texts_in(json.loads(written)))
 
     @given(datums)
     def test_numbers_come_back(self, datum: Datum) -> None:
@@ -277,16 +302,16 @@ class TestBatches:
     @pytest.mark.parametrize(("surplus", "sizes"), [(-1, [10]), (0, [10]), (1, [9, 1])])
     def test_by_bytes(self, surplus: int, sizes: list[int]) -> None:
         """A request is filled to the last byte of its limit, separators and frame included."""
-        separators = 9 * len(b", ")
+        separators = 9 * len(b",")
         last = MAX_REQUEST_BYTES - FRAME_BYTES - separators - 9 * 90_000 + surplus
         made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(last)]))
         assert [len(batch.datums) for batch in made] == sizes
-        assert made[0].size_bytes == (MAX_REQUEST_BYTES + surplus if len(sizes) == 1 else FRAME_BYTES + 9 * 90_000 + 16)
+        assert made[0].size_bytes == (MAX_REQUEST_BYTES + surplus if len(sizes) == 1 else FRAME_BYTES + 9 * 90_000 + 8)
 
     @pytest.mark.parametrize(("surplus", "sizes"), [(0, [10, 1]), (1, [9, 2])])
     def test_by_bytes_with_more_to_come(self, surplus: int, sizes: list[int]) -> None:
         """The last byte is used too where it is not the last datum's."""
-        tenth = MAX_REQUEST_BYTES - FRAME_BYTES - 9 * len(b", ") - 9 * 90_000 + surplus
+        tenth = MAX_REQUEST_BYTES - FRAME_BYTES - 9 * len(b",") - 9 * 90_000 + surplus
         made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(tenth), sized(10)]))
         assert [len(batch.datums) for batch in made] == sizes
 
@@ -312,4 +337,15 @@ class TestBatches:
         assert all(len(batch.body()) == batch.size_bytes <= MAX_REQUEST_BYTES for batch in made)
         for batch, following in pairwise(made):
             is_full = len(batch.datums) == MAX_DATUMS_PER_REQUEST
-            assert is_full or batch.size_bytes + 2 + len(following.datums[0]) > MAX_REQUEST_BYTES
+            assert is_full or batch.size_bytes + 1 + len(following.datums[0]) > MAX_REQUEST_BYTES
+
+    @given(st.lists(st.tuples(st.integers(2, 100_000), st.integers(0, 50_000)), max_size=40))
+    def test_within_limits_of_botocore(self, sizes: list[tuple[int, int]]) -> None:
+        """Where botocore writes the requests, its blanks count, and the limit is used to the last byte, too."""
+        given_datums = [sized(size, str(i)) + commas * "," for i, (size, commas) in enumerate(sizes)]
+        made = list(batches(SHOP, given_datums, is_plain=True))
+        assert [datum for batch in made for datum in batch.datums] == given_datums
+        assert all(batch.plain_size_bytes <= MAX_REQUEST_BYTES for batch in made)
+        for batch, following in pairwise(made):
+            longer = replace(batch, datums=(*batch.datums, following.datums[0]))
+            assert longer.plain_size_bytes > MAX_REQUEST_BYTES
