@@ -169,11 +169,11 @@ def _text_of_lone_samples(
         left -= middles[here]
     # Most often the last of them can make the sum right, else those before it help.
     while not edges[here] * _WELL_ABOVE < (value := middles[here] + left) < edges[here + 1] * _WELL_BELOW:
-        texts[len(inner) - 1] = block.scale.text_beside_edge(edges[here], is_upper=left > 0)
-        left = value - float(texts[len(inner) - 1])
         inner.pop()
         if not inner:
             return None
+        texts[len(inner)] = text = block.scale.text_beside_edge(edges[here], is_upper=left > 0)
+        left = value - float(text)
         here = start + inner[-1]
     texts[len(inner) - 1] = "%.14g" % value  # noqa: UP031 - faster than an f-string
     return f'"Values":[{minimum!r},{",".join(texts)},{maximum!r}],"Counts":[{_LONE_COUNTS[len(places)]}]'
@@ -201,14 +201,10 @@ def _text_of_middles(
             return None
     left = _left_of_sum(point.sum - minimum - maximum, masses)
     masses[0] = masses[-1] = 0.0  # those do not move
-    counted = _counts_text(samples)
-    if counted is None:
-        added = _divide_crowds(block, samples, texts, masses)
-        if added is None:
-            return None
-        left -= added
-        counted = _counts_text(samples) or ",".join(map(str, filter(None, samples)))
-    if not _is_sum_right(block, left, samples, texts, masses):
+    counted, added = _counts_text(samples), 0.0
+    if not counted:
+        counted, added = _divided_counts_text(block, samples, texts, masses)
+    if not (counted and _is_sum_right(block, left - added, samples, texts, masses)):
         return None
     texts[: 0 if samples[0] else 1] = [repr(minimum)]
     texts[len(texts) - (0 if samples[-1] else 1) :] = [repr(maximum)]
@@ -226,12 +222,7 @@ def _hold(edges: list[float], first: int, minimum: float | None, last: int, maxi
     return edges[last] * _BELOW <= maximum <= edges[last + 1] * _ABOVE
 
 
-def _is_rest_beyond(
-    between: tuple[_Edges, _Edges],
-    samples: list[int],
-    texts: list[str],
-    masses: list[float],
-) -> bool:
+def _is_rest_beyond(between: tuple[_Edges, _Edges], samples: list[int], texts: list[str], masses: list[float]) -> bool:
     """Whether what is left in the buckets of the extremes is between these edges of them, or could be put there."""
     for place, (lower, upper) in zip((0, -1), between, strict=True):
         number = samples[place]
@@ -244,14 +235,14 @@ def _is_rest_beyond(
     return True
 
 
-def _counts_text(samples: list[int]) -> str | None:
-    """What buckets hold that are not empty, as JSON; ``None`` if one is crowded."""
+def _counts_text(samples: list[int]) -> str:
+    """What buckets hold that are not empty, as JSON; nothing if one is crowded."""
     try:
         digits = bytes(samples).translate(_DIGITS_OF_COUNTS).strip(b"0")
     except ValueError:
-        return None
+        return ""
     if _CROWDED in digits:
-        return None
+        return ""
     text = bytearray(_COMMAS[1 : 2 * len(digits)])
     text[::2] = digits
     return text.decode("ascii").replace("A", "10").replace("B", "11")
@@ -289,6 +280,14 @@ def _around(edges: list[float], value: float) -> _Edges:
 def _is_room_for_parts(samples: list[int]) -> bool:
     """Whether crowded buckets can be divided beside so many others; where they cannot, the twin chooses."""
     return len(samples) - samples.count(0) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
+
+
+def _divided_counts_text(block: Block, samples: list[int], texts: list[str], masses: list[float]) -> tuple[str, float]:
+    """Divide crowded buckets; what all hold then, as JSON, or nothing if that cannot be; what that adds to the sum."""
+    added = _divide_crowds(block, samples, texts, masses)
+    if added is None:
+        return "", 0.0
+    return _counts_text(samples) or ",".join(map(str, filter(None, samples))), added
 
 
 def _divide_crowds(block: Block, samples: list[int], texts: list[str], masses: list[float]) -> float | None:
