@@ -19,7 +19,10 @@ from otel_cloudwatch_flask.wire import Batch
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-"""Together less than the 30 s that OpenTelemetry gives an export, so that a retry fits in."""
+CALL_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
+"""What a call takes at most, unless its answer comes in drops. It is less than the 30 s that OpenTelemetry gives an
+export, so that a retry fits in.
+"""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"

@@ -45,7 +45,7 @@ class Delivery:
     """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. For one thread at a time.
 
     The calls themselves are made by a thread of its own: one that hangs is still pending when the deadline has passed,
-    and whoever delivers next waits for it first.
+    and whoever delivers next waits for it first. Only a caller for whom nobody waits makes them himself.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Delivery:
         self._wall_clock = wall_clock
         self._hurried = threading.Event()
         self._is_ending = False
+        self._is_calling_here = False
         self._last_deadline = math.inf
         self._needs_operator = False
         self._backoff = Backoff()
@@ -112,16 +113,26 @@ class Delivery:
         if self._errand is not None:
             self._courier.then(call)
 
-    def deliver(self, deadline: float) -> bool:
-        """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds."""
+    @property
+    def is_calling_here(self) -> bool:
+        """Whether a thread makes a call itself, which nobody can interrupt."""
+        return self._is_calling_here
+
+    def deliver(self, deadline: float, *, call_seconds: float | None = None) -> bool:
+        """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds.
+
+        Where there are ``call_seconds`` left, a call is made in this thread: to hand it to another one, which finds
+        cold caches, is a fifth of what a small export costs. Nobody ends it then but the client's own timeouts, which
+        know nothing of an answer that comes in drops, so it must be a thread that nobody waits for.
+        """
         while self._backlog.datums:
-            if self._errand is None and not self._begin(deadline):
+            if self._errand is None and not self._begin(deadline, call_seconds):
                 return False
             if self._errand is not None and not self._end(self._errand, deadline):
                 return False
         return True
 
-    def _begin(self, deadline: float) -> bool:
+    def _begin(self, deadline: float, call_seconds: float | None) -> bool:
         """Begin to send the oldest batch; ``False`` if CloudWatch needs a rest until after the deadline."""
         if not self._rested(deadline):
             return False
@@ -129,13 +140,25 @@ class Delivery:
         if batch is not None:
             timely = self._timely(batch) if batch.datums else batch
             if timely is batch and batch.datums:
-                self._errand = self._courier.send(batch)
+                has_time = call_seconds is not None and deadline - self._clock() >= call_seconds
+                self._errand = self._called_here(batch) if has_time else self._courier.send(batch)
                 if self._late_call is not None:
                     self._errand.and_then(self._late_call)
             else:
                 # Out of the queue it would still be pending with what is lost already.
                 self._backlog.settle([timely] if timely.datums else ())
         return True
+
+    def _called_here(self, batch: Batch) -> Errand[Batch, Failure | None]:
+        errand: Errand[Batch, Failure | None] = Errand(batch)
+        self._is_calling_here = True  # before looking: whoever ends the process looks at this after saying so
+        try:
+            if self._is_ending:
+                return self._courier.send(batch)
+            errand.run(self._problem_putting)
+        finally:
+            self._is_calling_here = False
+        return errand
 
     def _end(self, errand: Errand[Batch, Failure | None], deadline: float) -> bool:
         """Wait for an answer, and draw the consequences; ``False`` if there is none by the deadline."""
@@ -208,9 +231,10 @@ class Delivery:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
                 put(batch)
-        except KeyboardInterrupt:  # only where no thread can be started, and this one is the program's
-            raise
-        except BaseException as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+        except BaseException as error:  # the boundary to boto3 and to clients of any kind
+            # What ends this thread, or the program, is nothing that the courier has to do with.
+            if isinstance(error, KeyboardInterrupt) or (self._is_calling_here and not isinstance(error, Exception)):
+                raise
             return failure(error)
         finally:
             self._ledger.took(self._clock() - begun)

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import (
@@ -259,11 +260,17 @@ class CloudWatchMetricExporter(MetricExporter):
         if self._is_closed:
             self._backlog.close()
 
-    def deliver(self, deadline: float) -> bool:
-        """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``."""
+    def deliver(self, deadline: float, *, may_call_here: bool = False) -> bool:
+        """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``.
+
+        ``may_call_here``: nobody waits for this thread, which may be kept until our client's own timeouts end a call.
+        """
         if not self._is_closed:
             self._backlog.take_over()
-        is_delivered = not self._backlog.datums or self._commit.run(deadline)
+        # What other clients do with a network that hangs is not known.
+        is_here = may_call_here and self._client is None
+        work = partial(self._delivery.deliver, call_seconds=boto_client.CALL_SECONDS) if is_here else None
+        is_delivered = not self._backlog.datums or self._commit.run(deadline, work)
         if self._is_closed:
             self._backlog.close()  # the end came meanwhile, and something may have come back after it
         return is_delivered
@@ -277,6 +284,11 @@ class CloudWatchMetricExporter(MetricExporter):
         """Send with this client from now on, at once if anything waits."""
         self._client = client
         self._delivery.renew_client()
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a thread is kept by a call that it makes itself."""
+        return self._delivery.is_calling_here
 
     def hurry(self, deadline: float = math.inf) -> None:
         """Make the next attempt to send without waiting for its time; the process ends at ``deadline``."""

@@ -21,8 +21,11 @@ class GroupCommit:
         self._begun = 0
         self._newest_success = 0
 
-    def run(self, deadline: float) -> bool:
-        """Wait until a run that began after this call has succeeded; ``False`` if none has by ``deadline``."""
+    def run(self, deadline: float, work: Callable[[float], bool] | None = None) -> bool:
+        """Wait until a run that began after this call has succeeded; ``False`` if none has by ``deadline``.
+
+        ``work`` is another way to do the same, if it is this caller who does it.
+        """
         with self._changed:
             wanted = self._begun + 1
             while self._is_running:
@@ -36,7 +39,7 @@ class GroupCommit:
             number = self._begun
         succeeded = False
         try:
-            succeeded = self._work(deadline)
+            succeeded = (work or self._work)(deadline)
         finally:
             with self._changed:
                 self._is_running = False

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
@@ -135,12 +136,17 @@ class CloudWatchMetricReader(MetricReader):
 
     def _collect_and_deliver(self, deadline: float) -> bool:
         """One cycle: what waits goes first, and unless it went, nothing is added to it until the end."""
-        if not self._stopping.is_set() and not self._exporter.deliver(deadline):
+        is_own_thread = threading.current_thread() is self._thread  # for which nobody waits without a deadline
+        if not self._stopping.is_set() and not self._exporter.deliver(deadline, may_call_here=is_own_thread):
             return False
+        self._collect_now(deadline)
+        return self._exporter.deliver(deadline, may_call_here=is_own_thread)
+
+    def _collect_now(self, deadline: float) -> bool:
         if self._collect is not None:
             prepare_collection(self)
             self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
-        return self._exporter.deliver(deadline)
+        return True
 
     def _work(self) -> None:
         """Flush on request and on the interval, until the reader is shut down."""
@@ -157,20 +163,20 @@ class CloudWatchMetricReader(MetricReader):
             if self._stopping.is_set():
                 break
             begun = time.monotonic()
-            is_delivered = self._try_to_flush(begun + self._timeout_seconds)
+            is_delivered = self._tried(self._commit.run, begun + self._timeout_seconds)
             due = time.monotonic() + self._jittered_interval()
             if not is_delivered:
                 due = min(due, max(self._exporter.retry_at, time.monotonic() + 1.0))
-        self._try_to_flush(self._exit_deadline)
+        self._tried(self._commit.run, self._exit_deadline)
         self._stopped.set()
 
     def _jittered_interval(self) -> float:
         """The interval, give or take a little: a fleet that was started together does not call together for ever."""
         return self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
 
-    def _try_to_flush(self, deadline: float) -> bool:
+    def _tried(self, work: Callable[[float], bool], deadline: float) -> bool:
         try:
-            return self._commit.run(deadline)
+            return work(deadline)
         except Exception:  # the boundary of the thread: callbacks of anybody's run below
             _logger.exception(
                 "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
@@ -184,10 +190,13 @@ class CloudWatchMetricReader(MetricReader):
         self._stopping.set()
         self._requested.set()
         self._exporter.hurry(deadline)
+        if self._exporter.is_calling:
+            # The call keeps the thread, perhaps for too long: what is recorded must be on disk, or counted, by then.
+            self._tried(self._collect_now, deadline)
         if self._thread.is_alive():
             self._stopped.wait(max(deadline - time.monotonic(), 0.0))
         else:
-            self._try_to_flush(deadline)
+            self._tried(self._commit.run, deadline)
 
     def _flush_at_exit(self) -> None:
         self.shutdown(timeout_millis=EXIT_TIMEOUT_SECONDS * 1000)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -428,3 +429,75 @@ def test_own_requests_are_not_instrumented() -> None:
     assert setting.deliver()
     assert enabled == [False]
     assert is_instrumentation_enabled()
+
+
+class TestThreads:
+    """Which thread a call is made in."""
+
+    @pytest.mark.parametrize(
+        ("within_seconds", "call_seconds", "is_here"),
+        [(9.0, 9.0, True), (8.9, 9.0, False), (inf, 9.0, True), (inf, None, False), (0.5, 0.0, True)],
+    )
+    def test_calls_here_if_there_is_time(
+        self,
+        within_seconds: float,
+        call_seconds: float | None,
+        is_here: bool,  # noqa: FBT001 - a column of the table
+    ) -> None:
+        """In the thread that asks, if that may and its deadline leaves the time of a call; else in the courier's."""
+        threads: list[threading.Thread] = []
+        setting = Setting(scripted(before_each=lambda: threads.append(threading.current_thread())))
+        setting.add("a")
+        assert setting.delivery.deliver(setting.clock.now + within_seconds, call_seconds=call_seconds)
+        assert (threads == [threading.current_thread()]) is is_here
+        assert setting.stats().datums_sent == 1
+
+    def test_not_here_at_the_end(self) -> None:
+        """Whoever ends the process must be able to stop waiting."""
+        threads: list[threading.Thread] = []
+        setting = Setting(scripted(before_each=lambda: threads.append(threading.current_thread())))
+        setting.add("a")
+        setting.delivery.hurry()
+        assert setting.delivery.deliver(inf, call_seconds=1.0)
+        assert threads != [threading.current_thread()]
+
+    def test_says_that_it_calls_here(self) -> None:
+        """As long as the call lasts, and no longer, also if it fails."""
+        said: list[bool] = []
+        setting = Setting(
+            scripted(client_error("503", status=503), before_each=lambda: said.append(setting.delivery.is_calling_here))
+        )
+        setting.add("a")
+        assert setting.delivery.deliver(inf, call_seconds=1.0)
+        assert said == [True, True]
+        assert not setting.delivery.is_calling_here
+
+    def test_an_interrupted_call_is_still_pending(self) -> None:
+        """Control-C in the middle of a call costs the program's patience, and no datum."""
+
+        def interrupt() -> None:
+            if setting.delivery.is_calling_here:
+                raise KeyboardInterrupt
+
+        setting = Setting(scripted(before_each=interrupt))
+        setting.add("a")
+        with pytest.raises(KeyboardInterrupt):
+            setting.delivery.deliver(inf, call_seconds=1.0)
+        assert not setting.delivery.is_calling_here
+        assert setting.stats().datums_pending == 1
+        assert setting.deliver()
+        assert setting.stats().datums_sent == 1
+
+    def test_what_ends_the_thread_is_not_swallowed(self) -> None:
+        """A handler of SIGTERM that raises SystemExit ends the program, also in the middle of a call."""
+
+        def end() -> None:
+            if setting.delivery.is_calling_here:
+                raise SystemExit(3)
+
+        setting = Setting(scripted(before_each=end))
+        setting.add("a")
+        with pytest.raises(SystemExit):
+            setting.delivery.deliver(inf, call_seconds=1.0)
+        assert setting.stats().datums_pending == 1
+        assert setting.deliver()

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, courier
 from otel_cloudwatch_flask.boto_client import Client
+from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.reader import readers_on
 from otel_cloudwatch_flask.sdk_internals import consumer_of
@@ -393,6 +395,111 @@ class TestShutdown:
         reading.reader.shutdown(timeout_millis=100)
         assert eventually(lambda: reading.exporter.stats().datums_pending == 0)
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
+
+
+class OwnClient(BlockedClient):
+    """A client such as we make ourselves, of which it is known how long a call can take; it notes who calls."""
+
+    meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="query"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[threading.Thread] = []
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Note the thread, and hang until released."""
+        self.threads.append(threading.current_thread())
+        return super().put_metric_data(**request)
+
+
+def own_reading(client: OwnClient, **settings: Any) -> Reading:
+    """A reader whose exporter makes its own client."""
+    reading = Reading(client)
+    reading.reader.shutdown()
+    resolved = Settings.resolve(arguments={"namespace": "Shop", **settings}, app_config={}, environ={})
+    reading.exporter = CloudWatchMetricExporter.from_settings(resolved, client_factory=lambda: client)
+    reading.reader = CloudWatchMetricReader(
+        reading.exporter, export_interval_seconds=NEVER, flush_min_interval_seconds=0.0
+    )
+    reading.provider = MeterProvider([reading.reader], shutdown_on_exit=False)
+    reading.counter = reading.provider.get_meter("tests").create_counter("orders")
+    return reading
+
+
+class TestCallsOfTheReadersThread:
+    """The reader's thread makes the calls of our own client itself: nobody waits for it without a deadline."""
+
+    def test_who_calls(self) -> None:
+        """The reader's thread for itself, and another one for those who wait."""
+        client = OwnClient()
+        client.released.set()
+        reading = own_reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: client.cloudwatch.sum("orders") == 1)
+        reading.counter.add(1)
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 2
+        own, other = client.threads
+        assert own is reading.reader._thread
+        assert other not in (own, threading.current_thread())
+        reading.reader.shutdown()
+
+    def test_a_client_of_somebody_elses(self) -> None:
+        """Nobody knows how long that may take, so the reader's thread does not wait for it for ever."""
+        threads: list[threading.Thread] = []
+        client = ScriptedClient(before_each=lambda: threads.append(threading.current_thread()))
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: client.cloudwatch.sum("orders") == 1)
+        assert reading.reader._thread not in threads
+        reading.reader.shutdown()
+
+    def test_a_flush_while_its_call_hangs(self) -> None:
+        """It says in time that not everything is in."""
+        client = OwnClient()
+        reading = own_reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        assert time.monotonic() - begun < 2
+        client.released.set()
+        assert reading.reader.flush()
+        reading.reader.shutdown()
+
+    def test_the_end_while_its_call_hangs(self) -> None:
+        """It comes in time, and what the thread could not collect any more is counted, too."""
+        client = OwnClient()
+        reading = own_reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        reading.counter.add(10)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=200)
+        assert time.monotonic() - begun < 2
+        stats = reading.exporter.stats()
+        assert (stats.datums_pending, stats.datums_lost) == (1, {"shutdown": 1})
+        client.released.set()
+        assert eventually(lambda: reading.exporter.stats().datums_sent == 1)
+        assert reading.exporter.stats().datums_lost == {"shutdown": 1}
+
+    def test_the_end_with_a_spool_while_its_call_hangs(self, tmp_path: Path) -> None:
+        """What the thread could not collect is on disk at once: a process may be killed before its time is up."""
+        client = OwnClient()
+        reading = own_reading(client, spool_directory=str(tmp_path))
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        reading.counter.add(10)
+        ending = in_threads(lambda: reading.reader.shutdown(timeout_millis=20_000))
+        assert eventually(lambda: reading.exporter.stats().datums_pending == 2)
+        client.released.set()
+        join_all(ending)
+        assert client.cloudwatch.sum("orders") == 11
 
 
 class TestThreads:
