@@ -21,6 +21,7 @@ from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYT
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
+_PLAIN_SEPARATOR_BYTES: Final = len(", ")
 
 TIMESTAMP_MEMBER: Final = '"Timestamp":'
 """What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
@@ -96,8 +97,8 @@ class Batch:
     @property
     def plain_size_bytes(self) -> int:
         """The size of the body that botocore writes for it; more, if there are commas or colons in texts."""
-        texts = (self.envelope.head, self.envelope.tail, *self.datums)
-        return self.size_bytes + sum(map(_blanks, texts)) + max(len(self.datums) - 1, 0)
+        envelope = _plain_size(self.envelope.head) + _plain_size(self.envelope.tail)
+        return envelope + sum(map(_plain_size, self.datums)) + _PLAIN_SEPARATOR_BYTES * max(len(self.datums) - 1, 0)
 
     @cached_property
     def times(self) -> tuple[int, int]:
@@ -201,18 +202,15 @@ def batches(
 
 def _number_that_fits(batch: Batch, *, is_plain: bool) -> int:
     """How many of its datums, the first ones, fit in one request; one does in any case."""
-    envelope, sizes = replace(batch, datums=()), [*map(len, batch.datums)]
-    room, separator = MAX_REQUEST_BYTES - envelope.size_bytes, len(_SEPARATOR)
-    if is_plain:
-        sizes = [size + _blanks(datum) for size, datum in zip(sizes, batch.datums, strict=True)]
-        room, separator = MAX_REQUEST_BYTES - envelope.plain_size_bytes, 2 * separator
-    ends = accumulate(size + separator for size in sizes)
-    return max(bisect_right(list(ends), room + separator), 1)
+    size_of, separator_bytes = (_plain_size, _PLAIN_SEPARATOR_BYTES) if is_plain else (len, len(_SEPARATOR))
+    ends = accumulate(size_of(datum) + separator_bytes for datum in batch.datums)
+    room = MAX_REQUEST_BYTES - size_of(batch.envelope.head) - size_of(batch.envelope.tail) + separator_bytes
+    return max(bisect_right(list(ends), room), 1)
 
 
-def _blanks(text: str) -> int:
-    """How many blanks botocore writes in this JSON at most."""
-    return sum(map(text.count, _SEPARATORS))
+def _plain_size(text: str) -> int:
+    """The size of this JSON as botocore writes it, or more if there are commas or colons in its texts."""
+    return len(text) + sum(map(text.count, _SEPARATORS))
 
 
 def _joined_size(datums: Sequence[EncodedDatum]) -> int:
