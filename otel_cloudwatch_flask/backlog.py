@@ -69,6 +69,8 @@ class Backlog:
         """Add batches behind the others."""
         added = [self._spooled(batch) for batch in batches]
         with self._lock:
+            if self._waiting:
+                _forget_encodings(added)
             self._push(added)
             if self._size_bytes > self._max_bytes:
                 self._leave_to_disk()
@@ -114,6 +116,7 @@ class Backlog:
         # The same batch again is on disk already.
         goes_on = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if goes_on else [self._spooled(part) for part in parts]
+        _forget_encodings(again)
         with self._lock:
             self._count(settled, -1)
             self._in_flight = None
@@ -207,6 +210,12 @@ class Backlog:
     def _count(self, waiting: _Waiting, sign: int) -> None:
         self._size_bytes += sign * waiting.size_bytes
         self._datums += sign * waiting.datums
+
+
+def _forget_encodings(waiting: Iterable[_Waiting]) -> None:
+    for each in waiting:
+        if each.batch is not None:
+            each.batch.forget_encoding()
 
 
 def _tell_of_the_end(*, lost: int, left: int, unanswered: _Waiting | None) -> None:

@@ -1,6 +1,8 @@
 """What travels to CloudWatch: a datum, and the series it belongs to."""
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from otel_cloudwatch_flask.distribution import Distribution
@@ -12,20 +14,35 @@ OVERFLOW_KEY: Final = "otel.metric.overflow"
 """https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
 
 OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
-"""Those of the series that takes what found no place among ``max_metrics``."""
+"""Dimensions of the series that stands for all that exceed ``max_metrics``."""
 
 
-class Series(NamedTuple):
-    """One CloudWatch metric: what CloudWatch stores, shows and bills apart from others.
-
-    The unit and the resolution (in seconds) are kept with it because a datum has exactly one of each.
-    """
-
-    # A tuple, because series are looked up several times for each point, and a tuple's hash is made in C.
+class _SeriesFields(NamedTuple):
     name: str
     dimensions: Dimensions
     unit: str
     storage_resolution: int = 60
+
+
+class Series(_SeriesFields):
+    """One CloudWatch metric: what CloudWatch stores, shows and bills apart from others.
+
+    The unit and the resolution (in seconds) are part of it because a datum has exactly one of each.
+    """
+
+    # A named tuple, because series are keys of dictionaries, and the hash of a tuple is made in C.
+
+    @cached_property
+    def prefix(self) -> str:
+        """The beginning of each of its datums as JSON, up to where the time is written."""
+        members: dict[str, object] = {
+            "MetricName": self.name,
+            "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
+            "Unit": self.unit,
+        }
+        if self.storage_resolution != 60:
+            members["StorageResolution"] = self.storage_resolution
+        return f'{json.dumps(members, separators=(",", ":"))[:-1]},"Timestamp":'
 
 
 @dataclass(frozen=True, slots=True)

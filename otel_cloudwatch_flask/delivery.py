@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from operator import attrgetter
 from typing import Final
 
 from otel_cloudwatch_flask.backlog import Backlog
@@ -18,9 +18,11 @@ from otel_cloudwatch_flask.ledger import Ledger, LossReason
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.process_lifecycle import no_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.wire import Batch, metric_name_of, moved_to, unix_seconds_of
+from otel_cloudwatch_flask.wire import Batch
 
 _logger = logging.getLogger(__name__)
+
+_TIME: Final = attrgetter("unix_seconds")
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -206,13 +208,13 @@ class Delivery:
         """
         now = self._wall_clock()
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
-        first, last = batch.times
-        if oldest < first and last <= newest:
+        times = [*map(_TIME, batch.datums)]
+        if oldest < min(times) and max(times) <= newest:
             return batch
         timely = tuple(
-            datum if seconds <= newest else moved_to(datum, int(now))
-            for datum, seconds in zip(batch.datums, map(unix_seconds_of, batch.datums), strict=True)
-            if seconds > oldest
+            datum if datum.unix_seconds <= newest else datum._replace(unix_seconds=int(now))
+            for datum in batch.datums
+            if datum.unix_seconds > oldest
         )
         if expired := len(batch.datums) - len(timely):
             self._ledger.lost(LossReason.EXPIRED, expired)
@@ -223,7 +225,7 @@ class Delivery:
                 "metrics from CloudWatch; an earlier message says what.",
                 expired,
             )
-        return replace(batch, datums=timely, bounds=None)
+        return Batch(batch.envelope, timely)
 
     def _problem_putting(self, batch: Batch) -> Failure | None:
         begun = self._clock()
@@ -252,7 +254,7 @@ class Delivery:
         """One bad datum makes CloudWatch refuse the whole request: halve it until the bad one is alone."""
         if len(batch.datums) > 1:
             return batch.halves()
-        metric_name = metric_name_of(batch.datums[0])
+        metric_name = batch.datums[0].series.name
         self._ledger.lost(LossReason.REFUSED)
         self._each_minute.log(
             logging.ERROR,

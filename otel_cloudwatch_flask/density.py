@@ -13,9 +13,10 @@ the sum exact has little left to correct.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
-from otel_cloudwatch_flask.histogram import Bucket
+from otel_cloudwatch_flask.histogram import Bucket, Buckets, bucket_between
 
 _FEW: Final = 4
 """So many samples of a bucket stay together: a value for each would cost bytes and tell nothing that is known."""
@@ -33,15 +34,16 @@ _FLAT: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A bucket's own coordinate: 0 at the lower edge, 1 at the upper."""
+    """A bucket, and the coordinate along which its samples are spread: 0 at the lower edge, 1 at the upper."""
 
+    samples: int
     lower: float
     upper: float
     is_logarithmic: bool
 
     @classmethod
-    def of(cls, bucket: Bucket) -> "_Axis":
-        return cls(bucket.lower, bucket.upper, bucket.lower > 0 and bucket.upper > bucket.lower * (1 + _NARROW))
+    def of(cls, samples: int, lower: float, upper: float) -> "_Axis":
+        return cls(samples, lower, upper, is_logarithmic=lower > 0 and upper > lower * (1 + _NARROW))
 
     @property
     def length(self) -> float:
@@ -65,39 +67,36 @@ class _Axis:
         return level + slope * (2 * (self.upper * (length - 1) + self.lower) / length**2 - level)
 
 
-def refined(buckets: Sequence[Bucket], total: float, most: int) -> list[Bucket] | None:
+def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     """The same samples in narrower buckets, at most ``most``, among which ``total`` is about in the middle.
 
     ``None`` if ``total`` is nearer to that of all lower, or of all upper edges than any densities that rise or fall
     evenly across the buckets would have it.
     """
-    axes = [_Axis.of(bucket) for bucket in buckets]
-    slopes = _tilted(buckets, axes, _slopes(buckets, axes), total)
+    axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
+    slopes = _tilted(axes, _slopes(axes), total)
     if slopes is None:
         return None
-    parts = _parts(buckets, most)
-    return [
-        part
-        for bucket, axis, slope, number in zip(buckets, axes, slopes, parts, strict=True)
-        for part in _divided(bucket, axis, slope, number)
-    ]
+    samples: list[int] = []
+    bounds: list[Bucket] = []
+    for axis, slope, parts in zip(axes, slopes, _parts(buckets.samples, most), strict=True):
+        counts, edges = _divided(axis, slope, parts)
+        samples += counts
+        bounds += map(bucket_between, edges, edges[1:])
+    return Buckets(samples, bounds)
 
 
-def _slopes(buckets: Sequence[Bucket], axes: Sequence[_Axis]) -> list[float]:
+def _slopes(axes: Sequence[_Axis]) -> list[float]:
     """How much more density there is at the upper edge of each bucket than at the lower: from -1 to 1."""
-    shared = [_density_at_shared_edge(buckets[i : i + 2], axes[i : i + 2]) for i in range(len(buckets) - 1)]
-    return [
-        _slope(bucket.samples, axis, below, above)
-        for bucket, axis, below, above in zip(buckets, axes, [None, *shared], [*shared, None], strict=True)
-    ]
+    shared = [_density_at_shared_edge(lower, upper) for lower, upper in pairwise(axes)]
+    return [*map(_slope, axes, [None, *shared], [*shared, None])]
 
 
-def _density_at_shared_edge(pair: Sequence[Bucket], axes: Sequence[_Axis]) -> float:
+def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
     """Samples per unit of value where two buckets meet; 0 where there is an empty one between them."""
-    lower, upper = pair
     edge = lower.upper
-    is_logarithmic = all(axis.is_logarithmic for axis in axes)
-    first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in axes)
+    is_logarithmic = lower.is_logarithmic and upper.is_logarithmic
+    first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in (lower, upper))
     if edge != upper.lower or not first or not second:
         return 0.0
     weights = first + 2 * second, second + 2 * first
@@ -105,11 +104,11 @@ def _density_at_shared_edge(pair: Sequence[Bucket], axes: Sequence[_Axis]) -> fl
     return density / edge if is_logarithmic else density
 
 
-def _slope(samples: int, axis: _Axis, below: float | None, above: float | None) -> float:
+def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
     """The slope between the densities at the edges; at an outermost edge, which has none, it goes on as it came."""
     if not axis.length:
         return 0.0
-    average = samples / axis.length
+    average = axis.samples / axis.length
     low = None if below is None else axis.along(below, axis.lower)
     high = None if above is None else axis.along(above, axis.upper)
     return _relative_rise(_or_extrapolated(low, average, high), _or_extrapolated(high, average, low))
@@ -126,9 +125,7 @@ def _relative_rise(low: float, high: float) -> float:
     return min(max(rise, -_STEEPEST), _STEEPEST)
 
 
-def _tilted(
-    buckets: Sequence[Bucket], axes: Sequence[_Axis], slopes: Sequence[float], total: float
-) -> list[float] | None:
+def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> list[float] | None:
     """The slopes, all changed alike until samples so distributed add up to ``total``; ``None`` if they never do."""
 
     def tilt(by: float) -> list[float]:
@@ -136,8 +133,7 @@ def _tilted(
         return [(slope + by) / (1 + slope * by) for slope in slopes]
 
     def surplus(by: float) -> float:
-        means = (axis.mean(slope) for axis, slope in zip(axes, tilt(by), strict=True))
-        return math.fsum(bucket.samples * mean for bucket, mean in zip(buckets, means, strict=True)) - total
+        return math.fsum(axis.samples * axis.mean(slope) for axis, slope in zip(axes, tilt(by), strict=True)) - total
 
     low, high = -_STEEPEST, _STEEPEST
     if surplus(low) > 0 or surplus(high) < 0:
@@ -148,25 +144,26 @@ def _tilted(
     return tilt(low)
 
 
-def _parts(buckets: Sequence[Bucket], most: int) -> list[int]:
+def _parts(samples: Sequence[int], most: int) -> list[int]:
     """How many parts each bucket is divided into: more where there are more samples, but not in proportion.
 
     Percentiles near 100 are read where samples are few.
     """
-    room = most - len(buckets)
-    weights = [math.sqrt(bucket.samples) for bucket in buckets]
+    room = most - len(samples)
+    weights = [*map(math.sqrt, samples)]
+    total = sum(weights)
     return [
-        1 if bucket.samples <= _FEW else min(bucket.samples // 2, 1 + int(room * weight / sum(weights)))
-        for bucket, weight in zip(buckets, weights, strict=True)
+        1 if count <= _FEW else min(count // 2, 1 + int(room * weight / total))
+        for count, weight in zip(samples, weights, strict=True)
     ]
 
 
-def _divided(bucket: Bucket, axis: _Axis, slope: float, parts: int) -> list[Bucket]:
-    """Divide a bucket into parts of about as many samples each."""
-    counted = [bucket.samples * part // parts for part in range(parts + 1)]
-    inner = [axis.value(_quantile(count / bucket.samples, slope)) for count in counted[1:-1]]
-    edges = [bucket.lower, *(min(max(edge, bucket.lower), bucket.upper) for edge in inner), bucket.upper]
-    return [Bucket(edges[i], edges[i + 1], counted[i + 1] - counted[i]) for i in range(parts)]
+def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[float]]:
+    """Divide a bucket into parts of about as many samples each: their samples, and the edges between which they are."""
+    counted = [axis.samples * part // parts for part in range(parts + 1)]
+    inner = [axis.value(_quantile(count / axis.samples, slope)) for count in counted[1:-1]]
+    edges = [axis.lower, *(min(max(edge, axis.lower), axis.upper) for edge in inner), axis.upper]
+    return [end - begin for begin, end in pairwise(counted)], edges
 
 
 def _quantile(share: float, slope: float) -> float:

@@ -40,7 +40,7 @@ from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule, Rules
-from otel_cloudwatch_flask.sources import Sources
+from otel_cloudwatch_flask.sources import MetricStreams
 from otel_cloudwatch_flask.spool import Spool
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
 
@@ -154,7 +154,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._accepting = threading.Lock()
         self._mapper = Mapper(
-            Sources(
+            MetricStreams(
                 Rules(self._settings.rules),
                 resource_dimensions=self._settings.resource_dimensions,
                 publishes=self._publishes,
@@ -162,7 +162,6 @@ class CloudWatchMetricExporter(MetricExporter):
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
-            is_fast=True,
         )
 
     def _restart(self) -> None:
@@ -255,8 +254,7 @@ class CloudWatchMetricExporter(MetricExporter):
             return
         with self._accepting:
             datums = self._mapper.datums(metrics_data)
-        envelope, is_plain = self._envelope(metrics_data), self._client is not None
-        self._backlog.add(batches(envelope, datums.texts, datums.bounds, is_plain=is_plain))
+        self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
         if self._is_closed:
             self._backlog.close()
 
@@ -322,7 +320,7 @@ class CloudWatchMetricExporter(MetricExporter):
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
-        return Envelope.of(namespace, service_entity(resource) if self._settings.entity else None)
+        return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
 
 
 def live_exporters() -> list[CloudWatchMetricExporter]:

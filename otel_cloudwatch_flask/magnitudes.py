@@ -1,8 +1,14 @@
 """Which numbers CloudWatch takes."""
 
 import math
+from collections.abc import Sequence
+from typing import Final
 
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MIN_MAGNITUDE
+
+NUMBERS: Final = frozenset({float, int})
+_EXACT: Final = 10**15
+"""Every whole number below it is a float, too."""
 
 
 def sendable(value: float) -> float | None:
@@ -39,3 +45,14 @@ def is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return True
+
+
+def are_plain(values: Sequence[float]) -> bool:
+    """Whether all of these are ints or floats that CloudWatch takes as they are."""
+    return (
+        {*map(type, values)} <= NUMBERS
+        and all(map(math.isfinite, values))
+        and min(values) > -_EXACT
+        and max(values) < _EXACT
+        and not any(0 < abs(value) < MIN_MAGNITUDE for value in values if type(value) is float)
+    )

@@ -1,6 +1,6 @@
 """Data points of the SDK as amounts: what is added, what is shown, and how samples are distributed.
 
-This is where temporality ends: whatever comes in, an amount belongs to the time since the last collection.
+Temporality ends here: whatever comes in, an amount belongs to the time since the last collection.
 """
 
 from collections.abc import Hashable
@@ -9,22 +9,33 @@ from typing import Any, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask.distribution import distribution
-from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes, Histogram, filled
-from otel_cloudwatch_flask.magnitudes import is_finite, sendable
+from otel_cloudwatch_flask.distribution import Distribution, distribution, represented, sent
+from otel_cloudwatch_flask.histogram import (
+    EMPTY_SIDE,
+    ExplicitHistogram,
+    ExponentialHistogram,
+    Extremes,
+    Histogram,
+    Side,
+    bounds_contradiction,
+    contradiction,
+    explicit_buckets,
+    exponential_buckets,
+)
+from otel_cloudwatch_flask.magnitudes import NUMBERS, is_finite, sendable
 from otel_cloudwatch_flask.temporality import CumulativeToDelta, DeltaToCurrent, Sum
 
 
 @dataclass(frozen=True, slots=True)
 class Additive:
-    """A delta, or the current value of something that goes up and down: where points meet, they add up."""
+    """A delta, or the current value of something that goes up and down: merged points add up."""
 
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A gauge's value: where points meet, each value is kept."""
+    """A gauge's value: merged points keep each value."""
 
     value: float
 
@@ -44,17 +55,23 @@ class PointReader:
         self._to_current = DeltaToCurrent()
 
     def amount(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> Amount | None:
-        """The amount of one point of a metric's data, in the unit ``factor`` leads to; ``None``: nothing happened.
+        """The amount of one point of a metric's data; ``None`` if there is nothing to publish.
 
-        Raises :class:`InvalidPointError`.
+        ``factor`` converts its numbers to the unit, and the sign, in which they are published. Raises
+        :class:`InvalidPointError`.
         """
         if isinstance(point, sdk.NumberDataPoint):
             return self._number(key, data, point, factor)
-        histogram = _consistent(_histogram(point, factor))
+        histogram = _histogram(point, factor)
+        if problem := histogram.contradiction():
+            raise InvalidPointError(problem)
+        delta: Histogram | None = histogram
         if _is_cumulative(data):
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
-            return None if delta is None else _sendable(delta)
-        return _sendable(histogram)
+        if delta is None or not delta.count:
+            return None
+        # Only histograms of one factor are added bucket by bucket.
+        return replace(delta.mirrored(), factor=-factor) if factor < 0 else delta
 
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
@@ -74,11 +91,16 @@ class PointReader:
         return None if value is None else Additive(_scaled(value, factor))
 
 
-def negated(amount: Amount) -> Amount:
-    """The same samples with the opposite sign."""
-    if isinstance(amount, Additive | Sample):
-        return replace(amount, value=-amount.value)
-    return amount.mirrored()
+def is_published_as_it_is(data: sdk.DataT) -> bool:
+    """Whether the values of these data points are published without any other point: numbers, not to be converted."""
+    if isinstance(data, sdk.Sum):
+        return not (_should_become_delta(data) or _should_become_current(data))
+    return isinstance(data, sdk.Gauge)
+
+
+def is_delta_histogram(data: sdk.DataT) -> bool:
+    """Whether these data points are histograms of what was recorded since the last collection."""
+    return isinstance(data, sdk.Histogram | sdk.ExponentialHistogram) and not _is_cumulative(data)
 
 
 def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
@@ -111,51 +133,75 @@ def _scaled(value: float, factor: float) -> float:
 
 
 def _number_of(value: Any) -> float:
-    """A number of whatever type the program measured with, as arithmetic here wants it; whole ones stay whole."""
-    return value if type(value) is int or type(value) is float else float(value)
+    """A number of any type as an int or a float; whole ones stay whole."""
+    return value if type(value) in NUMBERS else float(value)
+
+
+def distribution_of(point: Any, factor: float) -> Distribution | None:
+    """What is sent for a delta histogram's point that is merged with no other; ``None`` if it has no samples.
+
+    Raises :class:`InvalidPointError`.
+    """
+    # The same as a Histogram of it would give, without making one: it is only needed to add and subtract.
+    extremes, total = _extremes_and_sum(point)
+    is_explicit = not isinstance(point, sdk.ExponentialHistogramDataPoint)
+    if is_explicit:
+        bounds, counts = _bounds_and_counts(point)
+        problem = bounds_contradiction(bounds, counts)
+        buckets = explicit_buckets(bounds, counts)
+    else:
+        problem, buckets = None, exponential_buckets(*_scale_and_sides(point))
+    if problem := problem or contradiction(point.count, total, extremes, buckets):
+        raise InvalidPointError(problem)
+    if not point.count:
+        return None
+    made = sent(*represented(point.count, total, extremes, buckets, is_explicit=is_explicit), factor)
+    if made is None:
+        raise InvalidPointError("samples beyond 2^360")
+    return made
 
 
 def _histogram(point: Any, factor: float) -> Histogram:
-    minimum = None if point.min is None else _number_of(point.min)
-    maximum = None if point.max is None else _number_of(point.max)
-    extremes = Extremes.recorded(minimum, maximum)
+    extremes, total = _extremes_and_sum(point)
     if isinstance(point, sdk.ExponentialHistogramDataPoint):
-        return ExponentialHistogram(
-            count=point.count,
-            sum=_number_of(point.sum),
-            extremes=extremes,
-            scale=point.scale,
-            zero_count=point.zero_count,
-            zero_threshold=getattr(point, "zero_threshold", 0.0),
-            positive=filled(point.positive.offset, point.positive.bucket_counts),
-            negative=filled(point.negative.offset, point.negative.bucket_counts),
-            factor=factor,
-        )
-    return ExplicitHistogram(
-        count=point.count,
-        sum=_number_of(point.sum),
-        extremes=extremes,
-        bounds=tuple(point.explicit_bounds),
-        counts=tuple(point.bucket_counts),
-        factor=factor,
+        return ExponentialHistogram(point.count, total, extremes, *_scale_and_sides(point), factor=factor)
+    return ExplicitHistogram(point.count, total, extremes, *_bounds_and_counts(point), factor=factor)
+
+
+def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
+    minimum, maximum, total = point.min, point.max, point.sum
+    if not {type(minimum), type(maximum), type(total)} <= NUMBERS:
+        minimum, maximum, total = (None if each is None else _number_of(each) for each in (minimum, maximum, total))
+    return Extremes.recorded(minimum, maximum), total
+
+
+def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
+    positive, negative, zeros = point.positive, point.negative, point.zero_count
+    return (
+        point.scale,
+        zeros,
+        getattr(point, "zero_threshold", 0.0) if zeros else 0.0,
+        Side(positive.offset, positive.bucket_counts),
+        Side(negative.offset, negative.bucket_counts) if any(negative.bucket_counts) else EMPTY_SIDE,
     )
 
 
-def _consistent(histogram: Histogram) -> Histogram:
-    if contradiction := histogram.contradiction():
-        raise InvalidPointError(contradiction)
-    return histogram
+def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    # A histogram without buckets is one bucket that holds all of its samples.
+    return tuple(point.explicit_bounds), tuple(point.bucket_counts) or (point.count,)
 
 
-def _sendable(histogram: Histogram) -> Histogram | None:
-    """The histogram if it has samples, all of which CloudWatch takes."""
-    if not histogram.count:
-        return None
-    extremes = (histogram.extremes.minimum, histogram.extremes.maximum)
-    for extreme in extremes:
-        if extreme is not None:
-            _scaled(extreme, histogram.factor)
-    # How far samples reach that nobody recorded the extremes of is known only when they are placed.
-    if None in extremes and distribution(histogram) is None:
+def checked(amount: Amount) -> Amount:
+    """An amount that is going to be merged with others, if CloudWatch takes all of its samples.
+
+    Raises :class:`InvalidPointError`.
+    """
+    if not isinstance(amount, Histogram):
+        return amount
+    _, _, floor, ceiling = amount.extremes
+    if None not in amount.extremes:
+        _scaled(floor, amount.factor)
+        _scaled(ceiling, amount.factor)
+    elif distribution(amount) is None:  # how far samples reach is known only when they are placed
         raise InvalidPointError("samples beyond 2^360")
-    return histogram
+    return amount

@@ -1,4 +1,4 @@
-"""Where data points come from, and what that decides for all points of a metric: name, unit, rule, dimensions."""
+"""The metric streams of a collection, and what all points of one have in common: name, unit, rule, dimensions."""
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ _NamedAttributes = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MetricStream:
     """One metric of a collection."""
 
     identity: Hashable
@@ -37,23 +37,27 @@ class Source:
 
     @property
     def key(self) -> Hashable:
-        """What decides, with a point's attributes, which series it is published as."""
+        """Decides, together with a point's attributes, which series it is published as."""
         return (self.name, self.unit.name, self.resource_attributes)
 
     @property
     def as_statistics(self) -> bool:
-        """Whether sets of statistics are sent instead of values."""
+        """Whether statistic sets are sent instead of values."""
         return self.rule.distribution == "statistics"
 
-    def negates(self, attributes: Attributes) -> bool:
-        """Whether the samples of such a point were negative: OpenTelemetry's histograms have their magnitudes."""
-        return self.facade is not None and NEGATIVE_KEY in attributes
+    def factor(self, attributes: Attributes) -> float:
+        """Converts the numbers of a point with these attributes to the unit and the sign in which they are published.
+
+        OpenTelemetry's histograms take no negative samples: the facade records their magnitudes, and marks them.
+        """
+        is_negative = self.facade is not None and NEGATIVE_KEY in attributes
+        return -self.unit.factor if is_negative else self.unit.factor
 
 
-class Sources:
-    """Find what is published here of a collection.
+class MetricStreams:
+    """Find the metrics of a collection that this exporter publishes.
 
-    ``publishes`` says whether the metrics of a reporter, or those that are nobody's (``None``), are.
+    ``publishes`` tells that of a reporter's metrics, and of those that belong to no reporter (``None``).
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Sources:
         self._publishes = publishes
         self._once = QuietLog(_logger)
 
-    def of(self, data: sdk.MetricsData) -> Iterator[Source]:
+    def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
         """The metrics of a collection that no rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
@@ -73,31 +77,31 @@ class Sources:
                 if self._publishes(reporter_of(scope_metrics.scope)):
                     yield from self._in_scope(scope_metrics.scope, scope_metrics.metrics, named)
 
-    def series(self, source: Source, attributes: Attributes) -> tuple[Series, ...]:
+    def series(self, stream: MetricStream, attributes: Attributes) -> tuple[Series, ...]:
         """The series that a point with these attributes is published as, the one with most dimensions last."""
-        rule = source.rule
-        kept = dict(source.resource_attributes)
+        rule = stream.rule
+        kept = dict(stream.resource_attributes)
         kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
-        if source.facade is not None:
+        if stream.facade is not None:
             kept.pop(NEGATIVE_KEY, None)
         sets = (
-            dimensions({key: kept[key] for key in self._within_limit(source, wanted)})
+            dimensions({key: kept[key] for key in self._within_limit(stream, wanted)})
             for wanted in rule.attribute_sets(kept)
         )
-        made = (Series(source.name, each, source.unit.name, rule.storage_resolution) for each in sets)
+        made = (Series(stream.name, each, stream.unit.name, rule.storage_resolution) for each in sets)
         # Totals first: where places run out, they are worth more than what they are the totals of.
         return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
 
     def _in_scope(
         self, scope: InstrumentationScope, metrics: Iterable[sdk.Metric], resource_attributes: _NamedAttributes
-    ) -> Iterator[Source]:
+    ) -> Iterator[MetricStream]:
         facade = facade_metric(scope)
         for metric in metrics:
             name = metric_name(metric.name if facade is None else facade.name)
             rule = self._rules.of(name)
             if not rule.drop:
                 identity = (scope, name, metric.unit)
-                yield Source(identity, name, self._unit(metric), rule, facade, resource_attributes, metric.data)
+                yield MetricStream(identity, name, self._unit(metric), rule, facade, resource_attributes, metric.data)
 
     def _unit(self, metric: sdk.Metric) -> ScaledUnit:
         unit = from_ucum(metric.unit or "")
@@ -111,14 +115,14 @@ class Sources:
             )
         return unit or NO_UNIT
 
-    def _within_limit(self, source: Source, attributes: frozenset[str]) -> frozenset[str]:
+    def _within_limit(self, stream: MetricStream, attributes: frozenset[str]) -> frozenset[str]:
         if len(attributes) <= MAX_DIMENSIONS:
             return attributes
         self._once.warning(
-            ("dimensions", source.name),
+            ("dimensions", stream.name),
             "%s has %d attributes, CloudWatch takes 30 dimensions: those that a rule names stay first, then those "
             "that come first in the alphabet. Name the ones to keep with MetricRule(dimensions=...).",
-            source.name,
+            stream.name,
             len(attributes),
         )
-        return within_limit(attributes, {*(source.rule.dimensions or ()), *self._resource_dimensions})
+        return within_limit(attributes, {*(stream.rule.dimensions or ()), *self._resource_dimensions})

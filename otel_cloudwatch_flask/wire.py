@@ -1,76 +1,70 @@
 """Datums as the bytes of a request, and requests within CloudWatch's limits.
 
-A datum is encoded once, as JSON without a blank: so its size is known to the byte, batches can be filled to the limit,
-and what the backlog keeps is what is sent. Where botocore writes the request, because a program has passed a client of
-its own, that is larger: there is a blank behind each comma and colon.
+A datum is encoded once, as JSON without blanks: so its size is known to the byte, and batches can be filled to the
+limit. Where botocore writes the request, because a program has passed a client of its own, that is larger: there is a
+blank behind each comma and colon.
 """
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
 from itertools import accumulate
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
+from otel_cloudwatch_flask.magnitudes import sendable
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
-_PLAIN_SEPARATOR_BYTES: Final = len(", ")
-
-TIMESTAMP_MEMBER: Final = '"Timestamp":'
-"""What separates a datum's series from its numbers. Inside a text its quotation marks would be escaped."""
+_MAX_TEXTS: Final = 50_000
+"""Numbers whose text is remembered, at about 150 bytes each."""
 
 
-EncodedDatum: TypeAlias = str
-"""A datum as JSON in ASCII: its series, then :data:`TIMESTAMP_MEMBER` and its time, then its numbers."""
-
-
-def metric_name_of(datum: EncodedDatum) -> str:
-    """The name of its metric."""
-    return str(json.loads(datum)["MetricName"])
-
-
-def unix_seconds_of(datum: EncodedDatum) -> int:
-    """Its time, without reading the rest.
-
-    Raises ``ValueError`` if it has none.
+class _Texts(dict[float, str]):
+    """Numbers as JSON. The references of buckets and small counts come again in every batch: looking them up is faster
+    than formatting them.
     """
-    begin = datum.index(TIMESTAMP_MEMBER) + len(TIMESTAMP_MEMBER)
-    return int(datum[begin : datum.index(",", begin)])
+
+    def __missing__(self, number: float) -> str:
+        if len(self) >= _MAX_TEXTS:
+            self.clear()
+        text = self[number] = number_json(number)
+        return text
 
 
-def moved_to(datum: EncodedDatum, unix_seconds: int) -> EncodedDatum:
-    """The same datum at another time."""
-    series, member, rest = datum.partition(TIMESTAMP_MEMBER)
-    _, separator, numbers = rest.partition(",")
-    return f"{series}{member}{unix_seconds}{separator}{numbers}"
+_text_of: Final = _Texts().__getitem__
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What is around the datums of a request: the namespace and, if it is known, the entity they belong to."""
 
-    head: str
-    tail: str
+    namespace: str
+    entity: Entity | None = None
+    head: str = field(init=False, compare=False, repr=False)
+    tail: str = field(init=False, compare=False, repr=False)
 
-    @classmethod
-    def of(cls, namespace: str, entity: Entity | None = None) -> "Envelope":
-        """The envelope of requests to this namespace."""
-        members: dict[str, object] = {"Namespace": namespace}
-        if entity is None:
-            members["MetricData"] = []
-        else:
-            members["EntityMetricData"] = [{"Entity": entity.member(), "MetricData": []}]
+    def __post_init__(self) -> None:
+        members = json.dumps(self.around([]), separators=_SEPARATORS)
+        head, _, tail = members.rpartition("[]")
+        object.__setattr__(self, "head", f"{head}[")
+        object.__setattr__(self, "tail", f"]{tail}")
+
+    def around(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+        """The request's parameters with these datums."""
+        if self.entity is None:
+            return {"Namespace": self.namespace, "MetricData": datums}
+        return {
+            "Namespace": self.namespace,
+            "EntityMetricData": [{"Entity": self.entity.member(), "MetricData": datums}],
             # An entity that CloudWatch does not like must not cost the metrics.
-            members["StrictEntityValidation"] = False
-        head, _, tail = _json(members).rpartition("[]")
-        return cls(f"{head}[", f"]{tail}")
+            "StrictEntityValidation": False,
+        }
 
     @property
     def size_bytes(self) -> int:
@@ -78,48 +72,38 @@ class Envelope:
         return len(self.head) + len(self.tail)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
-    """Datums that fit in one request.
-
-    No datum's time is before the first of the ``bounds``, or after the second, if they are known.
-    """
+    """Datums that fit in one request."""
 
     envelope: Envelope
-    datums: tuple[EncodedDatum, ...]
-    bounds: tuple[int, int] | None = field(default=None, compare=False)
-
-    @cached_property
-    def size_bytes(self) -> int:
-        """The size of the request's body before compression."""
-        return self.envelope.size_bytes + _joined_size(self.datums)
+    datums: tuple[Datum, ...]
+    _texts: list[str] | None = field(default=None, compare=False, repr=False)
+    _size_bytes: int = field(default=0, compare=False, repr=False)
 
     @property
-    def plain_size_bytes(self) -> int:
-        """The size of the body that botocore writes for it; more, if there are commas or colons in texts."""
-        envelope = _plain_size(self.envelope.head) + _plain_size(self.envelope.tail)
-        return envelope + sum(map(_plain_size, self.datums)) + _PLAIN_SEPARATOR_BYTES * max(len(self.datums) - 1, 0)
-
-    @cached_property
-    def times(self) -> tuple[int, int]:
-        """The bounds; if they are not known, the oldest and the newest time of a datum, of which there must be one."""
-        if self.bounds is not None:
-            return self.bounds
-        times = [*map(unix_seconds_of, self.datums)]
-        return min(times), max(times)
+    def size_bytes(self) -> int:
+        """The size of the request's body before compression."""
+        if not self._size_bytes:
+            texts = self._encoded()
+            self._size_bytes = self.envelope.size_bytes + sum(map(len, texts)) + max(len(texts) - 1, 0)
+        return self._size_bytes
 
     def body(self) -> bytes:
         """The request's body."""
-        datums = [*self.datums] or [""]
-        # Rather than around all of them together: of a megabyte it is worth its while to make no further copy.
-        datums[0] = self.envelope.head + datums[0]
-        datums[-1] += self.envelope.tail
-        return _SEPARATOR.join(datums).encode("ascii")
+        return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
+
+    def forget_encoding(self) -> None:
+        """Keep the values only, for a batch that has to wait: the text of its datums takes as much memory again."""
+        self._size_bytes, self._texts = self.size_bytes, None
+
+    def _encoded(self) -> list[str]:
+        return [*map(encoded, self.datums)] if self._texts is None else self._texts
 
     @classmethod
     def empty(cls) -> "Batch":
         """Nothing to be sent."""
-        return cls(Envelope("", ""), ())
+        return cls(Envelope(""), ())
 
     @classmethod
     def from_body(cls, body: bytes) -> "Batch":
@@ -135,103 +119,108 @@ class Batch:
             (part,) = members["EntityMetricData"]
             datums = part["MetricData"]
             entity = Entity.from_member(part["Entity"])
-        return cls(Envelope.of(str(members["Namespace"]), entity), tuple(map(_datum_of, datums)))
+        return cls(Envelope(str(members["Namespace"]), entity), tuple(map(_decoded, datums)))
 
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of ``put_metric_data``."""
-        parameters: dict[str, Any] = json.loads(self.body())
-        for part in (parameters, *parameters.get("EntityMetricData", ())):
-            for datum in part.get("MetricData", ()):
-                datum["Timestamp"] = datetime.fromtimestamp(datum["Timestamp"], tz=timezone.utc)
-        return parameters
+        return self.envelope.around([*map(members_of, self.datums)])
 
     def halves(self) -> "tuple[Batch, Batch]":
         """The same datums in two requests."""
         middle = len(self.datums) // 2
-        return replace(self, datums=self.datums[:middle]), replace(self, datums=self.datums[middle:])
+        return Batch(self.envelope, self.datums[:middle]), Batch(self.envelope, self.datums[middle:])
 
 
-def _datum_of(members: dict[str, Any]) -> EncodedDatum:
-    """The datum with these members, its time as the whole number of seconds that it stands for."""
-    _name, seconds = members["MetricName"], int(members["Timestamp"])  # both must be there
-    return moved_to(_json(members), seconds)
-
-
-def _json(members: object) -> str:
-    return json.dumps(members, separators=_SEPARATORS)
-
-
-def series_head(series: Series) -> str:
-    """The beginning of each datum of a series, up to where its time is written."""
-    members: dict[str, object] = {
+def members_of(datum: Datum) -> dict[str, Any]:
+    """The datum as boto3 takes it."""
+    series, seconds, content = datum
+    members: dict[str, Any] = {
         "MetricName": series.name,
         "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
         "Unit": series.unit,
+        "Timestamp": datetime.fromtimestamp(seconds, tz=timezone.utc),
     }
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
-    return f"{_json(members)[:-1]},{TIMESTAMP_MEMBER}"
+    if isinstance(content, Distribution):
+        members["Values"], members["Counts"] = [*content.values], [*content.counts]
+    elif isinstance(content, Statistics):
+        members["StatisticValues"] = {
+            "SampleCount": content.count,
+            "Sum": content.sum,
+            "Minimum": content.minimum,
+            "Maximum": content.maximum,
+        }
+    else:
+        members["Value"] = content
+    return members
 
 
-def encoded(datum: Datum, head: str | None = None) -> EncodedDatum:
-    """The datum as JSON; ``head`` is the beginning that is the same in each of its series, if it is there already."""
-    head = series_head(datum.series) if head is None else head
-    return f"{head}{datum.unix_seconds},{content_json(datum.content)}}}"
+def encoded(datum: Datum) -> str:
+    """The datum as JSON."""
+    series, seconds, content = datum
+    if isinstance(content, Distribution):
+        values, counts = content
+        numbers = f'"Values":[{",".join(map(_text_of, values))}],"Counts":[{",".join(map(_text_of, counts))}]'
+    elif isinstance(content, Statistics):
+        numbers = (
+            f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'
+            f'"Minimum":{number_json(content.minimum)},"Maximum":{number_json(content.maximum)}}}'
+        )
+    else:
+        numbers = f'"Value":{number_json(content)}'
+    return f"{series.prefix}{seconds},{numbers}}}"
 
 
-def batches(
-    envelope: Envelope,
-    datums: Sequence[EncodedDatum],
-    bounds: tuple[int, int] | None = None,
-    *,
-    is_plain: bool = False,
-) -> Iterator[Batch]:
-    """Fill requests in order, each to its limit of datums or bytes; ``bounds`` are those of all their times.
+def number_json(value: float) -> str:
+    """The shortest text that is read back as the same number, which is finite.
 
-    ``is_plain``: botocore writes them.
+    >>> number_json(3.0), number_json(0.25), number_json(1e300)
+    ('3', '0.25', '1e+300')
     """
-    waiting = tuple(datums)
-    begin = 0
-    while begin < len(waiting):
-        batch = Batch(envelope, waiting[begin : begin + MAX_DATUMS_PER_REQUEST], bounds)
-        if (batch.plain_size_bytes if is_plain else batch.size_bytes) > MAX_REQUEST_BYTES:
-            batch = replace(batch, datums=batch.datums[: _number_that_fits(batch, is_plain=is_plain)])
-        yield batch
-        begin += len(batch.datums)
+    return repr(value).removesuffix(".0")
 
 
-def _number_that_fits(batch: Batch, *, is_plain: bool) -> int:
-    """How many of its datums, the first ones, fit in one request; one does in any case."""
-    size_of, separator_bytes = (_plain_size, _PLAIN_SEPARATOR_BYTES) if is_plain else (len, len(_SEPARATOR))
-    ends = accumulate(size_of(datum) + separator_bytes for datum in batch.datums)
-    room = MAX_REQUEST_BYTES - size_of(batch.envelope.head) - size_of(batch.envelope.tail) + separator_bytes
-    return max(bisect_right(list(ends), room), 1)
+def _decoded(members: dict[str, Any]) -> Datum:
+    """The datum with these members; a time with a fraction of a second is cut to whole seconds."""
+    dimensions = tuple((str(each["Name"]), str(each["Value"])) for each in members["Dimensions"])
+    resolution = int(members.get("StorageResolution", 60))
+    series = Series(str(members["MetricName"]), dimensions, str(members["Unit"]), resolution)
+    content: float | Distribution | Statistics
+    if "Values" in members:
+        content = Distribution([*map(_number, members["Values"])], [*map(int, members["Counts"])])
+        if not 0 < len(content.values) == len(content.counts):
+            raise ValueError("its values and counts do not belong together")
+    elif "StatisticValues" in members:
+        statistics = members["StatisticValues"]
+        numbers = (_number(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
+        content = Statistics(int(statistics["SampleCount"]), *numbers)
+    else:
+        content = _number(members["Value"])
+    return Datum(series, int(members["Timestamp"]), content)
+
+
+def _number(value: float) -> float:
+    number = sendable(value)
+    if number is None:
+        raise ValueError(f"{value} is not a number that CloudWatch takes")
+    return number
+
+
+def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
+    """Fill requests in order, each to its limit of datums or bytes; ``is_plain``: botocore writes them."""
+    size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
+    envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)
+    room = MAX_REQUEST_BYTES - envelope_bytes + separator_bytes
+    begin, texts = 0, list[str]()
+    while begin < len(datums):
+        texts += map(encoded, datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
+        ends = [*accumulate(size_of(text) + separator_bytes for text in texts)]
+        number = len(texts) if ends[-1] <= room else max(bisect_right(ends, room), 1)
+        yield Batch(envelope, tuple(datums[begin : begin + number]), texts[:number])
+        begin, texts = begin + number, texts[number:]
 
 
 def _plain_size(text: str) -> int:
     """The size of this JSON as botocore writes it, or more if there are commas or colons in its texts."""
     return len(text) + sum(map(text.count, _SEPARATORS))
-
-
-def _joined_size(datums: Sequence[EncodedDatum]) -> int:
-    return sum(map(len, datums)) + len(_SEPARATOR) * max(len(datums) - 1, 0)
-
-
-def content_json(content: float | Distribution | Statistics) -> str:
-    """The members of a datum that hold its numbers."""
-    if isinstance(content, Distribution):
-        values, counts = map(_SEPARATOR.join, (map(repr, content.values), map(repr, content.counts)))
-        return f'"Values":[{values}],"Counts":[{counts}]'
-    if isinstance(content, Statistics):
-        return (
-            f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'
-            f'"Minimum":{number_json(content.minimum)},"Maximum":{number_json(content.maximum)}}}'
-        )
-    return f'"Value":{number_json(content)}'
-
-
-def number_json(value: float) -> str:
-    """The shortest text that is read back as the same number, which is finite."""
-    if value.is_integer() and abs(value) < 1e15:
-        return repr(int(value))
-    return repr(value)
