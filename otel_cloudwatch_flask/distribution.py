@@ -293,9 +293,10 @@ def _places_of_percentiles(samples: Sequence[int]) -> set[int]:
 
 
 def _with_crowded_divided(buckets: Buckets) -> tuple[Buckets, list[bool] | None]:
-    """The same samples with over-full buckets divided evenly, as far as there is room, and which are whole (``None``: all).
+    """The same samples with over-full buckets divided evenly, as far as there is room.
 
-    A percentile lies in an over-full bucket more often than in another, and sometimes several do.
+    Also returns which of the buckets are whole, or ``None`` if all are. A percentile lies in an over-full bucket more
+    often than in another, and sometimes several do.
     """
     if max(buckets.samples) < _CROWD:
         return buckets, None

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, pairwise
 from operator import itemgetter, lt
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -101,7 +101,10 @@ HistogramT = TypeVar("HistogramT", bound="Histogram")
 
 @dataclass(slots=True)
 class Histogram:
-    """What the histograms of both kinds have in common. ``factor`` converts its numbers to the datum's unit and sign."""
+    """What the histograms of both kinds have in common.
+
+    ``factor`` converts all numbers to the unit, and the sign, of the datum.
+    """
 
     count: int
     sum: float
@@ -288,7 +291,7 @@ class ExponentialHistogram(Histogram):
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
     """The filled buckets of an explicit histogram, still without references."""
     edges = (-math.inf, *bounds, math.inf)
-    filled = [(lower, upper, 0.0) for lower, upper in compress(zip(edges, edges[1:], strict=False), counts)]
+    filled = [(lower, upper, 0.0) for lower, upper in compress(pairwise(edges), counts)]
     return Buckets([*filter(None, counts)], filled)
 
 

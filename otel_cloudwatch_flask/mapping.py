@@ -9,11 +9,12 @@ from typing import Any, Final
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
-from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.magnitudes import are_plain
 from otel_cloudwatch_flask.merging import Accumulator, statistics
 from otel_cloudwatch_flask.points import (
+    Amount,
     InvalidPointError,
     PointReader,
     checked,
@@ -109,8 +110,8 @@ class Mapper:
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Publish points one by one; if one cannot be read, nothing else is lost."""
-        are_deltas, as_statistics = is_delta_histogram(stream.data), stream.as_statistics
-        factor, nano, seconds = stream.unit.factor, None, 0
+        are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
+        nano, seconds = None, 0
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
@@ -118,19 +119,28 @@ class Mapper:
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
                 if are_deltas and entry.own and not entry.shared:
-                    content: Distribution | Statistics | None
-                    content = whole = distribution_of(point, factor)
-                    if as_statistics and whole is not None:
-                        content = statistics(whole, point.sum * factor)
-                    if content is not None:
-                        for series in entry.own:
-                            self._datums.append(Datum(series, seconds, content))
+                    if (content := distribution_of(point, factor)) is not None:
+                        self._append(stream, entry.own, seconds, content, point.sum * factor)
                 elif (amount := self._points.amount(stream.identity, stream.data, point, factor)) is not None:
-                    checked(amount)
-                    for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
-                        self._accumulator(stream, series).add(amount, seconds)
-            except Exception as error:  # noqa: BLE001 - the boundary to anybody's points
+                    self._merge(stream, entry, seconds, checked(amount))
+            except Exception as error:  # noqa: BLE001, PERF203 - the boundary to anybody's points
                 self._lose(stream, error)
+
+    def _append(
+        self, stream: MetricStream, own: Sequence[Series], seconds: int, content: Distribution, total: float
+    ) -> None:
+        """Publish what no other point is merged with."""
+        sent = statistics(content, total) if stream.as_statistics else content
+        for series in own:
+            self._datums.append(Datum(series, seconds, sent))
+
+    def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, amount: Amount) -> None:
+        """Add an amount to what else its series receive in this collection."""
+        for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
+            accumulator = self._accumulators.get(series)
+            if accumulator is None:
+                accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
+            accumulator.add(amount, seconds)
 
     def _lose(self, stream: MetricStream, error: Exception) -> None:
         self._lost(1)
@@ -151,12 +161,6 @@ class Mapper:
                 stream.name,
                 exc_info=True,
             )
-
-    def _accumulator(self, stream: MetricStream, series: Series) -> Accumulator:
-        accumulator = self._accumulators.get(series)
-        if accumulator is None:
-            accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
-        return accumulator
 
     def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
         """The series that the guard admits; the overflow series replaces the one with the most dimensions."""

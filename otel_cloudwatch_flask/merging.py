@@ -9,7 +9,7 @@ from otel_cloudwatch_flask.distribution import Distribution, combined, distribut
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
 from otel_cloudwatch_flask.magnitudes import sendable
-from otel_cloudwatch_flask.points import Additive, Amount, Sample
+from otel_cloudwatch_flask.points import Additive, Amount, InvalidPointError, Sample
 from otel_cloudwatch_flask.quiet_log import QuietLog
 
 _each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
@@ -42,6 +42,8 @@ class Accumulator:
         """All that was added, as one datum; ``None`` if CloudWatch takes no such numbers."""
         try:
             content = self._content()
+        except InvalidPointError:
+            return None
         except Exception:  # noqa: BLE001 - the boundary to numbers that no test has thought of: they cost one datum
             _each_minute.log(
                 logging.ERROR,
@@ -70,10 +72,13 @@ class Accumulator:
         return statistics(whole, math.fsum([*numbers, *(each.sum * each.factor for each in self.histograms)]))
 
 
-def statistics(whole: Distribution, total: float) -> Statistics | None:
-    """The statistics of a distribution whose recorded sum is ``total``; ``None`` if CloudWatch takes no such sum."""
+def statistics(whole: Distribution, total: float) -> Statistics:
+    """The statistics of a distribution whose recorded sum is ``total``.
+
+    Raises :class:`InvalidPointError` if CloudWatch takes no such sum.
+    """
     if (number := sendable(total)) is None:
-        return None
+        raise InvalidPointError("a sum beyond 2^360")
     return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
 
 

@@ -26,8 +26,9 @@ _MAX_TEXTS: Final = 50_000
 
 
 class _Texts(dict[float, str]):
-    """Numbers as JSON. The references of buckets and small counts come again in every batch: looking them up is faster
-    than formatting them.
+    """Numbers as JSON, remembered.
+
+    The references of buckets and small counts come again in every batch: to look them up is faster than to format them.
     """
 
     def __missing__(self, number: float) -> str:
