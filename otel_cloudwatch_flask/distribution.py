@@ -207,9 +207,9 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
     if is_explicit:
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
     else:
-        finer, is_whole = _with_crowded_divided(buckets)
+        finer, is_whole = (buckets, None) if max(samples) < _CROWD else _with_crowded_divided(buckets)
         # Samples that crowd at an end, or are of both signs, leave too little to move: a few would go too far.
-        may_be_moved = max(samples[0], samples[-1]) < _CROWD and bounds[0][0] >= 0
+        may_be_moved = samples[0] < _CROWD > samples[-1] and bounds[0][0] >= 0
         values = _moved(finer, total, is_whole) if may_be_moved else None
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
@@ -221,7 +221,7 @@ def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> l
     """The references, as few of them moved inside their buckets as make the sum ``total``; ``None`` if many would be.
 
     The heaviest are moved first: they have to go the shortest way. ``is_whole`` tells which are not parts of over-full
-    buckets: these stay, because percentiles are most likely among them.
+    buckets (``None``: all): these stay, because percentiles are most likely among them.
     """
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
@@ -292,14 +292,12 @@ def _places_of_percentiles(samples: Sequence[int]) -> set[int]:
     return {bisect_left(counted, share * counted[-1]) for share in _SHARES_READ_MOST}
 
 
-def _with_crowded_divided(buckets: Buckets) -> tuple[Buckets, list[bool] | None]:
+def _with_crowded_divided(buckets: Buckets) -> tuple[Buckets, list[bool]]:
     """The same samples with over-full buckets divided evenly, as far as there is room.
 
-    Also returns which of the buckets are whole, or ``None`` if all are. A percentile lies in an over-full bucket more
-    often than in another, and sometimes several do.
+    Also returns which of the buckets are whole. A percentile lies in an over-full bucket more often than in another,
+    and sometimes several do.
     """
-    if max(buckets.samples) < _CROWD:
-        return buckets, None
     divided, is_whole = Buckets(buckets.samples[:], buckets.bounds[:]), [True] * len(buckets.samples)
     for i, parts in reversed([*enumerate(_shares(buckets.samples))]):
         lower, upper, _ = buckets.bounds[i]
