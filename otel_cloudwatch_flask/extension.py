@@ -325,7 +325,7 @@ def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
         current_g = _current_g()
     except RuntimeError:  # there is no context
         return None, None
-    place: tuple[_Installed, RequestBuffer] | None = current_g.get(_PLACE_NAME)
+    place: tuple[_Installed, RequestBuffer] | None = getattr(current_g, _PLACE_NAME, None)
     if place is not None:
         return place
     return _new_place(current_g) if has_request_context() else (_installed_in(_current_app()), None)
@@ -364,7 +364,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
 
 def drain_current_buffer() -> None:
     """Record what was added in the current app context so far."""
-    if has_app_context() and (place := _current_g().get(_PLACE_NAME)):
+    if has_app_context() and (place := getattr(_current_g(), _PLACE_NAME, None)):
         place[1].drain()
 
 
@@ -375,7 +375,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if place := _current_g().get(_PLACE_NAME):
+    if place := getattr(_current_g(), _PLACE_NAME, None):
         place[1].end()
 
 
