@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
+from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.attachment import Destination, attach
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory, checked_client, client_factory
@@ -428,12 +429,21 @@ def _serve_live_page(app: Flask, registration: Registration) -> None:
 def _instrument_app(app: Flask, registration: Registration) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
 
+    app.url_value_preprocessor(_replace_untrusted_url)
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
             app,
             meter_provider=registration.attachment.meters,
             excluded_urls=_excluded_urls(app, registration.settings, os.environ),
         )
+
+
+def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
+    """Keep FlaskInstrumentor, which reads the URL while a response starts, from raising for an untrusted ``Host``."""
+    try:
+        _ = request.url
+    except SecurityError:
+        request.url = ""
 
 
 def _excluded_urls(app: Flask, settings: Settings, environ: Mapping[str, str]) -> str | None:
