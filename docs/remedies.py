@@ -221,9 +221,9 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     ),
     "Faults of a program, or of this package": (
         Remedy(
-            "The check of who may see the live page failed",
-            "Nothing is lost: metrics are sent as ever. Nobody sees the page.",
-            "The traceback ends in the function that `LIVE_PAGE_CHECK` names: mend that.",
+            "CLOUDWATCH_LIVE_PAGE_CHECK raised",
+            "Nothing is lost: metrics are sent as before. The page answers 404 to every request.",
+            "Fix the function that the traceback ends in.",
         ),
         Remedy(
             "What watches the metrics failed",

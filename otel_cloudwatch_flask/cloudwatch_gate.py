@@ -1,7 +1,7 @@
 """A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
 
 moto stores what CloudWatch refuses. The gate judges each PutMetricData and PutDashboard, counts the traffic, answers
-the questions that moto gets wrong and leaves everything else (GetMetricData, alarms) to moto.
+the questions that moto gets wrong and leaves everything else (alarms, metric math) to moto.
 """
 
 import operator
@@ -19,7 +19,7 @@ from werkzeug.wrappers import Request, Response
 from otel_cloudwatch_flask.aws_protocols import JSON, Answer, Call, UnreadableCallError, read_call, uncompressed
 from otel_cloudwatch_flask.dashboard_validation import dashboard_refusal
 from otel_cloudwatch_flask.published import PublishedMetrics
-from otel_cloudwatch_flask.published_queries import list_metrics, metric_statistics
+from otel_cloudwatch_flask.published_queries import list_metrics, metric_data, metric_statistics
 from otel_cloudwatch_flask.validation import Refusal, datums_of, refusal
 
 if TYPE_CHECKING:
@@ -125,11 +125,11 @@ class CloudWatchGate:
             return _response(
                 call.protocol.result(call.operation, list_metrics(self.published.metrics(), call.parameters))
             )
-        if call.operation == "GetMetricStatistics":
-            result = metric_statistics(self.published.accepted, call.parameters)
+        if answer_of := {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}.get(call.operation):
+            result = answer_of(self.published.accepted, call.parameters)
             if isinstance(result, Refusal):
                 return _response(call.protocol.error(result))
-            return _response(call.protocol.result(call.operation, result))
+            return _response(call.protocol.result(call.operation, result)) if result else None
         if call.operation == "PutDashboard" and (refused := dashboard_refusal(call.parameters)):
             return _response(call.protocol.error(refused))
         return None

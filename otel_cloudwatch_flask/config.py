@@ -488,7 +488,10 @@ KEYS: Final = (
         field="live_page",
         parse=_boolean,
         default=None,
-        doc="Whether the app has a page at /_cloudwatch that shows what it publishes; by default in debug mode.",
+        doc=(
+            "Whether the app has a page at /_cloudwatch that shows what it publishes. Default: if app.debug is on at "
+            "init_app. Outside of debug mode the page needs LIVE_PAGE_CHECK."
+        ),
     ),
     Key(
         name="LIVE_PAGE_PATH",
@@ -503,8 +506,8 @@ KEYS: Final = (
         parse=_check,
         default=None,
         doc=(
-            "A function without arguments, or 'module:function', that says whether the request at hand may see that "
-            "page; without one it must come from this machine."
+            "Function without arguments, or 'module:function', that returns true if the current request may see that "
+            "page. Default: loopback only, in debug mode only."
         ),
     ),
 )

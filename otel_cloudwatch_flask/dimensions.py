@@ -1,13 +1,14 @@
-"""Attributes as dimensions that CloudWatch accepts: never dropped with their datum, and never fatal.
+"""Attributes as dimensions that CloudWatch accepts, and names of metrics: never a reason to lose a data point.
 
-The rules, which are part of the package's contract because they decide how a metric is called:
+The rules are part of the package's contract, because they decide the identity of a metric:
 
 * values become text as JSON writes them: ``True`` is ``true``, ``200`` is ``200``, a list is a JSON array;
-* an empty name or value is ``(empty)``;
-* characters other than printable ASCII are percent-encoded as UTF-8, like in a URL, and so are blanks where there is
-  nothing but blanks, and a colon at the beginning of a name;
-* what is too long is cut, and ends in ``~`` and eight hexadecimal digits that tell it from others cut alike;
-* if two names become the same, the one that comes later in sorted order gets such an ending too.
+* an empty text is ``(empty)``;
+* characters other than printable ASCII are percent-encoded as UTF-8, as in a URL, and so are blanks where there is
+  nothing else, and a colon at the beginning of a dimension's name;
+* with them every ``%`` of the text is encoded; so is a text that reads as if it were encoded already, and ``(empty)``.
+  Different texts therefore stay different;
+* a text that is too long is cut, and ends in ``~`` and eight hexadecimal digits of its hash.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from otel_cloudwatch_flask.datum import Dimensions
 from otel_cloudwatch_flask.foreign_text import shown
@@ -29,8 +31,9 @@ from otel_cloudwatch_flask.limits import (
 
 EMPTY: Final = "(empty)"
 
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# What cannot stay as it is: characters that CloudWatch refuses, a text of blanks, and what stands for the empty text.
+_REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
+_REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
 _NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
 _DIGEST_LENGTH: Final = 8
 
@@ -41,13 +44,7 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
     >>> dimensions({"http.route": "/", "cached": True})
     (('cached', 'true'), ('http.route', '/'))
     """
-    named: dict[str, str] = {}
-    for key in sorted(attributes):
-        name = dimension_name(key)
-        if name in named:
-            name = _shortened(name, key, MAX_DIMENSION_NAME_LENGTH)
-        named[name] = dimension_value(attributes[key])
-    return tuple(sorted(named.items()))
+    return tuple(sorted((dimension_name(key), dimension_value(value)) for key, value in attributes.items()))
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
@@ -62,8 +59,7 @@ def dimension_name(key: str) -> str:
     >>> dimension_name(":method")
     '%3Amethod'
     """
-    colon_safe = "%3A" + key[1:] if key.startswith(":") else key
-    return _acceptable(colon_safe, MAX_DIMENSION_NAME_LENGTH)
+    return _acceptable(key, MAX_DIMENSION_NAME_LENGTH, _REFUSED_IN_NAMES_OF_DIMENSIONS)
 
 
 def dimension_value(value: object) -> str:
@@ -77,11 +73,14 @@ def dimension_value(value: object) -> str:
 
 
 def metric_name(name: str) -> str:
-    """The name of a CloudWatch metric, which may hold any character that is no control character."""
-    printable = _CONTROL.sub(_percent_encoded, name)
-    if not printable or printable.isspace():
-        return EMPTY
-    return _shortened_if_needed(printable, name, MAX_METRIC_NAME_LENGTH)
+    """The name of the CloudWatch metric for an instrument's name, or the one given to ``add_metric``.
+
+    Alarms take printable ASCII only: https://github.com/hashicorp/terraform/issues/29681
+
+    >>> metric_name("Request Count"), metric_name("Größe")
+    ('Request Count', 'Gr%C3%B6%C3%9Fe')
+    """
+    return _acceptable(name, MAX_METRIC_NAME_LENGTH)
 
 
 def namespace_of(service_name: str) -> str:
@@ -111,17 +110,35 @@ def _as_text(value: object) -> str:
         return hex(value) if isinstance(value, int) else shown(value)
 
 
-def _acceptable(text: str, max_length: int) -> str:
+def _acceptable(text: str, max_length: int, refused: str = _REFUSED) -> str:
     if not text:
         return EMPTY
-    if text.isspace():
-        return _shortened_if_needed("".join(f"%{byte:02X}" for byte in text.encode()), text, max_length)
-    return _shortened_if_needed(_UNPRINTABLE.sub(_percent_encoded, text), text, max_length)
+    must_be_encoded = re.search(refused, text) or _reads_as_encoded(text, refused)
+    return _shortened_if_needed(_encoded(text, refused) if must_be_encoded else text, text, max_length)
+
+
+def _encoded(text: str, refused: str) -> str:
+    return re.sub("%|" + refused, _percent_encoded, text)
 
 
 def _percent_encoded(match: re.Match[str]) -> str:
-    # Half a surrogate pair is no character, but may stand in an attribute all the same.
+    # Half a surrogate pair is not a character, but an attribute may contain it all the same.
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
+
+
+def _reads_as_encoded(text: str, refused: str) -> bool:
+    """Whether a text of printable ASCII is what another text becomes when it is encoded.
+
+    >>> _reads_as_encoded("Z%C3%BCrich", _REFUSED), _reads_as_encoded("/a%20b", _REFUSED)
+    (True, False)
+    """
+    if "%" not in text:
+        return False
+    try:
+        decoded = unquote_to_bytes(text).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return _encoded(decoded, refused) == text
 
 
 def _shortened_if_needed(text: str, original: str, max_length: int) -> str:

@@ -47,6 +47,12 @@ def parse_entry(metric_name: object, value: object, unit: object, dimensions: Di
     except ValueError as problem:
         message = f"metric {shown(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
+    except Exception as error:  # the boundary to what a program's own objects do when they are read
+        message = (
+            f"metric {shown(metric_name)}: {shown(at_fault)} raises {type(error).__name__} when it is read; give plain "
+            "texts and numbers"
+        )
+        raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from error
 
 
 def _metric_name(name: object) -> str:

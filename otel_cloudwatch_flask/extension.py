@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
+from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.attachment import Destination, attach
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory, checked_client, client_factory
@@ -168,6 +169,7 @@ class CloudWatchMetricsReporter:
 
     def _register(self, app: Flask) -> Registration:
         settings = Settings.resolve(arguments=self._arguments, app_config=app.config, environ=os.environ)
+        _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
         known = next((each for each in self._registrations if each.fits(settings, app.name)), None)
         if known is None:
@@ -324,7 +326,7 @@ def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
         current_g = _current_g()
     except RuntimeError:  # there is no context
         return None, None
-    place: tuple[_Installed, RequestBuffer] | None = current_g.get(_PLACE_NAME)
+    place: tuple[_Installed, RequestBuffer] | None = getattr(current_g, _PLACE_NAME, None)
     if place is not None:
         return place
     return _new_place(current_g) if has_request_context() else (_installed_in(_current_app()), None)
@@ -363,7 +365,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
 
 def drain_current_buffer() -> None:
     """Record what was added in the current app context so far."""
-    if has_app_context() and (place := _current_g().get(_PLACE_NAME)):
+    if has_app_context() and (place := getattr(_current_g(), _PLACE_NAME, None)):
         place[1].drain()
 
 
@@ -374,7 +376,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if place := _current_g().get(_PLACE_NAME):
+    if place := getattr(_current_g(), _PLACE_NAME, None):
         place[1].end()
 
 
@@ -401,9 +403,25 @@ def _warn_of_misspelt_keys(app: Flask) -> None:
         _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask, and is ignored; write %s.", key, meant)
 
 
+def _has_live_page(app: Flask, settings: Settings) -> bool:
+    return app.debug if settings.live_page is None else settings.live_page
+
+
+def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
+    if _has_live_page(app, settings) and not app.debug and settings.live_page_check is None:
+        raise ConfigurationError(
+            "LIVE_PAGE is on outside of debug mode, where only a check of your own can tell who may see the page. Set "
+            'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function without arguments. With flask-login: '
+            "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "
+            'lambda: hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), b"..."). '
+            "On your own machine use debug mode instead: flask run --debug, or app.debug = True before init_app.",
+            key='app.config["CLOUDWATCH_LIVE_PAGE_CHECK"]',
+        )
+
+
 def _serve_live_page(app: Flask, registration: Registration) -> None:
-    if registration.settings.live_page is not False:
-        from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # only apps that may have it pay
+    if _has_live_page(app, registration.settings):
+        from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # only apps that have it pay
 
         serve_live_page(app, registration.settings, registration.exporter)
 
@@ -411,17 +429,26 @@ def _serve_live_page(app: Flask, registration: Registration) -> None:
 def _instrument_app(app: Flask, registration: Registration) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
 
+    app.url_value_preprocessor(_replace_untrusted_url)
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
             app,
             meter_provider=registration.attachment.meters,
-            excluded_urls=_excluded_urls(registration.settings, os.environ),
+            excluded_urls=_excluded_urls(app, registration.settings, os.environ),
         )
 
 
-def _excluded_urls(settings: Settings, environ: Mapping[str, str]) -> str | None:
+def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
+    """Keep FlaskInstrumentor, which reads the URL while a response starts, from raising for an untrusted ``Host``."""
+    try:
+        _ = request.url
+    except SecurityError:
+        request.url = ""
+
+
+def _excluded_urls(app: Flask, settings: Settings, environ: Mapping[str, str]) -> str | None:
     """What is not measured: the live page, beside what the environment names; ``None`` for the latter alone."""
-    if settings.live_page is False:
+    if not _has_live_page(app, settings):
         return None
     from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # it is imported already: see above
 

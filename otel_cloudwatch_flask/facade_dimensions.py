@@ -25,7 +25,11 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     """
     if not dimensions:
         return {}
-    texts = {_name(name): _text(name, value) for name, value in _pairs(dimensions)}
+    texts: dict[str, str] = {}
+    for name, value in _pairs(dimensions):
+        if (checked_name := _name(name)) in texts:
+            raise ValueError(f"dimension {name!r} is given twice: CloudWatch takes each name once, leave one out")
+        texts[checked_name] = _text(name, value)
     if len(texts) > MAX_DIMENSIONS:
         raise ValueError(
             f"{len(texts)} dimensions are too many: CloudWatch takes {MAX_DIMENSIONS} of a metric, leave some out"

@@ -13,8 +13,11 @@ _SECRETS: Final = (
     # CloudWatch repeats the whole signed request where a signature is wrong, session token included.
     r"(?i)((?:security[-_]?token|session[-_]?token|secret[-_]?access[-_]?key)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]+",
     r"(?i)(\bsignature=)[^\s\"'&,;]+",
-    # http://user:password@proxy
-    r"(://)[^\s/@]+(?=@)",
+    # http://user:password@proxy, where the password may contain any character, such as "#", "/" or "@".
+    r"(\"\w+://)[^\"]{1,500}(?=@)",
+    r"(://)(?:[^\s/@:]{1,500}:\S{1,500}|[^\s/@]+)(?=@)",
+    # What urllib and urllib3 take for the host or the port of such a URL: "user:pass", "pass".
+    r"(Failed to parse: |integer value as |unhandled exception: b)['\"].{0,500}['\"]",
 )
 
 

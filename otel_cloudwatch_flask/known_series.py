@@ -79,10 +79,12 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 
 
 def _named(pairs: Any) -> dict[object, object]:
-    """CloudWatch's list of pairs as a dictionary; one that is not plain, if they are anything else."""
+    """CloudWatch's list of pairs as a dictionary; one that is not plain, for anything else and a name given twice."""
     named: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:
+            return {None: None}
+        if pair["Name"] in named:
             return {None: None}
         named[pair["Name"]] = pair["Value"]
     return named

@@ -1,7 +1,7 @@
-"""CloudWatch's own questions about what was published: GetMetricStatistics and ListMetrics.
+"""CloudWatch's own questions about what was published: GetMetricStatistics, GetMetricData and ListMetrics.
 
-moto answers neither as CloudWatch does: it takes dimensions as a filter instead of as the metric's identity, knows no
-percentiles and lists a metric once for each of its samples.
+moto answers none of them as CloudWatch does: it takes dimensions as a filter instead of as the metric's identity, knows
+no percentiles and lists a metric once for each of its samples.
 """
 
 import re
@@ -42,6 +42,35 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
         periods.setdefault((start, datum.metric.unit), []).append(datum)
     points = (_data_point(start, unit, datums, parameters) for (start, unit), datums in sorted(periods.items()))
     return {"Label": parameters["MetricName"], "Datapoints": [point for point in points if point]}
+
+
+def metric_data(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal | None:
+    """Answer GetMetricData: each query as GetMetricStatistics would; ``None`` if one of them is an expression."""
+    queries = parameters.get("MetricDataQueries") or ()
+    if not all(query.get("MetricStat") for query in queries):
+        return None
+    datums, results = list(accepted), []
+    for query in queries:
+        asked = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
+        name = asked.get("Stat", "")
+        kind = "Statistics" if name in _STATISTICS else "ExtendedStatistics"
+        found = metric_statistics(datums, {**asked, kind: [name]})
+        if isinstance(found, Refusal):
+            return found
+        if query.get("ReturnData") not in (False, "false"):
+            points = found["Datapoints"][:: 1 if parameters.get("ScanBy") == "TimestampAscending" else -1]
+            results.append(_data_result(query, f"{found['Label']} {name}", points, name))
+    return {"MetricDataResults": results, "Messages": []}
+
+
+def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return {
+        "Id": query.get("Id", ""),
+        "Label": query.get("Label", label),
+        "Timestamps": [point["Timestamp"] for point in points],
+        "Values": [{**point, **point.get("ExtendedStatistics", {})}[name] for point in points],
+        "StatusCode": "Complete",
+    }
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:

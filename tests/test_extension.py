@@ -180,6 +180,41 @@ def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch
     assert cloudwatch.sum("Orders") == 4
 
 
+@pytest.mark.skipif("TRUSTED_HOSTS" not in Flask("shop").config, reason="this Flask has no TRUSTED_HOSTS")
+def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """With `instrument=True` too, Flask answers it with 400, the app's handlers run, and the request is measured."""
+    app.config["TRUSTED_HOSTS"] = ["shop.example"]
+    torn_down: list[object] = []
+    app.teardown_request(torn_down.append)
+    app.register_error_handler(400, lambda _error: ("whose host?", 400))
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval", instrument=True)
+    client = app.test_client()
+    assert client.get("/", headers={"Host": "shop.example"}, buffered=True).text == "ordered"
+    answer = client.get("/", headers={"Host": "evil.example"}, buffered=True)
+    assert (answer.status_code, answer.text) == (400, "whose host?")
+    assert len(torn_down) == 2
+    assert reporter.flush()
+    assert cloudwatch.count("http.server.duration") == 2
+
+
+class Globals:
+    """An app's own kind of ``g``: attributes, and none of the methods of Flask's."""
+
+
+def test_an_app_with_globals_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """Metrics are recorded in requests, in contexts that tests make, and outside of requests."""
+    app.app_ctx_globals_class = Globals  # type: ignore[assignment]  # Flask's own tests do so
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    assert get(app) == 200
+    with app.test_request_context("/"):
+        add_order()
+        assert reporter.flush()
+    with app.app_context():
+        add_order()
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 3
+
+
 def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
     """As web sockets make them, for each message: what is added there does not wait until the connection is closed."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")

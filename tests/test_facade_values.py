@@ -124,12 +124,19 @@ class TestNames:
     """Names as they were written, which the SDK's instruments could not have."""
 
     @pytest.mark.parametrize(
-        "name", ["RequestCount", "Request Count", "2xx", "orders", "Größe", "a/b:c", "-", "$", "x" * 255]
+        "name", ["RequestCount", "Request Count", "2xx", "orders", "50%", "a/b:c", "-", "$", "x" * 255]
     )
     def test_kept(self, shop: Shop, name: str) -> None:
         """CloudWatch gets what the user wrote."""
         shop.add(name, [1])
         assert [metric.name for metric in shop.cloudwatch.metrics()] == [name]
+
+    def test_beyond_ascii(self, shop: Shop) -> None:
+        """Characters that alarms do not take are encoded; a name that reads like that encoding stays another metric."""
+        shop.add("Größe", [1])
+        shop.add("Gr%C3%B6%C3%9Fe", [2])
+        assert shop.cloudwatch.sum("Gr%C3%B6%C3%9Fe") == 1
+        assert shop.cloudwatch.sum("Gr%25C3%25B6%25C3%259Fe") == 2
 
     def test_in_different_case(self, shop: Shop) -> None:
         """``orders`` beside ``Orders`` and ``ORDERS`` are three metrics, for other exporters too."""

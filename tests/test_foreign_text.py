@@ -1,9 +1,14 @@
 """What others wrote is told in one line, and without their secrets."""
 
+import time
+
+import boto3
 import pytest
+from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_cloudwatch_flask.failures import failure
 from otel_cloudwatch_flask.foreign_text import one_line, shown, without_secrets
 
 
@@ -35,6 +40,7 @@ def test_what_is_harmless_stays(text: str) -> None:
             "proxy http://user:pass@proxy:3128 or https://token@host/",
             "proxy http://***@proxy:3128 or https://***@host/",
         ),
+        ("proxy http://user:p#a/s@s?@proxy:3128, quoted", "proxy http://***@proxy:3128, quoted"),
         ("https://monitoring.eu-west-1.amazonaws.com/a@b", "https://monitoring.eu-west-1.amazonaws.com/a@b"),
         ("The request signature we calculated does not match", "The request signature we calculated does not match"),
         (
@@ -46,6 +52,32 @@ def test_what_is_harmless_stays(text: str) -> None:
 def test_secrets(text: str, told: str) -> None:
     """What gives access is masked, and what helps to find the fault is not."""
     assert without_secrets(text) == told
+
+
+@pytest.mark.parametrize("text", ["://a:", '"a://', "Failed to parse: '", "://a@", "token="])
+def test_long_texts_take_no_time(text: str) -> None:
+    """Masking takes time in proportion to the text, whatever it repeats: a quadratic search would take minutes."""
+    begun = time.process_time()
+    without_secrets(text * 50_000)
+    assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize("password", ["Q#Q", "Q@Q", "Q/Q", "Q?Q", "Q:Q", "Q Q", "Q%23Q", "Q'#Q", "#Q", "1#Q"])
+@pytest.mark.parametrize("place", ["proxy", "endpoint"])
+def test_passwords_that_botocore_cannot_parse(place: str, password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever botocore says of a URL whose password has characters of URLs, no part of the password is told."""
+    url = f"http://user:{password}@127.0.0.1:9"
+    monkeypatch.setenv("HTTP_PROXY", url if place == "proxy" else "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", url if place == "endpoint" else "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    try:
+        client = boto3.client("cloudwatch", region_name="us-east-1", config=Config(retries={"total_max_attempts": 1}))
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        told = failure(error).message
+    assert "Q" not in told, told
 
 
 class Hostile:

@@ -39,6 +39,12 @@ def test_the_same_again(dimensions: object) -> None:
     assert repr(value) == "3.0"
 
 
+def test_a_name_that_is_given_twice() -> None:
+    """Such a call is looked at closely, even if the dimension that comes last makes a series that is known."""
+    twice = [{"Name": "Shop", "Value": "2"}, {"Name": "Shop", "Value": "1"}]
+    assert knowing({"Shop": "1"}).measurement("Orders", 1, "Count", twice) is None
+
+
 @pytest.mark.parametrize("dimensions", [{}, [], ()], ids=repr)
 @pytest.mark.parametrize("again", [{}, [], ()], ids=repr)
 def test_no_dimensions(dimensions: object, again: object) -> None:

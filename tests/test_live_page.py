@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +16,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import TestResponse
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.ledger import DeliveryStats
 from otel_cloudwatch_flask.live_page.access import is_local
 from otel_cloudwatch_flask.live_page.figures import cost, delivery, requests_per_second, trend
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
+from otel_cloudwatch_flask.reader import readers_on
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import eventually
 
@@ -32,9 +35,13 @@ MakeApp = Callable[..., "Shop"]
 class Shop:
     """An app with a reporter on a provider of its own, and a CloudWatch in memory."""
 
-    def __init__(self, config: dict[str, Any], client: Any = None, **options: Any) -> None:
+    def __init__(
+        self, config: dict[str, Any], client: Any = None, *, debug: bool | None = True, **options: Any
+    ) -> None:
         self.cloudwatch = FakeCloudWatch()
         self.app = Flask("shop")
+        if debug is not None:
+            self.app.debug = debug
         self.app.config.update(config)
         self.app.add_url_rule("/order", view_func=self.order)
         provider = MeterProvider(shutdown_on_exit=False)
@@ -66,7 +73,7 @@ def make_app() -> Iterator[MakeApp]:
     """Makes apps that end with the test."""
     made: list[Shop] = []
 
-    def make(live_page: bool | None = True, client: Any = None, **options: Any) -> Shop:  # noqa: FBT001, FBT002
+    def make(live_page: bool | None = None, client: Any = None, **options: Any) -> Shop:  # noqa: FBT001
         keys = [each for each in options if each.startswith("CLOUDWATCH_")]
         config = {"CLOUDWATCH_LIVE_PAGE": live_page, **{key: options.pop(key) for key in keys}}
         made.append(Shop(config, client, **options))
@@ -79,7 +86,7 @@ def make_app() -> Iterator[MakeApp]:
         shop.reporter.shutdown(timeout_seconds=1)
 
 
-LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:5000", "SERVER_PROTOCOL": "HTTP/1.1"}
+LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:5000"}
 
 FRIENDS: list[dict[str, str]] = [
     {},
@@ -102,24 +109,18 @@ STRANGERS: list[dict[str, str]] = [
     {"HTTP_HOST": "notlocalhost"},
     {"HTTP_HOST": ""},
     {"HTTP_HOST": "[::1"},
-    {"HTTP_FORWARDED": "for=127.0.0.1"},
-    {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
-    {"HTTP_X_FORWARDED_PROTO": "https"},
-    {"HTTP_X_REAL_IP": "127.0.0.1"},
-    {"HTTP_VIA": "1.1 proxy"},
-    {"SERVER_PROTOCOL": "HTTP/1.0"},
 ]
 
 
 @pytest.mark.parametrize("environ", FRIENDS, ids=str)
 def test_this_machine_may_look(environ: dict[str, str]) -> None:
-    """Whoever asks this machine from this machine is no stranger."""
+    """A loopback peer that asked for a loopback host is local."""
     assert is_local({**LOCAL, **environ})
 
 
 @pytest.mark.parametrize("environ", [each for each in STRANGERS if each != {"HTTP_HOST": "[::1"}], ids=str)
 def test_strangers_may_not_look(environ: dict[str, str]) -> None:
-    """Neither other machines, nor names that somebody gave this one, nor what a proxy passes on."""
+    """Neither other machines nor other names for this machine are local."""
     assert not is_local({**LOCAL, **environ})
 
 
@@ -139,37 +140,66 @@ def test_a_host_that_cannot_be_read(make_app: MakeApp) -> None:
     assert make_app().get(HTTP_HOST="[::1:5000").status_code in (400, 404)
 
 
-@pytest.mark.parametrize(
-    ("live_page", "debug", "status"),
-    [(True, False, 200), (None, True, 200), (None, False, 404), (False, True, 404), (True, True, 200)],
-)
-def test_when_it_is_on(make_app: MakeApp, live_page: bool | None, debug: bool, status: int) -> None:  # noqa: FBT001
-    """It is on where the setting says so or, if that says nothing, in debug mode, which may begin after the set-up."""
-    shop = make_app(live_page)
-    shop.app.debug = debug
-    assert shop.get().status_code == status
-    assert shop.get(f"{PATH}/data.json").status_code == status
+@pytest.mark.parametrize(("live_page", "debug"), [(None, True), (True, True), (True, False)])
+def test_on(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """The page is on where the setting says so or, if that says nothing, where debug mode is on at set-up."""
+    shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=None if debug else lambda: True)
+    assert shop.get().status_code == 200
+    assert shop.get(f"{PATH}/data.json").status_code == 200
 
 
-def test_off_costs_nothing(make_app: MakeApp) -> None:
-    """Switched off, the app has no route, the exporter no watcher, and logging no handler."""
-    shop = make_app(live_page=False)
+def test_on_where_flask_runs_in_debug_mode(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flask run --debug` sets this variable before it loads the app; the README's first steps show the page."""
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert make_app(debug=None).get().status_code == 200
+
+
+@pytest.mark.parametrize(("live_page", "debug"), [(None, False), (False, False), (False, True)])
+def test_off_is_nothing(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """Where the page is off, the app has no route, the exporter no watcher, and logging no handler."""
+    shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=lambda: True)
     registration = shop.app.extensions["cloudwatch_metrics"].registration
-    assert [str(rule) for rule in shop.app.url_map.iter_rules() if "cloudwatch" in str(rule)] == []
+    assert [rule.endpoint for rule in shop.app.url_map.iter_rules()] == ["static", "order"]
     assert registration.exporter._watchers == []
     assert MESSAGES not in logging.getLogger("otel_cloudwatch_flask").handlers
+    assert "cloudwatch" not in shop.app.test_cli_runner().invoke(args=["routes"]).output
 
 
-def test_outside_of_debug_mode_nothing_is_kept(make_app: MakeApp) -> None:
-    """Where neither the setting nor debug mode asks for the page, batches pass it by."""
-    shop = make_app(live_page=None)
-    shop.get("/order")
-    assert shop.reporter.flush()
-    shop.app.debug = True
-    assert shop.data()["requests"] == 0
-    shop.get("/order")
-    assert shop.reporter.flush()
-    assert shop.data()["requests"] == 1
+def test_off_leaves_the_path_to_the_app(make_app: MakeApp) -> None:
+    """Where the page is off, the path is the app's: also one that a catch-all route serves."""
+    shop = make_app(debug=False)
+    shop.app.add_url_rule("/<path:page>", "page", lambda page: page)
+    assert shop.get(f"{PATH}/data.json").text == "_cloudwatch/data.json"
+
+
+def test_on_outside_of_debug_mode_needs_a_check() -> None:
+    """Set-up refuses the page without one, says what to write, and leaves the app and the provider as they were."""
+    app, provider = Flask("shop"), MeterProvider(shutdown_on_exit=False)
+    app.config["CLOUDWATCH_LIVE_PAGE"] = True
+    with pytest.raises(ConfigurationError, match="debug mode") as raised:
+        CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=provider)
+    message = str(raised.value)
+    assert 'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"]' in message
+    checks = re.findall(r"lambda: .*?(?=\. [A-Z])", message)
+    assert [compile(check, "message", "eval").co_names for check in checks] == [(), ()]
+    assert "current_user" in checks[0]
+    assert "compare_digest" in checks[1]
+    assert not [*readers_on(provider)]
+    app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] = lambda: True
+    CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=provider).shutdown()
+
+
+def test_debug_mode_that_has_ended(make_app: MakeApp) -> None:
+    """Without a check the page answers only as long as debug mode is on."""
+    shop = make_app()
+    shop.app.debug = False
+    assert shop.get().status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/_cloudwatch/", "/_cloudwatch//", "/_cloudwatch//live.js"])
+def test_no_redirect(make_app: MakeApp, path: str) -> None:
+    """Other spellings of the path are not redirected to the page, which would tell others that it exists."""
+    assert make_app().get(path).status_code == 404
 
 
 def test_headers(make_app: MakeApp) -> None:
@@ -200,14 +230,17 @@ def test_other_sites_may_not_read(make_app: MakeApp, site: str, status: int) -> 
 
 
 def test_other_methods(make_app: MakeApp) -> None:
-    """Who may look may only look."""
-    assert make_app().get(method="POST").status_code == 405
+    """The page is for reading only."""
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert make_app().get(method=method).status_code == 405
     assert make_app().get(method="HEAD").status_code == 200
 
 
-def test_a_check_decides(make_app: MakeApp) -> None:
-    """A check of the user's own stands in the place of all others, in the app's context and with the request."""
-    shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK=lambda: request.headers.get("Authorization") == "Bearer me")
+@pytest.mark.parametrize(("live_page", "debug"), [(True, False), (None, True)])
+def test_a_check_decides(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """A check of the user's own decides alone, in the app's context and with the request."""
+    is_me = {"CLOUDWATCH_LIVE_PAGE_CHECK": lambda: request.headers.get("Authorization") == "Bearer me"}
+    shop = make_app(live_page, debug=debug, **is_me)
     far = {"REMOTE_ADDR": "10.0.0.1", "HTTP_HOST": "shop.example", "HTTP_X_FORWARDED_FOR": "8.8.8.8"}
     assert shop.get(**far, HTTP_AUTHORIZATION="Bearer me").status_code == 200
     assert shop.get(**far).status_code == 404
@@ -218,7 +251,7 @@ def test_a_check_that_fails_lets_nobody_in(make_app: MakeApp, caplog: pytest.Log
     """What it raises is logged, and the answer is that of a stranger."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK="otel_cloudwatch_flask.errors:missing")
     assert shop.get().status_code == 404
-    assert "Mend the function that CLOUDWATCH_LIVE_PAGE_CHECK names" in caplog.text
+    assert "CLOUDWATCH_LIVE_PAGE_CHECK raised" in caplog.text
 
 
 def test_another_path(make_app: MakeApp) -> None:
@@ -352,7 +385,7 @@ def test_apps_that_share_an_exporter_share_the_record(make_app: MakeApp) -> None
     """An exporter is observed once, however many apps it serves."""
     shop = make_app()
     other = Flask("shop")
-    other.config["CLOUDWATCH_LIVE_PAGE"] = True
+    other.debug = True
     shop.reporter.init_app(other)
     shop.get("/order")
     assert shop.reporter.flush()

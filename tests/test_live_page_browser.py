@@ -50,7 +50,9 @@ class Site:
     def __init__(self, client: Any = None, **options: Any) -> None:
         self.cloudwatch = FakeCloudWatch()
         self.app = Flask("shop")
-        self.app.config.update(CLOUDWATCH_LIVE_PAGE=True, CLOUDWATCH_MAX_METRICS=SERIES + 100)
+        self.app.config.update(
+            CLOUDWATCH_LIVE_PAGE=True, CLOUDWATCH_LIVE_PAGE_CHECK=lambda: True, CLOUDWATCH_MAX_METRICS=SERIES + 100
+        )
         self.app.add_url_rule("/many", view_func=self.many)
         self.app.add_url_rule("/hostile", view_func=self.hostile)
         self.reporter = CloudWatchMetricsReporter(

@@ -101,7 +101,7 @@ def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
 
 
 def test_moto_has_it_too(client: "CloudWatchClient") -> None:
-    """What is accepted goes on to moto, where GetMetricData and the rest of the API find it."""
+    """What is accepted goes on to moto, where metric math and the rest of the API find it."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -113,7 +113,7 @@ def test_moto_has_it_too(client: "CloudWatchClient") -> None:
     now = datetime.now(timezone.utc)
     stat: Any = {"Metric": {"Namespace": "Shop", "MetricName": "Latency"}, "Period": 86400, "Stat": "Sum"}
     found = client.get_metric_data(
-        MetricDataQueries=[{"Id": "a", "MetricStat": stat}],
+        MetricDataQueries=[{"Id": "a", "MetricStat": stat, "ReturnData": False}, {"Id": "b", "Expression": "a"}],
         StartTime=now - timedelta(hours=1),
         EndTime=now + timedelta(hours=1),
     )
@@ -179,6 +179,38 @@ def test_no_percentiles(client: "CloudWatchClient", datum: Any) -> None:
     data: list[Any] = [{"MetricName": "Odd", **datum}]
     client.put_metric_data(Namespace="Shop", MetricData=data)
     assert statistics(client, "Odd", ExtendedStatistics=["p50"]) == []
+
+
+def query(number: int, stat: str, **metric_stat: Any) -> Any:
+    """One query of GetMetricData for the metric that the test below publishes."""
+    metric = {"Namespace": "Shop", "MetricName": "Latency", "Dimensions": INDEX}
+    return {"Id": f"q{number}", "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat, **metric_stat}}
+
+
+def test_metric_data(client: "CloudWatchClient") -> None:
+    """GetMetricData answers each query by exactly the dimensions of its metric, the newest first, percentiles too."""
+    minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    for moment, values in ((minute, [30, 40]), (minute - timedelta(minutes=1), [10, 20])):
+        datum: Any = {"MetricName": "Latency", "Values": values, "Timestamp": moment, "Unit": "Seconds"}
+        data: list[Any] = [datum | {"Dimensions": INDEX}, datum]
+        client.put_metric_data(Namespace="Shop", MetricData=data)
+    queries = [query(number, stat) for number, stat in enumerate(["p50", "Sum", "p100", "SampleCount"])]
+    queries[2] |= {"ReturnData": False}
+    queries[3]["MetricStat"] |= {"Unit": "Count"}
+    asked: Any = {"StartTime": minute - timedelta(hours=1), "EndTime": minute + timedelta(hours=1)}
+    found = client.get_metric_data(MetricDataQueries=queries, **asked)["MetricDataResults"]
+    newest_first = [minute, minute - timedelta(minutes=1)]
+    assert found == [
+        {"Id": "q0", "Label": "Latency p50", "Timestamps": newest_first, "Values": [30, 10], "StatusCode": "Complete"},
+        {"Id": "q1", "Label": "Latency Sum", "Timestamps": newest_first, "Values": [70, 30], "StatusCode": "Complete"},
+        {"Id": "q3", "Label": "Latency SampleCount", "Timestamps": [], "Values": [], "StatusCode": "Complete"},
+    ]
+    queries = [query(0, "Maximum") | {"Label": "Longest"}]
+    asked["ScanBy"] = "TimestampAscending"
+    (longest,) = client.get_metric_data(MetricDataQueries=queries, **asked)["MetricDataResults"]
+    assert (longest["Label"], longest["Values"]) == ("Longest", [20, 40])
+    with pytest.raises(client.exceptions.ClientError, match="tm90 is not supported here"):
+        client.get_metric_data(MetricDataQueries=[query(0, "tm90")], **asked)
 
 
 def test_periods(client: "CloudWatchClient") -> None:

@@ -73,13 +73,16 @@ def test_import_is_without_the_live_page() -> None:
     assert imported_of(LIVE_PAGE, "from otel_cloudwatch_flask import *") == []
 
 
-@pytest.mark.parametrize(("setting", "expected"), [(False, []), (None, LIVE_PAGE), (True, LIVE_PAGE)])
-def test_who_has_no_live_page_imports_none(setting: bool | None, expected: list[str]) -> None:  # noqa: FBT001
-    """An app that says it has no live page never pays for one, even where it is instrumented; others do at set-up."""
+@pytest.mark.parametrize(
+    ("debug", "setting", "expected"), [(True, False, []), (False, None, []), (True, None, LIVE_PAGE)]
+)
+def test_who_has_no_live_page_imports_none(debug: bool, setting: bool | None, expected: list[str]) -> None:  # noqa: FBT001
+    """An app without the live page never imports it, even where it is instrumented; others do at set-up."""
     program = f"""if True:
         import flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
         app = flask.Flask("shop")
+        app.debug = {debug}
         app.config.update(CLOUDWATCH_LIVE_PAGE={setting}, CLOUDWATCH_DRY_RUN=True)
         CloudWatchMetricsReporter(app, "Shop", instrument=True)
     """

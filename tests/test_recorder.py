@@ -78,6 +78,47 @@ def test_bad_value(value: Any, message: str) -> None:
     assert caught.value.value is value
 
 
+class Raising(str):
+    """A text, and a number, that raises when it is looked at."""
+
+    __slots__ = ()
+
+    def _raise(self, *_: object) -> Any:
+        raise RuntimeError("no")
+
+    __float__ = __str__ = __repr__ = __bool__ = strip = upper = lower = _raise
+
+
+class RaisingNumber:
+    """A number that raises when it is looked at."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "at_fault"),
+    [
+        ((Raising("Orders"), 1, "None", ()), 0),
+        (("Orders", RaisingNumber(), "None", ()), 1),
+        (("Orders", 1, Raising("Furlong"), ()), 2),
+        (("Orders", 1, "None", Raising("a")), 3),
+        (("Orders", 1, "None", {"Route": Raising("/")}), 3),
+        (("Orders", 1, "None", [{"Name": Raising("Route"), "Value": "/"}]), 3),
+    ],
+    ids=["name", "value", "unit", "dimensions", "value of a dimension", "name of a dimension"],
+)
+def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
+    """Whatever an argument raises when it is looked at, the answer is this package's error, which names the cause."""
+    with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
+        parse_entry(*arguments)
+    assert caught.value.value is arguments[at_fault]
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 @pytest.mark.parametrize("name", ["RequestCount", "Request Count", "2xx", "Größe", "a/b:c", "x" * 255])
 def test_name(name: str) -> None:
     """What CloudWatch takes as a name is taken as it is."""
@@ -156,6 +197,10 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         ({"x" * 256: "x"}, "has 256 characters: CloudWatch takes 255"),
         ({"Route": None}, "dimension 'Route' has the value None: give a text, a number or a boolean"),
         ({"Route": ["/"]}, "dimension 'Route' has the value ['/']"),
+        (
+            [{"Name": "Route", "Value": "/"}, {"Name": "Shop", "Value": "1"}, {"Name": "Route", "Value": "/cart"}],
+            "dimension 'Route' is given twice: CloudWatch takes each name once, leave one out",
+        ),
         ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch takes 30 of a metric"),
     ],
 )

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _SEED: Final = 11
 _VISITORS: Final = 4
+_LIVE_PAGE: Final = {
+    ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
+    # The shop is not in debug mode. It listens on loopback only, and no proxy stands before it.
+    ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
+}
 _LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "LIVE_PAGE_PATH")
 
 
@@ -41,7 +46,7 @@ def open_shop(*, seconds: float, rate: float) -> Iterator[OpenShop]:
     from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
-        environment = {**cloudwatch.environment(), ENVIRONMENT_PREFIX + "LIVE_PAGE": "true"}
+        environment = {**cloudwatch.environment(), **_LIVE_PAGE}
         with ShopProcess(environment) as shop:
             traffic = Traffic(shop.url, visits(_SEED), seconds=seconds, rate=rate, visitors=_VISITORS)
             traffic.start()

@@ -1,31 +1,29 @@
-"""Who may look: a browser on this machine that asked this machine."""
+"""Who may see the page in debug mode, and which answers other sites may not read."""
 
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from flask import request
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_FORWARDED: Final = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_CF_CONNECTING_IP", "HTTP_TRUE_CLIENT_IP")
-_FORWARDED_PREFIXES: Final = ("HTTP_X_FORWARDED_", "HTTP_X_ORIGINAL_", "HTTP_X_AMZN_", "HTTP_X_ENVOY_")
 _OWN_SITES: Final = ("same-origin", "none")
 
 
-def is_local(environ: "WSGIEnvironment") -> bool:
-    """Whether a request came from this machine, for this machine, and through nobody's hands.
+def is_local_request() -> bool:
+    """:func:`is_local` of the current request."""
+    return is_local(request.environ)
 
-    * The client's address is a loopback one.
-    * So is the host that it asked for; otherwise a website could give its own name this machine's address, and read
-      what its visitors run (DNS rebinding).
-    * Nothing says that a proxy passed it on. What a proxy on this machine passes on comes from loopback, too.
-      nginx says nothing unless it is told to, but speaks HTTP/1.0 (until 1.29.7), as no browser does.
+
+def is_local(environ: "WSGIEnvironment") -> bool:
+    """Whether the peer's address and the ``Host`` header are both loopback.
+
+    The ``Host`` matters because a website can point its own name at 127.0.0.1 and let a visitor's browser read what
+    runs there (DNS rebinding). Neither proves anything behind a proxy on the same machine: good for a developer's own
+    machine only.
     """
-    return (
-        _is_loopback(environ.get("REMOTE_ADDR", ""))
-        and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
-        and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
-        and not any(_tells_of_proxy(key) for key in environ)
-    )
+    return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
 
 
 def is_from_other_site(environ: "WSGIEnvironment") -> bool:
@@ -34,10 +32,6 @@ def is_from_other_site(environ: "WSGIEnvironment") -> bool:
     https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
     """
     return environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES
-
-
-def _tells_of_proxy(key: str) -> bool:
-    return key in _FORWARDED or key.startswith(_FORWARDED_PREFIXES)
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,24 +1,23 @@
-"""The page's blueprint: a handful of resources under one path, and 404 for everybody who may not look."""
+"""The page's blueprint: a few resources under one path, which answer 404 unless the request may see the page."""
 
 import json
 import logging
 import re
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Flask, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
-from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local
+from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
 from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
-from otel_cloudwatch_flask.live_page.observer import Observer
+from otel_cloudwatch_flask.live_page.observer import observation_of
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.request_end import want_no_flush
 
@@ -26,7 +25,7 @@ _each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""All of them, lest another answer than 404 tell a stranger that something is here."""
+"""All of them are routed here, so that other clients get 404 for each; only GET and HEAD are answered."""
 
 _ASSETS: Final = {
     "live.css": "text/css",
@@ -53,12 +52,9 @@ _HEADERS: Final = {
 
 
 def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
-    """Add the page to an app whose settings do not say that it has none; without an exporter there is nothing to show.
-
-    If they do not say that it has one either, it is there whenever the app is in debug mode, which may be turned on
-    after its set-up.
-    """
-    app.register_blueprint(LivePage(app, settings, exporter).blueprint())
+    """Add the page to an app, and begin to record what it shows; without an exporter it says that nothing is sent."""
+    MESSAGES.attach()
+    app.register_blueprint(LivePage(settings, exporter).blueprint())
 
 
 def url_pattern(settings: Settings) -> str:
@@ -69,30 +65,31 @@ def url_pattern(settings: Settings) -> str:
 class LivePage:
     """One app's page."""
 
-    def __init__(self, app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
+    def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._is_on = partial(_is_on, settings.live_page, weakref.ref(app))
         self._rules = RulesInForce(exporter.settings.rules if exporter else ())
-        self._observer = None if exporter is None else Observer.of(exporter)
-        if self._observer:
-            self._observer.serve(self._is_on)
-        if self._is_on():
-            MESSAGES.attach()
+        self._observation = None if exporter is None else observation_of(exporter)
 
     def blueprint(self) -> Blueprint:
         """The page, its data and what it is drawn with."""
         blueprint = Blueprint(_NAME, __name__, url_prefix=self._settings.live_page_path)
         for rule in ("", "/<path:resource>"):
             blueprint.add_url_rule(
-                rule, "page", self._answer, methods=_METHODS, provide_automatic_options=False, strict_slashes=True
+                rule,
+                "page",
+                self._answer,
+                methods=_METHODS,
+                provide_automatic_options=False,
+                # Neither "/_cloudwatch/" nor "//_cloudwatch" is redirected here, which would tell that the page exists.
+                strict_slashes=True,
+                merge_slashes=False,
             )
         return blueprint
 
     def _answer(self, resource: str = "") -> Response:
-        if not (self._is_on() and self._may_look(resource)):
+        if not self._may_look(resource):
             abort(404)
-        MESSAGES.attach()
         # Looking must not cause a flush, which costs a request.
         want_no_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
@@ -114,7 +111,9 @@ class LivePage:
         if resource.endswith(".json") and is_from_other_site(request.environ):
             return False
         check = self._settings.live_page_check
-        return is_local(request.environ) if check is None else _says_yes(check)
+        if check is None:  # debug mode was on at set-up, and may be off by now
+            return current_app.debug and is_local_request()
+        return _says_yes(check)
 
     def _page(self) -> Response:
         root = request.script_root + self._settings.live_page_path
@@ -122,11 +121,11 @@ class LivePage:
         return Response(html, mimetype="text/html")
 
     def _data(self) -> Response:
-        if self._exporter is None or self._observer is None:
+        if self._exporter is None or self._observation is None:
             return _json({"enabled": False})
         begun = time.perf_counter()
         known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
-        observed = self._observer.observation.changes(known)
+        observed = self._observation.changes(known)
         document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
         # Writing the answer takes about as long as making it; the page looks less often where both are much.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
@@ -134,19 +133,12 @@ class LivePage:
     def _series(self) -> Response:
         """One series, if it is this process that is asked; another one's are others."""
         number = request.args.get("id", -1, type=int)
-        if self._observer is None:
+        if self._observation is None:
             abort(404)
         try:
-            return _json(self._observer.observation.series(number))
+            return _json(self._observation.series(number))
         except LookupError:
-            return _json({"instance": self._observer.observation.instance})
-
-
-def _is_on(setting: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001 - bound with partial
-    if setting is not None:
-        return setting
-    app = app_reference()
-    return app is not None and app.debug
+            return _json({"instance": self._observation.instance})
 
 
 def _says_yes(check: Callable[[], object]) -> bool:
@@ -156,8 +148,8 @@ def _says_yes(check: Callable[[], object]) -> bool:
         _each_minute.log(
             logging.ERROR,
             "check",
-            "The check of who may see the live page failed, so nobody may; metrics are sent as ever. Mend the function "
-            "that CLOUDWATCH_LIVE_PAGE_CHECK names.",
+            "CLOUDWATCH_LIVE_PAGE_CHECK raised, so the live page answers 404; metrics are sent as before. Fix the "
+            "function that the traceback ends in.",
             exc_info=True,
         )
         return False
