@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -26,13 +27,18 @@ class Answer(NamedTuple):
     latency: float
 
 
+def load_generator() -> Callable[..., list[Answer]]:
+    """Return ``drive``, for a process of its own: pauses to collect garbage would look like the server's."""
+    gc.disable()
+    return drive
+
+
 def drive(url: str, body: str, rate: float, seconds: float) -> list[Answer]:
     """Send ``rate`` requests a second, each of which the server answers with ``body``; return the answers.
 
     Raises ``ConnectionError`` if the server closes a connection or answers with an error, and ``TimeoutError`` if it
     stops answering.
     """
-    gc.disable()  # for the life of this process: its pauses would look like the server's
     idle = deque(_Connection(url, body.encode()) for _ in range(CONNECTIONS))
     busy: set[_Connection] = set()
     begin = time.monotonic()

@@ -22,9 +22,9 @@ from typing import Any, Final
 from flask import Flask
 from rich.table import Table
 
-from benchmarks.harness import Remote, median_ratio
+from benchmarks.harness import Remote, median_ratio, nearest_rank
 from benchmarks.measured_apps import METRICS, PAGE, latencies
-from benchmarks.open_loop import Answer, drive
+from benchmarks.open_loop import Answer, load_generator
 from benchmarks.report import Claim, Report
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from tests.reliability.processes import GUNICORN, Server, serving
@@ -139,9 +139,8 @@ class Measured:
 
 
 def quantile_ms(answers: Sequence[Answer], percent: float) -> float:
-    """A percentile of latency (nearest rank), in milliseconds."""
-    ordered = sorted(map(_latency, answers))
-    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1] * 1000
+    """A percentile of latency, in milliseconds."""
+    return nearest_rank(sorted(map(_latency, answers)), percent) * 1000
 
 
 def _latency(answer: Answer) -> float:
@@ -164,7 +163,7 @@ def measure(*, rounds: int, seconds: float) -> Measured:
         for name, app in APPS.items():
             application = [f"benchmarks.request_latency:{app}()"]
             servers[name] = stack.enter_context(serving(cloudwatch, directory / name, _GTHREAD, application))
-        load = stack.enter_context(Remote(partial, drive))
+        load = stack.enter_context(Remote(load_generator))
         rate = _sustained_rate(load, list(servers.values()))
         for number in range(rounds):
             for name in sorted(servers, reverse=bool(number % 2)):
