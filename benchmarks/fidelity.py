@@ -76,7 +76,7 @@ POSITIVE: Final[Mapping[str, Distribution]] = {
     "exponential": lambda source: source.expovariate(1 / 120),
     "outliers": lambda source: source.lognormvariate(3, 0.4) * (50 if source.random() < 0.02 else 1),
 }
-"""The distributions of ``--against``: what any exporter of OpenTelemetry can publish."""
+"""The distributions of ``--against``: any OpenTelemetry exporter can publish them."""
 
 _RUNS_AGAINST: Final = {10: 20, 100: 20, 1000: 20, 10_000: 6, 100_000: 1}
 _NEGLIGIBLE: Final = 0.0005
@@ -88,7 +88,7 @@ _NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
 
 
 class Bucket(NamedTuple):
-    """What a data point says: so many samples between two edges."""
+    """A bucket of a data point."""
 
     lower: float
     upper: float
@@ -102,12 +102,12 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run with one aggregation: relative errors by percentile, and what must hold beside."""
+    """One run with one aggregation: relative errors by percentile, and whether the other statistics are right."""
 
     ours: Mapping[float, float]
     midpoints: Mapping[float, float]
     buckets_off: float
-    """The largest distance of ours from the exact percentile, in widths of the bucket that holds the exact one."""
+    """The largest distance between a published and the exact percentile, in widths of the bucket of the exact one."""
     has_exact_extremes_and_count: bool
     sum_error: float
     """Relative to the sum of the magnitudes."""
@@ -195,7 +195,7 @@ def mean_errors(outcomes: Sequence[Outcome], percentiles: Sequence[float] = PERC
 
 
 def _every_distribution(runs: Mapping[int, int]) -> Table:
-    table = Table(title="Relative error of p50, p90, p99, p99.9 in what is sent, beside bucket midpoints")
+    table = Table(title="Relative error of p50, p90, p99, p99.9: as published, and with bucket midpoints")
     for heading in ("distribution", "samples", "runs", "aggregation"):
         table.add_column(heading)
     for heading in ("ours mean", "midpoints", "ours worst", "midpoints", "worse?", "buckets off", "sum off", "exact"):

@@ -114,7 +114,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The turns of each server, at so many requests a second."""
+    """The turns of each server, and the requests a second that it served."""
 
     rate: int
     turns: Mapping[str, Sequence[Turn]]
@@ -154,7 +154,7 @@ def run(*, short: bool) -> Report:
 
 
 def measure(*, rounds: int, seconds: float) -> Measured:
-    """Let each server have so many turns of so many seconds."""
+    """Let each server have a number of turns of this length."""
     turns: dict[str, list[Turn]] = {name: [] for name in APPS}
     with ExitStack() as stack:
         cloudwatch: Any = stack.enter_context(SlowCloudWatch())

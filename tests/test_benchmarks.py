@@ -1,4 +1,4 @@
-"""What the benchmarks compare is alike, and they say truly whether a bound is kept. CI runs them all in short."""
+"""The benchmarks compare like with like, and report correctly whether a bound is kept. CI runs all, shortened."""
 
 import gzip
 import json
@@ -40,13 +40,13 @@ def sent(way: str, kind: Kind) -> list[Any]:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_named(name: str) -> None:
-    """What can be asked for on the command line is there."""
+    """Every name that the command line accepts is a benchmark."""
     assert callable(import_module(f"benchmarks.{name}").run)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
 def test_boto3_sends_the_same_datums(kind: Kind) -> None:
-    """The client that this exporter is compared with is given exactly what this exporter sends."""
+    """The boto3 client is given exactly the datums that this exporter sends."""
     ours, theirs = sent(OURS, kind), sent(BOTO3, kind)
     for request in (*ours, *theirs):
         for datum in request["MetricData"]:
@@ -57,18 +57,18 @@ def test_boto3_sends_the_same_datums(kind: Kind) -> None:
 
 @pytest.mark.parametrize("way", installed(tuple(WAYS))[0])
 def test_every_way_is_measured(way: str) -> None:
-    """Each export costs something, and the next one of the same process does, too."""
+    """Each export takes CPU, and so does the next one in the same process."""
     exports = Exports(way)
     assert all(exports(COUNTERS, SERIES) > 0 for _ in range(2))
 
 
 def test_a_stretch_is_measured() -> None:
-    """An export keeps others waiting for some time, which is not a second."""
+    """An export keeps other threads waiting for less than a second."""
     assert 0 <= Stretches(OURS)(COUNTERS, SERIES) < 1000
 
 
 def test_requests_are_measured_in_a_process_of_their_own() -> None:
-    """Three metrics cost a request something, and more than none."""
+    """Three metrics cost a request more than none."""
     with Remote(Turns, THREE) as three, Remote(Turns, NONE) as none:
         assert three(5).added > max(none(5).added, 0)
 
@@ -124,7 +124,7 @@ def test_nearest_rank() -> None:
 
 
 def test_percentiles_of_both_ways_are_close() -> None:
-    """What the comparison of checkouts looks at are percentiles of the samples."""
+    """Both sides of the comparison of checkouts are percentiles of the samples."""
     samples = [float(number) for number in range(1, 1001)]
     for percentiles in (published_percentiles(samples), otlp_percentiles(samples)):
         assert percentiles == pytest.approx([500, 900, 990, 999], rel=0.03)
@@ -145,7 +145,7 @@ def test_a_bound_is_held_or_missed(claim: Claim, outcome: str) -> None:
 
 
 def test_rounds_alternate() -> None:
-    """Each round asks everybody once, another one first; the rounds that fill caches do not count."""
+    """Each round measures everything once, beginning with another one; warm-up rounds do not count."""
     asked: list[str] = []
 
     def measure(name: str) -> float:
@@ -166,7 +166,7 @@ def test_figures_replace_those_of_before() -> None:
     """Only what stands between the two comments is written anew."""
     document = "a\n<!-- figures -->\nold\n<!-- end of figures -->\nb\n"
     assert with_figures(document, [Claim("x", 2, at_least=1)], made_by="Us.") == (
-        "a\n<!-- figures -->\nUs.\n\n|  | wanted | measured |  |\n| --- | ---: | ---: | --- |\n"
+        "a\n<!-- figures -->\nUs.\n\n|  | bound | measured |  |\n| --- | ---: | ---: | --- |\n"
         "| x | ≥ 1x | 2.00x | held |\n<!-- end of figures -->\nb\n"
     )
     with pytest.raises(ValueError, match="end of figures"):
