@@ -1,4 +1,4 @@
-"""Run the benchmarks: all of them, or those named; ``--short`` runs each so that its figures can be looked at."""
+"""Run the benchmarks: all of them, or those named."""
 
 import argparse
 import os
@@ -24,21 +24,21 @@ BENCHMARKS = (
     "outage",
     "import_time",
 )
-"""Modules with a function ``run(*, short)`` that returns what is to be printed, in the order in which they run."""
+"""Modules with a function ``run(*, short)`` that returns a printable report, in the order in which they run."""
 
 
 def main() -> None:
-    """Run benchmarks, print their tables and, at last, every figure that has a bound."""
+    """Run benchmarks; print their tables, and every figure that has a bound at the end."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer rounds: figures to look at, not to quote")
-    parser.add_argument("--update", type=Path, metavar="FILE", help="put the figures into this Markdown file")
+    parser.add_argument("--short", action="store_true", help="fewer rounds, and less reliable figures")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="write the figures into this Markdown file")
     parser.add_argument("names", nargs="*", metavar="name", choices=[*BENCHMARKS, []], help=", ".join(BENCHMARKS))
     arguments = parser.parse_args()
     console = Console(width=140)
     claims: list[Claim] = []
     for name in arguments.names or BENCHMARKS:
         begun = time.perf_counter()
-        # Imported one after the other, so that the processes they start have nothing of the others.
+        # Imported one after the other, so that the processes of one benchmark do not import the others.
         outcome = import_module(f"benchmarks.{name}").run(short=arguments.short)
         claims += outcome.claims if isinstance(outcome, Report) else []
         console.print(outcome)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _machine() -> str:
-    """What has to be known of the machine to make something of the figures."""
+    """Describe the machine and the versions."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "opentelemetry-sdk", "boto3"))
     return f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}, {packages}"
 

@@ -1,4 +1,4 @@
-"""What somebody can cost you who makes up attributes: metrics on the bill, and memory in the process.
+"""What clients that make up attribute values can cost: metrics on the bill, and memory in the process.
 
 Requests with forged Host headers, and values of a user dimension, each a new one. Each scenario runs in a process of
 its own, whose memory is read before and after; the last one is what the SDK alone needs for the same measurements.

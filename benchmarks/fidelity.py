@@ -1,35 +1,42 @@
-"""How true percentiles are: those of what was sent, beside the exact ones and those of bucket midpoints.
+"""The error of percentiles: those that CloudWatch computes from the published values, compared with the exact ones.
 
-Samples are recorded through the real SDK, collected as our reader collects, and published to a strict CloudWatch in
-memory, which is then asked for the percentiles as CloudWatch defines them (nearest rank).
+Samples are recorded through the real SDK, collected as this package's reader does, and published to a strict fake of
+CloudWatch, which computes percentiles as CloudWatch defines them (nearest rank). They are compared with the bucket
+midpoints that other exporters send, computed from the same data points; a bucket without a lower or upper bound ends at
+the recorded minimum or maximum.
 
-Beside ours stand the midpoints that other exporters send, made of the very same data points. The ADOT exporters send
-the middle of each bucket of an exponential histogram with its count, and the middle is all that linear code has for an
-explicit one. A bucket that is open at one end has no middle: it ends at the recorded minimum or maximum.
+``python -m benchmarks.fidelity --against DIR`` compares the package of this checkout with that of another one.
 """
 
+import argparse
+import json
 import math
 import random
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from flask import Flask
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from rich.console import Group
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import (
+    ExplicitBucketHistogramAggregation,
+    ExponentialBucketHistogramAggregation,
+    View,
+)
+from rich.console import Console, Group
 from rich.table import Table
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
-from otel_cloudwatch_flask.distribution import MAX_BUCKETS
-from otel_cloudwatch_flask.exporter import TEMPORALITY
-from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY
-from otel_cloudwatch_flask.known_series import FacadeSeries
-from otel_cloudwatch_flask.recorder import Recorder
+from benchmarks.harness import nearest_rank
+from benchmarks.measurements import our_reader
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
+ROOT: Final = Path(__file__).parents[1]
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 AGGREGATIONS: Final = ("explicit", "exponential")
 
@@ -64,9 +71,24 @@ _RUNS_IN_SHORT: Final = {10: 40, 100: 20, 1000: 8}
 _LOGNORMAL_RUNS: Final = 400
 _LOGNORMAL_RUNS_IN_SHORT: Final = 60
 
+POSITIVE: Final[Mapping[str, Distribution]] = {
+    **{name: each for name, each in DISTRIBUTIONS.items() if name != "negatives"},
+    "exponential": lambda source: source.expovariate(1 / 120),
+    "outliers": lambda source: source.lognormvariate(3, 0.4) * (50 if source.random() < 0.02 else 1),
+}
+"""The distributions of ``--against``: any OpenTelemetry exporter can publish them."""
+
+_RUNS_AGAINST: Final = {10: 20, 100: 20, 1000: 20, 10_000: 6, 100_000: 1}
+_NEGLIGIBLE: Final = 0.0005
+"""Errors that differ by less are equal: they are printed in tenths of a percent."""
+
+_FLUSH_TIMEOUT_SECONDS: Final = 60.0
+_NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
+"""The attribute that marks negative samples, which are recorded as absolute values."""
+
 
 class Bucket(NamedTuple):
-    """What a data point says: so many samples between two edges."""
+    """A bucket of a data point."""
 
     lower: float
     upper: float
@@ -80,59 +102,53 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run with one aggregation: relative errors by percentile, and what must hold beside."""
+    """One run with one aggregation: relative errors by percentile, and whether the other statistics are right."""
 
     ours: Mapping[float, float]
     midpoints: Mapping[float, float]
     buckets_off: float
-    """The largest distance of ours from the exact percentile, in widths of the bucket that holds the exact one."""
+    """The largest distance between a published and the exact percentile, in widths of the bucket of the exact one."""
     has_exact_extremes_and_count: bool
     sum_error: float
     """Relative to the sum of the magnitudes."""
 
 
 class Bench:
-    """A provider with a histogram of each aggregation, and a CloudWatch that takes what it collects.
+    """A provider with a histogram of each aggregation, and a fake CloudWatch that receives its metrics.
 
-    Recording goes the way of ``add_metric``, because OpenTelemetry's own histograms drop negative values.
+    Samples are recorded with ``add_metric``, because OpenTelemetry's own histograms drop negative values.
     """
 
     def __init__(self) -> None:
         self._cloudwatch = FakeCloudWatch()
-        self._exporter = CloudWatchMetricExporter("Benchmark", client=self._cloudwatch)
-        self._exporter.adopt("benchmark")
-        self._reader = InMemoryMetricReader(
-            preferred_temporality=TEMPORALITY,
-            preferred_aggregation={Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)},
-        )
+        self._reader = our_reader()
         view = View(instrument_name="explicit", aggregation=ExplicitBucketHistogramAggregation())
         provider = MeterProvider([self._reader], shutdown_on_exit=False, views=[view])
-        self._recorder = Recorder(provider, "benchmark", {}, lost=_raise)
+        self._reporter = CloudWatchMetricsReporter(
+            Flask("benchmark"), "Benchmark", self._cloudwatch, meter_provider=provider, flush="interval", strict=True
+        )
 
     def outcomes(self, samples: Samples, aggregations: Sequence[str] = AGGREGATIONS) -> dict[str, Outcome]:
         """Record, publish and judge samples with each aggregation."""
         for name in aggregations:
-            series = FacadeSeries(name, "None", {})
             for sample in samples:
-                self._recorder.record(series, sample)
+                self._reporter.add_metric(name, sample)
         self._cloudwatch.clear()
-        data = self._reader.get_metrics_data()
-        if data is None:
-            raise RuntimeError("nothing was collected")
-        self._exporter.export(data)
-        buckets = _buckets_of(data)
+        if not self._reporter.flush(_FLUSH_TIMEOUT_SECONDS):
+            raise RuntimeError("the samples were not published")
+        buckets = _buckets_of(_collected(self._reader))
         return {name: self._judged(name, sorted(samples), buckets[name]) for name in aggregations}
 
     def _judged(self, name: str, samples: Samples, buckets: list[Bucket]) -> Outcome:
         cloudwatch = self._cloudwatch
-        exact = {percent: _nearest_rank(samples, percent) for percent in PERCENTILES}
+        exact = {percent: nearest_rank(samples, percent) for percent in PERCENTILES}
         sent = {percent: cloudwatch.percentile(name, percent) for percent in PERCENTILES}
         midpoints = [bucket.midpoint for bucket in buckets for _ in range(bucket.samples)]
         total = math.fsum(samples)
         return Outcome(
             ours={percent: _relative_error(sent[percent], exact[percent]) for percent in PERCENTILES},
             midpoints={
-                percent: _relative_error(_nearest_rank(midpoints, percent), exact[percent]) for percent in PERCENTILES
+                percent: _relative_error(nearest_rank(midpoints, percent), exact[percent]) for percent in PERCENTILES
             },
             buckets_off=max(_widths_between(sent[percent], exact[percent], buckets) for percent in PERCENTILES),
             has_exact_extremes_and_count=(
@@ -179,7 +195,7 @@ def mean_errors(outcomes: Sequence[Outcome], percentiles: Sequence[float] = PERC
 
 
 def _every_distribution(runs: Mapping[int, int]) -> Table:
-    table = Table(title="Relative error of p50, p90, p99, p99.9 in what is sent, beside bucket midpoints")
+    table = Table(title="Relative error of p50, p90, p99, p99.9: as published, and with bucket midpoints")
     for heading in ("distribution", "samples", "runs", "aggregation"):
         table.add_column(heading)
     for heading in ("ours mean", "midpoints", "ours worst", "midpoints", "worse?", "buckets off", "sum off", "exact"):
@@ -231,7 +247,7 @@ def _buckets_of(data: MetricsData) -> dict[str, list[Bucket]]:
         for metric in scope_metrics.metrics:
             for point in metric.data.data_points:
                 buckets = _edges(point)
-                if NEGATIVE_KEY in (point.attributes or {}):
+                if _NEGATIVE_KEY in (point.attributes or {}):
                     buckets = [Bucket(-upper, -lower, count) for lower, upper, count in buckets]
                 found.setdefault(metric.name, []).extend(buckets)
     return {name: sorted(buckets) for name, buckets in found.items()}
@@ -248,9 +264,11 @@ def _edges(point: Any) -> list[Bucket]:
     return zero + [Bucket(base**i, base ** (i + 1), count) for i, count in indices if count]
 
 
-def _nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    # In tenths of a percent, which are whole numbers: 99.9 / 100 * 1000 is more than 999 as a double.
-    return ordered[max(0, -(-round(percent * 10) * len(ordered) // 1000) - 1)]
+def _collected(reader: InMemoryMetricReader) -> MetricsData:
+    data = reader.get_metrics_data()
+    if data is None:
+        raise RuntimeError("nothing was collected")
+    return data
 
 
 def _relative_error(estimate: float, exact: float) -> float:
@@ -264,5 +282,96 @@ def _widths_between(estimate: float, exact: float, buckets: Sequence[Bucket]) ->
     return distance / width if width else float(distance > 0)
 
 
-def _raise(reason: object) -> None:
-    raise RuntimeError(f"the SDK did not take a sample: {reason}")
+Errors = Mapping[float, Sequence[float]]
+"""The relative errors of each percentile, over all runs."""
+
+
+def errors_of(percentiles_of: Callable[[Samples], Sequence[float]]) -> Errors:
+    """Compare percentiles of seeded samples with the exact ones."""
+    errors: dict[float, list[float]] = {percent: [] for percent in PERCENTILES}
+    for name, draw in POSITIVE.items():
+        for size, runs in _RUNS_AGAINST.items():
+            for seed in range(runs):
+                source = random.Random(f"{name} {size} {seed}")
+                samples = [draw(source) for _ in range(size)]
+                estimates = percentiles_of(samples)
+                samples.sort()
+                for percent, estimate in zip(PERCENTILES, estimates, strict=True):
+                    errors[percent].append(_relative_error(estimate, nearest_rank(samples, percent)))
+    return errors
+
+
+def published_percentiles(samples: Samples) -> list[float]:
+    """Publish samples with this package; return the percentiles that CloudWatch computes."""
+    cloudwatch = FakeCloudWatch()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Benchmark", client=cloudwatch))
+    _record(samples, reader)
+    reader.flush(_FLUSH_TIMEOUT_SECONDS)
+    reader.shutdown()
+    return [cloudwatch.percentile("latency", percent) for percent in PERCENTILES]
+
+
+def otlp_percentiles(samples: Samples) -> list[float]:
+    """Return the percentiles of an exponential histogram as OTLP sends it: the midpoints of its buckets."""
+    reader = InMemoryMetricReader(
+        preferred_temporality={Histogram: AggregationTemporality.DELTA},
+        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
+    )
+    _record(samples, reader)
+    buckets = _buckets_of(_collected(reader))["latency"]
+    midpoints = [bucket.midpoint for bucket in buckets for _ in range(bucket.samples)]
+    return [nearest_rank(midpoints, percent) for percent in PERCENTILES]
+
+
+def _record(samples: Samples, reader: MetricReader) -> None:
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("benchmark").create_histogram("latency")
+    for sample in samples:
+        histogram.record(sample)
+
+
+_IN_CHECKOUT: Final = """
+import json, sys
+import benchmarks  # of this checkout; the package is imported from the other one
+sys.path.insert(0, sys.argv[1])
+from benchmarks import fidelity
+json.dump(list(fidelity.errors_of(fidelity.published_percentiles).items()), sys.stdout)
+"""
+
+
+def _errors_in(checkout: Path) -> Errors:
+    command = [sys.executable, "-c", _IN_CHECKOUT, str(checkout)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    return dict(json.loads(done.stdout))
+
+
+def comparison(checkout: Path) -> Table:
+    """Compare this checkout with another one, and with OTLP's exponential histograms."""
+    ours, theirs, otlp = _errors_in(ROOT), _errors_in(checkout), errors_of(otlp_percentiles)
+    table = Table(
+        title="Relative error of percentiles over seven distributions of 10 to 100,000 samples: median / worst"
+    )
+    for heading in ("", "this checkout", str(checkout), "OTLP, exponential", "this checkout is"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for percent in PERCENTILES:
+        each = (ours[percent], theirs[percent], otlp[percent])
+        cells = (f"{statistics.median(errors):.1%} / {max(errors):.1%}" for errors in each)
+        table.add_row(f"p{percent:g}", *cells, "no worse" if _is_no_worse(*each[:2]) else "WORSE")
+    return table
+
+
+def _is_no_worse(errors: Sequence[float], others: Sequence[float]) -> bool:
+    return (
+        statistics.median(errors) <= statistics.median(others) + _NEGLIGIBLE
+        and max(errors) <= max(others) + _NEGLIGIBLE
+    )
+
+
+def main() -> None:
+    """Compare the percentiles of two checkouts."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=main.__doc__)
+    parser.add_argument("--against", type=Path, metavar="DIR", required=True, help="the root of another checkout")
+    Console(width=140).print(comparison(parser.parse_args().against.resolve()))
+
+
+if __name__ == "__main__":
+    main()

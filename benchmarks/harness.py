@@ -1,7 +1,7 @@
-"""How figures are made that can be compared: processes of their own, rounds that alternate, medians, paired ratios.
+"""What makes figures comparable: separate processes, alternating rounds, medians, paired ratios.
 
-Each way of doing something lives in a process of its own. In each round every process is asked once, one after the
-other, so that whatever else the machine does hits all of them; a ratio is the median of the ratios of the rounds.
+Each way of doing something runs in a process of its own. In each round every process measures once, one after the
+other, so that other load on the machine hits all of them; a ratio is the median of the ratios of the rounds.
 """
 
 import gc
@@ -108,8 +108,14 @@ def interleaved(
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median of the ratios of rounds, which drift does not touch."""
+    """Return the median of the ratios of rounds, which drift does not affect."""
     return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
+
+
+def nearest_rank(ordered: Sequence[float], percent: float) -> float:
+    """Return a percentile of sorted values: the smallest that is at least as large as ``percent`` % of them."""
+    # In tenths of a percent, which are whole numbers: 99.9 / 100 * 1000 is more than 999 as a double.
+    return ordered[max(0, -(-round(percent * 10) * len(ordered) // 1000) - 1)]
 
 
 def rss_bytes() -> int:

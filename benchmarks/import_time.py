@@ -1,6 +1,6 @@
 """What a program's start pays for the package, beyond Flask and OpenTelemetry, which it imports anyway.
 
-Each figure is the median of fresh processes, which alternate, so that whatever else the machine does hits all.
+Each figure is the median of fresh processes, which alternate, so that other load on the machine hits all.
 """
 
 import os

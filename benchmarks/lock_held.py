@@ -1,9 +1,8 @@
 """The longest stretch for which an export keeps other threads from running.
 
-A thread that wakes every millisecond notes how late it was, as far as its process was at work meanwhile: what other
-processes take is nobody's fault here. Python's lock goes from thread to thread at least every 5 ms
-(``sys.getswitchinterval()``), unless something written in C does not let go of it. What the SDK's own collection holds
-is not measured: the exporters are given collected data. Nor is the first export, which imports boto3.
+A thread wakes every millisecond and notes how late it was, counting only the time in which its process used the CPU.
+Python passes its lock on after 5 ms at most (``sys.getswitchinterval()``), unless an extension written in C holds it.
+The SDK's own collection is not measured, nor is the first export, which imports boto3.
 """
 
 import gc
@@ -30,7 +29,7 @@ _WAKE_SECONDS: Final = 0.001
 
 
 class Watch:
-    """A thread that wants to wake every millisecond, while the ``with`` block lasts."""
+    """A thread that wakes every millisecond, during the ``with`` block."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -50,7 +49,7 @@ class Watch:
         while not self._ended.is_set():
             time.sleep(_WAKE_SECONDS)
             now, cpu_now = time.perf_counter(), time.process_time()
-            # What other processes take away from this one is not held by it: then no CPU of this one passes.
+            # While another process has the CPU, this one uses none, and holds nothing up.
             late = min(now - woke - _WAKE_SECONDS, cpu_now - cpu)
             self.longest_ms = max(self.longest_ms, late * 1000)
             woke, cpu = now, cpu_now
@@ -65,7 +64,7 @@ class Stretches(Prepared):
 
 
 class Loop:
-    """What any program does to its other threads."""
+    """A loop in Python, for comparison."""
 
     def __call__(self) -> float:
         """Milliseconds."""
@@ -73,7 +72,7 @@ class Loop:
 
 
 def longest_ms(work: Callable[[], object]) -> float:
-    """How long others had to wait at the longest, in milliseconds; not for garbage that was there before."""
+    """Return the longest wait of other threads, in milliseconds; garbage is collected before."""
     gc.collect()
     with Watch() as watch:
         work()
@@ -110,7 +109,7 @@ def medians_of(
 
 
 def _table(medians: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(title=f"The longest that an export of {SERIES:,} series keeps other threads waiting: ms, medians")
+    table = Table(title=f"The longest wait of other threads during an export of {SERIES:,} series: ms, medians")
     ways = list(next(iter(medians.values())))
     for heading in ("", *ways):
         table.add_column(heading, justify="right" if heading else "left")

@@ -1,4 +1,4 @@
-"""Flask apps that are alike but for how they measure: with this extension, with nothing, with what is taken instead."""
+"""Flask apps that differ only in how they measure: with this extension, with nothing, with an alternative."""
 
 import os
 import random
@@ -28,7 +28,7 @@ View = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """How an app is made, and the modules that it needs."""
+    """A function that makes an app, and the modules that it needs."""
 
     make: Callable[[], Flask]
     needs: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ def bare_app() -> Flask:
 
 
 def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy = "background") -> Flask:
-    """An app with this extension, and so many ``add_metric`` calls a request."""
+    """An app with this extension, and this number of ``add_metric`` calls a request."""
     answer_all_clients()
     values = latencies()
 
@@ -80,14 +80,14 @@ def instrumented_app() -> Flask:
 
 
 def prometheus_app() -> Flask:
-    """An app with prometheus_flask_exporter as it is by default: a histogram and a counter a request."""
+    """An app with prometheus_flask_exporter and its defaults: a histogram and a counter a request."""
     app = bare_app()
     optional("prometheus_flask_exporter").PrometheusMetrics(app)
     return app
 
 
 def predecessor_app() -> Flask:
-    """An app with flask-cloudwatch-metric, whose requests wait for a call each: here for its CPU only."""
+    """An app with flask-cloudwatch-metric, which calls CloudWatch in each request; only its CPU is measured."""
     answer_all_clients()
     values = latencies()
 
@@ -134,7 +134,7 @@ def powertools_app() -> Flask:
 
 
 def latencies() -> Iterator[float]:
-    """Samples without end."""
+    """Yield samples without end."""
     source = random.Random(1)
     return cycle([source.lognormvariate(4.4, 0.7) for _ in range(1000)])
 
@@ -152,7 +152,6 @@ def _print_nothing() -> None:
 NONE: Final = "this extension, no metric"
 THREE: Final = "this extension, 3 add_metric"
 RECORDS: Final = "3 Histogram.record of the SDK"
-PROMETHEUS: Final = "prometheus_flask_exporter"
 
 APPS: Final[Mapping[str, App]] = {
     NONE: App(partial(extension_app, 0)),
@@ -162,7 +161,7 @@ APPS: Final[Mapping[str, App]] = {
     "this extension, instrument=True": App(partial(extension_app, 0, instrument=True)),
     RECORDS: App(histograms_app),
     "FlaskInstrumentor": App(instrumented_app),
-    PROMETHEUS: App(prometheus_app, ("prometheus_flask_exporter",)),
+    "prometheus_flask_exporter": App(prometheus_app, ("prometheus_flask_exporter",)),
     "flask-cloudwatch-metric, 3 metrics": App(predecessor_app, ("flask_cloudwatch_metric",)),
     "aws-embedded-metrics, 3 metrics": App(embedded_metrics_app, ("aws_embedded_metrics",)),
     "Powertools, 3 metrics": App(powertools_app, ("aws_lambda_powertools",)),
@@ -170,6 +169,6 @@ APPS: Final[Mapping[str, App]] = {
 
 
 def installed_apps() -> tuple[list[str], list[str]]:
-    """Those that can be made here, and those that cannot."""
+    """Return the apps whose packages are installed, and the others."""
     here = [name for name, app in APPS.items() if are_installed(app.needs)]
     return here, [name for name in APPS if name not in here]

@@ -1,4 +1,4 @@
-"""What is measured in order to be exported: so many series of three attributes, each with something new."""
+"""The measurements that are exported: series of three attributes, counters or histograms."""
 
 import random
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
-from otel_cloudwatch_flask.distribution import MAX_BUCKETS
-from otel_cloudwatch_flask.exporter import TEMPORALITY
+from otel_cloudwatch_flask import CloudWatchMetricExporter
 
 METRIC_NAMES: Final = ("http.server.requests", "http.server.request.duration")
+_OUR_MAX_SIZE: Final = 147
+"""The exponential buckets that this package's reader asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Counters, or histograms with so many samples a collection."""
+    """Counters, or histograms with this number of samples a collection."""
 
     title: str
     samples: int = 0
@@ -40,27 +40,35 @@ def attributes_of(number: int) -> dict[str, str | int]:
 
 
 def our_reader() -> InMemoryMetricReader:
-    """Collects as this package's reader does."""
-    aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
-    return InMemoryMetricReader(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
+    """Collect as this package's reader does."""
+    exporter = CloudWatchMetricExporter("Benchmark")
+    return InMemoryMetricReader(
+        preferred_temporality=exporter._preferred_temporality,  # noqa: SLF001 - as the SDK's own reader does
+        preferred_aggregation=exporter._preferred_aggregation,  # noqa: SLF001 - as the SDK's own reader does
+    )
 
 
 def sdk_reader() -> InMemoryMetricReader:
-    """Collects the same with nothing but the SDK."""
+    """Collect the same with nothing but the SDK."""
     delta = AggregationTemporality.DELTA
     return InMemoryMetricReader(
         preferred_temporality={Counter: delta, Histogram: delta},
-        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation(max_size=MAX_BUCKETS - 1)},
+        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation(max_size=_OUR_MAX_SIZE)},
     )
 
 
 def otlp_reader() -> InMemoryMetricReader:
-    """Collects what an OTLP exporter asks for unless it is told otherwise: cumulative, in explicit buckets."""
+    """Collect as an OTLP exporter does by default: cumulative, in explicit buckets."""
     return InMemoryMetricReader()
 
 
+def otlp_exponential_reader() -> InMemoryMetricReader:
+    """Collect for an OTLP exporter whose default histogram aggregation is ``base2_exponential_bucket_histogram``."""
+    return InMemoryMetricReader(preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()})
+
+
 class Source:
-    """A meter provider with so many series of a kind."""
+    """A meter provider with a number of series of one kind."""
 
     def __init__(self, kind: Kind, series: int, make_reader: Callable[[], InMemoryMetricReader]) -> None:
         self._kind = kind
@@ -73,7 +81,7 @@ class Source:
         self._histogram = meter.create_histogram(METRIC_NAMES[1], unit="ms")
 
     def record(self) -> None:
-        """Give every series something new."""
+        """Record new measurements for every series."""
         if not self._kind.samples:
             for attributes in self._attributes:
                 self._counter.add(self._random.randrange(1, 1000), attributes)
@@ -84,7 +92,7 @@ class Source:
                 record(latency, attributes)
 
     def collect(self) -> MetricsData:
-        """What the SDK hands to an exporter."""
+        """Return what the SDK passes to an exporter."""
         data = self._reader.get_metrics_data()
         if data is None:
             raise RuntimeError("nothing was collected")
@@ -92,7 +100,7 @@ class Source:
 
 
 def data_points(data: MetricsData) -> list[Any]:
-    """All data points of a collection."""
+    """Return all data points of a collection."""
     return [
         point
         for resource in data.resource_metrics

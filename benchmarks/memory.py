@@ -1,7 +1,7 @@
-"""Memory that stays: over many requests, and for each series ever seen; and what series cost that are idle.
+"""Growth of memory: over many requests, and for each series ever seen; and the cost of idle series.
 
-The SDK forgets no series for the life of the process, and visits all of them in each collection. Beside ours stands
-what the SDK alone needs for the same.
+The SDK keeps every series for the life of the process, and visits all of them in each collection. The SDK alone is
+measured as well.
 """
 
 import gc
@@ -53,9 +53,9 @@ _Figures = TypeVar("_Figures")
 
 
 def growth_mb(requests: int) -> list[float]:
-    """Megabytes that this process has grown by, after each part of so many requests with three metrics each.
+    """Serve requests with three metrics each; return the growth of this process after each tenth, in megabytes.
 
-    Before, it serves a tenth as many. Every part ends with a flush, beside those that the requests ask for.
+    The process first serves a tenth as many. Each tenth ends with a flush.
     """
     app = extension_app(3)
     environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
@@ -72,7 +72,7 @@ def growth_mb(requests: int) -> list[float]:
 
 
 def idle(max_metrics: int, series: int) -> Idle:
-    """What so many counters and as many histograms cost a flush, when they are busy and when they are idle."""
+    """Measure a flush of ``series`` counters and as many histograms, when all have new values and when none has."""
     measure, flush = _flushed(max_metrics)
     measure(series)
     flush()
@@ -82,7 +82,7 @@ def idle(max_metrics: int, series: int) -> Idle:
 
 
 def seen(max_metrics: int, series: int) -> Seen:
-    """What so many counters and as many histograms cost that were there once."""
+    """Measure ``series`` counters and as many histograms that were recorded once."""
     measure, flush = _flushed(max_metrics)
     measure(1)
     flush()
@@ -114,7 +114,7 @@ def _measured(measure: Callable[[int, int], _Figures], max_metrics: int, series:
 
 
 def _flushed(max_metrics: int) -> tuple[Callable[[int], None], Callable[[], object]]:
-    """What measures with so many counters and histograms, and what collects and, except by the SDK alone, exports."""
+    """Return a function that records, and one that collects and, except for the SDK alone, exports."""
     ours = CloudWatchMetricReader(our_exporter(max_metrics=max_metrics)) if max_metrics else None
     sdk = sdk_reader()
     meter = MeterProvider([ours or sdk], shutdown_on_exit=False).get_meter("benchmark")
@@ -129,7 +129,7 @@ def _flushed(max_metrics: int) -> tuple[Callable[[int], None], Callable[[], obje
 
 
 def _growth_table(growth: list[float], requests: int) -> Table:
-    table = Table(title=f"RSS over {requests:,} requests with three add_metric, beside before: MB")
+    table = Table(title=f"Growth of RSS over {requests:,} requests with three add_metric: MB")
     for number in range(1, PARTS + 1):
         table.add_column(f"{requests * number // PARTS:,}", justify="right")
     table.add_row(*(f"{each:+.2f}" for each in growth))

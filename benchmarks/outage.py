@@ -24,7 +24,7 @@ SLACK_CALLS = 12
 
 @dataclass
 class Outage:
-    """An outage of so many seconds, and what came of it."""
+    """An outage of a number of seconds, and its consequences."""
 
     seconds: float
     answered: int = 0

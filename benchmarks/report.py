@@ -1,4 +1,4 @@
-"""What a benchmark has to say: tables, and figures with the bound that each is wanted to keep."""
+"""The result of a benchmark: tables, and figures with their bounds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from rich.table import Table
 REQUIREMENTS: Final = "benchmarks/requirements.txt"
 """What installs everything that the package is compared with."""
 
-_HEADINGS: Final = ("", "wanted", "measured", "")
+_HEADINGS: Final = ("", "bound", "measured", "")
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A figure and the bound that it is wanted to keep; nothing fails if it does not."""
+    """A figure and its bound; nothing fails if the figure misses it."""
 
     text: str
     measured: float
@@ -39,7 +39,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """The tables of a benchmark, what they are wanted to show, and what was left out because it is not installed."""
+    """The tables and claims of a benchmark, and what was left out because it is not installed."""
 
     tables: Sequence[RenderableType]
     claims: Sequence[Claim] = ()
@@ -54,7 +54,7 @@ class Report:
 
 
 def claims_table(claims: Iterable[Claim]) -> Table:
-    """Figures beside their bounds."""
+    """Return a table of figures and their bounds."""
     table = Table()
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading else "left")
@@ -64,9 +64,9 @@ def claims_table(claims: Iterable[Claim]) -> Table:
 
 
 def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str:
-    """A Markdown document in which the figures between two comments are replaced, with a line on what made them.
+    """Replace the figures between two comments of a Markdown document, with a line on what made them.
 
-    Raises ``ValueError`` for one that has no such comments.
+    Raises ``ValueError`` if the document has no such comments.
     """
     before, begin, rest = document.partition(_BEGIN)
     _, end, after = rest.partition(_END)

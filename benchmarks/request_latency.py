@@ -1,190 +1,221 @@
-"""What a client sees under load: the time of a request with metrics, beside the same request without the extension.
+"""What three metrics a request cost a server under load: its CPU, and the latency that clients see.
 
-CloudWatch takes 25 ms to answer. The apps run under gunicorn, with threads, in processes of their own; clients, in
-another one, put each under the same load in turn, round by round. A second server without the extension is there to
-show how far two servers differ that are the same.
+Two servers (gunicorn, one process, 16 threads) run the same app, one of them with the reporter. A load generator in
+another process puts them under the same load in turn, in an open loop; CloudWatch takes 25 ms to answer. The reporter
+flushes every second, so that a pause at the flush shows.
 """
 
-import http.client
+import gc
+import math
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from flask import Flask
 from rich.table import Table
 
-from benchmarks.harness import Remote
+from benchmarks.harness import Remote, median_ratio, nearest_rank
+from benchmarks.measured_apps import METRICS, PAGE, latencies
+from benchmarks.open_loop import Answer, load_generator
 from benchmarks.report import Claim, Report
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
-from tests.reliability.processes import GUNICORN, serving
+from tests.reliability.processes import GUNICORN, Server, serving
 
 CLOUDWATCH_SECONDS: Final = 0.025
-DATABASE_SECONDS: Final = 0.01
-CLIENTS: Final = 4
-REQUESTS_A_SECOND: Final = 100
+RATES: Final = (500, 250, 125)
+"""Requests a second: the first that the machine sustains is used."""
 
-WITH: Final = "with the extension"
-WITHOUT: Final = "without"
-CONTROL: Final = "without, once more"
-PATHS: Final[Mapping[str, str]] = {"/orders": "waits 10 ms for a database", "/": "answers at once"}
+WITHOUT: Final = "bare Flask"
+WITH: Final = "3 add_metric"
+APPS: Final[Mapping[str, str]] = {WITHOUT: "bare_app", WITH: "measured_app"}
+NEAR: Final = "within 50 ms of a flush"
+OTHERS: Final = "at other times"
+BODY: Final = "hello"
 
-_GTHREAD: Final = [*GUNICORN, "--workers", "1", "--threads", str(CLIENTS), "--worker-class", "gthread"]
-_WARM_UP_REQUESTS: Final = 50
+_GTHREAD: Final = [*GUNICORN, "--workers", "1", "--threads", "16", "--worker-class", "gthread"]
+_WARM_UP_SECONDS: Final = 3.0
+_LEAD_IN_SECONDS: Final = 1.0
+"""In it, the other server makes its last call."""
+_SATURATED_MS: Final = 20.0
+_NEAR_SECONDS: Final = 0.05
+_WINDOW_SECONDS: Final = 0.1
+_SLOWEST_WINDOWS: Final = 6
 
 
 def bare_app() -> Flask:
-    """The app without metrics."""
-    app = Flask("bare")
+    """An app that measures nothing.
 
-    @app.get("/")
-    def index() -> str:
-        return "hello"
-
-    @app.get("/orders")
-    def orders() -> str:
-        time.sleep(DATABASE_SECONDS)
-        return "none"
-
+    ``/cpu`` returns the CPU seconds of the server process, all threads included. ``/collect`` collects its garbage: a
+    full collection, for tens of milliseconds, would hit one turn and not the others.
+    """
+    app = Flask("benchmark")
+    app.add_url_rule("/", "index", lambda: BODY)
+    app.add_url_rule("/cpu", "cpu", lambda: str(time.process_time()))
+    app.add_url_rule("/collect", "collect", lambda: str(gc.collect()))
     return app
 
 
 def measured_app() -> Flask:
     """The same app with three metrics a request."""
     app = bare_app()
-    reporter = CloudWatchMetricsReporter(app, "Benchmark")
+    reporter = CloudWatchMetricsReporter(app, "Benchmark", flush_min_interval_seconds=1.0)
+    values = latencies()
 
     @app.after_request
     def measure(response: Any) -> Any:
-        for name in ("One", "Two", "Three"):
-            reporter.add_metric(name, 1, "Count", {"Page": "index"})
+        for name, unit in METRICS[:3]:
+            reporter.add_metric(name, next(values), unit, PAGE)
         return response
 
     return app
 
 
-APPS: Final = {WITHOUT: "bare_app", WITH: "measured_app", CONTROL: "bare_app"}
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A server that was under load for some seconds."""
 
-
-@dataclass
-class Latencies:
-    """Seconds of each request of each round, by server, and when in each the one with the extension has called."""
-
-    rounds: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in APPS})
-    calls: list[list[float]] = field(default_factory=list)
-
-    def quantile_ms(self, name: str, percent: int) -> float:
-        """A percentile over all rounds, in milliseconds."""
-        return _quantile([each for round_ in self.rounds[name] for each in round_], percent) * 1000
-
-    def ratio(self, name: str, percent: int) -> float:
-        """The median over rounds of the ratio of a percentile to that of the server without the extension."""
-        pairs = zip(self.rounds[name], self.rounds[WITHOUT], strict=True)
-        return statistics.median(_quantile(its, percent) / _quantile(others, percent) for its, others in pairs)
+    answers: Sequence[Answer]
+    cpu_seconds: float
+    calls: Sequence[float]
+    """When each call reached CloudWatch."""
 
     @property
-    def calls_a_second(self) -> float:
-        """How fast one call followed the other."""
-        pauses = [later - earlier for round_ in self.calls for earlier, later in pairwise(round_)]
-        return len(pauses) / sum(pauses) if pauses else 0.0
+    def cpu_us(self) -> float:
+        """CPU microseconds of the server process for each request."""
+        return self.cpu_seconds / len(self.answers) * 1e6
 
-    @property
-    def calls_for_1000_requests(self) -> float:
-        """How many calls there were, for so many requests."""
-        return 1000 * sum(map(len, self.calls)) / self.requests
+    def from_call(self, answer: Answer) -> float:
+        """Seconds from the nearest call to CloudWatch until the request was due; negative if it was due before."""
+        return min((answer.due - call for call in self.calls), key=abs, default=math.inf)
 
-    @property
-    def requests(self) -> int:
-        """How many requests the server with the extension has answered."""
-        return sum(map(len, self.rounds[WITH]))
+    def answers_by_flush(self) -> dict[str, list[Answer]]:
+        """The answers to requests due within 50 ms of a call to CloudWatch, and the others."""
+        found: dict[str, list[Answer]] = {NEAR: [], OTHERS: []}
+        for answer in self.answers:
+            found[NEAR if abs(self.from_call(answer)) <= _NEAR_SECONDS else OTHERS].append(answer)
+        return found
+
+    def slowest_windows(self) -> Iterator[Answer]:
+        """Yield the slowest request of each 100 ms."""
+        windows: dict[int, Answer] = {}
+        for answer in self.answers:
+            window = int(answer.due / _WINDOW_SECONDS)
+            windows[window] = max(answer, windows.get(window, answer), key=_latency)
+        yield from windows.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The turns of each server, and the requests a second that it served."""
+
+    rate: int
+    turns: Mapping[str, Sequence[Turn]]
+
+    def cpu_us(self, name: str) -> list[float]:
+        """CPU of a request in each turn of a server."""
+        return [turn.cpu_us for turn in self.turns[name]]
+
+    def quantiles_ms(self, name: str, percent: float) -> list[float]:
+        """A percentile of latency in each turn: of a server, or of the requests ``NEAR`` a flush and the ``OTHERS``."""
+        return [quantile_ms(answers, percent) for answers in self._answers(name)]
+
+    def slowest(self, name: str) -> list[tuple[float, float]]:
+        """The slowest windows of a server: the latency of their slowest request, and its seconds from a call."""
+        windows = [(each.latency, turn.from_call(each)) for turn in self.turns[name] for each in turn.slowest_windows()]
+        return sorted(windows, reverse=True)[:_SLOWEST_WINDOWS]
+
+    def _answers(self, name: str) -> list[Sequence[Answer]]:
+        if name in self.turns:
+            return [turn.answers for turn in self.turns[name]]
+        return [turn.answers_by_flush()[name] for turn in self.turns[WITH]]
+
+
+def quantile_ms(answers: Sequence[Answer], percent: float) -> float:
+    """A percentile of latency, in milliseconds."""
+    return nearest_rank(sorted(map(_latency, answers)), percent) * 1000
+
+
+def _latency(answer: Answer) -> float:
+    return answer.latency
 
 
 def run(*, short: bool) -> Report:
-    """Put the servers under load."""
-    if short:
-        results = {"/orders": latencies_of("/orders", rounds=3, seconds=1.6)}
-    else:
-        results = {path: latencies_of(path, rounds=7, seconds=8.0) for path in PATHS}
-    orders = results["/orders"]
-    made = [
-        Claim("p99 under load: with / without the extension", orders.ratio(WITH, 99), at_most=1.05),
-        Claim("calls of a process under load", orders.calls_a_second, at_most=1.1, unit=" a second"),
-    ]
-    return Report([_table(results)], made)
+    """Put the servers under load in turn."""
+    measured = measure(rounds=4, seconds=4.0) if short else measure(rounds=9, seconds=20.0)
+    return Report([_load_table(measured), _slowest_table(measured)], list(claims(measured)))
 
 
-def latencies_of(path: str, *, rounds: int, seconds: float) -> Latencies:
-    """Put each server under load for so many seconds in each round."""
-    latencies = Latencies()
+def measure(*, rounds: int, seconds: float) -> Measured:
+    """Let each server have a number of turns of this length."""
+    turns: dict[str, list[Turn]] = {name: [] for name in APPS}
     with ExitStack() as stack:
         cloudwatch: Any = stack.enter_context(SlowCloudWatch())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = {}
+        servers = {}
         for name, app in APPS.items():
             application = [f"benchmarks.request_latency:{app}()"]
-            server = stack.enter_context(serving(cloudwatch, directory / name, _GTHREAD, application))
-            urls[name] = server.url + path
+            servers[name] = stack.enter_context(serving(cloudwatch, directory / name, _GTHREAD, application))
         load = stack.enter_context(Remote(load_generator))
-        for url in urls.values():
-            load(url, _WARM_UP_REQUESTS / REQUESTS_A_SECOND)
-        names = list(APPS)
+        rate = _sustained_rate(load, list(servers.values()))
         for number in range(rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                cloudwatch.calls.clear()
-                latencies.rounds[name].append(load(urls[name], seconds))
-                if name == WITH:
-                    latencies.calls.append(list(cloudwatch.calls))
-    return latencies
+            for name in sorted(servers, reverse=bool(number % 2)):
+                turns[name].append(_turn(load, servers[name], cloudwatch, rate, seconds))
+    return Measured(rate, turns)
 
 
-def load_generator() -> Any:
-    """What puts a server under load: clients with a connection each, that begin at different times."""
-
-    def load(url: str, seconds: float) -> list[float]:
-        taken: list[float] = []
-        clients = [
-            threading.Thread(target=_ask, args=(url, number / REQUESTS_A_SECOND, seconds, taken))
-            for number in range(CLIENTS)
-        ]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-        return taken
-
-    return load
+def _sustained_rate(load: Remote, servers: Sequence[Server]) -> int:
+    """Warm the servers up; return the highest rate at which no queue builds up."""
+    for rate in RATES[:-1]:
+        if all(_keeps_up(load, server, rate) for server in servers):
+            return rate
+    return RATES[-1]
 
 
-def _ask(url: str, delay: float, seconds: float, taken: list[float]) -> None:
-    """Ask again and again, as often as it is this client's turn; note the time that each answer took."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    connection.connect()
-    begin = time.perf_counter() + delay
-    for number in range(int(seconds * REQUESTS_A_SECOND / CLIENTS)):
-        time.sleep(max(begin + number * CLIENTS / REQUESTS_A_SECOND - time.perf_counter(), 0))
-        begun = time.perf_counter()
-        connection.request("GET", parts.path)
-        connection.getresponse().read()
-        taken.append(time.perf_counter() - begun)
-    connection.close()
+def _keeps_up(load: Remote, server: Server, rate: int) -> bool:
+    """Whether the server answers without delay in the last second of a warm-up."""
+    return quantile_ms(load(server.url, BODY, rate, _WARM_UP_SECONDS)[-rate:], 50) < _SATURATED_MS
+
+
+def _turn(load: Remote, server: Server, cloudwatch: "SlowCloudWatch", rate: int, seconds: float) -> Turn:
+    server.get("/collect")
+    load(server.url, BODY, rate, _LEAD_IN_SECONDS)
+    cloudwatch.calls.clear()
+    cpu_before = server.get("/cpu")
+    answers = load(server.url, BODY, rate, seconds)
+    return Turn(answers, server.get("/cpu") - cpu_before, list(cloudwatch.calls))
+
+
+def claims(measured: Measured) -> Iterator[Claim]:
+    """What the figures should show.
+
+    A pause at the flush shows in p95 most clearly: one of 6 ms delays 3 of the 50 requests within 50 ms of it.
+    """
+    cpu = median_ratio(measured.cpu_us(WITH), measured.cpu_us(WITHOUT))
+    yield Claim(f"under load, server CPU of a request: {WITH} / {WITHOUT}", cpu, at_most=1.3)
+    for name, to, percent, bound in (
+        (WITH, WITHOUT, 99, 1.5),
+        (WITH, WITHOUT, 99.9, 2),
+        (NEAR, OTHERS, 95, 1.5),
+        (NEAR, OTHERS, 99, 2.5),
+    ):
+        ratio = median_ratio(measured.quantiles_ms(name, percent), measured.quantiles_ms(to, percent))
+        yield Claim(f"under load, p{percent:g}: {name} / {to}", ratio, at_most=bound)
 
 
 class SlowCloudWatch:
-    """Takes what comes, 25 ms later, without looking at it: it must not need the CPU of the servers under test."""
+    """An HTTP endpoint that accepts every call after 25 ms. It does not validate, to leave the CPU to the servers."""
 
     def __init__(self) -> None:
         self.calls: list[float] = []
-        """When each came, in seconds."""
+        """When each call arrived (``time.monotonic()``)."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
 
@@ -197,7 +228,7 @@ class SlowCloudWatch:
         self._server.server_close()
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that lead the AWS SDK of a server here."""
+        """The environment variables that direct a server's AWS SDK to this endpoint."""
         return {
             "AWS_ENDPOINT_URL_CLOUDWATCH": f"http://127.0.0.1:{self._server.server_port}",
             "AWS_ACCESS_KEY_ID": "testing",
@@ -214,10 +245,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._cloudwatch = cloudwatch
         super().__init__(*arguments)
 
+    def handle(self) -> None:
+        """Answer calls until the server under test is ended."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_POST(self) -> None:
         """Answer a call."""
-        self.rfile.read(int(self.headers["Content-Length"]))
         self._cloudwatch.calls.append(time.monotonic())
+        self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(CLOUDWATCH_SECONDS)
         self.send_response(200)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
@@ -226,27 +262,39 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def _quantile(seconds: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(seconds, n=100)[percent - 1]
-
-
-def _table(results: Mapping[str, Latencies]) -> Table:
-    table = Table(title=f"A request under load, {REQUESTS_A_SECOND} a second, three add_metric, CloudWatch 25 ms slow")
-    for heading in ("", "p50 ms", "p99 ms", "p50, ratio", "p99, ratio", "calls a second", "calls for 1,000 requests"):
+def _load_table(measured: Measured) -> Table:
+    note = f"This machine does not sustain {RATES[0]} requests a second." if measured.rate < RATES[0] else None
+    title = f"A server at {measured.rate} requests a second, CloudWatch 25 ms away: medians of rounds (lowest-highest)"
+    table = Table(title=title, caption=note)
+    percentiles = (50, 95, 99, 99.9)
+    for heading in ("", "CPU of a request, µs", *(f"p{percent:g} ms" for percent in percentiles), "calls"):
         table.add_column(heading, justify="right" if heading else "left")
-    for path, latencies in results.items():
-        table.add_section()
-        for name in APPS:
-            times = (f"{latencies.quantile_ms(name, percent):.2f}" for percent in (50, 99))
-            ratios = (f"{latencies.ratio(name, percent):.3f}" for percent in (50, 99))
-            table.add_row(f"{PATHS[path]}, {name}", *times, *ratios, *_calls(latencies, name))
+    for name in (WITHOUT, WITH, NEAR, OTHERS):
+        times = [_spread(measured.quantiles_ms(name, percent), 1) for percent in percentiles]
+        if turns := measured.turns.get(name):
+            calls = sum(len(turn.calls) for turn in turns)
+            table.add_row(name, _spread(measured.cpu_us(name), 0), *times, str(calls))
+        else:
+            table.add_row(f"{WITH}, {name}", "", *times, "")
     return table
 
 
-def _calls(latencies: Latencies, name: str) -> tuple[str, str]:
-    if name != WITH:
-        return "", ""
-    return f"{latencies.calls_a_second:.2f}", f"{latencies.calls_for_1000_requests:.1f}"
+def _spread(figures: Sequence[float], digits: int) -> str:
+    return f"{statistics.median(figures):.{digits}f} ({min(figures):.{digits}f}-{max(figures):.{digits}f})"
+
+
+def _slowest_table(measured: Measured) -> Table:
+    table = Table(
+        title="The slowest 100 ms of each server: its slowest request",
+        caption="Distance: from the nearest call to CloudWatch until the request was due",
+    )
+    for heading in ("", "latency, ms", "distance, ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in measured.turns:
+        table.add_section()
+        for latency, distance in measured.slowest(name):
+            table.add_row(name, f"{latency * 1000:.1f}", f"{distance * 1000:+.0f}" if math.isfinite(distance) else "")
+    return table

@@ -1,4 +1,4 @@
-"""Networks that answer at once: everything happens but the transport, and what would be sent is counted."""
+"""Stubs for the network: everything runs except the transport, and the bodies of requests are kept."""
 
 import gzip
 import os
@@ -13,7 +13,7 @@ from benchmarks.harness import optional
 
 @dataclass
 class Traffic:
-    """The bodies that would have gone over the network since it was last cleared."""
+    """The bodies of the requests since it was last cleared."""
 
     bodies: list[bytes] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ def answered_session(traffic: Traffic | None = None) -> Any:
 
 
 def answer_all_clients() -> None:
-    """Answer what every boto3 client sends that is made in this process from now on."""
+    """Answer the requests of every boto3 client that this process makes from now on."""
     os.environ.update(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_DEFAULT_REGION="us-east-1")
     make_client: Any = boto3.Session.client
     session: Any = boto3.Session

@@ -1,8 +1,7 @@
-"""Ways to export what was measured, each with its transport stubbed: this exporter, and what is taken instead."""
+"""Ways to export metrics, each with its transport stubbed: this exporter and its alternatives."""
 
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,7 +11,16 @@ import boto3
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult, MetricsData
 
 from benchmarks.harness import are_installed, optional
-from benchmarks.measurements import METRIC_NAMES, Kind, Source, attributes_of, otlp_reader, our_reader, sdk_reader
+from benchmarks.measurements import (
+    METRIC_NAMES,
+    Kind,
+    Source,
+    attributes_of,
+    otlp_exponential_reader,
+    otlp_reader,
+    our_reader,
+    sdk_reader,
+)
 from benchmarks.stubs import Traffic, answered, answered_session
 from otel_cloudwatch_flask import CloudWatchMetricExporter
 from otel_cloudwatch_flask.boto_client import client_factory
@@ -20,24 +28,26 @@ from otel_cloudwatch_flask.config import Settings
 
 MAX_SERIES: Final = 20_000
 MANY_SAMPLES: Final = 50_000
-_TIMEOUT_SECONDS: Final = 30.0
 
 _OTLP_MODULE: Final = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 
 OURS: Final = "this exporter"
 BOTO3: Final = "boto3, default client"
 OTLP: Final = "OTLP/HTTP"
+OTLP_EXPONENTIAL: Final = "OTLP/HTTP, exponential"
 OTLP_GZIP: Final = "OTLP/HTTP, gzip"
 EMF: Final = "aws-embedded-metrics"
 POWERTOOLS: Final = "Powertools"
 SDK: Final = "SDK collects"
+OURS_COLLECTED: Final = "this exporter, with collection"
+OTLP_EXPONENTIAL_COLLECTED: Final = "OTLP/HTTP, exponential, with collection"
 
 
 class Export(Protocol):
     """One export after the other: ``prepare`` is not measured, ``run`` is."""
 
     def prepare(self) -> None:
-        """Measure something new, and collect it."""
+        """Record new measurements, and collect them."""
 
     def run(self) -> None:
         """Export what was prepared."""
@@ -52,7 +62,7 @@ class Way:
 
 
 def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIES) -> CloudWatchMetricExporter:
-    """This exporter as it makes itself, but for the network."""
+    """This exporter with its own client, whose requests are answered before they reach the network."""
     make_client = client_factory("us-east-1", access_key_id="x", secret_access_key="x")
     return CloudWatchMetricExporter.from_settings(
         Settings.resolve(arguments={"namespace": "Benchmark", "max_metrics": max_metrics}, app_config={}, environ={}),
@@ -61,13 +71,13 @@ def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIE
 
 
 def default_client(traffic: Traffic | None = None) -> Any:
-    """boto3's client as a program gets it."""
+    """boto3's client with its defaults."""
     client = boto3.client("cloudwatch", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     return answered(client, traffic)
 
 
 def collections_of(kind: Kind, series: int, make_reader: Callable[[], InMemoryMetricReader]) -> Iterator[MetricsData]:
-    """Collections without end: few different ones, over and over, because recording takes longer than exporting."""
+    """Yield collections without end: at most three, in turn, because recording takes longer than exporting."""
     source = Source(kind, series, make_reader)
     collections = []
     for _ in range(1 if series * kind.samples >= MANY_SAMPLES else 3):
@@ -78,65 +88,56 @@ def collections_of(kind: Kind, series: int, make_reader: Callable[[], InMemoryMe
 
 
 class ExporterRun:
-    """An exporter of OpenTelemetry that is given a collection."""
+    """An OpenTelemetry exporter that exports one collection after the other."""
 
     def __init__(self, collections: Iterator[MetricsData], exporter: MetricExporter) -> None:
         self._collections = collections
         self._exporter = exporter
 
     def prepare(self) -> None:
-        """Collect something else."""
+        """Take the next collection."""
         self._data = next(self._collections)
 
     def run(self) -> None:
         """Export it."""
-        if self._exporter.export(self._data) is not MetricExportResult.SUCCESS:
-            raise RuntimeError("what fails is not worth measuring")
+        _export(self._exporter, self._data)
 
 
-class OurExportRun(ExporterRun):
-    """Our exporter, as our reader gives it a collection: in a thread that nobody waits for."""
+class CollectionRun:
+    """A collection by the SDK, and its export if there is an exporter."""
 
-    def __init__(self, collections: Iterator[MetricsData], exporter: CloudWatchMetricExporter) -> None:
-        super().__init__(collections, exporter)
-        self._ours = exporter
-
-    def run(self) -> None:
-        """Export it."""
-        self._ours.accept(self._data)
-        if not self._ours.deliver(time.monotonic() + _TIMEOUT_SECONDS, may_call_here=True):
-            raise RuntimeError("what fails is not worth measuring")
-
-
-class Collection:
-    """The SDK's own part of an export, which is the same for every exporter."""
-
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, exporter: MetricExporter | None = None) -> None:
         self._source = source
+        self._exporter = exporter
 
     def prepare(self) -> None:
-        """Measure something new."""
+        """Record new measurements."""
         self._source.record()
 
     def run(self) -> None:
-        """Collect it."""
-        self._source.collect()
+        """Collect them, and export."""
+        data = self._source.collect()
+        if self._exporter is not None:
+            _export(self._exporter, data)
+
+
+def _export(exporter: MetricExporter, data: MetricsData) -> None:
+    if exporter.export(data) is not MetricExportResult.SUCCESS:
+        raise RuntimeError("the export failed")
 
 
 class DictionariesRun:
-    """The datums of this exporter as dictionaries, ready to be passed to boto3: making them is not measured."""
+    """boto3 with the datums of this exporter, as dictionaries: only the calls are measured."""
 
     def __init__(self, collections: Iterator[MetricsData], client: Any) -> None:
         self._collections = collections
         self._client = client
         self._requests: list[Mapping[str, Any]] = []
-        settings = Settings.resolve(
-            arguments={"namespace": "Benchmark", "max_metrics": MAX_SERIES}, app_config={}, environ={}
-        )
-        self._exporter = CloudWatchMetricExporter.from_settings(settings, client=_Listener(self._requests))
+        listener = _Listener(self._requests)
+        self._exporter = CloudWatchMetricExporter("Benchmark", client=listener, max_metrics=MAX_SERIES)
 
     def prepare(self) -> None:
-        """Collect something else, and make dictionaries of it."""
+        """Take the next collection, and turn it into dictionaries."""
         self._requests.clear()
         self._exporter.export(next(self._collections))
 
@@ -147,7 +148,7 @@ class DictionariesRun:
 
 
 class _Listener:
-    """A client that keeps what it is asked to send."""
+    """A client that keeps the requests."""
 
     def __init__(self, requests: list[Mapping[str, Any]]) -> None:
         self._requests = requests
@@ -158,10 +159,7 @@ class _Listener:
 
 
 class EventsRun:
-    """An EMF library with one event for each series, filled beforehand: making text of them is measured.
-
-    Such events carry the samples themselves, in as many events as they need.
-    """
+    """An EMF library with an event for each series, which carries the samples: only serializing is measured."""
 
     def __init__(
         self, kind: Kind, series: int, event_of: Callable[[str, list[float], int], Any], text_of: Callable[[Any], Any]
@@ -177,7 +175,7 @@ class EventsRun:
         self._events = [self._event(number) for number in range(self._series)]
 
     def run(self) -> None:
-        """Serialise them."""
+        """Serialize them."""
         for event in self._events:
             self._text_of(event)
 
@@ -188,20 +186,37 @@ class EventsRun:
 
 
 def _ours(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return OurExportRun(collections_of(kind, series, our_reader), our_exporter(traffic))
+    return ExporterRun(collections_of(kind, series, our_reader), our_exporter(traffic))
 
 
 def _boto3(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return DictionariesRun(collections_of(kind, series, our_reader), default_client(traffic))
 
 
-def _otlp(kind: Kind, series: int, traffic: Traffic | None, **options: Any) -> Export:
-    exporter = optional(_OTLP_MODULE).OTLPMetricExporter(session=answered_session(traffic), **options)
-    return ExporterRun(collections_of(kind, series, otlp_reader), exporter)
+def _ours_collected(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    return CollectionRun(Source(kind, series, our_reader), our_exporter(traffic))
+
+
+def _otlp_exporter(traffic: Traffic | None, **options: Any) -> MetricExporter:
+    exporter: MetricExporter = optional(_OTLP_MODULE).OTLPMetricExporter(session=answered_session(traffic), **options)
+    return exporter
+
+
+def _otlp(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    return ExporterRun(collections_of(kind, series, otlp_reader), _otlp_exporter(traffic))
 
 
 def _otlp_gzip(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return _otlp(kind, series, traffic, compression=optional("opentelemetry.exporter.otlp.proto.http").Compression.Gzip)
+    gzip = optional("opentelemetry.exporter.otlp.proto.http").Compression.Gzip
+    return ExporterRun(collections_of(kind, series, otlp_reader), _otlp_exporter(traffic, compression=gzip))
+
+
+def _otlp_exponential(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    return ExporterRun(collections_of(kind, series, otlp_exponential_reader), _otlp_exporter(traffic))
+
+
+def _otlp_exponential_collected(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    return CollectionRun(Source(kind, series, otlp_exponential_reader), _otlp_exporter(traffic))
 
 
 def _emf(kind: Kind, series: int, traffic: Traffic | None) -> Export:
@@ -245,22 +260,25 @@ def _keep(traffic: Traffic | None, line: str) -> None:
 
 
 def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
-    return Collection(Source(kind, series, sdk_reader))
+    return CollectionRun(Source(kind, series, sdk_reader))
 
 
 WAYS: Final[Mapping[str, Way]] = {
     OURS: Way(_ours),
     BOTO3: Way(_boto3),
     OTLP: Way(_otlp, (_OTLP_MODULE,)),
+    OTLP_EXPONENTIAL: Way(_otlp_exponential, (_OTLP_MODULE,)),
     OTLP_GZIP: Way(_otlp_gzip, (_OTLP_MODULE,)),
     EMF: Way(_emf, ("aws_embedded_metrics",)),
     POWERTOOLS: Way(_powertools, ("aws_lambda_powertools",)),
     SDK: Way(_collection),
+    OURS_COLLECTED: Way(_ours_collected),
+    OTLP_EXPONENTIAL_COLLECTED: Way(_otlp_exponential_collected, (_OTLP_MODULE,)),
 }
 
 
 class Prepared:
-    """A way to export, for a process of its own, which makes one kind of export after the other."""
+    """A way to export in a process of its own; it measures one case after the other."""
 
     def __init__(self, way: str, traffic: Traffic | None = None) -> None:
         self._way = WAYS[way]
@@ -268,16 +286,16 @@ class Prepared:
         self._exports: dict[tuple[Kind, int], Export] = {}
 
     def prepared(self, kind: Kind, series: int) -> Export:
-        """An export that is ready to run."""
+        """Return an export that is ready to run."""
         export = self._exports.get((kind, series))
         if export is None:
-            self._exports.clear()  # memory of another case is nothing that this one should carry along
+            self._exports.clear()  # this case should not carry another one's memory
             export = self._exports[kind, series] = self._way.make(kind, series, self._traffic)
         export.prepare()
         return export
 
 
 def installed(ways: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Those of these ways that can be taken here, and those that cannot."""
+    """Return the ways whose packages are installed, and the others."""
     here = [name for name in ways if are_installed(WAYS[name].needs)]
     return here, [name for name in ways if name not in here]

@@ -1,7 +1,7 @@
-"""What one export sends: bytes as they are sent and before compression, and calls.
+"""What one export sends: bytes before and after compression, and calls.
 
-EMF libraries write a line for each series, which something else sends on as logs; their compressed size is that of all
-lines together, at gzip's usual level.
+EMF libraries write a line for each series, which an agent sends as logs; their compressed size is that of all lines
+together, at gzip's default level.
 """
 
 import gzip
@@ -68,7 +68,7 @@ def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) ->
 
 
 def claims(counters: Mapping[str, Sent]) -> Iterator[Claim]:
-    """What the figures are wanted to show: alike compared with alike."""
+    """What the figures should show."""
     ours = counters[OURS].compressed
     for way in (OTLP, OTLP_GZIP):
         if way in counters:

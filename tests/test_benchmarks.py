@@ -1,7 +1,9 @@
-"""What the benchmarks compare is alike, and they say truly whether a bound is kept. CI runs them all in short."""
+"""The benchmarks compare like with like, and report correctly whether a bound is kept. CI runs all, shortened."""
 
 import gzip
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from typing import Any
 
@@ -11,12 +13,15 @@ pytest.importorskip("rich", reason='pip install "otel-cloudwatch-flask[demo]"')
 
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.export_cpu import Exports
-from benchmarks.harness import Remote, interleaved, median_ratio
+from benchmarks.fidelity import otlp_percentiles, published_percentiles
+from benchmarks.harness import Remote, interleaved, median_ratio, nearest_rank
 from benchmarks.lock_held import Stretches
 from benchmarks.measured_apps import NONE, THREE
 from benchmarks.measurements import COUNTERS, KINDS, Kind
+from benchmarks.open_loop import Answer, drive
 from benchmarks.report import Claim, with_figures
 from benchmarks.request_cpu import Turns
+from benchmarks.request_latency import NEAR, OTHERS, Turn
 from benchmarks.stubs import Traffic
 from benchmarks.ways import BOTO3, OURS, WAYS, installed
 
@@ -35,13 +40,13 @@ def sent(way: str, kind: Kind) -> list[Any]:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_named(name: str) -> None:
-    """What can be asked for on the command line is there."""
+    """Every name that the command line accepts is a benchmark."""
     assert callable(import_module(f"benchmarks.{name}").run)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
 def test_boto3_sends_the_same_datums(kind: Kind) -> None:
-    """The client that this exporter is compared with is given exactly what this exporter sends."""
+    """The boto3 client is given exactly the datums that this exporter sends."""
     ours, theirs = sent(OURS, kind), sent(BOTO3, kind)
     for request in (*ours, *theirs):
         for datum in request["MetricData"]:
@@ -52,20 +57,77 @@ def test_boto3_sends_the_same_datums(kind: Kind) -> None:
 
 @pytest.mark.parametrize("way", installed(tuple(WAYS))[0])
 def test_every_way_is_measured(way: str) -> None:
-    """Each export costs something, and the next one of the same process does, too."""
+    """Each export takes CPU, and so does the next one in the same process."""
     exports = Exports(way)
     assert all(exports(COUNTERS, SERIES) > 0 for _ in range(2))
 
 
 def test_a_stretch_is_measured() -> None:
-    """An export keeps others waiting for some time, which is not a second."""
+    """An export keeps other threads waiting for less than a second."""
     assert 0 <= Stretches(OURS)(COUNTERS, SERIES) < 1000
 
 
 def test_requests_are_measured_in_a_process_of_their_own() -> None:
-    """Three metrics cost a request something, and more than none."""
+    """Three metrics cost a request more than none."""
     with Remote(Turns, THREE) as three, Remote(Turns, NONE) as none:
         assert three(5).added > max(none(5).added, 0)
+
+
+def test_an_open_loop_does_not_wait_for_answers() -> None:
+    """The other requests are sent while the first has no answer, and its latency counts from when it was due."""
+    others, requests, rate = threading.Semaphore(0), 20, 200
+    is_first = threading.Lock()
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if is_first.acquire(blocking=False):
+                for _ in range(requests - 1):
+                    others.acquire()
+            else:
+                others.release()
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        answers = drive(f"http://127.0.0.1:{server.server_port}", "hello", rate, requests / rate)
+        server.shutdown()
+    first, *_ = sorted(answers)
+    assert len(answers) == requests
+    assert first.latency >= (requests - 1) / rate
+
+
+def test_requests_near_a_flush_are_compared_with_the_others() -> None:
+    """Those due up to 50 ms before or after a call are near it; each 100 ms is known by its slowest request."""
+    answers = [Answer(9.81, 0.003), Answer(9.96, 0.004), Answer(10.04, 0.002), Answer(10.06, 0.001)]
+    turn = Turn(answers, cpu_seconds=0.002, calls=[10.0])
+    assert turn.answers_by_flush() == {NEAR: answers[1:3], OTHERS: [answers[0], answers[3]]}
+    assert [answer.latency for answer in turn.slowest_windows()] == [0.003, 0.004, 0.002]
+    assert turn.from_call(answers[1]) == pytest.approx(-0.04)
+    assert turn.cpu_us == 500
+
+
+def test_nearest_rank() -> None:
+    """The smallest sample that is at least as large as that share of all."""
+    thousand = list(range(1, 1001))
+    assert [nearest_rank(thousand, percent) for percent in (0, 50, 99, 99.9, 100)] == [1, 500, 990, 999, 1000]
+
+
+def test_percentiles_of_both_ways_are_close() -> None:
+    """Both sides of the comparison of checkouts are percentiles of the samples."""
+    samples = [float(number) for number in range(1, 1001)]
+    for percentiles in (published_percentiles(samples), otlp_percentiles(samples)):
+        assert percentiles == pytest.approx([500, 900, 990, 999], rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +145,7 @@ def test_a_bound_is_held_or_missed(claim: Claim, outcome: str) -> None:
 
 
 def test_rounds_alternate() -> None:
-    """Each round asks everybody once, another one first; the rounds that fill caches do not count."""
+    """Each round measures everything once, beginning with another one; warm-up rounds do not count."""
     asked: list[str] = []
 
     def measure(name: str) -> float:
@@ -104,7 +166,7 @@ def test_figures_replace_those_of_before() -> None:
     """Only what stands between the two comments is written anew."""
     document = "a\n<!-- figures -->\nold\n<!-- end of figures -->\nb\n"
     assert with_figures(document, [Claim("x", 2, at_least=1)], made_by="Us.") == (
-        "a\n<!-- figures -->\nUs.\n\n|  | wanted | measured |  |\n| --- | ---: | ---: | --- |\n"
+        "a\n<!-- figures -->\nUs.\n\n|  | bound | measured |  |\n| --- | ---: | ---: | --- |\n"
         "| x | ≥ 1x | 2.00x | held |\n<!-- end of figures -->\nb\n"
     )
     with pytest.raises(ValueError, match="end of figures"):
