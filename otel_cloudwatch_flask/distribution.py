@@ -208,13 +208,23 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
     else:
         finer, is_whole = (buckets, None) if max(samples) < _CROWD else _with_crowded_divided(buckets)
-        # Samples that crowd at an end, or are of both signs, leave too little to move: a few would go too far.
-        may_be_moved = samples[0] < _CROWD > samples[-1] and bounds[0][0] >= 0
-        values = _moved(finer, total, is_whole) if may_be_moved else None
+        values = _moved(finer, total, is_whole) if _may_be_moved(samples, bounds) else None
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
     return values, finer.samples
+
+
+def _may_be_moved(samples: Sequence[int], bounds: Sequence[Bucket]) -> bool:
+    """Whether moving a few representatives does little harm to percentiles.
+
+    Samples of both signs, or that crowd at an end or in so many buckets that few can be divided, leave too little to
+    move: a few would have to go too far.
+    """
+    if max(samples) < _CROWD:
+        return bounds[0][0] >= 0
+    has_room = len(samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
+    return has_room and samples[0] < _CROWD > samples[-1] and bounds[0][0] >= 0
 
 
 def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> list[float] | None:
