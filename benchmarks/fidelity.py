@@ -79,7 +79,7 @@ POSITIVE: Final[Mapping[str, Distribution]] = {
 """The distributions of ``--against``: any OpenTelemetry exporter can publish them."""
 
 _RUNS_AGAINST: Final = {10: 20, 100: 20, 1000: 20, 10_000: 6, 100_000: 1}
-_NEGLIGIBLE: Final = 0.0005
+_NEGLIGIBLE: Final = 0.001
 """Errors that differ by less are equal: they are printed in tenths of a percent."""
 
 _FLUSH_TIMEOUT_SECONDS: Final = 60.0

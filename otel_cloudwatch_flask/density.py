@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from otel_cloudwatch_flask.histogram import Bucket, Buckets, bucket_between
+from otel_cloudwatch_flask.histogram import Bucket, Buckets
 
 _FEW: Final = 4
 """So many samples of a bucket stay together: a value for each would cost bytes and tell nothing that is known."""
@@ -82,7 +82,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     for axis, slope, parts in zip(axes, slopes, _parts(buckets.samples, most), strict=True):
         counts, edges = _divided(axis, slope, parts)
         samples += counts
-        bounds += map(bucket_between, edges, edges[1:])
+        bounds += [(lower, upper, lower) for lower, upper in pairwise(edges)]
     return Buckets(samples, bounds)
 
 

@@ -205,40 +205,38 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
         lower, upper, _ = bounds[0]
         return [min(max(total, lower), upper)], samples
     if is_explicit:
-        finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
+        finer = refined(buckets, total, MAX_BUCKETS) or buckets
     else:
-        finer, is_whole = (buckets, None) if max(samples) < _CROWD else _with_crowded_divided(buckets)
-        values = _moved(finer, total, is_whole) if _may_be_moved(samples, bounds) else None
+        finer = _with_crowded_divided(buckets) if max(samples) >= _CROWD else buckets
+    values = None if is_explicit or not _are_spread(buckets) else _moved(finer, total)
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
     return values, finer.samples
 
 
-def _may_be_moved(samples: Sequence[int], bounds: Sequence[Bucket]) -> bool:
-    """Whether moving a few representatives does little harm to percentiles.
+def _are_spread(buckets: Buckets) -> bool:
+    """Whether few samples are in over-full buckets, and none is negative.
 
-    Samples of both signs, or that crowd at an end or in so many buckets that few can be divided, leave too little to
-    move: a few would have to go too far.
+    Where buckets are wide, or samples crowd, a percentile is likely to be among those that would be moved; and samples
+    of both signs have to be moved far.
     """
-    if max(samples) < _CROWD:
-        return bounds[0][0] >= 0
-    has_room = len(samples) <= MAX_BUCKETS - ROOM_FOR_PERCENTILES
-    return has_room and samples[0] < _CROWD > samples[-1] and bounds[0][0] >= 0
+    samples, bounds = buckets
+    crowded = sum(count for count in samples if count >= _CROWD)
+    return bounds[0][0] >= 0 and crowded * 2 <= sum(samples)
 
 
-def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> list[float] | None:
+def _moved(buckets: Buckets, total: float) -> list[float] | None:
     """The references, as few of them moved inside their buckets as make the sum ``total``; ``None`` if many would be.
 
-    The heaviest are moved first: they have to go the shortest way. ``is_whole`` tells which are not parts of over-full
-    buckets (``None``: all): these stay, because percentiles are most likely among them.
+    The heaviest are moved first: they have to go the shortest way.
     """
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
     left = total - math.fsum(weights)
-    if is_whole is not None:
-        weights = [*map(mul, weights, is_whole)]
+    if bounds[0][0] < 0:
+        weights = [*map(abs, weights)]
     for _ in range(_MAX_MOVED):
         weight = max(weights)
         if not weight:
@@ -302,22 +300,20 @@ def _places_of_percentiles(samples: Sequence[int]) -> set[int]:
     return {bisect_left(counted, share * counted[-1]) for share in _SHARES_READ_MOST}
 
 
-def _with_crowded_divided(buckets: Buckets) -> tuple[Buckets, list[bool]]:
-    """The same samples with over-full buckets divided evenly, as far as there is room.
+def _with_crowded_divided(buckets: Buckets) -> Buckets:
+    """The same samples with over-full buckets divided evenly, as far as there is room for their values.
 
-    Also returns which of the buckets are whole. A percentile lies in an over-full bucket more often than in another,
-    and sometimes several do.
+    A percentile lies in an over-full bucket more often than in another, and sometimes several do.
     """
-    divided, is_whole = Buckets(buckets.samples[:], buckets.bounds[:]), [True] * len(buckets.samples)
+    divided = Buckets(buckets.samples[:], buckets.bounds[:])
     for i, parts in reversed([*enumerate(_shares(buckets.samples))]):
         lower, upper, _ = buckets.bounds[i]
         if parts > 1 and lower < upper:
             counts, fractions = _parts(buckets.samples[i], parts)
             edges = [*(lower + (upper - lower) * fraction for fraction in fractions[:-1]), upper]
             divided.samples[i : i + 1] = counts
-            divided.bounds[i : i + 1] = map(bucket_between, edges, edges[1:])
-            is_whole[i : i + 1] = [False] * parts
-    return divided, is_whole
+            divided.bounds[i : i + 1] = [bucket_between(begin, end) for begin, end in pairwise(edges)]
+    return divided
 
 
 def _shares(samples: Sequence[int]) -> list[int]:
@@ -379,18 +375,25 @@ def _mean_left_by(samples: Sequence[int], bounds: Sequence[Bucket], total: float
 
 
 def _at_common_fraction(buckets: Buckets, total: float) -> list[float]:
-    """One value for each bucket, all at the same fraction of their buckets.
+    """One value for each bucket, all at about the same fraction of their buckets.
 
     The fraction is measured from the nearer edge: wide buckets would eat its digits. The SDK's own sum carries
     rounding, so it may ask for a little less than the edges.
     """
-    rows = [*zip(*buckets, strict=True)]
+    samples, bounds = buckets
+    rows = [*zip(samples, bounds, strict=True)]
     width = math.fsum(count * (upper - lower) for count, (lower, upper, _) in rows)
     if width == 0:
-        return [lower for lower, _, _ in buckets.bounds]
+        return [lower for lower, _, _ in bounds]
     above = max(math.fsum((total, *(-count * lower for count, (lower, _, _) in rows))) / width, 0.0)
     below = max(math.fsum((-total, *(count * upper for count, (_, upper, _) in rows))) / width, 0.0)
-    return [
+    values = [
         min(max(upper - below * (upper - lower) if below < above else lower + above * (upper - lower), lower), upper)
-        for lower, upper, _ in buckets.bounds
+        for lower, upper, _ in bounds
     ]
+    # Long numbers cost bytes: all are rounded, and one takes up what that does to the sum.
+    rounded = [
+        (lower, upper, _rounded(value, 6, lower, upper))
+        for value, (lower, upper, _) in zip(values, bounds, strict=True)
+    ]
+    return _moved(Buckets(samples, rounded), total) or values

@@ -21,6 +21,7 @@ from otel_cloudwatch_flask.magnitudes import sendable
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
+_EXACT: Final = 1e15
 _MAX_TEXTS: Final = 50_000
 """Numbers whose text is remembered, at about 150 bytes each."""
 
@@ -144,17 +145,22 @@ def members_of(datum: Datum) -> dict[str, Any]:
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
     if isinstance(content, Distribution):
-        members["Values"], members["Counts"] = [*content.values], [*content.counts]
+        members["Values"], members["Counts"] = [*map(_whole, content.values)], [*content.counts]
     elif isinstance(content, Statistics):
         members["StatisticValues"] = {
             "SampleCount": content.count,
-            "Sum": content.sum,
-            "Minimum": content.minimum,
-            "Maximum": content.maximum,
+            "Sum": _whole(content.sum),
+            "Minimum": _whole(content.minimum),
+            "Maximum": _whole(content.maximum),
         }
     else:
-        members["Value"] = content
+        members["Value"] = _whole(content)
     return members
+
+
+def _whole(number: float) -> float:
+    """The number as an int if it is whole: botocore writes ``3.0`` otherwise, two bytes more than batches are sized for."""
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number
 
 
 def encoded(datum: Datum) -> str:
