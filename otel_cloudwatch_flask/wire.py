@@ -160,7 +160,7 @@ def members_of(datum: Datum) -> dict[str, Any]:
 
 def _whole(number: float) -> float:
     """The number as an int if it is whole: botocore writes ``3.0`` otherwise, two bytes more than batches are sized for."""
-    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    return int(number) if abs(number) < _EXACT and number == int(number) else number
 
 
 def encoded(datum: Datum) -> str:
