@@ -27,7 +27,6 @@ _JSON_ERROR_TYPES: Final = {
     "InvalidParameterCombination": "InvalidParameterCombinationException",
     "MissingParameter": "MissingRequiredParameterException",
     "InternalServiceError": "InternalServiceFault",
-    "InvalidParameterInput": "DashboardInvalidInputError",
 }
 
 

@@ -1,7 +1,7 @@
 """A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
 
-moto stores what CloudWatch refuses. The gate judges each PutMetricData and PutDashboard, counts the traffic, answers
-the questions that moto gets wrong and leaves everything else (GetMetricData, alarms) to moto.
+moto stores what CloudWatch refuses. The gate judges each PutMetricData, counts the traffic, answers the questions
+that moto gets wrong and leaves everything else (GetMetricData, alarms, dashboards) to moto.
 """
 
 import operator
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from werkzeug.wrappers import Request, Response
 
 from otel_cloudwatch_flask.aws_protocols import JSON, Answer, Call, UnreadableCallError, read_call, uncompressed
-from otel_cloudwatch_flask.dashboard_validation import dashboard_refusal
 from otel_cloudwatch_flask.published import PublishedMetrics
 from otel_cloudwatch_flask.published_queries import list_metrics, metric_statistics
 from otel_cloudwatch_flask.validation import Refusal, datums_of, refusal
@@ -130,8 +129,6 @@ class CloudWatchGate:
             if isinstance(result, Refusal):
                 return _response(call.protocol.error(result))
             return _response(call.protocol.result(call.operation, result))
-        if call.operation == "PutDashboard" and (refused := dashboard_refusal(call.parameters)):
-            return _response(call.protocol.error(refused))
         return None
 
     def _put_metric_data(self, call: Call, body: bytes, environ: "WSGIEnvironment") -> Response:

@@ -66,7 +66,6 @@ LAYERS = {
     "the facade in Flask": ["decorator", "live_page", "extension"],
     "a CloudWatch for tests and demonstrations": [
         "validation",
-        "dashboard_validation",
         "aws_protocols",
         "accepted_datum",
         "published_listing",
@@ -89,7 +88,6 @@ PURE = {
     *LAYERS["what travels, and what is published of it"],
     *LAYERS["OpenTelemetry's data as datums, and datums as bytes"],
     "validation",
-    "dashboard_validation",
     "aws_protocols",
     "facade_scope",
 }

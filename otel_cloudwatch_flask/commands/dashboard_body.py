@@ -10,7 +10,11 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.document import SeenSeries
 from otel_cloudwatch_flask.commands.http_metrics import LEVELS, RequestSeries, request_series
-from otel_cloudwatch_flask.dashboard_validation import GRID_COLUMNS, MAX_METRICS_PER_DASHBOARD, MAX_WIDGETS
+
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+MAX_WIDGETS: Final = 500
+MAX_METRICS_PER_DASHBOARD: Final = 2500
+GRID_COLUMNS: Final = 24
 
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
