@@ -14,10 +14,10 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import boto_client
-from otel_cloudwatch_flask.accepted_datum import AcceptedDatum
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.extension import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.published import AcceptedDatum
 from otel_cloudwatch_flask.reader import live_readers, readers_on
 from otel_cloudwatch_flask.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.testing import FakeCloudWatch, Publisher, problem_of

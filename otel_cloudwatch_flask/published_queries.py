@@ -5,23 +5,18 @@ percentiles and lists a metric once for each of its samples.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.accepted_datum import (
-    AcceptedDatum,
-    PublishedMetric,
-    dimensions_of,
-    merged_samples,
-    merged_statistics,
-    nearest_rank,
-)
+from otel_cloudwatch_flask.published import AcceptedDatum, PublishedMetric, dimensions_of
+from otel_cloudwatch_flask.tally import Tally
 from otel_cloudwatch_flask.validation import Refusal, unix_time
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html
 _REQUIRED: Final = ("Namespace", "MetricName", "StartTime", "EndTime", "Period")
-_STATISTICS: Final = frozenset({"SampleCount", "Average", "Sum", "Minimum", "Maximum"})
+_STATISTIC: Final = re.compile(r"SampleCount|Average|Sum|Minimum|Maximum")
 _PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
 _METRICS_PER_PAGE: Final = 500
@@ -36,12 +31,15 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
     if refused is not None:
         return refused
     period = int(parameters["Period"])
-    periods: dict[tuple[float, str], list[AcceptedDatum]] = {}
+    tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
     for datum in _asked_for(accepted, parameters):
-        start = datum.unix_time - datum.unix_time % period
-        periods.setdefault((start, datum.metric.unit), []).append(datum)
-    points = (_data_point(start, unit, datums, parameters) for (start, unit), datums in sorted(periods.items()))
-    return {"Label": parameters["MetricName"], "Datapoints": [point for point in points if point]}
+        tallies[datum.unix_time - datum.unix_time % period, datum.metric.unit].add(datum.content)
+    points = [
+        {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **figures}
+        for (start, unit), tally in sorted(tallies.items(), key=lambda each: each[0])
+        if (figures := _figures(tally, parameters))
+    ]
+    return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,10 +54,9 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
         if _is_listed(metric, parameters)
     }
     start = int(parameters.get("NextToken") or 0)
-    result: dict[str, Any] = {"Metrics": list(found.values())[start : start + _METRICS_PER_PAGE]}
-    if len(found) > start + _METRICS_PER_PAGE:
-        result["NextToken"] = str(start + _METRICS_PER_PAGE)
-    return result
+    end = start + _METRICS_PER_PAGE
+    more = {"NextToken": str(end)} if len(found) > end else {}
+    return {"Metrics": list(found.values())[start:end], **more}
 
 
 def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -67,7 +64,13 @@ def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
     if missing:
         yield Refusal("MissingParameter", f"The parameter {missing[0]} is required.")
         return
-    yield from _statistic_faults(parameters.get("Statistics") or (), parameters.get("ExtendedStatistics") or ())
+    statistics, percentiles = parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or []
+    if bool(statistics) == bool(percentiles):
+        message = "Must specify either Statistics or ExtendedStatistics, and not both."
+        yield Refusal("InvalidParameterCombination", message)
+    if not (all(map(_STATISTIC.fullmatch, statistics)) and all(map(_PERCENTILE.fullmatch, percentiles))):
+        message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
+        yield Refusal("InvalidParameterValue", message)
     yield from _time_faults(parameters)
 
 
@@ -78,16 +81,6 @@ def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("InvalidParameterValue", message)
     if not isinstance(parameters["Period"], (int, float)) or parameters["Period"] < 1:
         yield Refusal("InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0.")
-
-
-def _statistic_faults(statistics: Sequence[str], percentiles: Sequence[str]) -> Iterator[Refusal]:
-    if bool(statistics) == bool(percentiles):
-        message = "Must specify either Statistics or ExtendedStatistics, and not both."
-        yield Refusal("InvalidParameterCombination", message)
-    known = all(name in _STATISTICS for name in statistics) and all(map(_PERCENTILE.fullmatch, percentiles))
-    if not known:
-        message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
-        yield Refusal("InvalidParameterValue", message)
 
 
 def _asked_for(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> list[AcceptedDatum]:
@@ -104,39 +97,29 @@ def _asked_for(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any])
     ]
 
 
-def _data_point(
-    start: float, unit: str, datums: list[AcceptedDatum], parameters: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    point = {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit}
-    percentiles = parameters.get("ExtendedStatistics")
-    if not percentiles:
-        return {**point, **_statistics(datums, parameters["Statistics"])}
-    samples = merged_samples(datums)
-    if not samples or min(samples) < 0:
-        return None
-    ranks = {name: nearest_rank(samples, float(name.removeprefix("p"))) for name in percentiles}
-    return {**point, "ExtendedStatistics": ranks}
-
-
-def _statistics(datums: list[AcceptedDatum], names: Iterable[str]) -> dict[str, float]:
-    merged = merged_statistics(datums)
+def _figures(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for; nothing where CloudWatch has no percentiles."""
+    if percentiles := parameters.get("ExtendedStatistics"):
+        found = tally.percentiles([float(name.removeprefix("p")) for name in percentiles])
+        has_any = found is not None and tally.minimum >= 0
+        return {"ExtendedStatistics": dict(zip(percentiles, found or (), strict=True))} if has_any else {}
     every = {
-        "SampleCount": merged.sample_count,
-        "Average": merged.total / merged.sample_count,
-        "Sum": merged.total,
-        "Minimum": merged.minimum,
-        "Maximum": merged.maximum,
+        "SampleCount": tally.count,
+        "Average": tally.sum / tally.count,
+        "Sum": tally.sum,
+        "Minimum": tally.minimum,
+        "Maximum": tally.maximum,
     }
-    return {name: every[name] for name in names}
+    return {name: every[name] for name in parameters["Statistics"]}
 
 
 def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
+    values = dict(metric.dimensions)
     return (
         parameters.get("Namespace") in (None, metric.namespace)
         and parameters.get("MetricName") in (None, metric.name)
-        and all(_has_dimension(metric, each["Name"], each.get("Value")) for each in parameters.get("Dimensions") or ())
+        and all(
+            each["Name"] in values and each.get("Value") in (None, values[each["Name"]])
+            for each in parameters.get("Dimensions") or ()
+        )
     )
-
-
-def _has_dimension(metric: PublishedMetric, name: str, value: str | None) -> bool:
-    return any(pair[0] == name and value in (None, pair[1]) for pair in metric.dimensions)

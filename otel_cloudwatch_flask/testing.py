@@ -7,10 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.published import PublishedMetrics
-from otel_cloudwatch_flask.published_listing import listing
+from otel_cloudwatch_flask.published import PublishedMetric, PublishedMetrics
 from otel_cloudwatch_flask.validation import Refusal, refusal, unix_time
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ class FakeCloudWatch(PublishedMetrics):
     def report(self) -> str:
         """What was published and what was refused, a line each."""
         refused = [f"  refused with {refused.code}: {refused.message}" for refused in self.refusals]
-        return "\n".join([listing(self.accepted), *refused])
+        return "\n".join([self.listing(), *refused])
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
         """Store a request, or raise botocore's ``ClientError`` as CloudWatch makes boto3 do."""

@@ -1,13 +1,12 @@
 """What CloudWatch says of a metric beside what somebody else counted, and wherein they differ. Pure."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
-from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
+from otel_cloudwatch_flask.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float]
@@ -70,8 +69,9 @@ class Samples:
             "max": max(self.values),
         }
         if every["min"] >= 0:
-            counts: Counter[float] = Counter(self.values)
-            every.update({name: nearest_rank(counts, float(name.removeprefix("p"))) for name in PERCENTILES})
+            percents = [float(name.removeprefix("p")) for name in PERCENTILES]
+            found = percentiles(sorted(self.values), [1] * len(self.values), percents)
+            every.update(zip(PERCENTILES, found, strict=True))
         return every
 
     def limits(self) -> Figures:

@@ -11,9 +11,9 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import Account, ShopProcess
 from otel_cloudwatch_flask.demo.traffic import Traffic, visits
-from otel_cloudwatch_flask.observation import Observation
+from otel_cloudwatch_flask.observation import Observation, datum_of
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
-from otel_cloudwatch_flask.wire import Batch
+from otel_cloudwatch_flask.validation import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.cloudwatch_gate import Traffic as ApiTraffic
@@ -143,7 +143,8 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What was published, as somebody who watches an exporter has it."""
     observation = Observation()
     for request in requests:
-        observation.observe(Batch.from_body(json.dumps(request).encode()))
+        datums = [datum_of(datum) for _, datum in datums_of(request)]
+        observation.note(request["Namespace"], datums, size_bytes=len(json.dumps(request)))
     return observation.document()
 
 
