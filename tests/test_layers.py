@@ -85,13 +85,12 @@ PURE = {
     *LAYERS["what travels, and what is published of it"],
     *LAYERS["OpenTelemetry's data as datums, and datums as bytes"],
     "validation",
-    "aws_protocols",
     "facade_scope",
 }
 KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "slots", "mapping", "facade_scope"}
 KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
 KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
-KNOW_WERKZEUG = {*KNOW_FLASK, "cloudwatch_gate", "local_cloudwatch"}
+KNOW_WERKZEUG = {*KNOW_FLASK, "aws_protocols", "cloudwatch_gate", "local_cloudwatch"}
 START_THREADS = {"courier", "reader", "local_cloudwatch", "demo"}
 
 OUTSIDE = {
