@@ -179,7 +179,7 @@ class CloudWatchGate:
 
 def _for_moto(parameters: Mapping[str, Any]) -> bytes:
     """The request as moto can store it: it knows no entities, and makes an object of each sample."""
-    datums = [_summarized(datum) for _, datum in datums_of(parameters)]
+    datums = list(map(_summarized, datums_of(parameters)))
     return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
 
 

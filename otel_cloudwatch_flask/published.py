@@ -244,7 +244,7 @@ def _difference(tally: Tally, expected: Mapping[str, object]) -> str | None:
 
 
 def _accepted_datums(request: Mapping[str, Any], now: float) -> Iterator[AcceptedDatum]:
-    for _, datum in datums_of(request):
+    for datum in datums_of(request):
         dimensions, unit = dimensions_of(datum.get("Dimensions")), datum.get("Unit") or "None"
         metric = PublishedMetric(request["Namespace"], datum["MetricName"], dimensions, unit)
         moment = unix_time(datum.get("Timestamp"))

@@ -143,7 +143,7 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What was published, as somebody who watches an exporter has it."""
     observation = Observation()
     for request in requests:
-        datums = [datum_of(datum) for _, datum in datums_of(request)]
+        datums = list(map(datum_of, datums_of(request)))
         observation.note(request["Namespace"], datums, size_bytes=len(json.dumps(request)))
     return observation.document()
 
