@@ -74,7 +74,7 @@ LAYERS = {
         "cloudwatch_gate",
         "local_cloudwatch",
     ],
-    "programs": ["demo", "commands", "cli", "__main__"],
+    "programs": ["http_metrics", "terminal", "demo", "commands", "cli", "__main__"],
     "the public names": ["__init__"],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]

@@ -19,11 +19,11 @@ from otel_cloudwatch_flask.commands.cost_estimate import (
     by_rule,
 )
 from otel_cloudwatch_flask.commands.document import from_option, read_document
-from otel_cloudwatch_flask.commands.terminal import echo_table, inert
 from otel_cloudwatch_flask.commands.usage import Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.terminal import echo_table, inert
 
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"

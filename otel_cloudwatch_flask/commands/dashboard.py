@@ -9,8 +9,8 @@ import click
 from otel_cloudwatch_flask.commands import aws
 from otel_cloudwatch_flask.commands.dashboard_body import Dashboard, dashboard
 from otel_cloudwatch_flask.commands.seen import region_for, seen, seen_options
-from otel_cloudwatch_flask.commands.terminal import inert
 from otel_cloudwatch_flask.commands.usage import Command, echo_json
+from otel_cloudwatch_flask.terminal import inert
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""

@@ -9,7 +9,8 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.document import SeenSeries
-from otel_cloudwatch_flask.commands.http_metrics import LEVELS, RequestSeries, request_series
+from otel_cloudwatch_flask.commands.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
 MAX_WIDGETS: Final = 500
@@ -25,7 +26,6 @@ _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEATS: Final = {".", "..."}
 """What a chart takes for "as above", so that no metric with such a name can be in one."""
-_TIMES: Final = frozenset({"Seconds", "Milliseconds", "Microseconds"})
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
@@ -64,15 +64,16 @@ def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
     yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
     rest = [each for each in every if each.metric not in of_requests]
-    yield from _chart("In progress, maximum", "Maximum", _labelled(each for each in rest if each.name in LEVELS))
-    yield from _charts_by_unit(each for each in rest if each.name not in LEVELS)
+    active = [each for each in rest if each.name == ACTIVE_REQUESTS]
+    yield from _chart("In progress, maximum", "Maximum", _labelled(active))
+    yield from _charts_by_unit(each for each in rest if each.name != ACTIVE_REQUESTS)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
-    counting = "SampleCount" if any(each.is_duration for each in requests) else "Sum"
+    durations = [each for each in requests if each.is_duration]
+    counting = "SampleCount" if durations else "Sum"
     yield from _chart("Requests a minute", counting, _by_request(requests))
     yield from _chart("Errors a minute", counting, _by_request(each for each in requests if each.is_error))
-    durations = [each for each in requests if each.is_duration]
     for percentile in LATENCY_PERCENTILES:
         yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
 
@@ -94,7 +95,7 @@ def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], 
 
 
 def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeenSeries, str]]:
-    return ((each.series, each.label) for each in requests)
+    return ((each.series, each.label()) for each in requests)
 
 
 def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
@@ -102,7 +103,7 @@ def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
 
 
 def _statistic(unit: str) -> str:
-    if unit in _TIMES:
+    if unit in PER_SECOND:
         return "p90"
     return "Average" if unit in {"None", "Percent"} or unit.endswith("/Second") else "Sum"
 

@@ -16,10 +16,10 @@ from otel_cloudwatch_flask.commands.checks import Check, Status
 from otel_cloudwatch_flask.commands.publishing_checks import measured_checks, twice_checks
 from otel_cloudwatch_flask.commands.server_checks import server_checks
 from otel_cloudwatch_flask.commands.settings_checks import SECTION, settings_checks
-from otel_cloudwatch_flask.commands.terminal import inert
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app, namespaces_of
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.terminal import inert
 
 _SIGNS: Final[Mapping[Status, str]] = {"right": "✓", "wrong": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"right": "+", "wrong": "!", "unknown": "?"}

@@ -13,13 +13,13 @@ from flask import Flask
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_cloudwatch_flask.commands.terminal import echo_table, inert, number, terminal_width
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
 from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.reader import live_readers
 from otel_cloudwatch_flask.sdk_internals import exporters_on
+from otel_cloudwatch_flask.terminal import echo_table, inert, number, terminal_width
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."
