@@ -217,10 +217,7 @@ def _template(every: Sequence[SeenSeries], named: Mapping[str, Resource], thresh
         },
         "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
         "Resources": {
-            name: {
-                "Type": "AWS::CloudWatch::Alarm",
-                "Properties": {**alarm, "AlarmActions": actions, "OKActions": actions},
-            }
+            name: {"Type": "AWS::CloudWatch::Alarm", "Properties": {**alarm, **actions}}
             for name, alarm in named.items()
         },
     }
