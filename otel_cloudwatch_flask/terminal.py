@@ -59,14 +59,11 @@ def table(
     The cells must be inert already.
     """  # noqa: D205 - one sentence
     every = [header, *rows]
-    widths = [max(columns(row[number]) for row in every) for number in range(len(header))]
+    widths = [max(map(columns, column)) for column in zip(*every, strict=True)]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _LEAST_WIDTH:
         widths[widths.index(max(widths))] -= 1
     for row in every:
-        cells = [
-            _padded(cut(cell, widths[number]), widths[number], is_right=number in right)
-            for number, cell in enumerate(row)
-        ]
+        cells = (_padded(*cell, is_right=number in right) for number, cell in enumerate(zip(row, widths, strict=True)))
         yield _GAP.join(cells).rstrip()
 
 
@@ -102,5 +99,6 @@ def _escaped(character: str) -> str:
 
 
 def _padded(text: str, width: int, *, is_right: bool) -> str:
+    text = cut(text, width)
     padding = " " * (width - columns(text))
     return padding + text if is_right else text + padding

@@ -1,7 +1,6 @@
 """``preview``: what CloudWatch would get of an app's requests."""
 
 import logging
-import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +13,8 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.exporter import live_exporters
 from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.reader import live_readers
 from otel_cloudwatch_flask.sdk_internals import exporters_on
@@ -56,13 +55,14 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
     Exits with 0, with 1 if nothing would be published, or with 2 if there is nothing to look at.
     """  # noqa: D301 - click takes \b for "do not wrap"
     user_app = loaded_app(context)
-    if user_app is None:
+    app = user_app.app
+    if app is None:
         raise Unusable("There is no app to look at: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    wanted = list(paths) or visitable_paths(user_app.app)
+    wanted = list(paths) or visitable_paths(app)
     if not wanted:
         raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
-    visits, document = observe(user_app.app, wanted, times)
+    visits, document = observe(app, wanted, times)
     if as_json:
         # How often production will call CloudWatch is nothing that a preview could know.
         echo_json({**document, "requests_per_second": None, "visits": [asdict(visit) for visit in visits]})
@@ -103,21 +103,19 @@ def _flush() -> None:
     """Export what was measured: our readers, and the SDK's own if they have an exporter of ours."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
-    own = {reader.exporter for reader in live_readers()}
     provider = metrics.get_meter_provider()
-    others = [each for each in exporters_on(provider) if isinstance(each, CloudWatchMetricExporter) and each not in own]
-    if others and isinstance(provider, MeterProvider):
+    others = {*live_exporters()} - {reader.exporter for reader in live_readers()}
+    if isinstance(provider, MeterProvider) and not others.isdisjoint(exporters_on(provider)):
         provider.force_flush()
 
 
 def _require_dry_run(user_app: UserApp) -> None:
     exporters = live_exporters()
-    dry_run, enabled = key_named("DRY_RUN"), key_named("ENABLED")
     if not all(exporter.settings.dry_run for exporter in exporters):
-        source = dry_run.source(user_app.arguments, user_app.app.config, os.environ)
+        source = user_app.source("DRY_RUN")
         raise Unusable(f"{source} is false, so that a preview would be sent to CloudWatch: leave it out.")
-    if not user_app.value(enabled) or not exporters:
-        source = user_app.source(enabled)
+    if not user_app.value("ENABLED") or not exporters:
+        source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise Unusable(f"The app publishes nothing: {reason}. flask cloudwatch doctor says more.")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

@@ -22,9 +22,9 @@ _AUTO_INSTRUMENTATION: Final = "opentelemetry.instrumentation.auto_instrumentati
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
 
 
-def measured_checks(user_app: UserApp | None) -> Iterator[Check]:
+def measured_checks(user_app: UserApp) -> Iterator[Check]:
     """What measures, and where that goes."""
-    if user_app is None:
+    if user_app.app is None:
         remedy = "Run flask --app YOUR_APP cloudwatch doctor."
         yield Check(MEASURED, "unknown", "No app was looked at.", remedy)
         return
