@@ -77,12 +77,14 @@ def echo_table(
         click.echo(" " * indent + line)
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """A number in few characters: whole ones exactly, others to four digits, or to the cent if that is more.
 
-    >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456)]
-    ['12,345', '-12,345.68', '123.5', '0.01235']
+    >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
+    ['12,345', '-12,345.68', '123.5', '0.01235', '-']
     """
+    if value is None:
+        return "-"
     if value == int(value) and abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 import logging
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,6 +13,7 @@ from flask import Flask
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
+from otel_cloudwatch_flask.commands.document import document_from
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
 from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
 from otel_cloudwatch_flask.exporter import live_exporters
@@ -131,14 +133,10 @@ def _show(visits: Sequence[Visit], document: Mapping[str, Any]) -> None:
 
 
 def _visit_lines(visits: Sequence[Visit]) -> Iterator[str]:
-    counts: dict[tuple[str, int | None, str | None], int] = {}
-    for visit in visits:
-        key = visit.path, visit.status, visit.error
-        counts[key] = counts.get(key, 0) + 1
-    for (path, status, error), count in counts.items():
-        outcome = inert(error, 60) if error else str(status)
+    for visit, count in Counter(visits).items():
+        outcome = inert(visit.error, 60) if visit.error else str(visit.status)
         times = f" ({count} times)" if count > 1 else ""
-        yield f"GET {inert(path, terminal_width() - 40)} {outcome}{times}"
+        yield f"GET {inert(visit.path, terminal_width() - 40)} {outcome}{times}"
 
 
 def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:
@@ -160,11 +158,10 @@ def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
     for line in _wrapped(sorted(common)):
         click.echo(f"  {line}")
     rows = [
-        [*(inert(each["dimensions"].get(key, "(none)"), 60) for key in varying), *map(_cell, map(each.get, _FIGURES))]
+        [*(inert(each["dimensions"].get(key, "(none)"), 60) for key in varying), *map(number, map(each.get, _FIGURES))]
         for each in series
     ]
-    first = len(varying)
-    right = range(first, first + len(_FIGURES))
+    right = range(len(varying), len(varying) + len(_FIGURES))
     echo_table([*(inert(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
 
 
@@ -174,12 +171,8 @@ def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return textwrap.wrap(text, terminal_width() - 2)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else number(value)
-
-
 def _summary(document: Mapping[str, Any]) -> str:
-    metrics = {(s["namespace"], s["metric_name"], *sorted(s["dimensions"].items())) for s in document["series"]}
+    metrics = {series.metric for series in document_from(document).series}
     if not metrics:
         return "Nothing would be published: no view that was visited measured anything."
     return (

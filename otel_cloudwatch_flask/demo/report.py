@@ -83,8 +83,8 @@ def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "dimensions": dict(comparison.series.dimensions),
         "unit": comparison.series.unit,
         "cloudwatch": comparison.found,
-        "counted": expectation and expectation.figures(),
-        "limits": expectation and expectation.limits(),
+        "counted": expectation and dict(expectation.figures),
+        "limits": expectation and dict(expectation.limits),
         "counted_by": expectation and expectation.counted_by,
         "differences": list(comparison.differences),
     }
