@@ -8,7 +8,7 @@ from typing import Final
 from rich.text import Text
 
 from otel_cloudwatch_flask.demo.comparison import FIGURES, Comparison, Expectation, Figures
-from otel_cloudwatch_flask.terminal import number
+from otel_cloudwatch_flask.terminal import cut, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class ComparisonTable:
         rows += [self._counted_cells(each.expectation) for each in comparisons]
         self._widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         longest = max((len(_label(each, [*dict(each.series.dimensions)])) for each in comparisons), default=0)
-        room = width - sum(self._widths) - len(self._widths) - len(" ✓")
+        self._width = width - len(" ✓")
+        room = self._width - sum(self._widths) - len(self._widths)
         self._label_width = max(min(room, longest), len(_COUNTED_BY))
 
     def parts(self) -> Iterator[Text]:
@@ -66,7 +67,7 @@ class ComparisonTable:
 
     def _line(self, label: str, cells: Sequence[str], style: str = "") -> Text:
         padded = map(str.rjust, cells, self._widths)
-        return Text(" ".join([label.ljust(self._label_width), *padded]), style, no_wrap=True, overflow="ellipsis")
+        return Text(cut(" ".join([label.ljust(self._label_width), *padded]), self._width), style)
 
     def _counted_cells(self, expectation: Expectation | None) -> Sequence[str]:
         if expectation is None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.rule import Rule
@@ -54,8 +54,7 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
     """Print it to standard output, or to another console."""
     console = console or Console()
     signs = ASCII if console.options.ascii_only else UNICODE
-    for part in _parts(outcome, console.width, signs):
-        console.print(part, highlight=False)
+    console.print(Group(*_parts(outcome, console.width, signs)), highlight=False)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
