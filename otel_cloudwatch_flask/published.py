@@ -30,6 +30,11 @@ class PublishedMetric:
     dimensions: Dimensions = ()
     unit: str = "None"
 
+    @property
+    def identity(self) -> tuple[str, str, Dimensions]:
+        """What CloudWatch bills: it does not tell units apart."""
+        return self.namespace, self.name, self.dimensions
+
     def __str__(self) -> str:
         return f"{self.namespace}: {self.name} {{{_written(self.dimensions)}}} in {self.unit}"
 

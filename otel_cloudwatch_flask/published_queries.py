@@ -6,10 +6,11 @@ percentiles and lists a metric once for each of its samples.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from otel_cloudwatch_flask.datum import Dimensions
 from otel_cloudwatch_flask.published import AcceptedDatum, PublishedMetric, dimensions_of
 from otel_cloudwatch_flask.tally import Tally
 from otel_cloudwatch_flask.validation import Refusal, unix_time
@@ -32,50 +33,37 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
         return refused
     period = int(parameters["Period"])
     tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
-    for datum in _asked_for(accepted, parameters):
+    for datum in filter(_filter(parameters), accepted):
         tallies[datum.unix_time - datum.unix_time % period, datum.metric.unit].add(datum.content)
+    figures = _percentiles if parameters.get("ExtendedStatistics") else _statistics
     points = [
-        {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **figures}
-        for (start, unit), tally in sorted(tallies.items(), key=lambda each: each[0])
-        if (figures := _figures(tally, parameters))
+        {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **found}
+        for start, unit in sorted(tallies)
+        if (found := figures(tallies[start, unit], parameters))
     ]
     return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Answer ListMetrics: each metric that has the given namespace, name and dimensions, and perhaps more of these."""
-    found = {
-        (metric.namespace, metric.name, metric.dimensions): {
-            "Namespace": metric.namespace,
-            "MetricName": metric.name,
-            "Dimensions": [{"Name": name, "Value": value} for name, value in metric.dimensions],
-        }
-        for metric in metrics
-        if _is_listed(metric, parameters)
-    }
+    found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
     start = int(parameters.get("NextToken") or 0)
     end = start + _METRICS_PER_PAGE
     more = {"NextToken": str(end)} if len(found) > end else {}
-    return {"Metrics": list(found.values())[start:end], **more}
+    return {"Metrics": list(map(_listed, found[start:end])), **more}
 
 
 def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
-    missing = [name for name in _REQUIRED if parameters.get(name) is None]
-    if missing:
-        yield Refusal("MissingParameter", f"The parameter {missing[0]} is required.")
-        return
-    statistics, percentiles = parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or []
-    if bool(statistics) == bool(percentiles):
-        message = "Must specify either Statistics or ExtendedStatistics, and not both."
-        yield Refusal("InvalidParameterCombination", message)
-    if not (all(map(_STATISTIC.fullmatch, statistics)) and all(map(_PERCENTILE.fullmatch, percentiles))):
-        message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
-        yield Refusal("InvalidParameterValue", message)
+    """The first is the answer: what comes after it need not make sense."""
+    for name in _REQUIRED:
+        if parameters.get(name) is None:
+            yield Refusal("MissingParameter", f"The parameter {name} is required.")
+    yield from _statistic_faults(parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or [])
     yield from _time_faults(parameters)
 
 
 def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
-    start, end = (unix_time(parameters[name]) for name in ("StartTime", "EndTime"))
+    start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
         yield Refusal("InvalidParameterValue", message)
@@ -83,26 +71,38 @@ def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0.")
 
 
-def _asked_for(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> list[AcceptedDatum]:
-    """The datums of the metric in the time range; CloudWatch rounds the start down to the minute."""
+def _statistic_faults(statistics: list[str], percentiles: list[str]) -> Iterator[Refusal]:
+    if bool(statistics) == bool(percentiles):
+        message = "Must specify either Statistics or ExtendedStatistics, and not both."
+        yield Refusal("InvalidParameterCombination", message)
+    if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
+        message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
+        yield Refusal("InvalidParameterValue", message)
+
+
+def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
+    """Whether a datum is one of the metric in the time range; CloudWatch rounds the start down to the minute."""
     identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
-    start, end = unix_time(parameters["StartTime"]) or 0, unix_time(parameters["EndTime"]) or 0
+    unit = parameters.get("Unit")
+    start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))
     start -= start % min(parameters["Period"], 60)
-    return [
-        datum
-        for datum in accepted
-        if (datum.metric.namespace, datum.metric.name, datum.metric.dimensions) == identity
-        and parameters.get("Unit") in (None, datum.metric.unit)
-        and start <= datum.unix_time < end
-    ]
+
+    def is_asked_for(datum: AcceptedDatum) -> bool:
+        metric = datum.metric
+        return metric.identity == identity and unit in (None, metric.unit) and start <= datum.unix_time < end
+
+    return is_asked_for
 
 
-def _figures(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for; nothing where CloudWatch has no percentiles."""
-    if percentiles := parameters.get("ExtendedStatistics"):
-        found = tally.percentiles([float(name.removeprefix("p")) for name in percentiles])
-        has_any = found is not None and tally.minimum >= 0
-        return {"ExtendedStatistics": dict(zip(percentiles, found or (), strict=True))} if has_any else {}
+def _percentiles(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    names = parameters["ExtendedStatistics"]
+    found = tally.percentiles(float(name.removeprefix("p")) for name in names)
+    if found is None or tally.minimum < 0:
+        return {}
+    return {"ExtendedStatistics": dict(zip(names, found, strict=True))}
+
+
+def _statistics(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
     every = {
         "SampleCount": tally.count,
         "Average": tally.sum / tally.count,
@@ -114,12 +114,19 @@ def _figures(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
-    values = dict(metric.dimensions)
-    return (
-        parameters.get("Namespace") in (None, metric.namespace)
-        and parameters.get("MetricName") in (None, metric.name)
-        and all(
-            each["Name"] in values and each.get("Value") in (None, values[each["Name"]])
-            for each in parameters.get("Dimensions") or ()
-        )
+    is_named = parameters.get("Namespace") in (None, metric.namespace) and parameters.get("MetricName") in (
+        None,
+        metric.name,
     )
+    return is_named and all(_has(metric, **each) for each in parameters.get("Dimensions") or ())
+
+
+def _has(metric: PublishedMetric, Name: str, Value: str | None = None) -> bool:  # noqa: N803 - CloudWatch's names
+    values = dict(metric.dimensions)
+    return Name in values and Value in (None, values[Name])
+
+
+def _listed(identity: tuple[str, str, Dimensions]) -> dict[str, Any]:
+    namespace, name, dimensions = identity
+    pairs = [{"Name": key, "Value": value} for key, value in dimensions]
+    return {"Namespace": namespace, "MetricName": name, "Dimensions": pairs}

@@ -10,6 +10,7 @@ so this is what :class:`otel_cloudwatch_flask.testing.FakeCloudWatch` and
 """
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -128,22 +129,25 @@ def _structure_faults(
     if not isinstance(value, Mapping):
         yield _invalid(where, value)
         return
-    prefix = f"{where}." if where else ""
     for member in value:
         if member not in rules:
-            yield Refusal("ValidationError", f"The parameter {prefix}{member} is unknown.")
+            yield Refusal("ValidationError", f"The parameter {_inside(where, member)} is unknown.")
     for member, rule in rules.items():
         if value.get(member) is not None:
-            yield from rule(prefix + member, value[member])
+            yield from rule(_inside(where, member), value[member])
         elif member in required:
-            yield _missing(prefix + member)
+            yield _missing(_inside(where, member))
 
 
-def _list_faults(where: str, value: object, *, item: _Rule, most: int | None = None) -> Iterator[Refusal]:
+def _inside(where: str, member: str) -> str:
+    return f"{where}.{member}" if where else member
+
+
+def _list_faults(where: str, value: object, *, item: _Rule, most: int = sys.maxsize) -> Iterator[Refusal]:
     if not isinstance(value, (list, tuple)):
         yield _invalid(where, value)
         return
-    if most is not None and len(value) > most:
+    if len(value) > most:
         yield _too_many(where, most)
     for number, each in enumerate(value, start=1):
         yield from item(f"{where}.member.{number}", each)
@@ -190,17 +194,20 @@ def _datum_faults(where: str, datum: object, *, rules: Mapping[str, _Rule]) -> I
 
 def _form_faults(where: str, datum: Mapping[str, Any]) -> Iterator[Refusal]:
     """Exactly one of the three forms; ``Counts`` belongs to ``Values``."""
-    forms = [form for form in _VALUE_FORMS if datum.get(form) is not None]
+    forms = [f"{where}.{form}" for form in _VALUE_FORMS if datum.get(form) is not None]
     if not forms:
         yield _missing(f"{where}.Value")
     elif len(forms) > 1:
-        both = f"{where}.{forms[0]} and {where}.{forms[1]}"
-        message = f"The parameters {both} are mutually exclusive and you have specified both."
+        message = f"The parameters {forms[0]} and {forms[1]} are mutually exclusive and you have specified both."
         yield Refusal("InvalidParameterCombination", message)
-    values, counts = datum.get("Values"), datum.get("Counts")
-    if counts is not None and values is None:
+    if datum.get("Counts") is not None:
+        yield from _size_faults(where, datum.get("Values"), datum["Counts"])
+
+
+def _size_faults(where: str, values: object, counts: object) -> Iterator[Refusal]:
+    if values is None:
         yield _missing(f"{where}.Values")
-    elif counts is not None and len(_sequence(counts)) != len(_sequence(values)):
+    elif len(_sequence(values)) != len(_sequence(counts)):
         message = f"The parameters {where}.Values and {where}.Counts must be of the same size."
         yield Refusal("InvalidParameterValue", message)
 
