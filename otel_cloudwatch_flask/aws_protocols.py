@@ -10,10 +10,11 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat, starmap
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from xml.etree.ElementTree import Element, tostring
@@ -150,7 +151,8 @@ def _nested(branch: Any) -> Any:
     if not isinstance(branch, dict):
         return branch
     if branch.keys() == {"member"}:
-        return [_nested(item) for _, item in sorted(branch["member"].items(), key=lambda pair: int(pair[0]))]
+        members = branch["member"]
+        return [_nested(members[number]) for number in sorted(members, key=int)]
     if branch.keys() == {"entry"}:
         return {entry["key"]: entry["value"] for entry in branch["entry"].values()}
     return {name: _nested(value) for name, value in branch.items()}
@@ -164,12 +166,17 @@ def _xml_response(status: int, root: str, body: Mapping[str, Any]) -> Response:
 
 def _element(name: str, value: Any) -> Element:
     element = Element(name)
-    if name == "ExtendedStatistics":  # its keys are data: each pair is an entry of its own
-        element.extend(_element("entry", {"key": key, "value": member}) for key, member in value.items())
-    elif isinstance(value, Mapping):
-        element.extend(_element(key, member) for key, member in value.items())
-    elif isinstance(value, list):
-        element.extend(_element("member", item) for item in value)
+    if isinstance(value, (Mapping, list)):
+        element.extend(starmap(_element, _children(name, value)))
     else:
         element.text = value.isoformat() if isinstance(value, datetime) else str(value)
     return element
+
+
+def _children(name: str, value: Mapping[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, list):
+        return zip(repeat("member"), value)
+    if name != "ExtendedStatistics":
+        return value.items()
+    # Its keys are data: each pair is an entry of its own.
+    return (("entry", {"key": key, "value": member}) for key, member in value.items())

@@ -371,10 +371,10 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
     """
     names = [key.name for key in KEYS]
-    strangers = [key for key in mapping if key.startswith(prefix) and key[len(prefix) :] not in names]
+    strangers = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
     # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
-    matches = {key: difflib.get_close_matches(key[len(prefix) :], names, n=1, cutoff=0.76) for key in strangers}
-    return {key: prefix + match[0] for key, match in matches.items() if match}
+    meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in strangers}
+    return {prefix + name: prefix + match[0] for name, match in meant.items() if match and match != [name]}
 
 
 def are_given(fields: Collection[str], *, arguments: Place, app_config: Place) -> bool:

@@ -35,6 +35,10 @@ class PublishedMetric:
         """What CloudWatch bills: it does not tell units apart."""
         return self.namespace, self.name, self.dimensions
 
+    def is_asked_for(self, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
+        """Whether it has this name, and this namespace and exactly these dimensions, if they are given."""
+        return self.name == name and namespace in (None, self.namespace) and dimensions in (None, self.dimensions)
+
     def __str__(self) -> str:
         return f"{self.namespace}: {self.name} {{{_written(self.dimensions)}}} in {self.unit}"
 
@@ -183,13 +187,8 @@ class PublishedMetrics:
 
     def _tally(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         wanted = None if dimensions is None and not pair else dimensions_of({**(dimensions or {}), **pair})
-        return Tally.of(
-            accepted.content
-            for accepted in self.accepted
-            if accepted.metric.name == name
-            and namespace in (None, accepted.metric.namespace)
-            and wanted in (None, accepted.metric.dimensions)
-        )
+        found = (each for each in self.accepted if each.metric.is_asked_for(name, namespace, wanted))
+        return Tally.of(each.content for each in found)
 
     def _existing(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         tally = self._tally(name, dimensions, namespace, pair)

@@ -63,10 +63,7 @@ def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
     requests = request_series(every)
     yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
-    rest = [each for each in every if each.metric not in of_requests]
-    active = [each for each in rest if each.name == ACTIVE_REQUESTS]
-    yield from _chart("In progress, maximum", "Maximum", _labelled(active))
-    yield from _charts_by_unit(each for each in rest if each.name != ACTIVE_REQUESTS)
+    yield from _charts_by_unit(each for each in every if each.metric not in of_requests)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
@@ -79,11 +76,17 @@ def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
 
 
 def _charts_by_unit(every: Iterable[SeenSeries]) -> Iterator[_Chart]:
-    ordered = sorted(every, key=lambda each: (each.unit, each.name))
-    for unit, group in groupby(ordered, lambda each: each.unit):
-        statistic = _statistic(unit)
-        measured = "No unit" if unit == "None" else unit
-        yield from _chart(f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic, _labelled(group))
+    ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
+    for (title, statistic), group in groupby(ordered, _title_and_statistic):
+        yield from _chart(title, statistic, _labelled(group))
+
+
+def _title_and_statistic(series: SeenSeries) -> tuple[str, str]:
+    if series.name == ACTIVE_REQUESTS:
+        return "In progress, maximum", "Maximum"
+    statistic = _statistic(series.unit)
+    measured = "No unit" if series.unit == "None" else series.unit
+    return f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
 def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], *, width: int = 12) -> Iterator[_Chart]:

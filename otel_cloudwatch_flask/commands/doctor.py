@@ -90,11 +90,11 @@ def _show(checks: Sequence[Check]) -> None:
         click.secho(section, bold=True)
         for check in group:
             sign = click.style(signs[check.status], fg=_COLORS[check.status])
-            click.echo(f"  {sign} {inert(' '.join(filter(None, (check.finding, check.remedy))))}")
-    wrong = [check for check in checks if check.status == "wrong"]
-    of_settings = sum(check.section == SECTION for check in checks)
-    looked_at = f"{len(checks)} checks, {of_settings} of them settings"
-    click.echo(f"\n{looked_at}: {len(wrong)} wrong." if wrong else f"\n{looked_at}: nothing is wrong.")
+            click.echo(f"  {sign} {inert(f'{check.finding} {check.remedy}'.rstrip())}")
+    wrong = [check.status for check in checks].count("wrong")
+    of_settings = [check.section for check in checks].count(SECTION)
+    verdict = f"{wrong} wrong" if wrong else "nothing is wrong"
+    click.echo(f"\n{len(checks)} checks, {of_settings} of them settings: {verdict}.")
 
 
 def _can_show(text: str) -> bool:

@@ -12,6 +12,7 @@ import click
 from flask import Flask
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
+from werkzeug.routing import Rule
 
 from otel_cloudwatch_flask.commands.document import document_from
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
@@ -75,12 +76,11 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
 
 def visitable_paths(app: Flask) -> list[str]:
     """The paths of the routes that have GET and no variable part; the live page is none of the app's."""
-    found = {
-        rule.rule
-        for rule in app.url_map.iter_rules()
-        if "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
-    }
-    return sorted(found)
+    return sorted({rule.rule for rule in app.url_map.iter_rules() if _is_visitable(rule)})
+
+
+def _is_visitable(rule: Rule) -> bool:
+    return "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
 
 
 def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[Visit], dict[str, Any]]:
@@ -149,20 +149,22 @@ def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None
 
 def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
     """A title with what all series have in common, and a table by what tells them from each other."""
-    pairs = [set(each["dimensions"].items()) for each in series]
-    common = set.intersection(*pairs)
-    varying = sorted({key for key, _ in set.union(*pairs) - common})
     measured = "without unit" if unit == "None" else f"in {unit}"
     click.echo()
     click.echo(click.style(inert(name, 60), fg="cyan") + " " + inert(measured, 40))
+    pairs = [set(each["dimensions"].items()) for each in series]
+    common = set.intersection(*pairs)
     for line in _wrapped(sorted(common)):
         click.echo(f"  {line}")
-    rows = [
-        [*(inert(each["dimensions"].get(key, "(none)"), 60) for key in varying), *map(number, map(each.get, _FIGURES))]
-        for each in series
-    ]
+    varying = sorted(dict(set.union(*pairs) - common))
+    rows = [_row(each, varying) for each in series]
     right = range(len(varying), len(varying) + len(_FIGURES))
     echo_table([*(inert(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
+
+
+def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    values = [inert(series["dimensions"].get(name, "(none)"), 60) for name in names]
+    return [*values, *map(number, map(series.get, _FIGURES))]
 
 
 def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -64,17 +64,12 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         """Everything that should not be, in sentences."""
-        differences = [f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences]
-        delivery = [
-            f"{count} datums did not arrive: {reason}."
-            for reason, count in {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}.items()
-            if count
-        ]
+        lost = {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}
         return [
-            *differences,
-            *(f"CloudWatch refused a request: {refusal}" for refusal in self.refusals),
-            *delivery,
-            *(f"A visitor got no answer: {failure}" for failure in self.failures),
+            *(f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences),
+            *map("CloudWatch refused a request: {}".format, self.refusals),
+            *(f"{count} datums did not arrive: {reason}." for reason, count in lost.items() if count),
+            *map("A visitor got no answer: {}".format, self.failures),
             *([] if self.comparisons else ["Nothing was measured."]),
         ]
 
