@@ -183,11 +183,15 @@ def _rules(value: object) -> tuple[MetricRule, ...]:
 
 
 def _attribute_names(value: object) -> tuple[str, ...]:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    names = map(str.strip, value.split(",")) if isinstance(value, str) else value
     given = tuple(names) if isinstance(names, Iterable) else (None,)
-    if not all(isinstance(name, str) and name for name in given):
+    if not all(map(_is_name, given)):
         raise ValueError("are no names of attributes; use a list of them")
     return cast("tuple[str, ...]", given)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _from_json(text: str) -> object:
@@ -201,10 +205,14 @@ def _written_dimensions(text: str) -> object:
     """What the environment says: a JSON object, or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
-    if not all(separator for _, separator, _ in pairs):
+    return dict(map(_written_pair, filter(str.strip, text.split(","))))
+
+
+def _written_pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return name.strip(), value.strip()
 
 
 def is_given(value: object) -> bool:

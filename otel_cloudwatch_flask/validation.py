@@ -59,17 +59,17 @@ def unix_time(timestamp: object) -> float | None:
     >>> unix_time("1970-01-01T00:01:00Z")
     60.0
     """
-    if isinstance(timestamp, bool):
-        return None
     try:
-        if isinstance(timestamp, str):
-            moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-        if isinstance(timestamp, datetime):
-            return timestamp.timestamp()
-        return float(timestamp) if isinstance(timestamp, (int, float)) else None
-    except (ValueError, OverflowError):
+        return None if isinstance(timestamp, bool) else _seconds_of(timestamp)
+    except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _seconds_of(timestamp: Any) -> float:
+    if isinstance(timestamp, str):
+        moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+        timestamp = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return timestamp.timestamp() if isinstance(timestamp, datetime) else float(timestamp)
 
 
 def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:

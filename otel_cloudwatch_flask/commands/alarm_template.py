@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resou
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -56,13 +56,18 @@ def alarms(series: Sequence[SeenSeries], thresholds: Thresholds, *, routes: int)
     """For the busiest routes: their share of 5xx, and their p99; and one for the app falling silent."""
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
-        if all(each.status for each in group):
-            named[_free_id(named, "Failures", group[0].route)] = _failure_alarm(group)
-        if good := [each for each in group if _has_latency(each)]:
-            named[_free_id(named, "Latency", group[0].route)] = _latency_alarm(good[0], thresholds)
+        for kind, alarm in _route_alarms(group, thresholds):
+            named[_free_id(named, kind, group[0].route)] = alarm
     named["Silence"] = _silence_alarm(series)
-    metrics = sum(_number_of_metrics(resource) for resource in named.values())
-    return Alarms(_template(series, named, thresholds), metrics)
+    return Alarms(_template(series, named, thresholds), sum(map(_number_of_metrics, named.values())))
+
+
+def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
+    if all(each.status for each in group):
+        yield "Failures", _failure_alarm(group)
+    good = list(filter(_has_latency, group))
+    if good:
+        yield "Latency", _latency_alarm(good[0], thresholds)
 
 
 def nice(value: float) -> float:

@@ -81,14 +81,16 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
     """A month by flush policy, ``None`` where the calls are not known, and as it was observed in one process."""
-    rates = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     costs: dict[str, MonthlyCost | None] = {
-        policy: None if rate is None else monthly_cost(metrics=metrics, requests_per_second=rate)
-        for policy, rate in rates.items()
+        policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
     }
     if observed is not None:
-        costs[_OBSERVED] = monthly_cost(metrics=metrics, requests_per_second=observed * fleet.processes)
+        costs[_OBSERVED] = _cost(metrics, observed * fleet.processes)
     return costs
+
+
+def _cost(metrics: int, rate: float | None) -> MonthlyCost | None:
+    return None if rate is None else monthly_cost(metrics=metrics, requests_per_second=rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +109,21 @@ class _Result:
             "metrics": self.number,
             "fleet": asdict(self.fleet),
             "flush": self.flush,
-            "dollars_per_month": {
-                policy: cost and {**asdict(cost), "dollars": cost.dollars} for policy, cost in self.costs.items()
-            },
-            "by_metric": [asdict(each) for each in by_metric(self.metrics)],
-            "by_dimension": [asdict(each) for each in by_dimension(self.metrics)],
-            "by_rule": [asdict(each) for each in self.rules],
+            "dollars_per_month": {policy: cost and cost.document() for policy, cost in self.costs.items()},
+            "by_metric": list(map(asdict, by_metric(self.metrics))),
+            "by_dimension": list(map(asdict, by_dimension(self.metrics))),
+            "by_rule": list(map(asdict, self.rules)),
         }
 
     def show(self) -> None:
-        processes = f"{self.fleet.processes} process" + ("es" if self.fleet.processes > 1 else "")
+        processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"A month of {self.number:,} metrics and {processes}", bold=True)
         self._show_policies()
-        if self.metrics:
-            dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
-            _show_part("What each metric contributes", by_metric(self.metrics), ("metric",))
-            _show_part("What leaving out a dimension saves", dimensions, ("metric", "dimension", "values"))
-            if any(each.rule != NO_RULE for each in self.rules):
-                _show_part("What dropping a rule, or a rollup, saves", self.rules, ("rule",))
+        dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
+        _show_part("What each metric contributes", by_metric(self.metrics), ("metric",))
+        _show_part("What leaving out a dimension saves", dimensions, ("metric", "dimension", "values"))
+        if {each.rule for each in self.rules} != {NO_RULE}:
+            _show_part("What dropping a rule, or a rollup, saves", self.rules, ("rule",))
         click.echo(f"\nus-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:

@@ -10,6 +10,8 @@ from otel_cloudwatch_flask.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_S
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5
 """``http.server.duration`` is, and may so be longer than it took."""
+_RESOURCES: Final = {"/": "Index", "/checkout": "Checkout"}
+"""What the decorated views call themselves."""
 
 
 def expected_series(
@@ -45,11 +47,9 @@ def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
 
 def _of_decorators(answers: Iterable[Answer]) -> dict[Series, Expectation]:
     """What the two decorated views must have counted, by the statuses that visitors got."""
-    resources = {"/": "Index", "/checkout": "Checkout"}
     counts: Counter[Series] = Counter()
     for answer in answers:
-        resource = resources.get(answer.visit.route or "")
-        if resource:
+        if resource := _RESOURCES.get(answer.visit.route or ""):
             counts[Series.of("RequestCount", "Count", ResourceName=resource, StatusCode=answer.status)] += 1
         if resource == "Checkout" and answer.status >= 400:
             name = "Failure" if answer.status == 500 else "Error"

@@ -65,13 +65,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "requests": outcome.answers,
         "requests_per_second": outcome.answers / outcome.seconds,
-        "metrics": [_comparison_as_json(each) for each in outcome.comparisons],
+        "metrics": list(map(_comparison_as_json, outcome.comparisons)),
         "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
         "delivery": dict(outcome.delivery),
         "document": dict(outcome.document),
-        "dollars_per_month": {
-            policy: {**asdict(cost), "dollars": cost.dollars} for policy, cost in outcome.costs.items()
-        },
+        "dollars_per_month": {policy: cost.document() for policy, cost in outcome.costs.items()},
     }
 
 

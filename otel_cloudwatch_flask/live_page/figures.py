@@ -35,8 +35,7 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
     return {
-        **asdict(month),
-        "dollars": month.dollars,
+        **month.document(),
         "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]),
         "trend": [
             metrics_dollars(int(point["series"])) + requests_dollars(point["requests_per_second"] * SECONDS_PER_MONTH)
