@@ -62,10 +62,7 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
     if app is None:
         raise Unusable("There is no app to look at: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    wanted = list(paths) or visitable_paths(app)
-    if not wanted:
-        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
-    visits, document = observe(app, wanted, times)
+    visits, document = observe(app, paths or visitable_paths(app), times)
     if as_json:
         # How often production will call CloudWatch is nothing that a preview could know.
         echo_json({**document, "requests_per_second": None, "visits": [asdict(visit) for visit in visits]})
@@ -75,11 +72,15 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
 
 
 def visitable_paths(app: Flask) -> list[str]:
-    """The paths of the routes that have GET and no variable part; the live page is none of the app's."""
-    return sorted({rule.rule for rule in app.url_map.iter_rules() if _is_visitable(rule)})
+    """The paths of the routes that have GET and no variable part, of which there must be one."""
+    paths = sorted({rule.rule for rule in app.url_map.iter_rules() if _is_visitable(rule)})
+    if not paths:
+        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
+    return paths
 
 
 def _is_visitable(rule: Rule) -> bool:
+    """The live page is none of the app's."""
     return "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
 
 

@@ -91,11 +91,11 @@ def _http_series(name: str, request: tuple[str, str | None, str], found: Iterabl
     """The series in CloudWatch that is of such requests, whatever other dimensions it has; made up if there is none."""
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
-    of_request = (each for each in found if each.name == name and attributes == _picked(each, attributes))
+    of_request = (each for each in found if each.name == name and _has(each, attributes))
     known = {key: value for key, value in attributes.items() if value is not None}
-    return next(of_request, Series(name, tuple(sorted(known.items())), metric.unit))
+    return next(of_request, Series.of(name, metric.unit, **known))
 
 
-def _picked(series: Series, names: Iterable[str]) -> dict[str, str | None]:
+def _has(series: Series, attributes: Mapping[str, str | None]) -> bool:
     dimensions = dict(series.dimensions)
-    return {name: dimensions.get(name) for name in names}
+    return all(dimensions.get(name) == value for name, value in attributes.items())
