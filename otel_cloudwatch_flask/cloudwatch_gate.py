@@ -144,11 +144,15 @@ class CloudWatchGate:
         refused = refusal(call.parameters, size_bytes=size_bytes, now=now)
         if refused is not None:
             return call.answer(self._refused(refused))
-        response = self._forward(_for_moto(call.parameters), {**environ, **_MOTOS_PUT})
-        if response.status_code == 200:
-            self._count(datums=self.published.store(call.parameters, now=now))
-            response = call.answer({})
+        response = self._stored(call, environ, now)
         return response if fault is None else _failure(fault, call, environ)
+
+    def _stored(self, call: Call, environ: "WSGIEnvironment", now: float) -> Response:
+        response = self._forward(_for_moto(call.parameters), {**environ, **_MOTOS_PUT})
+        if response.status_code != 200:
+            return response
+        self._count(datums=self.published.store(call.parameters, now=now))
+        return call.answer({})
 
     def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
         with self._lock:

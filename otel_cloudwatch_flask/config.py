@@ -382,7 +382,7 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     strangers = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
     # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
     meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in strangers}
-    return {prefix + name: prefix + match[0] for name, match in meant.items() if match and match != [name]}
+    return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
 
 
 def are_given(fields: Collection[str], *, arguments: Place, app_config: Place) -> bool:

@@ -186,7 +186,8 @@ class PublishedMetrics:
         return "\n".join(lines) or "  nothing"
 
     def _tally(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
-        wanted = None if dimensions is None and not pair else dimensions_of({**(dimensions or {}), **pair})
+        asked = _asked(dimensions, pair)
+        wanted = None if asked is None else dimensions_of(asked)
         found = (each for each in self.accepted if each.metric.is_asked_for(name, namespace, wanted))
         return Tally.of(each.content for each in found)
 
@@ -229,9 +230,13 @@ def _figures(tally: Tally) -> str:
 
 def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
     """What was asked for, in words."""
-    if dimensions is None and not pair:
-        return name
-    return f"{name} {{{_written({**(dimensions or {}), **pair}.items())}}}"
+    asked = _asked(dimensions, pair)
+    return name if asked is None else f"{name} {{{_written(asked.items())}}}"
+
+
+def _asked(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
+    """The dimensions that were asked for; ``None`` if it does not matter which."""
+    return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 
 def _written(pairs: Iterable[tuple[str, object]]) -> str:

@@ -61,7 +61,7 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Say what to reckon with: --from FILE, or --metrics NUMBER.", context)
-    user_app = loaded_app(context) if _has_app(context) else UserApp()
+    user_app = loaded_app(context, is_needed=False)
     flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
     document = read_document(source) if source else Document(())
     every = billed(document.series)
@@ -163,11 +163,3 @@ def _show_part(title: str, contributions: Sequence[Contribution], columns: Seque
 
 def _saved_cells(contribution: Contribution) -> list[str]:
     return [f"{contribution.metrics:,}", f"{contribution.saved_metrics:,}", f"{contribution.saved_dollars:,.2f}"]
-
-
-def _has_app(context: click.Context) -> bool:
-    """Whether flask was told of an app: a cost can be reckoned without one."""
-    from flask.cli import ScriptInfo  # noqa: PLC0415 - only flask's commands have one
-
-    info = context.find_object(ScriptInfo)
-    return bool(info and (info.app_import_path or info.create_app))

@@ -31,7 +31,7 @@ def settings_checks(user_app: UserApp) -> Iterator[Check]:
 
 def described(value: object) -> str:
     """A setting's value in a few words."""
-    if value is None or (isinstance(value, (tuple, Mapping)) and not value):
+    if value in (None, (), {}):
         return "not set"
     if isinstance(value, Mapping):
         return json.dumps(dict(value))

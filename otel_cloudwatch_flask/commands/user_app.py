@@ -64,13 +64,14 @@ class UserApp:
         return key_named(name).source(*self.places)
 
 
-def loaded_app(context: click.Context) -> UserApp:
+def loaded_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app that flask was told of, with a dry run; there is none if this is not one of flask's commands.
 
-    With a dry run, because nothing of what an app measures while a command looks at it belongs into CloudWatch.
+    With a dry run, because nothing of what an app measures while a command looks at it belongs into CloudWatch. One
+    that is not needed is loaded only if flask was told which one it is.
     """
     info = context.find_object(ScriptInfo)
-    if info is None:
+    if info is None or not (is_needed or info.app_import_path or info.create_app):
         return UserApp()
     before = dict(os.environ)
     os.environ[DRY_RUN_VARIABLE] = "true"
@@ -80,11 +81,15 @@ def loaded_app(context: click.Context) -> UserApp:
 
 def namespaces_of(user_app: UserApp) -> list[str]:
     """Where what is measured goes: by the exporters there are or, without any, by what is set."""
-    service = os.environ.get("OTEL_SERVICE_NAME")
-    fallback = namespace_of(service) if service else None
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
-    return list(dict.fromkeys(name for each in named if (name := each or fallback)))
+    fallback = _namespace_of_service()
+    return list(dict.fromkeys(filter(None, [name or fallback for name in named])))
+
+
+def _namespace_of_service() -> str | None:
+    service = os.environ.get("OTEL_SERVICE_NAME")
+    return namespace_of(service) if service else None
 
 
 def key_named(name: str) -> Key:

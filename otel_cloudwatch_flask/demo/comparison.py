@@ -1,7 +1,7 @@
 """What CloudWatch says of a metric beside what somebody else counted, and wherein they differ. Pure."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ Figures: TypeAlias = Mapping[Figure, float | None]
 PERCENTILES: Final[tuple[Figure, ...]] = ("p50", "p90", "p99")
 FIGURES: Final[tuple[Figure, ...]] = ("samples", "sum", "min", "max", *PERCENTILES)
 
+_LIMITS: Final[Mapping[Figure, tuple[Callable[..., float], str]]] = {"min": (min, "less"), "max": (max, "more")}
 _ROUNDING: Final = 1e-9
 """How much of the sum of magnitudes a sum may be off."""
 
@@ -55,12 +56,10 @@ class Expectation:
         """What CloudWatch should not have said, in sentences."""
         for name, known in self.figures.items():
             if not self._agrees(name, found.get(name), known):
-                said = "nothing" if found.get(name) is None else repr(found[name])
-                yield f"CloudWatch says {name} {said}, which should be {known!r}."
+                yield f"CloudWatch says {name} {found.get(name)!r}, which should be {known!r}."
         for name, limit in self.limits.items():
-            nearest = {"min": min, "max": max}[name](found[name], limit)  # type: ignore[type-var]  # both are known
-            if nearest != limit:
-                beyond = "less" if name == "min" else "more"
+            nearest, beyond = _LIMITS[name]
+            if nearest(found[name], limit) != limit:
                 yield f"CloudWatch says {name} {found[name]!r}, which cannot be {beyond} than {limit!r}."
 
     def _agrees(self, name: Figure, found: float | None, known: float | None) -> bool:
