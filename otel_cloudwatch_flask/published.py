@@ -35,10 +35,6 @@ class PublishedMetric:
         """What CloudWatch bills: it does not tell units apart."""
         return self.namespace, self.name, self.dimensions
 
-    def is_asked_for(self, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
-        """Whether it has this name, and this namespace and exactly these dimensions, if they are given."""
-        return self.name == name and namespace in (None, self.namespace) and dimensions in (None, self.dimensions)
-
     def __str__(self) -> str:
         return f"{self.namespace}: {self.name} {{{_written(self.dimensions)}}} in {self.unit}"
 
@@ -172,9 +168,9 @@ class PublishedMetrics:
         problem = _difference(tally, expected) if tally.count else "was not published"
         if problem:
             asked = _described(name, dimensions, pair)
-            raise AssertionError(f"{asked} {problem}. What was published:\n{self.listing(like=name)}")
+            raise AssertionError(f"{asked} {problem}. What was published:\n{self._listing(like=name)}")
 
-    def listing(self, *, like: str = "") -> str:
+    def _listing(self, *, like: str = "") -> str:
         """One line for each metric with its statistics, those with a name ``like`` the given one first."""
         tallies: defaultdict[PublishedMetric, Tally] = defaultdict(Tally)
         for accepted in self.accepted:
@@ -188,15 +184,20 @@ class PublishedMetrics:
     def _tally(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         asked = _asked(dimensions, pair)
         wanted = None if asked is None else dimensions_of(asked)
-        found = (each for each in self.accepted if each.metric.is_asked_for(name, namespace, wanted))
+        found = (each for each in self.accepted if _is_asked_for(each.metric, name, namespace, wanted))
         return Tally.of(each.content for each in found)
 
     def _existing(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         tally = self._tally(name, dimensions, namespace, pair)
         if not tally.count:
             asked = _described(name, dimensions, pair)
-            raise LookupError(f"{asked} was not published. What was:\n{self.listing(like=name)}")
+            raise LookupError(f"{asked} was not published. What was:\n{self._listing(like=name)}")
         return tally
+
+
+def _is_asked_for(metric: PublishedMetric, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
+    """Whether it has this name, and this namespace and exactly these dimensions, if they are given."""
+    return metric.name == name and namespace in (None, metric.namespace) and dimensions in (None, metric.dimensions)
 
 
 def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]] | None) -> Dimensions:

@@ -99,7 +99,7 @@ class FakeCloudWatch(PublishedMetrics):
 
     def report(self) -> str:
         """What was published and what was refused, a line each."""
-        return "\n".join([self.listing(), *(f"  {problem}" for problem in self._problems())])
+        return "\n".join([self._listing(), *(f"  {problem}" for problem in self._problems())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
         """What was refused, and what is lost or not sent yet by these accounts, each in words."""
