@@ -25,9 +25,9 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
-from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.testing import FakeCloudWatch
+from otel_cloudwatch_flask.tally import summary
+from otel_cloudwatch_flask.testing import FakeCloudWatch, PublishedMetric
 
 FLUSHES: Final = 20
 """A collection takes the longer, the more attribute sets the SDK has ever seen: it forgets none."""
@@ -70,8 +70,8 @@ class Tally:
         """Judge, count, forget."""
         answer = self._judge.put_metric_data(**request)
         for accepted in self._judge.accepted:
-            statistics = accepted.statistics()
-            more = Total(statistics.sample_count, statistics.total)
+            said = summary(accepted.content)
+            more = Total(said.samples, said.sum)
             self.totals[accepted.metric] = self.totals.get(accepted.metric, Total()).plus(more)
         self._judge.clear()
         return answer

@@ -8,7 +8,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,7 @@ DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
-from docs.said import PACKAGE, Said, errors, logged, rendered  # noqa: E402
+from docs.said import PACKAGE, Said, attribute_docstrings, errors, logged, rendered  # noqa: E402
 from otel_cloudwatch_flask import (  # noqa: E402
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
@@ -52,23 +51,29 @@ def dollars(amount: float) -> str:
 
 def settings() -> str:
     """Every key of the configuration."""
-    return "\n\n".join(map(_setting, KEYS))
+    texts = setting_texts()
+    return "\n\n".join(_setting(key, texts[key.field]) for key in KEYS)
+
+
+def setting_texts() -> dict[str, str]:
+    """What each setting means, by its field."""
+    return {field: text for field, text, _ in attribute_docstrings("config", "Settings")}
 
 
 _TAKE_ARGUMENTS: Final = (CloudWatchMetricsReporter, CloudWatchMetricExporter, CloudWatchMetricReader)
 
 
-def _setting(key: Key) -> str:
+def _setting(key: Key, text: str) -> str:
     default = "none" if key.default in (None, (), {}) else code(repr(key.default))
     takers = [each.__name__ for each in _TAKE_ARGUMENTS if key.field in inspect.signature(each).parameters]
     rows = [
         *((f"argument of {code(name)}", code(key.field)) for name in takers),
         ("Flask's `app.config`", code(key.app_config_name)),
         ("environment", code(key.variable)),
-        *(("environment, after it", code(each.variable)) for each in key.fallbacks),
+        *(("environment, after it", code(variable)) for variable, _ in key.fallbacks),
         ("default", default),
     ]
-    return f"## {key.name}\n\n{key.doc}\n\n{table(('where', 'what'), rows)}"
+    return f"## {key.name}\n\n{text}\n\n{table(('where', 'what'), rows)}"
 
 
 _LIMITS: Final = (
@@ -208,14 +213,7 @@ def _contradictions() -> Iterator[Said]:
 
 def loss_reasons() -> str:
     """Why datums are lost: the values of ``LossReason`` with the text below each."""
-    tree = ast.parse((PACKAGE / "ledger.py").read_text("utf-8"))
-    (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "LossReason"]
-    rows = [
-        (code(str(reason.value.value)), text.value.value)
-        for reason, text in pairwise(body)
-        if isinstance(reason, ast.Assign) and isinstance(reason.value, ast.Constant)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    ]
+    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("ledger", "LossReason")]
     return table(("`datums_lost`", "the datum"), rows)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,17 @@ def errors() -> list[Said]:
             if isinstance(call, ast.Call) and _is_error(_name(call.func)) and (text := _text_of_error(call, tree))
         }
     )
+
+
+def attribute_docstrings(module: str, class_name: str) -> Iterator[tuple[str, str, object]]:
+    """Each attribute of a class with the text below it, and what it is set to, if that is a constant."""
+    tree = dict(modules())[module]
+    (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == class_name]
+    for attribute, text in pairwise(body):
+        if isinstance(attribute, (ast.Assign, ast.AnnAssign)) and isinstance(text, ast.Expr):
+            target = attribute.target if isinstance(attribute, ast.AnnAssign) else attribute.targets[0]
+            value = attribute.value.value if isinstance(attribute.value, ast.Constant) else None
+            yield ast.unparse(target), " ".join(ast.literal_eval(text.value).split()), value
 
 
 def _log_calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:

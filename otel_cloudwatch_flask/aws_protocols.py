@@ -3,23 +3,29 @@
 https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html,
 https://smithy.io/2.0/aws/protocols/aws-query-protocol.html. A client that chose JSON expects the error codes of the
 query protocol in a header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait.
+Neither botocore, which is a client, nor moto, which takes what CloudWatch refuses, reads requests as strictly.
 """
 
 import gzip
 import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl, urlencode
-from xml.sax.saxutils import escape
+from itertools import repeat, starmap
+from typing import Any, Final
+from urllib.parse import parse_qsl
+from xml.etree.ElementTree import Element, tostring
+
+from werkzeug.wrappers import Request, Response
 
 from otel_cloudwatch_flask.validation import Refusal
 
 TARGET_PREFIX: Final = "GraniteServiceVersion20100801"
+JSON_TYPE: Final = "application/x-amz-json-1.0"
 _API_VERSION: Final = "2010-08-01"
-_XML_NAMESPACE: Final = f"http://monitoring.amazonaws.com/doc/{_API_VERSION}/"
 _REQUEST_ID: Final = "00000000-0000-0000-0000-000000000000"
 # Where JSON calls an error otherwise than the query protocol does, by botocore's service model.
 _JSON_ERROR_TYPES: Final = {
@@ -27,8 +33,16 @@ _JSON_ERROR_TYPES: Final = {
     "InvalidParameterCombination": "InvalidParameterCombinationException",
     "MissingParameter": "MissingRequiredParameterException",
     "InternalServiceError": "InternalServiceFault",
-    "InvalidParameterInput": "DashboardInvalidInputError",
 }
+
+# In a form everything is text. Where CloudWatch expects a number, and where nothing stands for an empty list:
+_NUMBER: Final = re.compile(
+    r"(?!.*\b(Dimensions|Entity)\.)"
+    r"(.*\.)?(Value|SampleCount|Sum|Minimum|Maximum|StorageResolution|Period|(Values|Counts)\.member\.\d+)"
+)
+_LIST: Final = re.compile(
+    r"(.*\.)?(MetricData|EntityMetricData|Dimensions|Values|Counts|Statistics|ExtendedStatistics)"
+)
 
 
 class UnreadableCallError(ValueError):
@@ -40,52 +54,47 @@ class UnreadableCallError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP response."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class AwsProtocol(Protocol):
-    """How an operation's parameters, its result and its errors are written."""
-
-    def request_body(self, operation: str, parameters: Mapping[str, Any]) -> bytes:
-        """Write a request."""
-
-    def result(self, operation: str, result: Mapping[str, Any]) -> Answer:
-        """Write what an operation returns."""
-
-    def error(self, refusal: Refusal) -> Answer:
-        """Write an error."""
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
-    """An operation that a client asks for, and the protocol it expects the answer in."""
+    """An operation that a client asks for, in JSON or, with the query protocol, in a form that is answered in XML."""
 
-    protocol: AwsProtocol
     operation: str
     parameters: dict[str, Any]
+    is_query: bool = False
+
+    def answer(self, result: Mapping[str, Any] | Refusal) -> Response:
+        """Write what the operation returns, or why it is refused."""
+        if isinstance(result, Refusal):
+            return self._refusal(result)
+        if self.is_query:
+            members = {f"{self.operation}Result": result, "ResponseMetadata": {"RequestId": _REQUEST_ID}}
+            return _xml_response(200, f"{self.operation}Response", members)
+        body = json.dumps(result, default=datetime.timestamp)
+        return Response(body, headers={"x-amzn-RequestId": _REQUEST_ID}, content_type=JSON_TYPE)
+
+    def _refusal(self, refusal: Refusal) -> Response:
+        side = "Sender" if refusal.status < 500 else "Receiver"
+        if self.is_query:
+            error = {"Type": side, "Code": refusal.code, "Message": refusal.message}
+            return _xml_response(refusal.status, "ErrorResponse", {"Error": error, "RequestId": _REQUEST_ID})
+        error_type = _JSON_ERROR_TYPES.get(refusal.code, refusal.code)
+        body = json.dumps({"__type": f"com.amazonaws.cloudwatch#{error_type}", "message": refusal.message})
+        headers = {"x-amzn-RequestId": _REQUEST_ID, "x-amzn-query-error": f"{refusal.code};{side}"}
+        return Response(body, refusal.status, headers, content_type=JSON_TYPE)
 
 
-def read_call(headers: Mapping[str, str], path: str, body: bytes) -> Call | None:
+def read_call(request: Request, body: bytes) -> Call | None:
     """Read a call of CloudWatch from an uncompressed body; ``None`` if it is something else.
 
     Raise :class:`UnreadableCallError` if it cannot be read.
     """
-    prefix, _, operation = headers.get("X-Amz-Target", "").partition(".")
+    prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
     if prefix == TARGET_PREFIX:
-        return Call(JSON, operation, _json_parameters(body))
-    if headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        return Call(operation, _json_parameters(body))
+    if request.mimetype == "application/x-www-form-urlencoded":
         parameters = _query_parameters(body)
-        if parameters.get("Version") == _API_VERSION:
-            operation = parameters.pop("Action", "")
-            del parameters["Version"]
-            return Call(QUERY, operation, parameters)
-    if headers.get("Smithy-Protocol") or path.startswith(f"/service/{TARGET_PREFIX}/"):
+        if parameters.pop("Version", None) == _API_VERSION:
+            return Call(parameters.pop("Action", ""), parameters, is_query=True)
+    if request.headers.get("Smithy-Protocol") or request.path.startswith(f"/service/{TARGET_PREFIX}/"):
         message = "This CloudWatch speaks the protocols json and query, not rpc-v2-cbor."
         raise UnreadableCallError("UnsupportedProtocol", message, status=415)
     return None
@@ -104,53 +113,6 @@ def uncompressed(body: bytes, content_encoding: str) -> bytes:
         raise UnreadableCallError("SerializationException", f"The body is not gzip: {error}") from error
 
 
-class _JsonProtocol:
-    content_type: Final = "application/x-amz-json-1.0"
-
-    def request_body(self, operation: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - a header names it
-        return json.dumps(parameters).encode()
-
-    def result(self, operation: str, result: Mapping[str, Any]) -> Answer:  # noqa: ARG002 - the client knows it
-        body = json.dumps(result, default=datetime.timestamp).encode()
-        return Answer(200, self.content_type, body, (("x-amzn-RequestId", _REQUEST_ID),))
-
-    def error(self, refusal: Refusal) -> Answer:
-        error_type = _JSON_ERROR_TYPES.get(refusal.code, refusal.code)
-        body = {"__type": f"com.amazonaws.cloudwatch#{error_type}", "message": refusal.message}
-        headers = (
-            ("x-amzn-RequestId", _REQUEST_ID),
-            ("x-amzn-query-error", f"{refusal.code};{_side_at_fault(refusal)}"),
-        )
-        return Answer(refusal.status, self.content_type, json.dumps(body).encode(), headers)
-
-
-class _QueryProtocol:
-    content_type: Final = "text/xml"
-
-    def request_body(self, operation: str, parameters: Mapping[str, Any]) -> bytes:
-        pairs = [("Action", operation), ("Version", _API_VERSION), *_flat("", parameters)]
-        return urlencode(pairs).encode()
-
-    def result(self, operation: str, result: Mapping[str, Any]) -> Answer:
-        body = _xml({f"{operation}Result": result, "ResponseMetadata": {"RequestId": _REQUEST_ID}})
-        return self._answer(200, f"{operation}Response", body)
-
-    def error(self, refusal: Refusal) -> Answer:
-        error = {"Type": _side_at_fault(refusal), "Code": refusal.code, "Message": refusal.message}
-        return self._answer(refusal.status, "ErrorResponse", _xml({"Error": error, "RequestId": _REQUEST_ID}))
-
-    def _answer(self, status: int, root: str, body: str) -> Answer:
-        return Answer(status, self.content_type, f'<{root} xmlns="{_XML_NAMESPACE}">{body}</{root}>'.encode())
-
-
-JSON: Final[AwsProtocol] = _JsonProtocol()
-QUERY: Final[AwsProtocol] = _QueryProtocol()
-
-
-def _side_at_fault(refusal: Refusal) -> str:
-    return "Sender" if refusal.status < 500 else "Receiver"
-
-
 def _json_parameters(body: bytes) -> dict[str, Any]:
     try:
         parameters = json.loads(body or b"{}")
@@ -161,17 +123,8 @@ def _json_parameters(body: bytes) -> dict[str, Any]:
     return parameters
 
 
-# The query protocol writes one flat pair for each leaf: MetricData.member.1.Dimensions.member.1.Name=Page.
-
-_NUMBERS: Final = frozenset(
-    {"Value", "Values", "Counts", "SampleCount", "Sum", "Minimum", "Maximum", "StorageResolution", "Period"}
-)
-_LISTS: Final = frozenset(
-    {"MetricData", "EntityMetricData", "Dimensions", "Values", "Counts", "Statistics", "ExtendedStatistics"}
-)
-
-
 def _query_parameters(body: bytes) -> dict[str, Any]:
+    """One flat pair for each leaf, such as MetricData.member.1.Dimensions.member.1.Name=Page, as lists and mappings."""
     tree: dict[str, Any] = {}
     try:
         for key, text in parse_qsl(body.decode(), keep_blank_values=True):
@@ -186,60 +139,44 @@ def _query_parameters(body: bytes) -> dict[str, Any]:
 
 
 def _leaf(key: str, text: str) -> object:
-    """A number or an empty list where CloudWatch expects one; a dimension's ``Value`` is text."""
-    names = [part for part in key.split(".") if part != "member" and not part.isdigit()]
-    if not text and names[-1] in _LISTS:
+    if not text and _LIST.fullmatch(key):
         return []
-    if names[-1] not in _NUMBERS or {"Dimensions", "Entity"} & set(names):
-        return text
-    return _number(text)
-
-
-def _number(text: str) -> object:
-    """The number that the text is; what is none is left for the checks to refuse."""
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        return text
+    if _NUMBER.fullmatch(key):
+        with suppress(ValueError):  # what is no number is left for the checks to refuse
+            return int(text) if text.isdigit() else float(text)
+    return text
 
 
 def _nested(branch: Any) -> Any:
     if not isinstance(branch, dict):
         return branch
     if branch.keys() == {"member"}:
-        return [_nested(item) for _, item in sorted(branch["member"].items(), key=lambda pair: int(pair[0]))]
+        members = branch["member"]
+        return [_nested(members[number]) for number in sorted(members, key=int)]
     if branch.keys() == {"entry"}:
         return {entry["key"]: entry["value"] for entry in branch["entry"].values()}
     return {name: _nested(value) for name, value in branch.items()}
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, member in value.items():
-            yield from _flat(f"{prefix}.{name}" if prefix else name, member)
-    elif isinstance(value, list):
-        for number, item in enumerate(value, start=1):
-            yield from _flat(f"{prefix}.member.{number}", item)
+def _xml_response(status: int, root: str, body: Mapping[str, Any]) -> Response:
+    element = _element(root, body)
+    element.set("xmlns", f"http://monitoring.amazonaws.com/doc/{_API_VERSION}/")
+    return Response(tostring(element), status, content_type="text/xml")
+
+
+def _element(name: str, value: Any) -> Element:
+    element = Element(name)
+    if isinstance(value, (Mapping, list)):
+        element.extend(starmap(_element, _children(name, value)))
     else:
-        yield prefix, str(value)
+        element.text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return element
 
 
-def _xml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "".join(
-            f"<{name}>{_xml_map(member) if name in _RESULT_MAPS else _xml(member)}</{name}>"
-            for name, member in value.items()
-        )
+def _children(name: str, value: Mapping[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
     if isinstance(value, list):
-        return "".join(f"<member>{_xml(item)}</member>" for item in value)
-    return escape(value.isoformat() if isinstance(value, datetime) else str(value))
-
-
-_RESULT_MAPS: Final = frozenset({"ExtendedStatistics"})
-"""Members of a result whose keys are data: each pair is an entry of its own."""
-
-
-def _xml_map(pairs: Mapping[str, Any]) -> str:
-    return "".join(
-        f"<entry><key>{escape(key)}</key><value>{_xml(value)}</value></entry>" for key, value in pairs.items()
-    )
+        return zip(repeat("member"), value)
+    if name != "ExtendedStatistics":
+        return value.items()
+    # Its keys are data: each pair is an entry of its own.
+    return (("entry", {"key": key, "value": member}) for key, member in value.items())

@@ -8,7 +8,8 @@ protocol than the encoder's, and any client that a program passes, gets the plai
 
 import platform
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeAlias
 
 from otel_cloudwatch_flask.errors import ConfigurationError
@@ -46,6 +47,18 @@ Put: TypeAlias = Callable[[Batch], object]
 
 ClientFactory: TypeAlias = Callable[[], Any]
 
+_substitutes: Final[list[ClientFactory]] = []
+
+
+@contextmanager
+def clients_made_by(factory: ClientFactory) -> Iterator[None]:
+    """Let ``factory`` make every client of this process instead of boto3, as long as the block lasts."""
+    _substitutes.append(factory)
+    try:
+        yield
+    finally:
+        _substitutes.remove(factory)
+
 
 def client_factory(
     region_name: str | None = None, *, access_key_id: str | None = None, secret_access_key: str | None = None
@@ -58,6 +71,8 @@ def client_factory(
     """
 
     def make_client() -> Any:
+        if _substitutes:
+            return _substitutes[-1]()
         with no_fork():
             return _made_client(region_name, access_key_id, secret_access_key)
 

@@ -1,10 +1,10 @@
 """A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
 
-moto stores what CloudWatch refuses. The gate judges each PutMetricData and PutDashboard, counts the traffic, answers
-the questions that moto gets wrong and leaves everything else (alarms, metric math) to moto.
+moto stores what CloudWatch refuses. The gate judges each PutMetricData, counts the traffic, answers the questions
+that moto gets wrong and leaves everything else (alarms, dashboards, metric math) to moto.
 """
 
-import operator
+import json
 import socket
 import threading
 import time
@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.wrappers import Request, Response
 
-from otel_cloudwatch_flask.aws_protocols import JSON, Answer, Call, UnreadableCallError, read_call, uncompressed
-from otel_cloudwatch_flask.dashboard_validation import dashboard_refusal
+from otel_cloudwatch_flask.aws_protocols import (
+    JSON_TYPE,
+    TARGET_PREFIX,
+    Call,
+    UnreadableCallError,
+    read_call,
+    uncompressed,
+)
 from otel_cloudwatch_flask.published import PublishedMetrics
 from otel_cloudwatch_flask.published_queries import list_metrics, metric_data, metric_statistics
+from otel_cloudwatch_flask.tally import content_of, summary
 from otel_cloudwatch_flask.validation import Refusal, datums_of, refusal
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 
 _REFUSALS_KEPT: Final = 100
 _SAMPLES_FOR_MOTO: Final = 1000
+_MOTOS_PUT: Final = {"CONTENT_TYPE": JSON_TYPE, "HTTP_X_AMZ_TARGET": f"{TARGET_PREFIX}.PutMetricData"}
+_UNREADABLE: Final = Call("", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,48 +115,46 @@ class CloudWatchGate:
         received = request.get_data()
         try:
             body = uncompressed(received, request.headers.get("Content-Encoding", ""))
-            call = read_call(dict(request.headers), request.path, body)
+            call = read_call(request, body)
         except UnreadableCallError as error:
-            response = _response(JSON.error(self._refused(error.refusal)))
+            response = _UNREADABLE.answer(self._refused(error.refusal))
         else:
             if call is not None and call.operation == "PutMetricData":
                 self._count(put_requests=1, bytes_received=len(received), bytes_uncompressed=len(body))
-                response = self._put_metric_data(call, body, environ)
+                response = self._put_metric_data(call, len(body), environ)
             else:
                 response = self._answer(call) or self._forward(body, environ)
         return response(environ, start_response)
 
     def _answer(self, call: Call | None) -> Response | None:
         """What moto would answer otherwise than CloudWatch; ``None`` for the rest."""
-        if call is None:
-            return None
-        if call.operation == "ListMetrics":
-            return _response(
-                call.protocol.result(call.operation, list_metrics(self.published.metrics(), call.parameters))
-            )
-        if answer_of := {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}.get(call.operation):
-            result = answer_of(self.published.accepted, call.parameters)
-            if isinstance(result, Refusal):
-                return _response(call.protocol.error(result))
-            return _response(call.protocol.result(call.operation, result)) if result else None
-        if call.operation == "PutDashboard" and (refused := dashboard_refusal(call.parameters)):
-            return _response(call.protocol.error(refused))
+        answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
+        if call is not None and call.operation == "ListMetrics":
+            return call.answer(list_metrics(self.published.metrics(), call.parameters))
+        if call is not None and call.operation in answer_of:
+            answer = answer_of[call.operation](self.published.accepted, call.parameters)
+            return None if answer is None else call.answer(answer)
         return None
 
-    def _put_metric_data(self, call: Call, body: bytes, environ: "WSGIEnvironment") -> Response:
+    def _put_metric_data(self, call: Call, size_bytes: int, environ: "WSGIEnvironment") -> Response:
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         fault = self._next_fault(call.parameters)
         if fault is not None and not fault.after_storing:
             return _failure(fault, call, environ)
         now = self._clock()
-        refused = refusal(call.parameters, size_bytes=len(body), now=now)
+        refused = refusal(call.parameters, size_bytes=size_bytes, now=now)
         if refused is not None:
-            return _response(call.protocol.error(self._refused(refused)))
-        response = self._forward(_for_moto(call, body), environ)
-        if response.status_code == 200:
-            self._count(datums=self.published.store(call.parameters, now=now))
+            return call.answer(self._refused(refused))
+        response = self._stored(call, environ, now)
         return response if fault is None else _failure(fault, call, environ)
+
+    def _stored(self, call: Call, environ: "WSGIEnvironment", now: float) -> Response:
+        response = self._forward(_for_moto(call.parameters), {**environ, **_MOTOS_PUT})
+        if response.status_code != 200:
+            return response
+        self._count(datums=self.published.store(call.parameters, now=now))
+        return call.answer({})
 
     def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
         with self._lock:
@@ -176,23 +183,17 @@ class CloudWatchGate:
             self._traffic = replace(self._traffic, **figures)
 
 
-def _for_moto(call: Call, body: bytes) -> bytes:
-    """The body as it came, unless moto needs help: it knows no entities, and makes an object of each sample."""
-    sent = [datum for _, datum in datums_of(call.parameters)]
-    datums = [_summarized(datum) if sum(datum.get("Counts") or ()) > _SAMPLES_FOR_MOTO else datum for datum in sent]
-    if not call.parameters.get("EntityMetricData") and datums == sent:
-        return body
-    return call.protocol.request_body(call.operation, {"Namespace": call.parameters["Namespace"], "MetricData": datums})
+def _for_moto(parameters: Mapping[str, Any]) -> bytes:
+    """The request as moto can store it: it knows no entities, and makes an object of each sample."""
+    datums = list(map(_summarized, datums_of(parameters)))
+    return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
 
 
-def _summarized(datum: Mapping[str, Any]) -> dict[str, Any]:
-    values, counts = datum["Values"], datum["Counts"]
-    statistics = {
-        "SampleCount": sum(counts),
-        "Sum": sum(map(operator.mul, values, counts)),
-        "Minimum": min(values),
-        "Maximum": max(values),
-    }
+def _summarized(datum: Mapping[str, Any]) -> Mapping[str, Any]:
+    if sum(datum.get("Counts") or ()) <= _SAMPLES_FOR_MOTO:
+        return datum
+    said = summary(content_of(datum))
+    statistics = {"SampleCount": said.samples, "Sum": said.sum, "Minimum": said.minimum, "Maximum": said.maximum}
     return {**{name: datum[name] for name in datum if name not in ("Values", "Counts")}, "StatisticValues": statistics}
 
 
@@ -202,8 +203,4 @@ def _failure(fault: Fault, call: Call, environ: "WSGIEnvironment") -> Response:
         connection.shutdown(socket.SHUT_RDWR)
         # werkzeug's server takes this for a client that went away, and is done with the request.
         raise ConnectionResetError("The connection was dropped by a Fault.")
-    return _response(call.protocol.error(Refusal(fault.code, "A fault that a test asked for.", fault.status)))
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, answer.headers, content_type=answer.content_type)
+    return call.answer(Refusal(fault.code, "A fault that a test asked for.", fault.status))

@@ -11,10 +11,10 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_type_hints
 
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade_dimensions import dimension_texts
@@ -23,6 +23,11 @@ from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPAC
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
+Parser: TypeAlias = Callable[[object], object]
+"""Makes of what was found what it means, or raises a ``ValueError`` that continues "<key>=<value> ..."."""
+
+Place: TypeAlias = Mapping[str, Any]
+"""Where settings may be given: arguments, ``app.config`` or the environment."""
 
 APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
@@ -45,79 +50,6 @@ DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
 DEFAULT_FLUSH_MIN_INTERVAL_SECONDS: Final = DefaultFloat(1.0)
 DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
 DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that can be configured, parsed and checked; :data:`KEYS` says what each means."""
-
-    namespace: str | None
-    region_name: str | None
-    flush: FlushPolicy
-    flush_min_interval_seconds: float
-    export_interval_seconds: float
-    export_timeout_seconds: float
-    default_dimensions: Mapping[str, str]
-    max_metrics: int
-    max_backlog_bytes: int
-    spool_directory: Path | None
-    strict: bool | None
-    enabled: bool
-    rules: tuple[MetricRule, ...]
-    resource_dimensions: tuple[str, ...]
-    entity: bool
-    self_metrics: bool
-    dry_run: bool
-    live_page: bool | None
-    live_page_path: str
-    live_page_check: Callable[[], object] | None
-
-    @classmethod
-    def resolve(
-        cls, *, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> "Settings":
-        """Build the settings from the three places; ``arguments`` go by the names of the fields.
-
-        Raises :class:`ConfigurationError` for the first value that cannot be used, naming the key it came from.
-        """
-        values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
-        values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
-        return cls(**cast("dict[str, Any]", values))
-
-
-def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own switch is off, read as the SDK reads it."""
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-
-
-def is_in_lambda(environ: Mapping[str, str]) -> bool:
-    """Whether this is AWS Lambda, where nothing runs between two invocations.
-
-    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
-    """
-    return bool(environ.get(_LAMBDA_VARIABLE))
-
-
-def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """The keys with our prefix that are none of ours but resemble one, each with the one it resembles.
-
-    >>> misspelt_keys({"CLOUDWATCH_NAMESPCE": "Shop", "CLOUDWATCH_ALARM_TOPIC": ""}, "CLOUDWATCH_")
-    {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
-    """
-    names = [key.name for key in KEYS]
-    strangers = [key for key in mapping if key.startswith(prefix) and key[len(prefix) :] not in names]
-    # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
-    matches = {key: difflib.get_close_matches(key[len(prefix) :], names, n=1, cutoff=0.76) for key in strangers}
-    return {key: prefix + match[0] for key, match in matches.items() if match}
-
-
-def are_given(fields: Collection[str], *, arguments: Mapping[str, object], app_config: Mapping[str, Any]) -> bool:
-    """Whether any of these settings was given as an argument or in ``app.config``, not for the whole process."""
-    keys = [key for key in KEYS if key.field in fields]
-    return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)
-
-
-# Parsers take what was found and return what it means, or raise a ValueError that continues "<key>=<value> ...".
 
 
 def parse_namespace(value: object) -> str:
@@ -150,22 +82,19 @@ def _flush_policy(value: object) -> FlushPolicy:
 
 def _seconds(value: object) -> float:
     """A duration of zero or more."""
-    seconds = _number(value)
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= (seconds := _number(value)) < math.inf:
         raise ValueError("is not a duration; use a number of seconds, 0 or more")
     return seconds
 
 
 def _seconds_above_zero(value: object) -> float:
-    seconds = _number(value)
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < (seconds := _number(value)) < math.inf:
         raise ValueError("is not an interval; use a number of seconds greater than 0")
     return seconds
 
 
 def _milliseconds(value: object) -> float:
-    milliseconds = _number(value)
-    if not (math.isfinite(milliseconds) and milliseconds > 0):
+    if not 0 < (milliseconds := _number(value)) < math.inf:
         raise ValueError("is not an interval; use a number of milliseconds greater than 0")
     return milliseconds / 1000
 
@@ -181,8 +110,7 @@ def _number(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    number = _number(value)
-    if not (number >= 1 and number.is_integer()):
+    if not ((number := _number(value)) >= 1 and number.is_integer()):
         raise ValueError("is not a count; use a whole number, 1 or more")
     return int(number)
 
@@ -255,11 +183,15 @@ def _rules(value: object) -> tuple[MetricRule, ...]:
 
 
 def _attribute_names(value: object) -> tuple[str, ...]:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    names = map(str.strip, value.split(",")) if isinstance(value, str) else value
     given = tuple(names) if isinstance(names, Iterable) else (None,)
-    if not all(isinstance(name, str) and name for name in given):
+    if not all(map(_is_name, given)):
         raise ValueError("are no names of attributes; use a list of them")
     return cast("tuple[str, ...]", given)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _from_json(text: str) -> object:
@@ -273,30 +205,45 @@ def _written_dimensions(text: str) -> object:
     """What the environment says: a JSON object, or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
-    if not all(separator for _, separator, _ in pairs):
+    return dict(map(_written_pair, filter(str.strip, text.split(","))))
+
+
+def _written_pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return name.strip(), value.strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """An environment variable of somebody else's that means the same."""
+def is_given(value: object) -> bool:
+    """Whether a value was given by somebody, rather than left at an argument's default."""
+    return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
 
-    variable: str
-    parse: Callable[[object], object]
+
+def _parsed(source: str, value: object, parse: Parser) -> object:
+    try:
+        return parse(value)
+    except ValueError as problem:
+        message = f"{source}={shown(value)} {problem}".rstrip(".") + "."
+        raise ConfigurationError(message, key=source, value=value) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: its name in ``app.config`` and the environment, what it may be, and what it is otherwise."""
+    """One setting: how it is read, what it is if it is not given, and the field of :class:`Settings` that has it.
 
-    name: str
-    field: str
-    parse: Callable[[object], object]
-    default: object
-    doc: str
-    fallbacks: tuple[Fallback, ...] = ()
+    ``fallbacks`` are environment variables of others that mean the same, each with how it is read.
+    """
+
+    parse: Parser
+    default: object = None
+    fallbacks: tuple[tuple[str, Parser], ...] = ()
+    field: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in ``app.config`` and the environment, behind the prefix."""
+        return self.field.removesuffix("_name").upper()
 
     @property
     def app_config_name(self) -> str:
@@ -308,207 +255,139 @@ class Key:
         """The variable in the environment."""
         return ENVIRONMENT_PREFIX + self.name
 
-    def resolve(
-        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> object:
+    def resolve(self, arguments: Place, app_config: Place, environ: Place) -> object:
         """The first value that was given, parsed, or else the default."""
-        for source, value, parse in self._candidates(arguments, app_config, environ):
-            if is_given(value):
-                return _parsed(source, value, parse)
-        return self.default
+        found = next(self._given(arguments, app_config, environ), None)
+        return _parsed(*found) if found else self.default
 
-    def source(
-        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> str | None:
+    def source(self, arguments: Place, app_config: Place, environ: Place) -> str | None:
         """Where the value that counts was found, as error messages name it; ``None`` for the default."""
-        candidates = self._candidates(arguments, app_config, environ)
-        return next((source for source, value, _ in candidates if is_given(value)), None)
+        found = next(self._given(arguments, app_config, environ), None)
+        return found[0] if found else None
 
-    def _candidates(
-        self, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> Iterator[tuple[str, object, Callable[[object], object]]]:
-        """Where a value may be, in the order of precedence."""
-        yield self.field, arguments.get(self.field), self.parse
-        yield f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse
-        # To OpenTelemetry an empty variable is one that is not set:
-        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
-        yield self.variable, environ.get(self.variable) or None, self.parse
-        for fallback in self.fallbacks:
-            yield fallback.variable, environ.get(fallback.variable) or None, fallback.parse
-
-
-def is_given(value: object) -> bool:
-    """Whether a value was given by somebody, rather than left at an argument's default."""
-    return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
+    def _given(self, arguments: Place, app_config: Place, environ: Place) -> Iterator[tuple[str, object, Parser]]:
+        """Where a value was given, in the order of precedence."""
+        places = [
+            (self.field, arguments.get(self.field), self.parse),
+            (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
+            # To OpenTelemetry an empty variable is one that is not set:
+            # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
+            (self.variable, environ.get(self.variable) or None, self.parse),
+            *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
+        ]
+        return (place for place in places if is_given(place[1]))
 
 
-def _parsed(source: str, value: object, parse: Callable[[object], object]) -> object:
-    try:
-        return parse(value)
-    except ValueError as problem:
-        message = f"{source}={shown(value)} {problem}".rstrip(".") + "."
-        raise ConfigurationError(message, key=source, value=value) from None
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, parsed and checked; the documentation is made of what is said here."""
 
-
-KEYS: Final = (
-    Key(
-        name="NAMESPACE",
-        field="namespace",
-        parse=parse_namespace,
-        default=None,
-        doc="CloudWatch namespace of the metrics; without one the service's name, or the Flask app's import name.",
-    ),
-    Key(
-        name="REGION",
-        field="region_name",
-        parse=_text,
-        default=None,
-        doc="AWS Region of the metrics; without one what boto3 finds in the profile.",
-        fallbacks=(Fallback("AWS_REGION", _text), Fallback("AWS_DEFAULT_REGION", _text)),
-    ),
-    Key(
-        name="FLUSH",
-        field="flush",
-        parse=_flush_policy,
-        default="background",
-        doc=(
-            "What the end of a request does: 'background' asks for a flush, 'sync' waits for it, "
-            "'interval' leaves it to the interval. In AWS Lambda the default is 'sync'."
+    namespace: Annotated[str | None, Key(parse_namespace)]
+    """CloudWatch namespace of the metrics; without one the service's name, or the Flask app's import name."""
+    region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
+    """AWS Region of the metrics; without one what boto3 finds in the profile."""
+    flush: Annotated[
+        FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
+    ]
+    """What the end of a request does: 'background' asks for a flush, 'sync' waits for it, 'interval' leaves it to
+    the interval. In AWS Lambda the default is 'sync'.
+    """
+    flush_min_interval_seconds: Annotated[float, Key(_seconds, default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS))]
+    """Least time between two flushes that requests asked for."""
+    export_interval_seconds: Annotated[
+        float,
+        Key(
+            _seconds_above_zero,
+            default=float(DEFAULT_EXPORT_INTERVAL_SECONDS),
+            fallbacks=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
         ),
-        fallbacks=(Fallback(_LAMBDA_VARIABLE, lambda _: "sync"),),
-    ),
-    Key(
-        name="FLUSH_MIN_INTERVAL_SECONDS",
-        field="flush_min_interval_seconds",
-        parse=_seconds,
-        default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS),
-        doc="Least time between two flushes that requests asked for.",
-    ),
-    Key(
-        name="EXPORT_INTERVAL_SECONDS",
-        field="export_interval_seconds",
-        parse=_seconds_above_zero,
-        default=float(DEFAULT_EXPORT_INTERVAL_SECONDS),
-        doc="Time between two flushes that nobody asked for.",
-        fallbacks=(Fallback("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
-    ),
-    Key(
-        name="EXPORT_TIMEOUT_SECONDS",
-        field="export_timeout_seconds",
-        parse=_seconds_above_zero,
-        default=30.0,
-        doc="How long a flush that nobody waits for tries at a time.",
-        fallbacks=(Fallback("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),),
-    ),
-    Key(
-        name="DEFAULT_DIMENSIONS",
-        field="default_dimensions",
-        parse=_dimensions,
-        default=MappingProxyType({}),
-        doc=(
-            "Dimensions of every metric given to add_metric; its own of the same name win. "
-            "In the environment name=value,name=value or a JSON object."
-        ),
-    ),
-    Key(
-        name="MAX_METRICS",
-        field="max_metrics",
-        parse=_count,
-        default=int(DEFAULT_MAX_METRICS),
-        doc="Most distinct CloudWatch metrics of an exporter; further ones go to their metric's overflow series.",
-    ),
-    Key(
-        name="MAX_BACKLOG_BYTES",
-        field="max_backlog_bytes",
-        parse=_count,
-        default=int(DEFAULT_MAX_BACKLOG_BYTES),
-        doc="Most memory for what could not be sent yet.",
-    ),
-    Key(
-        name="SPOOL_DIRECTORY",
-        field="spool_directory",
-        parse=_directory,
-        default=None,
-        doc="Directory that keeps what could not be sent across restarts; without one it is kept in memory only.",
-    ),
-    Key(
-        name="STRICT",
-        field="strict",
-        parse=_boolean,
-        default=None,
-        doc="Whether an invalid metric raises instead of being counted; by default in debug mode and in tests.",
-    ),
-    Key(
-        name="ENABLED",
-        field="enabled",
-        parse=_boolean,
-        default=True,
-        doc="If false, everything works and nothing is sent; OTEL_SDK_DISABLED=true does the same.",
-    ),
-    Key(
-        name="RULES",
-        field="rules",
-        parse=_rules,
-        default=(),
-        doc=(
-            "What is published of which metric: a list of MetricRule objects or of mappings of their fields. "
-            "In the environment a JSON array."
-        ),
-    ),
-    Key(
-        name="RESOURCE_DIMENSIONS",
-        field="resource_dimensions",
-        parse=_attribute_names,
-        default=(),
-        doc="Resource attributes that every metric has as dimensions. In the environment separated by commas.",
-    ),
-    Key(
-        name="ENTITY",
-        field="entity",
-        parse=_boolean,
-        default=False,
-        doc="Whether to tell CloudWatch which service the metrics belong to, so that 'Explore related' finds them.",
-    ),
-    Key(
-        name="SELF_METRICS",
-        field="self_metrics",
-        parse=_boolean,
-        default=False,
-        doc="Whether a reporter measures its own delivery, as the metrics otel_cloudwatch_flask.delivery.*.",
-    ),
-    Key(
-        name="DRY_RUN",
-        field="dry_run",
-        parse=_boolean,
-        default=False,
-        doc="If true, everything happens but the network: what would be sent counts as sent, and is not.",
-    ),
-    Key(
-        name="LIVE_PAGE",
-        field="live_page",
-        parse=_boolean,
-        default=None,
-        doc=(
-            "Whether the app has a page at /_cloudwatch that shows what it publishes. Default: if app.debug is on at "
-            "init_app. Outside of debug mode the page needs LIVE_PAGE_CHECK."
-        ),
-    ),
-    Key(
-        name="LIVE_PAGE_PATH",
-        field="live_page_path",
-        parse=_url_path,
-        default="/_cloudwatch",
-        doc="Where that page is.",
-    ),
-    Key(
-        name="LIVE_PAGE_CHECK",
-        field="live_page_check",
-        parse=_check,
-        default=None,
-        doc=(
-            "Function without arguments, or 'module:function', that returns true if the current request may see that "
-            "page. Default: loopback only, in debug mode only."
-        ),
-    ),
+    ]
+    """Time between two flushes that nobody asked for."""
+    export_timeout_seconds: Annotated[
+        float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
+    ]
+    """How long a flush that nobody waits for tries at a time."""
+    default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
+    """Dimensions of every metric given to add_metric; its own of the same name win. In the environment
+    name=value,name=value or a JSON object.
+    """
+    max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
+    """Most distinct CloudWatch metrics of an exporter; further ones go to their metric's overflow series."""
+    max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
+    """Most memory for what could not be sent yet."""
+    spool_directory: Annotated[Path | None, Key(_directory)]
+    """Directory that keeps what could not be sent across restarts; without one it is kept in memory only."""
+    strict: Annotated[bool | None, Key(_boolean)]
+    """Whether an invalid metric raises instead of being counted; by default in debug mode and in tests."""
+    enabled: Annotated[bool, Key(_boolean, default=True)]
+    """If false, everything works and nothing is sent; OTEL_SDK_DISABLED=true does the same."""
+    rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
+    """What is published of which metric: a list of MetricRule objects or of mappings of their fields. In the
+    environment a JSON array.
+    """
+    resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
+    """Resource attributes that every metric has as dimensions. In the environment separated by commas."""
+    entity: Annotated[bool, Key(_boolean, default=False)]
+    """Whether to tell CloudWatch which service the metrics belong to, so that 'Explore related' finds them."""
+    self_metrics: Annotated[bool, Key(_boolean, default=False)]
+    """Whether a reporter measures its own delivery, as the metrics otel_cloudwatch_flask.delivery.*."""
+    dry_run: Annotated[bool, Key(_boolean, default=False)]
+    """If true, everything happens but the network: what would be sent counts as sent, and is not."""
+    live_page: Annotated[bool | None, Key(_boolean)]
+    """Whether the app has a page at /_cloudwatch that shows what it publishes. Default: if app.debug is on at init_app.
+    Outside of debug mode the page needs LIVE_PAGE_CHECK.
+    """
+    live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
+    """Where that page is."""
+    live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
+    """Function without arguments, or 'module:function', that returns true if the current request may see that page.
+    Default: loopback only, in debug mode only.
+    """
+
+    @classmethod
+    def resolve(cls, *, arguments: Place, app_config: Place, environ: Place) -> "Settings":
+        """Build the settings from the three places; ``arguments`` go by the names of the fields.
+
+        Raises :class:`ConfigurationError` for the first value that cannot be used, naming the key it came from.
+        """
+        values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
+        values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
+        return cls(**cast("dict[str, Any]", values))
+
+
+KEYS: Final[tuple[Key, ...]] = tuple(
+    replace(hint.__metadata__[0], field=name) for name, hint in get_type_hints(Settings, include_extras=True).items()
 )
-"""Every setting there is; the documentation is made of this table."""
+"""Every setting there is."""
+
+
+def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own switch is off, read as the SDK reads it."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def is_in_lambda(environ: Mapping[str, str]) -> bool:
+    """Whether this is AWS Lambda, where nothing runs between two invocations.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+    """
+    return bool(environ.get(_LAMBDA_VARIABLE))
+
+
+def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """The keys with our prefix that are none of ours but resemble one, each with the one it resembles.
+
+    >>> misspelt_keys({"CLOUDWATCH_NAMESPCE": "Shop", "CLOUDWATCH_ALARM_TOPIC": ""}, "CLOUDWATCH_")
+    {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
+    """
+    names = [key.name for key in KEYS]
+    strangers = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
+    # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
+    meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in strangers}
+    return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
+
+
+def are_given(fields: Collection[str], *, arguments: Place, app_config: Place) -> bool:
+    """Whether any of these settings was given as an argument or in ``app.config``, not for the whole process."""
+    keys = [key for key in KEYS if key.field in fields]
+    return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)

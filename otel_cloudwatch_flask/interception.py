@@ -5,22 +5,21 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
-from unittest import mock
 
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_cloudwatch_flask import boto_client
-from otel_cloudwatch_flask.accepted_datum import AcceptedDatum
+from otel_cloudwatch_flask.boto_client import clients_made_by
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.extension import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.reader import live_readers, readers_on
+from otel_cloudwatch_flask.published import AcceptedDatum
+from otel_cloudwatch_flask.reader import CloudWatchMetricReader, live_readers, readers_on
 from otel_cloudwatch_flask.reporter_reader import ReporterReader
-from otel_cloudwatch_flask.testing import FakeCloudWatch, Publisher, problem_of
+from otel_cloudwatch_flask.testing import FakeCloudWatch, Publisher
 from otel_cloudwatch_flask.validation import Refusal
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
@@ -70,28 +69,19 @@ class InterceptedCloudWatch(FakeCloudWatch):
         What was lost before the test does not count.
         """
         self.flush()
-        super().assert_no_losses(*publishers, *map(self._since_begin, live_exporters()))
+        super().assert_no_losses(*publishers)
 
     def report(self) -> str:
         """What was published, what was refused and what was lost, a line each, and why there may be nothing."""
-        exporters = live_exporters()
-        problems = [f"  {text}" for each in exporters if (text := problem_of(self._since_begin(each).stats()))]
-        return "\n".join([super().report(), *problems, *_hints(exporters)])
+        return "\n".join([super().report(), *_hints(live_exporters())])
 
-    def _since_begin(self, exporter: CloudWatchMetricExporter) -> Publisher:
+    def _problems(self, *stats: DeliveryStats) -> list[str]:
+        """Of all exporters here, what was lost since the test began or is not sent yet."""
+        return super()._problems(*stats, *map(self._since_begin, live_exporters()))
+
+    def _since_begin(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
         stats = exporter.stats()
-        lost = Counter(stats.datums_lost) - Counter(self._lost_before.get(exporter, {}))
-        return _Stats(replace(stats, datums_lost=lost))
-
-
-@dataclass(frozen=True, slots=True)
-class _Stats:
-    """What a publisher said at one time."""
-
-    value: DeliveryStats
-
-    def stats(self) -> DeliveryStats:
-        return self.value
+        return replace(stats, datums_lost=Counter(stats.datums_lost) - Counter(self._lost_before.get(exporter, {})))
 
 
 def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
@@ -117,7 +107,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     _end_orphans()
     cloudwatch = InterceptedCloudWatch()
     # Those that are made in the block make their client themselves.
-    with mock.patch.object(boto_client, "_made_client", return_value=_Client(cloudwatch.put_metric_data)):
+    with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)):
         _redirect(cloudwatch.put_metric_data)
         try:
             yield cloudwatch
@@ -162,13 +152,15 @@ def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
 
 def _end_orphans() -> None:
     """End the readers of reporters whose apps are gone: a factory that each test calls makes one after the other."""
-    if sum(isinstance(reader, ReporterReader) for reader in live_readers()) > _MANY_READERS:
+    if len(_reporters_readers()) > _MANY_READERS:
         gc.collect()  # apps are cycles
-    owned = live_reporter_readers()
     provider = metrics.get_meter_provider()
-    for reader in live_readers():
-        if isinstance(reader, ReporterReader) and reader not in owned:
-            is_global = reader in readers_on(provider)
-            reader.shutdown()
-            if is_global and isinstance(provider, MeterProvider):
-                provider.remove_metric_reader(reader)
+    for reader in _reporters_readers() - live_reporter_readers():
+        is_global = reader in readers_on(provider)
+        reader.shutdown()
+        if is_global and isinstance(provider, MeterProvider):
+            provider.remove_metric_reader(reader)
+
+
+def _reporters_readers() -> set[CloudWatchMetricReader]:
+    return {reader for reader in live_readers() if isinstance(reader, ReporterReader)}

@@ -5,7 +5,7 @@ https://aws.amazon.com/cloudwatch/pricing/
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 PRICES_URL: Final = "https://aws.amazon.com/cloudwatch/pricing/"
@@ -35,6 +35,10 @@ class MonthlyCost:
     def dollars(self) -> float:
         """Both together."""
         return self.metrics_dollars + self.requests_dollars
+
+    def document(self) -> dict[str, float]:
+        """All of it, for JSON."""
+        return {**asdict(self), "dollars": self.dollars}
 
 
 def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:

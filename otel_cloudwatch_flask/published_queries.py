@@ -5,23 +5,19 @@ no percentiles and lists a metric once for each of its samples.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.accepted_datum import (
-    AcceptedDatum,
-    PublishedMetric,
-    dimensions_of,
-    merged_samples,
-    merged_statistics,
-    nearest_rank,
-)
+from otel_cloudwatch_flask.datum import Dimensions
+from otel_cloudwatch_flask.published import AcceptedDatum, PublishedMetric, dimensions_of
+from otel_cloudwatch_flask.tally import Tally
 from otel_cloudwatch_flask.validation import Refusal, unix_time
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html
 _REQUIRED: Final = ("Namespace", "MetricName", "StartTime", "EndTime", "Period")
-_STATISTICS: Final = frozenset({"SampleCount", "Average", "Sum", "Minimum", "Maximum"})
+_STATISTIC: Final = re.compile(r"SampleCount|Average|Sum|Minimum|Maximum")
 _PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
 _METRICS_PER_PAGE: Final = 500
@@ -36,12 +32,16 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
     if refused is not None:
         return refused
     period = int(parameters["Period"])
-    periods: dict[tuple[float, str], list[AcceptedDatum]] = {}
-    for datum in _asked_for(accepted, parameters):
-        start = datum.unix_time - datum.unix_time % period
-        periods.setdefault((start, datum.metric.unit), []).append(datum)
-    points = (_data_point(start, unit, datums, parameters) for (start, unit), datums in sorted(periods.items()))
-    return {"Label": parameters["MetricName"], "Datapoints": [point for point in points if point]}
+    tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
+    for datum in filter(_filter(parameters), accepted):
+        tallies[datum.unix_time - datum.unix_time % period, datum.metric.unit].add(datum.content)
+    figures = _percentiles if parameters.get("ExtendedStatistics") else _statistics
+    points = [
+        {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **found}
+        for start, unit in sorted(tallies)
+        if (found := figures(tallies[start, unit], parameters))
+    ]
+    return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
 def metric_data(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal | None:
@@ -53,7 +53,7 @@ def metric_data(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
     for query in queries:
         asked = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
         name = asked.get("Stat", "")
-        kind = "Statistics" if name in _STATISTICS else "ExtendedStatistics"
+        kind = "Statistics" if _STATISTIC.fullmatch(name) else "ExtendedStatistics"
         found = metric_statistics(datums, {**asked, kind: [name]})
         if isinstance(found, Refusal):
             return found
@@ -75,33 +75,24 @@ def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, An
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Answer ListMetrics: each metric that has the given namespace, name and dimensions, and perhaps more of these."""
-    found = {
-        (metric.namespace, metric.name, metric.dimensions): {
-            "Namespace": metric.namespace,
-            "MetricName": metric.name,
-            "Dimensions": [{"Name": name, "Value": value} for name, value in metric.dimensions],
-        }
-        for metric in metrics
-        if _is_listed(metric, parameters)
-    }
+    found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
     start = int(parameters.get("NextToken") or 0)
-    result: dict[str, Any] = {"Metrics": list(found.values())[start : start + _METRICS_PER_PAGE]}
-    if len(found) > start + _METRICS_PER_PAGE:
-        result["NextToken"] = str(start + _METRICS_PER_PAGE)
-    return result
+    end = start + _METRICS_PER_PAGE
+    more = {"NextToken": str(end)} if len(found) > end else {}
+    return {"Metrics": list(map(_listed, found[start:end])), **more}
 
 
 def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
-    missing = [name for name in _REQUIRED if parameters.get(name) is None]
-    if missing:
-        yield Refusal("MissingParameter", f"The parameter {missing[0]} is required.")
-        return
-    yield from _statistic_faults(parameters.get("Statistics") or (), parameters.get("ExtendedStatistics") or ())
+    """The first is the answer: what comes after it need not make sense."""
+    for name in _REQUIRED:
+        if parameters.get(name) is None:
+            yield Refusal("MissingParameter", f"The parameter {name} is required.")
+    yield from _statistic_faults(parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or [])
     yield from _time_faults(parameters)
 
 
 def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
-    start, end = (unix_time(parameters[name]) for name in ("StartTime", "EndTime"))
+    start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
         yield Refusal("InvalidParameterValue", message)
@@ -109,63 +100,62 @@ def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0.")
 
 
-def _statistic_faults(statistics: Sequence[str], percentiles: Sequence[str]) -> Iterator[Refusal]:
+def _statistic_faults(statistics: list[str], percentiles: list[str]) -> Iterator[Refusal]:
     if bool(statistics) == bool(percentiles):
         message = "Must specify either Statistics or ExtendedStatistics, and not both."
         yield Refusal("InvalidParameterCombination", message)
-    known = all(name in _STATISTICS for name in statistics) and all(map(_PERCENTILE.fullmatch, percentiles))
-    if not known:
+    if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
         message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
         yield Refusal("InvalidParameterValue", message)
 
 
-def _asked_for(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> list[AcceptedDatum]:
-    """The datums of the metric in the time range; CloudWatch rounds the start down to the minute."""
+def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
+    """Whether a datum is one of the metric in the time range; CloudWatch rounds the start down to the minute."""
     identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
-    start, end = unix_time(parameters["StartTime"]) or 0, unix_time(parameters["EndTime"]) or 0
+    unit = parameters.get("Unit")
+    start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))
     start -= start % min(parameters["Period"], 60)
-    return [
-        datum
-        for datum in accepted
-        if (datum.metric.namespace, datum.metric.name, datum.metric.dimensions) == identity
-        and parameters.get("Unit") in (None, datum.metric.unit)
-        and start <= datum.unix_time < end
-    ]
+
+    def is_asked_for(datum: AcceptedDatum) -> bool:
+        metric = datum.metric
+        return metric.identity == identity and unit in (None, metric.unit) and start <= datum.unix_time < end
+
+    return is_asked_for
 
 
-def _data_point(
-    start: float, unit: str, datums: list[AcceptedDatum], parameters: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    point = {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit}
-    percentiles = parameters.get("ExtendedStatistics")
-    if not percentiles:
-        return {**point, **_statistics(datums, parameters["Statistics"])}
-    samples = merged_samples(datums)
-    if not samples or min(samples) < 0:
-        return None
-    ranks = {name: nearest_rank(samples, float(name.removeprefix("p"))) for name in percentiles}
-    return {**point, "ExtendedStatistics": ranks}
+def _percentiles(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    names = parameters["ExtendedStatistics"]
+    found = tally.percentiles(float(name.removeprefix("p")) for name in names)
+    if found is None or tally.minimum < 0:
+        return {}
+    return {"ExtendedStatistics": dict(zip(names, found, strict=True))}
 
 
-def _statistics(datums: list[AcceptedDatum], names: Iterable[str]) -> dict[str, float]:
-    merged = merged_statistics(datums)
+def _statistics(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
     every = {
-        "SampleCount": merged.sample_count,
-        "Average": merged.total / merged.sample_count,
-        "Sum": merged.total,
-        "Minimum": merged.minimum,
-        "Maximum": merged.maximum,
+        "SampleCount": tally.count,
+        "Average": tally.sum / tally.count,
+        "Sum": tally.sum,
+        "Minimum": tally.minimum,
+        "Maximum": tally.maximum,
     }
-    return {name: every[name] for name in names}
+    return {name: every[name] for name in parameters["Statistics"]}
 
 
 def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
-    return (
-        parameters.get("Namespace") in (None, metric.namespace)
-        and parameters.get("MetricName") in (None, metric.name)
-        and all(_has_dimension(metric, each["Name"], each.get("Value")) for each in parameters.get("Dimensions") or ())
+    is_named = parameters.get("Namespace") in (None, metric.namespace) and parameters.get("MetricName") in (
+        None,
+        metric.name,
     )
+    return is_named and all(_has(metric, **each) for each in parameters.get("Dimensions") or ())
 
 
-def _has_dimension(metric: PublishedMetric, name: str, value: str | None) -> bool:
-    return any(pair[0] == name and value in (None, pair[1]) for pair in metric.dimensions)
+def _has(metric: PublishedMetric, Name: str, Value: str | None = None) -> bool:  # noqa: N803 - CloudWatch's names
+    values = dict(metric.dimensions)
+    return Name in values and Value in (None, values[Name])
+
+
+def _listed(identity: tuple[str, str, Dimensions]) -> dict[str, Any]:
+    namespace, name, dimensions = identity
+    pairs = [{"Name": key, "Value": value} for key, value in dimensions]
+    return {"Namespace": namespace, "MetricName": name, "Dimensions": pairs}

@@ -7,10 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.published import PublishedMetrics
-from otel_cloudwatch_flask.published_listing import listing
+from otel_cloudwatch_flask.published import PublishedMetric, PublishedMetrics
 from otel_cloudwatch_flask.validation import Refusal, refusal, unix_time
 
 if TYPE_CHECKING:
@@ -95,15 +93,18 @@ class FakeCloudWatch(PublishedMetrics):
         They are reporters or exporters; what they have not sent yet, for want of a flush or because of an error that
         lasts, has not arrived.
         """
-        problems = [f"refused with {refused.code}: {refused.message}" for refused in self.refusals]
-        problems += [text for publisher in publishers if (text := problem_of(publisher.stats()))]
+        problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
             raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))
 
     def report(self) -> str:
         """What was published and what was refused, a line each."""
-        refused = [f"  refused with {refused.code}: {refused.message}" for refused in self.refusals]
-        return "\n".join([listing(self.accepted), *refused])
+        return "\n".join([self._listing(), *(f"  {problem}" for problem in self._problems())])
+
+    def _problems(self, *stats: DeliveryStats) -> list[str]:
+        """What was refused, and what is lost or not sent yet by these accounts, each in words."""
+        refused = [f"refused with {refused.code}: {refused.message}" for refused in self.refusals]
+        return [*refused, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
         """Store a request, or raise botocore's ``ClientError`` as CloudWatch makes boto3 do."""

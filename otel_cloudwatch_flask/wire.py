@@ -125,7 +125,7 @@ class Batch:
 
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of ``put_metric_data``."""
-        return self.envelope.around([*map(members_of, self.datums)])
+        return self.envelope.around([_with_datetime(members_of(datum)) for datum in self.datums])
 
     def halves(self) -> "tuple[Batch, Batch]":
         """The same datums in two requests."""
@@ -134,13 +134,13 @@ class Batch:
 
 
 def members_of(datum: Datum) -> dict[str, Any]:
-    """The datum as boto3 takes it."""
+    """The members of the datum in a request, its time in Unix seconds."""
     series, seconds, content = datum
     members: dict[str, Any] = {
         "MetricName": series.name,
         "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
         "Unit": series.unit,
-        "Timestamp": datetime.fromtimestamp(seconds, tz=timezone.utc),
+        "Timestamp": seconds,
     }
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
@@ -156,6 +156,11 @@ def members_of(datum: Datum) -> dict[str, Any]:
     else:
         members["Value"] = _whole(content)
     return members
+
+
+def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
+    """The members as boto3 takes them."""
+    return {**members, "Timestamp": datetime.fromtimestamp(members["Timestamp"], tz=timezone.utc)}
 
 
 def _whole(number: float) -> float:

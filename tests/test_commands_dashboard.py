@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from otel_cloudwatch_flask.cli import main
 from otel_cloudwatch_flask.commands.dashboard_body import LATENCY_PERCENTILES, dashboard
 from otel_cloudwatch_flask.commands.document import SeenSeries
-from otel_cloudwatch_flask.dashboard_validation import body_faults
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
 from tests.command_runs import MINIMAL, demo_document, demo_result, run, run_flask
+from tests.dashboard_rules import body_faults
 
 
 def duration(route: str, status: str = "200", method: str = "GET") -> SeenSeries:
@@ -160,6 +160,10 @@ def test_errors_of_aws_say_what_to_do() -> None:
         (["--list", "--from", "x"], "Say what there is"),
         (["--from", "EMPTY"], "There is not a single metric"),
         (["--from", "SEEN", "--put", "My Shop"], "'My Shop' is no name"),
+        (["--from", "SEEN", "--put", ""], "'' is no name"),
+        (["--from", "SEEN", "--put", "a" * 256], "use 1 to 255 characters"),
+        (["--from", "SEEN", "--put", "Bücher"], "'Bücher' is no name"),
+        (["--from", "SEEN", "--put", "Shop\n"], "is no name"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: list[str], message: str) -> None:

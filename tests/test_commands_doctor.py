@@ -19,6 +19,7 @@ from otel_cloudwatch_flask.commands import aws, aws_checks, publishing_checks
 from otel_cloudwatch_flask.commands.aws_checks import Destination
 from otel_cloudwatch_flask.commands.server_checks import server_checks
 from otel_cloudwatch_flask.commands.settings_checks import settings_checks
+from otel_cloudwatch_flask.commands.user_app import UserApp
 from otel_cloudwatch_flask.config import KEYS
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.local_cloudwatch import Fault, LocalCloudWatch
@@ -164,7 +165,7 @@ def test_every_setting_says_where_it_comes_from(
 
 def test_a_setting_that_cannot_be_used_is_wrong() -> None:
     """With the message that the app would die of."""
-    checks = list(settings_checks(None, {"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"}))
+    checks = list(settings_checks(UserApp(environ={"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"})))
     (wrong,) = [check for check in checks if check.status == "wrong"]
     assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a count" in wrong.finding
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.commands.terminal import columns, cut, inert, number, table
+from otel_cloudwatch_flask.terminal import columns, cut, inert, number, table
 
 HOSTILE = [
     ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from docs.generated import setting_texts
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
@@ -245,5 +246,6 @@ def test_what_was_given_to_one_app() -> None:
 
 def test_keys_are_documented() -> None:
     """Each key has a sentence, for the documentation is made of the table."""
-    assert all(key.doc.endswith(".") and key.name == key.name.upper() for key in KEYS)
-    assert len({key.name for key in KEYS}) == len(KEYS)
+    texts = setting_texts()
+    assert texts.keys() == {key.field for key in KEYS}
+    assert all(text.endswith(".") for text in texts.values())

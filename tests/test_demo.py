@@ -19,16 +19,16 @@ from otel_cloudwatch_flask import cli
 from otel_cloudwatch_flask.cloudwatch_gate import Traffic as ApiTraffic
 from otel_cloudwatch_flask.demo import report, run, shop_process
 from otel_cloudwatch_flask.demo.comparison import (
-    Between,
     Comparison,
     Expectation,
     Figures,
-    Occurrences,
-    Samples,
     Series,
-    Total,
+    between,
     bucket_ratio,
     compare,
+    occurrences,
+    samples,
+    total,
 )
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import whole_period
@@ -39,7 +39,7 @@ from tests.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
 ORDERS = Series.of("Orders", "Count", Payment="card")
-THREE = Samples((1.0, 1.0, 4.0))
+THREE = samples((1.0, 1.0, 4.0))
 FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4, "p99": 4}
 
 
@@ -234,19 +234,19 @@ def test_the_shop_process_is_not_waited_for_endlessly(monkeypatch: pytest.Monkey
         (THREE, {**FOUND, "p90": 3.98}, []),
         (THREE, {**FOUND, "p90": 3.9}, ["CloudWatch says p90 3.9, which should be 4.0."]),
         (THREE, {**FOUND, "p99": 4.1}, ["CloudWatch says p99 4.1, which should be 4.0."]),
-        (Samples((-3.0, 3.0)), {"samples": 2, "sum": 1e-9, "min": -3, "max": 3}, []),
+        (samples((-3.0, 3.0)), {"samples": 2, "sum": 1e-9, "min": -3, "max": 3}, []),
         (
-            Samples((-3.0, 3.0)),
+            samples((-3.0, 3.0)),
             {"samples": 2, "sum": 0, "min": -3, "max": 3, "p50": -3},
             ["CloudWatch says p50 -3, which should be None."],
         ),
-        (Total(7), {"samples": 2, "sum": 7, "min": 3, "max": 4}, []),
-        (Total(7), {"samples": 2, "sum": 8, "min": 3, "max": 5}, ["CloudWatch says sum 8, which should be 7."]),
-        (Occurrences(2, 9.5), {"samples": 2, "sum": 10, "min": 3, "max": 7}, []),
-        (Occurrences(2, 9.5), {"samples": 1, "sum": 7, "min": 7, "max": 7}, ["samples 1, which should be 2."]),
-        (Occurrences(1, 9.5), {"samples": 1, "sum": 10, "min": 10, "max": 10}, ["max 10, which cannot be more than"]),
-        (Between(0, 8), {"samples": 2, "sum": 8, "min": 0, "max": 8}, []),
-        (Between(0, 8), {"samples": 2, "sum": 7, "min": -1, "max": 8}, ["min -1, which cannot be less than 0."]),
+        (total(7), {"samples": 2, "sum": 7, "min": 3, "max": 4}, []),
+        (total(7), {"samples": 2, "sum": 8, "min": 3, "max": 5}, ["CloudWatch says sum 8, which should be 7."]),
+        (occurrences(2, 9.5), {"samples": 2, "sum": 10, "min": 3, "max": 7}, []),
+        (occurrences(2, 9.5), {"samples": 1, "sum": 7, "min": 7, "max": 7}, ["samples 1, which should be 2."]),
+        (occurrences(1, 9.5), {"samples": 1, "sum": 10, "min": 10, "max": 10}, ["max 10, which cannot be more than"]),
+        (between(0, 8), {"samples": 2, "sum": 8, "min": 0, "max": 8}, []),
+        (between(0, 8), {"samples": 2, "sum": 7, "min": -1, "max": 8}, ["min -1, which cannot be less than 0."]),
     ],
 )
 def test_differences(expectation: Expectation, found: Figures, sentences: list[str]) -> None:

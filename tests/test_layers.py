@@ -20,14 +20,13 @@ LAYERS = {
         "histogram",
         "density",
         "distribution",
-        "value_counts",
         "temporality",
         "foreign_text",
         "failures",
         "facade_dimensions",
         "entry",
     ],
-    "what travels, and what is published of it": ["datum", "dimensions", "entity", "cardinality", "rules"],
+    "what travels, and what is published of it": ["datum", "tally", "dimensions", "entity", "cardinality", "rules"],
     "the tools of whoever waits, counts or speaks": [
         "quiet_log",
         "ledger",
@@ -66,10 +65,7 @@ LAYERS = {
     "the facade in Flask": ["decorator", "live_page", "extension"],
     "a CloudWatch for tests and demonstrations": [
         "validation",
-        "dashboard_validation",
         "aws_protocols",
-        "accepted_datum",
-        "published_listing",
         "published",
         "published_queries",
         "testing",
@@ -78,7 +74,7 @@ LAYERS = {
         "cloudwatch_gate",
         "local_cloudwatch",
     ],
-    "programs": ["demo", "commands", "cli", "__main__"],
+    "programs": ["http_metrics", "terminal", "demo", "commands", "cli", "__main__"],
     "the public names": ["__init__"],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]
@@ -89,14 +85,12 @@ PURE = {
     *LAYERS["what travels, and what is published of it"],
     *LAYERS["OpenTelemetry's data as datums, and datums as bytes"],
     "validation",
-    "dashboard_validation",
-    "aws_protocols",
     "facade_scope",
 }
 KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "slots", "mapping", "facade_scope"}
 KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
 KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
-KNOW_WERKZEUG = {*KNOW_FLASK, "cloudwatch_gate", "local_cloudwatch"}
+KNOW_WERKZEUG = {*KNOW_FLASK, "aws_protocols", "cloudwatch_gate", "local_cloudwatch"}
 START_THREADS = {"courier", "reader", "local_cloudwatch", "demo"}
 
 OUTSIDE = {

@@ -4,18 +4,18 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.observation import Observation
+from otel_cloudwatch_flask.tally import Tally, ValueCounts, percentiles
 from otel_cloudwatch_flask.testing import FakeCloudWatch
-from otel_cloudwatch_flask.value_counts import ExactSum, ValueCounts, percentiles
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches, encoded
 from tests.fakes import FakeClock, in_threads, join_all
 from tests.samples import samples
@@ -79,12 +79,24 @@ def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions
         return None
 
 
-@given(st.dictionaries(samples(max_size=1).map(lambda values: values[0]), counts, min_size=1), st.floats(0.001, 100))
-def test_percentiles_are_by_nearest_rank(counted: dict[float, int], percent: float) -> None:
-    """The quick arithmetic gives what that with fractions gives, to a thousandth of a percent."""
-    percent = round(percent, 3)
+@given(
+    st.dictionaries(
+        samples(max_size=1).map(lambda values: values[0]), counts | st.floats(2.0**-40, 2.0**40), min_size=1
+    ),
+    st.floats(0, 100),
+)
+def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: float) -> None:
+    """The quick arithmetic gives what that with fractions gives, to ten digits of a percentage."""
+    percent = round(percent, 10)
     values = sorted(counted)
-    assert percentiles(values, [counted[value] for value in values], [percent]) == [nearest_rank(counted, percent)]
+    wanted = Fraction(str(percent)) / 100 * sum(map(Fraction, counted.values()))
+    below = sum((Fraction(counted[value]) for value in values[:-1]), Fraction())
+    (found,) = percentiles(values, [counted[value] for value in values], [percent])
+    not_above = sum(Fraction(counted[value]) for value in values if value <= found)
+    under = sum(Fraction(counted[value]) for value in values if value < found)
+    rounding = 0 if all(map(float.is_integer, map(float, counted.values()))) else 1e-12 * float(below + wanted)
+    assert not_above >= wanted - rounding
+    assert under < wanted + rounding or found == values[0]
 
 
 @given(samples(min_size=20, max_size=200))
@@ -93,27 +105,17 @@ def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
     values = ValueCounts(max_values=16)
     for value in recorded:
         values.add([value], [1])
-    assert len(values) <= 16
-    for percent in (1, 50, 90, 99, 100):
-        exact = nearest_rank(ValueCountsOf(recorded), percent)
-        (found,) = values.percentiles([percent])
-        assert abs(found - exact) <= max(values.error * abs(exact), values.error * abs(found))
-
-
-class ValueCountsOf(dict[float, float]):
-    """Samples by value."""
-
-    def __init__(self, recorded: list[float]) -> None:
-        super().__init__({value: recorded.count(value) for value in recorded})
+    assert len(values.counts) <= 16
+    percents = (1, 50, 90, 99, 100)
+    exact = percentiles(sorted(recorded), [1] * len(recorded), percents)
+    for expected, found in zip(exact, values.percentiles(percents), strict=True):
+        assert abs(found - expected) <= max(values.error * abs(expected), values.error * abs(found))
 
 
 @given(samples(max_size=60))
 def test_sums_have_no_rounding_errors(recorded: list[float]) -> None:
     """A running sum is what fsum makes of all at once."""
-    total = ExactSum()
-    for value in recorded:
-        total.add(value)
-    assert float(total) == math.fsum(recorded)
+    assert Tally.of(recorded).sum == math.fsum(recorded)
 
 
 def test_the_document() -> None:

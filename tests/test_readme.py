@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generated import setting_texts
 from otel_cloudwatch_flask.config import KEYS
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
 
@@ -34,7 +35,8 @@ def code_blocks() -> list[str]:
 def settings_table() -> str:
     """The table of settings, as it has to stand in the README."""
     defaults = {key.name: "" if key.default in (None, (), {}) else f"`{key.default}`" for key in KEYS}
-    rows = [f"| `{key.name}` | {defaults[key.name]} | {key.doc} |" for key in KEYS]
+    texts = setting_texts()
+    rows = [f"| `{key.name}` | {defaults[key.name]} | {texts[key.field]} |" for key in KEYS]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from otel_cloudwatch_flask.accepted_datum import dimensions_of
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from otel_cloudwatch_flask.published import dimensions_of
 from tests.fakes import eventually
 from tests.kinds_of_requests import CHUNK, FILE, KINDS, Kind
 from tests.reliability.processes import GUNICORN, PATIENCE_SECONDS, serving

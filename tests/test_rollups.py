@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, MetricRule
-from otel_cloudwatch_flask.accepted_datum import PublishedMetric
+from otel_cloudwatch_flask.published import PublishedMetric
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 ROUTES = [f"/route{number}" for number in range(200)]

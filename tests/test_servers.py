@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.accepted_datum import PublishedMetric
 from otel_cloudwatch_flask.demo.traffic import Answer, Traffic, visits
 from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from otel_cloudwatch_flask.published import PublishedMetric
 from tests.reliability.processes import GUNICORN, Server, serving
 
 REQUESTS = 5000

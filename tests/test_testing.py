@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.ledger import DeliveryStats
+from otel_cloudwatch_flask.tally import percentiles
 from otel_cloudwatch_flask.testing import FakeCloudWatch, PublishedMetric, client_error
 
 
@@ -76,7 +76,7 @@ def test_percentile(cloudwatch: FakeCloudWatch, percent: float, value: float) ->
 )
 def test_nearest_rank(samples: list[int], percent: float) -> None:
     """The nearest rank is the smallest sample that leaves at most the rest of the samples above it."""
-    rank = nearest_rank({value: samples.count(value) for value in samples}, percent)
+    (rank,) = percentiles(sorted(samples), [1] * len(samples), [percent])
     not_above = sum(sample <= rank for sample in samples)
     below = sum(sample < rank for sample in samples)
     assert not_above * 1000 >= round(percent * 10) * len(samples)

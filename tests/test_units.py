@@ -1,9 +1,14 @@
 import math
+from typing import Any
 
 import pytest
+from botocore.session import get_session
 
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, ScaledUnit, canonical_unit, from_ucum, to_ucum
-from otel_cloudwatch_flask.validation import STANDARD_UNITS
+
+MODEL: Any = get_session().get_service_model("cloudwatch")
+STANDARD_UNITS: tuple[str, ...] = tuple(MODEL.shape_for("StandardUnit").enum)
+"""The units in the service's own model."""
 
 
 def test_there_are_27() -> None:

@@ -5,12 +5,14 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resou
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.document import SeenSeries
-from otel_cloudwatch_flask.commands.http_metrics import LEVELS, RequestSeries, request_series
+from otel_cloudwatch_flask.commands.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 DOLLARS_PER_ALARM_METRIC: Final = 0.10
 """A month, for each metric of a standard-resolution alarm: https://aws.amazon.com/cloudwatch/pricing/."""
@@ -22,7 +24,6 @@ _HEADROOM: Final = 2.0
 _LEAST_LATENCY_SECONDS: Final = 0.1
 """A preview in the same process is faster than anything that users will see."""
 _DEFAULT_LATENCY_SECONDS: Final = 1.0
-_PER_SECOND: Final = {"Seconds": 1.0, "Milliseconds": 1e3, "Microseconds": 1e6}
 _NOT_IN_IDS: Final = re.compile(r"[^A-Za-z0-9]+")
 _PARAMETER: Final = "${"
 _LONGEST_ID: Final = 100
@@ -53,14 +54,20 @@ class Thresholds:
 
 def alarms(series: Sequence[SeenSeries], thresholds: Thresholds, *, routes: int) -> Alarms:
     """For the busiest routes: their share of 5xx, and their p99; and one for the app falling silent."""
-    groups = _busiest(request_series(series), routes)
     named: dict[str, Resource] = {}
-    for group in groups:
-        _add(named, "Failures", group[0].route, _failure_alarm(group))
-        _add(named, "Latency", group[0].route, _latency_alarm(group, thresholds))
-    _add(named, "Silence", None, _silence_alarm(series))
-    metrics = sum(_number_of_metrics(resource) for resource in named.values())
-    return Alarms(_template(series, named, thresholds), metrics)
+    for group in _busiest(request_series(series), routes):
+        for kind, alarm in _route_alarms(group, thresholds):
+            named[_free_id(named, kind, group[0].route)] = alarm
+    named["Silence"] = _silence_alarm(series)
+    return Alarms(_template(series, named, thresholds), sum(map(_number_of_metrics, named.values())))
+
+
+def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
+    if all(each.status for each in group):
+        yield "Failures", _failure_alarm(group)
+    good = list(filter(_has_latency, group))
+    if good:
+        yield "Latency", _latency_alarm(good[0], thresholds)
 
 
 def nice(value: float) -> float:
@@ -78,19 +85,15 @@ def nice(value: float) -> float:
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
     """The series that differ in their status only, by route; those of most requests first."""
-    groups: dict[tuple[Any, ...], list[RequestSeries]] = {}
-    for each in requests:
+    groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
+    for each in sorted(requests, key=lambda each: -each.series.samples):
         if each.route is not None:
-            others = tuple(pair for pair in each.series.dimensions if pair[0] != each.status_dimension)
-            groups.setdefault((each.series.namespace, each.series.name, others), []).append(each)
-    ranked = sorted(groups.values(), key=lambda group: -sum(each.series.samples for each in group))
-    return [sorted(group, key=lambda each: -each.series.samples) for group in ranked[:routes]]
+            groups[each.series.namespace, each.series.name, _with_status(each, "").dimensions].append(each)
+    return sorted(groups.values(), key=lambda group: -sum(each.series.samples for each in group))[:routes]
 
 
-def _failure_alarm(group: Sequence[RequestSeries]) -> Resource | None:
+def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     """The share of 5xx; also if there was none yet."""
-    if not all(each.status for each in group):
-        return None
     failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
@@ -98,7 +101,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource | None:
     expression = f"100 * ({' + '.join(filled[: len(failures)])}) / ({' + '.join(filled)})"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
-        "AlarmDescription": _shown(f"More 5xx than usual: {_without_status(group[0])}"),
+        "AlarmDescription": _shown(f"5xx rate above threshold: {group[0].label(with_status=False)}"),
         "Metrics": [{"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True}, *queries],
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": {"Ref": "FailurePercent"},
@@ -116,14 +119,16 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeenSerie
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]
 
 
-def _latency_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Resource | None:
-    """The p99 of the requests that most often come, errors left aside."""
-    good = [each for each in group if each.is_duration and not each.is_error]
-    if not good or good[0].series.unit not in {*_PER_SECOND, "None"}:
-        return None
-    series = good[0].series
+def _has_latency(request: RequestSeries) -> bool:
+    """Errors aside, which are quick."""
+    return request.is_duration and not request.is_error and request.series.unit in {*PER_SECOND, "None"}
+
+
+def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
+    """The p99 of the requests that most often come."""
+    series = request.series
     return {
-        "AlarmDescription": _shown(f"Slow, in {series.unit}: p99 of {good[0].label}"),
+        "AlarmDescription": _shown(f"p99 above threshold, in {series.unit}: {request.label()}"),
         **_metric(series),
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
@@ -138,7 +143,7 @@ def _latency_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Re
 
 def _latency_threshold(series: SeenSeries, thresholds: Thresholds) -> float:
     """From which latency on it is alarming, in the unit of the series."""
-    per_second = _PER_SECOND.get(series.unit, _PER_SECOND["Milliseconds"])
+    per_second = PER_SECOND.get(series.unit, PER_SECOND["Milliseconds"])
     if thresholds.latency_seconds is None and series.p99 is not None:
         return nice(max(_HEADROOM * series.p99, _LEAST_LATENCY_SECONDS * per_second))
     return (thresholds.latency_seconds or _DEFAULT_LATENCY_SECONDS) * per_second
@@ -146,7 +151,7 @@ def _latency_threshold(series: SeenSeries, thresholds: Thresholds) -> float:
 
 def _silence_alarm(every: Sequence[SeenSeries]) -> Resource:
     """The series that was published most often, missing."""
-    steady = [each for each in every if each.name in LEVELS] or every
+    steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
         "AlarmDescription": _shown(f"No data for 15 minutes: {series.name}"),
@@ -162,15 +167,9 @@ def _silence_alarm(every: Sequence[SeenSeries]) -> Resource:
 
 def _with_status(request: RequestSeries, status: str) -> SeenSeries:
     """The series that requests with another status would have."""
-    series = request.series
-    dimensions = tuple(
-        (name, status if name == request.status_dimension else value) for name, value in series.dimensions
-    )
+    series, name = request.series, request.metric.status
+    dimensions = tuple((key, status if key == name else value) for key, value in series.dimensions)
     return SeenSeries(series.namespace, series.name, dimensions, series.unit)
-
-
-def _without_status(request: RequestSeries) -> str:
-    return " ".join(filter(None, (request.method, request.route)))
 
 
 def _query(identity: str, series: SeenSeries, statistic: str) -> Resource:
@@ -196,15 +195,11 @@ def _number_of_metrics(alarm: Resource) -> int:
     return sum("MetricStat" in query for query in alarm.get("Metrics", ())) or 1
 
 
-def _add(named: dict[str, Resource], kind: str, route: str | None, alarm: Resource | None) -> None:
-    """Under a logical ID, which has letters and digits only, and is given once."""
-    if alarm is None:
-        return
+def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
+    """A logical ID, which has letters and digits only, that is not taken."""
     words = _NOT_IN_IDS.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_LONGEST_ID]
-    taken = sum(name.startswith(base) for name in named)
-    name = f"{base}N{taken + 1}" if base in named else base
-    named[name] = alarm
+    return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base
 
 
 def _shown(text: str) -> str:
@@ -214,28 +209,20 @@ def _shown(text: str) -> str:
 
 def _template(every: Sequence[SeenSeries], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:
     namespaces = ", ".join(dict.fromkeys(each.namespace for each in every))
+    notify = {"Fn::If": ["HasTopic", [{"Ref": "TopicArn"}], {"Ref": "AWS::NoValue"}]}
+    actions = {"AlarmActions": notify, "OKActions": notify}
+    topic = "The SNS topic to notify; without one, alarms are only shown."
+    percent = "Percentage of 5xx responses that triggers the alarm."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": _shown(f"Alarms of what otel_cloudwatch_flask publishes in {namespaces}"),
         "Parameters": {
-            "TopicArn": {
-                "Type": "String",
-                "Default": "",
-                "Description": "The SNS topic to notify; without one, alarms are only shown.",
-            },
-            "FailurePercent": {
-                "Type": "Number",
-                "Default": thresholds.error_percent,
-                "Description": "From how many percent of 5xx on it is alarming.",
-            },
+            "TopicArn": {"Type": "String", "Default": "", "Description": topic},
+            "FailurePercent": {"Type": "Number", "Default": thresholds.error_percent, "Description": percent},
         },
         "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
-        "Resources": dict(_resources(named)),
+        "Resources": {
+            name: {"Type": "AWS::CloudWatch::Alarm", "Properties": {**alarm, **actions}}
+            for name, alarm in named.items()
+        },
     }
-
-
-def _resources(named: Mapping[str, Resource]) -> Iterator[tuple[str, Resource]]:
-    actions = {"Fn::If": ["HasTopic", [{"Ref": "TopicArn"}], {"Ref": "AWS::NoValue"}]}
-    for name, alarm in named.items():
-        properties = {**alarm, "AlarmActions": actions, "OKActions": actions}
-        yield name, {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}

@@ -6,8 +6,7 @@ import click
 
 from otel_cloudwatch_flask.commands.alarm_template import Thresholds, alarms
 from otel_cloudwatch_flask.commands.seen import seen, seen_options
-from otel_cloudwatch_flask.commands.usage import Command
-from otel_cloudwatch_flask.commands.yaml_text import as_yaml
+from otel_cloudwatch_flask.commands.usage import Command, echo_json
 
 
 @click.command(cls=Command)
@@ -17,12 +16,12 @@ from otel_cloudwatch_flask.commands.yaml_text import as_yaml
     type=click.FloatRange(0, 100),
     default=1.0,
     show_default=True,
-    help="5xx of a route's requests that are alarming.",
+    help="Alarm when more than this % of a route's requests are 5xx.",
 )
 @click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
-    help="Seconds of p99 that are alarming; by default twice what was seen, and at least 0.1; 1 if nothing was.",
+    help="Alarm when p99 exceeds this many seconds. Default: twice the observed p99, at least 0.1; 1 if unknown.",
 )
 @click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="The busiest routes get alarms."
@@ -33,13 +32,13 @@ def command(
 ) -> None:
     """Suggest alarms for your app, for CloudFormation.
 
-    Prints YAML: for each of the busiest routes the share of 5xx and the p99 latency, and one alarm for an app that has
-    fallen silent. It has what was seen in a preview, a demo or a running app, or what CloudWatch lists. Read it, change
-    the thresholds to what your users mind, and deploy it:
+    Prints a template in JSON: for each of the busiest routes the share of 5xx and the p99 latency, and one alarm for
+    an app that has fallen silent. It has what was seen in a preview, a demo or a running app, or what CloudWatch lists.
+    Read it, change the thresholds to what your users mind, and deploy it:
 
     \b
-        flask --app shop cloudwatch alarms --from seen.json > alarms.yaml
-        aws cloudformation deploy --stack-name shop-alarms --template-file alarms.yaml \\
+        flask --app shop cloudwatch alarms --from seen.json > alarms.json
+        aws cloudformation deploy --stack-name shop-alarms --template-file alarms.json \\
             --parameter-overrides TopicArn=arn:aws:sns:eu-central-1:111122223333:on-call
 
     Needs cloudwatch:ListMetrics for --list.
@@ -51,5 +50,5 @@ def command(
     )
     made = alarms(document.series, Thresholds(failure_percent, latency), routes=routes)
     number = len(made.template["Resources"])
-    click.echo(f"# {number} alarms on {made.metrics} metrics: ${made.dollars:,.2f} a month.")
-    click.echo(as_yaml(made.template), nl=False)
+    click.echo(f"{number} alarms on {made.metrics} metrics: ${made.dollars:,.2f} a month.", err=True)
+    echo_json(made.template)

@@ -1,6 +1,5 @@
 """Whether CloudWatch can be reached, and would take what is sent: the doctor's second page."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -8,8 +7,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.commands import aws
 from otel_cloudwatch_flask.commands.checks import Check
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named
-from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.commands.user_app import UserApp
 from otel_cloudwatch_flask.failures import failure
 
 SECTION: Final = "AWS"
@@ -30,16 +28,9 @@ class Destination:
     namespace: str | None
 
     @classmethod
-    def of(cls, user_app: UserApp | None, namespace: str | None) -> "Destination":
+    def of(cls, user_app: UserApp, namespace: str | None) -> "Destination":
         """That of the app, or of the environment."""
-        key = key_named("REGION")
-        try:
-            region: Any = user_app.value(key) if user_app else key.resolve({}, {}, os.environ)
-        except ConfigurationError:  # the settings' page says it
-            region = None
-        if user_app is None:
-            return cls(None, has_own_keys=False, region_name=region, namespace=namespace)
-        return cls(user_app.client, bool(user_app.keys_given), region, namespace)
+        return cls(user_app.client, bool(user_app.keys_given), user_app.usable_value("REGION"), namespace)
 
 
 def aws_checks(destination: Destination, *, sends: bool) -> Iterator[Check]:

@@ -1,6 +1,5 @@
 """``cost``: what the metrics cost a month."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -18,15 +17,17 @@ from otel_cloudwatch_flask.commands.cost_estimate import (
     by_metric,
     by_rule,
 )
-from otel_cloudwatch_flask.commands.document import from_option, read_document
-from otel_cloudwatch_flask.commands.terminal import echo_table, inert
+from otel_cloudwatch_flask.commands.document import Document, from_option, read_document
 from otel_cloudwatch_flask.commands.usage import Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
+from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.terminal import echo_table, inert
 
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"
+_FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_seconds")
+"""What is an option and a setting."""
 
 
 @click.command(cls=Command)
@@ -37,20 +38,11 @@ _OBSERVED: Final = "as observed"
 )
 @click.option("--flush", type=click.Choice(POLICIES), help="The flush policy; by default the app's, or background.")
 @click.option("--rate", type=click.FloatRange(0), help="Requests a second to all processes; by default, never idle.")
-@click.option("--flush-min-interval", type=click.FloatRange(0), help="FLUSH_MIN_INTERVAL_SECONDS.")
-@click.option("--export-interval", type=click.FloatRange(0, min_open=True), help="EXPORT_INTERVAL_SECONDS.")
+@click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="FLUSH_MIN_INTERVAL_SECONDS.")
+@click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="EXPORT_INTERVAL_SECONDS.")
 @json_option("all of it")
 @click.pass_context
-def command(
-    context: click.Context,
-    /,
-    source: str | None,
-    metrics: int | None,
-    rate: float | None,
-    *,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
     """Reckon what your metrics cost a month.
 
     And what would save something. CloudWatch bills metrics and calls. The metrics are those of a preview, a demo or a
@@ -69,54 +61,36 @@ def command(
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Say what to reckon with: --from FILE, or --metrics NUMBER.", context)
-    settings = _Settings(given, loaded_app(context) if _has_app(context) else None)
-    document = read_document(source) if source else None
-    every = billed(document.series) if document else []
+    user_app = loaded_app(context, is_needed=False)
+    flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
+    document = read_document(source) if source else Document(())
+    every = billed(document.series)
     number = len(every) if metrics is None else metrics
-    fleet = Fleet(int(given["processes"]), rate, settings["flush_min_interval"], settings["export_interval"])
-    costs = policy_costs(number, fleet, document.requests_per_second if document else None)
-    result = _Result(number, fleet, settings["flush"], costs, every, by_rule(every, settings.rules))
+    fleet = Fleet(given["processes"], given["rate"], *seconds)
+    costs = policy_costs(number, fleet, document.requests_per_second)
+    result = _Result(number, fleet, flush, costs, every, by_rule(every, user_app.value("RULES")))
     if as_json:
         echo_json(result.as_json())
     else:
         result.show()
 
 
+def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any:
+    return user_app.value(name.upper()) if given[name] is None else given[name]
+
+
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
     """A month by flush policy, ``None`` where the calls are not known, and as it was observed in one process."""
-    rates = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     costs: dict[str, MonthlyCost | None] = {
-        policy: None if rate is None else monthly_cost(metrics=metrics, requests_per_second=rate)
-        for policy, rate in rates.items()
+        policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
     }
     if observed is not None:
-        costs[_OBSERVED] = monthly_cost(metrics=metrics, requests_per_second=observed * fleet.processes)
+        costs[_OBSERVED] = _cost(metrics, observed * fleet.processes)
     return costs
 
 
-class _Settings:
-    """What the command line says, or else the app, or else the environment."""
-
-    _KEYS: Final = {
-        "flush": "FLUSH",
-        "flush_min_interval": "FLUSH_MIN_INTERVAL_SECONDS",
-        "export_interval": "EXPORT_INTERVAL_SECONDS",
-    }
-
-    def __init__(self, given: Mapping[str, Any], user_app: UserApp | None) -> None:
-        self._given = given
-        self._user_app = user_app
-
-    def __getitem__(self, name: str) -> Any:
-        return self._set(self._KEYS[name]) if self._given[name] is None else self._given[name]
-
-    @property
-    def rules(self) -> Any:
-        return self._set("RULES")
-
-    def _set(self, name: str) -> Any:
-        key = key_named(name)
-        return self._user_app.value(key) if self._user_app else key.resolve({}, {}, os.environ)
+def _cost(metrics: int, rate: float | None) -> MonthlyCost | None:
+    return None if rate is None else monthly_cost(metrics=metrics, requests_per_second=rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +109,21 @@ class _Result:
             "metrics": self.number,
             "fleet": asdict(self.fleet),
             "flush": self.flush,
-            "dollars_per_month": {
-                policy: cost and {**asdict(cost), "dollars": cost.dollars} for policy, cost in self.costs.items()
-            },
-            "by_metric": [asdict(each) for each in by_metric(self.metrics)],
-            "by_dimension": [asdict(each) for each in by_dimension(self.metrics)],
-            "by_rule": [asdict(each) for each in self.rules],
+            "dollars_per_month": {policy: cost and cost.document() for policy, cost in self.costs.items()},
+            "by_metric": list(map(asdict, by_metric(self.metrics))),
+            "by_dimension": list(map(asdict, by_dimension(self.metrics))),
+            "by_rule": list(map(asdict, self.rules)),
         }
 
     def show(self) -> None:
-        processes = f"{self.fleet.processes} process" + ("es" if self.fleet.processes > 1 else "")
+        processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"A month of {self.number:,} metrics and {processes}", bold=True)
         self._show_policies()
-        if self.metrics:
-            metrics, dimensions = by_metric(self.metrics), by_dimension(self.metrics)
-            _show_part("What each metric contributes", metrics, ("metric",))
-            _show_part("What leaving out a dimension saves", _saving(dimensions), ("metric", "dimension", "values"))
-            if any(each.rule != NO_RULE for each in self.rules):
-                _show_part("What dropping a rule, or a rollup, saves", self.rules, ("rule",))
+        dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
+        _show_part("What each metric contributes", by_metric(self.metrics), ("metric",))
+        _show_part("What leaving out a dimension saves", dimensions, ("metric", "dimension", "values"))
+        if {each.rule for each in self.rules} != {NO_RULE}:
+            _show_part("What dropping a rule, or a rollup, saves", self.rules, ("rule",))
         click.echo(f"\nus-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:
@@ -175,34 +146,20 @@ def _cost_cells(cost: MonthlyCost | None, chosen: MonthlyCost | None) -> list[st
     return [metrics, f"{cost.requests:,.0f}", calls, together, saves]
 
 
-def _saving(contributions: Sequence[Contribution]) -> list[Contribution]:
-    return [each for each in contributions if each.saved_metrics]
-
-
 def _show_part(title: str, contributions: Sequence[Contribution], columns: Sequence[str]) -> None:
     if not contributions:
         return
     click.echo()
     click.secho(title, bold=True)
     rows = [
-        [
-            *(inert(str(getattr(each, column)), 60) for column in columns),
-            f"{each.metrics:,}",
-            f"{each.saved_metrics:,}",
-            f"{each.saved_dollars:,.2f}",
-        ]
+        [*(inert(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
         for each in contributions[:_ROWS_SHOWN]
     ]
     first = len(columns) - columns.count("values")
-    right = range(first, len(columns) + 3)
-    echo_table([*columns, "metrics", "saved", "saved $"], rows, right=right)
+    echo_table([*columns, "metrics", "saved", "saved $"], rows, right=range(first, len(columns) + 3))
     if len(contributions) > _ROWS_SHOWN:
         click.echo(f"and {len(contributions) - _ROWS_SHOWN} more; --json has all.")
 
 
-def _has_app(context: click.Context) -> bool:
-    """Whether flask was told of an app: a cost can be reckoned without one."""
-    from flask.cli import ScriptInfo  # noqa: PLC0415 - only flask's commands have one
-
-    info = context.find_object(ScriptInfo)
-    return bool(info and (info.app_import_path or info.create_app))
+def _saved_cells(contribution: Contribution) -> list[str]:
+    return [f"{contribution.metrics:,}", f"{contribution.saved_metrics:,}", f"{contribution.saved_dollars:,.2f}"]

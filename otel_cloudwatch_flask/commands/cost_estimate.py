@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.document import SeenSeries
 from otel_cloudwatch_flask.config import FlushPolicy
@@ -32,13 +32,12 @@ class Fleet:
         Of a process under ``background`` nothing being known means that it is never idle. For ``sync`` it is an upper
         bound: requests that end together share a call.
         """
-        least = self.processes / self.export_interval_seconds
+        least, rate = self.processes / self.export_interval_seconds, self.requests_per_second
         if policy == "interval":
             return least
-        if policy == "sync":
-            return None if self.requests_per_second is None else max(least, self.requests_per_second)
-        most = self.processes / self.flush_min_interval_seconds if self.flush_min_interval_seconds else None
-        known = [each for each in (most, self.requests_per_second) if each is not None]
+        known = [] if rate is None else [rate]
+        if policy == "background" and self.flush_min_interval_seconds:
+            known.append(self.processes / self.flush_min_interval_seconds)
         return max(least, min(known)) if known else None
 
 
@@ -110,24 +109,14 @@ def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric],
     return _contribution(metrics, len(group), saved, metric=name, dimension=dimension, values=len(values))
 
 
-def _contribution(
-    metrics: Sequence[Metric],
-    number: int,
-    saved: int,
-    *,
-    metric: str = "",
-    dimension: str = "",
-    values: int = 0,
-    rule: str = "",
-) -> Contribution:
-    dollars = metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved)
-    return Contribution(number, saved, dollars, metric, dimension, values, rule)
+def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
+    return Contribution(number, saved, metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved), **of)
 
 
 def _grouped(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
-    groups: dict[str, list[Metric]] = {}
+    groups: defaultdict[str, list[Metric]] = defaultdict(list)
     for metric in metrics:
-        groups.setdefault(metric[1], []).append(metric)
+        groups[metric[1]].append(metric)
     return groups
 
 

@@ -1,20 +1,23 @@
 """``dashboard``: a CloudWatch dashboard for an app."""
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import click
 
 from otel_cloudwatch_flask.commands import aws
 from otel_cloudwatch_flask.commands.dashboard_body import Dashboard, dashboard
 from otel_cloudwatch_flask.commands.seen import region_for, seen, seen_options
-from otel_cloudwatch_flask.commands.terminal import inert
 from otel_cloudwatch_flask.commands.usage import Command, echo_json
-from otel_cloudwatch_flask.dashboard_validation import DASHBOARD_NAME
+from otel_cloudwatch_flask.terminal import inert
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
+"""https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""
 
 
 def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not DASHBOARD_NAME.fullmatch(value):
+    if value is not None and not _NAME.fullmatch(value):
         raise click.BadParameter(f"{value!r} is no name; use 1 to 255 characters of A-Z, a-z, 0-9, '-' and '_'.")
     return value
 

@@ -9,8 +9,13 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.document import SeenSeries
-from otel_cloudwatch_flask.commands.http_metrics import LEVELS, RequestSeries, request_series
-from otel_cloudwatch_flask.dashboard_validation import GRID_COLUMNS, MAX_METRICS_PER_DASHBOARD, MAX_WIDGETS
+from otel_cloudwatch_flask.commands.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.http_metrics import ACTIVE_REQUESTS, PER_SECOND
+
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+MAX_WIDGETS: Final = 500
+MAX_METRICS_PER_DASHBOARD: Final = 2500
+GRID_COLUMNS: Final = 24
 
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
@@ -21,7 +26,6 @@ _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEATS: Final = {".", "..."}
 """What a chart takes for "as above", so that no metric with such a name can be in one."""
-_TIMES: Final = frozenset({"Seconds", "Milliseconds", "Microseconds"})
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
@@ -59,26 +63,30 @@ def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
     requests = request_series(every)
     yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
-    rest = [each for each in every if each.metric not in of_requests]
-    yield from _chart("In progress, maximum", "Maximum", _labelled(each for each in rest if each.name in LEVELS))
-    yield from _charts_by_unit(each for each in rest if each.name not in LEVELS)
+    yield from _charts_by_unit(each for each in every if each.metric not in of_requests)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
-    counting = "SampleCount" if any(each.is_duration for each in requests) else "Sum"
+    durations = [each for each in requests if each.is_duration]
+    counting = "SampleCount" if durations else "Sum"
     yield from _chart("Requests a minute", counting, _by_request(requests))
     yield from _chart("Errors a minute", counting, _by_request(each for each in requests if each.is_error))
-    durations = [each for each in requests if each.is_duration]
     for percentile in LATENCY_PERCENTILES:
         yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
 
 
 def _charts_by_unit(every: Iterable[SeenSeries]) -> Iterator[_Chart]:
-    ordered = sorted(every, key=lambda each: (each.unit, each.name))
-    for unit, group in groupby(ordered, lambda each: each.unit):
-        statistic = _statistic(unit)
-        measured = "No unit" if unit == "None" else unit
-        yield from _chart(f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic, _labelled(group))
+    ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
+    for (title, statistic), group in groupby(ordered, _title_and_statistic):
+        yield from _chart(title, statistic, _labelled(group))
+
+
+def _title_and_statistic(series: SeenSeries) -> tuple[str, str]:
+    if series.name == ACTIVE_REQUESTS:
+        return "In progress, maximum", "Maximum"
+    statistic = _statistic(series.unit)
+    measured = "No unit" if series.unit == "None" else series.unit
+    return f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
 def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], *, width: int = 12) -> Iterator[_Chart]:
@@ -90,7 +98,7 @@ def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], 
 
 
 def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeenSeries, str]]:
-    return ((each.series, each.label) for each in requests)
+    return ((each.series, each.label()) for each in requests)
 
 
 def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
@@ -98,7 +106,7 @@ def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
 
 
 def _statistic(unit: str) -> str:
-    if unit in _TIMES:
+    if unit in PER_SECOND:
         return "p90"
     return "Average" if unit in {"None", "Percent"} or unit.endswith("/Second") else "Sum"
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import threading
+from functools import partial
 from typing import Final
 
 import click
@@ -16,11 +17,10 @@ from otel_cloudwatch_flask.commands.usage import (
     json_option,
 )
 
-_SECONDS: Final = 5.0
-_RATE: Final = 100.0
-_SERVED_SECONDS: Final = 3600.0
+_COMPARED: Final = (5.0, 100.0)
+"""Seconds, and visits a second."""
+_SERVED: Final = (3600.0, 20.0)
 """What CloudWatch is told is kept in memory, so visitors do not come for ever."""
-_SERVED_RATE: Final = 20.0
 _NEEDS: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
 
 
@@ -44,27 +44,22 @@ def command(context: click.Context, seconds: float | None, rate: float | None, *
     """
     if serve and as_json:
         raise click.UsageError("--serve compares nothing, so that there is no --json of it.", context)
+    default_seconds, default_rate = _SERVED if serve else _COMPARED
     try:
         _require_demo_extra()
-        if serve:
-            _serve(seconds or _SERVED_SECONDS, rate or _SERVED_RATE)
-            return
-        context.exit(_run_demo(seconds or _SECONDS, rate or _RATE, as_json=as_json))
+        run = _serve if serve else partial(_compare, as_json=as_json)
+        context.exit(run(seconds or default_seconds, rate or default_rate))
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
         context.exit(EXIT_INTERRUPTED)
 
 
-def _run_demo(seconds: float, rate: float, *, as_json: bool) -> int:
+def _compare(seconds: float, rate: float, *, as_json: bool) -> int:
     from otel_cloudwatch_flask.demo import report  # noqa: PLC0415 - an optional extra
     from otel_cloudwatch_flask.demo.run import run_demo  # noqa: PLC0415 - slow to import
-    from otel_cloudwatch_flask.demo.shop_process import ShopError  # noqa: PLC0415
 
-    try:
-        with report.progress(seconds, is_shown=not as_json) as on_progress:
-            outcome = run_demo(seconds=seconds, rate=rate, on_progress=on_progress)
-    except ShopError as error:
-        raise Unusable(str(error)) from error
+    with report.progress(seconds, is_shown=not as_json) as on_progress:
+        outcome = run_demo(seconds=seconds, rate=rate, on_progress=on_progress)
     if as_json:
         echo_json(report.as_json(outcome))
     else:
@@ -72,29 +67,21 @@ def _run_demo(seconds: float, rate: float, *, as_json: bool) -> int:
     return EXIT_PROBLEM if outcome.problems else 0
 
 
-def _serve(seconds: float, rate: float) -> None:
+def _serve(seconds: float, rate: float) -> int:
     """Serve until Ctrl-C."""
     from otel_cloudwatch_flask.demo.open_shop import open_shop  # noqa: PLC0415 - an optional extra
-    from otel_cloudwatch_flask.demo.shop_process import ShopError  # noqa: PLC0415
 
-    try:
-        with open_shop(seconds=seconds, rate=rate) as shop:
-            click.echo(
-                f"The live page  {shop.live_page_url}\n"
-                f"The shop       {shop.shop_url}\n"
-                f"CloudWatch     {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
-                f"{rate:g} visits a second come for {seconds / 60:g} minutes. Ctrl-C ends it all."
-            )
-            _wait_for_ctrl_c()
-    except ShopError as error:
-        raise Unusable(str(error)) from error
-
-
-def _wait_for_ctrl_c() -> None:
-    """Python sees to it that the signal ends the wait."""
-    with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
-    click.echo("Stopped.", err=True)
+    with open_shop(seconds=seconds, rate=rate) as shop:
+        click.echo(
+            f"The live page  {shop.live_page_url}\n"
+            f"The shop       {shop.shop_url}\n"
+            f"CloudWatch     {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
+            f"{rate:g} visits a second come for {seconds / 60:g} minutes. Ctrl-C ends it all."
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # Python sees to it that the signal ends the wait
+            threading.Event().wait()
+        click.echo("Stopped.", err=True)
+    return 0
 
 
 def _require_demo_extra() -> None:

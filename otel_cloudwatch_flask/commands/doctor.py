@@ -1,6 +1,5 @@
 """``doctor``: what is set up, what is missing, and what to do about it."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,10 +15,10 @@ from otel_cloudwatch_flask.commands.checks import Check, Status
 from otel_cloudwatch_flask.commands.publishing_checks import measured_checks, twice_checks
 from otel_cloudwatch_flask.commands.server_checks import server_checks
 from otel_cloudwatch_flask.commands.settings_checks import SECTION, settings_checks
-from otel_cloudwatch_flask.commands.terminal import inert
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app, namespaces_of
+from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app, namespaces_of
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.terminal import inert
 
 _SIGNS: Final[Mapping[Status, str]] = {"right": "✓", "wrong": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"right": "+", "wrong": "!", "unknown": "?"}
@@ -58,43 +57,31 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, as_js
 
 def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> list[Check]:
     """All of them, without a secret in any."""
-    environ = dict(os.environ)
     try:
         user_app, app_checks = loaded_app(context), []
     except CloudWatchMetricsError as error:
-        user_app, app_checks = None, [Check("App", "wrong", "The app does not start.", str(error))]
-    found = [*app_checks, *_pages(user_app, environ, namespace, sends=sends)]
-    hidden = aws.secrets(environ, user_app.keys_given if user_app else ())
+        user_app, app_checks = UserApp(), [Check("App", "wrong", "The app does not start.", str(error))]
+    found = [*app_checks, *_pages(user_app, namespace, sends=sends)]
+    hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))
         for check in found
     ]
 
 
-def _pages(
-    user_app: UserApp | None, environ: Mapping[str, str], namespace: str | None, *, sends: bool
-) -> Iterator[Check]:
-    yield from settings_checks(user_app, environ)
-    destination = Destination.of(user_app, namespace or _namespace(user_app))
-    yield from aws_checks(destination, sends=sends)
-    yield from server_checks(environ, Path.cwd(), flush=_flush(user_app))
+def _pages(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
+    yield from settings_checks(user_app)
+    yield from aws_checks(Destination.of(user_app, namespace or _namespace(user_app)), sends=sends)
+    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.usable_value("FLUSH"))
     yield from measured_checks(user_app)
-    yield from twice_checks(environ)
+    yield from twice_checks(user_app.environ)
 
 
-def _namespace(user_app: UserApp | None) -> str | None:
+def _namespace(user_app: UserApp) -> str | None:
     try:
         return next(iter(namespaces_of(user_app)), None)
     except ConfigurationError:  # the settings' page says it
         return None
-
-
-def _flush(user_app: UserApp | None) -> str:
-    key = key_named("FLUSH")
-    try:
-        return str(user_app.value(key) if user_app else key.resolve({}, {}, os.environ))
-    except ConfigurationError:  # the settings' page says it
-        return str(key.default)
 
 
 def _show(checks: Sequence[Check]) -> None:
@@ -103,11 +90,11 @@ def _show(checks: Sequence[Check]) -> None:
         click.secho(section, bold=True)
         for check in group:
             sign = click.style(signs[check.status], fg=_COLORS[check.status])
-            click.echo(f"  {sign} {inert(' '.join(filter(None, (check.finding, check.remedy))))}")
-    wrong = [check for check in checks if check.status == "wrong"]
-    of_settings = sum(check.section == SECTION for check in checks)
-    looked_at = f"{len(checks)} checks, {of_settings} of them settings"
-    click.echo(f"\n{looked_at}: {len(wrong)} wrong." if wrong else f"\n{looked_at}: nothing is wrong.")
+            click.echo(f"  {sign} {inert(f'{check.finding} {check.remedy}'.rstrip())}")
+    wrong = [check.status for check in checks].count("wrong")
+    of_settings = [check.section for check in checks].count(SECTION)
+    verdict = f"{wrong} wrong" if wrong else "nothing is wrong"
+    click.echo(f"\n{len(checks)} checks, {of_settings} of them settings: {verdict}.")
 
 
 def _can_show(text: str) -> bool:

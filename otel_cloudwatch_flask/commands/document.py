@@ -125,15 +125,8 @@ def _checked_series(value: Any) -> SeenSeries:
 
 def _rate(value: Mapping[str, Any]) -> float | None:
     """Calls a second: as they are given, which may be as unknown, or else on average."""
-    given = value.get("requests_per_second")
-    requests, seconds = value.get("requests"), value.get("seconds")
-    if (
-        "requests_per_second" not in value
-        and isinstance(requests, (int, float))
-        and isinstance(seconds, (int, float))
-        and seconds > 0
-    ):
-        given = requests / seconds
-    if not isinstance(given, (int, float)) or not math.isfinite(given):
+    try:
+        rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
+        return float(rate) if math.isfinite(rate) else None
+    except (KeyError, TypeError, ZeroDivisionError):
         return None
-    return float(given)

@@ -1,8 +1,8 @@
 """``preview``: what CloudWatch would get of an app's requests."""
 
 import logging
-import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,14 +12,16 @@ import click
 from flask import Flask
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
+from werkzeug.routing import Rule
 
-from otel_cloudwatch_flask.commands.terminal import echo_table, inert, number, terminal_width
+from otel_cloudwatch_flask.commands.document import document_from
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.exporter import live_exporters
 from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.reader import live_readers
 from otel_cloudwatch_flask.sdk_internals import exporters_on
+from otel_cloudwatch_flask.terminal import echo_table, inert, number, terminal_width
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."
@@ -56,13 +58,11 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
     Exits with 0, with 1 if nothing would be published, or with 2 if there is nothing to look at.
     """  # noqa: D301 - click takes \b for "do not wrap"
     user_app = loaded_app(context)
-    if user_app is None:
+    app = user_app.app
+    if app is None:
         raise Unusable("There is no app to look at: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    wanted = list(paths) or visitable_paths(user_app.app)
-    if not wanted:
-        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
-    visits, document = observe(user_app.app, wanted, times)
+    visits, document = observe(app, paths or visitable_paths(app), times)
     if as_json:
         # How often production will call CloudWatch is nothing that a preview could know.
         echo_json({**document, "requests_per_second": None, "visits": [asdict(visit) for visit in visits]})
@@ -72,13 +72,16 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
 
 
 def visitable_paths(app: Flask) -> list[str]:
-    """The paths of the routes that have GET and no variable part; the live page is none of the app's."""
-    found = {
-        rule.rule
-        for rule in app.url_map.iter_rules()
-        if "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
-    }
-    return sorted(found)
+    """The paths of the routes that have GET and no variable part, of which there must be one."""
+    paths = sorted({rule.rule for rule in app.url_map.iter_rules() if _is_visitable(rule)})
+    if not paths:
+        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
+    return paths
+
+
+def _is_visitable(rule: Rule) -> bool:
+    """The live page is none of the app's."""
+    return "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
 
 
 def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[Visit], dict[str, Any]]:
@@ -103,21 +106,19 @@ def _flush() -> None:
     """Export what was measured: our readers, and the SDK's own if they have an exporter of ours."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
-    own = {reader.exporter for reader in live_readers()}
     provider = metrics.get_meter_provider()
-    others = [each for each in exporters_on(provider) if isinstance(each, CloudWatchMetricExporter) and each not in own]
-    if others and isinstance(provider, MeterProvider):
+    others = {*live_exporters()} - {reader.exporter for reader in live_readers()}
+    if isinstance(provider, MeterProvider) and not others.isdisjoint(exporters_on(provider)):
         provider.force_flush()
 
 
 def _require_dry_run(user_app: UserApp) -> None:
     exporters = live_exporters()
-    dry_run, enabled = key_named("DRY_RUN"), key_named("ENABLED")
     if not all(exporter.settings.dry_run for exporter in exporters):
-        source = dry_run.source(user_app.arguments, user_app.app.config, os.environ)
+        source = user_app.source("DRY_RUN")
         raise Unusable(f"{source} is false, so that a preview would be sent to CloudWatch: leave it out.")
-    if not user_app.value(enabled) or not exporters:
-        source = user_app.source(enabled)
+    if not user_app.value("ENABLED") or not exporters:
+        source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise Unusable(f"The app publishes nothing: {reason}. flask cloudwatch doctor says more.")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -133,14 +134,10 @@ def _show(visits: Sequence[Visit], document: Mapping[str, Any]) -> None:
 
 
 def _visit_lines(visits: Sequence[Visit]) -> Iterator[str]:
-    counts: dict[tuple[str, int | None, str | None], int] = {}
-    for visit in visits:
-        key = visit.path, visit.status, visit.error
-        counts[key] = counts.get(key, 0) + 1
-    for (path, status, error), count in counts.items():
-        outcome = inert(error, 60) if error else str(status)
+    for visit, count in Counter(visits).items():
+        outcome = inert(visit.error, 60) if visit.error else str(visit.status)
         times = f" ({count} times)" if count > 1 else ""
-        yield f"GET {inert(path, terminal_width() - 40)} {outcome}{times}"
+        yield f"GET {inert(visit.path, terminal_width() - 40)} {outcome}{times}"
 
 
 def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:
@@ -153,21 +150,22 @@ def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None
 
 def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
     """A title with what all series have in common, and a table by what tells them from each other."""
-    pairs = [set(each["dimensions"].items()) for each in series]
-    common = set.intersection(*pairs)
-    varying = sorted({key for key, _ in set.union(*pairs) - common})
     measured = "without unit" if unit == "None" else f"in {unit}"
     click.echo()
     click.echo(click.style(inert(name, 60), fg="cyan") + " " + inert(measured, 40))
+    pairs = [set(each["dimensions"].items()) for each in series]
+    common = set.intersection(*pairs)
     for line in _wrapped(sorted(common)):
         click.echo(f"  {line}")
-    rows = [
-        [*(inert(each["dimensions"].get(key, "(none)"), 60) for key in varying), *map(_cell, map(each.get, _FIGURES))]
-        for each in series
-    ]
-    first = len(varying)
-    right = range(first, first + len(_FIGURES))
+    varying = sorted(dict(set.union(*pairs) - common))
+    rows = [_row(each, varying) for each in series]
+    right = range(len(varying), len(varying) + len(_FIGURES))
     echo_table([*(inert(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
+
+
+def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    values = [inert(series["dimensions"].get(name, "(none)"), 60) for name in names]
+    return [*values, *map(number, map(series.get, _FIGURES))]
 
 
 def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -176,12 +174,8 @@ def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return textwrap.wrap(text, terminal_width() - 2)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else number(value)
-
-
 def _summary(document: Mapping[str, Any]) -> str:
-    metrics = {(s["namespace"], s["metric_name"], *sorted(s["dimensions"].items())) for s in document["series"]}
+    metrics = {series.metric for series in document_from(document).series}
     if not metrics:
         return "Nothing would be published: no view that was visited measured anything."
     return (

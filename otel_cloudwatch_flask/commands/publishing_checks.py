@@ -22,9 +22,9 @@ _AUTO_INSTRUMENTATION: Final = "opentelemetry.instrumentation.auto_instrumentati
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
 
 
-def measured_checks(user_app: UserApp | None) -> Iterator[Check]:
+def measured_checks(user_app: UserApp) -> Iterator[Check]:
     """What measures, and where that goes."""
-    if user_app is None:
+    if user_app.app is None:
         remedy = "Run flask --app YOUR_APP cloudwatch doctor."
         yield Check(MEASURED, "unknown", "No app was looked at.", remedy)
         return
@@ -61,8 +61,8 @@ def _provider_check(provider: metrics.MeterProvider) -> Check:
     if not isinstance(provider, MeterProvider):
         remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
         return Check(MEASURED, "wrong", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
-    names = sorted(type(each).__name__ for each in exporters_on(provider) if each is not None)
-    counted = ", ".join(f"{name} x {count}" if count > 1 else name for name, count in Counter(names).items())
+    counts = Counter(type(each).__name__ for each in filter(None, exporters_on(provider)))
+    counted = ", ".join(name + f" x {count}" * (count > 1) for name, count in sorted(counts.items()))
     return Check(MEASURED, "right", f"The global MeterProvider exports to: {counted or 'nothing that pushes'}.")
 
 
@@ -73,9 +73,8 @@ def programs_exporters() -> list[CloudWatchMetricExporter]:
 
 
 def _exporters_on_one_provider() -> Iterator[Check]:
-    others = programs_exporters()
-    on_provider = [each for each in exporters_on(metrics.get_meter_provider()) if each in others]
-    targets = Counter((each.settings.namespace, each.settings.region_name) for each in others if each in on_provider)
+    on_provider = {*programs_exporters()}.intersection(exporters_on(metrics.get_meter_provider()))
+    targets = Counter((each.settings.namespace, each.settings.region_name) for each in on_provider)
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"{count} CloudWatch exporters are on the global MeterProvider, for namespace {namespace}."

@@ -1,6 +1,5 @@
 """What the commands that need to know an app's series look at: a document, or what CloudWatch lists."""
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ import click
 from otel_cloudwatch_flask.commands import aws
 from otel_cloudwatch_flask.commands.document import Document, from_option, read_document
 from otel_cloudwatch_flask.commands.usage import Unusable
-from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app, namespaces_of
+from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app, namespaces_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -44,19 +43,11 @@ def seen(
 def region_for(context: click.Context, region: str | None) -> str:
     """The Region that is given, or the app's, or boto3's."""
     with aws.errors_explained():
-        known = region or _region_set(None)
-        if known is None and (user_app := loaded_app(context)):
-            known = _region_set(user_app)
-        found = known or aws.region_of(aws.cloudwatch_client())
+        found = region or UserApp().value("REGION") or loaded_app(context).value("REGION")
+        found = found or aws.region_of(aws.cloudwatch_client())
     if not found:
         raise Unusable("No Region is known: give --region, or set AWS_REGION.")
-    return found
-
-
-def _region_set(user_app: UserApp | None) -> str | None:
-    key = key_named("REGION")
-    value = user_app.value(key) if user_app else key.resolve({}, {}, os.environ)
-    return str(value) if value else None
+    return str(found)
 
 
 def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:

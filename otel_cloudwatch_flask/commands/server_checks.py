@@ -44,23 +44,20 @@ def _lambda_checks(environ: Mapping[str, str], flush: str) -> Iterator[Check]:
 
 def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
     for path in sorted(directory.glob("*.ini")):
-        options = _uwsgi_options(path)
-        if options is None:
-            continue
-        if any(options.get(name, "false").lower() not in _FALSE for name in _THREAD_OPTIONS):
-            yield Check(SECTION, "right", f"uWSGI ({path.name}): threads run.")
-        elif flush == "sync":
-            yield Check(SECTION, "right", f"uWSGI ({path.name}): no threads, and FLUSH=sync needs none.")
-        else:
-            remedy = "Write enable-threads = true, or set FLUSH to sync."
-            yield Check(SECTION, "wrong", f"uWSGI ({path.name}) has no enable-threads: nothing is sent.", remedy)
-        if "die-on-term" in options and "hook-master-start" not in options:
-            yield Check(
-                SECTION,
-                "wrong",
-                f"uWSGI ({path.name}) has die-on-term: busy workers end without their last flush.",
-                "Write hook-master-start = unix_signal:15 gracefully_kill_them_all.",
-            )
+        if (options := _uwsgi_options(path)) is not None:
+            yield _thread_check(path, options, flush)
+        if options and "die-on-term" in options and "hook-master-start" not in options:
+            finding = f"uWSGI ({path.name}) has die-on-term: busy workers end without their last flush."
+            yield Check(SECTION, "wrong", finding, "Write hook-master-start = unix_signal:15 gracefully_kill_them_all.")
+
+
+def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
+    if any(options.get(name, "false").lower() not in _FALSE for name in _THREAD_OPTIONS):
+        return Check(SECTION, "right", f"uWSGI ({path.name}): threads run.")
+    if flush == "sync":
+        return Check(SECTION, "right", f"uWSGI ({path.name}): no threads, and FLUSH=sync needs none.")
+    remedy = "Write enable-threads = true, or set FLUSH to sync."
+    return Check(SECTION, "wrong", f"uWSGI ({path.name}) has no enable-threads: nothing is sent.", remedy)
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:

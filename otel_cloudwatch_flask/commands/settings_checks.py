@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from otel_cloudwatch_flask.commands.checks import Check
 from otel_cloudwatch_flask.commands.user_app import UserApp
@@ -19,12 +18,10 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 SECTION = "Settings"
 
 
-def settings_checks(user_app: UserApp | None, environ: Mapping[str, str]) -> Iterator[Check]:
+def settings_checks(user_app: UserApp) -> Iterator[Check]:
     """Every setting with its value and its source, then what was meant to be one."""
-    arguments = user_app.arguments if user_app else {}
-    app_config: Mapping[str, Any] = user_app.app.config if user_app else {}
-    for key in KEYS:
-        yield _setting(key, arguments, app_config, environ)
+    _, app_config, environ = user_app.places
+    yield from (_setting(user_app, key) for key in KEYS)
     misspelt = {**misspelt_keys(app_config, APP_CONFIG_PREFIX), **misspelt_keys(environ, ENVIRONMENT_PREFIX)}
     for name, meant in misspelt.items():
         yield Check(SECTION, "wrong", f"{name} is no setting, and is ignored.", f"Write {meant}.")
@@ -34,7 +31,7 @@ def settings_checks(user_app: UserApp | None, environ: Mapping[str, str]) -> Ite
 
 def described(value: object) -> str:
     """A setting's value in a few words."""
-    if value is None or (isinstance(value, (tuple, Mapping)) and not value):
+    if value in (None, (), {}):
         return "not set"
     if isinstance(value, Mapping):
         return json.dumps(dict(value))
@@ -43,15 +40,13 @@ def described(value: object) -> str:
     return str(value)
 
 
-def _setting(
-    key: Key, arguments: Mapping[str, object], app_config: Mapping[str, Any], environ: Mapping[str, str]
-) -> Check:
+def _setting(user_app: UserApp, key: Key) -> Check:
     try:
-        value = key.resolve(arguments, app_config, environ)
+        value = user_app.value(key.name)
     except ConfigurationError as error:
         return Check(SECTION, "wrong", f"{key.name}: {error}", "The app does not start with it.")
-    source = key.source(arguments, app_config, environ)
-    return Check(SECTION, "right", f"{key.name}: {described(value)} ({_place(key, source)})")
+    place = _place(key, user_app.source(key.name))
+    return Check(SECTION, "right", f"{key.name}: {described(value)} ({place})")
 
 
 def _place(key: Key, source: str | None) -> str:

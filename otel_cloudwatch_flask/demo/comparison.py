@@ -1,21 +1,21 @@
 """What CloudWatch says of a metric beside what somebody else counted, and wherein they differ. Pure."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
 
-from otel_cloudwatch_flask.accepted_datum import nearest_rank
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
+from otel_cloudwatch_flask.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
-Figures: TypeAlias = Mapping[Figure, float]
+Figures: TypeAlias = Mapping[Figure, float | None]
 """What is known of a metric; CloudWatch has no percentiles where a value is negative."""
 
 PERCENTILES: Final[tuple[Figure, ...]] = ("p50", "p90", "p99")
 FIGURES: Final[tuple[Figure, ...]] = ("samples", "sum", "min", "max", *PERCENTILES)
 
+_LIMITS: Final[Mapping[Figure, tuple[Callable[..., float], str]]] = {"min": (min, "less"), "max": (max, "more")}
 _ROUNDING: Final = 1e-9
 """How much of the sum of magnitudes a sum may be off."""
 
@@ -37,123 +37,67 @@ class Series:
         return cls(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
 
 
-class Expectation(Protocol):
-    """What somebody else than CloudWatch knows of a series."""
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What somebody else than CloudWatch knows of a series.
 
-    @property
-    def counted_by(self) -> str:
-        """Who it is."""
+    Of ``figures`` the sum may be off by rounding, where values of that ``magnitude`` were added up, and percentiles by
+    the ratio of a bucket's edges; the others must be the same. ``limits`` are how small ``min`` and how large ``max``
+    may be, where they are not known.
+    """
 
-    def figures(self) -> Figures:
-        """Their figures, as far as they know any."""
-
-    def limits(self) -> Figures:
-        """Where they only know how small ``min`` and how large ``max`` may be."""
+    counted_by: str
+    figures: Figures = field(default_factory=dict)
+    limits: Figures = field(default_factory=dict)
+    magnitude: float = 0.0
+    ratio: float = 1.0
 
     def differences(self, found: Figures) -> Iterator[str]:
         """What CloudWatch should not have said, in sentences."""
+        for name, known in self.figures.items():
+            if not self._agrees(name, found.get(name), known):
+                yield f"CloudWatch says {name} {found.get(name)!r}, which should be {known!r}."
+        for name, limit in self.limits.items():
+            nearest, beyond = _LIMITS[name]
+            if nearest(found[name], limit) != limit:
+                yield f"CloudWatch says {name} {found[name]!r}, which cannot be {beyond} than {limit!r}."
+
+    def _agrees(self, name: Figure, found: float | None, known: float | None) -> bool:
+        if found is None or known is None:
+            return found is known
+        if name == "sum":
+            return abs(found - known) <= _ROUNDING * self.magnitude
+        ratio = self.ratio * (1 + _ROUNDING) if name in PERCENTILES else 1.0
+        return known / ratio <= found <= known * ratio
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
+def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
     """Every sample is known, and so is everything else: of ``add_metric`` and histograms."""
-
-    values: tuple[float, ...]
-    counted_by: str = "shop"
-
-    def figures(self) -> Figures:
-        """All of them."""
-        every: dict[Figure, float] = {
-            "samples": len(self.values),
-            "sum": math.fsum(self.values),
-            "min": min(self.values),
-            "max": max(self.values),
-        }
-        if every["min"] >= 0:
-            counts: Counter[float] = Counter(self.values)
-            every.update({name: nearest_rank(counts, float(name.removeprefix("p"))) for name in PERCENTILES})
-        return every
-
-    def limits(self) -> Figures:
-        """None."""
-        return {}
-
-    def differences(self, found: Figures) -> Iterator[str]:
-        """Counts, smallest and largest must be the same, the sum but for rounding, percentiles to a bucket."""
-        known = self.figures()
-        for name in ("samples", "min", "max"):
-            if found.get(name) != known[name]:
-                yield _difference(name, found.get(name), known[name])
-        if not _is_same_sum(found.get("sum"), known["sum"], math.fsum(map(abs, self.values))):
-            yield _difference("sum", found.get("sum"), known["sum"])
-        for name in PERCENTILES:
-            if not _is_within_bucket(found.get(name), known.get(name), bucket_ratio(self.values)):
-                yield _difference(name, found.get(name), known.get(name))
+    ordered = sorted(values)
+    found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
+    figures: dict[Figure, float | None] = {
+        "samples": len(ordered),
+        "sum": math.fsum(ordered),
+        "min": ordered[0],
+        "max": ordered[-1],
+        **dict(zip(PERCENTILES, found if ordered[0] >= 0 else [None] * len(found), strict=True)),
+    }
+    return Expectation(counted_by, figures, magnitude=math.fsum(map(abs, ordered)), ratio=bucket_ratio(ordered))
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+def total(amount: float) -> Expectation:
     """The sum is known, not in how many flushes it arrived: of counters."""
-
-    total: float
-    counted_by: str = "shop"
-
-    def figures(self) -> Figures:
-        """The sum alone."""
-        return {"sum": self.total}
-
-    def limits(self) -> Figures:
-        """None."""
-        return {}
-
-    def differences(self, found: Figures) -> Iterator[str]:
-        """The sum must be the same, but for rounding."""
-        if not _is_same_sum(found.get("sum"), self.total, abs(self.total)):
-            yield _difference("sum", found.get("sum"), self.total)
+    return Expectation("shop", {"sum": amount}, magnitude=abs(amount))
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrences:
+def occurrences(number: int, longest: float) -> Expectation:
     """It is known how often something was timed, and that it took no longer than ``longest``."""
-
-    samples: int
-    longest: float
-    counted_by: str = "visitors"
-
-    def figures(self) -> Figures:
-        """The number of samples."""
-        return {"samples": self.samples}
-
-    def limits(self) -> Figures:
-        """What no time can be."""
-        return {"min": 0, "max": self.longest}
-
-    def differences(self, found: Figures) -> Iterator[str]:
-        """The number must be the same, the times possible."""
-        if found.get("samples") != self.samples:
-            yield _difference("samples", found.get("samples"), self.samples)
-        yield from _excesses(found, self.limits())
+    return Expectation("visitors", {"samples": number}, {"min": 0, "max": longest})
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+def between(smallest: float, largest: float) -> Expectation:
     """The value goes up and down within limits, and each flush publishes what it is: of up-down counters."""
-
-    smallest: float
-    largest: float
-    counted_by: str = "shop"
-
-    def figures(self) -> Figures:
-        """None."""
-        return {}
-
-    def limits(self) -> Figures:
-        """Both limits."""
-        return {"min": self.smallest, "max": self.largest}
-
-    def differences(self, found: Figures) -> Iterator[str]:
-        """The limits must hold."""
-        yield from _excesses(found, self.limits())
+    return Expectation("visitors", limits={"min": smallest, "max": largest})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +123,7 @@ def compare(found: Mapping[Series, Figures], expected: Mapping[Series, Expectati
     return [Comparison(series, found.get(series), expected.get(series)) for series in sorted({*found, *expected})]
 
 
-def bucket_ratio(values: tuple[float, ...]) -> float:
+def bucket_ratio(values: Iterable[float]) -> float:
     """How many times its lower edge is the upper edge of an exponential histogram's bucket, if these are its values.
 
     The SDK takes the finest scale at which they fit in as many buckets as the exporter asks for.
@@ -195,26 +139,3 @@ def bucket_ratio(values: tuple[float, ...]) -> float:
         if math.ceil(math.ldexp(high, scale)) - math.ceil(math.ldexp(low, scale)) < MAX_BUCKETS - 1:
             break
     return math.pow(2, math.ldexp(1, -scale))
-
-
-def _is_same_sum(found: float | None, known: float, magnitude: float) -> bool:
-    return found is not None and abs(found - known) <= _ROUNDING * magnitude
-
-
-def _is_within_bucket(found: float | None, known: float | None, ratio: float) -> bool:
-    if found is None or known is None:
-        return found is known
-    ratio *= 1 + _ROUNDING
-    return known / ratio <= found <= known * ratio
-
-
-def _excesses(found: Figures, limits: Figures) -> Iterator[str]:
-    if found["min"] < limits["min"]:
-        yield f"CloudWatch says min {found['min']!r}, which cannot be less than {limits['min']!r}."
-    if found["max"] > limits["max"]:
-        yield f"CloudWatch says max {found['max']!r}, which cannot be more than {limits['max']!r}."
-
-
-def _difference(name: str, found: float | None, known: float | None) -> str:
-    said = "nothing" if found is None else repr(found)
-    return f"CloudWatch says {name} {said}, which should be {known!r}."

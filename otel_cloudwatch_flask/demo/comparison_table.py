@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from otel_cloudwatch_flask.demo.comparison import FIGURES, Comparison, Expectation, Figures
+from otel_cloudwatch_flask.terminal import cut, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +24,28 @@ class Signs:
 UNICODE: Final = Signs("✓", "✗", "≥", "≤")
 ASCII: Final = Signs("+", "!", ">", "<")
 
-_SIGN_WIDTH: Final = 1
+_COUNTED_BY: Final = "    counted by"
 
 
-@dataclass(frozen=True, slots=True)
 class ComparisonTable:
     """A block for each metric, with columns that stand below each other."""
 
-    comparisons: Sequence[Comparison]
-    width: int
-    signs: Signs
+    def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
+        self._comparisons = comparisons
+        self._signs = signs
+        rows = [FIGURES, *(_cells(each.found) for each in comparisons)]
+        rows += [self._counted_cells(each.expectation) for each in comparisons]
+        self._widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        longest = max((len(_label(each, [*dict(each.series.dimensions)])) for each in comparisons), default=0)
+        self._width = width - len(" ✓")
+        room = self._width - sum(self._widths) - len(self._widths)
+        self._label_width = max(min(room, longest), len(_COUNTED_BY))
 
-    def parts(self) -> Iterator[RenderableType]:
+    def parts(self) -> Iterator[Text]:
         """Everything, from the top."""
-        yield self._row("  in CloudWatch", list(FIGURES), style="dim")
-        yield self._row("    counted by", style="dim")
-        for (name, unit), group in groupby(self.comparisons, lambda each: (each.series.name, each.series.unit)):
+        yield self._line("  in CloudWatch", FIGURES, "dim")
+        yield self._line(_COUNTED_BY, (), "dim")
+        for (name, unit), group in groupby(self._comparisons, lambda each: (each.series.name, each.series.unit)):
             comparisons = list(group)
             varying = _varying_dimensions(comparisons)
             by = ", by " + ", ".join(varying) if varying else ""
@@ -48,68 +53,32 @@ class ComparisonTable:
             yield Text()
             yield Text.assemble((name, "bold cyan"), (f" {measured_in}{by}", "dim"))
             for comparison in comparisons:
-                yield from self._rows(comparison, varying)
+                yield from self._lines(comparison, _label(comparison, varying))
 
-    def _rows(self, comparison: Comparison, varying: Sequence[str]) -> Iterator[RenderableType]:
+    def _lines(self, comparison: Comparison, label: str) -> Iterator[Text]:
         """What CloudWatch says, and below it who says what else."""
-        label = _label(comparison, varying)
         if len(label) > self._label_width:
             yield Text(label)
             label = ""
-        expectation = comparison.expectation
-        yield self._row(label, _cells(comparison.found), sign=self._sign(comparison))
-        counted_by = expectation.counted_by if expectation else "nobody"
-        yield self._row(f"    {counted_by}", self._counted_cells(expectation), style="dim")
+        sign = (self._signs.wrong, "bold red") if comparison.differences else (self._signs.right, "bold green")
+        yield self._line(label, _cells(comparison.found)).append(" ").append(*sign)
+        counted_by = comparison.expectation.counted_by if comparison.expectation else "nobody"
+        yield self._line(f"    {counted_by}", self._counted_cells(comparison.expectation), "dim")
 
-    def _row(self, label: str, cells: Sequence[str] = (), *, sign: Text | None = None, style: str = "") -> Table:
-        row = Table.grid(padding=(0, 1, 0, 0))
-        row.add_column(width=self._label_width, no_wrap=True, style=style)
-        for width in self._widths:
-            row.add_column(width=width, justify="right", no_wrap=True, style=style)
-        row.add_column(width=_SIGN_WIDTH)
-        row.add_row(Text(label), *map(Text, cells or [""] * len(FIGURES)), sign or Text())
-        return row
+    def _line(self, label: str, cells: Sequence[str], style: str = "") -> Text:
+        padded = map(str.rjust, cells, self._widths)
+        return Text(cut(" ".join([label.ljust(self._label_width), *padded]), self._width), style)
 
-    @property
-    def _label_width(self) -> int:
-        """What the figures leave, with a blank between all columns, but no more than is needed."""
-        room = self.width - sum(self._widths) - len(self._widths) - _SIGN_WIDTH - 1
-        longest = max((len(_label(each, [*dict(each.series.dimensions)])) for each in self.comparisons), default=0)
-        return max(min(room, longest), len("    counted by"))
-
-    @property
-    def _widths(self) -> list[int]:
-        rows: list[Sequence[str]] = [FIGURES, *(_cells(each.found) for each in self.comparisons)]
-        rows += [self._counted_cells(each.expectation) for each in self.comparisons]
-        return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def _counted_cells(self, expectation: Expectation | None) -> list[str]:
+    def _counted_cells(self, expectation: Expectation | None) -> Sequence[str]:
         if expectation is None:
             return _cells(None)
-        cells = dict(zip(FIGURES, _cells(expectation.figures()), strict=True))
-        for name, limit in expectation.limits().items():
-            cells[name] = (self.signs.at_least if name == "min" else self.signs.at_most) + number(limit)
-        return [*cells.values()]
-
-    def _sign(self, comparison: Comparison) -> Text:
-        if comparison.differences:
-            return Text(self.signs.wrong, "bold red")
-        return Text(self.signs.right, "bold green")
+        signs = {"min": self._signs.at_least, "max": self._signs.at_most}
+        limits = {name: signs[name] + number(limit) for name, limit in expectation.limits.items()}
+        return [limits.get(name, number(expectation.figures.get(name))) for name in FIGURES]
 
 
-def number(value: float) -> str:
-    """A number in few characters: whole ones exactly, others to four digits, or to the cent if that is more.
-
-    >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456)]
-    ['12,345', '-12,345.68', '123.5', '0.01235']
-    """
-    if value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _cells(figures: Figures | None) -> list[str]:
-    return [number(figures[name]) if figures and name in figures else "-" for name in FIGURES]
+def _cells(figures: Figures | None) -> Sequence[str]:
+    return [number((figures or {}).get(name)) for name in FIGURES]
 
 
 def _label(comparison: Comparison, names: Sequence[str]) -> str:

@@ -63,8 +63,8 @@ def _figures_by_series(
     percentiles = client.get_metric_statistics(**question, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
     by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
     for point in cast("list[dict[str, Any]]", statistics):
-        figures: dict[Figure, float] = {figure: point[name] for name, figure in _STATISTICS.items()}
-        figures.update(cast("dict[Figure, float]", by_unit.get(point["Unit"], {})))
+        figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _STATISTICS.items()}
+        figures.update(cast("dict[Figure, float | None]", by_unit.get(point["Unit"], {})))
         yield _series(metric, point["Unit"]), figures
 
 

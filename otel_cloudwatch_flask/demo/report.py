@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.rule import Rule
@@ -54,8 +54,7 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
     """Print it to standard output, or to another console."""
     console = console or Console()
     signs = ASCII if console.options.ascii_only else UNICODE
-    for part in _parts(outcome, console.width, signs):
-        console.print(part, highlight=False)
+    console.print(Group(*_parts(outcome, console.width, signs)), highlight=False)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -66,13 +65,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "requests": outcome.answers,
         "requests_per_second": outcome.answers / outcome.seconds,
-        "metrics": [_comparison_as_json(each) for each in outcome.comparisons],
+        "metrics": list(map(_comparison_as_json, outcome.comparisons)),
         "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
         "delivery": dict(outcome.delivery),
         "document": dict(outcome.document),
-        "dollars_per_month": {
-            policy: {**asdict(cost), "dollars": cost.dollars} for policy, cost in outcome.costs.items()
-        },
+        "dollars_per_month": {policy: cost.document() for policy, cost in outcome.costs.items()},
     }
 
 
@@ -83,8 +80,8 @@ def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "dimensions": dict(comparison.series.dimensions),
         "unit": comparison.series.unit,
         "cloudwatch": comparison.found,
-        "counted": expectation and expectation.figures(),
-        "limits": expectation and expectation.limits(),
+        "counted": expectation and dict(expectation.figures),
+        "limits": expectation and dict(expectation.limits),
         "counted_by": expectation and expectation.counted_by,
         "differences": list(comparison.differences),
     }

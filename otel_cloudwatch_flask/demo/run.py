@@ -11,9 +11,9 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import Account, ShopProcess
 from otel_cloudwatch_flask.demo.traffic import Traffic, visits
-from otel_cloudwatch_flask.observation import Observation
+from otel_cloudwatch_flask.observation import Observation, datum_of
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
-from otel_cloudwatch_flask.wire import Batch
+from otel_cloudwatch_flask.validation import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.cloudwatch_gate import Traffic as ApiTraffic
@@ -64,17 +64,12 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         """Everything that should not be, in sentences."""
-        differences = [f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences]
-        delivery = [
-            f"{count} datums did not arrive: {reason}."
-            for reason, count in {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}.items()
-            if count
-        ]
+        lost = {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}
         return [
-            *differences,
-            *(f"CloudWatch refused a request: {refusal}" for refusal in self.refusals),
-            *delivery,
-            *(f"A visitor got no answer: {failure}" for failure in self.failures),
+            *(f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences),
+            *map("CloudWatch refused a request: {}".format, self.refusals),
+            *(f"{count} datums did not arrive: {reason}." for reason, count in lost.items() if count),
+            *map("A visitor got no answer: {}".format, self.failures),
             *([] if self.comparisons else ["Nothing was measured."]),
         ]
 
@@ -143,7 +138,8 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What was published, as somebody who watches an exporter has it."""
     observation = Observation()
     for request in requests:
-        observation.observe(Batch.from_body(json.dumps(request).encode()))
+        datums = list(map(datum_of, datums_of(request)))
+        observation.note(request["Namespace"], datums, size_bytes=len(json.dumps(request)))
     return observation.document()
 
 

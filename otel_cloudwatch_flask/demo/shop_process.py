@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_cloudwatch_flask.errors import CloudWatchMetricsError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -22,7 +24,7 @@ _ABORT_SECONDS: Final = 3.0
 _LINES_SHOWN: Final = 15
 
 
-class ShopError(RuntimeError):
+class ShopError(CloudWatchMetricsError, RuntimeError):
     """The shop did not open, or did not close properly; ends with what it said last."""
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 _TIMEOUT_SECONDS: Final = 30.0
+_FOR_EVER: Final = 1e9
 _WORDS: Final = ("tea", "coffee", "lamp", "o", "unicorn")
 _PAYMENTS: Final = ("card",) * 12 + ("invoice",) * 6 + ("voucher",) * 2
 
@@ -129,12 +130,12 @@ class Traffic:
         """Let them finish what they are at, and come no more."""
         self._stopping.set()
 
-    def wait(self, timeout_seconds: float | None = None) -> bool:
+    def wait(self, timeout_seconds: float = _FOR_EVER) -> bool:
         """Whether the last one has left, within the time."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
-            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        if any(thread.is_alive() for thread in self._threads):
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        if any(map(threading.Thread.is_alive, self._threads)):
             return False
         self._ended_at = self._ended_at or time.monotonic()
         return True

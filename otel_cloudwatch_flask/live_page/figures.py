@@ -35,8 +35,7 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
     return {
-        **asdict(month),
-        "dollars": month.dollars,
+        **month.document(),
         "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]),
         "trend": [
             metrics_dollars(int(point["series"])) + requests_dollars(point["requests_per_second"] * SECONDS_PER_MONTH)
@@ -49,15 +48,13 @@ def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
     """The last hour in at most sixty equal parts, without the slice that still runs and the one that it began in."""
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
     size = -(-len(whole) // _MOST_POINTS) or 1
-    parts = [whole[start : start + size] for start in range(0, len(whole), size)]
-    return [
-        {
-            "time": part[0]["time"],
-            "requests_per_second": sum(each["requests"] for each in part) / (len(part) * SLICE_SECONDS),
-            "series": part[-1]["series"],
-        }
-        for part in parts
-    ]
+    return [_point(whole[start : start + size]) for start in range(0, len(whole), size)]
+
+
+def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    requests = sum(each["requests"] for each in part)
+    rate = requests / (len(part) * SLICE_SECONDS)
+    return {"time": part[0]["time"], "requests_per_second": rate, "series": part[-1]["series"]}
 
 
 def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:

@@ -104,7 +104,7 @@ class FailingCloudWatch(LocalCloudWatch):
             return DROPPED
         fault = BAD_SIGNATURE if self._judges_signatures and self._is_skewed() else self.fault(parameters)
         if fault is not None and fault.after_storing:
-            for _, datum in datums_of(parameters):
+            for datum in datums_of(parameters):
                 self.repeated[datum["MetricName"]] += sum_of(datum)
         return fault
 

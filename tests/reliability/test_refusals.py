@@ -22,7 +22,7 @@ def test_one_refused_datum_in_a_thousand(
     bad = random.Random(7).choice(names)
 
     def refuse(parameters: Mapping[str, Any]) -> Fault | None:
-        is_bad = any(datum["MetricName"] == bad for _, datum in datums_of(parameters))
+        is_bad = any(datum["MetricName"] == bad for datum in datums_of(parameters))
         return Fault("InvalidParameterValue", 400) if is_bad else None
 
     cloudwatch.fault = refuse

@@ -1,4 +1,4 @@
-"""Would CloudWatch accept this PutDashboard request? One bad widget and it refuses the whole of it.
+"""Would CloudWatch accept this dashboard body? One bad widget and it refuses the whole of it.
 
 The rules are those of
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html,
@@ -10,20 +10,16 @@ pages leave one. Metric and text widgets are judged in full, of the others only 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
-from otel_cloudwatch_flask.validation import Refusal
 
 MAX_WIDGETS: Final = 500
 MAX_METRICS_PER_WIDGET: Final = 500
 MAX_METRICS_PER_DASHBOARD: Final = 2500
 GRID_COLUMNS: Final = 24
 MAX_HEIGHT: Final = 1000
-DASHBOARD_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
-_MAX_FAULTS_TOLD: Final = 10
 _MAX_PERIOD_SECONDS: Final = 86_400
 _SHORT_PERIODS: Final = (1, 5, 10, 20, 30)
 _MAX_ROW: Final = 2**31 - 1
@@ -44,25 +40,6 @@ class Fault(NamedTuple):
 
     path: str
     message: str
-
-
-def dashboard_refusal(request: Mapping[str, Any]) -> Refusal | None:
-    """Judge a PutDashboard in boto3's shape; ``None`` means that CloudWatch accepts it.
-
-    >>> print(dashboard_refusal({"DashboardName": "Shop", "DashboardBody": '{"widgets": [{"type": "text"}]}'}).message)
-    The dashboard body is invalid, there are 1 validation errors:
-    /widgets/0: The field "properties" is required.
-    """
-    name = request.get("DashboardName")
-    if not isinstance(name, str) or not DASHBOARD_NAME.fullmatch(name):
-        message = "The value for field DashboardName must be 1 to 255 characters of A-Z, a-z, 0-9, '-' and '_'."
-        return Refusal("InvalidParameterInput", message)
-    faults = list(islice(body_faults(request.get("DashboardBody")), _MAX_FAULTS_TOLD))
-    if not faults:
-        return None
-    lines = "\n".join(f"{fault.path or '/'}: {fault.message}" for fault in faults)
-    message = f"The dashboard body is invalid, there are {len(faults)} validation errors:\n{lines}"
-    return Refusal("InvalidParameterInput", message)
 
 
 def body_faults(text: object) -> Iterator[Fault]:

@@ -59,14 +59,11 @@ def table(
     The cells must be inert already.
     """  # noqa: D205 - one sentence
     every = [header, *rows]
-    widths = [max(columns(row[number]) for row in every) for number in range(len(header))]
+    widths = [max(map(columns, column)) for column in zip(*every, strict=True)]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _LEAST_WIDTH:
         widths[widths.index(max(widths))] -= 1
     for row in every:
-        cells = [
-            _padded(cut(cell, widths[number]), widths[number], is_right=number in right)
-            for number, cell in enumerate(row)
-        ]
+        cells = (_padded(*cell, is_right=number in right) for number, cell in enumerate(zip(row, widths, strict=True)))
         yield _GAP.join(cells).rstrip()
 
 
@@ -80,12 +77,14 @@ def echo_table(
         click.echo(" " * indent + line)
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """A number in few characters: whole ones exactly, others to four digits, or to the cent if that is more.
 
-    >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456)]
-    ['12,345', '-12,345.68', '123.5', '0.01235']
+    >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
+    ['12,345', '-12,345.68', '123.5', '0.01235', '-']
     """
+    if value is None:
+        return "-"
     if value == int(value) and abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
@@ -102,5 +101,6 @@ def _escaped(character: str) -> str:
 
 
 def _padded(text: str, width: int, *, is_right: bool) -> str:
+    text = cut(text, width)
     padding = " " * (width - columns(text))
     return padding + text if is_right else text + padding

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-from otel_cloudwatch_flask.dashboard_validation import Fault, body_faults, dashboard_refusal
-from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from tests.dashboard_rules import Fault, body_faults
 
 METRIC: dict[str, Any] = {
     "type": "metric",
@@ -135,23 +133,3 @@ def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
 def test_the_body_is_a_json_object(body: object) -> None:
     """Anything else is one fault, whatever it is."""
     assert [fault.message for fault in body_faults(body)] == ["The body must be a text with a JSON object."]
-
-
-@pytest.mark.parametrize("name", [None, "", "a" * 256, "Shop!", "Shop dashboard", "Bücher", "Shop\n"])
-def test_names_that_are_none(name: object) -> None:
-    """Letters, digits, dashes and underscores only."""
-    refused = dashboard_refusal({"DashboardName": name, "DashboardBody": json.dumps(GOOD)})
-    assert refused is not None
-    assert "DashboardName" in refused.message
-
-
-def test_the_local_cloudwatch_is_as_strict() -> None:
-    """boto3 gets CloudWatch's error; a good dashboard is kept and can be read again."""
-    with LocalCloudWatch() as cloudwatch:
-        client = cloudwatch.client()
-        with pytest.raises(client.exceptions.DashboardInvalidInputError, match="/widgets: ") as caught:
-            client.put_dashboard(DashboardName="Shop", DashboardBody=json.dumps({"widgets": [METRIC] * 501}))
-        assert isinstance(caught.value, ClientError)
-        assert caught.value.response["Error"]["Code"] == "InvalidParameterInput"
-        client.put_dashboard(DashboardName="Shop", DashboardBody=json.dumps(GOOD))
-        assert json.loads(client.get_dashboard(DashboardName="Shop")["DashboardBody"]) == GOOD
