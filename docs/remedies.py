@@ -73,6 +73,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Shut the exporter down last: after the reader, and after the threads that record.",
         ),
         Remedy(
+            "No thread could be started: only flush() sends metrics.",
+            'Nothing is lost: `flush()`, `flush="sync"` and the end of the process send what was recorded.',
+            "Raise the limit of threads of the process (`ulimit -u`, or the container's limit of pids). Nothing if the "
+            "program is at its end.",
+        ),
+        Remedy(
             "Collecting metrics for CloudWatch failed",
             "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
             "The traceback ends in the callback of an observable instrument, or in a view: mend that.",

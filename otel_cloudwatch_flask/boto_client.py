@@ -20,10 +20,7 @@ from otel_cloudwatch_flask.wire import Batch
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-CALL_SECONDS: Final = CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
-"""What a call takes at most, unless its answer comes in drops. It is less than the 30 s that OpenTelemetry gives an
-export, so that a retry fits in.
-"""
+"""Together they bound a call, unless its answer drips in. OpenTelemetry gives an export 30 s, so a retry fits in."""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"

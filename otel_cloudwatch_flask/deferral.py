@@ -16,7 +16,6 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.collection_hook import hook_of
-from otel_cloudwatch_flask.courier import Courier
 from otel_cloudwatch_flask.known_series import Measurement
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 
@@ -67,7 +66,7 @@ class Deferral:
         self._hook.kept.add(self)
         if waiting + 1 >= ENOUGH_REQUESTS and not self._is_coming:
             self._is_coming = True
-            self._courier.send(self)
+            self._wake_thread()
 
     def catch_up(self) -> None:
         """Record all that was added before this call; what another thread is recording is recorded then, too."""
@@ -93,8 +92,10 @@ class Deferral:
         # Held while something is recorded: it is out of the queue then, but cannot be collected yet. The thread that
         # holds it may come again, from the handler of a signal.
         self._recording = threading.RLock()
-        self._courier: Courier[Deferral, None] = Courier(Deferral.catch_up_gently, _THREAD_NAME)
         self._is_coming = False
+
+    def _wake_thread(self) -> None:
+        threading.Thread(target=self.catch_up_gently, name=_THREAD_NAME, daemon=True).start()
 
     def _record_waiting(self, requests: int, measurements_at_most: float) -> int:
         """Record so many requests, or until there were enough measurements; how many requests are done or gone."""

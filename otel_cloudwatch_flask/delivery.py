@@ -12,7 +12,6 @@ from typing import Final
 
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Put
-from otel_cloudwatch_flask.courier import Courier, Errand
 from otel_cloudwatch_flask.failures import Failure, Kind, failure
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
@@ -44,10 +43,10 @@ _REMEDIES_IF_IT_LASTS: Final = {
 
 
 class Delivery:
-    """Send what waits, oldest first, until it is in CloudWatch, lost, or time is up. For one thread at a time.
+    """Send pending batches, oldest first, until each is in CloudWatch or lost, or time is up. For one thread at a time.
 
-    The calls themselves are made by a thread of its own: one that hangs is still pending when the deadline has passed,
-    and whoever delivers next waits for it first. Only a caller for whom nobody waits makes them himself.
+    The calls are made in the thread that delivers. The deadline is looked at between calls: one that has begun lasts
+    until the client ends it.
     """
 
     def __init__(
@@ -60,132 +59,83 @@ class Delivery:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self.retry_at = -math.inf
+        """The time on the clock before which nothing is sent, because CloudWatch needs a rest."""
+        self.is_calling = False
+        """Whether a thread may be inside a call to CloudWatch, which nothing here can end."""
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
-        self._courier: Courier[Batch, Failure | None] = Courier(self._problem_putting)
-        self._errand: Errand[Batch, Failure | None] | None = None
-        self._late_call: Callable[[], object] | None = None
         self._backlog = backlog
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
-        self._hurried = threading.Event()
+        self._expedited = threading.Event()
         self._is_ending = False
-        self._is_calling_here = False
-        self._last_deadline = math.inf
         self._needs_operator = False
         self._backoff = Backoff()
-        self._retry_at = -math.inf
         self._each_minute = QuietLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
         self._once_an_outage = QuietLog(_logger)
 
-    @property
-    def retry_at(self) -> float:
-        """The time on the clock before which nothing is sent, because CloudWatch needs a rest."""
-        return self._retry_at
+    def expedite(self, *, is_ending: bool = False) -> None:
+        """Make the next attempt now, also if a thread is waiting for its time.
 
-    def hurry(self, deadline: float = math.inf) -> None:
-        """Make the next attempt now, whether it waits already or not: the process is about to end.
-
-        Whoever delivers until after ``deadline`` stops doing so at once.
-        It then does not wait for what an operator would have to bring, credentials or a Region.
+        With ``is_ending``, deliveries in progress stop before their next call, and only the last one makes calls.
         """
-        self._is_ending = True
-        self._last_deadline = deadline
-        self._retry_at = -math.inf
-        self._hurried.set()
-        if errand := self._errand:
-            errand.interrupt()
+        self._is_ending = self._is_ending or is_ending
+        self.retry_at = -math.inf
+        self._expedited.set()
 
     def renew_client(self) -> None:
-        """Ask for another client for what is sent from now on, and let it show at once whether it does better."""
+        """Make another client for the next call, and make that call now."""
         self._put = None
-        self._retry_at = -math.inf
         self._backoff = Backoff()
-        self._hurried.set()
+        self.expedite()
 
-    def end(self) -> None:
-        """Begin nothing more; the thread ends with what it is at."""
-        self._courier.stop()
+    def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
+        """Send everything that is pending; ``False`` if something still is at ``deadline``, in the clock's seconds.
 
-    def after_errand(self, call: Callable[[], object]) -> None:
-        """Call when the answer has come that nobody has waited for long enough, if there is one."""
-        self._late_call = call  # before looking: who sends at this moment looks for it after sending
-        if self._errand is not None:
-            self._courier.then(call)
-
-    @property
-    def is_calling_here(self) -> bool:
-        """Whether a thread makes a call itself, which nobody can interrupt."""
-        return self._is_calling_here
-
-    def deliver(self, deadline: float, *, call_seconds: float | None = None) -> bool:
-        """Send everything that waits; ``False`` if something still does at ``deadline``, in the clock's seconds.
-
-        Where there are ``call_seconds`` left, a call is made in this thread: to hand it to another one, which finds
-        cold caches, is a fifth of what a small export costs. Nobody ends it then but the client's own timeouts, which
-        know nothing of an answer that comes in drops, so it must be a thread that nobody waits for.
+        The last delivery does not wait for what an operator would have to provide: credentials or a Region.
         """
         while self._backlog.datums:
-            if self._errand is None and not self._begin(deadline, call_seconds):
+            if not self._rested(deadline, is_last=is_last):
                 return False
-            if self._errand is not None and not self._end(self._errand, deadline):
-                return False
+            self.is_calling = True  # before reading _is_ending: a shutdown sets that before it reads is_calling
+            try:
+                if self._is_ending and not is_last:
+                    return False
+                self._send_oldest()
+            finally:
+                self.is_calling = False
         return True
 
-    def _begin(self, deadline: float, call_seconds: float | None) -> bool:
-        """Begin to send the oldest batch; ``False`` if CloudWatch needs a rest until after the deadline."""
-        if not self._rested(deadline):
-            return False
-        batch = self._backlog.check_out()
-        if batch is not None:
-            timely = self._timely(batch) if batch.datums else batch
-            if timely is batch and batch.datums:
-                has_time = call_seconds is not None and deadline - self._clock() >= call_seconds
-                self._errand = self._called_here(batch) if has_time else self._courier.send(batch)
-                if self._late_call is not None:
-                    self._errand.and_then(self._late_call)
-            else:
-                # Out of the queue it would still be pending with what is lost already.
-                self._backlog.settle([timely] if timely.datums else ())
-        return True
-
-    def _called_here(self, batch: Batch) -> Errand[Batch, Failure | None]:
-        errand: Errand[Batch, Failure | None] = Errand(batch)
-        self._is_calling_here = True  # before looking: whoever ends the process looks at this after saying so
-        try:
-            if self._is_ending:
-                return self._courier.send(batch)
-            errand.run(self._problem_putting)
-        finally:
-            self._is_calling_here = False
-        return errand
-
-    def _end(self, errand: Errand[Batch, Failure | None], deadline: float) -> bool:
-        """Wait for an answer, and draw the consequences; ``False`` if there is none by the deadline."""
-        errand.forget_interruption()  # before looking at what is to be known of it
-        if not errand.wait(0.0 if deadline > self._last_deadline else deadline - self._clock()):
-            return False
-        self._errand = None
-        left: Sequence[Batch] = (errand.item,)
-        try:
-            left = self._left_of(errand.item, errand.result())
-        finally:
-            self._backlog.settle(left)
-        return True
-
-    def _rested(self, deadline: float) -> bool:
+    def _rested(self, deadline: float, *, is_last: bool) -> bool:
         """Wait until CloudWatch may be called again; ``False`` if that is not before the deadline."""
         now = self._clock()
-        if now >= deadline or self._retry_at >= deadline or deadline > self._last_deadline:
+        if now >= deadline or self.retry_at >= deadline:
             return False
-        if self._retry_at > now:
-            if self._is_ending and self._needs_operator:
+        if self.retry_at > now:
+            if is_last and self._needs_operator:
                 return False
-            self._hurried.wait(self._retry_at - now)
-            self._hurried.clear()
+            self._expedited.wait(self.retry_at - now)
+            self._expedited.clear()
         return True
+
+    def _send_oldest(self) -> None:
+        """Make one call for the oldest batch, and settle what becomes of the batch, whatever is raised."""
+        batch = self._backlog.check_out()
+        if batch is None:
+            return
+        left: Sequence[Batch] = (batch,)
+        try:
+            timely = self._timely(batch) if batch.datums else batch
+            if timely is batch and batch.datums:
+                left = self._left_of(batch, self._problem_putting(batch))
+            else:
+                # It is sent by the next call: a batch in flight is pending with all its datums, the lost ones included.
+                left = (timely,) if timely.datums else ()
+        finally:
+            self._backlog.settle(left)
 
     def _left_of(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """What is still to be sent of a batch after an attempt."""
@@ -233,10 +183,7 @@ class Delivery:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
                 put(batch)
-        except BaseException as error:  # the boundary to boto3 and to clients of any kind
-            # What ends this thread, or the program, is nothing that the courier has to do with.
-            if isinstance(error, KeyboardInterrupt) or (self._is_calling_here and not isinstance(error, Exception)):
-                raise
+        except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             return failure(error)
         finally:
             self._ledger.took(self._clock() - begun)
@@ -268,7 +215,7 @@ class Delivery:
 
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
-        self._retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _LONGEST_REST_SECONDS))
+        self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _LONGEST_REST_SECONDS))
         remedy = _REMEDIES_OF_OPERATOR.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(

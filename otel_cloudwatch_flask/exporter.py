@@ -1,13 +1,11 @@
 """The exporter: OpenTelemetry's metrics go in, and are in CloudWatch or accounted for."""
 
 import logging
-import math
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import (
@@ -25,16 +23,11 @@ from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, checked_client, encoded_put, plain_put
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.config import (
-    DEFAULT_MAX_BACKLOG_BYTES,
-    DEFAULT_MAX_METRICS,
-    Settings,
-)
+from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Settings
 from otel_cloudwatch_flask.delivery import Delivery
 from otel_cloudwatch_flask.dimensions import namespace_of
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.entity import service_entity
-from otel_cloudwatch_flask.group_commit import GroupCommit
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger, LossReason
 from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
@@ -76,6 +69,11 @@ class CloudWatchMetricExporter(MetricExporter):
 
     Raises :class:`ConfigurationError`, here and at no other time. What cannot be sent now is kept, and tried again at
     the next export or flush; what can never be sent is counted in :meth:`stats`.
+
+    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the calling thread, one at a time. They
+    check their timeout between calls; a call in progress lasts until the client's own timeouts end it. The client that
+    the exporter makes waits 3 seconds for a connection and 8 for each part of an answer, so an answer that arrives in
+    drops takes longer. With a :class:`CloudWatchMetricReader` no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -106,28 +104,14 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @classmethod
     def from_settings(
-        cls,
-        settings: Settings,
-        *,
-        client: Client | None = None,
-        client_factory: ClientFactory | None = None,
+        cls, settings: Settings, *, client: Client | None = None, client_factory: ClientFactory | None = None
     ) -> "CloudWatchMetricExporter":
         """An exporter for settings that are resolved already."""
         exporter = cls.__new__(cls)
-        exporter._set_up(  # noqa: SLF001 - a second constructor
-            settings,
-            client=client,
-            client_factory=client_factory,
-        )
+        exporter._set_up(settings, client=client, client_factory=client_factory)  # noqa: SLF001 - a second constructor
         return exporter
 
-    def _set_up(
-        self,
-        settings: Settings,
-        *,
-        client: Client | None,
-        client_factory: ClientFactory | None,
-    ) -> None:
+    def _set_up(self, settings: Settings, *, client: Client | None, client_factory: ClientFactory | None) -> None:
         # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
         aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
         super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
@@ -150,7 +134,7 @@ class CloudWatchMetricExporter(MetricExporter):
         spool = Spool(spool_directory) if spool_directory else None
         self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
         self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._tell_watchers)
-        self._commit = GroupCommit(self._delivery.deliver)
+        self._delivering = threading.Lock()
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._accepting = threading.Lock()
         self._mapper = Mapper(
@@ -170,10 +154,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._start()
 
     def export(
-        self,
-        metrics_data: MetricsData,
-        timeout_millis: float = 10_000,
-        **_kwargs: object,
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
     ) -> MetricExportResult:
         """Take over a collection and send what waits, oldest first; ``SUCCESS`` if nothing waits any more."""
         if self._is_shut_down:
@@ -198,12 +179,10 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = True
         # The SDK's periodic reader calls the argument "timeout", in milliseconds too.
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
-        self._delivery.hurry(deadline)
-        self.deliver(deadline)
+        self._delivery.expedite(is_ending=True)
+        self.deliver(deadline, is_last=True)
         self._is_closed = True
         self._backlog.close()
-        self._delivery.after_errand(self._take_late_answer)
-        self._delivery.end()
 
     def stats(self) -> DeliveryStats:
         """What became of the datums of this process so far."""
@@ -219,6 +198,11 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._ledger
 
     @property
+    def delivery(self) -> Delivery:
+        """What calls CloudWatch, to see whether it does and to change when it does."""
+        return self._delivery
+
+    @property
     def settings(self) -> Settings:
         """What it was told, parsed."""
         return self._settings
@@ -226,14 +210,9 @@ class CloudWatchMetricExporter(MetricExporter):
     def watch(self, watcher: Callable[[Batch], object]) -> None:
         """Show ``watcher`` each batch that CloudWatch has accepted, from now on, in a forked child too.
 
-        It is called by whoever waits for the delivery, so it has to be quick; what it raises is logged.
+        It is called in the thread that delivers, so it has to be quick; what it raises is logged.
         """
         self._watchers.append(watcher)
-
-    @property
-    def retry_at(self) -> float:
-        """The time, of ``time.monotonic``, before which nothing is sent."""
-        return self._delivery.retry_at
 
     def adopt(self, reporter: str) -> None:
         """Publish what belongs to this reporter; what belongs to others is left to theirs."""
@@ -258,20 +237,22 @@ class CloudWatchMetricExporter(MetricExporter):
         if self._is_closed:
             self._backlog.close()
 
-    def deliver(self, deadline: float, *, may_call_here: bool = False) -> bool:
-        """Send what waits; ``False`` if something still does at ``deadline``, in seconds of ``time.monotonic``.
+    def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
+        """Send what is pending; ``False`` if something still is at ``deadline``, in seconds of ``time.monotonic``.
 
-        ``may_call_here``: nobody waits for this thread, which may be kept until our client's own timeouts end a call.
+        ``is_last`` is for the delivery after ``delivery.expedite(is_ending=True)``, which stops all others.
         """
-        if not self._is_closed:
-            self._backlog.take_over()
-        # What other clients do with a network that hangs is not known.
-        is_here = may_call_here and self._client is None
-        work = partial(self._delivery.deliver, call_seconds=boto_client.CALL_SECONDS) if is_here else None
-        is_delivered = not self._backlog.datums or self._commit.run(deadline, work)
-        if self._is_closed:
-            self._backlog.close()  # the end came meanwhile, and something may have come back after it
-        return is_delivered
+        # Not "with": the handler of a signal may flush in the very thread that holds the lock.
+        if not self._delivering.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)):
+            return False
+        try:
+            if not self._is_closed:
+                self._backlog.take_over()
+            return self._delivery.deliver(deadline, is_last=is_last)
+        finally:
+            if self._is_closed:
+                self._backlog.close()  # the exporter was shut down during a call, and its batch may have come back
+            self._delivering.release()
 
     @property
     def client(self) -> Client | None:
@@ -282,19 +263,6 @@ class CloudWatchMetricExporter(MetricExporter):
         """Send with this client from now on, at once if anything waits."""
         self._client = client
         self._delivery.renew_client()
-
-    @property
-    def is_calling(self) -> bool:
-        """Whether a thread is kept by a call that it makes itself."""
-        return self._delivery.is_calling_here
-
-    def hurry(self, deadline: float = math.inf) -> None:
-        """Make the next attempt to send without waiting for its time; the process ends at ``deadline``."""
-        self._delivery.hurry(deadline)
-
-    def _take_late_answer(self) -> None:
-        """Enter in the accounts what became of the request that hung when the exporter was shut down."""
-        self.deliver(math.inf)  # after the end this begins nothing
 
     def _tell_watchers(self, batch: Batch) -> None:
         try:

@@ -1,5 +1,6 @@
-"""The reader: collects on its interval and on request, and knows when what was recorded has arrived."""
+"""The reader: collects metrics on an interval and on request, and delivers them in one thread."""
 
+import contextlib
 import logging
 import math
 import os
@@ -7,19 +8,14 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
 from otel_cloudwatch_flask.collection_hook import prepare_collection
-from otel_cloudwatch_flask.config import (
-    DEFAULT_EXPORT_INTERVAL_SECONDS,
-    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
-    Settings,
-)
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
-from otel_cloudwatch_flask.group_commit import GroupCommit
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork, call_at_exit
 from otel_cloudwatch_flask.sdk_internals import consumer_of, forget_measurements
 
@@ -33,12 +29,12 @@ _live_readers: weakref.WeakSet["CloudWatchMetricReader"] = weakref.WeakSet()
 
 
 class CloudWatchMetricReader(MetricReader):
-    """Collect metrics for CloudWatch every ``export_interval_seconds``, and whenever somebody asks.
+    """Collect metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    Without an ``exporter``, one is made of the environment. Requests for a flush are served by a thread of the reader:
-    the first at once, then at most one every ``flush_min_interval_seconds``. While CloudWatch does not take what was
-    collected before, nothing is collected: deltas keep adding up inside the SDK, so an outage costs time resolution
-    and no counts.
+    Without an ``exporter``, one is made of the environment. One thread of the reader collects and calls CloudWatch, for
+    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While metrics are
+    pending because CloudWatch does not accept them, nothing is collected: deltas keep adding up inside the SDK, so an
+    outage costs time resolution and no counts.
 
     What was recorded is flushed at exit and by :meth:`shutdown`. In a forked child the reader starts anew, with nothing
     of what the parent has recorded; children of multiprocessing flush when they come to their end, but not when they
@@ -53,14 +49,11 @@ class CloudWatchMetricReader(MetricReader):
         export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
         flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ) -> None:
-        settings = Settings.resolve(
-            arguments={
-                "export_interval_seconds": export_interval_seconds,
-                "flush_min_interval_seconds": flush_min_interval_seconds,
-            },
-            app_config={},
-            environ=os.environ,
-        )
+        arguments = {
+            "export_interval_seconds": export_interval_seconds,
+            "flush_min_interval_seconds": flush_min_interval_seconds,
+        }
+        settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
         self._exporter = exporter or CloudWatchMetricExporter()
         super().__init__(
             preferred_temporality=self._exporter._preferred_temporality,  # noqa: SLF001 - as the SDK's own reader does
@@ -85,16 +78,18 @@ class CloudWatchMetricReader(MetricReader):
         """Ask for a flush and return at once; requests that come together become one flush."""
         if not self._is_requested:
             self._is_requested = True
-            self._requested.set()
+            self._woken.set()
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Whether all that was recorded before this call is in CloudWatch, within the timeout.
+        """Return ``True`` once everything recorded before this call is in CloudWatch, ``False`` after the timeout.
 
-        ``False`` as well if some of it was lost on the way, see ``exporter.stats()``. Calls that come together share
-        one collection and its requests.
+        ``False`` as well if data was lost on the way, see ``exporter.stats()``. Calls that come together share one
+        collection and its requests.
         """
         lost_before = self._exporter.ledger.lost_in_delivery()
-        is_delivered = self._commit.run(time.monotonic() + timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        # The thread may have ended, or have never been started.
+        is_delivered = self._wait_for_flush(deadline) if self._thread.is_alive() else self._flush_now(deadline)
         return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
@@ -103,27 +98,40 @@ class CloudWatchMetricReader(MetricReader):
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
         """Flush, and end the reader's thread; further calls do nothing."""
-        if self._is_shut_down:
-            return
-        self._is_shut_down = True
+        deadline = time.monotonic() + timeout_millis / 1000
+        with self._changed:
+            if self._is_shut_down:
+                return
+            self._is_shut_down = True
+            self._deadlines.append(deadline)
         _live_readers.discard(self)
         self._forget_exit()
-        deadline = time.monotonic() + timeout_millis / 1000
-        self._last_flush(deadline)
-        # The thread has tried as long as that made sense. At the interpreter's end no other thread can be started, so
-        # an attempt from here might be one that nobody can stop waiting for.
-        self._exporter.shutdown(timeout_millis=0.0)
+        self._exporter.delivery.expedite(is_ending=True)
+        self._woken.set()
+        if self._thread.is_alive():
+            if self._exporter.delivery.is_calling:
+                # The call may keep the thread for too long, and new data must be on disk, or counted, by the deadline.
+                with _failures_logged():
+                    self._collect_now(deadline)
+            self._thread.join(_seconds_until(deadline))
+        else:
+            self._flush_now(deadline, is_last=True)
+        self._exporter.shutdown(timeout_millis=0.0)  # the thread has made all attempts
 
     def _start(self) -> None:
         """Make everything that belongs to one process, and start its thread."""
-        self._commit = GroupCommit(self._collect_and_deliver)
-        self._requested = threading.Event()
+        self._woken = threading.Event()
         self._is_requested = False
-        self._stopping = threading.Event()
-        self._stopped = threading.Event()
-        self._exit_deadline = math.inf
+        self._changed = threading.Condition()  # guards the attributes below, which count flushes from 1
+        self._deadlines: list[float] = []  # of those who wait for the next flush
+        self._begun = 0
+        self._ended: float = 0
+        self._delivered = 0  # the last flush that left nothing pending
         self._thread = threading.Thread(target=self._work, name="CloudWatchMetricReader", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # too many threads, or the interpreter is shutting down
+            _logger.warning("No thread could be started: only flush() sends metrics. Allow more threads. (%s)", error)
 
     def _restart(self) -> None:
         """Start anew in a forked child."""
@@ -134,72 +142,82 @@ class CloudWatchMetricReader(MetricReader):
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._exporter.accept(metrics_data)
 
-    def _collect_and_deliver(self, deadline: float) -> bool:
-        """One cycle: what waits goes first, and unless it went, nothing is added to it until the end."""
-        is_own_thread = threading.current_thread() is self._thread  # for which nobody waits without a deadline
-        if not self._stopping.is_set() and not self._exporter.deliver(deadline, may_call_here=is_own_thread):
-            return False
-        self._collect_now(deadline)
-        return self._exporter.deliver(deadline, may_call_here=is_own_thread)
+    def _wait_for_flush(self, deadline: float) -> bool:
+        """Let the thread begin another flush, and wait for its outcome; ``False`` if there is none by the deadline."""
+        with self._changed:
+            number = self._begun + 1
+            self._deadlines.append(deadline)
+            self._woken.set()
+            self._changed.wait_for(lambda: self._ended >= number, _seconds_until(deadline))
+            return self._delivered >= number
 
-    def _collect_now(self, deadline: float) -> bool:
+    def _work(self) -> None:
+        """Flush when asked and on the interval, until the reader is shut down."""
+        begun, is_delivered = -math.inf, True
+        while self._ended < math.inf:
+            # With jitter: processes that were started together do not call CloudWatch together for ever.
+            due = time.monotonic() + self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+            if not is_delivered:
+                due = min(due, max(self._exporter.delivery.retry_at, time.monotonic() + 1.0))
+            self._pause(begun + self._min_interval_seconds, due)
+            begun = time.monotonic()
+            is_delivered = self._flush_for_all(begun + self._timeout_seconds)
+
+    def _pause(self, earliest: float, due: float) -> None:
+        """Wait until a flush is due, or until one was requested and it is not too early for it."""
+        while not self._deadlines:
+            if not self._woken.wait(_seconds_until(min(earliest, due) if self._is_requested else due)):
+                return
+            self._woken.clear()
+
+    def _flush_for_all(self, deadline: float) -> bool:
+        """Flush for all who have asked so far, until the latest of their deadlines, and tell them the outcome."""
+        with self._changed:
+            is_last = self._is_shut_down
+            self._begun += 1
+            self._is_requested = False  # before collecting: what comes with later requests may be too late for this one
+            deadline = max(self._deadlines, default=deadline)
+            self._deadlines.clear()
+        is_delivered = self._flush_now(deadline, is_last=is_last)
+        with self._changed:
+            self._ended = math.inf if is_last else self._begun
+            self._delivered = self._begun if is_delivered else self._delivered
+            self._changed.notify_all()
+        return is_delivered
+
+    def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
+        """Flush in this thread. Until the end, nothing is collected before everything pending is delivered."""
+        with _failures_logged():
+            if not is_last and not self._exporter.deliver(deadline):
+                return False
+            self._collect_now(deadline)
+            return self._exporter.deliver(deadline, is_last=is_last)
+        return False
+
+    def _collect_now(self, deadline: float) -> None:
         if self._collect is not None:
             prepare_collection(self)
             self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
-        return True
-
-    def _work(self) -> None:
-        """Flush on request and on the interval, until the reader is shut down."""
-        begun = -math.inf
-        due = time.monotonic() + self._jittered_interval()
-        while not self._stopping.is_set():
-            is_requested = self._requested.wait(max(due - time.monotonic(), 0.0))
-            if is_requested and not self._stopping.wait(
-                max(begun + self._min_interval_seconds - time.monotonic(), 0.0)
-            ):
-                self._requested.clear()
-            # After that: who asks between the two has what he asks for in the flush that begins now.
-            self._is_requested = False
-            if self._stopping.is_set():
-                break
-            begun = time.monotonic()
-            is_delivered = self._tried(self._commit.run, begun + self._timeout_seconds)
-            due = time.monotonic() + self._jittered_interval()
-            if not is_delivered:
-                due = min(due, max(self._exporter.retry_at, time.monotonic() + 1.0))
-        self._tried(self._commit.run, self._exit_deadline)
-        self._stopped.set()
-
-    def _jittered_interval(self) -> float:
-        """The interval, give or take a little: a fleet that was started together does not call together for ever."""
-        return self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
-
-    def _tried(self, work: Callable[[float], bool], deadline: float) -> bool:
-        try:
-            return work(deadline)
-        except Exception:  # the boundary of the thread: callbacks of anybody's run below
-            _logger.exception(
-                "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
-                "or the view that the traceback ends in."
-            )
-            return False
-
-    def _last_flush(self, deadline: float) -> None:
-        """Let the thread flush once more; this one waits no longer than to the deadline, whatever the network does."""
-        self._exit_deadline = deadline
-        self._stopping.set()
-        self._requested.set()
-        self._exporter.hurry(deadline)
-        if self._exporter.is_calling:
-            # The call keeps the thread, perhaps for too long: what is recorded must be on disk, or counted, by then.
-            self._tried(self._collect_now, deadline)
-        if self._thread.is_alive():
-            self._stopped.wait(max(deadline - time.monotonic(), 0.0))
-        else:
-            self._tried(self._commit.run, deadline)
 
     def _flush_at_exit(self) -> None:
         self.shutdown(timeout_millis=EXIT_TIMEOUT_SECONDS * 1000)
+
+
+@contextlib.contextmanager
+def _failures_logged() -> Iterator[None]:
+    """Log what is raised in the block: callbacks and views of the program run there."""
+    try:
+        yield
+    except Exception:  # the boundary of the thread
+        _logger.exception(
+            "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
+            "or the view that the traceback ends in."
+        )
+
+
+def _seconds_until(deadline: float) -> float:
+    """The time to wait until a deadline, within what the operating system can wait."""
+    return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def live_readers() -> list[CloudWatchMetricReader]:

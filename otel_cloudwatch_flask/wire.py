@@ -164,7 +164,7 @@ def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(number: float) -> float:
-    """The number as an int if it is whole: botocore writes ``3.0`` otherwise, two bytes more than batches are sized for."""
+    """The number as an int if it is whole: of a float botocore writes ``3.0``, more bytes than a batch is sized for."""
     return int(number) if abs(number) < _EXACT and number == int(number) else number
 
 

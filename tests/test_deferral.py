@@ -240,7 +240,7 @@ class TestBounds:
         monkeypatch.setattr(deferral, "MOST_REQUESTS", 5)
         monkeypatch.setattr(deferral, "ENOUGH_REQUESTS", 5)
         deferring = Deferring()
-        monkeypatch.setattr(deferring.deferral._courier, "send", lambda _: None)
+        monkeypatch.setattr(deferring.deferral, "_wake_thread", lambda: None)
         for number in range(20):
             deferring.add(number)
             assert len(deferring.deferral._waiting) <= 5

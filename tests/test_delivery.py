@@ -44,7 +44,7 @@ class Setting:
             clock=self.clock,
             wall_clock=self.wall_clock,
         )
-        self.waits = self.delivery._hurried = PassingWaits(self.clock)
+        self.waits = self.delivery._expedited = PassingWaits(self.clock)
 
     def add(self, *names: str, unix_seconds: int = NOW, bounds: tuple[int, int] | None = None) -> None:
         """Let datums wait in one request."""
@@ -202,19 +202,19 @@ class TestRetries:
         assert client.names() == [["a"], ["b"]]
         assert setting.backlog.datums == 1
 
-    def test_hurry_before(self) -> None:
-        """Who is in a hurry makes the next attempt at once, though CloudWatch asked for a rest."""
+    def test_expedite_before(self) -> None:
+        """The next attempt is made at once, though CloudWatch asked for a rest."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
         setting = Setting(client)
         setting.add("a")
         assert not setting.deliver(within_seconds=5)
-        setting.delivery.hurry()
+        setting.delivery.expedite()
         assert setting.deliver(within_seconds=5)
         assert len(client.calls) == 2
 
-    def test_hurry_while_it_rests(self) -> None:
+    def test_expedite_while_it_rests(self) -> None:
         """A rest that is on already ends at once too."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
@@ -224,24 +224,9 @@ class TestRetries:
         delivery = Delivery(lambda: plain_put(client), backlog, Ledger(), wall_clock=FakeClock(NOW))
         threads = in_threads(lambda: delivery.deliver(inf))
         assert eventually(lambda: client.calls and delivery.retry_at > -inf)
-        delivery.hurry()
+        delivery.expedite()
         join_all(threads)
         assert len(client.calls) == 2
-
-    def test_an_interrupt_keeps_the_batch(self) -> None:
-        """What goes through everything, such as Ctrl-C, leaves the batch waiting."""
-        interrupts = [KeyboardInterrupt()]
-
-        def interrupt() -> None:
-            if interrupts:
-                raise interrupts.pop()
-
-        setting = Setting(scripted(before_each=interrupt))
-        setting.add("a")
-        with pytest.raises(KeyboardInterrupt):
-            setting.deliver()
-        assert setting.backlog.datums == 1
-        assert setting.deliver()
 
 
 class PickyClient:
@@ -431,73 +416,74 @@ def test_own_requests_are_not_instrumented() -> None:
     assert is_instrumentation_enabled()
 
 
-class TestThreads:
-    """Which thread a call is made in."""
+class TestCalls:
+    """Calls are made in the thread that delivers, which says so while it makes one."""
 
-    @pytest.mark.parametrize(
-        ("within_seconds", "call_seconds", "is_here"),
-        [(9.0, 9.0, True), (8.9, 9.0, False), (inf, 9.0, True), (inf, None, False), (0.5, 0.0, True)],
-    )
-    def test_calls_here_if_there_is_time(
-        self,
-        within_seconds: float,
-        call_seconds: float | None,
-        is_here: bool,  # noqa: FBT001 - a column of the table
-    ) -> None:
-        """In the thread that asks, if that may and its deadline leaves the time of a call; else in the courier's."""
-        threads: list[threading.Thread] = []
-        setting = Setting(scripted(before_each=lambda: threads.append(threading.current_thread())))
-        setting.add("a")
-        assert setting.delivery.deliver(setting.clock.now + within_seconds, call_seconds=call_seconds)
-        assert (threads == [threading.current_thread()]) is is_here
-        assert setting.stats().datums_sent == 1
-
-    def test_not_here_at_the_end(self) -> None:
-        """Whoever ends the process must be able to stop waiting."""
-        threads: list[threading.Thread] = []
-        setting = Setting(scripted(before_each=lambda: threads.append(threading.current_thread())))
-        setting.add("a")
-        setting.delivery.hurry()
-        assert setting.delivery.deliver(inf, call_seconds=1.0)
-        assert threads != [threading.current_thread()]
-
-    def test_says_that_it_calls_here(self) -> None:
-        """As long as the call lasts, and no longer, also if it fails."""
-        said: list[bool] = []
+    def test_made_in_the_thread_that_delivers(self) -> None:
+        """It is known to be in a call as long as the call lasts, and no longer, also if it fails."""
+        calls: list[tuple[threading.Thread, bool]] = []
         setting = Setting(
-            scripted(client_error("503", status=503), before_each=lambda: said.append(setting.delivery.is_calling_here))
+            scripted(
+                client_error("503", status=503),
+                before_each=lambda: calls.append((threading.current_thread(), setting.delivery.is_calling)),
+            )
         )
         setting.add("a")
-        assert setting.delivery.deliver(inf, call_seconds=1.0)
-        assert said == [True, True]
-        assert not setting.delivery.is_calling_here
+        assert setting.deliver()
+        assert calls == [(threading.current_thread(), True)] * 2
+        assert not setting.delivery.is_calling
 
-    def test_an_interrupted_call_is_still_pending(self) -> None:
-        """Control-C in the middle of a call costs the program's patience, and no datum."""
+    @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+    def test_an_interrupt_keeps_the_batch(self, interrupt: type[BaseException]) -> None:
+        """Ctrl-C, or a handler of SIGTERM that raises, goes through a call and leaves the batch pending."""
+        interrupts = [interrupt()]
 
-        def interrupt() -> None:
-            if setting.delivery.is_calling_here:
-                raise KeyboardInterrupt
+        def raise_once() -> None:
+            if interrupts:
+                raise interrupts.pop()
 
-        setting = Setting(scripted(before_each=interrupt))
+        setting = Setting(scripted(before_each=raise_once))
         setting.add("a")
-        with pytest.raises(KeyboardInterrupt):
-            setting.delivery.deliver(inf, call_seconds=1.0)
-        assert not setting.delivery.is_calling_here
+        with pytest.raises(interrupt):
+            setting.deliver()
+        assert not setting.delivery.is_calling
         assert setting.stats().datums_pending == 1
         assert setting.deliver()
         assert setting.stats().datums_sent == 1
 
-    def test_what_ends_the_thread_is_not_swallowed(self) -> None:
-        """A handler of SIGTERM that raises SystemExit ends the program, also in the middle of a call."""
 
-        def end() -> None:
-            if setting.delivery.is_calling_here:
-                raise SystemExit(3)
+class TestEnd:
+    """Once the end has begun, only the last delivery makes calls."""
 
-        setting = Setting(scripted(before_each=end))
+    def test_others_make_no_calls(self) -> None:
+        """They leave everything to the last one."""
+        client = scripted()
+        setting = Setting(client)
         setting.add("a")
-        with pytest.raises(SystemExit):
-            setting.delivery.deliver(inf, call_seconds=1.0)
-        assert setting.stats().datums_pending == 1
-        assert setting.deliver()
+        setting.delivery.expedite(is_ending=True)
+        assert not setting.deliver()
+        assert client.calls == []
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.names() == [["a"]]
+
+    def test_a_delivery_in_progress_stops_between_calls(self) -> None:
+        """The end may begin during a call: what is pending after it is left to the last delivery."""
+        client = scripted(before_each=lambda: setting.delivery.expedite(is_ending=True))
+        setting = Setting(client)
+        setting.add("a")
+        setting.add("b")
+        assert not setting.deliver()
+        assert client.names() == [["a"]]
+        assert not setting.delivery.is_calling
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.names() == [["a"], ["b"]]
+
+    @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
+    def test_does_not_wait_for_an_operator(self, error: Exception) -> None:
+        """Nobody provides credentials or a Region to a process that ends: one attempt is enough."""
+        client = scripted(*[error] * 9)
+        setting = Setting(client)
+        setting.add("a")
+        setting.delivery.expedite(is_ending=True)
+        assert not setting.delivery.deliver(setting.clock.now + 1000, is_last=True)
+        assert (len(client.calls), setting.waits.waits) == (1, [])

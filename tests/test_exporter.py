@@ -107,9 +107,26 @@ class TestUnderTheSdksReader:
         for _ in range(3):
             counter.add(1)
             provider.force_flush()
-        exporter.hurry()
+        exporter.delivery.expedite()
         assert exporter.force_flush()
         assert client.cloudwatch.sum("orders") == 3
+        provider.shutdown()
+
+    def test_calls_in_the_readers_thread(self) -> None:
+        """The exporter has no thread: whoever gives it metrics makes the calls."""
+        others = set(threading.enumerate())
+        callers: list[threading.Thread] = []
+        client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
+        exporter = CloudWatchMetricExporter("Shop", client=client)
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=5)
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        provider.get_meter("tests").create_counter("orders").add(1)
+        assert eventually(lambda: callers)
+        started = set(threading.enumerate()) - others
+        assert exporter.export(collected("errors")) is MetricExportResult.SUCCESS
+        assert started == set(threading.enumerate()) - others
+        assert {callers[0]} == started
+        assert callers[-1] is threading.current_thread()
         provider.shutdown()
 
 
@@ -239,6 +256,22 @@ class TestShutdown:
         assert exporter.stats().datums_lost == {"shutdown": 1}
 
 
+def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
+    """While one thread is kept by a call, another one that flushes, or exports, leaves when its time is up."""
+    client = BlockedClient()
+    exporter = CloudWatchMetricExporter("Shop", client=client)
+    threads = in_threads(lambda: exporter.export(collected("orders")))
+    assert client.entered.wait(5)
+    begun = time.monotonic()
+    assert not exporter.force_flush(timeout_millis=50)
+    assert exporter.export(collected("errors"), timeout_millis=50) is MetricExportResult.FAILURE
+    assert 0.1 <= time.monotonic() - begun < 2
+    client.released.set()
+    join_all(threads)
+    assert exporter.force_flush()
+    assert client.cloudwatch.sum("errors") == 1
+
+
 def test_odd_numbers_cost_nothing_but_themselves() -> None:
     """Decimals are numbers; what is none is lost and counted, and all others of the collection arrive."""
     cloudwatch = FakeCloudWatch()
@@ -272,7 +305,7 @@ class TestForceFlush:
         assert exporter.force_flush()
         assert exporter.export(collected("orders"), timeout_millis=50) is MetricExportResult.FAILURE
         assert not exporter.force_flush(timeout_millis=50)
-        exporter.hurry()
+        exporter.delivery.expedite()
         assert exporter.force_flush()
 
 

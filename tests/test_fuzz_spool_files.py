@@ -100,7 +100,7 @@ def test_it_costs_itself(content: bytes) -> None:
         delivery = Delivery(
             lambda: plain_put(cloudwatch), backlog, ledger, clock=clock, wall_clock=lambda: NOW + clock.now - 1000
         )
-        delivery._hurried = PassingWaits(clock)
+        delivery._expedited = PassingWaits(clock)
         backlog.take_over()
         assert delivery.deliver(clock.now + 3600)
         assert [cloudwatch.count(name) for name in ("Before", "After")] == [1, 1]
@@ -109,4 +109,3 @@ def test_it_costs_itself(content: bytes) -> None:
         assert backlog.size_bytes == 0
         spool.close()
         assert not list(Path(name).glob("process-*"))
-        delivery.end()

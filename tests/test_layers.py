@@ -30,8 +30,6 @@ LAYERS = {
     "the tools of whoever waits, counts or speaks": [
         "quiet_log",
         "ledger",
-        "group_commit",
-        "courier",
         "process_lifecycle",
     ],
     "settings": ["config"],
@@ -91,7 +89,7 @@ KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "slots", "mapping"
 KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
 KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
 KNOW_WERKZEUG = {*KNOW_FLASK, "aws_protocols", "cloudwatch_gate", "local_cloudwatch"}
-START_THREADS = {"courier", "reader", "local_cloudwatch", "demo"}
+START_THREADS = {"reader", "local_cloudwatch", "demo"}
 
 OUTSIDE = {
     "threading",

@@ -1,12 +1,12 @@
 """The reader with its thread, before clients that count, fail and hang."""
 
 import json
+import math
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +14,8 @@ from opentelemetry.metrics import CallbackOptions, Counter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, courier
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.boto_client import Client
-from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.reader import readers_on
 from otel_cloudwatch_flask.sdk_internals import consumer_of
@@ -94,7 +93,7 @@ class TestFlush:
         begun = time.monotonic()
         assert not reading.reader.flush(timeout_seconds=0.2)
         assert time.monotonic() - begun < 2
-        reading.exporter.hurry()
+        reading.exporter.delivery.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 1
         reading.reader.shutdown()
@@ -126,7 +125,7 @@ class TestFlush:
         reading.counter.add(1)  # recorded before either of them asks
         answers: list[bool] = []
         threads = in_threads(*[lambda: answers.append(reading.reader.flush())] * 2)
-        assert eventually(lambda: len(reading.reader._commit._changed._waiters) == 2)  # type: ignore[attr-defined]
+        assert eventually(lambda: len(reading.reader._deadlines) == 2)
         refusing.set()
         released.set()
         join_all(threads)
@@ -172,6 +171,120 @@ class TestFlush:
         reading.reader.shutdown()
 
 
+class Counting(BlockedClient):
+    """A CloudWatch that hangs in each call until that is let go, and notes what it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Semaphore(0)
+        self.sums: list[float] = []
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Note the sum of the request, hang, then accept."""
+        self.sums.append(sum(datum["Value"] for datum in request["MetricData"]))
+        assert self.may_answer.acquire(timeout=PATIENCE_SECONDS)
+        return self.cloudwatch.put_metric_data(**request)
+
+
+class TestSharing:
+    """One flush serves all who asked before it began."""
+
+    def test_one_flush_serves_all_who_wait(self) -> None:
+        """Sixteen who ask during a flush wait for that one and one more: two requests, not sixteen."""
+        client = Counting()
+        reading = Reading(client)
+        answers: list[bool] = []
+
+        def record_and_flush() -> None:
+            reading.counter.add(1)
+            answers.append(reading.reader.flush(PATIENCE_SECONDS))
+
+        first = in_threads(record_and_flush)
+        assert eventually(lambda: client.sums == [1])
+        others = in_threads(*[record_and_flush] * 16)
+        assert eventually(lambda: len(reading.reader._deadlines) == 16)
+        client.may_answer.release()
+        assert eventually(lambda: client.sums == [1, 16])
+        join_all(first)
+        assert answers == [True]  # the flush in progress when the others asked does not serve them
+        client.may_answer.release()
+        join_all(others)
+        assert answers == [True] * 17
+        reading.reader.shutdown()
+
+    def test_a_flush_in_progress_does_not_count(self) -> None:
+        """One that began before the call does not serve it, even if it succeeds."""
+        client = Counting()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: client.sums == [1])
+        answers: list[bool] = []
+        reading.counter.add(10)
+        threads = in_threads(lambda: answers.append(reading.reader.flush(PATIENCE_SECONDS)))
+        assert eventually(lambda: reading.reader._deadlines)
+        client.may_answer.release()
+        assert eventually(lambda: client.sums == [1, 10])
+        assert answers == []
+        client.may_answer.release()
+        join_all(threads)
+        assert answers == [True]
+        reading.reader.shutdown()
+
+    def test_each_leaves_at_its_own_deadline(self) -> None:
+        """One who has no more time gets ``False``; the flush goes on for the other, as long as that one waits."""
+        client = Counting()
+        reading = Reading(client)
+        reading.counter.add(1)
+        answers: list[bool] = []
+        threads = in_threads(lambda: answers.append(reading.reader.flush(PATIENCE_SECONDS)))
+        assert eventually(lambda: client.sums == [1])
+        begun = time.monotonic()
+        assert not reading.reader.flush(0.05)
+        assert not reading.reader.flush(0)
+        assert time.monotonic() - begun < 2
+        client.may_answer.release()
+        join_all(threads)
+        assert answers == [True]
+        reading.reader.shutdown()
+
+    def test_the_latest_deadline_counts(self) -> None:
+        """A flush for several goes on, with its retries, until the latest of their deadlines."""
+        may_go_on = threading.Event()
+        client = ScriptedClient(None, resting(0.3), before_each=lambda: may_go_on.wait(PATIENCE_SECONDS))
+        reading = Reading(client)
+        reading.counter.add(1)
+        first = in_threads(reading.reader.flush)
+        assert eventually(lambda: reading.exporter.delivery.is_calling)
+        reading.counter.add(1)
+        answers: list[tuple[str, bool]] = []
+        threads = in_threads(
+            lambda: answers.append(("short", reading.reader.flush(0.2))),
+            lambda: answers.append(("long", reading.reader.flush(PATIENCE_SECONDS))),
+        )
+        assert eventually(lambda: len(reading.reader._deadlines) == 2)
+        may_go_on.set()
+        join_all([*first, *threads])
+        assert answers == [("short", False), ("long", True)]
+        reading.reader.shutdown()
+
+    def test_without_a_deadline(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """All the time there is can be waited for."""
+        reading.counter.add(1)
+        assert reading.reader.flush(math.inf)
+        assert cloudwatch.sum("orders") == 1
+
+    def test_at_once_in_an_outage(self) -> None:
+        """Where CloudWatch is to be left alone until after the deadline, nobody waits for it: it is said at once."""
+        reading = Reading(ScriptedClient(resting(1000)))
+        reading.counter.add(1)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+        reading.reader.shutdown(timeout_millis=0)
+
+
 class TestOutage:
     """While CloudWatch does not take anything."""
 
@@ -181,9 +294,9 @@ class TestOutage:
         reading = Reading(client)
         for _ in range(20):
             reading.counter.add(1)
-            reading.reader.flush(timeout_seconds=0.001)
+            assert not reading.reader.flush()
         assert reading.exporter.stats().datums_pending == 1
-        reading.exporter.hurry()
+        reading.exporter.delivery.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 20
         assert len(client.cloudwatch.requests) == 2
@@ -397,69 +510,77 @@ class TestShutdown:
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
 
 
-class OwnClient(BlockedClient):
-    """A client such as we make ourselves, of which it is known how long a call can take; it notes who calls."""
+class TestTheThread:
+    """One thread collects and calls CloudWatch, and nobody waits for it longer than they want to."""
 
-    meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="query"))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: list[threading.Thread] = []
-
-    def put_metric_data(self, **request: Any) -> Any:
-        """Note the thread, and hang until released."""
-        self.threads.append(threading.current_thread())
-        return super().put_metric_data(**request)
-
-
-def own_reading(client: OwnClient, **settings: Any) -> Reading:
-    """A reader whose exporter makes its own client."""
-    reading = Reading(client)
-    reading.reader.shutdown()
-    resolved = Settings.resolve(arguments={"namespace": "Shop", **settings}, app_config={}, environ={})
-    reading.exporter = CloudWatchMetricExporter.from_settings(resolved, client_factory=lambda: client)
-    reading.reader = CloudWatchMetricReader(
-        reading.exporter, export_interval_seconds=NEVER, flush_min_interval_seconds=0.0
-    )
-    reading.provider = MeterProvider([reading.reader], shutdown_on_exit=False)
-    reading.counter = reading.provider.get_meter("tests").create_counter("orders")
-    return reading
-
-
-class TestCallsOfTheReadersThread:
-    """The reader's thread makes the calls of our own client itself: nobody waits for it without a deadline."""
-
-    def test_who_calls(self) -> None:
-        """The reader's thread for itself, and another one for those who wait."""
-        client = OwnClient()
-        client.released.set()
-        reading = own_reading(client)
-        reading.counter.add(1)
-        reading.reader.request_flush()
-        assert eventually(lambda: client.cloudwatch.sum("orders") == 1)
-        reading.counter.add(1)
-        assert reading.reader.flush()
-        assert client.cloudwatch.sum("orders") == 2
-        own, other = client.threads
-        assert own is reading.reader._thread
-        assert other not in (own, threading.current_thread())
-        reading.reader.shutdown()
-
-    def test_a_client_of_somebody_elses(self) -> None:
-        """Nobody knows how long that may take, so the reader's thread does not wait for it for ever."""
-        threads: list[threading.Thread] = []
-        client = ScriptedClient(before_each=lambda: threads.append(threading.current_thread()))
+    def test_the_only_one(self) -> None:
+        """After traffic, an outage and a flush there is one thread of ours, which made every call."""
+        others = set(threading.enumerate())
+        callers: set[threading.Thread] = set()
+        client = ScriptedClient(
+            *[None, resting(0.01), None], before_each=lambda: callers.add(threading.current_thread())
+        )
         reading = Reading(client)
-        reading.counter.add(1)
-        reading.reader.request_flush()
-        assert eventually(lambda: client.cloudwatch.sum("orders") == 1)
-        assert reading.reader._thread not in threads
+        for _ in range(3):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+            assert reading.reader.flush()
+        assert set(threading.enumerate()) - others == callers == {reading.reader._thread}
+        assert reading.reader._thread.name == "CloudWatchMetricReader"
+        reading.reader.shutdown()
+        assert set(threading.enumerate()) - others == set()
+
+    def test_a_flush_does_not_wait_for_the_least_interval(self) -> None:
+        """That is for requests: one that waits for its turn is served with the flush."""
+        client = ScriptedClient()
+        reading = Reading(client, min_interval_seconds=NEVER)
+        for served in (1, 2):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+            assert reading.reader.flush() if served == 2 else eventually(lambda: client.calls)
+            assert client.cloudwatch.sum("orders") == served
         reading.reader.shutdown()
 
-    def test_a_flush_while_its_call_hangs(self) -> None:
+    def test_a_callback_that_hangs(self) -> None:
+        """Flush and shutdown end in time."""
+        entered, released = threading.Event(), threading.Event()
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            entered.set()
+            assert released.wait(PATIENCE_SECONDS)
+            return []
+
+        reading = Reading(FakeCloudWatch())
+        reading.provider.get_meter("tests").create_observable_gauge("slow", [observe])
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        assert entered.is_set()
+        reading.reader.shutdown(timeout_millis=50)
+        assert time.monotonic() - begun < 2
+        released.set()
+        join_all([reading.reader._thread])
+
+    def test_a_collection_that_raises(
+        self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever waits for that flush is told at once, and the next flush has everything."""
+
+        def fail(**_: Any) -> None:
+            raise RuntimeError("a bug in somebody's view")
+
+        reading.counter.add(1)
+        begun = time.monotonic()
+        with monkeypatch.context() as failing:
+            failing.setattr(reading.reader, "collect", fail)
+            assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+        assert reading.reader.flush()
+        assert cloudwatch.sum("orders") == 1
+
+    def test_a_flush_while_a_call_hangs(self) -> None:
         """It says in time that not everything is in."""
-        client = OwnClient()
-        reading = own_reading(client)
+        client = BlockedClient()
+        reading = Reading(client)
         reading.counter.add(1)
         reading.reader.request_flush()
         assert client.entered.wait(PATIENCE_SECONDS)
@@ -470,10 +591,10 @@ class TestCallsOfTheReadersThread:
         assert reading.reader.flush()
         reading.reader.shutdown()
 
-    def test_the_end_while_its_call_hangs(self) -> None:
+    def test_the_end_while_a_call_hangs(self) -> None:
         """It comes in time, and what the thread could not collect any more is counted, too."""
-        client = OwnClient()
-        reading = own_reading(client)
+        client = BlockedClient()
+        reading = Reading(client)
         reading.counter.add(1)
         reading.reader.request_flush()
         assert client.entered.wait(PATIENCE_SECONDS)
@@ -487,10 +608,10 @@ class TestCallsOfTheReadersThread:
         assert eventually(lambda: reading.exporter.stats().datums_sent == 1)
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
 
-    def test_the_end_with_a_spool_while_its_call_hangs(self, tmp_path: Path) -> None:
+    def test_the_end_with_a_spool_while_a_call_hangs(self, tmp_path: Path) -> None:
         """What the thread could not collect is on disk at once: a process may be killed before its time is up."""
-        client = OwnClient()
-        reading = own_reading(client, spool_directory=str(tmp_path))
+        client = BlockedClient()
+        reading = Reading(client, spool_directory=str(tmp_path))
         reading.counter.add(1)
         reading.reader.request_flush()
         assert client.entered.wait(PATIENCE_SECONDS)
@@ -500,6 +621,45 @@ class TestCallsOfTheReadersThread:
         client.released.set()
         join_all(ending)
         assert client.cloudwatch.sum("orders") == 11
+
+
+class TestWithoutAThread:
+    """Where none can be started, as at the end of Python 3.12 and later, or where a limit is reached."""
+
+    @pytest.fixture
+    def reading(
+        self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> Reading:
+        """A reader that could not start its thread."""
+        start = threading.Thread.start
+
+        def start_others(thread: threading.Thread) -> None:
+            if thread.name == "CloudWatchMetricReader":
+                raise RuntimeError("can't start new thread")
+            start(thread)  # OpenTelemetry's own, which look for the resource
+
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", start_others)
+            reading = Reading(cloudwatch)
+        assert "No thread could be started" in caplog.text
+        return reading
+
+    def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """Several may flush at once, and everything arrives once."""
+
+        def record_and_flush() -> None:
+            reading.counter.add(1)
+            assert reading.reader.flush()
+
+        join_all(in_threads(*[record_and_flush] * 8))
+        assert cloudwatch.sum("orders") == 8
+
+    def test_the_end(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """What was recorded last arrives."""
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        reading.reader.shutdown()
+        assert cloudwatch.sum("orders") == 1
 
 
 class TestThreads:
@@ -591,7 +751,7 @@ class TestFork:
 
         assert self.in_child(work) == [0, True, 1]
         assert reading.exporter.stats().datums_pending == 1
-        reading.exporter.hurry()
+        reading.exporter.delivery.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 100
         reading.reader.shutdown()
@@ -616,34 +776,12 @@ class TestFork:
         reading.reader.shutdown()
 
 
-class ThreadAtTheEnd(threading.Thread):
-    """One that cannot be started, as at the end of Python 3.12 and later."""
-
-    def start(self) -> None:
-        """Say so."""
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-
-class Refusing:
-    """A CloudWatch that wants to be left alone for a minute, and knows which threads did not."""
-
-    def __init__(self) -> None:
-        self.callers: list[str] = []
-
-    def put_metric_data(self, **_: Any) -> None:
-        """Take no metrics."""
-        self.callers.append(threading.current_thread().name)
-        error = client_error("ThrottlingException")
-        error.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "60"}
-        raise error
-
-
-def test_the_end_makes_no_attempt_that_nobody_could_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started any more, only the reader's own calls, which the end does not wait for."""
-    monkeypatch.setattr(courier, "threading", SimpleNamespace(**{**vars(threading), "Thread": ThreadAtTheEnd}))
-    client = Refusing()
-    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client))
-    MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders").add(1)
-    reader.shutdown()
-    assert client.callers == ["CloudWatchMetricReader"]
-    assert reader.exporter.stats().datums_lost == {"shutdown": 1}
+def test_the_end_makes_no_attempt_that_nobody_could_stop() -> None:
+    """Only the reader's own thread calls, which the end does not wait for."""
+    callers: list[str] = []
+    client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))
+    reading = Reading(client)
+    reading.counter.add(1)
+    reading.reader.shutdown()
+    assert callers == ["CloudWatchMetricReader"]
+    assert reading.exporter.stats().datums_lost == {"shutdown": 1}

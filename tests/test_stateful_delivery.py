@@ -3,10 +3,12 @@
 A datum's value is a number that no other has, so that each is recognised wherever it is: at CloudWatch, or on disk.
 """
 
+import contextlib
 import shutil
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
@@ -14,14 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from otel_cloudwatch_flask.backlog import Backlog, _Waiting
-from otel_cloudwatch_flask.courier import Errand
 from otel_cloudwatch_flask.delivery import Delivery
-from otel_cloudwatch_flask.failures import Failure
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger
 from otel_cloudwatch_flask.spool import Spool, _verified
 from otel_cloudwatch_flask.testing import client_error
 from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, metric_name_of
-from tests.fakes import FakeClock, PassingWaits
+from tests.fakes import PATIENCE_SECONDS, FakeClock, PassingWaits, eventually, in_threads, join_all
 from tests.fuzzing import effort, encoded, numbers
 
 NOW = 1_790_000_000
@@ -44,11 +44,24 @@ ERRORS: dict[str, Exception] = {
 ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "hangs", *ERRORS])
 
 
+class Killed(BaseException):
+    """The process has ended in the middle of a call."""
+
+
+class Call:
+    """A call that hangs until its answer comes, or its process is killed."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+        self.may_end = threading.Event()
+
+
 class Service:
     """A CloudWatch that answers by a script, and then accepts."""
 
     def __init__(self) -> None:
         self.script: list[str] = []
+        self.hanging: Call | None = None
         self.accepted = Counter[int]()
         self.in_order: list[int] = []
         self.unsure: set[int] = set()
@@ -56,11 +69,19 @@ class Service:
     def put(self, batch: Batch) -> None:
         """Answer one request."""
         answer = self.script.pop(0) if self.script else "accepted"
+        if answer == "hangs":
+            call = self.hanging = Call()
+            assert call.may_end.wait(PATIENCE_SECONDS)
+            answer = call.answer
+        if answer == "killed":
+            raise Killed
         if answer in ERRORS:
             raise ERRORS[answer]
         if any(metric_name_of(datum).startswith(POISON) for datum in batch.datums):
-            raise client_error("InvalidParameterValue")
+            raise Killed if answer == "arrived, killed" else client_error("InvalidParameterValue")
         self.accept(batch)
+        if answer == "arrived, killed":
+            raise Killed
         if answer == "answer lost":
             self.unsure.update(number for datum in batch.datums for number in numbers(datum))
             raise ReadTimeoutError(endpoint_url="https://monitoring")
@@ -72,76 +93,21 @@ class Service:
         self.accepted.update(arrived)
 
 
-class HangingErrand(Errand[Batch, Failure | None]):
-    """An errand whose waits pass on a fake clock."""
-
-    def __init__(self, item: Batch, clock: FakeClock) -> None:
-        super().__init__(item)
-        self._clock = clock
-
-    def wait(self, seconds: float) -> bool:
-        """Let the time pass that somebody wants to wait."""
-        if not self._is_done and 0 < seconds < float("inf"):
-            self._clock.advance(seconds)
-        return self._is_done
-
-
-class ScriptedCourier:
-    """Makes each call at once, but for those that the script lets hang."""
-
-    def __init__(self, call: Callable[[Batch], Failure | None], service: Service, clock: FakeClock) -> None:
-        self._call = call
-        self._service = service
-        self._clock = clock
-        self._afterwards: list[Callable[[], object]] = []
-        self.hanging: HangingErrand | None = None
-
-    def send(self, item: Batch) -> HangingErrand:
-        """Make the call, unless it hangs."""
-        errand = HangingErrand(item, self._clock)
-        if self._service.script[:1] == ["hangs"]:
-            self._service.script.pop(0)
-            self.hanging = errand
-        else:
-            errand.run(self._call)
-        return errand
-
-    def then(self, call: Callable[[], object]) -> None:
-        """Call when nothing hangs any more."""
-        self._afterwards.append(call)
-        if self.hanging is None:
-            self._call_afterwards()
-
-    def stop(self) -> None:
-        """End."""
-
-    def let_go(self) -> None:
-        """Let the call that hangs be made."""
-        assert self.hanging is not None
-        self.hanging.run(self._call)
-        self.hanging = None
-        self._call_afterwards()
-
-    def _call_afterwards(self) -> None:
-        for call in self._afterwards:
-            call()
-        self._afterwards.clear()
-
-
 class Process:
-    """What one process has of all this."""
+    """What one process has of all this, used as the exporter does."""
 
     def __init__(self, service: Service, clock: FakeClock, max_bytes: int, spool: Spool | None) -> None:
         self.clock = clock
         self.ledger = Ledger()
         self.backlog = Backlog(max_bytes, self.ledger, spool)
         self.spool = spool
+        self.service = service
         self.delivery = Delivery(
             lambda: service.put, self.backlog, self.ledger, clock=clock, wall_clock=lambda: NOW + clock.now
         )
-        self.delivery._hurried = PassingWaits(clock)
-        self.courier = ScriptedCourier(self.delivery._problem_putting, service, clock)
-        self.delivery._courier = self.courier  # type: ignore[assignment]  # its stand-in
+        self.delivery._expedited = PassingWaits(clock)
+        self.is_closed = False
+        self.threads: list[threading.Thread] = []
 
     def entries(self) -> list[_Waiting]:
         """All that is pending."""
@@ -150,8 +116,9 @@ class Process:
 
     def in_flight_numbers(self) -> set[int]:
         """The numbers of what is being sent."""
-        errand = self.delivery._errand
-        return {number for datum in errand.item.datums for number in numbers(datum)} if errand else set()
+        in_flight = self.backlog._in_flight
+        batch = in_flight.batch if in_flight else None
+        return {number for datum in batch.datums for number in numbers(datum)} if batch else set()
 
     def own_files(self) -> set[Path]:
         """The files of what is pending."""
@@ -168,24 +135,50 @@ class Process:
         """The accounts."""
         return self.ledger.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
-    def deliver(self, within_seconds: float) -> bool:
-        """Deliver as the exporter does."""
-        self.backlog.take_over()
-        return self.delivery.deliver(self.clock.now + within_seconds)
+    def deliver(self, within_seconds: float, *, is_last: bool = False) -> bool:
+        """Deliver in a thread and wait for it, if it hangs until the time is up; wait in vain if another one hangs."""
+        answers: list[bool] = []
+        if not self.service.hanging:
+            deadline = self.clock.now + within_seconds
+            self.threads += in_threads(lambda: self._deliver(answers, deadline, is_last=is_last))
+            self._wait_for_thread()
+        if self.service.hanging:
+            self.clock.advance(within_seconds)
+        return answers == [True]
+
+    def _deliver(self, answers: list[bool], deadline: float, *, is_last: bool) -> None:
+        with contextlib.suppress(Killed):
+            try:
+                if not self.is_closed:
+                    self.backlog.take_over()
+                answers.append(self.delivery.deliver(deadline, is_last=is_last))
+            finally:
+                if self.is_closed:
+                    self.backlog.close()
+
+    def answer(self, answer: str) -> None:
+        """Answer the call that hangs, and let its thread go on to its end."""
+        assert self.service.hanging
+        call, self.service.hanging = self.service.hanging, None
+        call.answer = answer
+        call.may_end.set()
+        self._wait_for_thread()
+
+    def _wait_for_thread(self) -> None:
+        assert eventually(lambda: self.service.hanging or not self.threads[-1].is_alive())
 
     def shut_down(self, within_seconds: float) -> None:
-        """End as the exporter does."""
-        deadline = self.clock.now + within_seconds
-        self.delivery.hurry(deadline)
-        self.delivery.deliver(deadline)
+        """End."""
+        self.delivery.expedite(is_ending=True)
+        self.deliver(within_seconds, is_last=True)
+        self.is_closed = True
         self.backlog.close()
-        self.delivery.after_errand(self.take_late_answer)
-        self.delivery.end()
 
-    def take_late_answer(self) -> None:
-        """Draw the consequences of an answer that came after the end."""
-        self.delivery.deliver(float("inf"))
-        self.backlog.close()
+    def end(self) -> None:
+        """Be gone, with the thread that hangs."""
+        if self.service.hanging:
+            self.answer("killed")
+        join_all(self.threads)
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -253,12 +246,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         is_delivered = self.process.deliver(within_seconds)
         assert is_delivered == (self.process.backlog.datums == 0)
 
-    @precondition(lambda self: self.process.courier.hanging)
+    @precondition(lambda self: self.service.hanging)
     @rule(answer=ANSWERS.filter(lambda answer: answer != "hangs"))
     def answer_comes(self, answer: str) -> None:
         """The request that hung is answered."""
-        self.service.script = [answer]
-        self.process.courier.let_go()
+        self.process.answer(answer)
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 3600.0, 1.5 * DAY]))
     def time_passes(self, seconds: float) -> None:
@@ -266,9 +258,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
 
     @rule()
-    def hurry(self) -> None:
-        """Somebody who has little time wants the next attempt now."""
-        self.process.delivery.hurry(self.clock.now + 1000)
+    def expedite(self) -> None:
+        """The next attempt is to be made now."""
+        self.process.delivery.expedite()
 
     @rule(
         script=st.lists(ANSWERS, max_size=4),
@@ -280,9 +272,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.service.script = script
         self.process.shut_down(within_seconds)
         self.accounts_are_right()
-        if self.process.courier.hanging and late != "never":
-            self.service.script = [late]
-            self.process.courier.let_go()
+        if self.service.hanging and late != "never":
+            self.process.answer(late)
             self.accounts_are_right()
         self.leave()
 
@@ -292,8 +283,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         if self.process.spool:
             self.process.spool.abandon()
         self.service.unsure |= self.process.in_flight_numbers()
-        if self.process.courier.hanging and has_arrived:
-            self.answer_comes("accepted")
+        if self.service.hanging:
+            self.process.answer("arrived, killed" if has_arrived else "killed")
         self.leave()
 
     def leave(self) -> None:
@@ -303,6 +294,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.ended["lost"] += sum(stats.datums_lost.values())
         # What was in memory only is gone with the process, and nobody was there to count it.
         self.ended["gone"] += stats.datums_pending - len(self.on_disk(self.process.own_files()))
+        self.process.end()
         self.start()
 
     def files(self) -> set[Path]:
@@ -354,7 +346,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end the network is well again, and all that is left arrives."""
-        if self.process.courier.hanging:
+        if self.service.hanging:
             self.answer_comes("accepted")
         self.kill(has_arrived=False)
         self.service.script = []
