@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +20,10 @@ from opentelemetry.sdk.metrics import (
     UpDownCounter,
 )
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.view import Aggregation
+from opentelemetry.sdk.resources import Resource
 
 from otel_cloudwatch_flask import boto_client
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, checked_client, encoded_put, plain_put
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
@@ -40,6 +42,7 @@ from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.sources import Sources
 from otel_cloudwatch_flask.spool import Spool
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
@@ -58,6 +61,13 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableGauge: _CUMULATIVE,
 }
 """CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+
+
+def default_aggregation() -> dict[type, Aggregation]:
+    """The aggregation of instruments for which no view chooses one: histograms whose percentiles can be published."""
+    # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
+    return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
+
 
 _live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
 
@@ -128,9 +138,7 @@ class CloudWatchMetricExporter(MetricExporter):
         client: Client | None,
         client_factory: ClientFactory | None,
     ) -> None:
-        # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
-        aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
-        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
+        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=default_aggregation())
         self._settings = settings
         self._publishes_plain_metrics = True
         self._adopted: set[str] = set()
@@ -145,6 +153,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _start(self) -> None:
         """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
+        self._resource: Resource | None = None
         self._ledger = Ledger()
         spool_directory = self._settings.spool_directory
         spool = Spool(spool_directory) if spool_directory else None
@@ -224,6 +233,15 @@ class CloudWatchMetricExporter(MetricExporter):
         """What it was told, parsed."""
         return self._settings
 
+    @property
+    def resource(self) -> Resource | None:
+        """The resource of the last collection; all collections of one provider have the very same object."""
+        return self._resource
+
+    def use_namespace(self, namespace: str) -> None:
+        """Publish in this namespace from now on."""
+        self._settings = replace(self._settings, namespace=namespace)
+
     def watch(self, watcher: Callable[[Batch], object]) -> None:
         """Show ``watcher`` each batch that CloudWatch has accepted, from now on, in a forked child too.
 
@@ -251,6 +269,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def accept(self, metrics_data: MetricsData) -> None:
         """Make a collection's datums pending, or after the end lost; no network."""
+        self._resource = next((each.resource for each in metrics_data.resource_metrics), self._resource)
         if not self._settings.enabled:
             return
         with self._accepting:

@@ -34,7 +34,6 @@ from otel_cloudwatch_flask import (
 )
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.reader import readers_on
-from otel_cloudwatch_flask.request_end import buffers_of
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import eventually
 
@@ -126,23 +125,16 @@ def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloud
     assert cloudwatch.sum("Request Count", Page="Index") == 1
 
 
-def test_a_request_without_metrics_meets_nothing_in_flask(
+def test_a_request_without_metrics_meets_little_in_flask(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """No function of ours is called at its beginning, its end or its teardown: the middleware around it is all."""
-    before = [[*hooks] for hooks in _hooks_of(app)]
+    """One function of ours is called at the teardown of its app context, and none at its beginning or its end."""
     programs.reporter(app, client=cloudwatch)
     assert get(app) == 200
-    assert [[*hooks] for hooks in _hooks_of(app)] == before
-
-
-def _hooks_of(app: Flask) -> list[Any]:
-    return [
-        app.before_request_funcs,
-        app.after_request_funcs,
-        app.teardown_request_funcs,
-        app.teardown_appcontext_funcs,
-    ]
+    assert not app.before_request_funcs
+    assert not app.after_request_funcs
+    assert not app.teardown_request_funcs
+    assert len(app.teardown_appcontext_funcs) == 1
 
 
 def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
@@ -191,9 +183,6 @@ def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cl
         for _ in range(50):
             with app.request_context(environ):
                 add_order()
-        buffers = buffers_of(environ)
-        assert buffers is not None
-        assert len(buffers) <= 1
         assert reporter.flush()
         seen.append(cloudwatch.sum("Orders"))
         add_order()
@@ -872,10 +861,43 @@ def test_namespace_of_last_resort(
     assert len(warnings) == (namespace == "shop")
 
 
-def test_a_service_name_that_is_no_namespace(programs: Programs, app: Flask) -> None:
-    """A service's name that CloudWatch refuses is refused at set-up, not at the first request."""
-    with pytest.raises(ConfigurationError, match=r"service.name='AWS/cart', taken as the .* namespace .* is reserved"):
-        programs.reporter(app, None, meter_provider=programs.provider(service="AWS/cart"))
+def test_a_service_name_that_is_no_namespace(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A provider shows its resource in the first collection: the metrics are published, and the log says where."""
+    reporter = programs.reporter(app, None, cloudwatch, meter_provider=programs.provider(service="AWS/cart"))
+    for _ in range(2):
+        get(app)
+        assert reporter.flush()
+    assert [metric.namespace for metric in cloudwatch.metrics()] == ["_AWS/cart"]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("service.name='AWS/cart', taken as the CloudWatch namespace since none is set, is reserved")
+    assert warning.endswith("Until then, metrics are published in '_AWS/cart'.")
+
+
+@pytest.mark.parametrize(
+    ("app_name", "service", "message"),
+    [
+        ("shop", "AWS/cart", "ConfigurationError service.name='AWS/cart', taken as the CloudWatch namespace since none"),
+        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', taken as the CloudWatch namespace since none is set"),
+        ("AWS/shop", "cart", "cart"),
+    ],
+)
+def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) -> None:
+    """Where the reporter makes the provider, a name that CloudWatch refuses is refused at set-up if it is needed."""
+    program = f"""
+        from flask import Flask
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+        from otel_cloudwatch_flask.errors import ConfigurationError
+        from otel_cloudwatch_flask.testing import FakeCloudWatch
+        try:
+            reporter = CloudWatchMetricsReporter(Flask({app_name!r}), cloudwatch_client=FakeCloudWatch())
+        except ConfigurationError as error:
+            print("ConfigurationError", error)
+        else:
+            print(reporter._registrations[0].exporter.settings.namespace)
+    """
+    assert run(program, OTEL_SERVICE_NAME=service).startswith(message)
 
 
 def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
 
-from otel_cloudwatch_flask.entry import parse_entry
+from otel_cloudwatch_flask.entry import parse_arguments
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric
 from otel_cloudwatch_flask.known_series import FacadeSeries
@@ -48,7 +48,7 @@ class Number:
 )
 def test_value(value: Any, number: float) -> None:
     """Any finite number of whatever type is a value; minus zero is zero."""
-    entry = parse_entry("Orders", value, "None", ())
+    entry = parse_arguments("Orders", value, "None", ())
     assert entry.value == number
     assert math.copysign(1, entry.value) == math.copysign(1, number)
 
@@ -71,7 +71,7 @@ def test_value(value: Any, number: float) -> None:
 def test_bad_value(value: Any, message: str) -> None:
     """What is no finite number that CloudWatch takes is refused with the reason."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", value, "None", ())
+        parse_arguments("Orders", value, "None", ())
     assert str(caught.value).startswith("metric 'Orders': ")
     assert message in str(caught.value)
     assert caught.value.metric_name == "Orders"
@@ -81,7 +81,7 @@ def test_bad_value(value: Any, message: str) -> None:
 @pytest.mark.parametrize("name", ["RequestCount", "Request Count", "2xx", "Größe", "a/b:c", "x" * 255])
 def test_name(name: str) -> None:
     """What CloudWatch takes as a name is taken as it is."""
-    assert parse_entry(name, 1, "None", ()).metric_name == name
+    assert parse_arguments(name, 1, "None", ()).metric_name == name
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_name(name: str) -> None:
 def test_bad_name(name: Any, message: str) -> None:
     """What CloudWatch refuses as a name is refused before it is recorded."""
     with pytest.raises(InvalidMetricError, match=message):
-        parse_entry(name, 1, "None", ())
+        parse_arguments(name, 1, "None", ())
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_unit(unit: str) -> None:
     """All of CloudWatch's units are taken in any case, and spelt its way."""
-    assert {parse_entry("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
+    assert {parse_arguments("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_unit(unit: str) -> None:
 def test_bad_unit(unit: Any, message: str) -> None:
     """A unit that CloudWatch does not have is refused with the one that was probably meant."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", 1, unit, ())
+        parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)
     assert caught.value.value is unit
 
@@ -141,7 +141,7 @@ def test_bad_unit(unit: Any, message: str) -> None:
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     """A mapping or CloudWatch's list of pairs is taken, with scalars as text."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
-    assert parse_entry("Orders", 1, "None", dimensions).dimensions == expected
+    assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
     """Dimensions that are none are refused with the item at fault, and how to write it."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", 1, "None", dimensions)
+        parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)
 
 
@@ -350,7 +350,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     """A buffer with so many entries."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add((FacadeSeries("Orders", "None", {}), 1))
+        buffer.add(FacadeSeries("Orders", "None", {}), 1)
     return buffer
 
 
@@ -375,7 +375,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add((FacadeSeries("Orders", "None", {}), 1))
+    buffer.add(FacadeSeries("Orders", "None", {}), 1)
     assert count(recording) == 2
 
 
@@ -397,7 +397,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add((FacadeSeries("Orders", "None", {}), 1))
+            buffer.add(FacadeSeries("Orders", "None", {}), 1)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

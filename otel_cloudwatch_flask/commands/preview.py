@@ -16,10 +16,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask.commands.terminal import echo_table, inert, number, terminal_width
 from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
 from otel_cloudwatch_flask.commands.user_app import UserApp, key_named, loaded_app
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.exporter import live_exporters
 from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.reader import live_readers
-from otel_cloudwatch_flask.sdk_internals import exporters_on
+from otel_cloudwatch_flask.reporter_reader import programs_exporters
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."
@@ -103,10 +103,9 @@ def _flush() -> None:
     """Export what was measured: our readers, and the SDK's own if they have an exporter of ours."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
-    own = {reader.exporter for reader in live_readers()}
     provider = metrics.get_meter_provider()
-    others = [each for each in exporters_on(provider) if isinstance(each, CloudWatchMetricExporter) and each not in own]
-    if others and isinstance(provider, MeterProvider):
+    are_under_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
+    if are_under_other_readers and isinstance(provider, MeterProvider):
         provider.force_flush()
 
 
