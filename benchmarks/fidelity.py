@@ -22,12 +22,12 @@ from rich.console import Group
 from rich.table import Table
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.exporter import TEMPORALITY
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY
 from otel_cloudwatch_flask.known_series import FacadeSeries
 from otel_cloudwatch_flask.recorder import Recorder
+from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)

@@ -9,9 +9,9 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS
 from otel_cloudwatch_flask.exporter import TEMPORALITY
+from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
 
 METRIC_NAMES: Final = ("http.server.requests", "http.server.request.duration")
 

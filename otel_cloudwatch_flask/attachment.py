@@ -35,7 +35,7 @@ class Target:
     settings: Settings
     app_name: str
     client: Client | None
-    client_factory: ClientFactory | None
+    client_factory: ClientFactory
     is_its_own: bool
 
 
@@ -59,12 +59,11 @@ class ProviderSetup:
 
     def undo(self, timeout_seconds: float) -> None:
         """Shut the reader down and remove it, if it is the reporter's own."""
-        if not (isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider)):
-            return
-        # In this order, because a reader that was removed from its provider has nothing to collect.
-        self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-        self.reader.drop_plain_metrics_of_others()
-        self.provider.remove_metric_reader(self.reader)
+        if isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider):
+            # In this order, because a reader that was removed from its provider has nothing to collect.
+            self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
+            self.reader.drop_plain_metrics_of_others()
+            self.provider.remove_metric_reader(self.reader)
 
 
 class _ReporterMeters(metrics.MeterProvider):
@@ -115,7 +114,13 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 
 def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> CloudWatchMetricReader:
     """The program's reader, if it can be shared, or a new one."""
-    _refuse_if_shut_down(provider)
+    # A live provider gives the same meter whenever it is asked, and one without instruments is never exported.
+    if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
+        raise ConfigurationError(
+            f"meter_provider={provider!r} is shut down; attach the reporter to one that is not.",
+            key="meter_provider",
+            value=provider,
+        )
     for reader in readers_on(provider):
         if not (target.is_its_own or isinstance(reader, ReporterReader)):
             reader.exporter.adopt(reporter_id)
@@ -152,16 +157,6 @@ def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
     exporter.adopt(reporter_id)
     remember_rules(reporter_id, settings.rules)
     return ReporterReader(exporter, settings, target.app_name)
-
-
-def _refuse_if_shut_down(provider: MeterProvider) -> None:
-    # A live provider gives the same meter whenever it is asked, and one without instruments is never exported.
-    if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
-        raise ConfigurationError(
-            f"meter_provider={provider!r} is shut down; attach the reporter to one that is not.",
-            key="meter_provider",
-            value=provider,
-        )
 
 
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:

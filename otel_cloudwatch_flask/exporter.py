@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, ItemsView, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -61,6 +61,16 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableGauge: _CUMULATIVE,
 }
 """CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+
+
+class _Preferences(dict[type, AggregationTemporality]):
+    """Preferred temporalities that notice when a reader reads them: from then on the exporter is in use."""
+
+    were_read = False
+
+    def items(self) -> "ItemsView[type, AggregationTemporality]":  # type: ignore[override]  # typeshed: dict_items
+        self.were_read = True
+        return super().items()
 
 
 def default_aggregation() -> dict[type, Aggregation]:
@@ -138,7 +148,8 @@ class CloudWatchMetricExporter(MetricExporter):
         client: Client | None,
         client_factory: ClientFactory | None,
     ) -> None:
-        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=default_aggregation())
+        self._preferences = _Preferences(TEMPORALITY)
+        super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
         self._publishes_plain_metrics = True
         self._adopted: set[str] = set()
@@ -153,7 +164,8 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _start(self) -> None:
         """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
-        self._resource: Resource | None = None
+        # Of the last collection; all collections of one provider have the very same object.
+        self.resource: Resource | None = None
         self._ledger = Ledger()
         spool_directory = self._settings.spool_directory
         spool = Spool(spool_directory) if spool_directory else None
@@ -234,9 +246,9 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._settings
 
     @property
-    def resource(self) -> Resource | None:
-        """The resource of the last collection; all collections of one provider have the very same object."""
-        return self._resource
+    def is_in_use(self) -> bool:
+        """Whether a reader of the SDK's has it, or it has exported."""
+        return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
         """Publish in this namespace from now on."""
@@ -269,7 +281,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def accept(self, metrics_data: MetricsData) -> None:
         """Make a collection's datums pending, or after the end lost; no network."""
-        self._resource = next((each.resource for each in metrics_data.resource_metrics), self._resource)
+        self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
         with self._accepting:

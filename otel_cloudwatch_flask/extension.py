@@ -15,12 +15,13 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from opentelemetry.metrics import MeterProvider
 
 from otel_cloudwatch_flask.attachment import Target, set_up_provider
-from otel_cloudwatch_flask.boto_client import Client, ClientFactory, checked_client, client_factory
+from otel_cloudwatch_flask.boto_client import Client, checked_client, client_factory
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ENVIRONMENT_PREFIX,
+    KEYS,
     FlushPolicy,
     Settings,
     are_given,
@@ -56,20 +57,10 @@ _EXTENSION_NAME: Final = "cloudwatch_metrics"
 _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """In ``g``: what the app has installed, and the buffer of the request."""
 
-_SETTINGS_OF_READER: Final = (
-    "namespace",
-    "region_name",
-    "flush_min_interval_seconds",
-    "export_interval_seconds",
-    "export_timeout_seconds",
-    "max_metrics",
-    "max_backlog_bytes",
-    "spool_directory",
-    "rules",
-    "resource_dimensions",
-    "entity",
-    "dry_run",
-)
+_SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
+_SETTINGS_OF_READER: Final = {
+    key.field for key in KEYS if not (key.field in _SETTINGS_OF_FACADE or key.field.startswith("live_page"))
+}
 """Settings that make a reporter use a reader of its own, if it was given one of them."""
 
 
@@ -125,7 +116,7 @@ class CloudWatchMetricsReporter:
         if isinstance(cloudwatch_client, str):
             self._arguments["region_name"], cloudwatch_client = cloudwatch_client, None
         self._client = checked_client(cloudwatch_client)
-        self._credentials: tuple[str, str] | None = None
+        self._credentials: dict[str, str] = {}
         self._meter_provider = meter_provider
         self._instrument = instrument
         self._registrations: list[Registration] = []
@@ -144,7 +135,7 @@ class CloudWatchMetricsReporter:
         reporter = CloudWatchMetricsReporter(namespace=namespace)
         reporter._arguments["region_name"] = aws_region_name
         if aws_access_key_id and aws_secret_access_key:
-            reporter._credentials = aws_access_key_id, aws_secret_access_key
+            reporter._credentials = {"access_key_id": aws_access_key_id, "secret_access_key": aws_secret_access_key}
         reporter.init_app(app)
         return reporter
 
@@ -187,15 +178,9 @@ class CloudWatchMetricsReporter:
             settings=settings,
             app_name=app.name,
             client=self._client,
-            client_factory=self._client_factory(settings.region_name),
+            client_factory=client_factory(settings.region_name, **self._credentials),
             is_its_own=bool(is_given or self._client or self._credentials),
         )
-
-    def _client_factory(self, region_name: str | None) -> ClientFactory | None:
-        if self._credentials is None:
-            return None
-        access_key_id, secret_access_key = self._credentials
-        return client_factory(region_name, access_key_id=access_key_id, secret_access_key=secret_access_key)
 
     @_AlsoOnClass
     def add_metric(
@@ -335,7 +320,7 @@ def _current_request_buffer() -> tuple[_Installed | None, RequestBuffer | None]:
     # Made with the first metric: a streamed body, or a copied context, runs no before_request of its own.
     buffer = RequestBuffer(installed.registration.recorder)
     if (state := state_of(_current_request().environ)) is not None:
-        state.use(buffer)
+        state.replace_buffer(buffer)
     setattr(current_g, _REQUEST_NAME, (installed, buffer))
     return installed, buffer
 

@@ -157,13 +157,10 @@ class Recorder:
         """The histogram of a new name and unit, made once."""
         with self._creation_lock:
             if key not in self._histograms:
-                self._histograms[key] = self._create(*key)
+                metric = FacadeMetric(key[0], self._reporter_id)
+                meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
+                self._histograms[key] = meter.create_histogram(self._claim_name(*key), unit=to_ucum(key[1]))
             return self._histograms[key]
-
-    def _create(self, metric_name: str, unit: str) -> Histogram:
-        metric = FacadeMetric(metric_name, self._reporter_id)
-        meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
-        return meter.create_histogram(self._claim_name(metric_name, unit), unit=to_ucum(unit))
 
     def _claim_name(self, metric_name: str, unit: str) -> str:
         """An instrument name that no other metric name or unit of this reporter uses."""
@@ -194,11 +191,11 @@ class RequestBuffer:
 
     def add(self, series: FacadeSeries, value: float) -> None:
         """Keep one measurement until the end of the request."""
-        if self._has_ended or self._process is not self._recorder.process:
+        if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return
         self._measurements.append((series, value, get_current() or _NO_CONTEXT))
-        # Asked again after appending, because another thread may have ended the request in between.
+        # Not before appending, because another thread may end the request in between.
         if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
             self.drain()
 
@@ -211,9 +208,10 @@ class RequestBuffer:
         """Record what was kept so far."""
         if self._process is not self._recorder.process:
             return
-        while self._measurements:
+        measurements, record = self._measurements, self._recorder.record
+        while measurements:
             try:
-                measurement = self._measurements.popleft()
+                series, value, context = measurements.popleft()
             except IndexError:  # another thread took the last one
                 return
-            self._recorder.record(*measurement)
+            record(series, value, context)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from otel_cloudwatch_flask.attachment import ProviderSetup
 from otel_cloudwatch_flask.config import FlushPolicy, Settings
-from otel_cloudwatch_flask.entry import Arguments, parse_arguments
+from otel_cloudwatch_flask.entry import parse_arguments
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
@@ -74,22 +74,17 @@ class Registration:
         self, metric_name: object, value: object, unit: object, dimensions: Dimensions
     ) -> Measurement | None:
         """The measurement that a call of ``add_metric`` means; ``None`` if it was bad, which is counted and logged."""
-        arguments = self._parse(metric_name, value, unit, dimensions)
-        if arguments is None:
-            return None
-        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions)
-        self.recorder.call_cache.add(metric_name, unit, dimensions, series)
-        return series, arguments.value
-
-    def _parse(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments | None:
         try:
-            return parse_arguments(metric_name, value, unit, dimensions)
+            arguments = parse_arguments(metric_name, value, unit, dimensions)
         except Exception as error:  # the boundary to what a program's own objects do when they are looked at
             if self._is_strict():
                 raise
             _count_as_lost(self.setup, LossReason.INVALID)
             _log_bad_call(error)
             return None
+        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions)
+        self.recorder.call_cache.add(metric_name, unit, dimensions, series)
+        return series, arguments.value
 
 
 def _log_bad_call(error: Exception) -> None:

@@ -54,7 +54,7 @@ class ReporterReader(CloudWatchMetricReader):
         resource = metrics_data.resource_metrics[0].resource
         if not self.exporter.settings.namespace:
             self.exporter.use_namespace(self._namespace_from(resource))
-        goes_first = (self._reporters_here() or [self])[0] is self and not self._has_programs_exporter(resource)
+        goes_first = (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
         if self._publishes_plain_metrics and not goes_first:
             _logger.warning(REPORTER_GAVE_WAY)
         self._publishes_plain_metrics = goes_first
@@ -66,7 +66,7 @@ class ReporterReader(CloudWatchMetricReader):
             return default_namespace(resource, self._app_name)
         except ConfigurationError as error:
             namespace = namespace_of(str(error.value))
-            _logger.warning("%s Until then, metrics are published in %r.", error, namespace)
+            _logger.warning("Metrics are published in the namespace %r: %s", namespace, error)
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":
@@ -78,24 +78,30 @@ class ReporterReader(CloudWatchMetricReader):
         readers = [each for reference in list(_reporter_readers) if (each := reference()) is not None]
         return [each for each in readers if consumer and consumer_of(each) is consumer]
 
-    def _has_programs_exporter(self, resource: Resource) -> bool:
-        """Whether an exporter of the program is on the same provider, whose resource this is.
-
-        For one under a reader that is not ours, the resource of its last collection tells. Before its first collection
-        the answer is yes, because that collection will have everything since the provider began.
-        """
-        consumer = consumer_of(self)
-        readers = {each.exporter: each for each in live_readers()} if consumer else {}
-        return any(
-            consumer_of(readers[each]) is consumer if each in readers else (each.resource or resource) is resource
-            for each in programs_exporters()
-        )
-
 
 def programs_exporters() -> list[CloudWatchMetricExporter]:
     """The exporters that no reporter has made, and that are not shut down."""
     of_reporters = {reader.exporter for reference in list(_reporter_readers) if (reader := reference()) is not None}
     return [each for each in live_exporters() if each not in of_reporters and not each.is_shut_down]
+
+
+def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
+    """The program's exporters on a provider, whose resource this is, as far as it is known.
+
+    An exporter under a reader of the SDK's is recognised by the resource of its last collection. Before its first it
+    counts as one of them, because that will have all measurements since the reader was added.
+    """
+    consumer = consumer_of(provider_or_reader)
+    readers = {each.exporter: each for each in live_readers()} if consumer else {}
+    return [
+        each
+        for each in programs_exporters()
+        if (
+            consumer_of(readers[each]) is consumer
+            if each in readers
+            else each.is_in_use and (each.resource or resource) is resource
+        )
+    ]
 
 
 def default_namespace(resource: Resource, app_name: str) -> str:

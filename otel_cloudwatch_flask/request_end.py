@@ -20,23 +20,16 @@ _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 
 
 class RequestState:
-    """What the WSGI environment of a request carries: its latest buffer, and whether its end flushes."""
+    """What the WSGI environment of a request carries: whether its end flushes, and its latest buffer."""
 
-    __slots__ = ("_buffer", "wants_flush")
+    wants_flush = True
+    buffer: RequestBuffer | None = None
 
-    def __init__(self) -> None:
-        self.wants_flush = True
-        self._buffer: RequestBuffer | None = None
-
-    def use(self, buffer: RequestBuffer) -> None:
+    def replace_buffer(self, buffer: RequestBuffer) -> None:
         """Keep a buffer, and end the one of an earlier app context."""
-        self.end()
-        self._buffer = buffer
-
-    def end(self) -> None:
-        """Record what the buffer has, and from now on at once. Nothing if its app context ended it already."""
-        if self._buffer is not None:
-            self._buffer.end()
+        if self.buffer is not None:
+            self.buffer.end()
+        self.buffer = buffer
 
 
 def state_of(environ: "WSGIEnvironment") -> RequestState | None:
@@ -77,7 +70,8 @@ class RequestEndMiddleware:
         except BaseException:
             finish()
             raise
-        state.end()
+        if state.buffer is not None:
+            state.buffer.end()
         file_wrapper = environ.get("wsgi.file_wrapper")
         if file_wrapper is not None and is_file(body, file_wrapper):
             call_after_close(body, finish)
@@ -86,7 +80,8 @@ class RequestEndMiddleware:
 
     def _finish(self, state: RequestState) -> None:
         try:
-            state.end()
+            if state.buffer is not None:
+                state.buffer.end()
             if state.wants_flush:
                 self._flush()
         except Exception:  # noqa: BLE001 - the boundary to the server, to which metrics are no reason to fail

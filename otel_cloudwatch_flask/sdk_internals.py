@@ -16,21 +16,16 @@ from otel_cloudwatch_flask.quiet_log import QuietLog
 
 _quiet_log = QuietLog(logging.getLogger(__name__))
 
-_NEEDED_OF_AGGREGATIONS: Final = (
-    "_lock",
-    "_mapping",
-    "_new_mapping",
-    "_max_scale",
-    "_value_positive",
-    "_value_negative",
-)
+_NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_positive", "_value_negative")
+"""What an aggregation must have to reset its scale."""
 
 
 def consumer_of(provider_or_reader: object) -> object | None:
     """The object that a provider passes measurements to, and that its readers collect from.
 
-    A reader is on a provider if both have the same one. Without it: ``None``, so that a reporter makes a reader of its
-    own where it would have shared one, and several reporters on one provider each publish the metrics of no reporter.
+    A reader is on a provider if both have the same one. Without it: ``None``. Then a reporter makes a reader of its own
+    where it would have shared one, it does not know the program's reader before that has collected, and several
+    reporters on one provider all publish the metrics of no reporter.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -82,7 +77,7 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
 
     def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:
         aggregation: Any = super()._create_aggregation(*args, **kwargs)
-        missing = [name for name in _NEEDED_OF_AGGREGATIONS if not hasattr(aggregation, name)]
+        missing = [name for name in _NEEDED if not hasattr(aggregation, name)]
         if missing:
             _quiet_log.warning(
                 "sdk",

@@ -51,7 +51,8 @@ class _KeptAttributes:
     """The names of the attributes that a rule keeps."""
 
     def __init__(self, rule: MetricRule) -> None:
-        self._keeps = lru_cache(maxsize=1024)(rule.keeps)
+        self._rule = rule
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - called for each attribute of each measurement; rules live as long as views
     def __contains__(self, name: str) -> bool:
-        return name == NEGATIVE_KEY or self._keeps(name)
+        return name == NEGATIVE_KEY or self._rule.keeps(name)

@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, Response, copy_current_request_context, current_app, send_file, stream_with_context
 from flask import request as flask_request
+from opentelemetry import trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from werkzeug.test import EnvironBuilder
 
 from otel_cloudwatch_flask import (
@@ -284,6 +287,62 @@ def test_the_request_s_own_duration_is_in_its_flush(
     durations = [datum for datum in cloudwatch.datums if datum["MetricName"] == "http.server.duration"]
     assert [sum(datum.get("Counts", [1])) for datum in durations] == [1]
     assert cloudwatch.sum("Orders") == 1
+
+
+def test_exemplars_have_the_span_of_the_request(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """Other exporters find the request's span with its metrics, though FlaskInstrumentor leaves it before the end."""
+    others = InMemoryMetricReader()
+    spans: list[int] = []
+    provider = MeterProvider([others], shutdown_on_exit=False)
+    instrumentor: Any = FlaskInstrumentor()
+    instrumentor.instrument_app(app, meter_provider=provider, tracer_provider=TracerProvider())
+    programs.reporter(app, client=cloudwatch, meter_provider=provider, flush="interval")
+
+    @app.get("/traced")
+    def traced() -> str:
+        spans.append(trace.get_current_span().get_span_context().span_id)
+        return add_order()
+
+    assert get(app, "/traced") == 200
+    data = others.get_metrics_data()
+    assert data is not None
+    metrics = [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]
+    (point,) = [point for metric in metrics if metric.name == "orders" for point in metric.data.data_points]
+    assert [exemplar.span_id for exemplar in point.exemplars] == spans != [0]
+
+
+class WatchedProvider(MeterProvider):
+    """A provider that notes which instruments are made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.made: list[str] = []
+
+    def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+        """A meter that notes what is made of it."""
+        meter = super().get_meter(*args, **kwargs)
+        for kind in ("counter", "histogram", "gauge", "observable_counter", "observable_gauge"):
+            vars(meter).setdefault(f"create_{kind}", self._noting(getattr(meter, f"create_{kind}")))
+        return meter
+
+    def _noting(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(name: str, *args: Any, **kwargs: Any) -> Any:
+            self.made.append(f"{create.__name__} {name}")
+            return create(name, *args, **kwargs)
+
+        return noting
+
+
+def test_a_provider_has_no_instruments_but_the_facades(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
+) -> None:
+    """A histogram for each metric is all that the program's other exporters meet."""
+    provider = WatchedProvider()
+    reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider)
+    assert get(app) == 200
+    reporter.add_metric("Late", 1)
+    assert reporter.flush()
+    assert provider.made == ["create_histogram orders", "create_histogram late"]
 
 
 # Kinds of requests: each adds one to Orders, and every test asks for exactly that.
@@ -871,15 +930,17 @@ def test_a_service_name_that_is_no_namespace(
         assert reporter.flush()
     assert [metric.namespace for metric in cloudwatch.metrics()] == ["_AWS/cart"]
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning.startswith("service.name='AWS/cart', taken as the CloudWatch namespace since none is set, is reserved")
-    assert warning.endswith("Until then, metrics are published in '_AWS/cart'.")
+    assert warning == (
+        "Metrics are published in the namespace '_AWS/cart': service.name='AWS/cart', taken as the CloudWatch "
+        "namespace since none is set, is reserved for AWS's own services; use a name that does not start with 'AWS/'."
+    )
 
 
 @pytest.mark.parametrize(
     ("app_name", "service", "message"),
     [
-        ("shop", "AWS/cart", "ConfigurationError service.name='AWS/cart', taken as the CloudWatch namespace since none"),
-        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', taken as the CloudWatch namespace since none is set"),
+        ("shop", "AWS/cart", "ConfigurationError service.name='AWS/cart', taken as the CloudWatch namespace since"),
+        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', taken as the CloudWatch namespace since"),
         ("AWS/shop", "cart", "cart"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.known_series import FacadeSeries, CallCache
+from otel_cloudwatch_flask.known_series import CallCache, FacadeSeries
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
 ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"})

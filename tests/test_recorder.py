@@ -2,13 +2,18 @@
 
 import logging
 import math
+import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
@@ -376,6 +381,67 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     buffer = buffer_with(recording, 1)
     buffer.end()
     buffer.add(FacadeSeries("Orders", "None", {}), 1)
+    assert count(recording) == 2
+
+
+def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were added, by the thread that ends the request, and not before."""
+    recorded: list[tuple[float, threading.Thread]] = []
+    recorder = Recording().recorder
+    monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
+    buffer = RequestBuffer(recorder)
+    for value in range(5):
+        buffer.add(FacadeSeries(f"Metric {value}", "None", {}), value)
+    assert recorded == []
+    buffer.end()
+    assert recorded == [(value, threading.current_thread()) for value in range(5)]
+
+
+@contextmanager
+def span(span_id: int) -> Iterator[None]:
+    """A sampled span."""
+    context = trace.SpanContext(1, span_id, is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    token = attach(trace.set_span_in_context(trace.NonRecordingSpan(context)))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def test_each_entry_has_the_span_it_was_added_in() -> None:
+    """Exemplars lead there; an entry without a span has none, whatever span the request ends in."""
+    recording = Recording()
+    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {})
+    with span(10):
+        buffer.add(series, 1)
+        with span(11):
+            buffer.add(series, 20)
+    buffer.add(series, 300)
+    with span(12):
+        buffer.end()
+        buffer.add(series, 4000)
+    (point,) = recording.points()
+    assert point.count == 4
+    assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11, 4000: 12}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child() -> None:
+    """What was kept is the parent's; what the child adds is recorded at once, whatever another thread was doing."""
+    recording = Recording()
+    buffer = buffer_with(recording, 2)
+    with recording.recorder._creation_lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            buffer.end()
+            before = count(recording)
+            buffer.add(FacadeSeries("FromChild", "None", {}), 1)
+            os._exit(0 if (before, count(recording)) == (0, 1) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    buffer.end()
     assert count(recording) == 2
 
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask.commands.checks import Check
 from otel_cloudwatch_flask.commands.user_app import UserApp
 from otel_cloudwatch_flask.exporter import live_exporters
-from otel_cloudwatch_flask.reader import live_readers, readers_on
-from otel_cloudwatch_flask.reporter_reader import programs_exporters
+from otel_cloudwatch_flask.reader import readers_on
+from otel_cloudwatch_flask.reporter_reader import programs_exporters, programs_exporters_on
 
 MEASURED: Final = "Measured"
 TWICE: Final = "Published twice"
@@ -72,10 +72,8 @@ def _is_placeholder(provider: metrics.MeterProvider) -> bool:
 
 
 def _exporters_on_one_provider() -> Iterator[Check]:
-    """Exporters of the program with one target; of an exporter under the SDK's reader, the provider is presumed."""
-    elsewhere = {*live_readers()} - {*readers_on(metrics.get_meter_provider())}
-    others = {*programs_exporters()} - {reader.exporter for reader in elsewhere}
-    targets = Counter((each.settings.namespace, each.settings.region_name) for each in others)
+    exporters = programs_exporters_on(metrics.get_meter_provider(), resource=None)
+    targets = Counter((each.settings.namespace, each.settings.region_name) for each in exporters)
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"{count} CloudWatch exporters are on the global MeterProvider, for namespace {namespace}."
