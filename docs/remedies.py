@@ -166,6 +166,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             'Give `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
         ),
         Remedy(
+            "Metrics are published in the namespace",
+            "Metrics are sent, to the namespace that the message names first.",
+            'Give `namespace="..."`, or give the service or the app a name that can be a namespace. A meter provider '
+            "shows its resource only with its first collection, so this is said then.",
+        ),
+        Remedy(
             "… is no setting of otel_cloudwatch_flask",
             "Metrics are sent, with the default of what was meant.",
             "Write the key as the message does. [Configuration](configuration.md) has all of them.",

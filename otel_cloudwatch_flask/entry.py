@@ -1,4 +1,4 @@
-"""What was said to ``add_metric``, checked: everything a caller may have got wrong is found here."""
+"""The arguments of ``add_metric``, checked: every mistake that a caller can make is found here."""
 
 import difflib
 import math
@@ -13,13 +13,13 @@ from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
 
-# Control characters, and halves of surrogate pairs, which no encoding takes.
+# Control characters, and halves of surrogate pairs, which cannot be encoded.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One call of ``add_metric``: ``unit`` in CloudWatch's spelling, ``value`` a finite number, dimensions as text."""
+class Arguments:
+    """Those of one call of ``add_metric``: ``unit`` as CloudWatch spells it, ``value`` finite, dimensions as text."""
 
     metric_name: str
     value: float
@@ -27,13 +27,13 @@ class Entry:
     dimensions: Mapping[str, str]
 
 
-def parse_entry(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Entry:
+def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
     """Check one call of ``add_metric``.
 
     Raises :class:`InvalidMetricError`, which says what was given, what is allowed and what to write instead.
 
-    >>> parse_entry("Request Count", 1, "count", {"cached": True})
-    Entry(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
+    >>> parse_arguments("Request Count", 1, "count", {"cached": True})
+    Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
     """
     at_fault: object = metric_name
     try:
@@ -43,7 +43,7 @@ def parse_entry(metric_name: object, value: object, unit: object, dimensions: Di
         at_fault = unit
         checked_unit = _unit(unit)
         at_fault = dimensions
-        return Entry(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
+        return Arguments(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
     except ValueError as problem:
         message = f"metric {shown(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
@@ -75,11 +75,11 @@ def _value(value: object) -> float:
         raise ValueError(
             f"the value {shown(value)} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit"
         )
-    return number + 0.0  # what was -0.0 is 0.0
+    return number + 0.0  # -0.0 becomes 0.0
 
 
 def _number(value: object) -> float:
-    """The number that a value is, of whatever numeric type; a text is none, and neither is a truth value."""
+    """A value of any numeric type as a float; texts and booleans are refused."""
     if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
         try:
             return float(value)

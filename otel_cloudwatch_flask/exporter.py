@@ -5,7 +5,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, ItemsView, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import (
@@ -17,9 +18,10 @@ from opentelemetry.sdk.metrics import (
     UpDownCounter,
 )
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.view import Aggregation
+from opentelemetry.sdk.resources import Resource
 
 from otel_cloudwatch_flask import boto_client
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.boto_client import Client, ClientFactory, Put, checked_client, encoded_put, plain_put
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
@@ -33,6 +35,7 @@ from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.sources import MetricStreams
 from otel_cloudwatch_flask.spool import Spool
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
@@ -51,6 +54,23 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableGauge: _CUMULATIVE,
 }
 """CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+
+
+class _Preferences(dict[type, AggregationTemporality]):
+    """Preferred temporalities that notice when a reader reads them: from then on the exporter is in use."""
+
+    were_read = False
+
+    def items(self) -> "ItemsView[type, AggregationTemporality]":  # type: ignore[override]  # typeshed: dict_items
+        self.were_read = True
+        return super().items()
+
+
+def default_aggregation() -> dict[type, Aggregation]:
+    """The aggregation of instruments for which no view chooses one: histograms whose percentiles can be published."""
+    # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
+    return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
+
 
 _live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
 
@@ -112,9 +132,8 @@ class CloudWatchMetricExporter(MetricExporter):
         return exporter
 
     def _set_up(self, settings: Settings, *, client: Client | None, client_factory: ClientFactory | None) -> None:
-        # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
-        aggregation = FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
-        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation={Histogram: aggregation})
+        self._preferences = _Preferences(TEMPORALITY)
+        super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
         self._publishes_plain_metrics = True
         self._adopted: set[str] = set()
@@ -129,6 +148,8 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _start(self) -> None:
         """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
+        # Of the last collection; all collections of one provider have the very same object.
+        self.resource: Resource | None = None
         self._ledger = Ledger()
         spool_directory = self._settings.spool_directory
         spool = Spool(spool_directory) if spool_directory else None
@@ -207,6 +228,15 @@ class CloudWatchMetricExporter(MetricExporter):
         """What it was told, parsed."""
         return self._settings
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a reader of the SDK's has it, or it has exported."""
+        return self._preferences.were_read or self.resource is not None
+
+    def use_namespace(self, namespace: str) -> None:
+        """Publish in this namespace from now on."""
+        self._settings = replace(self._settings, namespace=namespace)
+
     def watch(self, watcher: Callable[[Batch], object]) -> None:
         """Show ``watcher`` each batch that CloudWatch has accepted, from now on, in a forked child too.
 
@@ -229,6 +259,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def accept(self, metrics_data: MetricsData) -> None:
         """Make a collection's datums pending, or after the end lost; no network."""
+        self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
         with self._accepting:

@@ -1,4 +1,4 @@
-"""The Flask extension, and with it what the package this one succeeds offered under the same names."""
+"""The Flask extension, and the functions of flask-cloudwatch-metric, its predecessor, under the same names."""
 
 import itertools
 import logging
@@ -15,13 +15,14 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from opentelemetry.metrics import MeterProvider
 from werkzeug.exceptions import SecurityError
 
-from otel_cloudwatch_flask.attachment import Destination, attach
-from otel_cloudwatch_flask.boto_client import Client, ClientFactory, checked_client, client_factory
+from otel_cloudwatch_flask.attachment import Target, set_up_provider
+from otel_cloudwatch_flask.boto_client import Client, checked_client, client_factory
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ENVIRONMENT_PREFIX,
+    KEYS,
     FlushPolicy,
     Settings,
     are_given,
@@ -35,7 +36,7 @@ from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.reader import CloudWatchMetricReader
 from otel_cloudwatch_flask.recorder import RequestBuffer
 from otel_cloudwatch_flask.registration import Registration, flush_all, shut_down_all, total_stats
-from otel_cloudwatch_flask.request_end import RequestEndMiddleware, buffers_of
+from otel_cloudwatch_flask.request_end import RequestEndMiddleware, state_of
 from otel_cloudwatch_flask.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.timer import Timer
 
@@ -48,29 +49,20 @@ _quiet_log = QuietLog(logging.getLogger(__name__))
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# The documented way to what a proxy stands for, once, instead of through several functions for each operator.
+# The documented way to the object behind a proxy, which is faster than each attribute through the proxy.
 _current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
 _current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
 _current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
-_PLACE_NAME: Final = "cloudwatch_metrics_place"
+_REQUEST_NAME: Final = "cloudwatch_metrics_request"
+"""In ``g``: what the app has installed, and the buffer of the request."""
 
-_SETTINGS_OF_READER: Final = (
-    "namespace",
-    "region_name",
-    "flush_min_interval_seconds",
-    "export_interval_seconds",
-    "export_timeout_seconds",
-    "max_metrics",
-    "max_backlog_bytes",
-    "spool_directory",
-    "rules",
-    "resource_dimensions",
-    "entity",
-    "dry_run",
-)
-"""Those in which a reader that is there already may differ from what a reporter was told."""
+_SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
+_SETTINGS_OF_READER: Final = {
+    key.field for key in KEYS if not (key.field in _SETTINGS_OF_FACADE or key.field.startswith("live_page"))
+}
+"""Settings that make a reporter use a reader of its own, if it was given one of them."""
 
 
 class _AlsoOnClass(Generic[_P, _R]):
@@ -125,7 +117,7 @@ class CloudWatchMetricsReporter:
         if isinstance(cloudwatch_client, str):
             self._arguments["region_name"], cloudwatch_client = cloudwatch_client, None
         self._client = checked_client(cloudwatch_client)
-        self._credentials: tuple[str, str] | None = None
+        self._credentials: dict[str, str] = {}
         self._meter_provider = meter_provider
         self._instrument = instrument
         self._registrations: list[Registration] = []
@@ -144,17 +136,18 @@ class CloudWatchMetricsReporter:
         reporter = CloudWatchMetricsReporter(namespace=namespace)
         reporter._arguments["region_name"] = aws_region_name
         if aws_access_key_id and aws_secret_access_key:
-            reporter._credentials = aws_access_key_id, aws_secret_access_key
+            reporter._credentials = {"access_key_id": aws_access_key_id, "secret_access_key": aws_secret_access_key}
         reporter.init_app(app)
         return reporter
 
     def init_app(self, app: Flask) -> None:
-        """Serve an app: read its configuration, attach to OpenTelemetry, and flush when its requests end.
+        """Serve an app: read its configuration, set OpenTelemetry up, and flush when its requests end.
 
         Apps with the same configuration share one reader, so that an application factory may be called often.
         """
         app = getattr(app, "_get_current_object", lambda: app)()  # what current_app stands for
         _refuse_second_reporter(app)
+        app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
         registration = self._register(app)
         app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
@@ -173,29 +166,23 @@ class CloudWatchMetricsReporter:
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
         known = next((each for each in self._registrations if each.fits(settings, app.name)), None)
         if known is None:
-            attachment = attach(self._meter_provider, self._destination(app, settings))
-            registration = Registration.first(attachment, settings, app.name, is_strict)
+            setup = set_up_provider(self._meter_provider, self._target(app, settings))
+            registration = Registration.first(setup, settings, app.name, is_strict)
         else:
             self._registrations.remove(known)
             registration = known.for_another_app(is_strict)
         self._registrations.append(registration)
         return registration
 
-    def _destination(self, app: Flask, settings: Settings) -> Destination:
-        told = are_given(_SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
-        return Destination(
+    def _target(self, app: Flask, settings: Settings) -> Target:
+        is_given = are_given(_SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
+        return Target(
             settings=settings,
             app_name=app.name,
             client=self._client,
-            client_factory=self._client_factory(settings.region_name),
-            is_its_own=bool(told or self._client or self._credentials),
+            client_factory=client_factory(settings.region_name, **self._credentials),
+            is_its_own=bool(is_given or self._client or self._credentials),
         )
-
-    def _client_factory(self, region_name: str | None) -> ClientFactory | None:
-        if self._credentials is None:
-            return None
-        access_key_id, secret_access_key = self._credentials
-        return client_factory(region_name, access_key_id=access_key_id, secret_access_key=secret_access_key)
 
     @_AlsoOnClass
     def add_metric(
@@ -205,7 +192,7 @@ class CloudWatchMetricsReporter:
         unit: str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Add one metric: to the request, which hands it over at its end, or outside of one, at once.
+        """Add one metric. In a request it is recorded when the request ends, otherwise at once.
 
         ``metric_name`` is what CloudWatch shows, as written. ``value`` is any finite number. ``unit`` is one of
         CloudWatch's names, in any case. ``dimensions`` are a mapping, or ``[{"Name": ..., "Value": ...}]``.
@@ -216,7 +203,7 @@ class CloudWatchMetricsReporter:
         Raises :class:`InvalidMetricError` for a metric that CloudWatch cannot store, if the reporter is strict;
         otherwise it is counted as ``invalid``, and logged once for the line that called.
         """
-        installed, buffer = _current_place()
+        installed, buffer = _current_request_buffer()
         if installed is not None and (installed.reporter is self or self is None):
             registration: Registration | None = installed.registration
         else:
@@ -227,15 +214,15 @@ class CloudWatchMetricsReporter:
                 "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before.",
             )
             return
-        measurement = registration.known(metric_name, value, unit, dimensions) or registration.read(
+        measurement = registration.cached_measurement(
             metric_name, value, unit, dimensions
-        )
+        ) or registration.checked_measurement(metric_name, value, unit, dimensions)
         if measurement is None:
             return
         if buffer is None:
             registration.recorder.record(*measurement)
         else:
-            buffer.add(measurement)
+            buffer.add(*measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
         """Time a block (``with``) or every call of a function (as a decorator, ``async`` too), in Milliseconds.
@@ -320,40 +307,24 @@ def _installed_in(app: Flask) -> _Installed | None:
     return installed
 
 
-def _current_place() -> tuple[_Installed | None, RequestBuffer | None]:
-    """What the app of the current context has, and the buffer of its request; of either ``None`` if there is none."""
+def _current_request_buffer() -> tuple[_Installed | None, RequestBuffer | None]:
+    """What the current app has installed, and the buffer of the current request; ``None`` where there is none."""
     try:
         current_g = _current_g()
     except RuntimeError:  # there is no context
         return None, None
-    place: tuple[_Installed, RequestBuffer] | None = getattr(current_g, _PLACE_NAME, None)
-    if place is not None:
-        return place
-    return _new_place(current_g) if has_request_context() else (_installed_in(_current_app()), None)
-
-
-def _new_place(current_g: Any) -> tuple[_Installed | None, RequestBuffer | None]:
-    # Made when it is needed: a streamed body, or a copied context, comes with no before_request of its own.
-    app = _current_app()
-    installed = _installed_in(app)
-    if installed is None:
-        return None, None
+    found: tuple[_Installed, RequestBuffer] | None = getattr(current_g, _REQUEST_NAME, None)
+    if found is not None:
+        return found
+    installed = _installed_in(_current_app())
+    if installed is None or not has_request_context():
+        return installed, None
+    # Made with the first metric: a streamed body, or a copied context, runs no before_request of its own.
     buffer = RequestBuffer(installed.registration.recorder)
-    buffers = buffers_of(_current_request().environ)
-    if buffers is None or not buffers.add(buffer):
-        _end_buffers_at_teardown(app)
-    place = installed, buffer
-    setattr(current_g, _PLACE_NAME, place)
-    return place
-
-
-def _end_buffers_at_teardown(app: Flask) -> None:
-    """From the first context on that is not that of a server's request, as tests, scripts and web sockets make them.
-
-    Not in every app: to call one of these costs Flask as much as all else does that a request without metrics meets.
-    """
-    if _end_buffer not in app.teardown_appcontext_funcs:
-        app.teardown_appcontext_funcs.append(_end_buffer)
+    if (state := state_of(_current_request().environ)) is not None:
+        state.replace_buffer(buffer)
+    setattr(current_g, _REQUEST_NAME, (installed, buffer))
+    return installed, buffer
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
@@ -365,19 +336,19 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
 
 def drain_current_buffer() -> None:
     """Record what was added in the current app context so far."""
-    if has_app_context() and (place := getattr(_current_g(), _PLACE_NAME, None)):
-        place[1].drain()
+    if has_app_context() and (found := getattr(_current_g(), _REQUEST_NAME, None)):
+        found[1].drain()
 
 
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
     """The readers that the reporters of this process use."""
     registrations = [each for reporter in _live_reporters.values() for each in reporter._registrations]  # noqa: SLF001  # this module's class
-    return {each.attachment.reader for each in registrations if each.attachment.reader}
+    return {each.setup.reader for each in registrations if each.setup.reader}
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if place := getattr(_current_g(), _PLACE_NAME, None):
-        place[1].end()
+    if found := getattr(_current_g(), _REQUEST_NAME, None):
+        found[1].end()
 
 
 def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial
@@ -433,7 +404,7 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
             app,
-            meter_provider=registration.attachment.meters,
+            meter_provider=registration.setup.meters,
             excluded_urls=_excluded_urls(app, registration.settings, os.environ),
         )
 

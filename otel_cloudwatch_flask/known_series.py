@@ -1,7 +1,7 @@
-"""Calls of ``add_metric`` that came before, so that what was checked then is looked up and not checked again.
+"""A cache of earlier ``add_metric`` calls: a call that differs from one of them in its value only is not checked again.
 
-Only the value is looked at each time. What is no plain text and no plain number goes to
-:func:`otel_cloudwatch_flask.entry.parse_entry`, and so does whatever was not seen before.
+Anything but plain texts and plain numbers, and any new call, goes to
+:func:`otel_cloudwatch_flask.entry.parse_arguments`.
 """
 
 from collections.abc import Hashable, Mapping
@@ -12,15 +12,18 @@ from opentelemetry.metrics import Histogram
 
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
-MAX_KNOWN_SERIES: Final = 4096
-"""How many are known at a time: 3 MB or so, if they have few dimensions."""
+MAX_CACHED_CALLS: Final = 4096
+"""About 3 MB, if the calls have few dimensions."""
 
 _PAIR_KEYS: Final = {"Name", "Value"}
 
 
 @dataclass(slots=True, eq=False)
 class FacadeSeries:
-    """A checked name and unit with dimensions as text; once it is recorded to, also what that is in OpenTelemetry."""
+    """A checked name and unit with dimensions as text; from its first measurement on, also its histogram's attributes.
+
+    ``histogram`` is ``None`` until then.
+    """
 
     metric_name: str
     unit: str
@@ -30,18 +33,18 @@ class FacadeSeries:
 
 
 Measurement: TypeAlias = tuple[FacadeSeries, float]
-"""A finite number of a series."""
+"""A series and a finite number."""
 
 
-class KnownSeries:
-    """The series of the calls that came before; when there are too many, none of them."""
+class CallCache:
+    """The series of earlier calls. A full cache is emptied."""
 
-    def __init__(self, max_known: int = MAX_KNOWN_SERIES) -> None:
-        self._max_known = max_known
+    def __init__(self, max_calls: int = MAX_CACHED_CALLS) -> None:
+        self._max_calls = max_calls
         self._series: dict[Hashable, FacadeSeries] = {}
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
-        """What a call means that differs in nothing but the value from one before; ``None`` to look closer."""
+        """The measurement that a call means; ``None`` if the call has to be checked."""
         if (
             (type(value) is float or type(value) is int)
             and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
@@ -50,24 +53,24 @@ class KnownSeries:
             and (items := _plain_items(dimensions)) is not None
             and (series := self._series.get((metric_name, unit, items))) is not None
         ):
-            return series, value + 0.0  # what was -0.0 is 0.0
+            return series, value + 0.0  # -0.0 becomes 0.0
         return None
 
-    def learn(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
-        """Know what such a call means from now on."""
+    def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
+        """Remember the series of a checked call."""
         items = _plain_items(dimensions)
-        # Not if another thread has changed the dimensions since they were checked.
+        # Not if another thread has changed the dimensions since the check.
         if items is None or {name: str(value) for name, value in items} != series.dimensions:
             return
-        if len(self._series) >= self._max_known:
+        if len(self._series) >= self._max_calls:
             self._series.clear()
         self._series[metric_name, unit, items] = series
 
 
 def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
-    """Names and values, if they are nothing but texts and integers: then no two are equal that differ as text.
+    """Names and values, if all are texts and integers: of those, two that differ as text are never equal.
 
-    That ``True == 1 == 1.0``, ``0.0 == -0.0``, and objects of other types may be equal to anything, is left out so.
+    That excludes ``True == 1 == 1.0``, ``0.0 == -0.0``, and objects of other types, which may be equal to anything.
     """
     if type(dimensions) is not dict:
         dimensions = _named(dimensions)
@@ -79,7 +82,7 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 
 
 def _named(pairs: Any) -> dict[object, object]:
-    """CloudWatch's list of pairs as a dictionary; one that is not plain, for anything else and a name given twice."""
+    """CloudWatch's list of pairs as a dictionary; one that is not plain where it is anything else, or repeats a name."""
     named: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:

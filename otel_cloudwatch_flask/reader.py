@@ -13,11 +13,10 @@ from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
-from otel_cloudwatch_flask.collection_hook import prepare_collection
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.exporter import TEMPORALITY, CloudWatchMetricExporter, default_aggregation
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork, call_at_exit
-from otel_cloudwatch_flask.sdk_internals import consumer_of, forget_measurements
+from otel_cloudwatch_flask.sdk_internals import consumer_of, forget_measurements, is_registered
 
 _logger = logging.getLogger(__name__)
 
@@ -55,10 +54,7 @@ class CloudWatchMetricReader(MetricReader):
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
         self._exporter = exporter or CloudWatchMetricExporter()
-        super().__init__(
-            preferred_temporality=self._exporter._preferred_temporality,  # noqa: SLF001 - as the SDK's own reader does
-            preferred_aggregation=self._exporter._preferred_aggregation,  # noqa: SLF001 - as the SDK's own reader does
-        )
+        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=default_aggregation())
         self._interval_seconds = settings.export_interval_seconds
         self._min_interval_seconds = settings.flush_min_interval_seconds
         self._timeout_seconds = settings.export_timeout_seconds
@@ -195,8 +191,7 @@ class CloudWatchMetricReader(MetricReader):
         return False
 
     def _collect_now(self, deadline: float) -> None:
-        if self._collect is not None:
-            prepare_collection(self)
+        if is_registered(self):
             self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
 
     def _flush_at_exit(self) -> None:

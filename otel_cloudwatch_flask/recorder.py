@@ -1,4 +1,4 @@
-"""Facade entries become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
+"""Calls of ``add_metric`` become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
 
 import logging
 import re
@@ -8,15 +8,13 @@ from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2s
 from typing import Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 
 from otel_cloudwatch_flask.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.deferral import MOST_MEASUREMENTS_OF_A_REQUEST, Deferral
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric
-from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries, Measurement
+from otel_cloudwatch_flask.known_series import CallCache, FacadeSeries
 from otel_cloudwatch_flask.ledger import LossReason
 from otel_cloudwatch_flask.process_lifecycle import call_after_fork
 from otel_cloudwatch_flask.quiet_log import QuietLog
@@ -30,13 +28,15 @@ _once = QuietLog(logging.getLogger(__name__))
 MAX_INSTRUMENT_NAME_LENGTH: Final = 255
 _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 
-_MAX_BUFFERED_ENTRIES: Final = 1000
+_MAX_BUFFERED_MEASUREMENTS: Final = 1000
+_NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
+"""In place of an empty context, for which OpenTelemetry would take the one of the thread that records."""
 
 DEFAULT_MAX_SERIES: Final = 10_000
 
 
 def instrument_name(metric_name: str) -> str:
-    """The valid instrument name that resembles a CloudWatch name most; other exporters show it.
+    """The valid instrument name that is most like a CloudWatch name; other exporters show it.
 
     >>> instrument_name("Request Count"), instrument_name("2xx")
     ('request_count', 'm_2xx')
@@ -46,15 +46,15 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """The name with an ending that belongs to the identity: the same in every process."""
-    ending = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
-    return name[: MAX_INSTRUMENT_NAME_LENGTH - len(ending)] + ending
+    """The name with a suffix derived from the identity: the same in every process."""
+    suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
+    return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
 
 class Recorder:
-    """Record the entries of one reporter and app; safe to use from several threads.
+    """Record the measurements of one reporter and app; safe to use from several threads.
 
-    ``lost`` is called for each entry that the SDK does not take. Nothing is raised. Beyond ``max_series`` different
+    ``lost`` is called for each measurement that the SDK refuses. Nothing is raised. Beyond ``max_series`` different
     sets of dimensions, new ones are recorded as their metric's overflow series, and new names as that of
     :data:`~otel_cloudwatch_flask.cardinality.OVERFLOW_NAME`.
     """
@@ -74,35 +74,25 @@ class Recorder:
         self._lost = lost
         self._max_series = max_series
         self._series: set[Hashable] = set()
-        # The SDK keeps these, too, for ever.
+        # Never forgotten: the SDK keeps instruments for the life of the process, too.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
         self._is_closed = False
-        self.known_series = KnownSeries()
-        # Of other providers it is not known when somebody collects from them.
-        self._deferral = Deferral(provider, self._record_all) if isinstance(provider, SdkMeterProvider) else None
-        self._begin()
-        call_after_fork(self._begin)
+        self.call_cache = CallCache()
+        self._start()
+        call_after_fork(self._start)
+
+    def _start(self) -> None:
+        """Make what belongs to one process."""
+        self._creation_lock = threading.Lock()
+        self.process = object()
 
     def close(self) -> None:
-        """Count what still comes as lost: nobody publishes it any more."""
-        self.catch_up()
+        """Count later measurements as lost: no reader publishes them."""
         self._is_closed = True
 
-    def defer(self, measurements: deque[Measurement]) -> None:
-        """Take these out and record them, soon: before anybody collects from the provider."""
-        if self._deferral is None or len(measurements) > MOST_MEASUREMENTS_OF_A_REQUEST:
-            self._record_all(measurements)
-        else:
-            self._deferral.add(measurements)
-
-    def catch_up(self) -> None:
-        """Record now what was deferred."""
-        if self._deferral is not None:
-            self._deferral.catch_up()
-
     def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
-        """Record one finite number, or count it as lost."""
+        """Record one finite number, in this context or the current one, or count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
@@ -113,54 +103,30 @@ class Recorder:
             else:
                 histogram.record(value, series.attributes, context)
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
-            self._not_taken(series, value)
-
-    def _record_all(self, measurements: deque[Measurement], context: Context | None = None) -> None:
-        """Take out and record one after the other, most of them without another call for each."""
-        while measurements:
-            try:
-                series, value = measurements.popleft()
-            except IndexError:  # another thread was faster
-                return
-            histogram = series.histogram
-            if histogram is None or value < 0 or self._is_closed:
-                self.record(series, value, context)
-                continue
-            try:
-                histogram.record(value, series.attributes, context)
-            except Exception:  # noqa: BLE001  # as above
-                self._not_taken(series, value)
-
-    def _not_taken(self, series: FacadeSeries, value: float) -> None:
-        self._lost(LossReason.INVALID)
-        _quiet_log.log(
-            logging.WARNING,
-            series.metric_name,
-            "OpenTelemetry did not take %r of %s; it is counted as invalid",
-            value,
-            series,
-            exc_info=True,
-        )
-
-    def _begin(self) -> None:
-        """Make what belongs to one process."""
-        self._creation_lock = threading.Lock()
-        self.process = object()
+            self._lost(LossReason.INVALID)
+            _quiet_log.log(
+                logging.WARNING,
+                series.metric_name,
+                "OpenTelemetry did not take %r of %s; it is counted as invalid",
+                value,
+                series,
+                exc_info=True,
+            )
 
     def _resolved(self, series: FacadeSeries) -> Histogram:
-        """The histogram of a series that comes for the first time, which knows it and its attributes from now on."""
+        """Give a new series its attributes and its histogram; return the histogram."""
         key = (series.metric_name, series.unit)
         attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
-        if not self._has_place((key, frozenset(attributes.items()))):
+        if not self._has_room((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
             key = self._overflow_key(*key)
         histogram = self._histograms.get(key) or self._created(key)
         series.attributes = attributes
-        series.histogram = histogram  # the last, because with it the series is ready for other threads
+        series.histogram = histogram  # last, because other threads use the series as soon as it has one
         return histogram
 
-    def _has_place(self, series: Hashable) -> bool:
-        """Whether the SDK knows this series already, or may learn it: it never forgets one."""
+    def _has_room(self, series: Hashable) -> bool:
+        """Whether a series is known or may still be added: the SDK never forgets one."""
         if series not in self._series:
             if len(self._series) >= self._max_series:
                 return False
@@ -168,7 +134,7 @@ class Recorder:
         return True
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
-        """What a set of dimensions without a place is recorded as the overflow series of."""
+        """The metric whose overflow series takes a set of dimensions that there is no room for."""
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
@@ -188,19 +154,16 @@ class Recorder:
         return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
-        """The histogram of a name and unit that come for the first time."""
+        """The histogram of a new name and unit, made once."""
         with self._creation_lock:
             if key not in self._histograms:
-                self._histograms[key] = self._create(*key)
+                metric = FacadeMetric(key[0], self._reporter_id)
+                meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
+                self._histograms[key] = meter.create_histogram(self._claim_name(*key), unit=to_ucum(key[1]))
             return self._histograms[key]
 
-    def _create(self, metric_name: str, unit: str) -> Histogram:
-        metric = FacadeMetric(metric_name, self._reporter_id)
-        meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
-        return meter.create_histogram(self._claim_name(metric_name, unit), unit=to_ucum(unit))
-
     def _claim_name(self, metric_name: str, unit: str) -> str:
-        """An instrument name that no other name or unit of this reporter has."""
+        """An instrument name that no other metric name or unit of this reporter uses."""
         name = plain_name = instrument_name(metric_name)
         length = 6
         while name in self._claimed_names:
@@ -211,47 +174,44 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request, handed over at its end: in order, each once, whoever ends it and how often.
+    """The measurements of one request, recorded in order when it ends; each once, however often it is ended.
 
-    After the end, what still comes (from a streamed body, or a thread that outlives the request) is handed over at
-    once. What comes in a forked child is recorded: what is in its copy, and the request's end, are the parent's.
+    Each is recorded in the OpenTelemetry context in which it was added, which exemplars refer to. Later ones (from a
+    streamed body, or a thread that outlives the request) are recorded at once. In a forked child the buffer's
+    content and the end of the request are the parent's; what the child adds is recorded at once.
     """
 
-    __slots__ = ("_has_ended", "_measurements", "_process", "recorder")
+    __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
 
     def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self._measurements: deque[Measurement] = deque()
+        self._recorder = recorder
+        self._measurements: deque[tuple[FacadeSeries, float, Context]] = deque()
         self._has_ended = False
         self._process = recorder.process
 
-    def add(self, measurement: Measurement) -> None:
-        """Keep one measurement for the end of the request."""
-        if self._process is not self.recorder.process:
-            self.recorder.record(*measurement)
+    def add(self, series: FacadeSeries, value: float) -> None:
+        """Keep one measurement until the end of the request."""
+        if self._process is not self._recorder.process:
+            self._recorder.record(series, value)
             return
-        if self._has_ended:
-            self.recorder.defer(deque((measurement,)))  # with a context of its own
-            return
-        self._measurements.append(measurement)
-        # Asked again after appending, so that what comes while the request ends is handed over by one of the two.
-        if len(self._measurements) >= _MAX_BUFFERED_ENTRIES or self.has_ended:
+        self._measurements.append((series, value, get_current() or _NO_CONTEXT))
+        # Not before appending, because another thread may end the request in between.
+        if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
             self.drain()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is kept any more."""
-        return self._has_ended
 
     def end(self) -> None:
-        """Let what was kept be recorded, and keep nothing from now on."""
+        """Record what was kept, and keep nothing from now on."""
         self._has_ended = True
-        if self._measurements:
-            self.drain()
+        self.drain()
 
     def drain(self) -> None:
-        """Let what was kept so far be recorded."""
-        if self._process is not self.recorder.process:
+        """Record what was kept so far."""
+        if self._process is not self._recorder.process:
             return
-        if self._measurements:
-            self.recorder.defer(self._measurements)
+        measurements, record = self._measurements, self._recorder.record
+        while measurements:
+            try:
+                series, value, context = measurements.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            record(series, value, context)

@@ -1,4 +1,4 @@
-"""One app's registration of a reporter: what it records to, how it flushes, and how it takes a bad metric."""
+"""One app's registration of a reporter: what it records to, how it flushes, and what it does with a bad metric."""
 
 import logging
 import sys
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, TypeAlias
 
-from otel_cloudwatch_flask.attachment import Attachment
+from otel_cloudwatch_flask.attachment import ProviderSetup
 from otel_cloudwatch_flask.config import FlushPolicy, Settings
-from otel_cloudwatch_flask.entry import Entry, parse_entry
+from otel_cloudwatch_flask.entry import parse_arguments
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.facade_dimensions import Dimensions
@@ -34,83 +34,74 @@ class Registration:
     """A reporter on one app. ``is_strict`` is asked when a metric is bad: apps turn to testing after their set-up."""
 
     def __init__(
-        self, attachment: Attachment, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
+        self, setup: ProviderSetup, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
     ) -> None:
-        self.attachment = attachment
+        self.setup = setup
         self.recorder = recorder
-        self.known = recorder.known_series.measurement
+        self.settings = settings
         self.is_live = True
-        self._settings = settings
+        self.cached_measurement = recorder.call_cache.measurement
         self._app_name = app_name
         self._is_strict = is_strict
-        self.flush_after_request = _flush_after_request(attachment.reader, settings.flush)
+        self.flush_after_request = _flush_after_request(setup.reader, settings.flush)
 
     @classmethod
-    def first(cls, attachment: Attachment, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
+    def first(cls, setup: ProviderSetup, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
         """The registration of the first app with these settings."""
-        lost = partial(_count_as_lost, attachment)
         recorder = Recorder(
-            attachment.provider,
-            attachment.reporter_id,
+            setup.provider,
+            setup.reporter_id,
             settings.default_dimensions,
-            lost,
+            partial(_count_as_lost, setup),
             max_series=SERIES_PER_METRIC * settings.max_metrics,
         )
-        return cls(attachment, recorder, settings, app_name, is_strict)
+        return cls(setup, recorder, settings, app_name, is_strict)
 
     def fits(self, settings: Settings, app_name: str) -> bool:
         """Whether another app with these settings, and this name, which may be the namespace, can share it."""
-        return self.is_live and self._settings == settings and (bool(settings.namespace) or self._app_name == app_name)
+        return self.is_live and self.settings == settings and (bool(settings.namespace) or self._app_name == app_name)
 
     def for_another_app(self, is_strict: IsStrict) -> "Registration":
-        """The same, but for how the other app takes a bad metric."""
-        return Registration(self.attachment, self.recorder, self._settings, self._app_name, is_strict)
-
-    @property
-    def settings(self) -> Settings:
-        """What the app was told, parsed."""
-        return self._settings
+        """The same with the strictness of another app."""
+        return Registration(self.setup, self.recorder, self.settings, self._app_name, is_strict)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter | None:
-        """What publishes its metrics; ``None`` if nothing is sent."""
-        return self.attachment.reader.exporter if self.attachment.reader else None
+        """The exporter that publishes its metrics; ``None`` if nothing is sent."""
+        return self.setup.reader.exporter if self.setup.reader else None
 
-    def read(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Measurement | None:
-        """What a call of ``add_metric`` that is not ``known`` means; ``None`` if it was bad, which is counted."""
-        entry = self._parse(metric_name, value, unit, dimensions)
-        if entry is None:
-            return None
-        series = FacadeSeries(entry.metric_name, entry.unit, entry.dimensions)
-        self.recorder.known_series.learn(metric_name, unit, dimensions, series)
-        return series, entry.value
-
-    def _parse(self, metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Entry | None:
-        """The entry for one call of ``add_metric``; ``None`` if it was bad, and is counted and logged."""
+    def checked_measurement(
+        self, metric_name: object, value: object, unit: object, dimensions: Dimensions
+    ) -> Measurement | None:
+        """The measurement that a call of ``add_metric`` means; ``None`` if it was bad, which is counted and logged."""
         try:
-            return parse_entry(metric_name, value, unit, dimensions)
-        except InvalidMetricError as error:
+            arguments = parse_arguments(metric_name, value, unit, dimensions)
+        except Exception as error:  # the boundary to what a program's own objects do when they are looked at
             if self._is_strict():
                 raise
-            _count_as_lost(self.attachment, LossReason.INVALID)
-            site = _call_site()
-            _once.warning(site, "%s (it is lost, and counted as invalid; said once for %s, line %d)", error, *site)
-        except Exception:  # the boundary to what a program's own objects do when they are looked at
-            if self._is_strict():
-                raise
-            _count_as_lost(self.attachment, LossReason.INVALID)
-            _once.log(
-                logging.WARNING,
-                _call_site(),
-                "A metric could not be read; it is lost, and counted as invalid. Give add_metric plain texts and "
-                "numbers.",
-                exc_info=True,
-            )
-        return None
+            _count_as_lost(self.setup, LossReason.INVALID)
+            _log_bad_call(error)
+            return None
+        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions)
+        self.recorder.call_cache.add(metric_name, unit, dimensions, series)
+        return series, arguments.value
+
+
+def _log_bad_call(error: Exception) -> None:
+    site = _call_site()
+    if isinstance(error, InvalidMetricError):
+        _once.warning(site, "%s (it is lost, and counted as invalid; said once for %s, line %d)", error, *site)
+    else:
+        _once.log(
+            logging.WARNING,
+            site,
+            "A metric could not be read; it is lost, and counted as invalid. Give add_metric plain texts and numbers.",
+            exc_info=True,
+        )
 
 
 def _nothing() -> None:
-    """What a request's end does where nobody is asked to flush."""
+    """Flush nothing."""
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
@@ -122,18 +113,18 @@ def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPol
     return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
 
 
-def _count_as_lost(attachment: Attachment, reason: LossReason) -> None:
-    if attachment.reader:
-        attachment.reader.exporter.ledger.lost(reason)
+def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
+    if setup.reader:
+        setup.reader.exporter.ledger.lost(reason)
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
     """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in.
 
-    After the end of all of them, nothing is.
+    ``False`` if all registrations were shut down.
     """
     every = list(registrations)
-    readers = {each.attachment.reader for each in every if each.attachment.reader}
+    readers = {each.setup.reader for each in every if each.setup.reader}
     flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in readers]
     return all(flushed) and (not every or any(each.is_live for each in every))
 
@@ -141,26 +132,22 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
     """Flush shared readers; shut down, which flushes too, and remove the reporter's own."""
     every = list(registrations)
-    flush_all((each for each in every if not each.attachment.owns_reader), deadline)
+    flush_all((each for each in every if not each.setup.owns_reader), deadline)
     for each in every:
         each.is_live = False
-        if each.attachment.owns_reader:
+        if each.setup.owns_reader:
             each.recorder.close()
-        each.attachment.detach(seconds_until(deadline))
+        each.setup.undo(seconds_until(deadline))
 
 
 def seconds_until(deadline: float) -> float:
-    """What is left until a time of the monotonic clock, never less than 0."""
+    """The seconds left until a time of the monotonic clock, never less than 0."""
     return max(0.0, deadline - time.monotonic())
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
     """The figures of all exporters that publish for these registrations, each counted once."""
-    every = list(registrations)
-    for each in every:
-        each.recorder.catch_up()  # which may lose something
-    exporters = {each.attachment.reader.exporter for each in every if each.attachment.reader}
-    return DeliveryStats.total(exporter.stats() for exporter in exporters)
+    return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 
 def _call_site() -> tuple[str, int]:

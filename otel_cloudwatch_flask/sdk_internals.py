@@ -1,63 +1,103 @@
-"""Where this package touches what the OpenTelemetry SDK keeps to itself, each with what happens when it is gone.
+"""What this package uses of the OpenTelemetry SDK beyond its public interface, all in this module.
 
-Everything else uses the SDK's public interface.
+Each docstring says what happens with a release of the SDK that has a name no longer; ``tests/test_sdk_internals.py``
+then fails and repeats it.
 """
 
+import logging
 import threading
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, Final, cast
 
-from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+
+from otel_cloudwatch_flask.quiet_log import QuietLog
+
+_quiet_log = QuietLog(logging.getLogger(__name__))
+
+_NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_positive", "_value_negative")
+"""What an aggregation must have to reset its scale."""
 
 
-def is_unset(provider: metrics.MeterProvider) -> bool:
-    """Whether this is what the API shows as long as nobody has set a provider.
+def consumer_of(provider_or_reader: object) -> object | None:
+    """The object that a provider passes measurements to, and that its readers collect from.
 
-    Gone: ``False``, and a reporter without a provider is a configuration error instead of making one.
-    """
-    return isinstance(provider, getattr(metrics._internal, "_ProxyMeterProvider", ()))  # noqa: SLF001 - see above
-
-
-def resource_of(provider: MeterProvider) -> Resource:
-    """The resource that a provider shows to exporters only; the namespace must be known before the first export.
-
-    Gone: an empty one, and the namespace is the app's name.
-    """
-    return getattr(getattr(provider, "_sdk_config", None), "resource", None) or Resource.get_empty()
-
-
-def consumer_of(provider_or_reader: Any) -> object | None:
-    """The object that a provider hands measurements to, and that a reader registered there collects from.
-
-    It tells whether a reader belongs to a provider, however it was registered. Gone: ``None``, and a reader added by
-    ``add_metric_reader`` is not recognised as the provider's.
+    A reader is on a provider if both have the same one. Without it: ``None``. Then a reporter makes a reader of its own
+    where it would have shared one, it does not know the program's reader before that has collected, and several
+    reporters on one provider all publish the metrics of no reporter.
     """
     if isinstance(provider_or_reader, MetricReader):
-        return getattr(provider_or_reader._collect, "__self__", None)  # noqa: SLF001 - see above
+        return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
     return getattr(provider_or_reader, "_measurement_consumer", None)
 
 
-def exporters_on(provider_or_reader: Any) -> list[object]:
-    """What the readers of a provider export to, those of the SDK and ours, however they were registered.
-
-    Gone: none is found, and a CloudWatch exporter that a program adds beside a reporter publishes what that publishes.
-    """
-    consumer = consumer_of(provider_or_reader)
-    # A copy of the references, in one step: a set that another thread adds to cannot be iterated over.
-    references = list(getattr(getattr(MeterProvider, "_all_metric_readers", None), "data", ()))
-    readers = [reader for reference in references if (reader := reference()) is not None]
-    return [getattr(each, "_exporter", None) for each in readers if consumer and consumer_of(each) is consumer]
+def is_registered(reader: MetricReader) -> bool:
+    """Whether a reader is on a provider. Without it: ``True``, and the SDK warns when one that is not collects."""
+    return getattr(reader, "_collect", reader) is not None
 
 
 def forget_measurements(reader: MetricReader) -> None:
-    """Drop what was measured for this reader so far: in a forked child, that belongs to the parent.
+    """Drop the measurements that this reader has not collected yet: in a forked child, they are the parent's.
 
-    The SDK would export it a second time. Its locks may have been held by another thread of the parent, so the one on
-    the way is replaced, and the storage with all its locks is made anew. Gone: nothing is dropped.
+    The SDK would export them a second time. Another thread of the parent may have held its locks, so the lock on the
+    way is replaced, and the storage with all its locks is made anew. Without it: nothing is dropped.
     """
     consumer: Any = consumer_of(reader)
     if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
         consumer._lock = threading.Lock()  # noqa: SLF001 - see above
         consumer.add_metric_reader(reader)
+
+
+class SelectiveView(View):
+    """A view for the instruments that ``selects`` is true of, which keeps the attributes whose names are in ``kept``.
+
+    Public views select by globs. Without ``_match``: see :func:`can_select`.
+    """
+
+    def __init__(self, selects: Callable[[Any], bool], kept: Container[str]) -> None:
+        super().__init__(instrument_name="*", attribute_keys=cast("set[str]", kept))
+        self._selects = selects
+
+    def _match(self, instrument: Any) -> bool:
+        return self._selects(instrument)
+
+
+def can_select() -> bool:
+    """Whether :class:`SelectiveView` works. Without it there must be none, because each would match everything."""
+    return hasattr(View, "_match")
+
+
+class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
+    """The SDK's exponential histogram, but each interval of deltas starts at the finest scale again.
+
+    The SDK's own widens its buckets when values lie far apart, and never narrows them again: after one outlier, 1e9
+    beside 1e-9, a series keeps buckets 41 % wide for the life of the process. Without it: that, and one warning.
+    """
+
+    def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:
+        aggregation: Any = super()._create_aggregation(*args, **kwargs)
+        missing = [name for name in _NEEDED if not hasattr(aggregation, name)]
+        if missing:
+            _quiet_log.warning(
+                "sdk",
+                "This opentelemetry-sdk keeps histograms otherwise than known (no %s): after an outlier, percentiles "
+                "of that series stay as coarse as it made them; counts and sums stay exact. Use a release that this "
+                "package is tested with.",
+                ", ".join(missing),
+            )
+        else:
+            aggregation.collect = _with_fresh_scale(aggregation, aggregation.collect)
+        return aggregation
+
+
+def _with_fresh_scale(aggregation: Any, collect: Callable[..., Any]) -> Callable[..., Any]:
+    def collect_and_reset_scale(*args: Any, **kwargs: Any) -> Any:
+        point = collect(*args, **kwargs)
+        with aggregation._lock:  # noqa: SLF001 - see above
+            # A sample that came in between has filled a bucket of the old scale; the next collection resets it.
+            if aggregation._value_positive is None and aggregation._value_negative is None:  # noqa: SLF001 - see above
+                aggregation._mapping = aggregation._new_mapping(aggregation._max_scale)  # noqa: SLF001 - see above
+        return point
+
+    return collect_and_reset_scale

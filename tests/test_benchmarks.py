@@ -137,10 +137,11 @@ def test_percentiles_of_both_ways_are_close() -> None:
         (Claim("", 14.9, at_least=15), "missed"),
         (Claim("", 0.8, at_most=0.8), "held"),
         (Claim("", 0.81, at_most=0.8), "missed"),
+        (Claim("", 0.81), ""),
     ],
 )
 def test_a_bound_is_held_or_missed(claim: Claim, outcome: str) -> None:
-    """A figure that is exactly the bound keeps it."""
+    """A figure that is exactly the bound keeps it; one without a bound is only shown."""
     assert claim.cells()[-1] == outcome
 
 

@@ -328,6 +328,32 @@ def test_another_cloudwatch_exporter_comes_late(
         shop.reporter.shutdown()
 
 
+def test_a_cloudwatch_exporter_on_another_provider(caplog: pytest.LogCaptureFixture) -> None:
+    """From its first export on it is known to be elsewhere, even if the resources are equal."""
+    cloudwatch = FakeCloudWatch()
+    reader = periodic_reader_to(cloudwatch)
+    with provider_of() as provider, provider_of(reader) as other_provider:
+        other_provider.get_meter("plain").create_counter("other").add(1)
+        reader.force_flush()
+        shop = Shop(provider)
+        provider.get_meter("plain").create_counter("plain").add(1)
+        assert shop.published() == {"plain": 1}
+        shop.reporter.shutdown()
+    assert counts(cloudwatch) == {"other": 1}
+    assert not caplog.messages
+
+
+def test_a_cloudwatch_exporter_that_no_reader_has() -> None:
+    """One that is kept for later, or was forgotten, takes nothing from the reporter."""
+    exporter = CloudWatchMetricExporter("Plain", client=FakeCloudWatch())
+    with provider_of() as provider:
+        shop = Shop(provider)
+        provider.get_meter("plain").create_counter("plain").add(1)
+        assert shop.published() == {"plain": 1}
+        shop.reporter.shutdown()
+    exporter.shutdown()
+
+
 def test_another_reporter_takes_over(caplog: pytest.LogCaptureFixture) -> None:
     """Of several reporters one publishes what is nobody's; when it is shut down, another does, and nothing twice."""
     with provider_of() as provider:

@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, Response, copy_current_request_context, current_app, send_file, stream_with_context
 from flask import request as flask_request
+from opentelemetry import trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from werkzeug.test import EnvironBuilder
 
 from otel_cloudwatch_flask import (
@@ -34,7 +37,6 @@ from otel_cloudwatch_flask import (
 )
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.reader import readers_on
-from otel_cloudwatch_flask.request_end import buffers_of
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.fakes import eventually
 
@@ -126,23 +128,16 @@ def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloud
     assert cloudwatch.sum("Request Count", Page="Index") == 1
 
 
-def test_a_request_without_metrics_meets_nothing_in_flask(
+def test_a_request_without_metrics_meets_little_in_flask(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """No function of ours is called at its beginning, its end or its teardown: the middleware around it is all."""
-    before = [[*hooks] for hooks in _hooks_of(app)]
+    """One function of ours is called at the teardown of its app context, and none at its beginning or its end."""
     programs.reporter(app, client=cloudwatch)
     assert get(app) == 200
-    assert [[*hooks] for hooks in _hooks_of(app)] == before
-
-
-def _hooks_of(app: Flask) -> list[Any]:
-    return [
-        app.before_request_funcs,
-        app.after_request_funcs,
-        app.teardown_request_funcs,
-        app.teardown_appcontext_funcs,
-    ]
+    assert not app.before_request_funcs
+    assert not app.after_request_funcs
+    assert not app.teardown_request_funcs
+    assert len(app.teardown_appcontext_funcs) == 1
 
 
 def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
@@ -226,9 +221,6 @@ def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cl
         for _ in range(50):
             with app.request_context(environ):
                 add_order()
-        buffers = buffers_of(environ)
-        assert buffers is not None
-        assert len(buffers) <= 1
         assert reporter.flush()
         seen.append(cloudwatch.sum("Orders"))
         add_order()
@@ -330,6 +322,62 @@ def test_the_request_s_own_duration_is_in_its_flush(
     durations = [datum for datum in cloudwatch.datums if datum["MetricName"] == "http.server.duration"]
     assert [sum(datum.get("Counts", [1])) for datum in durations] == [1]
     assert cloudwatch.sum("Orders") == 1
+
+
+def test_exemplars_have_the_span_of_the_request(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """Other exporters find the request's span with its metrics, though FlaskInstrumentor leaves it before the end."""
+    others = InMemoryMetricReader()
+    spans: list[int] = []
+    provider = MeterProvider([others], shutdown_on_exit=False)
+    instrumentor: Any = FlaskInstrumentor()
+    instrumentor.instrument_app(app, meter_provider=provider, tracer_provider=TracerProvider())
+    programs.reporter(app, client=cloudwatch, meter_provider=provider, flush="interval")
+
+    @app.get("/traced")
+    def traced() -> str:
+        spans.append(trace.get_current_span().get_span_context().span_id)
+        return add_order()
+
+    assert get(app, "/traced") == 200
+    data = others.get_metrics_data()
+    assert data is not None
+    metrics = [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]
+    (point,) = [point for metric in metrics if metric.name == "orders" for point in metric.data.data_points]
+    assert [exemplar.span_id for exemplar in point.exemplars] == spans != [0]
+
+
+class WatchedProvider(MeterProvider):
+    """A provider that notes which instruments are made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.made: list[str] = []
+
+    def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+        """A meter that notes what is made of it."""
+        meter = super().get_meter(*args, **kwargs)
+        for kind in ("counter", "histogram", "gauge", "observable_counter", "observable_gauge"):
+            vars(meter).setdefault(f"create_{kind}", self._noting(getattr(meter, f"create_{kind}")))
+        return meter
+
+    def _noting(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(name: str, *args: Any, **kwargs: Any) -> Any:
+            self.made.append(f"{create.__name__} {name}")
+            return create(name, *args, **kwargs)
+
+        return noting
+
+
+def test_a_provider_has_no_instruments_but_the_facades(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
+) -> None:
+    """A histogram for each metric is all that the program's other exporters meet."""
+    provider = WatchedProvider()
+    reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider)
+    assert get(app) == 200
+    reporter.add_metric("Late", 1)
+    assert reporter.flush()
+    assert provider.made == ["create_histogram orders", "create_histogram late"]
 
 
 # Kinds of requests: each adds one to Orders, and every test asks for exactly that.
@@ -907,10 +955,45 @@ def test_namespace_of_last_resort(
     assert len(warnings) == (namespace == "shop")
 
 
-def test_a_service_name_that_is_no_namespace(programs: Programs, app: Flask) -> None:
-    """A service's name that CloudWatch refuses is refused at set-up, not at the first request."""
-    with pytest.raises(ConfigurationError, match=r"service.name='AWS/cart', taken as the .* namespace .* is reserved"):
-        programs.reporter(app, None, meter_provider=programs.provider(service="AWS/cart"))
+def test_a_service_name_that_is_no_namespace(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A provider shows its resource in the first collection: the metrics are published, and the log says where."""
+    reporter = programs.reporter(app, None, cloudwatch, meter_provider=programs.provider(service="AWS/cart"))
+    for _ in range(2):
+        get(app)
+        assert reporter.flush()
+    assert [metric.namespace for metric in cloudwatch.metrics()] == ["_AWS/cart"]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning == (
+        "Metrics are published in the namespace '_AWS/cart': service.name='AWS/cart', taken as the CloudWatch "
+        "namespace since none is set, is reserved for AWS's own services; use a name that does not start with 'AWS/'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("app_name", "service", "message"),
+    [
+        ("shop", "AWS/cart", "ConfigurationError service.name='AWS/cart', taken as the CloudWatch namespace since"),
+        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', taken as the CloudWatch namespace since"),
+        ("AWS/shop", "cart", "cart"),
+    ],
+)
+def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) -> None:
+    """Where the reporter makes the provider, a name that CloudWatch refuses is refused at set-up if it is needed."""
+    program = f"""
+        from flask import Flask
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+        from otel_cloudwatch_flask.errors import ConfigurationError
+        from otel_cloudwatch_flask.testing import FakeCloudWatch
+        try:
+            reporter = CloudWatchMetricsReporter(Flask({app_name!r}), cloudwatch_client=FakeCloudWatch())
+        except ConfigurationError as error:
+            print("ConfigurationError", error)
+        else:
+            print(reporter._registrations[0].exporter.settings.namespace)
+    """
+    assert run(program, OTEL_SERVICE_NAME=service).startswith(message)
 
 
 def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,6 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask import bucket_texts
-from otel_cloudwatch_flask.aggregation import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.bucket_texts import blocks, scale_of
 from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.distribution import Distribution, distribution
@@ -24,6 +23,7 @@ from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_t
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, Extremes, edge, filled
 from otel_cloudwatch_flask.mapping import Mapper
 from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.sources import Sources
 from tests.fakes import FakeClock
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
-from otel_cloudwatch_flask.entry import Entry, parse_entry
+from otel_cloudwatch_flask.entry import Arguments, parse_arguments
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
@@ -98,10 +98,10 @@ def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
     )
 
 
-def parsed(call: Call) -> Entry | InvalidMetricError:
+def parsed(call: Call) -> Arguments | InvalidMetricError:
     """What comes of a call."""
     try:
-        return parse_entry(call.metric_name, call.value, call.unit, call.dimensions)
+        return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions)
     except InvalidMetricError as error:
         return error
 

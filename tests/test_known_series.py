@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.known_series import FacadeSeries, KnownSeries
+from otel_cloudwatch_flask.known_series import CallCache, FacadeSeries
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
 ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"})
@@ -18,10 +18,10 @@ class Text(str):
     __slots__ = ()
 
 
-def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> KnownSeries:
+def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
     """What is known after one call."""
-    known = KnownSeries()
-    known.learn("Orders", "Count", dimensions, series)
+    known = CallCache()
+    known.add("Orders", "Count", dimensions, series)
     return known
 
 
@@ -125,10 +125,10 @@ def test_dimensions_that_changed_meanwhile() -> None:
 
 def test_no_more_than_so_many() -> None:
     """When there are too many, none of those before is known any more."""
-    known = KnownSeries(2)
+    known = CallCache(2)
     every = [FacadeSeries("Orders", "Count", {"Shop": str(number)}) for number in range(3)]
     for series in every[:2]:
-        known.learn("Orders", "Count", series.dimensions, series)
+        known.add("Orders", "Count", series.dimensions, series)
     assert all(known.measurement("Orders", 1, "Count", each.dimensions) == (each, 1.0) for each in every[:2])
-    known.learn("Orders", "Count", every[2].dimensions, every[2])
+    known.add("Orders", "Count", every[2].dimensions, every[2])
     assert [known.measurement("Orders", 1, "Count", each.dimensions) for each in every] == [None, None, (every[2], 1.0)]

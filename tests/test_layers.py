@@ -33,7 +33,7 @@ LAYERS = {
         "process_lifecycle",
     ],
     "settings": ["config"],
-    "what the SDK gives and takes": ["sdk_internals", "facade_scope", "collection_hook", "aggregation", "views"],
+    "what the SDK gives and takes": ["sdk_internals", "facade_scope", "views"],
     "OpenTelemetry's data as datums, and datums as bytes": [
         "points",
         "sources",
@@ -51,10 +51,8 @@ LAYERS = {
     "the facade without Flask": [
         "timer",
         "known_series",
-        "deferral",
         "recorder",
         "request_end",
-        "owned_meters",
         "self_metrics",
         "reporter_reader",
         "attachment",

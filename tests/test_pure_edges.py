@@ -10,7 +10,7 @@ from otel_cloudwatch_flask.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Series
 from otel_cloudwatch_flask.entity import Entity
-from otel_cloudwatch_flask.entry import parse_entry
+from otel_cloudwatch_flask.entry import parse_arguments
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.facade_dimensions import dimension_texts
 from otel_cloudwatch_flask.failures import Kind, failure
@@ -90,7 +90,7 @@ class TestEntries:
     def test_argument_at_fault(self, call: tuple[Any, Any, Any, Any], at_fault: object) -> None:
         """The name, and the argument that cannot be used."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_entry(*call)
+            parse_arguments(*call)
         assert (caught.value.metric_name, caught.value.value) == (call[0], at_fault)
 
     @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class TestEntries:
     def test_whole_messages(self, name: str, unit: object, message: str) -> None:
         """What was given, what is allowed, what to write."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_entry(name, 1, unit, {})
+            parse_arguments(name, 1, unit, {})
         assert str(caught.value) == message
 
     @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ class TestEntries:
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
         """An int of more digits than Python writes is refused like any other mistake, wherever it stands."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_entry(*call)
+            parse_arguments(*call)
         assert str(caught.value).startswith(message)
 
 

@@ -2,18 +2,23 @@
 
 import logging
 import math
+import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
 
-from otel_cloudwatch_flask.entry import parse_entry
+from otel_cloudwatch_flask.entry import parse_arguments
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade_scope import NEGATIVE_KEY, FacadeMetric, facade_metric
 from otel_cloudwatch_flask.known_series import FacadeSeries
@@ -48,7 +53,7 @@ class Number:
 )
 def test_value(value: Any, number: float) -> None:
     """Any finite number of whatever type is a value; minus zero is zero."""
-    entry = parse_entry("Orders", value, "None", ())
+    entry = parse_arguments("Orders", value, "None", ())
     assert entry.value == number
     assert math.copysign(1, entry.value) == math.copysign(1, number)
 
@@ -71,7 +76,7 @@ def test_value(value: Any, number: float) -> None:
 def test_bad_value(value: Any, message: str) -> None:
     """What is no finite number that CloudWatch takes is refused with the reason."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", value, "None", ())
+        parse_arguments("Orders", value, "None", ())
     assert str(caught.value).startswith("metric 'Orders': ")
     assert message in str(caught.value)
     assert caught.value.metric_name == "Orders"
@@ -122,7 +127,7 @@ def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int)
 @pytest.mark.parametrize("name", ["RequestCount", "Request Count", "2xx", "Größe", "a/b:c", "x" * 255])
 def test_name(name: str) -> None:
     """What CloudWatch takes as a name is taken as it is."""
-    assert parse_entry(name, 1, "None", ()).metric_name == name
+    assert parse_arguments(name, 1, "None", ()).metric_name == name
 
 
 @pytest.mark.parametrize(
@@ -139,13 +144,13 @@ def test_name(name: str) -> None:
 def test_bad_name(name: Any, message: str) -> None:
     """What CloudWatch refuses as a name is refused before it is recorded."""
     with pytest.raises(InvalidMetricError, match=message):
-        parse_entry(name, 1, "None", ())
+        parse_arguments(name, 1, "None", ())
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_unit(unit: str) -> None:
     """All of CloudWatch's units are taken in any case, and spelt its way."""
-    assert {parse_entry("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
+    assert {parse_arguments("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,7 @@ def test_unit(unit: str) -> None:
 def test_bad_unit(unit: Any, message: str) -> None:
     """A unit that CloudWatch does not have is refused with the one that was probably meant."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", 1, unit, ())
+        parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)
     assert caught.value.value is unit
 
@@ -182,7 +187,7 @@ def test_bad_unit(unit: Any, message: str) -> None:
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     """A mapping or CloudWatch's list of pairs is taken, with scalars as text."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
-    assert parse_entry("Orders", 1, "None", dimensions).dimensions == expected
+    assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
 
 
 @pytest.mark.parametrize(
@@ -207,7 +212,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
     """Dimensions that are none are refused with the item at fault, and how to write it."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_entry("Orders", 1, "None", dimensions)
+        parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)
 
 
@@ -395,7 +400,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     """A buffer with so many entries."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add((FacadeSeries("Orders", "None", {}), 1))
+        buffer.add(FacadeSeries("Orders", "None", {}), 1)
     return buffer
 
 
@@ -420,7 +425,68 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add((FacadeSeries("Orders", "None", {}), 1))
+    buffer.add(FacadeSeries("Orders", "None", {}), 1)
+    assert count(recording) == 2
+
+
+def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were added, by the thread that ends the request, and not before."""
+    recorded: list[tuple[float, threading.Thread]] = []
+    recorder = Recording().recorder
+    monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
+    buffer = RequestBuffer(recorder)
+    for value in range(5):
+        buffer.add(FacadeSeries(f"Metric {value}", "None", {}), value)
+    assert recorded == []
+    buffer.end()
+    assert recorded == [(value, threading.current_thread()) for value in range(5)]
+
+
+@contextmanager
+def span(span_id: int) -> Iterator[None]:
+    """A sampled span."""
+    context = trace.SpanContext(1, span_id, is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    token = attach(trace.set_span_in_context(trace.NonRecordingSpan(context)))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def test_each_entry_has_the_span_it_was_added_in() -> None:
+    """Exemplars lead there; an entry without a span has none, whatever span the request ends in."""
+    recording = Recording()
+    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {})
+    with span(10):
+        buffer.add(series, 1)
+        with span(11):
+            buffer.add(series, 20)
+    buffer.add(series, 300)
+    with span(12):
+        buffer.end()
+        buffer.add(series, 4000)
+    (point,) = recording.points()
+    assert point.count == 4
+    assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11, 4000: 12}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child() -> None:
+    """What was kept is the parent's; what the child adds is recorded at once, whatever another thread was doing."""
+    recording = Recording()
+    buffer = buffer_with(recording, 2)
+    with recording.recorder._creation_lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            buffer.end()
+            before = count(recording)
+            buffer.add(FacadeSeries("FromChild", "None", {}), 1)
+            os._exit(0 if (before, count(recording)) == (0, 1) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    buffer.end()
     assert count(recording) == 2
 
 
@@ -442,7 +508,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add((FacadeSeries("Orders", "None", {}), 1))
+            buffer.add(FacadeSeries("Orders", "None", {}), 1)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

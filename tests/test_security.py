@@ -145,7 +145,7 @@ def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkey
     reporter = CloudWatchMetricsReporter.new_reporter(app, "Shop", "eu-west-1", "AKIDEXAMPLE", SECRET)
     reporter.add_metric("Orders", 1)
     assert not reporter.flush(timeout_seconds=1.0)
-    exporter = app.extensions["cloudwatch_metrics"].registration.attachment.reader.exporter
+    exporter = app.extensions["cloudwatch_metrics"].registration.exporter
     texts = [
         repr(each) for each in (reporter, exporter, exporter.settings, reporter.stats(), app.extensions, app.config)
     ]

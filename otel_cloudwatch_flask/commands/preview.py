@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
 from otel_cloudwatch_flask.exporter import live_exporters
 from otel_cloudwatch_flask.observation import Observation
 from otel_cloudwatch_flask.reader import live_readers
-from otel_cloudwatch_flask.sdk_internals import exporters_on
+from otel_cloudwatch_flask.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.terminal import echo_table, inert, number, terminal_width
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
@@ -107,8 +107,8 @@ def _flush() -> None:
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
-    others = {*live_exporters()} - {reader.exporter for reader in live_readers()}
-    if isinstance(provider, MeterProvider) and not others.isdisjoint(exporters_on(provider)):
+    are_under_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
+    if are_under_other_readers and isinstance(provider, MeterProvider):
         provider.force_flush()
 
 

@@ -7,14 +7,14 @@ from typing import Final
 
 from flask import Flask
 from opentelemetry import metrics
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask.commands.checks import Check
 from otel_cloudwatch_flask.commands.user_app import UserApp
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter, live_exporters
-from otel_cloudwatch_flask.reader import live_readers
-from otel_cloudwatch_flask.reporter_reader import ReporterReader
-from otel_cloudwatch_flask.sdk_internals import exporters_on, is_unset
+from otel_cloudwatch_flask.exporter import live_exporters
+from otel_cloudwatch_flask.reader import readers_on
+from otel_cloudwatch_flask.reporter_reader import programs_exporters, programs_exporters_on
 
 MEASURED: Final = "Measured"
 TWICE: Final = "Published twice"
@@ -56,25 +56,24 @@ def _instrumentation_check(app: Flask) -> Check:
 
 
 def _provider_check(provider: metrics.MeterProvider) -> Check:
-    if is_unset(provider):
+    if isinstance(provider, MeterProvider):
+        count = len(readers_on(provider))
+        return Check(MEASURED, "right", f"CloudWatchMetricReaders on the global MeterProvider: {count}.")
+    if _is_placeholder(provider):
         return Check(MEASURED, "unknown", "No global MeterProvider is set.", "Only the reporter's own is used.")
-    if not isinstance(provider, MeterProvider):
-        remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
-        return Check(MEASURED, "wrong", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
-    counts = Counter(type(each).__name__ for each in filter(None, exporters_on(provider)))
-    counted = ", ".join(name + f" x {count}" * (count > 1) for name, count in sorted(counts.items()))
-    return Check(MEASURED, "right", f"The global MeterProvider exports to: {counted or 'nothing that pushes'}.")
+    remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
+    return Check(MEASURED, "wrong", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
 
 
-def programs_exporters() -> list[CloudWatchMetricExporter]:
-    """The CloudWatch exporters that no reporter has made."""
-    of_reporters = {reader.exporter for reader in live_readers() if isinstance(reader, ReporterReader)}
-    return [each for each in live_exporters() if each not in of_reporters and not each.is_shut_down]
+def _is_placeholder(provider: metrics.MeterProvider) -> bool:
+    """Whether this is what the API's package returns while no provider is set."""
+    is_of_api = type(provider).__module__.startswith(metrics.__name__)
+    return is_of_api and not isinstance(provider, NoOpMeterProvider)
 
 
 def _exporters_on_one_provider() -> Iterator[Check]:
-    on_provider = {*programs_exporters()}.intersection(exporters_on(metrics.get_meter_provider()))
-    targets = Counter((each.settings.namespace, each.settings.region_name) for each in on_provider)
+    exporters = programs_exporters_on(metrics.get_meter_provider(), resource=None)
+    targets = Counter((each.settings.namespace, each.settings.region_name) for each in exporters)
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"{count} CloudWatch exporters are on the global MeterProvider, for namespace {namespace}."

@@ -46,7 +46,7 @@ class UserApp:
     @property
     def keys_given(self) -> tuple[str, ...]:
         """The keys that the reporter was given; never to be shown."""
-        return (self.reporter._credentials or ()) if self.reporter else ()  # noqa: SLF001 - the package's own
+        return tuple(self.reporter._credentials.values()) if self.reporter else ()  # noqa: SLF001 - the package's own
 
     def value(self, name: str) -> Any:
         """What a setting is, without the dry run; ``ConfigurationError`` if that cannot be used."""
