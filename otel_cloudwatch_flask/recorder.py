@@ -202,7 +202,8 @@ class RequestBuffer:
     def end(self) -> None:
         """Record what was kept, and keep nothing from now on."""
         self._has_ended = True
-        self.drain()
+        if self._measurements:
+            self.drain()
 
     def drain(self) -> None:
         """Record what was kept so far."""
