@@ -204,15 +204,19 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
         return [min(max(total, lower), upper)], samples
-    if is_explicit:
-        finer = refined(buckets, total, MAX_BUCKETS) or buckets
-    else:
-        finer = _with_crowded_divided(buckets) if max(samples) >= _CROWD else buckets
+    finer = _divided(buckets, total, is_explicit=is_explicit)
     values = None if is_explicit or not _are_spread(buckets) else _moved(finer, total)
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
     return values, finer.samples
+
+
+def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
+    """The same samples in narrower buckets, where several samples share a wide one."""
+    if is_explicit:
+        return refined(buckets, total, MAX_BUCKETS) or buckets
+    return _with_crowded_divided(buckets) if max(buckets.samples) >= _CROWD else buckets
 
 
 def _are_spread(buckets: Buckets) -> bool:
