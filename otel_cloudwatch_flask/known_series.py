@@ -82,7 +82,7 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 
 
 def _named(pairs: Any) -> dict[object, object]:
-    """CloudWatch's list of pairs as a dictionary; one that is not plain where it is anything else, or repeats a name."""
+    """CloudWatch's list of pairs as a dictionary; one that is not plain if it is anything else, or repeats a name."""
     named: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:

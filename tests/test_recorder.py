@@ -119,7 +119,7 @@ class RaisingNumber:
 def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
     """Whatever an argument raises when it is looked at, the answer is this package's error, which names the cause."""
     with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
-        parse_entry(*arguments)
+        parse_arguments(*arguments)
     assert caught.value.value is arguments[at_fault]
     assert isinstance(caught.value.__cause__, RuntimeError)
 
