@@ -10,7 +10,6 @@ from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
-from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.magnitudes import are_plain
 from otel_cloudwatch_flask.merging import Accumulator, statistics
 from otel_cloudwatch_flask.points import (
@@ -109,7 +108,8 @@ class Mapper:
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Publish points one by one; if one cannot be read, nothing else is lost."""
-        are_deltas, as_statistics = is_delta_histogram(stream.data), stream.as_statistics
+        are_deltas = is_delta_histogram(stream.data)
+        content_of = _statistics_of if stream.as_statistics else distribution_of
         factor, nano, seconds = stream.unit.factor, None, 0
         for point, entry in zip(points, entries, strict=True):
             try:
@@ -118,18 +118,14 @@ class Mapper:
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
                 if are_deltas and entry.own and not entry.shared:
-                    content: Distribution | Statistics | None
-                    content = whole = distribution_of(point, factor)
-                    if as_statistics and whole is not None:
-                        content = statistics(whole, point.sum * factor)
-                    if content is not None:
+                    if (content := content_of(point, factor)) is not None:
                         for series in entry.own:
                             self._datums.append(Datum(series, seconds, content))
                 elif (amount := self._points.amount(stream.identity, stream.data, point, factor)) is not None:
                     checked(amount)
                     for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
                         self._accumulator(stream, series).add(amount, seconds)
-            except Exception as error:  # noqa: BLE001 - the boundary to anybody's points
+            except Exception as error:  # noqa: BLE001, PERF203 - the boundary to anybody's points, one by one
                 self._lose(stream, error)
 
     def _lose(self, stream: MetricStream, error: Exception) -> None:
@@ -187,6 +183,11 @@ class Mapper:
                 metrics_dollars(1),
             )
         return admitted
+
+
+def _statistics_of(point: Any, factor: float) -> Statistics | None:
+    whole = distribution_of(point, factor)
+    return None if whole is None else statistics(whole, point.sum * factor)
 
 
 def _unix_seconds(unix_nano: float) -> int:

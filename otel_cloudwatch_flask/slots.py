@@ -69,10 +69,7 @@ class SeriesCache:
         """
         known = self._entries.setdefault(stream.key, {})
         get = known.get
-        entries = [
-            get(id(point.attributes)) or self._new_entry(known, stream, point.attributes)  # fmt: skip
-            for point in points
-        ]
+        entries = [get(id(point.attributes)) or self._new_entry(known, stream, point.attributes) for point in points]
         collection, epoch = self._collection, self._guard.epoch()
         for entry in entries:
             if entry.collection == collection:
@@ -80,7 +77,7 @@ class SeriesCache:
                     self._share(entry, series)
             entry.collection = collection
             if entry.epoch != epoch:
-                self._renew(stream, entry, epoch)
+                self._renew(entry, epoch)
         return entries
 
     def _new_entry(
@@ -105,7 +102,7 @@ class SeriesCache:
             owner.own = tuple(each for each in owner.own if each != series)
             owner.shared += (series,)
 
-    def _renew(self, stream: MetricStream, entry: CacheEntry, epoch: int) -> None:
+    def _renew(self, entry: CacheEntry, epoch: int) -> None:
         """Keep the entry's series among those that the guard admits, if it admits all of them."""
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):

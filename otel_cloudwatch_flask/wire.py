@@ -21,13 +21,16 @@ from otel_cloudwatch_flask.magnitudes import sendable
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
+_FIRST_WITH_EXPONENT: Final = 1e16
+"""From here on Python writes whole floats with an exponent."""
 _MAX_TEXTS: Final = 50_000
 """Numbers whose text is remembered, at about 150 bytes each."""
 
 
 class _Texts(dict[float, str]):
-    """Numbers as JSON. The references of buckets and small counts come again in every batch: looking them up is faster
-    than formatting them.
+    """Numbers as JSON.
+
+    The references of buckets and small counts are in every batch: looking them up is faster than formatting them.
     """
 
     def __missing__(self, number: float) -> str:
@@ -143,17 +146,22 @@ def members_of(datum: Datum) -> dict[str, Any]:
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
     if isinstance(content, Distribution):
-        members["Values"], members["Counts"] = [*content.values], [*content.counts]
+        members["Values"], members["Counts"] = [*map(_shortest, content.values)], [*content.counts]
     elif isinstance(content, Statistics):
         members["StatisticValues"] = {
             "SampleCount": content.count,
-            "Sum": content.sum,
-            "Minimum": content.minimum,
-            "Maximum": content.maximum,
+            "Sum": _shortest(content.sum),
+            "Minimum": _shortest(content.minimum),
+            "Maximum": _shortest(content.maximum),
         }
     else:
-        members["Value"] = content
+        members["Value"] = _shortest(content)
     return members
+
+
+def _shortest(value: float) -> float:
+    """The same number, as an int where that is how :func:`number_json` writes it: botocore would write ``60.0``."""
+    return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
 def encoded(datum: Datum) -> str:
@@ -173,12 +181,13 @@ def encoded(datum: Datum) -> str:
 
 
 def number_json(value: float) -> str:
-    """The shortest text that is read back as the same number, which is finite.
+    """The shortest text that is read back as the same number, which is finite; negative zero is written as 0.
 
-    >>> number_json(3.0), number_json(0.25), number_json(1e300)
-    ('3', '0.25', '1e+300')
+    >>> number_json(3.0), number_json(0.25), number_json(1e300), number_json(-0.0)
+    ('3', '0.25', '1e+300', '0')
     """
-    return repr(value).removesuffix(".0")
+    text = repr(value).removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _decoded(members: dict[str, Any]) -> Datum:
