@@ -188,7 +188,9 @@ class TestExponential:
 
     def test_negative_count(self) -> None:
         """No bucket has a negative number of samples."""
-        assert ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, Side.of({1: -1})).contradiction() == "a negative count"
+        assert (
+            ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, Side.of({1: -1})).contradiction() == "a negative count"
+        )
 
 
 class TestExtremes:
@@ -341,10 +343,9 @@ class TestReferences:
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:
         """Never on an edge, where that leaves room for another number."""
-        (((lower, upper, reference),)) = ExponentialHistogram(
-            1, 0.0, Extremes(), scale, positive=Side.of({index: 1})
-        ).buckets().bounds
-        if 0 < lower and upper < inf:
+        found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side.of({index: 1})).buckets()
+        ((lower, upper, reference),) = found.bounds
+        if lower > 0 and upper < inf:
             assert lower < reference < upper
 
     def test_asked_for_again(self) -> None:
