@@ -28,14 +28,14 @@ def _merged(datums: list[Datum]) -> Datum:
     if len(datums) == 1:
         return datums[0]
     contents = [datum.content for datum in datums]
-    plain = [_distribution(content) for content in contents if not isinstance(content, Statistics)]
-    if len(plain) < len(contents):
+    with_values = [content for content in contents if not isinstance(content, Statistics)]
+    if len(with_values) < len(contents):
         return datums[-1]._replace(content=_sum_of_statistics(map(_statistics, contents)))
-    return datums[-1]._replace(content=combined(plain))
+    return datums[-1]._replace(content=combined(map(_distribution, with_values)))
 
 
 def _distribution(content: float | Distribution) -> Distribution:
-    return content if isinstance(content, Distribution) else Distribution([content], [1])
+    return content if isinstance(content, Distribution) else Distribution([float(content)], [1])
 
 
 def _statistics(content: _Content) -> Statistics:

@@ -80,14 +80,22 @@ class Distribution(NamedTuple):
 
 def distribution(histogram: Histogram) -> Distribution | None:
     """The values and counts to send for a histogram with samples, or ``None`` if CloudWatch takes no such numbers."""
-    is_explicit = isinstance(histogram, ExplicitHistogram)
+    is_explicit, factor = isinstance(histogram, ExplicitHistogram), histogram.factor
     buckets = histogram.buckets()
-    values, counts = represented(histogram.count, histogram.sum, histogram.extremes, buckets, is_explicit=is_explicit)
-    return sent(values, counts, histogram.factor)
+    return scaled(histogram.count, histogram.sum, histogram.extremes, buckets, factor, is_explicit=is_explicit)
 
 
-def sent(values: list[float], counts: list[int], factor: float) -> Distribution | None:
-    """The values in the datum's unit, or ``None`` if CloudWatch takes no such numbers."""
+def scaled(
+    count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
+) -> Distribution | None:
+    """Values and counts in the datum's unit, or ``None`` if CloudWatch takes no such numbers.
+
+    The ``buckets`` are changed.
+    """
+    try:
+        values, counts = represented(count, total, extremes, buckets, is_explicit=is_explicit)
+    except OverflowError:  # samples near the largest float
+        return None
     if factor != 1.0:
         values = [value * factor for value in values]
         if factor < 0:

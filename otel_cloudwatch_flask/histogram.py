@@ -16,8 +16,6 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from typing_extensions import Self
 
-from otel_cloudwatch_flask.magnitudes import is_float
-
 EDGE_TOLERANCE: Final = 1e-9
 """How far outside its bucket, relative to the edge, the SDK's rounding may put a minimum or maximum."""
 
@@ -70,9 +68,11 @@ class Extremes(NamedTuple):
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
         """The extremes of a data point, where ``None`` and the SDK's inf and -inf mean that one was not recorded."""
-        floor = -math.inf if minimum is None or minimum == math.inf else minimum
-        ceiling = math.inf if maximum is None or maximum == -math.inf else maximum
-        return cls(None if floor == -math.inf else floor, None if ceiling == math.inf else ceiling, floor, ceiling)
+        minimum = None if minimum == math.inf else minimum
+        maximum = None if maximum == -math.inf else maximum
+        floor = -math.inf if minimum is None else minimum
+        ceiling = math.inf if maximum is None else maximum
+        return cls(minimum, maximum, floor, ceiling)
 
     def mirrored(self) -> "Extremes":
         """The extremes of the same samples with the opposite sign."""
@@ -409,7 +409,7 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
     """What makes the numbers of a histogram impossible, or ``None``."""
     counted = sum(buckets.samples)
-    if counted and min(buckets.samples) < 0:
+    if buckets.samples and min(buckets.samples) < 0:
         return "a negative count"
     if counted != count:
         return f"count {count}, but {counted} samples in the buckets"
@@ -430,10 +430,11 @@ def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str 
 def _extremes_contradiction(extremes: Extremes, buckets: Buckets) -> str | None:
     minimum, maximum, floor, ceiling = extremes
     first, last = buckets.bounds[0], buckets.bounds[-1]
+    for extreme in (minimum, maximum):
+        if extreme is not None and not -_MAX_FLOAT <= extreme <= _MAX_FLOAT:
+            return "a minimum or maximum that is not a number"
     if first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1] and floor <= ceiling:
         return None
-    if not all(abs(bound) == math.inf or is_float(bound) for bound in (floor, ceiling)):
-        return "a minimum or maximum that is not a number"
     if floor > ceiling:
         return f"a minimum of {floor} above the maximum of {ceiling}"
     if minimum is not None and not _holds(first, minimum):

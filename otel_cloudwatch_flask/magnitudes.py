@@ -31,14 +31,6 @@ def sendable(value: float) -> float | None:
     return number if abs(number) >= MIN_MAGNITUDE else 0.0
 
 
-def is_float(value: float) -> bool:
-    """Whether this is a finite number that a float can hold; a whole number may be too large for one."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def is_finite(value: float) -> bool:
     """Whether this is a number at all, whatever its size."""
     try:

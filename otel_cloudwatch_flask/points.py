@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask.distribution import Distribution, distribution, represented, sent
+from otel_cloudwatch_flask.distribution import Distribution, distribution, scaled
 from otel_cloudwatch_flask.histogram import (
     EMPTY_SIDE,
     ExplicitHistogram,
@@ -155,7 +155,7 @@ def distribution_of(point: Any, factor: float) -> Distribution | None:
         raise InvalidPointError(problem)
     if not point.count:
         return None
-    made = sent(*represented(point.count, total, extremes, buckets, is_explicit=is_explicit), factor)
+    made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
     if made is None:
         raise InvalidPointError("samples beyond 2^360")
     return made
@@ -187,8 +187,9 @@ def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
 
 
 def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    # A histogram without buckets is one bucket that holds all of its samples.
-    return tuple(point.explicit_bounds), tuple(point.bucket_counts) or (point.count,)
+    # Bounds may be numbers of another library, such as NumPy's, which no JSON has. A histogram without buckets is one
+    # bucket that holds all of its samples.
+    return tuple(map(float, point.explicit_bounds)), tuple(point.bucket_counts) or (point.count,)
 
 
 def checked(amount: Amount) -> Amount:

@@ -21,15 +21,16 @@ from otel_cloudwatch_flask.magnitudes import sendable
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
-_EXACT: Final = 1e15
+_FIRST_WITH_EXPONENT: Final = 1e16
+"""From here on Python writes whole floats with an exponent."""
 _MAX_TEXTS: Final = 50_000
 """Numbers whose text is remembered, at about 150 bytes each."""
 
 
 class _Texts(dict[float, str]):
-    """Numbers as JSON, remembered.
+    """Numbers as JSON.
 
-    The references of buckets and small counts come again in every batch: to look them up is faster than to format them.
+    The references of buckets and small counts are in every batch: looking them up is faster than formatting them.
     """
 
     def __missing__(self, number: float) -> str:
@@ -145,16 +146,16 @@ def members_of(datum: Datum) -> dict[str, Any]:
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
     if isinstance(content, Distribution):
-        members["Values"], members["Counts"] = [*map(_whole, content.values)], [*content.counts]
+        members["Values"], members["Counts"] = [*map(_shortest, content.values)], [*content.counts]
     elif isinstance(content, Statistics):
         members["StatisticValues"] = {
             "SampleCount": content.count,
-            "Sum": _whole(content.sum),
-            "Minimum": _whole(content.minimum),
-            "Maximum": _whole(content.maximum),
+            "Sum": _shortest(content.sum),
+            "Minimum": _shortest(content.minimum),
+            "Maximum": _shortest(content.maximum),
         }
     else:
-        members["Value"] = _whole(content)
+        members["Value"] = _shortest(content)
     return members
 
 
@@ -163,9 +164,9 @@ def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
     return {**members, "Timestamp": datetime.fromtimestamp(members["Timestamp"], tz=timezone.utc)}
 
 
-def _whole(number: float) -> float:
-    """The number as an int if it is whole: of a float botocore writes ``3.0``, more bytes than a batch is sized for."""
-    return int(number) if abs(number) < _EXACT and number == int(number) else number
+def _shortest(value: float) -> float:
+    """The same number, as an int where that is how :func:`number_json` writes it: botocore would write ``60.0``."""
+    return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
 def encoded(datum: Datum) -> str:
@@ -185,12 +186,13 @@ def encoded(datum: Datum) -> str:
 
 
 def number_json(value: float) -> str:
-    """The shortest text that is read back as the same number, which is finite.
+    """The shortest text that is read back as the same number, which is finite; negative zero is written as 0.
 
-    >>> number_json(3.0), number_json(0.25), number_json(1e300)
-    ('3', '0.25', '1e+300')
+    >>> number_json(3.0), number_json(0.25), number_json(1e300), number_json(-0.0)
+    ('3', '0.25', '1e+300', '0')
     """
-    return repr(value).removesuffix(".0")
+    text = repr(value).removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _decoded(members: dict[str, Any]) -> Datum:

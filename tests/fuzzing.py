@@ -1,11 +1,9 @@
 """How long the tests search that have no end of their own, and datums that can be told apart wherever they are."""
 
-import json
-from typing import Any
-
 from hypothesis import settings
 
-from otel_cloudwatch_flask.wire import Batch, EncodedDatum
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution
 
 _EXAMPLES_OF_DEFAULT = 100
 
@@ -16,14 +14,13 @@ def effort(examples: int, steps: int = 50) -> settings:
     return settings(max_examples=max(int(examples * factor), 1), stateful_step_count=steps)
 
 
-def encoded(metric_name: str, value: float, *, unix_seconds: int = 0) -> EncodedDatum:
+def datum_of(metric_name: str, value: float, *, unix_seconds: int = 0) -> Datum:
     """A datum as it waits to be sent."""
-    datum = {"MetricName": metric_name, "Dimensions": [], "Unit": "Count", "Timestamp": unix_seconds, "Value": value}
-    (made,) = Batch.from_body(json.dumps({"Namespace": "Shop", "MetricData": [datum]}).encode()).datums
-    return made
+    return Datum(Series(metric_name, (), "Count"), unix_seconds, value)
 
 
-def numbers(datum: EncodedDatum) -> list[int]:
+def numbers(datum: Datum) -> list[int]:
     """The numbers of the samples in a datum."""
-    content: dict[str, Any] = json.loads(datum)
-    return [int(value) for value in content.get("Values", [content.get("Value")])]
+    assert not isinstance(datum.content, Statistics)
+    values = datum.content.values if isinstance(datum.content, Distribution) else [datum.content]
+    return [int(value) for value in values]

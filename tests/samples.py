@@ -3,13 +3,41 @@
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes, edge
+from otel_cloudwatch_flask.histogram import (
+    Buckets,
+    ExplicitHistogram,
+    ExponentialHistogram,
+    Extremes,
+    Side,
+    bucket_between,
+    edge,
+)
 
 UNRECORDED = Extremes()
+
+
+class Row(NamedTuple):
+    """One bucket."""
+
+    lower: float
+    upper: float
+    samples: int
+
+
+def rows(buckets: Buckets) -> list[Row]:
+    """The buckets one by one."""
+    return [Row(lower, upper, samples) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
+
+
+def buckets_of(given: Iterable[tuple[float, float, int]]) -> Buckets:
+    """The same in parallel lists."""
+    each = [*given]
+    return Buckets([samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each])
 
 
 def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[float]]:
@@ -46,8 +74,8 @@ def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | N
         extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
         scale=scale,
         zero_count=sum(sample == 0 for sample in recorded),
-        positive=Counter(bucket_index(sample, scale) for sample in recorded if sample > 0),
-        negative=Counter(bucket_index(-sample, scale) for sample in recorded if sample < 0),
+        positive=Side.of(Counter(bucket_index(sample, scale) for sample in recorded if sample > 0)),
+        negative=Side.of(Counter(bucket_index(-sample, scale) for sample in recorded if sample < 0)),
     )
 
 

@@ -9,20 +9,20 @@ from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
-from otel_cloudwatch_flask.wire import Batch, Envelope, encoded, metric_name_of
+from otel_cloudwatch_flask.wire import Batch, Envelope
 from tests.fakes import in_threads, join_all
 
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 
 
 def batch(*names: str, value: float = 1.0) -> Batch:
     """A request with one datum of each of these metrics."""
-    return Batch(SHOP, tuple(encoded(Datum(Series(name, (), "Count"), 0, value)) for name in names))
+    return Batch(SHOP, tuple(Datum(Series(name, (), "Count"), 0, value) for name in names))
 
 
 def names(one: Batch | None) -> list[str]:
     """The metrics in a batch."""
-    return [metric_name_of(datum) for datum in one.datums] if one else []
+    return [datum.series.name for datum in one.datums] if one else []
 
 
 ONE = batch("a").size_bytes

@@ -12,20 +12,20 @@ from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
 
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 SERIES = Series("Orders", (("Page", 'a "Timestamp": 7, b'),), "Count")
 NUMBERS = st.floats(-1e9, 1e9).map(lambda number: round(number, 3))
 
 
 def batch(*contents: float | Distribution | Statistics, series: Series = SERIES, unix_seconds: int = 100) -> Batch:
     """A batch of datums of one series."""
-    return Batch(SHOP, tuple(encoded(Datum(series, unix_seconds, content)) for content in contents))
+    return Batch(SHOP, tuple(Datum(series, unix_seconds, content) for content in contents))
 
 
 def only_datum(batches: list[Batch]) -> dict[str, Any]:
     """The members of the one datum there is."""
     ((datum,),) = (one.datums for one in batches)
-    members: dict[str, Any] = json.loads(datum)
+    members: dict[str, Any] = json.loads(encoded(datum))
     return members
 
 

@@ -158,14 +158,14 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert len(said) == MAX_OVERFLOW_SERIES + 1
     first, last = f"orders.{MAX_METRICS}", f"orders.{MAX_METRICS + MAX_OVERFLOW_SERIES}"
     assert said[0] == (
-        f"{first} has more combinations of dimensions than max_metrics leaves room for: further ones are published as "
-        "its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
-        "each metric costs up to $0.30 a month."
+        f"{first} has more dimension combinations than max_metrics allows: further ones are published as its overflow "
+        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
+        "costs up to $0.30 a month."
     )
     assert said[-1] == (
-        "More than 1000 metrics have combinations of dimensions that max_metrics leaves no room for: those of "
-        f"{last} and of further metrics are published together, as the metric otel.metric.overflow. Put what clients "
-        "send into dimensions and not into names, or raise max_metrics."
+        "More than 1000 metrics have overflow series because max_metrics is reached: dimension combinations of "
+        f"{last} and of further metrics are published together as the metric otel.metric.overflow. Put values that "
+        "clients send into dimensions instead of names, or raise max_metrics."
     )
     reader.shutdown()
 

@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.delivery import Backoff, Delivery
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger
 from otel_cloudwatch_flask.testing import client_error
-from otel_cloudwatch_flask.wire import Envelope, batches, encoded
+from otel_cloudwatch_flask.wire import Envelope, batches
 from tests.fakes import FakeClock, PassingWaits, ScriptedClient, eventually, in_threads, join_all
 
 NOW = 1_790_000_000
@@ -46,10 +46,10 @@ class Setting:
         )
         self.waits = self.delivery._expedited = PassingWaits(self.clock)
 
-    def add(self, *names: str, unix_seconds: int = NOW, bounds: tuple[int, int] | None = None) -> None:
+    def add(self, *names: str, unix_seconds: int = NOW) -> None:
         """Let datums wait in one request."""
-        made = [encoded(Datum(Series(name, (), "Count"), unix_seconds, 1.0)) for name in names]
-        self.backlog.add(batches(Envelope.of("Shop"), made, bounds))
+        made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
+        self.backlog.add(batches(Envelope("Shop"), made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
         """Deliver with so much time."""
@@ -220,7 +220,7 @@ class TestRetries:
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
         backlog = Backlog(10**6, Ledger())
-        backlog.add(batches(Envelope.of("Shop"), [encoded(Datum(Series("a", (), "Count"), NOW, 1.0))]))
+        backlog.add(batches(Envelope("Shop"), [Datum(Series("a", (), "Count"), NOW, 1.0)]))
         delivery = Delivery(lambda: plain_put(client), backlog, Ledger(), wall_clock=FakeClock(NOW))
         threads = in_threads(lambda: delivery.deliver(inf))
         assert eventually(lambda: client.calls and delivery.retry_at > -inf)
@@ -323,28 +323,13 @@ class TestExpired:
         assert setting.stats().datums_lost == {"expired": 1}
         assert client.names()[-1] == ["newer"]
 
-    @pytest.mark.parametrize(
-        "bounds",
-        [(NOW - TWO_WEEKS - 60, NOW), (NOW, NOW + 86400), (0, NOW + 86400)],
-        ids=["too old", "too new", "both"],
-    )
-    def test_bounds_of_more_than_is_there(self, bounds: tuple[int, int]) -> None:
-        """Where the bounds of a request's times are beyond what CloudWatch takes, each datum's own time decides."""
-        client = scripted()
-        setting = Setting(client)
-        setting.add("a", "b", bounds=bounds)
-        assert setting.deliver()
-        assert client.names() == [["a", "b"]]
-        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
-        assert setting.stats().datums_lost == {}
-
-    def test_bounds_of_what_was_lost(self) -> None:
-        """What is left of a request in which something was too old is not looked at by the bounds of the whole."""
+    def test_each_by_its_own_time(self) -> None:
+        """In one request the datum that is too old is lost, the one of tomorrow gets the present time."""
         client = scripted()
         setting = Setting(client)
         times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
-        made = [encoded(Datum(Series(name, (), "Count"), at, 1.0)) for name, at in times.items()]
-        setting.backlog.add(batches(Envelope.of("Shop"), made, (min(times.values()), max(times.values()))))
+        made = [Datum(Series(name, (), "Count"), at, 1.0) for name, at in times.items()]
+        setting.backlog.add(batches(Envelope("Shop"), made))
         assert setting.deliver()
         assert client.names() == [["new", "tomorrow"]]
         assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]

@@ -1,73 +1,101 @@
 """Where in their buckets samples lie: the edges, slopes and parts that are worked out of neighbours."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from otel_cloudwatch_flask import density, distribution
-from otel_cloudwatch_flask.histogram import Bucket
+from otel_cloudwatch_flask.histogram import Buckets
+from tests.samples import Row, buckets_of, rows
 
 # Twice as wide, six times as many samples. Monotone cubic interpolation gives, for intervals of 1 and 2 with 100 and
 # 300 samples per unit, 9 / (5 / 100 + 4 / 300) at the edge between them.
 AT_EDGE = 9 / (5 / 100 + 4 / 300)
-LINEAR = (Bucket(-4.0, -3.0, 100), Bucket(-3.0, -1.0, 600))
-LOGARITHMIC = (Bucket(1.0, 2.0, 100), Bucket(2.0, 8.0, 600))
+LINEAR = (Row(-4.0, -3.0, 100), Row(-3.0, -1.0, 600))
+LOGARITHMIC = (Row(1.0, 2.0, 100), Row(2.0, 8.0, 600))
 
 SCALES = [1.0, 1e-6]
 """The unit makes no difference."""
 
 
-def scaled(buckets: tuple[Bucket, ...], scale: float) -> list[Bucket]:
+def scaled(buckets: tuple[Row, ...], scale: float) -> Buckets:
     """The same samples in another unit."""
-    return [Bucket(lower * scale, upper * scale, samples) for lower, upper, samples in buckets]
+    return buckets_of((lower * scale, upper * scale, samples) for lower, upper, samples in buckets)
 
 
-def axes(buckets: tuple[Bucket, ...]) -> list[density._Axis]:
+def axes(buckets: tuple[Row, ...]) -> list[density._Axis]:
     """The axis of each."""
-    return [density._Axis.of(bucket) for bucket in buckets]
+    return [density._Axis.of(samples, lower, upper) for lower, upper, samples in buckets]
+
+
+def in_a_row(samples: Sequence[int]) -> list[Row]:
+    """Buckets of width 1, one above the other."""
+    return [Row(float(i), i + 1.0, count) for i, count in enumerate(samples)]
+
+
+def to_join(buckets: Sequence[Row], most: int) -> set[int]:
+    """Which buckets are joined with the next one."""
+    return distribution._to_join([(samples, lower, upper) for lower, upper, samples in buckets], most)
+
+
+def with_crowded_divided(buckets: Sequence[Row]) -> tuple[list[Row], list[bool] | None]:
+    """The buckets after over-full ones were divided, and which are whole."""
+    divided, is_whole = distribution._with_crowded_divided(buckets_of(buckets))
+    return rows(divided), is_whole
+
+
+def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
+    """The edges of the buckets after the open ones were given an end."""
+    return [(lower, upper) for lower, upper, _ in distribution._closed(buckets_of(buckets), total)]
+
+
+def placed(buckets: Sequence[Row], total: float, *, is_explicit: bool = False) -> tuple[list[float], list[int]]:
+    """The values and counts of samples that are not extremes."""
+    return distribution._placed(buckets_of(buckets), total, is_explicit=is_explicit)
 
 
 def test_which_axis() -> None:
     """Wide buckets of positive values are looked at on a logarithmic axis; others are not."""
     cases = [(1.0, 2.0), (1.0, 1.009), (-2.0, -1.0), (0.0, 5.0), (3.0, 3.0)]
-    assert [density._Axis.of(Bucket(*edges, 1)).is_logarithmic for edges in cases] == [True, False, False, False, False]
+    assert [density._Axis.of(1, *edges).is_logarithmic for edges in cases] == [True, False, False, False, False]
 
 
 def test_density_at_a_shared_edge() -> None:
     """It is between those of both sides, on either axis; where there is a gap, or no width, it is 0."""
-    assert density._density_at_shared_edge(LINEAR, axes(LINEAR)) == pytest.approx(AT_EDGE)
-    mixed = (Bucket(0.0, 1.0, 100), Bucket(1.0, 3.0, 600))
-    assert density._density_at_shared_edge(mixed, axes(mixed)) == pytest.approx(AT_EDGE)
+    assert density._density_at_shared_edge(*axes(LINEAR)) == pytest.approx(AT_EDGE)
+    mixed = (Row(0.0, 1.0, 100), Row(1.0, 3.0, 600))
+    assert density._density_at_shared_edge(*axes(mixed)) == pytest.approx(AT_EDGE)
     per_unit = AT_EDGE / math.log(2) / 2.0
-    assert density._density_at_shared_edge(LOGARITHMIC, axes(LOGARITHMIC)) == pytest.approx(per_unit)
-    for second in (Bucket(-2.9, -1.0, 600), Bucket(-3.0, -3.0, 600)):
-        assert density._density_at_shared_edge((LINEAR[0], second), axes((LINEAR[0], second))) == 0.0
+    assert density._density_at_shared_edge(*axes(LOGARITHMIC)) == pytest.approx(per_unit)
+    for second in (Row(-2.9, -1.0, 600), Row(-3.0, -3.0, 600)):
+        assert density._density_at_shared_edge(*axes((LINEAR[0], second))) == 0.0
 
 
 @pytest.mark.parametrize("buckets", [LINEAR, LOGARITHMIC], ids=["linear", "logarithmic"])
-def test_slopes(buckets: tuple[Bucket, ...]) -> None:
+def test_slopes(buckets: tuple[Row, ...]) -> None:
     """At the outermost edges, which have no neighbour, the density goes on as it came."""
     expected = [(AT_EDGE - 100) / 100, (300 - AT_EDGE) / 300]
-    assert density._slopes(buckets, axes(buckets)) == pytest.approx(expected)
+    assert density._slopes(axes(buckets)) == pytest.approx(expected)
 
 
 def test_slopes_at_a_gap() -> None:
     """Beside an empty bucket the density falls to nothing; alone, and without width, it is even."""
-    apart = (Bucket(-9.0, -8.0, 10), Bucket(-2.0, -1.0, 10))
-    assert density._slopes(apart, axes(apart)) == pytest.approx([-density._STEEPEST, density._STEEPEST])
-    for alone in ((Bucket(-2.0, -1.0, 10),), (Bucket(1.0, 1.0, 10),)):
-        assert density._slopes(alone, axes(alone)) == [0.0]
+    apart = (Row(-9.0, -8.0, 10), Row(-2.0, -1.0, 10))
+    assert density._slopes(axes(apart)) == pytest.approx([-density._STEEPEST, density._STEEPEST])
+    for alone in ((Row(-2.0, -1.0, 10),), (Row(1.0, 1.0, 10),)):
+        assert density._slopes(axes(alone)) == [0.0]
     assert density._relative_rise(0.0, 0.0) == 0.0
 
 
 def test_slopes_beside_many() -> None:
     """A wide bucket of few samples beside a narrow one of many has them all at that end, and no less than none."""
-    buckets = (Bucket(-20.0, -2.0, 9), Bucket(-2.0, -1.0, 900))
-    assert density._slopes(buckets, axes(buckets))[0] == density._STEEPEST
+    buckets = (Row(-20.0, -2.0, 9), Row(-2.0, -1.0, 900))
+    assert density._slopes(axes(buckets))[0] == density._STEEPEST
 
 
-@pytest.mark.parametrize("axis", axes((Bucket(-4.0, -2.0, 1), Bucket(1.0, 9.0, 1))), ids=repr)
+@pytest.mark.parametrize("axis", axes((Row(-4.0, -2.0, 1), Row(1.0, 9.0, 1))), ids=repr)
 @pytest.mark.parametrize("slope", [-0.9, 0.0, 1e-7, 0.5])
 def test_mean_and_quantiles(axis: density._Axis, slope: float) -> None:
     """Both are those of samples with this density along the axis."""
@@ -84,11 +112,10 @@ def test_mean_and_quantiles(axis: density._Axis, slope: float) -> None:
 
 def test_parts() -> None:
     """Few samples stay together; more are divided, with the root of their number, into at least two of each."""
-    buckets = [Bucket(0.0, 1.0, samples) for samples in (4, 5, 100, 400)]
     weights = [math.sqrt(samples) for samples in (4, 5, 100, 400)]
     room = 40 - 4
     expected = [1, 2, 1 + int(room * 10 / sum(weights)), 1 + int(room * 20 / sum(weights))]
-    assert density._parts(buckets, 40) == expected
+    assert density._parts([4, 5, 100, 400], 40) == expected
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -96,8 +123,9 @@ def test_parts() -> None:
 def test_refined(total: float, scale: float) -> None:
     """No sample is lost, no edge moves, nothing overlaps, and the sum is about what it was said to be."""
     total *= scale
-    parts = density.refined(scaled(LINEAR, scale), total, 60)
-    assert parts is not None
+    refined = density.refined(scaled(LINEAR, scale), total, 60)
+    assert refined is not None
+    parts = rows(refined)
     assert sum(part.samples for part in parts) == 700
     assert (parts[0].lower, parts[-1].upper) == (-4.0 * scale, -1.0 * scale)
     assert all(first.upper == second.lower for first, second in pairwise(parts))
@@ -115,12 +143,17 @@ def test_nothing_to_refine(total: float, scale: float) -> None:
 
 def test_which_neighbours_are_joined() -> None:
     """Those that touch, then those where no percentile is read, then the emptiest; none with two others."""
-    buckets = [Bucket(i, i + 1.0, samples) for i, samples in enumerate((100, 1, 1, 100, 100, 2, 2, 100))]
-    assert [distribution._to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
-    apart = [*buckets[:2], *(Bucket(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
-    assert distribution._to_join(apart, 1) == {0}
-    last = [Bucket(i, i + 1.0, samples) for i, samples in enumerate((100, 100, 100, 1, 1))]
-    assert distribution._to_join(last, 1) == {3}
+    buckets = in_a_row((100, 1, 1, 100, 100, 2, 2, 100))
+    assert [to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
+    apart = [*buckets[:2], *(Row(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
+    assert to_join(apart, 1) == {0}
+    assert to_join(in_a_row((100, 100, 100, 1, 1)), 1) == {3}
+
+
+def test_zeros_are_joined_last() -> None:
+    """A bucket without width holds samples that are known exactly: rather two others are joined that do not touch."""
+    buckets = [Row(-1.0, 0.0, 1), Row(0.0, 0.0, 1), Row(0.0, 1.0, 1), Row(5.0, 6.0, 100), Row(8.0, 9.0, 100)]
+    assert to_join(buckets, 1) == {2}
 
 
 def test_which_buckets_hold_percentiles() -> None:
@@ -132,66 +165,76 @@ def test_which_buckets_hold_percentiles() -> None:
 @pytest.mark.parametrize("number", [137, 149, 201, 1000])
 def test_as_many_as_there_is_room_for(number: int) -> None:
     """No more buckets are joined than have to be."""
-    buckets = [Bucket(i, i + 1.0, 1 + i % 7) for i in range(number)]
+    buckets = buckets_of(in_a_row([1 + i % 7 for i in range(number)]))
     joined = distribution._coarsened(buckets, 136)
-    assert len(joined) == 136
-    assert sum(bucket.samples for bucket in joined) == sum(bucket.samples for bucket in buckets)
+    assert len(joined.samples) == len(joined.bounds) == 136
+    assert sum(joined.samples) == sum(buckets.samples)
+    assert (joined.bounds[0][0], joined.bounds[-1][1]) == (0.0, float(number))
 
 
 def test_crowded_buckets_are_divided() -> None:
-    """Evenly, into parts of six samples at least, as far as there is room, and if the sum can still be had."""
-    crowded = [Bucket(0.0, 10.0, 60), Bucket(10.0, 20.0, 6)]
-    parts = [Bucket(float(i), i + 1.0, 6) for i in range(10)]
-    assert distribution._with_crowded_divided(crowded, 390.0) == [*parts, crowded[1]]
-    assert distribution._with_crowded_divided(crowded, 70.0) == crowded
-    halves = [Bucket(0.0, 2.0, 12)]
-    assert distribution._with_crowded_divided(halves, 12.0) == [Bucket(0.0, 1.0, 6), Bucket(1.0, 2.0, 6)]
-    many = [Bucket(float(i), i + 1.0, 600) for i in range(100)]
-    assert distribution._with_crowded_divided(many, 600 * 5000.0) == many
+    """Evenly, into parts of six samples at least, as far as there is room."""
+    crowded = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
+    parts = [Row(float(i), i + 1.0, 6) for i in range(10)]
+    assert with_crowded_divided(crowded) == ([*parts, crowded[1]], [False] * 10 + [True])
+    assert with_crowded_divided([Row(0.0, 2.0, 12)]) == ([Row(0.0, 1.0, 6), Row(1.0, 2.0, 6)], [False, False])
+    assert with_crowded_divided([Row(0.0, 2.0, 11)]) == ([Row(0.0, 2.0, 11)], None)
+    many = in_a_row([600] * 100)
+    assert with_crowded_divided(many) == (many, [True] * 100)
+
+
+@pytest.mark.parametrize("total", [70.0, 650.0])
+def test_crowded_buckets_stay_whole_for_the_sum(total: float) -> None:
+    """Where parts could not add up to it, because the samples crowd at one end of their bucket."""
+    crowded = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
+    values, counts = placed(crowded, total)
+    assert counts == [60, 6]
+    assert math.fsum(value * count for value, count in zip(values, counts, strict=True)) == pytest.approx(total)
+    assert all(row.lower <= value <= row.upper for row, value in zip(crowded, values, strict=True))
 
 
 def test_where_percentiles_are_read_room_is_kept() -> None:
     """Where there is next to none, only the buckets are divided that hold percentiles."""
-    buckets = [Bucket(float(i), i + 1.0, 600) for i in range(136)]
-    divided = distribution._with_crowded_divided(buckets, 600 * 136 * 68.0)
+    divided, is_whole = with_crowded_divided(in_a_row([600] * 136))
     places = distribution._places_of_percentiles([600] * 136)
-    assert {int(bucket.lower) for bucket in divided if bucket.samples < 600} == places
+    assert {int(row.lower) for row in divided if row.samples < 600} == places
     assert len(divided) == 136 + 12
+    assert is_whole == [row.samples == 600 for row in divided]
 
 
 def test_sums_at_either_end_can_be_had() -> None:
     """All samples may lie at the lower edges, or all at the upper."""
-    buckets = [Bucket(0.0, 1.0, 2), Bucket(1.0, 2.0, 1)]
+    buckets = buckets_of([(0.0, 1.0, 2), (1.0, 2.0, 1)])
     totals = (0.9, 1.0, 4.0, 4.1)
     assert [distribution._can_add_up_to(buckets, total) for total in totals] == [False, True, True, False]
 
 
 def test_open_buckets_are_closed() -> None:
     """Where the others are in the middle of their buckets, and no farther out than the sum needs."""
-    low, middle, high = Bucket(-math.inf, 10.0, 1), Bucket(10.0, 20.0, 1), Bucket(20.0, math.inf, 2)
-    closed = [Bucket(0.0, 10.0, 1), middle]
-    assert distribution._closed([low, middle, high], 220.0) == [*closed, Bucket(100.0, 100.0, 2)]
-    assert distribution._closed([low, middle], 10.0) == closed
-    assert distribution._closed([low, middle], 9.0) == [Bucket(-6.0, -6.0, 1), middle]
+    low, middle, high = Row(-math.inf, 10.0, 1), Row(10.0, 20.0, 1), Row(20.0, math.inf, 2)
+    assert closed([low, middle, high], 220.0) == [(0.0, 10.0), (10.0, 20.0), (100.0, 100.0)]
+    assert closed([low, middle], 10.0) == [(0.0, 10.0), (10.0, 20.0)]
+    assert closed([low, middle], 9.0) == [(-6.0, -6.0), (10.0, 20.0)]
 
 
 def test_each_kind_of_histogram_is_divided_in_its_way() -> None:
     """The buckets of an explicit one by density, the narrow ones of an exponential one evenly."""
-    buckets = [Bucket(-4.0, -3.0, 60), Bucket(-3.0, -2.0, 180)]
+    buckets = [Row(-4.0, -3.0, 60), Row(-3.0, -2.0, 180)]
     total = -60 * 3.5 - 180 * 2.5
-    by_density, evenly = (distribution._inner_values(buckets, total, is_explicit=each) for each in (True, False))
-    assert [value.samples for value in evenly] == [6] * 40
-    finer = density.refined(buckets, total, distribution.MAX_BUCKETS)
+    _, by_density = placed(buckets, total, is_explicit=True)
+    _, evenly = placed(buckets, total)
+    assert evenly == [6] * 40
+    finer = density.refined(buckets_of(buckets), total, distribution.MAX_BUCKETS)
     assert finer is not None
-    assert [value.samples for value in by_density] == [bucket.samples for bucket in finer]
+    assert by_density == finer.samples
     assert len(by_density) > len(evenly)
 
 
 def test_no_bucket_is_joined_without_need() -> None:
     """As many buckets as a datum has values keep one each."""
-    buckets = [Bucket(float(i), i + 1.0, 1) for i in range(distribution.MAX_BUCKETS)]
-    total = math.fsum(bucket.lower + 0.5 for bucket in buckets)
-    assert len(distribution._inner_values(buckets, total, is_explicit=False)) == distribution.MAX_BUCKETS
+    number = distribution.MAX_BUCKETS
+    values, counts = placed(in_a_row([1] * number), number * number / 2)
+    assert len(values) == len(counts) == number
 
 
 def test_only_the_nearest_values_share() -> None:
@@ -201,5 +244,6 @@ def test_only_the_nearest_values_share() -> None:
     near[52], near[150] = near[51] + 1, near[149] + 2
     whole = distribution.combined([distribution.Distribution.of((value, 1) for value in near)])
     kept = [value for i, value in enumerate(near) if i not in (51, 52, 149, 150)]
-    assert [value for value, count in whole if count == 1] == kept
-    assert [(value, count) for value, count in whole if count > 1] == [(510.5, 2), (1491.0, 2)]
+    sent = [*zip(*whole, strict=True)]
+    assert [value for value, count in sent if count == 1] == kept
+    assert [(value, count) for value, count in sent if count > 1] == [(510.5, 2), (1491.0, 2)]

@@ -11,15 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.distribution import MAX_BUCKETS, Distribution, combined, distribution
-from otel_cloudwatch_flask.histogram import (
-    Bucket,
-    ExplicitHistogram,
-    Extremes,
-    Histogram,
-    edge,
-)
+from otel_cloudwatch_flask.histogram import ExplicitHistogram, Extremes, Histogram, edge
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
-from tests.samples import explicit, exponential, samples
+from tests.samples import Row, explicit, exponential, rows, samples
 
 UNRECORDED = Extremes()
 
@@ -56,11 +50,16 @@ def sent(histogram: Histogram) -> Distribution:
     return made
 
 
-def by_rank(made: Distribution, buckets: Sequence[Bucket]) -> Iterator[tuple[float, Bucket]]:
+def each_sample(made: Distribution) -> list[float]:
+    """The value of each sample, ascending."""
+    return [value for value, count in zip(*made, strict=True) for _ in range(count)]
+
+
+def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float, Row]]:
     """Each value beside the bucket of each sample that it stands for."""
     ends = list(accumulate(bucket.samples for bucket in buckets))
     start = 0
-    for value, count in made:
+    for value, count in zip(*made, strict=True):
         first, last = bisect_right(ends, start), bisect_left(ends, start + count)
         yield from ((value, buckets[i]) for i in range(first, last + 1))
         start += count
@@ -68,8 +67,8 @@ def by_rank(made: Distribution, buckets: Sequence[Bucket]) -> Iterator[tuple[flo
 
 def assert_sum(made: Distribution, total: float, *, rounding: float = 0.0) -> None:
     """The sum is right within the promised part of the magnitudes that were added."""
-    weight = math.fsum(abs(value) * count for value, count in made)
-    assert abs(math.fsum([made.sum, -total])) <= 1e-9 * weight + rounding
+    weight = math.fsum(abs(value) * count for value, count in zip(*made, strict=True))
+    assert abs(math.fsum([made.total, -total])) <= 1e-9 * weight + rounding
 
 
 class TestProperties:
@@ -80,7 +79,7 @@ class TestProperties:
         """The counts are whole, positive and complete; the values ascend, and CloudWatch takes so many."""
         histogram, recorded = case
         made = sent(histogram)
-        assert made.count == histogram.count == len(recorded)
+        assert made.samples == histogram.count == len(recorded)
         assert all(type(count) is int and count > 0 for count in made.counts)
         assert all(low < high for low, high in pairwise(made.values))
         assert len(made.values) == len(made.counts) <= MAX_VALUES_PER_DATUM
@@ -105,7 +104,7 @@ class TestProperties:
     def test_values_lie_in_the_buckets_of_their_samples(self, case: tuple[Histogram, list[float]]) -> None:
         """By rank, every sample is in the bucket it was recorded in, edges included."""
         histogram, _ = case
-        buckets = histogram.buckets()
+        buckets = rows(histogram.buckets())
         if len(buckets) <= MAX_BUCKETS:
             for value, bucket in by_rank(sent(histogram), buckets):
                 assert bucket.lower <= value <= bucket.upper
@@ -133,7 +132,7 @@ class TestProperties:
             recorded, 3, extremes=one_sided(recorded, has_minimum=has_minimum, has_maximum=has_maximum)
         )
         made = sent(histogram)
-        assert made.count == len(recorded)
+        assert made.samples == len(recorded)
         assert 75 <= len(made.values) <= MAX_VALUES_PER_DATUM
         assert_sum(made, histogram.sum)
         assert not has_minimum or made.values[0] == min(recorded)
@@ -145,7 +144,7 @@ class TestProperties:
         histogram, recorded = case
         assume(max(map(abs, recorded)) < 2.0**320)
         made = sent(replace(histogram, factor=factor))
-        assert made.count == histogram.count
+        assert made.samples == histogram.count
         assert_sum(made, histogram.sum * factor)
         if histogram.extremes.minimum is not None:
             assert made.values[0] == histogram.extremes.minimum * factor
@@ -154,11 +153,11 @@ class TestProperties:
     def test_percentiles_are_within_a_bucket(self, case: tuple[Histogram, list[float]]) -> None:
         """The value of a rank lies in the bucket of the sample of that rank, so never farther off than its width."""
         histogram, recorded = case
-        buckets = histogram.buckets()
+        buckets = rows(histogram.buckets())
         if len(buckets) > MAX_BUCKETS:
             return
         made = sent(histogram)
-        values = [value for value, count in made for _ in range(count)]
+        values = each_sample(made)
         ends = list(accumulate(bucket.samples for bucket in buckets))
         for rank, sample in enumerate(sorted(recorded)):
             bucket = buckets[bisect_right(ends, rank)]
@@ -176,20 +175,20 @@ class TestFewSamples:
             explicit([sample], (5.0, 10.0), extremes=extremes),
             exponential([sample], 0, extremes=extremes),
         ):
-            assert sent(histogram) == Distribution((sample,), (1,))
+            assert sent(histogram) == Distribution([sample], [1])
 
     def test_two(self) -> None:
         """Two samples are the minimum and the maximum."""
-        assert sent(explicit([3.3, 4.4], (10.0,))) == Distribution((3.3, 4.4), (1, 1))
+        assert sent(explicit([3.3, 4.4], (10.0,))) == Distribution([3.3, 4.4], [1, 1])
 
     def test_three(self) -> None:
         """The third is what the sum leaves."""
-        assert sent(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution((3.0, 3.5, 4.5), (1, 1, 1))
+        assert sent(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution([3.0, 3.5, 4.5], [1, 1, 1])
 
     def test_equal_samples(self) -> None:
         """Equal samples are one value."""
-        assert sent(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution((4.0,), (1000,))
-        assert sent(exponential([4.0] * 1000, 5)) == Distribution((4.0,), (1000,))
+        assert sent(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution([4.0], [1000])
+        assert sent(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
 
 
 class TestOpenBuckets:
@@ -198,7 +197,7 @@ class TestOpenBuckets:
     def test_upper(self) -> None:
         """Above the last bound the samples have the mean that the sum asks for."""
         made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
-        assert made.sum == pytest.approx(205)
+        assert made.total == pytest.approx(205)
         assert made.values[0] <= 10
         assert made.values[-1] == pytest.approx(100, rel=0.1)
 
@@ -206,17 +205,17 @@ class TestOpenBuckets:
         """Below a first bound that is not negative nothing is negative if the sum does not ask for it."""
         made = sent(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] >= 0
-        assert made.sum == pytest.approx(9)
+        assert made.total == pytest.approx(9)
 
     def test_lower_goes_below_zero_for_the_sum(self) -> None:
         """A sum that cannot be had otherwise shows that there were negative samples."""
         made = sent(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] < 0
-        assert made.sum == pytest.approx(-43)
+        assert made.total == pytest.approx(-43)
 
     def test_single_bucket(self) -> None:
         """Without any bound there is only the mean."""
-        assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).sum == pytest.approx(9)
+        assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
 
 
 class TestExplicitSpread:
@@ -225,14 +224,14 @@ class TestExplicitSpread:
     def test_median_of_a_uniform_bucket(self) -> None:
         """The median of evenly distributed samples in one bucket is near its middle, not on an edge."""
         recorded = [i / 10 for i in range(1001)]
-        values = [value for value, count in sent(explicit(recorded, (0.0, 100.0))) for _ in range(count)]
+        values = each_sample(sent(explicit(recorded, (0.0, 100.0))))
         assert values[500] == pytest.approx(50, abs=1)
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
         """Where there are fewer and fewer samples, most of a bucket are on the side of the neighbour that has more."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
-        values = [value for value, count in sent(explicit(recorded, (10.0, 30.0, 100.0))) for _ in range(count)]
+        values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
             assert values[rank] == pytest.approx(recorded[rank], rel=0.03)
 
@@ -264,7 +263,7 @@ class TestUnsendable:
 
     def test_too_small_is_zero(self) -> None:
         """Samples below 2^-360 are sent as 0."""
-        assert sent(exponential([1e-200, 1e-200, 1.0], 0)) == Distribution((0.0, 1.0), (2, 1))
+        assert sent(exponential([1e-200, 1e-200, 1.0], 0)) == Distribution([0.0, 1.0], [2, 1])
 
 
 distributions = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 1000)), min_size=1, max_size=120).map(
@@ -279,8 +278,8 @@ class TestCombined:
     def test_keeps_what_cloudwatch_shows(self, parts: list[Distribution]) -> None:
         """Count, sum, minimum and maximum are those of all samples, with at most 150 values."""
         whole = combined(parts)
-        assert whole.count == sum(part.count for part in parts)
-        assert_sum(whole, math.fsum(part.sum for part in parts))
+        assert whole.samples == sum(part.samples for part in parts)
+        assert_sum(whole, math.fsum(part.total for part in parts))
         assert whole.values[0] == min(part.values[0] for part in parts)
         assert whole.values[-1] == max(part.values[-1] for part in parts)
         assert all(low < high for low, high in pairwise(whole.values))
@@ -291,7 +290,7 @@ class TestCombined:
     @given(distributions, distributions)
     def test_exact_where_there_is_room(self, one: Distribution, other: Distribution) -> None:
         """Up to 150 values nothing is lost."""
-        both = Distribution.of([*one, *other])
+        both = Distribution.of([*zip(*one, strict=True), *zip(*other, strict=True)])
         if len(both.values) <= MAX_VALUES_PER_DATUM:
             assert combined([one, other]) == both
 
@@ -305,12 +304,11 @@ class TestCombined:
 
     def test_of_nothing(self) -> None:
         """Nothing together is nothing."""
-        assert combined([]) == Distribution((), ())
+        assert combined([]) == Distribution([], [])
 
 
 def test_equal_values_are_one() -> None:
     """Values are put in order and equal ones together; negative zero is zero."""
     made = Distribution.of([(2.0, 1), (0.0, 1), (1.0, 3), (2.0, 4), (-0.0, 2)])
-    assert made == Distribution((0.0, 1.0, 2.0), (3, 3, 5))
-    assert (made.count, made.sum) == (11, 13.0)
-    assert list(made)[-1] == (2.0, 5)
+    assert made == Distribution([0.0, 1.0, 2.0], [3, 3, 5])
+    assert (made.samples, made.total) == (11, 13.0)

@@ -17,11 +17,11 @@ from otel_cloudwatch_flask.spool import Spool, _checked
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.wire import Batch, Envelope
 from tests.fakes import FakeClock, PassingWaits
-from tests.fuzzing import effort, encoded
+from tests.fuzzing import effort, datum_of
 
 NOW = 1_790_000_000
 
-VALID = json.loads(Batch(Envelope.of("Shop"), (encoded("Sick", 1, unix_seconds=NOW),)).body())
+VALID = json.loads(Batch(Envelope("Shop"), (datum_of("Sick", 1, unix_seconds=NOW),)).body())
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
@@ -72,7 +72,7 @@ def put(directory: Path, content: bytes) -> None:
     """Leave three files as a process that is no more would: two batches, and something between them."""
     spool = Spool(directory)
     for name in ("Before", "Sick", "After"):
-        path = spool.write(Batch(Envelope.of("Shop"), (encoded(name, 1, unix_seconds=NOW),)))
+        path = spool.write(Batch(Envelope("Shop"), (datum_of(name, 1, unix_seconds=NOW),)))
         assert path is not None
         if name == "Sick":
             path.write_bytes(content)

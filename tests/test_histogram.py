@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.histogram import Bucket, ExplicitHistogram, ExponentialHistogram, Extremes, edge, filled
-from tests.samples import explicit, exponential, samples
+from otel_cloudwatch_flask import histogram as module
+from otel_cloudwatch_flask.histogram import (
+    ExplicitHistogram,
+    ExponentialHistogram,
+    Extremes,
+    Side,
+    edge,
+    short_between,
+)
+from tests.samples import explicit, exponential, rows, samples
 
 BOUNDS = (-10.0, -1.0, 0.0, 0.5, 1.0, 10.0, 1000.0)
 scales = st.integers(-3, 8)
@@ -20,7 +28,8 @@ def counts_of(histogram: ExplicitHistogram | ExponentialHistogram) -> tuple[obje
     """Everything that counts samples."""
     if isinstance(histogram, ExplicitHistogram):
         return (histogram.count, histogram.counts)
-    return (histogram.count, histogram.zero_count, dict(histogram.positive), dict(histogram.negative))
+    sides = (histogram.positive, histogram.negative)
+    return (histogram.count, histogram.zero_count, *(side.by_index() for side in sides))
 
 
 class TestExplicit:
@@ -53,8 +62,8 @@ class TestExplicit:
     def test_mirrored_buckets(self, recorded: list[float]) -> None:
         """The buckets of the mirrored histogram are the mirrored buckets, ascending."""
         histogram = explicit(recorded, BOUNDS)
-        expected = [Bucket(-upper, -lower, count) for lower, upper, count in reversed(histogram.buckets())]
-        assert histogram.mirrored().buckets() == expected
+        expected = [(-upper, -lower, count) for lower, upper, count in reversed(rows(histogram.buckets()))]
+        assert rows(histogram.mirrored().buckets()) == expected
         assert histogram.mirrored().sum == -histogram.sum
         assert histogram.mirrored().contradiction() is None
 
@@ -74,7 +83,7 @@ class TestExplicit:
     def test_buckets(self) -> None:
         """Filled buckets only, ascending, and open at both ends."""
         histogram = explicit([-5, 1, 1.5, 1.5, 99], (0, 1, 2, 3))
-        assert histogram.buckets() == [Bucket(-inf, 0, 1), Bucket(0, 1, 1), Bucket(1, 2, 2), Bucket(3, inf, 1)]
+        assert rows(histogram.buckets()) == [(-inf, 0, 1), (0, 1, 1), (1, 2, 2), (3, inf, 1)]
 
     @pytest.mark.parametrize(
         ("counts", "bounds", "count", "total", "extremes", "contradiction"),
@@ -89,6 +98,10 @@ class TestExplicit:
             ((1, 1), (1.0,), 2, nan, Extremes(), "a sum beyond every float"),
             ((1, 1), (1.0,), 2, inf, Extremes(), "a sum beyond every float"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(nan, 2), "not a number"),
+            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(-inf, 2), "not a number"),
+            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1, inf), "not a number"),
+            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(-(10**400), 2), "not a number"),
+            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(None, 10**400), "not a number"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(2, 1), "a minimum of 2 above the maximum of 1"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1.5, 2), "outside the first filled bucket"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(0, 0.5), "outside the last filled bucket"),
@@ -153,13 +166,13 @@ class TestExponential:
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:
         """Ascending, filled, adding up, and around the samples of their ranks."""
-        buckets = exponential(recorded, scale).buckets()
-        assert sum(bucket.samples for bucket in buckets) == len(recorded)
-        assert all(low.upper <= high.lower for low, high in pairwise(buckets))
+        buckets = rows(exponential(recorded, scale).buckets())
+        assert sum(count for _, _, count in buckets) == len(recorded)
+        assert all(upper <= next_lower for (_, upper, _), (next_lower, _, _) in pairwise(buckets))
         ranked = iter(sorted(recorded))
-        for bucket in buckets:
-            assert bucket.samples > 0
-            assert all(bucket.lower <= next(ranked) <= bucket.upper for _ in range(bucket.samples))
+        for lower, upper, count in buckets:
+            assert count > 0
+            assert all(lower <= next(ranked) <= upper for _ in range(count))
 
     def test_minus_of_no_continuation(self) -> None:
         """A bucket, the zero bucket or the whole that lost samples is no continuation."""
@@ -171,11 +184,13 @@ class TestExponential:
     def test_zero_threshold_is_a_bucket(self) -> None:
         """The zero bucket reaches as far as its threshold to both sides."""
         histogram = ExponentialHistogram(3, 0.0, Extremes(), 0, zero_count=3, zero_threshold=0.25)
-        assert histogram.buckets() == [Bucket(-0.25, 0.25, 3)]
+        assert rows(histogram.buckets()) == [(-0.25, 0.25, 3)]
 
     def test_negative_count(self) -> None:
         """No bucket has a negative number of samples."""
-        assert ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, {1: -1}).contradiction() == "a negative count"
+        assert (
+            ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, Side.of({1: -1})).contradiction() == "a negative count"
+        )
 
 
 class TestExtremes:
@@ -258,6 +273,100 @@ class TestEdge:
             assert edge(2, index) == edge(6, index << 4) == edge(20, index << 18)
 
 
-def test_filled() -> None:
-    """Empty buckets of a dense list are left out."""
-    assert filled(-2, [0, 3, 0, 1]) == {-1: 3, 1: 1}
+class TestSides:
+    """Exponential buckets on one side of zero, as the SDK has them or by index."""
+
+    def test_empty_buckets(self) -> None:
+        """Those of a dense list are left out."""
+        assert Side(-2, [0, 3, 0, 1]).by_index() == {-1: 3, 1: 1}
+
+    @given(st.dictionaries(st.integers(-3000, 3000), st.integers(0, 5), max_size=30), st.integers(0, 12))
+    def test_both_forms_have_the_same_buckets(self, samples: dict[int, int], scale: int) -> None:
+        """Whether there is a count for every index, or for the filled ones only."""
+        first, last = min(samples, default=0), max(samples, default=0)
+        dense = Side(first, [samples.get(index, 0) for index in range(first, last + 1)])
+        sparse = Side.of(samples)
+        assert dense.by_index() == sparse.by_index() == {index: count for index, count in samples.items() if count}
+        one, other = (
+            ExponentialHistogram(sum(samples.values()), 0.0, Extremes(), scale, positive=side).buckets()
+            for side in (dense, sparse)
+        )
+        assert one == other
+
+    @given(st.dictionaries(st.integers(-3000, 3000), st.integers(1, 5), max_size=30), st.integers(1, 6))
+    def test_coarser(self, samples: dict[int, int], steps: int) -> None:
+        """Each bucket of a coarser scale has the samples of those that it covers, whatever their sign."""
+        coarser = Side.of(samples).by_index(coarser=steps)
+        for index, count in coarser.items():
+            assert count == sum(samples.get(each, 0) for each in range(index << steps, (index + 1) << steps))
+        assert sum(coarser.values()) == sum(samples.values())
+
+
+class TestScaleOfZeros:
+    """A histogram without buckets has the SDK's scale 0, which says nothing about other points."""
+
+    @given(samples(), scales, st.integers(1, 100), st.integers(-10, 20))
+    def test_merging_with_zeros_only(self, recorded: list[float], scale: int, zeros: int, scale_of_zeros: int) -> None:
+        """The other point keeps its scale and its buckets, in either order."""
+        point, nothing = exponential(recorded, scale), exponential([0.0] * zeros, scale_of_zeros)
+        expected = exponential([*recorded, *[0.0] * zeros], scale)
+        for together in (point.plus(nothing), nothing.plus(point)):
+            assert counts_of(together) == counts_of(expected)
+            assert together.buckets() == expected.buckets()
+
+    @given(samples(), scales, st.integers(1, 100))
+    def test_a_delta_from_zeros_only(self, recorded: list[float], scale: int, zeros: int) -> None:
+        """What was added to a running total of zeros has the scale of the total."""
+        before, now = exponential([0.0] * zeros, 0), exponential([*[0.0] * zeros, *recorded], scale)
+        added = now.minus(before)
+        assert added is not None
+        assert counts_of(added) == counts_of(exponential(recorded, scale))
+        assert added.buckets() == exponential(recorded, scale).buckets()
+
+
+class TestReferences:
+    """Each bucket has a short number near its middle, which is worked out once."""
+
+    @given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
+    def test_short_and_near_the_middle(self, lower: float, width: float) -> None:
+        """The number is inside, near the middle, and has no more digits than that needs."""
+        upper = lower * (1 + width)
+        number = short_between(lower, upper)
+        assert lower + 0.37 * (upper - lower) <= number <= lower + 0.63 * (upper - lower)
+        assert len(repr(number).removesuffix(".0")) <= max(len(f"{(lower + upper) / 2:.17g}"), 7)
+
+    @given(st.floats(-1e100, 1e100), st.floats(0, 1e100))
+    def test_within_any_bucket(self, lower: float, width: float) -> None:
+        """Of whichever sign and width: not outside of it."""
+        assert lower <= short_between(lower, lower + width) <= lower + width
+
+    @given(st.integers(-1, 12), st.integers(-2000, 2000))
+    def test_inside_its_bucket(self, scale: int, index: int) -> None:
+        """Never on an edge, where that leaves room for another number."""
+        found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side.of({index: 1})).buckets()
+        ((lower, upper, reference),) = found.bounds
+        if lower > 0 and upper < inf:
+            assert lower < reference < upper
+
+    def test_asked_for_again(self) -> None:
+        """A histogram of the same buckets has the same objects: a table keeps them."""
+        first, second = (exponential([1.0, 2.5, 9.0], 3).buckets().bounds for _ in range(2))
+        assert all(one is other for one, other in zip(first, second, strict=True))
+
+    @pytest.mark.parametrize("scale", [0, 3, 20])
+    def test_any_number_of_buckets(self, scale: int) -> None:
+        """Also more of them, or farther apart, than a table holds."""
+        for width in (1, 255, 256, 511, 512, 513, 5000):
+            for first in (-5000, -256, -1, 0, 1, 255):
+                found = ExponentialHistogram(2, 0.0, Extremes(), scale, positive=Side.of({first: 1, first + width: 1}))
+                assert rows(found.buckets()) == [
+                    (edge(scale, index), edge(scale, index + 1), 1) for index in (first, first + width)
+                ]
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        """However many scales and magnitudes there are."""
+        for scale in range(-2, 21):
+            for block in range(-40, 40):
+                exponential_bucket = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side(block * 256, [1]))
+                assert exponential_bucket.buckets().samples == [1]
+        assert module._table.cache_info().currsize <= module._MAX_TABLES

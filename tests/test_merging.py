@@ -6,7 +6,7 @@ import pytest
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.distribution import Distribution, combined, distribution
 from otel_cloudwatch_flask.histogram import ExponentialHistogram, edge
-from otel_cloudwatch_flask.merging import Place
+from otel_cloudwatch_flask.merging import Accumulator
 from otel_cloudwatch_flask.points import Additive, Amount, Sample
 from tests.samples import explicit, exponential
 
@@ -15,10 +15,10 @@ ORDERS = Series("orders", (), "Count")
 
 def merged(*amounts: Amount, as_statistics: bool = False) -> object:
     """What one series says that received all of these."""
-    place = Place(ORDERS)
+    accumulator = Accumulator(ORDERS, as_statistics)
     for amount in amounts:
-        place.add(amount, 0, as_statistics=as_statistics)
-    datum = place.take_datum()
+        accumulator.add(amount, 0)
+    datum = accumulator.datum()
     return None if datum is None else datum.content
 
 
@@ -29,14 +29,14 @@ def merged(*amounts: Amount, as_statistics: bool = False) -> object:
         ([Additive(5), Additive(-2.5)], 2.5),
         ([Additive(2**53), Additive(1), Additive(1)], 2.0**53 + 2),
         ([Sample(5)], 5.0),
-        ([Sample(5), Sample(3), Sample(5)], Distribution((3.0, 5.0), (1, 2))),
-        ([Sample(5), Additive(1), Additive(2)], Distribution((3.0, 5.0), (1, 1))),
-        ([explicit([1], (2,)), Additive(7)], Distribution((1.0, 7.0), (1, 1))),
-        ([exponential([1], 0), Sample(7)], Distribution((1.0, 7.0), (1, 1))),
-        ([explicit([1], (2,)), explicit([9], (2,))], Distribution((1.0, 9.0), (1, 1))),
-        ([explicit([1], (2,)), explicit([9], (3,))], Distribution((1.0, 9.0), (1, 1))),
-        ([explicit([1], (2,)), exponential([9], 3)], Distribution((1.0, 9.0), (1, 1))),
-        ([exponential([1], 4), exponential([9], 0)], Distribution((1.0, 9.0), (1, 1))),
+        ([Sample(5), Sample(3), Sample(5)], Distribution([3.0, 5.0], [1, 2])),
+        ([Sample(5), Additive(1), Additive(2)], Distribution([3.0, 5.0], [1, 1])),
+        ([explicit([1], (2,)), Additive(7)], Distribution([1.0, 7.0], [1, 1])),
+        ([exponential([1], 0), Sample(7)], Distribution([1.0, 7.0], [1, 1])),
+        ([explicit([1], (2,)), explicit([9], (2,))], Distribution([1.0, 9.0], [1, 1])),
+        ([explicit([1], (2,)), explicit([9], (3,))], Distribution([1.0, 9.0], [1, 1])),
+        ([explicit([1], (2,)), exponential([9], 3)], Distribution([1.0, 9.0], [1, 1])),
+        ([exponential([1], 4), exponential([9], 0)], Distribution([1.0, 9.0], [1, 1])),
     ],
 )
 def test_points_that_become_one(amounts: Sequence[Amount], content: object) -> None:
@@ -44,16 +44,12 @@ def test_points_that_become_one(amounts: Sequence[Amount], content: object) -> N
     assert merged(*amounts) == content
 
 
-def test_a_place_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """A datum has the latest of its points' times, and what was taken is not there any more."""
-    place = Place(ORDERS)
-    place.add(Additive(1), 5, as_statistics=False)
-    place.add(Additive(3), 4, as_statistics=False)
-    assert place.take_datum() == Datum(ORDERS, 5, 4.0)
-    place.add(Additive(2), 6, as_statistics=False)
-    assert place.take_datum() == Datum(ORDERS, 6, 2.0)
-    assert place.take_datum() is None
-    assert not caplog.records
+def test_the_latest_time() -> None:
+    """A datum has the latest of its points' times."""
+    accumulator = Accumulator(ORDERS, as_statistics=False)
+    accumulator.add(Additive(1), 5)
+    accumulator.add(Additive(3), 4)
+    assert accumulator.datum() == Datum(ORDERS, 5, 4.0)
 
 
 def wide(buckets: int, scale: int) -> ExponentialHistogram:
@@ -88,8 +84,8 @@ def test_at_most_150_values() -> None:
     content = merged(*[Sample(i) for i in range(1000)])
     assert isinstance(content, Distribution)
     assert 75 <= len(content.values) <= 150
-    assert (content.count, content.values[0], content.values[-1]) == (1000, 0.0, 999.0)
-    assert content.sum == pytest.approx(999 * 500)
+    assert (content.samples, content.values[0], content.values[-1]) == (1000, 0.0, 999.0)
+    assert content.total == pytest.approx(999 * 500)
 
 
 @pytest.mark.parametrize(
@@ -124,27 +120,21 @@ def test_beyond_what_can_be_sent(amounts: Sequence[Amount]) -> None:
 
 def test_a_sum_beyond_what_can_be_sent() -> None:
     """Samples that are no datum together are none as statistics, nor is one among others that is none alone."""
-    place = Place(ORDERS)
-    place.add(Sample(2.0**360), 0, as_statistics=True)
-    place.add(Sample(2.0**360), 0, as_statistics=True)
-    assert place.take_datum() is None
-    place.add(Sample(1), 0, as_statistics=False)
-    place.add(Sample(2.0**361), 0, as_statistics=False)
-    assert place.take_datum() is None
-    assert place.merged is None
+    assert merged(Sample(2.0**360), Sample(2.0**360), as_statistics=True) is None
+    assert merged(Sample(1), Sample(2.0**361)) is None
 
 
 def test_numbers_that_nobody_has_thought_of(caplog: pytest.LogCaptureFixture) -> None:
     """They cost their own datum, and an error says which."""
     names = ["strange", "stranger"]
     for name in names:
-        place = Place(Series(name, (), "Count"))
-        place.add(Sample("many"), 0, as_statistics=False)  # type: ignore[arg-type]
-        assert place.take_datum() is None
-        place.add(Sample(1), 5, as_statistics=False)
-        assert place.take_datum() == Datum(place.series, 5, 1.0)
+        accumulator = Accumulator(Series(name, (), "Count"), as_statistics=False)
+        accumulator.add(Sample("many"), 0)  # type: ignore[arg-type]
+        assert accumulator.datum() is None
     for name, record in zip(names, caplog.records, strict=True):
         assert record.levelname == "ERROR"
-        assert record.getMessage().startswith(f"A datum of {name} could not be made, and is lost; others are not. ")
-        assert record.getMessage().endswith("has a fault: the traceback says where.")
+        assert record.getMessage() == (
+            f"Lost a data point of {name}: it could not be converted. Other data points are not affected. The "
+            "traceback shows whether the producer of the data point or this package is at fault."
+        )
         assert record.exc_info

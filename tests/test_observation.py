@@ -21,7 +21,7 @@ from tests.fakes import FakeClock, in_threads, join_all
 from tests.samples import samples
 
 NOW = 1_700_000_000
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 LATENCY = Series("Latency", (("Page", "Index"),), "Milliseconds")
 
 counts = st.integers(1, 1000)
@@ -228,7 +228,7 @@ def test_slices_of_time() -> None:
 
 def test_namespaces_and_entities_are_told_apart() -> None:
     """The same name in two namespaces is two metrics."""
-    observation = observed(sent((LATENCY, 1.0)), sent((LATENCY, 2.0), envelope=Envelope.of("Café".encode().hex())))
+    observation = observed(sent((LATENCY, 1.0)), sent((LATENCY, 2.0), envelope=Envelope("Café".encode().hex())))
     assert [each["sum"] for each in observation.document()["series"]] == [1, 2]
     assert observation.document()["namespaces"] == ["Shop", "Café".encode().hex()]
 

@@ -1,4 +1,3 @@
-import math
 from math import inf, nan
 from typing import Any
 
@@ -6,8 +5,8 @@ import pytest
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
-from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes
-from otel_cloudwatch_flask.points import Additive, InvalidPointError, PointReader, Sample, negated
+from otel_cloudwatch_flask.histogram import ExplicitHistogram, ExponentialHistogram, Extremes, Side
+from otel_cloudwatch_flask.points import Additive, Amount, InvalidPointError, PointReader, Sample, checked, distribution_of
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 START = 1_000
@@ -41,6 +40,12 @@ def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
         "max": 3.0,
     }
     return sdk.HistogramDataPoint(**{**fields, **changes})
+
+
+def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: float = 1.0) -> Amount | None:
+    """The amount of a point that is going to be merged with others."""
+    amount = reader.amount("key", data, point, factor)
+    return None if amount is None else checked(amount)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,11 @@ def test_series_are_told_apart_by_type_and_not_by_order() -> None:
 def test_contradictory_histograms(changes: dict[str, Any], temporality: AggregationTemporality, factor: float) -> None:
     """A histogram that cannot be true, or cannot be sent, is invalid, and nothing else is raised."""
     data = sdk.Histogram([], temporality)
+    point = histogram_point(**changes)
     with pytest.raises(InvalidPointError):
-        PointReader(START).amount("key", data, histogram_point(**changes), factor)
+        read(PointReader(START), data, point, factor)
+    with pytest.raises(InvalidPointError):
+        distribution_of(point, factor)
 
 
 def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
@@ -131,8 +139,8 @@ def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
     reader, data = PointReader(START), sdk.Histogram([], CUMULATIVE)
     spoilt = {"max": 2.0**361, "sum": 2.0**361}
     with pytest.raises(InvalidPointError):
-        reader.amount("key", data, histogram_point(**spoilt), 1.0)
-    later = reader.amount("key", data, histogram_point(**spoilt, count=5, bucket_counts=[3, 2]), 1.0)
+        read(reader, data, histogram_point(**spoilt))
+    later = read(reader, data, histogram_point(**spoilt, count=5, bucket_counts=[3, 2]))
     assert isinstance(later, ExplicitHistogram)
     assert (later.count, later.counts) == (2, (2, 0))
 
@@ -142,12 +150,13 @@ def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> No
     """A histogram without samples is nothing to publish."""
     point = histogram_point(count=0, sum=0.0, bucket_counts=[0, 0], min=inf, max=-inf)
     assert PointReader(START).amount("key", sdk.Histogram([], temporality), point, 1.0) is None
+    assert distribution_of(point, 1.0) is None
 
 
 def test_explicit_histogram() -> None:
     """Bounds, counts, sum and extremes are those of the point."""
     amount = PointReader(START).amount("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
-    assert amount == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), 60.0)
+    assert amount == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
 
 
 def test_exponential_histogram() -> None:
@@ -168,16 +177,14 @@ def test_exponential_histogram() -> None:
     )
     amount = PointReader(START).amount("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
     assert amount == ExponentialHistogram(
-        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive={-1: 1, 1: 1}, negative={1: 1}
+        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive=Side(-1, [1, 0, 1]), negative=Side(1, [1])
     )
 
 
-def test_negated() -> None:
-    """The opposite of an amount is of the same kind."""
-    assert negated(Additive(5)) == Additive(-5)
-    assert negated(Sample(-2.0)) == Sample(2.0)
-    histogram = ExplicitHistogram(1, 2.0, Extremes.recorded(2.0, 2.0), (1.0,), (0, 1))
-    opposite = negated(histogram)
-    assert isinstance(opposite, ExplicitHistogram)
-    assert math.isclose(opposite.sum, -2.0)
-    assert opposite.bounds == (-1.0,)
+def test_a_negative_factor() -> None:
+    """The opposite of an amount is of the same kind; only the factor's magnitude is left to be applied."""
+    reader = PointReader(START)
+    assert reader.amount("key", counter(DELTA), number(5), -1.0) == Additive(-5)
+    assert reader.amount("key", GAUGE, number(-2.0), -60.0) == Sample(120.0)
+    opposite = reader.amount("key", sdk.Histogram([], DELTA), histogram_point(), -60.0)
+    assert opposite == ExplicitHistogram(3, -6.0, Extremes.recorded(-3.0, -1.0), (-1.5,), (2, 1), factor=60.0)

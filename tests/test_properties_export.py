@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
-from tests.fuzzing import effort, encoded
+from tests.fuzzing import effort, datum_of
 from tests.programs import CUMULATIVE, Program
 
 SAMPLES = st.lists(st.one_of(st.floats(1e-6, 1e6), st.sampled_from([0.0, 1.0, 0.1])), min_size=1, max_size=60)
@@ -80,9 +80,9 @@ def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> No
 @effort(60)
 def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
     """Whatever is put together has the samples of what it was put together of, and one datum for each series."""
-    shop = Envelope.of("Shop")
+    shop = Envelope("Shop")
     apart, one = FakeCloudWatch(clock=lambda: 0), FakeCloudWatch(clock=lambda: 0)
-    waiting = [Batch(shop, tuple(encoded(name, value) for name, value in each)) for each in together]
+    waiting = [Batch(shop, tuple(datum_of(name, value) for name, value in each)) for each in together]
     for cloudwatch, sent in ((apart, waiting), (one, compacted(waiting))):
         for batch in sent:
             cloudwatch.put_metric_data(**batch.parameters())
@@ -95,8 +95,8 @@ def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
 @effort(20)
 def test_requests_are_filled(thousands: Sequence[int], more: int) -> None:
     """No request is beyond a limit, and none could have taken the first datum of the next."""
-    datums = [encoded("n" * 200, 1)] * (sum(thousands) * 50 + more)
-    made = [*batches(Envelope.of("Shop"), datums)]
+    datums = [datum_of("n" * 200, 1)] * (sum(thousands) * 50 + more)
+    made = [*batches(Envelope("Shop"), datums)]
     assert [datum for batch in made for datum in batch.datums] == datums
     for batch, following in zip(made, [*made[1:], None], strict=True):
         assert len(batch.datums) <= MAX_DATUMS_PER_REQUEST

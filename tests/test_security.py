@@ -24,7 +24,7 @@ from otel_cloudwatch_flask.quiet_log import QuietLog
 from otel_cloudwatch_flask.rules import MetricRule
 from otel_cloudwatch_flask.spool import Spool
 from otel_cloudwatch_flask.testing import FakeCloudWatch, client_error
-from otel_cloudwatch_flask.wire import Batch, metric_name_of
+from otel_cloudwatch_flask.wire import Batch
 from tests.fakes import ScriptedClient
 
 ROOT = Path(__file__).parent.parent
@@ -214,7 +214,7 @@ def taken_over(directory: Path) -> list[str]:
     """The names of the metrics that a new process finds in the spool."""
     spool = Spool(directory)
     batches = [spool.read(path) for path in spool.take_over()]
-    return [metric_name_of(datum) for each in batches if each is not None for datum in each.datums]
+    return [datum.series.name for each in batches if each is not None for datum in each.datums]
 
 
 def test_the_spool_of_another_user_is_left_alone(

@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.spool import Spool
-from otel_cloudwatch_flask.wire import Batch, Envelope, encoded
+from otel_cloudwatch_flask.wire import Batch, Envelope
 
 ENTITY = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
 
@@ -31,8 +31,8 @@ sys.stdin.read()
 
 def batch(name: str, *, entity: Entity | None = None) -> Batch:
     """A batch of one datum."""
-    datum = encoded(Datum(Series(name, (("Page", "Zürich"),), "Count"), 1_700_000_000, 5.0))
-    return Batch(Envelope.of("Shop", entity), (datum,))
+    datum = Datum(Series(name, (("Page", "Zürich"),), "Count"), 1_700_000_000, 5.0)
+    return Batch(Envelope("Shop", entity), (datum,))
 
 
 @pytest.mark.parametrize("entity", [None, ENTITY])

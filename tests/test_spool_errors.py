@@ -10,22 +10,22 @@ from otel_cloudwatch_flask import spool as module
 from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.ledger import Ledger
 from otel_cloudwatch_flask.spool import Spool
-from otel_cloudwatch_flask.wire import Batch, Envelope, metric_name_of
-from tests.fuzzing import encoded
+from otel_cloudwatch_flask.wire import Batch, Envelope
+from tests.fuzzing import datum_of
 
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 
 
 def batch(name: str) -> Batch:
     """A batch of one datum."""
-    return Batch(SHOP, (encoded(name, 1),))
+    return Batch(SHOP, (datum_of(name, 1),))
 
 
 def drained(backlog: Backlog) -> list[str]:
     """The metrics that wait, in order, sent with success."""
     names = []
     while one := backlog.check_out():
-        names += [metric_name_of(datum) for datum in one.datums]
+        names += [datum.series.name for datum in one.datums]
         backlog.settle()
     return names
 
@@ -113,7 +113,7 @@ def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
     """Of what is on disk only, a damaged batch is lost and counted when its turn comes; those behind it are not."""
     ledger, spool = Ledger(), Spool(tmp_path)
     backlog = Backlog(1, ledger, spool)
-    backlog.add([Batch(SHOP, (encoded("a", 1), encoded("b", 1))), batch("c"), batch("d")])
+    backlog.add([Batch(SHOP, (datum_of("a", 1), datum_of("b", 1))), batch("c"), batch("d")])
     min(spool._own.glob("*.batch")).write_bytes(b"torn")
     assert drained(backlog) == ["c", "d"]
     stats = ledger.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from otel_cloudwatch_flask.backlog import Backlog, _Waiting
+from otel_cloudwatch_flask.datum import Datum
 from otel_cloudwatch_flask.delivery import Delivery
 from otel_cloudwatch_flask.ledger import DeliveryStats, Ledger
 from otel_cloudwatch_flask.spool import Spool, _verified
 from otel_cloudwatch_flask.testing import client_error
-from otel_cloudwatch_flask.wire import Batch, EncodedDatum, Envelope, batches, metric_name_of
+from otel_cloudwatch_flask.wire import Batch, Envelope, batches
 from tests.fakes import PATIENCE_SECONDS, FakeClock, PassingWaits, eventually, in_threads, join_all
-from tests.fuzzing import effort, encoded, numbers
+from tests.fuzzing import datum_of, effort, numbers
 
 NOW = 1_790_000_000
 DAY = 86400
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 
 LARGEST_BATCH_BYTES = 2_000
 """More than a request of these tests has, with the envelopes of the parts that it is divided into."""
@@ -77,7 +78,7 @@ class Service:
             raise Killed
         if answer in ERRORS:
             raise ERRORS[answer]
-        if any(metric_name_of(datum).startswith(POISON) for datum in batch.datums):
+        if any(datum.series.name.startswith(POISON) for datum in batch.datums):
             raise Killed if answer == "arrived, killed" else client_error("InvalidParameterValue")
         self.accept(batch)
         if answer == "arrived, killed":
@@ -124,7 +125,7 @@ class Process:
         """The files of what is pending."""
         return {each.file for each in self.entries() if each.file}
 
-    def waiting(self) -> Iterator[EncodedDatum]:
+    def waiting(self) -> Iterator[Datum]:
         """The datums that are pending."""
         for each in self.entries():
             batch = each.batch or (self.spool and each.file and self.spool.read(each.file))
@@ -212,13 +213,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.first_of_process = self.recorded
         self.service.in_order.clear()
 
-    def datum(self, age_seconds: int, *, is_poison: bool) -> EncodedDatum:
+    def datum(self, age_seconds: int, *, is_poison: bool) -> Datum:
         """A new datum."""
         self.recorded += 1
         number = self.recorded % self.series if self.series else self.recorded
         name = f"{POISON if is_poison else 'm'}{number}"
         unix_seconds = int(NOW + self.clock.now - age_seconds)
-        return encoded(name, self.recorded, unix_seconds=unix_seconds)
+        return datum_of(name, self.recorded, unix_seconds=unix_seconds)
 
     @precondition(lambda self: not self.series or self.recorded < 250)  # a datum has 150 values at most
     @rule(
@@ -301,7 +302,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """All that the spool holds."""
         return set(self.directory.glob("process-*/*.batch"))
 
-    def on_disk(self, files: Iterable[Path]) -> list[EncodedDatum]:
+    def on_disk(self, files: Iterable[Path]) -> list[Datum]:
         """The datums in these files."""
         return [datum for file in files for datum in Batch.from_body(_verified(file.read_bytes())).datums]
 

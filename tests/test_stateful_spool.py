@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from otel_cloudwatch_flask.spool import Spool, _checked, _verified
 from otel_cloudwatch_flask.wire import Batch, Envelope
-from tests.fuzzing import effort, encoded, numbers
+from tests.fuzzing import effort, datum_of, numbers
 
 MAX_PROCESSES = 4
 MAX_BYTES = 1_500
@@ -26,7 +26,7 @@ MAX_FORKS = 2
 INDICES = st.integers(0, MAX_PROCESSES - 1)
 PLACES = st.integers(0, 9)
 
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 
 FOREIGN = {
     "nothing": b"",
@@ -42,7 +42,7 @@ FOREIGN = {
 
 def batch(number: int) -> Batch:
     """A batch that no other is equal to."""
-    return Batch(SHOP, (encoded(f"m{number}", number),))
+    return Batch(SHOP, (datum_of(f"m{number}", number),))
 
 
 def number_in(path: Path) -> int | None:

@@ -24,7 +24,7 @@ from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.validation import refusal
 from otel_cloudwatch_flask.wire import (
     Batch,
-    EncodedDatum,
+    Datum,
     Envelope,
     batches,
     encoded,
@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.wire import (
 )
 
 NOW = 1_790_000_000
-SHOP = Envelope.of("Shop")
+SHOP = Envelope("Shop")
 SERVICE = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"), ("Host", "a[]b")))
 
 numbers = st.one_of(
@@ -65,10 +65,10 @@ datums = st.builds(Datum, series, st.integers(NOW - 86400, NOW), contents)
 
 def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
     """All of these in one request."""
-    return Batch(Envelope.of(namespace), tuple(encoded(datum) for datum in made))
+    return Batch(Envelope(namespace), tuple(encoded(datum) for datum in made))
 
 
-def sized(size_bytes: int, name: str = "") -> EncodedDatum:
+def sized(size_bytes: int, name: str = "") -> Datum:
     """What has so many bytes, and begins with a name as far as it fits."""
     return name.ljust(size_bytes)[:size_bytes]
 
@@ -140,13 +140,13 @@ class TestBatch:
     def test_entity(self, listener: Listener, made: list[Datum]) -> None:
         """With an entity the body says what botocore's does, too, and CloudWatch accepts it."""
         entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
-        batch = replace(batch_of(made), envelope=Envelope.of("Shop", entity))
+        batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         written = listener.body(**batch.parameters())
         assert without_blanks(written) == batch.body()
         assert len(batch.body()) == batch.size_bytes
         assert refusal(batch.parameters(), now=NOW) is None
 
-    @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope.of("Shop", SERVICE)]))
+    @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope("Shop", SERVICE)]))
     def test_plain_size(self, listener: Listener, made: list[Datum], envelope: Envelope) -> None:
         """What botocore writes has the size that is claimed; or less, by what its texts have of commas and colons."""
         batch = replace(batch_of(made), envelope=envelope)
@@ -182,12 +182,12 @@ class TestBatch:
     @given(st.lists(datums, max_size=5), st.sampled_from([None, SERVICE]))
     def test_the_batch_comes_back(self, made: list[Datum], entity: Entity | None) -> None:
         """A body is read as the batch that has written it, whoever its metrics belong to."""
-        batch = replace(batch_of(made), envelope=Envelope.of("Shop", entity))
+        batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         assert Batch.from_body(batch.body()) == batch
 
     def test_times_are_in_utc(self) -> None:
         """With an entity and without, the times are such that botocore does not ask where it is."""
-        for envelope in (SHOP, Envelope.of("Shop", SERVICE)):
+        for envelope in (SHOP, Envelope("Shop", SERVICE)):
             parameters = Batch(envelope, (encoded(Datum(Series("orders", (), "Count"), NOW, 1.0)),)).parameters()
             (part,) = parameters.get("EntityMetricData", [parameters])
             (sent,) = part["MetricData"]
@@ -195,7 +195,7 @@ class TestBatch:
 
     def test_an_entity_costs_no_metrics(self) -> None:
         """CloudWatch is told to take the metrics of an entity that it does not like."""
-        assert Batch(Envelope.of("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
+        assert Batch(Envelope("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
 
     def test_nothing(self) -> None:
         """An empty batch has no datums, and no size."""
@@ -247,7 +247,7 @@ class TestBatch:
     @pytest.mark.parametrize("entity", [None, SERVICE])
     def test_a_time_is_a_whole_number(self, given_time: object, entity: Entity | None) -> None:
         """However a body has its time, if it stands for whole seconds, these are what is sent."""
-        expected = Batch(Envelope.of("Shop", entity), (encoded(Datum(Series("orders", (), "Count"), NOW, 1.0)),))
+        expected = Batch(Envelope("Shop", entity), (encoded(Datum(Series("orders", (), "Count"), NOW, 1.0)),))
         body = expected.body().replace(str(NOW).encode(), json.dumps(given_time).encode())
         assert Batch.from_body(body) == expected
 
