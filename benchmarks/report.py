@@ -16,7 +16,7 @@ _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A figure and its bound; nothing fails if the figure misses it."""
+    """A figure and its bound, if it has one; nothing fails if the figure misses it."""
 
     text: str
     measured: float
@@ -33,8 +33,11 @@ class Claim:
 
     def cells(self) -> tuple[str, str, str, str]:
         """The claim as a row of a table."""
+        measured = f"{self.measured:.2f}{self.unit}"
+        if self.at_most is None and self.at_least is None:
+            return self.text, "", measured, ""
         bound = f"≥ {self.at_least:g}" if self.at_most is None else f"≤ {self.at_most:g}"
-        return self.text, f"{bound}{self.unit}", f"{self.measured:.2f}{self.unit}", "held" if self.is_held else "missed"
+        return self.text, f"{bound}{self.unit}", measured, "held" if self.is_held else "missed"
 
 
 @dataclass(frozen=True)

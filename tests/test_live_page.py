@@ -341,7 +341,7 @@ def test_warnings_and_overflow(make_app: MakeApp) -> None:
     document = shop.data()
     assert document["delivery"]["metrics_overflowed"] > 0
     assert {"otel.metric.overflow": "true"} in [each["dimensions"] for each in document["series"]]
-    assert "more combinations of dimensions than max_metrics" in document["messages"][0]["text"]
+    assert "more dimension combinations than max_metrics" in document["messages"][0]["text"]
 
 
 class Unreachable:
