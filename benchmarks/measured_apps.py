@@ -152,6 +152,7 @@ def _print_nothing() -> None:
 NONE: Final = "this extension, no metric"
 THREE: Final = "this extension, 3 add_metric"
 RECORDS: Final = "3 Histogram.record of the SDK"
+PROMETHEUS: Final = "prometheus_flask_exporter"
 
 APPS: Final[Mapping[str, App]] = {
     NONE: App(partial(extension_app, 0)),
@@ -161,7 +162,7 @@ APPS: Final[Mapping[str, App]] = {
     "this extension, instrument=True": App(partial(extension_app, 0, instrument=True)),
     RECORDS: App(histograms_app),
     "FlaskInstrumentor": App(instrumented_app),
-    "prometheus_flask_exporter": App(prometheus_app, ("prometheus_flask_exporter",)),
+    PROMETHEUS: App(prometheus_app, ("prometheus_flask_exporter",)),
     "flask-cloudwatch-metric, 3 metrics": App(predecessor_app, ("flask_cloudwatch_metric",)),
     "aws-embedded-metrics, 3 metrics": App(embedded_metrics_app, ("aws_embedded_metrics",)),
     "Powertools, 3 metrics": App(powertools_app, ("aws_lambda_powertools",)),

@@ -17,7 +17,7 @@ from rich.table import Table
 from werkzeug.test import EnvironBuilder
 
 from benchmarks.harness import Remote, cpu_ms
-from benchmarks.measured_apps import APPS, NONE, RECORDS, THREE, bare_app, extension_app, installed_apps
+from benchmarks.measured_apps import APPS, NONE, PROMETHEUS, RECORDS, THREE, bare_app, extension_app, installed_apps
 from benchmarks.report import Claim, Report
 
 REQUESTS_A_TURN: Final = 100

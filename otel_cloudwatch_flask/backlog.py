@@ -116,11 +116,12 @@ class Backlog:
         # The same batch again is on disk already.
         goes_on = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if goes_on else [self._spooled(part) for part in parts]
-        _forget_encodings(again)
         with self._lock:
             self._count(settled, -1)
             self._in_flight = None
             self._push(again, in_front=True)
+            if again:
+                _forget_encodings(self._waiting)
         if not goes_on:
             self._forget(settled)
 
@@ -184,7 +185,9 @@ class Backlog:
             if key[0] is None and len(together) > 1:
                 for each in members:
                     self._count(each, -1)
-                self._push([_Waiting(len(batch.datums), batch) for batch in compacted(together)])
+                merged = [_Waiting(len(batch.datums), batch) for batch in compacted(together)]
+                _forget_encodings(merged)
+                self._push(merged)
             else:
                 self._waiting.extend(members)
 

@@ -141,10 +141,10 @@ def members_of(datum: Datum) -> dict[str, Any]:
         "MetricName": series.name,
         "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
         "Unit": series.unit,
-        "Timestamp": seconds,
     }
     if series.storage_resolution != 60:
         members["StorageResolution"] = series.storage_resolution
+    members["Timestamp"] = seconds
     if isinstance(content, Distribution):
         members["Values"], members["Counts"] = [*map(_shortest, content.values)], [*content.counts]
     elif isinstance(content, Statistics):

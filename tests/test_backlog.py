@@ -9,7 +9,7 @@ from otel_cloudwatch_flask.backlog import Backlog
 from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.datum import Datum, Series
 from otel_cloudwatch_flask.ledger import Ledger, LossReason
-from otel_cloudwatch_flask.wire import Batch, Envelope
+from otel_cloudwatch_flask.wire import Batch, Envelope, batches
 from tests.fakes import in_threads, join_all
 
 SHOP = Envelope("Shop")
@@ -64,6 +64,46 @@ def test_what_is_put_together_is_pending_meanwhile(monkeypatch: pytest.MonkeyPat
     backlog.add([batch("a"), batch("a")])
     asking.join(10)
     assert pending == [backlog.datums] == [1]
+
+
+class TestMemory:
+    """Batches that have to wait keep their values, and not the text of these as well."""
+
+    @staticmethod
+    def with_text(*names: str) -> Batch:
+        """A batch as the exporter makes it."""
+        (made,) = batches(SHOP, batch(*names).datums)
+        assert made._texts is not None
+        return made
+
+    def test_behind_others(self) -> None:
+        """What is sent next keeps its text, until there is no telling when that will be."""
+        backlog = Accounts(10_000).backlog
+        first, second = self.with_text("a"), self.with_text("b")
+        backlog.add([first])
+        assert first._texts is not None
+        backlog.add([second])
+        assert second._texts is None
+        assert (second.size_bytes, len(second.body())) == (batch("b").size_bytes,) * 2
+        assert second.body() == batch("b").body()
+
+    def test_after_an_attempt(self) -> None:
+        """What could not be sent waits, and all that is behind it."""
+        backlog = Accounts(10_000).backlog
+        first, second = self.with_text("a"), self.with_text("b")
+        backlog.add([first, second])
+        assert backlog.check_out() is first
+        backlog.settle([first])
+        assert (first._texts, second._texts) == (None, None)
+        assert backlog.size_bytes == first.size_bytes + second.size_bytes
+
+    def test_put_together(self) -> None:
+        """Where memory is short, what was put together has no text either."""
+        backlog = Accounts(ONE).backlog
+        backlog.add([self.with_text("a"), self.with_text("a")])
+        together = backlog.check_out()
+        assert together is not None
+        assert together._texts is None
 
 
 def test_oldest_first() -> None:
@@ -192,12 +232,12 @@ class BacklogMachine(RuleBasedStateMachine):
     def add(self, sizes: list[int]) -> None:
         """Something new comes; what does not fit is lost from the front."""
         before = self.accounts.lost(LossReason.BACKLOG_FULL)
-        batches = []
+        added = []
         for size in sizes:
-            batches.append(batch(*[f"m{self.number + i}" for i in range(size)]))
+            added.append(batch(*[f"m{self.number + i}" for i in range(size)]))
             self.number += size
-        self.waiting += [name for each in batches for name in names(each)]
-        self.accounts.backlog.add(batches)
+        self.waiting += [name for each in added for name in names(each)]
+        self.accounts.backlog.add(added)
         del self.waiting[: self.accounts.lost(LossReason.BACKLOG_FULL) - before]
 
     @precondition(lambda self: self.in_flight is None)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from otel_cloudwatch_flask.datum import Datum, Series
+from otel_cloudwatch_flask.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.distribution import Distribution
 from otel_cloudwatch_flask.entity import Entity
 from otel_cloudwatch_flask.errors import ConfigurationError
-from otel_cloudwatch_flask.spool import Spool
+from otel_cloudwatch_flask.spool import Spool, _checked
 from otel_cloudwatch_flask.wire import Batch, Envelope
 
 ENTITY = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
@@ -113,6 +114,78 @@ def test_what_is_no_batch_is_set_aside(tmp_path: Path, content: bytes, caplog: p
     assert not path.exists()
     assert [file.name for file in tmp_path.glob("*.bad")] == [path.name + ".bad"]
     assert "is no batch of metrics" in caplog.text
+
+
+DATUMS_ON_DISK = (
+    rb'{"MetricName":"Orders","Dimensions":[],"Unit":"Count","Timestamp":1790000000,"Value":5},'
+    rb'{"MetricName":"Load","Dimensions":[{"Name":"Route","Value":"/caf\u00e9"}],"Unit":"None","StorageResolution":1,'
+    rb'"Timestamp":1790000000,"Value":-0.25},'
+    rb'{"MetricName":"Latency","Dimensions":[{"Name":"Route","Value":"/caf\u00e9"}],"Unit":"Milliseconds",'
+    rb'"Timestamp":1790000060,"Values":[0.0,1.5,2e+100],"Counts":[3,1,2]},'
+    rb'{"MetricName":"Size","Dimensions":[],"Unit":"Bytes","Timestamp":1790000060,'
+    rb'"StatisticValues":{"SampleCount":3,"Sum":6.5,"Minimum":1,"Maximum":3}}'
+)
+FILES_ON_DISK = [
+    b"otel-cloudwatch-flask spool 1 8492654332bca0e71944b1e161cb95f2498eee242b1e427b05fd08d931af00c4\n"
+    b'{"Namespace":"Shop","MetricData":[' + DATUMS_ON_DISK + b"]}",
+    b"otel-cloudwatch-flask spool 1 1235f7248cf888d643b600bc97a4d47e48a2a7ab29c70d6f4cbac9c305325813\n"
+    b'{"Namespace":"Shop","EntityMetricData":[{"Entity":{"KeyAttributes":{"Type":"Service","Name":"shop"},'
+    b'"Attributes":{"PlatformType":"Generic"}},"MetricData":['
+    + DATUMS_ON_DISK
+    + b']}],"StrictEntityValidation":false}',
+]
+"""Written by an earlier version, without and with an entity."""
+
+
+@pytest.mark.parametrize(
+    ("content", "entity"), [*zip(FILES_ON_DISK, [None, ENTITY], strict=True)], ids=["plain", "entity"]
+)
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, entity: Entity | None) -> None:
+    """An upgrade loses nothing that is on disk: every kind of datum, with everything it says."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("Orders"))
+    assert path is not None
+    path.write_bytes(content)
+    route = (("Route", "/café"),)
+    expected = (
+        Datum(Series("Orders", (), "Count"), 1_790_000_000, 5.0),
+        Datum(Series("Load", route, "None", 1), 1_790_000_000, -0.25),
+        Datum(Series("Latency", route, "Milliseconds"), 1_790_000_060, Distribution([0.0, 1.5, 2e100], [3, 1, 2])),
+        Datum(Series("Size", (), "Bytes"), 1_790_000_060, Statistics(3, 6.5, 1.0, 3.0)),
+    )
+    assert spool.read(path) == Batch(Envelope("Shop", entity), expected)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        '"Value": NaN',
+        '"Value": Infinity',
+        '"Value": 1e200',
+        '"Value": null',
+        '"Values": [1, NaN], "Counts": [1, 1]',
+        '"Values": [-Infinity, 1], "Counts": [1, 1]',
+        '"Values": [1, 2], "Counts": [1, NaN]',
+        '"Values": [1, 2], "Counts": [1]',
+        '"Values": [1], "Counts": [1, 2]',
+        '"Values": [], "Counts": []',
+        '"Values": [1]',
+        '"Values": 5, "Counts": 5',
+        '"StatisticValues": {"SampleCount": 1, "Sum": NaN, "Minimum": 1, "Maximum": 1}',
+        '"StatisticValues": {"SampleCount": Infinity, "Sum": 1, "Minimum": 1, "Maximum": 1}',
+        '"StatisticValues": {"SampleCount": 1, "Sum": 1, "Minimum": 1}',
+        '"Unit": "Count"',
+    ],
+)
+def test_numbers_that_cannot_be_sent_are_set_aside(tmp_path: Path, numbers: str) -> None:
+    """A file with the right checksum whose numbers CloudWatch does not take, or that do not belong together."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("Orders"))
+    assert path is not None
+    datum = f'{{"MetricName": "Orders", "Dimensions": [], "Unit": "Count", "Timestamp": 1790000000, {numbers}}}'
+    path.write_bytes(_checked(f'{{"Namespace": "Shop", "MetricData": [{datum}]}}'.encode()))
+    assert spool.read(path) is None
+    assert [file.name for file in tmp_path.glob("*.bad")] == [path.name + ".bad"]
 
 
 def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
