@@ -94,7 +94,9 @@ def newest(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run the examples in an environment that has what their README installs, and what judges them."""
     session.install("-e", ".[examples,demo]", "pytest", "hypothesis")
-    session.run("python", "-m", "pytest", "-q", "tests/test_examples.py", "tests/test_no_code.py")
+    session.run(
+        "python", "-m", "pytest", "-q", "tests/documentation/test_examples.py", "tests/end_to_end/test_no_code.py"
+    )
 
 
 @nox.session(python=PYTHONS[1])
@@ -156,7 +158,7 @@ def fuzz(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Change a pure module, line by line, and see whether its tests notice: `nox --session mutants -- units`.
 
-    What else tests it is named behind it: `nox --session mutants -- mapping tests/test_cost_guard.py`.
+    What else tests it is named behind it: `nox --session mutants -- mapping tests/mapping/test_cost_guard.py`.
     """
     session.install("-e", ".[test]", "mutmut>=3.8")
     module, *further_tests = session.posargs or ["units"]

@@ -25,9 +25,9 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
-from otel_cloudwatch_flask.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.tally import summary
-from otel_cloudwatch_flask.testing import FakeCloudWatch, PublishedMetric
+from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.observation.tally import summary
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric
 
 FLUSHES: Final = 20
 """A collection takes the longer, the more attribute sets the SDK has ever seen: it forgets none."""

@@ -23,8 +23,8 @@ from benchmarks.measurements import (
 )
 from benchmarks.stubs import Traffic, answered, answered_session
 from otel_cloudwatch_flask import CloudWatchMetricExporter
-from otel_cloudwatch_flask.boto_client import client_factory
 from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.delivery.boto_client import client_factory
 
 MAX_SERIES: Final = 20_000
 MANY_SAMPLES: Final = 50_000

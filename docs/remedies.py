@@ -1,6 +1,6 @@
 """What each message in the log means for the data, and what to do: found by how the message begins.
 
-What a message does not say itself is said here. ``tests/test_messages.py`` sees to it that every message has its line.
+What a message does not say itself is said here. ``tests/documentation/test_messages.py`` sees to it that every message has its line.
 """
 
 from dataclasses import dataclass

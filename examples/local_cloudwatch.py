@@ -2,7 +2,7 @@
 
 import contextlib
 
-from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 cloudwatch = LocalCloudWatch()
 cloudwatch.start(port=4566)

@@ -8,11 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
-    from otel_cloudwatch_flask.extension import CloudWatchMetricsReporter, get_metrics, initialize_metrics
-    from otel_cloudwatch_flask.ledger import DeliveryStats
-    from otel_cloudwatch_flask.reader import CloudWatchMetricReader
-    from otel_cloudwatch_flask.rules import MetricRule
+    from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+    from otel_cloudwatch_flask.flask_extension.reporter import (
+        CloudWatchMetricsReporter,
+        get_metrics,
+        initialize_metrics,
+    )
+    from otel_cloudwatch_flask.model.rules import MetricRule
+    from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
+    from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 __all__ = [
     "CloudWatchMetricExporter",
@@ -25,13 +29,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CloudWatchMetricExporter": "exporter",
-    "CloudWatchMetricReader": "reader",
-    "CloudWatchMetricsReporter": "extension",
-    "DeliveryStats": "ledger",
-    "MetricRule": "rules",
-    "get_metrics": "extension",
-    "initialize_metrics": "extension",
+    "CloudWatchMetricExporter": "sdk.exporter",
+    "CloudWatchMetricReader": "sdk.reader",
+    "CloudWatchMetricsReporter": "flask_extension.reporter",
+    "DeliveryStats": "delivery.stats",
+    "MetricRule": "model.rules",
+    "get_metrics": "flask_extension.reporter",
+    "initialize_metrics": "flask_extension.reporter",
 }
 
 

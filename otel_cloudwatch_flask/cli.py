@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import click
 
-from otel_cloudwatch_flask.commands.usage import LazyGroup
+from otel_cloudwatch_flask.commands.shared.usage import LazyGroup
 from otel_cloudwatch_flask.version import __version__
 
 _COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview")

@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_type_hints
 
 from otel_cloudwatch_flask.errors import ConfigurationError
-from otel_cloudwatch_flask.facade_dimensions import dimension_texts
-from otel_cloudwatch_flask.foreign_text import shown
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
-from otel_cloudwatch_flask.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
+from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.runtime.safe_text import shown
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 Parser: TypeAlias = Callable[[object], object]

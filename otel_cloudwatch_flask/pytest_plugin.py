@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from otel_cloudwatch_flask.interception import InterceptedCloudWatch
+    from otel_cloudwatch_flask.testing.intercept import InterceptedCloudWatch
 
 _KEY: "pytest.StashKey[InterceptedCloudWatch]" = pytest.StashKey()
 
@@ -21,7 +21,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
     Reporters, readers and exporters that have no client of their own publish to it for the length of the test, whenever
     they were made. Each look-up flushes first: ``cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
     """
-    from otel_cloudwatch_flask.interception import intercepted_cloudwatch  # noqa: PLC0415 - see above
+    from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch  # noqa: PLC0415 - see above
 
     with intercepted_cloudwatch() as fake:
         request.node.stash[_KEY] = fake

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from otel_cloudwatch_flask.quiet_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
 
 settings.register_profile(
     "repeatable",

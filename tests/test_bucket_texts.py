@@ -6,9 +6,9 @@ from operator import itemgetter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from otel_cloudwatch_flask.bucket_texts import Blocks, short_text_between
 
 from otel_cloudwatch_flask import bucket_texts
-from otel_cloudwatch_flask.bucket_texts import Blocks, short_text_between
 
 
 def test_middles_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,18 +14,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
+from otel_cloudwatch_flask.bucket_texts import blocks, scale_of
+from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text, texts_of
 
 from otel_cloudwatch_flask import bucket_texts
-from otel_cloudwatch_flask.bucket_texts import blocks, scale_of
-from otel_cloudwatch_flask.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.distribution import Distribution, distribution
-from otel_cloudwatch_flask.fast_path import histogram_text, number_text, point_text, texts_of
-from otel_cloudwatch_flask.histogram import ExponentialHistogram, Extremes, edge, filled
-from otel_cloudwatch_flask.mapping import Mapper
-from otel_cloudwatch_flask.rules import MetricRule, Rules
-from otel_cloudwatch_flask.sdk_internals import FreshScaleHistogramAggregation
-from otel_cloudwatch_flask.sources import Sources
-from tests.fakes import FakeClock
+from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Extremes, edge, filled
+from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
+from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
+from otel_cloudwatch_flask.mapping.mapper import Mapper
+from otel_cloudwatch_flask.mapping.metric_streams import Sources
+from otel_cloudwatch_flask.model.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
+from tests.support.fakes import FakeClock
 
 MAGNITUDES = st.one_of(
     st.just(0.0), st.floats(1e-3, 1e6), st.floats(99.0, 101.0), st.integers(0, 5).map(float), st.floats(1e-100, 1e-90)

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from otel_cloudwatch_flask.commands.alarm_template import Thresholds, alarms
-from otel_cloudwatch_flask.commands.seen import seen, seen_options
-from otel_cloudwatch_flask.commands.usage import Command, echo_json
+from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
+from otel_cloudwatch_flask.commands.shared.seen import seen, seen_options
+from otel_cloudwatch_flask.commands.shared.usage import Command, echo_json
 
 
 @click.command(cls=Command)

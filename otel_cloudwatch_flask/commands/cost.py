@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from otel_cloudwatch_flask.commands.cost_estimate import (
+from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     NO_RULE,
     POLICIES,
     Contribution,
@@ -17,12 +17,12 @@ from otel_cloudwatch_flask.commands.cost_estimate import (
     by_metric,
     by_rule,
 )
-from otel_cloudwatch_flask.commands.document import Document, from_option, read_document
-from otel_cloudwatch_flask.commands.usage import Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
+from otel_cloudwatch_flask.commands.shared.terminal import echo_table, inert
+from otel_cloudwatch_flask.commands.shared.usage import Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
-from otel_cloudwatch_flask.terminal import echo_table, inert
 
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import click
 
-from otel_cloudwatch_flask.commands import aws
-from otel_cloudwatch_flask.commands.dashboard_body import Dashboard, dashboard
-from otel_cloudwatch_flask.commands.seen import region_for, seen, seen_options
-from otel_cloudwatch_flask.commands.usage import Command, echo_json
-from otel_cloudwatch_flask.terminal import inert
+from otel_cloudwatch_flask.commands.reports.dashboard_body import Dashboard, dashboard
+from otel_cloudwatch_flask.commands.shared import aws
+from otel_cloudwatch_flask.commands.shared.seen import region_for, seen, seen_options
+from otel_cloudwatch_flask.commands.shared.terminal import inert
+from otel_cloudwatch_flask.commands.shared.usage import Command, echo_json
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from otel_cloudwatch_flask.commands.usage import (
+from otel_cloudwatch_flask.commands.shared.usage import (
     EXIT_INTERRUPTED,
     EXIT_PROBLEM,
     Command,

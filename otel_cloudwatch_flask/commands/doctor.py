@@ -9,16 +9,16 @@ from typing import Final
 
 import click
 
-from otel_cloudwatch_flask.commands import aws
-from otel_cloudwatch_flask.commands.aws_checks import Destination, aws_checks
-from otel_cloudwatch_flask.commands.checks import Check, Status
-from otel_cloudwatch_flask.commands.publishing_checks import measured_checks, twice_checks
-from otel_cloudwatch_flask.commands.server_checks import server_checks
-from otel_cloudwatch_flask.commands.settings_checks import SECTION, settings_checks
-from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app, namespaces_of
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Destination, aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
+from otel_cloudwatch_flask.commands.doctor_checks.publishing import measured_checks, twice_checks
+from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
+from otel_cloudwatch_flask.commands.doctor_checks.settings import SECTION, settings_checks
+from otel_cloudwatch_flask.commands.shared import aws
+from otel_cloudwatch_flask.commands.shared.terminal import inert
+from otel_cloudwatch_flask.commands.shared.usage import EXIT_PROBLEM, Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app, namespaces_of
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
-from otel_cloudwatch_flask.terminal import inert
 
 _SIGNS: Final[Mapping[Status, str]] = {"right": "✓", "wrong": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"right": "+", "wrong": "!", "unknown": "?"}

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from otel_cloudwatch_flask.commands.document import from_option, read_document
-from otel_cloudwatch_flask.commands.usage import Command, Unusable, echo_json
-from otel_cloudwatch_flask.commands.user_app import loaded_app, namespaces_of
+from otel_cloudwatch_flask.commands.shared.document import from_option, read_document
+from otel_cloudwatch_flask.commands.shared.usage import Command, Unusable, echo_json
+from otel_cloudwatch_flask.commands.shared.user_app import loaded_app, namespaces_of
 from otel_cloudwatch_flask.config import parse_namespace
 
 

@@ -14,14 +14,14 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.routing import Rule
 
-from otel_cloudwatch_flask.commands.document import document_from
-from otel_cloudwatch_flask.commands.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
-from otel_cloudwatch_flask.commands.user_app import UserApp, loaded_app
-from otel_cloudwatch_flask.exporter import live_exporters
-from otel_cloudwatch_flask.observation import Observation
-from otel_cloudwatch_flask.reader import live_readers
-from otel_cloudwatch_flask.reporter_reader import programs_exporters
-from otel_cloudwatch_flask.terminal import echo_table, inert, number, terminal_width
+from otel_cloudwatch_flask.commands.shared.document import document_from
+from otel_cloudwatch_flask.commands.shared.terminal import echo_table, inert, number, terminal_width
+from otel_cloudwatch_flask.commands.shared.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
+from otel_cloudwatch_flask.observation.record import Observation
+from otel_cloudwatch_flask.sdk.exporter import live_exporters
+from otel_cloudwatch_flask.sdk.reader import live_readers
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."

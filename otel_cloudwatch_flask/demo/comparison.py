@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from otel_cloudwatch_flask.distribution import MAX_BUCKETS
-from otel_cloudwatch_flask.tally import percentiles
+from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
+from otel_cloudwatch_flask.observation.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float | None]

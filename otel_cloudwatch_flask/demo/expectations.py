@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.demo.comparison import Expectation, Series, between, occurrences, samples, total
 from otel_cloudwatch_flask.demo.traffic import Answer
-from otel_cloudwatch_flask.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
+from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5
 """``http.server.duration`` is, and may so be longer than it took."""

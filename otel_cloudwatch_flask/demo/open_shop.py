@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.demo.shop_process import ShopProcess
 from otel_cloudwatch_flask.demo.traffic import Traffic, visits
 
 if TYPE_CHECKING:
-    from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 _SEED: Final = 11
 _VISITORS: Final = 4
@@ -43,7 +43,7 @@ def open_shop(*, seconds: float, rate: float) -> Iterator[OpenShop]:
 
     Raises :class:`ShopError` if the shop does not open. Everything that was started is gone afterwards.
     """
-    from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch  # noqa: PLC0415 - an optional extra
+    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
         environment = {**cloudwatch.environment(), **_LIVE_PAGE}

@@ -11,13 +11,13 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import Account, ShopProcess
 from otel_cloudwatch_flask.demo.traffic import Traffic, visits
-from otel_cloudwatch_flask.observation import Observation, datum_of
+from otel_cloudwatch_flask.observation.record import Observation, datum_of
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
-from otel_cloudwatch_flask.validation import datums_of
+from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
-    from otel_cloudwatch_flask.cloudwatch_gate import Traffic as ApiTraffic
-    from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
+    from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
+    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8
@@ -88,7 +88,7 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
     Raises :class:`ShopError` if the shop does not open or close. Everything that was started is gone afterwards,
     whatever happens meanwhile.
     """
-    from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch  # noqa: PLC0415 - an optional extra
+    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
         start = utc_now()

@@ -13,13 +13,13 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.facade.wsgi import want_no_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
 from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observer import observation_of
-from otel_cloudwatch_flask.quiet_log import QuietLog
-from otel_cloudwatch_flask.request_end import want_no_flush
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
 

@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
-from otel_cloudwatch_flask.ledger import DeliveryStats
-from otel_cloudwatch_flask.observation import SLICE_SECONDS
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.model.rules import MetricRule, Rules
+from otel_cloudwatch_flask.observation.record import SLICE_SECONDS
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, monthly_cost, requests_dollars
-from otel_cloudwatch_flask.rules import MetricRule, Rules
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 RATE_SECONDS: Final = 60.0
 """Rates are those of the last minute."""

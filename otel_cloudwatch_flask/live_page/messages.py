@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from typing import Any, Final
 
-from otel_cloudwatch_flask.process_lifecycle import call_after_fork
+from otel_cloudwatch_flask.runtime.process import call_after_fork
 
 _LOGGER: Final = logging.getLogger(__name__.partition(".")[0])
 """The whole package's."""

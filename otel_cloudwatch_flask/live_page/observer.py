@@ -3,8 +3,8 @@
 import threading
 import weakref
 
-from otel_cloudwatch_flask.exporter import CloudWatchMetricExporter
-from otel_cloudwatch_flask.observation import Observation
+from otel_cloudwatch_flask.observation.record import Observation
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 
 def observation_of(exporter: CloudWatchMetricExporter) -> Observation:

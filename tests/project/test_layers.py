@@ -1,4 +1,4 @@
-"""The architecture as a table: imports point downwards only, and what is outside is known in few places."""
+"""The architecture as a table: imports point downwards only, and few folders know what is outside."""
 
 import ast
 from collections.abc import Iterator
@@ -11,83 +11,50 @@ import otel_cloudwatch_flask
 
 PACKAGE = Path(otel_cloudwatch_flask.__file__).parent
 
-# From the bottom up, and inside a layer too: a module may import those that stand before it, and no other.
-LAYERS = {
-    "what can go wrong, and the service's numbers": ["version", "errors", "limits", "pricing"],
-    "pure tables and arithmetic": [
-        "units",
-        "magnitudes",
-        "histogram",
-        "density",
-        "distribution",
-        "temporality",
-        "foreign_text",
-        "failures",
-        "facade_dimensions",
-        "entry",
-    ],
-    "what travels, and what is published of it": ["datum", "tally", "dimensions", "entity", "cardinality", "rules"],
-    "the tools of whoever waits, counts or speaks": [
-        "quiet_log",
-        "ledger",
-        "process_lifecycle",
-    ],
-    "settings": ["config"],
-    "what the SDK gives and takes": ["sdk_internals", "facade_scope", "views"],
-    "OpenTelemetry's data as datums, and datums as bytes": [
-        "points",
-        "sources",
-        "wire",
-        "bucket_texts",
-        "fast_path",
-        "merging",
-        "slots",
+# Folders and root modules from the bottom up, and the modules of each folder likewise. A module may import whatever
+# stands before it.
+LAYERS: list[tuple[str, list[str]]] = [
+    ("", ["version", "errors", "limits", "pricing"]),
+    ("runtime", ["process", "safe_text", "rate_limited_log"]),
+    ("histograms", ["buckets", "interpolation", "values_counts"]),
+    ("model", ["datum", "dimension_arguments", "http_metrics", "scope", "units", "dimensions", "rules", "entity"]),
+    ("", ["config"]),
+    ("delivery", ["batch", "error_codes", "stats", "boto_client", "compaction", "spool", "backlog", "sender"]),
+    (
         "mapping",
-        "compaction",
-    ],
-    "what waits, and how it is sent": ["spool", "backlog", "boto_client", "delivery"],
-    "OpenTelemetry's plugs": ["exporter", "reader"],
-    "what was sent, to look at": ["observation"],
-    "the facade without Flask": [
-        "timer",
-        "known_series",
-        "recorder",
-        "request_end",
-        "self_metrics",
-        "reporter_reader",
-        "attachment",
-        "registration",
-    ],
-    "the facade in Flask": ["decorator", "live_page", "extension"],
-    "a CloudWatch for tests and demonstrations": [
-        "validation",
-        "aws_protocols",
-        "published",
-        "published_queries",
-        "testing",
-        "interception",
-        "pytest_plugin",
-        "cloudwatch_gate",
-        "local_cloudwatch",
-    ],
-    "programs": ["http_metrics", "terminal", "demo", "commands", "cli", "__main__"],
-    "the public names": ["__init__"],
-}
-ORDER = [module for modules in LAYERS.values() for module in modules]
+        ["cardinality", "metric_streams", "temporality", "data_points", "series_cache", "merging", "mapper"],
+    ),
+    ("observation", ["tally", "record"]),
+    ("sdk", ["internals", "self_metrics", "exporter", "views", "reader"]),
+    ("facade", ["arguments", "call_cache", "timer", "recorder", "wsgi"]),
+    ("live_page", ["access", "figures", "messages", "observer", "blueprint"]),
+    ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
+    ("", ["__init__", "decorator"]),
+    ("testing", ["request_rules", "published", "fake", "intercept"]),
+    ("testing/local", ["protocols", "queries", "gate", "server"]),
+    ("", ["pytest_plugin"]),
+    ("commands/shared", ["terminal", "usage", "user_app", "document", "aws", "seen"]),
+    ("commands/doctor_checks", ["check", "aws", "publishing", "server", "settings"]),
+    ("commands/reports", ["cost_estimate", "request_series", "alarm_template", "dashboard_body"]),
+    (
+        "demo",
+        [
+            *("comparison", "isolation", "server", "shop_process", "traffic", "comparison_table"),
+            *("expectations", "open_shop", "readback", "run", "report"),
+        ],
+    ),
+    ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
+    ("", ["cli", "__main__"]),
+]
+ORDER = [f"{folder}/{module}".lstrip("/") for folder, modules in LAYERS for module in modules]
 
-PURE = {
-    *LAYERS["what can go wrong, and the service's numbers"],
-    *LAYERS["pure tables and arithmetic"],
-    *LAYERS["what travels, and what is published of it"],
-    *LAYERS["OpenTelemetry's data as datums, and datums as bytes"],
-    "validation",
-    "facade_scope",
-}
-KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "slots", "mapping", "facade_scope"}
-KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
-KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
-KNOW_WERKZEUG = {*KNOW_FLASK, "aws_protocols", "cloudwatch_gate", "local_cloudwatch"}
-START_THREADS = {"reader", "local_cloudwatch", "demo"}
+PURE = {"histograms", "model", "mapping"}
+KNOW_OPENTELEMETRYS_DATA = {"mapping", "model/scope"}
+KNOW_BOTO3 = {"delivery/boto_client", "testing", "demo", "commands"}
+KNOW_FLASK = {"flask_extension/reporter", "live_page", "demo", "commands"}
+KNOW_WERKZEUG = {*KNOW_FLASK, "decorator", "testing/local"}
+START_THREADS = {"sdk/reader", "testing/local/server", "demo"}
+USE_PRIVATE_NAMES_OF_THE_SDK = {"sdk/internals"}
 
 OUTSIDE = {
     "threading",
@@ -102,94 +69,99 @@ OUTSIDE = {
     "flask",
     "werkzeug",
 }
-
-
-def unit(path: Path) -> str:
-    """The name in the table: that of the module, or of the folder it is in."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+MOST_MODULES_IN_A_FOLDER = 14
 
 
 @cache
-def trees() -> tuple[tuple[str, ast.Module], ...]:
-    """The name and the syntax of every module."""
+def trees() -> dict[str, ast.Module]:
+    """The syntax of every module, by its path below the package without its ending."""
     paths = sorted(PACKAGE.rglob("*.py"))
-    return tuple((unit(path), ast.parse(path.read_text("utf-8"), str(path))) for path in paths)
+    return {path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
+
+
+def is_in(module: str, places: set[str]) -> bool:
+    """Whether a module is one of these places or in a folder that is."""
+    return any(module == place or module.startswith(f"{place}/") for place in places)
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Everything a module imports, wherever in it that is written; of this package, the module's name after a dot."""
+    """Everything a module imports, wherever in it; of this package, the path of the module below the package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "otel_cloudwatch_flask":
-            yield from (f"otel_cloudwatch_flask.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            below = (node.module or "").split(".")[1:]
+            yield from ("/" + _module("/".join([*below, alias.name])) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or "."
 
 
+def _module(path: str) -> str:
+    """The module that a path stands for: itself, the package of that name, or what the last part is a name in."""
+    candidates = (path, f"{path}/__init__", path.rpartition("/")[0], f"{path.rpartition('/')[0]}/__init__".lstrip("/"))
+    return next(each for each in candidates if each in trees())
+
+
 def importers_of(*roots: str) -> set[str]:
     """The modules that import one of these packages, or anything in them."""
-    return {name for name, tree in trees() if any(each.split(".")[0] in roots for each in imports(tree))}
+    return {name for name, tree in trees().items() if any(each.split(".")[0] in roots for each in imports(tree))}
 
 
 def test_every_module_has_its_place() -> None:
-    """A new module gets a line in the table above, one that is gone loses it, and nothing stands twice."""
-    assert {name for name, _ in trees()} == set(ORDER)
+    """A new module gets a place in the table above, and one that is gone loses it."""
+    in_folders = {name for name in trees() if "/" not in name or not name.endswith("/__init__")}
+    assert in_folders == set(ORDER)
     assert len(ORDER) == len(set(ORDER))
+
+
+def test_no_folder_is_crowded() -> None:
+    """A reader can take in a folder at a glance."""
+    folders = [path.parent for path in PACKAGE.rglob("*.py")]
+    assert max(map(folders.count, folders)) <= MOST_MODULES_IN_A_FOLDER
 
 
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_point_downwards(module: str) -> None:
-    """A module imports only those below it in the table."""
-    prefix = "otel_cloudwatch_flask."
-    imported = {
-        each.removeprefix(prefix).split(".")[0]
-        for name, tree in trees()
-        if name == module
-        for each in imports(tree)
-        if each.startswith(prefix)
-    }
-    below = set(ORDER[: ORDER.index(module)])
-    assert imported - below - ({module} if (PACKAGE / module).is_dir() else set()) == set()
+    """A module imports only what stands before it in the table."""
+    imported = {each.removeprefix("/") for each in imports(trees()[module]) if each.startswith("/")}
+    below = {*ORDER[: ORDER.index(module)], *(f"{folder}/__init__" for folder, _ in LAYERS)}
+    assert imported - below - {module} == set()
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
+@pytest.mark.parametrize("module", [name for name in ORDER if is_in(name, PURE)])
 def test_pure_modules_know_nothing_outside(module: str) -> None:
-    """Tables and arithmetic have no clock, no thread, no environment, no network and no framework."""
-    (tree,) = [tree for name, tree in trees() if name == module]
-    roots = {each.split(".")[0] for each in imports(tree)}
+    """Tables and arithmetic have no clock, thread, environment, network or framework."""
+    roots = {each.split(".")[0] for each in imports(trees()[module])}
     assert roots & OUTSIDE == set()
-    assert "opentelemetry" not in roots or module in KNOW_OPENTELEMETRYS_DATA
+    assert "opentelemetry" not in roots or is_in(module, KNOW_OPENTELEMETRYS_DATA)
 
 
-def test_few_know_boto3() -> None:
-    """boto3 and botocore are known to the maker of clients and to what stands in for CloudWatch."""
-    assert importers_of("boto3", "botocore") <= KNOW_BOTO3
-
-
-def test_few_know_flask() -> None:
-    """Flask is known to the extension only; werkzeug, beside it, to the decorators and the CloudWatch on loopback."""
-    assert importers_of("flask") <= KNOW_FLASK
-    assert importers_of("werkzeug") <= KNOW_WERKZEUG
+@pytest.mark.parametrize(
+    ("packages", "places"),
+    [(("boto3", "botocore"), KNOW_BOTO3), (("flask",), KNOW_FLASK), (("werkzeug",), KNOW_WERKZEUG)],
+)
+def test_few_know_a_framework(packages: tuple[str, ...], places: set[str]) -> None:
+    """What is outside can change without most of this package noticing."""
+    assert {name for name in importers_of(*packages) if not is_in(name, places)} == set()
 
 
 def test_few_start_threads() -> None:
-    """Threads are started in few places."""
+    """The exporter's only thread is the reader's."""
     starters = {
         name
-        for name, tree in trees()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"threading.Thread", "Thread"}
     }
-    assert starters <= START_THREADS
+    assert {name for name in starters if not is_in(name, START_THREADS)} == set()
 
 
 def test_nothing_internal_is_imported() -> None:
     """Nothing is imported from what other packages call internal."""
     internal = {
         (name, each)
-        for name, tree in trees()
+        for name, tree in trees().items()
         for each in imports(tree)
-        if not each.startswith("otel_cloudwatch_flask") and any(part.startswith("_") for part in each.split("."))
+        if not each.startswith("/") and any(part.startswith("_") for part in each.split("."))
     }
     assert {(name, each) for name, each in internal if each != "_typeshed.wsgi"} == set()

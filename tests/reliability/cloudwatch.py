@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
-from otel_cloudwatch_flask.local_cloudwatch import Fault, LocalCloudWatch
-from otel_cloudwatch_flask.validation import datums_of
-from tests.fakes import eventually
+from otel_cloudwatch_flask.testing.local.server import Fault, LocalCloudWatch
+from otel_cloudwatch_flask.testing.request_rules import datums_of
+from tests.support.fakes import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

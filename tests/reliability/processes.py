@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
-from otel_cloudwatch_flask.local_cloudwatch import LocalCloudWatch
-from tests.fakes import eventually
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.support.fakes import eventually
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_cloudwatch_flask.reader import EXIT_TIMEOUT_SECONDS
+from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS
 from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import FailingCloudWatch
 from tests.reliability.processes import GUNICORN, Load, Program, serving

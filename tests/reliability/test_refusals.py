@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from otel_cloudwatch_flask.local_cloudwatch import Fault
-from otel_cloudwatch_flask.validation import datums_of
+from otel_cloudwatch_flask.testing.local.server import Fault
+from otel_cloudwatch_flask.testing.request_rules import datums_of
 from tests.reliability.cloudwatch import STORED_AND_DROPPED, FailingCloudWatch
 from tests.reliability.processes import Program
 

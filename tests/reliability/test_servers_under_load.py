@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import eventually
 from tests.reliability.cloudwatch import FailingCloudWatch
 from tests.reliability.processes import GUNICORN, PATIENCE_SECONDS, UWSGI, Load, Server, serving
+from tests.support.fakes import eventually
 
 REQUESTS = 1000
 CLIENTS = 8

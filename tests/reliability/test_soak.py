@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otel_cloudwatch_flask.local_cloudwatch import Fault
+from otel_cloudwatch_flask.testing.local.server import Fault
 from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import (
     DROPPED,

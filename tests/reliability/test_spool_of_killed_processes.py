@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import eventually
 from tests.reliability.cloudwatch import SERVER_ERROR, FailingCloudWatch
 from tests.reliability.processes import Program
+from tests.support.fakes import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs file locks")
 

@@ -1,0 +1,162 @@
+"""The body of a CloudWatch dashboard for what an app publishes. Pure.
+
+Its structure: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any, Final
+
+from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
+
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+MAX_WIDGETS: Final = 500
+MAX_METRICS_PER_DASHBOARD: Final = 2500
+GRID_COLUMNS: Final = 24
+
+LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
+_PERIOD_SECONDS: Final = 60
+_LINES_PER_CHART: Final = 100
+"""Far less than CloudWatch's 500, which nobody can tell from each other."""
+_CHART_HEIGHT: Final = 6
+_TEXT_HEIGHT: Final = 2
+_MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
+_REPEATS: Final = {".", "..."}
+"""What a chart takes for "as above", so that no metric with such a name can be in one."""
+_STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A body, and the series that did not fit in."""
+
+    body: dict[str, Any]
+    left_out: tuple[SeenSeries, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    """One graph: series with their labels, of which it shows one statistic."""
+
+    title: str
+    statistic: str
+    lines: tuple[tuple[SeenSeries, str], ...]
+    width: int = GRID_COLUMNS // 2
+
+
+def dashboard(series: Sequence[SeenSeries], *, region: str, title: str) -> Dashboard:
+    """Request rate, errors and latency first, then everything else by its unit.
+
+    Without figures, as ``ListMetrics`` has none, nothing is known of units.
+    """
+    every = [each for each in series if not _REPEATS & {each.namespace, each.name, *sum(each.dimensions, ())}]
+    charts = _fitting(_charts(every))
+    shown = {each.metric for chart in charts for each, _ in chart.lines}
+    widgets = [_text_widget(title), *_placed(charts, region)]
+    return Dashboard({"widgets": widgets}, tuple(each for each in series if each.metric not in shown))
+
+
+def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
+    requests = request_series(every)
+    yield from _request_charts(requests)
+    of_requests = {each.series.metric for each in requests}
+    yield from _charts_by_unit(each for each in every if each.metric not in of_requests)
+
+
+def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
+    durations = [each for each in requests if each.is_duration]
+    counting = "SampleCount" if durations else "Sum"
+    yield from _chart("Requests a minute", counting, _by_request(requests))
+    yield from _chart("Errors a minute", counting, _by_request(each for each in requests if each.is_error))
+    for percentile in LATENCY_PERCENTILES:
+        yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
+
+
+def _charts_by_unit(every: Iterable[SeenSeries]) -> Iterator[_Chart]:
+    ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
+    for (title, statistic), group in groupby(ordered, _title_and_statistic):
+        yield from _chart(title, statistic, _labelled(group))
+
+
+def _title_and_statistic(series: SeenSeries) -> tuple[str, str]:
+    if series.name == ACTIVE_REQUESTS:
+        return "In progress, maximum", "Maximum"
+    statistic = _statistic(series.unit)
+    measured = "No unit" if series.unit == "None" else series.unit
+    return f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic
+
+
+def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], *, width: int = 12) -> Iterator[_Chart]:
+    """A chart, or several with a number each if there are too many lines; none without lines."""
+    every = list(lines)
+    for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
+        numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
+        yield _Chart(numbered, statistic, tuple(every[start : start + _LINES_PER_CHART]), width)
+
+
+def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeenSeries, str]]:
+    return ((each.series, each.label()) for each in requests)
+
+
+def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
+    return ((each, " ".join([each.name, *(value for _, value in each.dimensions)])) for each in every)
+
+
+def _statistic(unit: str) -> str:
+    if unit in PER_SECOND:
+        return "p90"
+    return "Average" if unit in {"None", "Percent"} or unit.endswith("/Second") else "Sum"
+
+
+def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
+    """As many of them as a dashboard may have."""
+    fitting: list[_Chart] = []
+    metrics = 0
+    for chart in islice(charts, MAX_WIDGETS - 1):
+        metrics += len(chart.lines)
+        if metrics > MAX_METRICS_PER_DASHBOARD:
+            break
+        fitting.append(chart)
+    return fitting
+
+
+def _placed(charts: Iterable[_Chart], region: str) -> Iterator[dict[str, Any]]:
+    """The widgets from left to right and from the top, a new row where one is full or the width changes."""
+    x, y, width = 0, _TEXT_HEIGHT, 0
+    for chart in charts:
+        if x and (x + chart.width > GRID_COLUMNS or chart.width != width):
+            x, y = 0, y + _CHART_HEIGHT
+        width = chart.width
+        place = {"x": x, "y": y, "width": width, "height": _CHART_HEIGHT}
+        yield {"type": "metric", **place, "properties": _properties(chart, region)}
+        x += width
+
+
+def _properties(chart: _Chart, region: str) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "view": "timeSeries",
+        "stacked": False,
+        "region": region,
+        "stat": chart.statistic,
+        "period": _PERIOD_SECONDS,
+        "metrics": [_metric(series, label) for series, label in chart.lines],
+    }
+
+
+def _metric(series: SeenSeries, label: str) -> list[Any]:
+    # "${" begins what CloudWatch calls a dynamic label.
+    label = label.replace("${", "$ {")
+    return [series.namespace, series.name, *sum(series.dimensions, ()), {"label": label}]
+
+
+def _text_widget(title: str) -> dict[str, Any]:
+    markdown = (
+        f"## {title.translate(_MARKDOWN)}\n"
+        "Made by `otel_cloudwatch_flask`; made again, it replaces what was changed here."
+    )
+    place = {"x": 0, "y": 0, "width": GRID_COLUMNS, "height": _TEXT_HEIGHT}
+    return {"type": "text", **place, "properties": {"markdown": markdown}}

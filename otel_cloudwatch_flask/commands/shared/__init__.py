@@ -1,0 +1,1 @@
+"""What several commands need: loading the app, reading documents, calling AWS, printing tables."""

@@ -1,0 +1,55 @@
+"""Waiting datums of one series merged into one: less time resolution, the same samples.
+
+A datum with several values says of each how often it occurred. So whatever two datums of a series were, one datum with
+the values of both has the same ``Sum``, ``Minimum`` and ``Maximum``, and the percentiles of all samples.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from otel_cloudwatch_flask.delivery.batch import Batch, batches
+from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+
+_Content = float | Distribution | Statistics
+
+
+def compacted(waiting: Sequence[Batch]) -> list[Batch]:
+    """The datums of these batches, which have one envelope, with one datum for each series."""
+    by_series: dict[Series, list[Datum]] = {}
+    for batch in waiting:
+        for datum in batch.datums:
+            by_series.setdefault(datum.series, []).append(datum)
+    # Whoever is going to write them: botocore's text is the longer one.
+    return list(batches(waiting[0].envelope, [*map(_merged, by_series.values())], is_plain=True))
+
+
+def _merged(datums: list[Datum]) -> Datum:
+    if len(datums) == 1:
+        return datums[0]
+    contents = [datum.content for datum in datums]
+    with_values = [content for content in contents if not isinstance(content, Statistics)]
+    if len(with_values) < len(contents):
+        return datums[-1]._replace(content=_sum_of_statistics(map(_statistics, contents)))
+    return datums[-1]._replace(content=combined(map(_distribution, with_values)))
+
+
+def _distribution(content: float | Distribution) -> Distribution:
+    return content if isinstance(content, Distribution) else Distribution([float(content)], [1])
+
+
+def _statistics(content: _Content) -> Statistics:
+    if isinstance(content, Statistics):
+        return content
+    whole = _distribution(content)
+    return Statistics(whole.samples, whole.total, whole.values[0], whole.values[-1])
+
+
+def _sum_of_statistics(statistics: Iterable[Statistics]) -> Statistics:
+    every = list(statistics)
+    return Statistics(
+        sum(each.count for each in every),
+        math.fsum(each.sum for each in every),
+        min(each.minimum for each in every),
+        max(each.maximum for each in every),
+    )

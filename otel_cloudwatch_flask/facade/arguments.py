@@ -1,0 +1,109 @@
+"""The arguments of ``add_metric``, checked: every mistake that a caller can make is found here."""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, SupportsFloat
+
+from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
+from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimension_texts
+from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
+from otel_cloudwatch_flask.runtime.safe_text import shown
+
+# Control characters, and halves of surrogate pairs, which cannot be encoded.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Those of one call of ``add_metric``: ``unit`` as CloudWatch spells it, ``value`` finite, dimensions as text."""
+
+    metric_name: str
+    value: float
+    unit: str
+    dimensions: Mapping[str, str]
+
+
+def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
+    """Check one call of ``add_metric``.
+
+    Raises :class:`InvalidMetricError`, which says what was given, what is allowed and what to write instead.
+
+    >>> parse_arguments("Request Count", 1, "count", {"cached": True})
+    Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
+    """
+    at_fault: object = metric_name
+    try:
+        checked_name = _metric_name(metric_name)
+        at_fault = value
+        checked_value = _value(value)
+        at_fault = unit
+        checked_unit = _unit(unit)
+        at_fault = dimensions
+        return Arguments(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
+    except ValueError as problem:
+        message = f"metric {shown(metric_name)}: {problem}"
+        raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
+    except Exception as error:  # the boundary to what a program's own objects do when they are read
+        message = (
+            f"metric {shown(metric_name)}: {shown(at_fault)} raises {type(error).__name__} when it is read; give plain "
+            "texts and numbers"
+        )
+        raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from error
+
+
+def _metric_name(name: object) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("the name must be a text with a visible character, such as 'RequestCount'")
+    if len(name) > MAX_METRIC_NAME_LENGTH:
+        raise ValueError(f"the name has {len(name)} characters; use at most {MAX_METRIC_NAME_LENGTH}")
+    if _UNPRINTABLE.search(name):
+        raise ValueError("the name has control characters; leave them out")
+    return name
+
+
+def _value(value: object) -> float:
+    number = _number(value)
+    if math.isnan(number) or math.isinf(number):
+        raise ValueError(
+            f"the value {shown(value)} is not a finite number; leave the metric out when there is none to report"
+        )
+    if abs(number) > MAX_MAGNITUDE:
+        raise ValueError(
+            f"the value {shown(value)} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit"
+        )
+    return number + 0.0  # -0.0 becomes 0.0
+
+
+def _number(value: object) -> float:
+    """A value of any numeric type as a float; texts and booleans are refused."""
+    if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"the value {shown(value)} is not a number that CloudWatch can store ({error}); give a finite one"
+            ) from None
+    raise ValueError(f"the value {shown(value)} is a {type(value).__name__}; give a number, such as 1 or 0.25")
+
+
+def _unit(unit: object) -> str:
+    name = canonical_unit(unit) if isinstance(unit, str) else None
+    if name is None:
+        raise ValueError(f"{shown(unit)} is not a CloudWatch unit; {_better_unit(unit)}")
+    return name
+
+
+def _better_unit(unit: object) -> str:
+    if unit is None:
+        return "for a metric without a unit use 'None', the text, or leave it out"
+    text = unit if isinstance(unit, str) else shown(unit)
+    if meant := from_ucum(text):
+        return f"use {meant.name!r}"
+    by_lower_name = {name.lower(): name for name in CLOUDWATCH_UNITS}
+    for match in difflib.get_close_matches(text.lower(), by_lower_name, n=1):
+        return f"did you mean {by_lower_name[match]!r}?"
+    return "use one of " + ", ".join(CLOUDWATCH_UNITS)

@@ -1,0 +1,218 @@
+"""Calls of ``add_metric`` become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
+
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from hashlib import blake2s
+from typing import Final
+
+from opentelemetry.context import Context, get_current
+from opentelemetry.metrics import Histogram, MeterProvider
+
+from otel_cloudwatch_flask.delivery.stats import LossReason
+from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries
+from otel_cloudwatch_flask.mapping.cardinality import OVERFLOW_NAME
+from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
+from otel_cloudwatch_flask.model.units import to_ucum
+from otel_cloudwatch_flask.runtime.process import call_after_fork
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.version import __version__
+
+_quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_once = QuietLog(logging.getLogger(__name__))
+
+# https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
+MAX_INSTRUMENT_NAME_LENGTH: Final = 255
+_NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
+
+_MAX_BUFFERED_MEASUREMENTS: Final = 1000
+_NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
+"""In place of an empty context, for which OpenTelemetry would take the one of the thread that records."""
+
+DEFAULT_MAX_SERIES: Final = 10_000
+
+
+def instrument_name(metric_name: str) -> str:
+    """The valid instrument name that is most like a CloudWatch name; other exporters show it.
+
+    >>> instrument_name("Request Count"), instrument_name("2xx")
+    ('request_count', 'm_2xx')
+    """
+    name = _NOT_IN_INSTRUMENT_NAMES.sub("_", metric_name.lower())
+    return (name if name[:1].isalpha() else "m_" + name)[:MAX_INSTRUMENT_NAME_LENGTH]
+
+
+def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
+    """The name with a suffix derived from the identity: the same in every process."""
+    suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
+    return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
+
+
+class Recorder:
+    """Record the measurements of one reporter and app; safe to use from several threads.
+
+    ``lost`` is called for each measurement that the SDK refuses. Nothing is raised. Beyond ``max_series`` different
+    sets of dimensions, new ones are recorded as their metric's overflow series, and new names as that of
+    :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
+    """
+
+    def __init__(
+        self,
+        provider: MeterProvider,
+        reporter_id: str,
+        default_dimensions: Mapping[str, str],
+        lost: Callable[[LossReason], None],
+        *,
+        max_series: int = DEFAULT_MAX_SERIES,
+    ) -> None:
+        self._provider = provider
+        self._reporter_id = reporter_id
+        self._default_dimensions = dict(default_dimensions)
+        self._lost = lost
+        self._max_series = max_series
+        self._series: set[Hashable] = set()
+        # Never forgotten: the SDK keeps instruments for the life of the process, too.
+        self._histograms: dict[tuple[str, str], Histogram] = {}
+        self._claimed_names: set[str] = set()
+        self._is_closed = False
+        self.call_cache = CallCache()
+        self._start()
+        call_after_fork(self._start)
+
+    def _start(self) -> None:
+        """Make what belongs to one process."""
+        self._creation_lock = threading.Lock()
+        self.process = object()
+
+    def close(self) -> None:
+        """Count later measurements as lost: no reader publishes them."""
+        self._is_closed = True
+
+    def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
+        """Record one finite number, in this context or the current one, or count it as lost."""
+        if self._is_closed:
+            self._lost(LossReason.SHUTDOWN)
+            return
+        try:
+            histogram = series.histogram or self._resolved(series)
+            if value < 0:
+                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
+            else:
+                histogram.record(value, series.attributes, context)
+        except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
+            self._lost(LossReason.INVALID)
+            _quiet_log.log(
+                logging.WARNING,
+                series.metric_name,
+                "OpenTelemetry did not take %r of %s; it is counted as invalid",
+                value,
+                series,
+                exc_info=True,
+            )
+
+    def _resolved(self, series: FacadeSeries) -> Histogram:
+        """Give a new series its attributes and its histogram; return the histogram."""
+        key = (series.metric_name, series.unit)
+        attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
+        if not self._has_room((key, frozenset(attributes.items()))):
+            attributes = dict(OVERFLOW_DIMENSIONS)
+            key = self._overflow_key(*key)
+        histogram = self._histograms.get(key) or self._created(key)
+        series.attributes = attributes
+        series.histogram = histogram  # last, because other threads use the series as soon as it has one
+        return histogram
+
+    def _has_room(self, series: Hashable) -> bool:
+        """Whether a series is known or may still be added: the SDK never forgets one."""
+        if series not in self._series:
+            if len(self._series) >= self._max_series:
+                return False
+            self._series.add(series)
+        return True
+
+    def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
+        """The metric whose overflow series takes a set of dimensions that there is no room for."""
+        if (metric_name, unit) in self._histograms:
+            _once.warning(
+                metric_name,
+                "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
+                "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
+                self._max_series,
+                metric_name,
+            )
+            return metric_name, unit
+        _once.warning(
+            "names",
+            "add_metric was given %d sets of dimensions: %s and whatever other names are new are recorded together, as "
+            "otel.metric.overflow. Put what clients send into dimensions and not into names, or raise max_metrics.",
+            self._max_series,
+            metric_name,
+        )
+        return OVERFLOW_NAME, unit
+
+    def _created(self, key: tuple[str, str]) -> Histogram:
+        """The histogram of a new name and unit, made once."""
+        with self._creation_lock:
+            if key not in self._histograms:
+                metric = FacadeMetric(key[0], self._reporter_id)
+                meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
+                self._histograms[key] = meter.create_histogram(self._claim_name(*key), unit=to_ucum(key[1]))
+            return self._histograms[key]
+
+    def _claim_name(self, metric_name: str, unit: str) -> str:
+        """An instrument name that no other metric name or unit of this reporter uses."""
+        name = plain_name = instrument_name(metric_name)
+        length = 6
+        while name in self._claimed_names:
+            name = suffixed_name(plain_name, metric_name, unit, length=length)
+            length += 1
+        self._claimed_names.add(name)
+        return name
+
+
+class RequestBuffer:
+    """The measurements of one request, recorded in order when it ends; each once, however often it is ended.
+
+    Each is recorded in the OpenTelemetry context in which it was added, which exemplars refer to. Later ones (from a
+    streamed body, or a thread that outlives the request) are recorded at once. In a forked child the buffer's
+    content and the end of the request are the parent's; what the child adds is recorded at once.
+    """
+
+    __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._measurements: deque[tuple[FacadeSeries, float, Context]] = deque()
+        self._has_ended = False
+        self._process = recorder.process
+
+    def add(self, series: FacadeSeries, value: float) -> None:
+        """Keep one measurement until the end of the request."""
+        if self._process is not self._recorder.process:
+            self._recorder.record(series, value)
+            return
+        self._measurements.append((series, value, get_current() or _NO_CONTEXT))
+        # Not before appending, because another thread may end the request in between.
+        if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
+            self.drain()
+
+    def end(self) -> None:
+        """Record what was kept, and keep nothing from now on."""
+        self._has_ended = True
+        if self._measurements:
+            self.drain()
+
+    def drain(self) -> None:
+        """Record what was kept so far."""
+        if self._process is not self._recorder.process:
+            return
+        measurements, record = self._measurements, self._recorder.record
+        while measurements:
+            try:
+                series, value, context = measurements.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            record(series, value, context)

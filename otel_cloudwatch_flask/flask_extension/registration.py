@@ -1,0 +1,158 @@
+"""One app's registration of a reporter: what it records to, how it flushes, and what it does with a bad metric."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, TypeAlias
+
+from otel_cloudwatch_flask.config import FlushPolicy, Settings
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
+from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.facade.arguments import parse_arguments
+from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
+from otel_cloudwatch_flask.facade.recorder import Recorder
+from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
+from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
+
+_logger = logging.getLogger(__name__)
+_once = QuietLog(_logger)
+
+IsStrict: TypeAlias = Callable[[], bool]
+
+_PACKAGE: Final = __name__.partition(".")[0]
+SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
+SERIES_PER_METRIC: Final = 10
+"""How many sets of dimensions a facade may record for each CloudWatch metric it may have: rules put some together."""
+
+
+class Registration:
+    """A reporter on one app. ``is_strict`` is asked when a metric is bad: apps turn to testing after their set-up."""
+
+    def __init__(
+        self, setup: ProviderSetup, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
+    ) -> None:
+        self.setup = setup
+        self.recorder = recorder
+        self.settings = settings
+        self.is_live = True
+        self.cached_measurement = recorder.call_cache.measurement
+        self._app_name = app_name
+        self._is_strict = is_strict
+        self.flush_after_request = _flush_after_request(setup.reader, settings.flush)
+
+    @classmethod
+    def first(cls, setup: ProviderSetup, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
+        """The registration of the first app with these settings."""
+        recorder = Recorder(
+            setup.provider,
+            setup.reporter_id,
+            settings.default_dimensions,
+            partial(_count_as_lost, setup),
+            max_series=SERIES_PER_METRIC * settings.max_metrics,
+        )
+        return cls(setup, recorder, settings, app_name, is_strict)
+
+    def fits(self, settings: Settings, app_name: str) -> bool:
+        """Whether another app with these settings, and this name, which may be the namespace, can share it."""
+        return self.is_live and self.settings == settings and (bool(settings.namespace) or self._app_name == app_name)
+
+    def for_another_app(self, is_strict: IsStrict) -> "Registration":
+        """The same with the strictness of another app."""
+        return Registration(self.setup, self.recorder, self.settings, self._app_name, is_strict)
+
+    @property
+    def exporter(self) -> CloudWatchMetricExporter | None:
+        """The exporter that publishes its metrics; ``None`` if nothing is sent."""
+        return self.setup.reader.exporter if self.setup.reader else None
+
+    def checked_measurement(
+        self, metric_name: object, value: object, unit: object, dimensions: Dimensions
+    ) -> Measurement | None:
+        """The measurement that a call of ``add_metric`` means; ``None`` if it was bad, which is counted and logged."""
+        try:
+            arguments = parse_arguments(metric_name, value, unit, dimensions)
+        except Exception as error:  # the boundary to what a program's own objects do when they are looked at
+            if self._is_strict():
+                raise
+            _count_as_lost(self.setup, LossReason.INVALID)
+            _log_bad_call(error)
+            return None
+        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions)
+        self.recorder.call_cache.add(metric_name, unit, dimensions, series)
+        return series, arguments.value
+
+
+def _log_bad_call(error: Exception) -> None:
+    site = _call_site()
+    if isinstance(error, InvalidMetricError):
+        _once.warning(site, "%s (it is lost, and counted as invalid; said once for %s, line %d)", error, *site)
+    else:
+        _once.log(
+            logging.WARNING,
+            site,
+            "A metric could not be read; it is lost, and counted as invalid. Give add_metric plain texts and numbers.",
+            exc_info=True,
+        )
+
+
+def _nothing() -> None:
+    """Flush nothing."""
+
+
+def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
+    """What the end of a request does by this policy."""
+    if reader is None or policy == "interval":
+        return _nothing
+    if policy == "background":
+        return reader.request_flush
+    return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
+
+
+def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
+    if setup.reader:
+        setup.reader.exporter.ledger.lost(reason)
+
+
+def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
+    """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in.
+
+    ``False`` if all registrations were shut down.
+    """
+    every = list(registrations)
+    readers = {each.setup.reader for each in every if each.setup.reader}
+    flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in readers]
+    return all(flushed) and (not every or any(each.is_live for each in every))
+
+
+def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
+    """Flush shared readers; shut down, which flushes too, and remove the reporter's own."""
+    every = list(registrations)
+    flush_all((each for each in every if not each.setup.owns_reader), deadline)
+    for each in every:
+        each.is_live = False
+        if each.setup.owns_reader:
+            each.recorder.close()
+        each.setup.undo(seconds_until(deadline))
+
+
+def seconds_until(deadline: float) -> float:
+    """The seconds left until a time of the monotonic clock, never less than 0."""
+    return max(0.0, deadline - time.monotonic())
+
+
+def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
+    """The figures of all exporters that publish for these registrations, each counted once."""
+    return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
+
+
+def _call_site() -> tuple[str, int]:
+    """File and line of the nearest caller outside this package."""
+    frame = sys._getframe(1)  # noqa: SLF001  # what the standard library's logging does, too
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

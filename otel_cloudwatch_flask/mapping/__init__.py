@@ -1,0 +1,5 @@
+"""From a collection of the OpenTelemetry SDK to a list of datums.
+
+Takes ``MetricsData``, applies rules, temporality and the cost guard, and merges points of the same CloudWatch metric.
+Pure: no clock of its own, no network, no thread.
+"""

@@ -1,0 +1,208 @@
+"""Data points of the SDK as amounts: what is added, what is shown, and how samples are distributed.
+
+Temporality ends here: whatever comes in, an amount belongs to the time since the last collection.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from opentelemetry.sdk.metrics import export as sdk
+
+from otel_cloudwatch_flask.histograms.buckets import (
+    EMPTY_SIDE,
+    ExplicitHistogram,
+    ExponentialHistogram,
+    Extremes,
+    Histogram,
+    Side,
+    bounds_contradiction,
+    contradiction,
+    explicit_buckets,
+    exponential_buckets,
+)
+from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
+from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
+from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Additive:
+    """A delta, or the current value of something that goes up and down: merged points add up."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A gauge's value: merged points keep each value."""
+
+    value: float
+
+
+Amount: TypeAlias = Additive | Sample | Histogram
+
+
+class InvalidPointError(ValueError):
+    """A data point with numbers that CloudWatch does not take, or that contradict each other."""
+
+
+class PointReader:
+    """Read data points, remembering what cumulative ones need; a key identifies scope, name and kind."""
+
+    def __init__(self, start_unix_nano: int) -> None:
+        self._to_delta = CumulativeToDelta(start_unix_nano)
+        self._to_current = DeltaToCurrent()
+
+    def amount(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> Amount | None:
+        """The amount of one point of a metric's data; ``None`` if there is nothing to publish.
+
+        ``factor`` converts its numbers to the unit, and the sign, in which they are published. Raises
+        :class:`InvalidPointError`.
+        """
+        if isinstance(point, sdk.NumberDataPoint):
+            return self._number(key, data, point, factor)
+        histogram = _histogram(point, factor)
+        if problem := histogram.contradiction():
+            raise InvalidPointError(problem)
+        delta: Histogram | None = histogram
+        if _is_cumulative(data):
+            delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
+        if delta is None or not delta.count:
+            return None
+        # Only histograms of one factor are added bucket by bucket.
+        return replace(delta.mirrored(), factor=-factor) if factor < 0 else delta
+
+    def _number(
+        self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
+    ) -> Additive | Sample | None:
+        measured = _number_of(point.value)
+        if not is_finite(measured):
+            raise InvalidPointError(f"the value {measured}")
+        if not isinstance(data, sdk.Sum):
+            return Sample(_scaled(measured, factor))
+        value: float | None = measured
+        if _should_become_delta(data):
+            series_key = _series_key(key, data, point)
+            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, Sum(measured))
+            value = None if delta is None else delta.value
+        elif _should_become_current(data):
+            value = self._to_current.current(_series_key(key, data, point), measured)
+        return None if value is None else Additive(_scaled(value, factor))
+
+
+def is_published_as_it_is(data: sdk.DataT) -> bool:
+    """Whether the values of these data points are published without any other point: numbers, not to be converted."""
+    if isinstance(data, sdk.Sum):
+        return not (_should_become_delta(data) or _should_become_current(data))
+    return isinstance(data, sdk.Gauge)
+
+
+def is_delta_histogram(data: sdk.DataT) -> bool:
+    """Whether these data points are histograms of what was recorded since the last collection."""
+    return isinstance(data, sdk.Histogram | sdk.ExponentialHistogram) and not _is_cumulative(data)
+
+
+def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
+    """Equal for the same attributes in any order, different for ``1``, ``True`` and ``"1"``."""
+    attributes = point.attributes or {}
+    return (key, type(data), frozenset((name, repr(value)) for name, value in attributes.items()))
+
+
+def _is_cumulative(data: Any) -> bool:
+    return bool(data.aggregation_temporality == sdk.AggregationTemporality.CUMULATIVE)
+
+
+def _should_become_delta(data: sdk.Sum) -> bool:
+    return data.is_monotonic and _is_cumulative(data)
+
+
+def _should_become_current(data: sdk.Sum) -> bool:
+    return not data.is_monotonic and not _is_cumulative(data)
+
+
+def _scaled(value: float, factor: float) -> float:
+    # Whole numbers of a unit that needs no scaling stay whole, however large.
+    try:
+        scaled = value if factor == 1.0 else value * factor
+    except OverflowError:
+        raise InvalidPointError("a value beyond every float") from None
+    if sendable(scaled) is None:
+        raise InvalidPointError("a value beyond 2^360")
+    return scaled
+
+
+def _number_of(value: Any) -> float:
+    """A number of any type as an int or a float; whole ones stay whole."""
+    return value if type(value) in NUMBERS else float(value)
+
+
+def distribution_of(point: Any, factor: float) -> Distribution | None:
+    """What is sent for a delta histogram's point that is merged with no other; ``None`` if it has no samples.
+
+    Raises :class:`InvalidPointError`.
+    """
+    # The same as a Histogram of it would give, without making one: it is only needed to add and subtract.
+    extremes, total = _extremes_and_sum(point)
+    is_explicit = not isinstance(point, sdk.ExponentialHistogramDataPoint)
+    if is_explicit:
+        bounds, counts = _bounds_and_counts(point)
+        problem = bounds_contradiction(bounds, counts)
+        buckets = explicit_buckets(bounds, counts)
+    else:
+        problem, buckets = None, exponential_buckets(*_scale_and_sides(point))
+    if problem := problem or contradiction(point.count, total, extremes, buckets):
+        raise InvalidPointError(problem)
+    if not point.count:
+        return None
+    made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
+    if made is None:
+        raise InvalidPointError("samples beyond 2^360")
+    return made
+
+
+def _histogram(point: Any, factor: float) -> Histogram:
+    extremes, total = _extremes_and_sum(point)
+    if isinstance(point, sdk.ExponentialHistogramDataPoint):
+        return ExponentialHistogram(point.count, total, extremes, *_scale_and_sides(point), factor=factor)
+    return ExplicitHistogram(point.count, total, extremes, *_bounds_and_counts(point), factor=factor)
+
+
+def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
+    minimum, maximum, total = point.min, point.max, point.sum
+    if not {type(minimum), type(maximum), type(total)} <= NUMBERS:
+        minimum, maximum, total = (None if each is None else _number_of(each) for each in (minimum, maximum, total))
+    return Extremes.recorded(minimum, maximum), total
+
+
+def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
+    positive, negative, zeros = point.positive, point.negative, point.zero_count
+    return (
+        point.scale,
+        zeros,
+        getattr(point, "zero_threshold", 0.0) if zeros else 0.0,
+        Side(positive.offset, positive.bucket_counts),
+        Side(negative.offset, negative.bucket_counts) if any(negative.bucket_counts) else EMPTY_SIDE,
+    )
+
+
+def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    # Bounds may be numbers of another library, such as NumPy's, which no JSON has. A histogram without buckets is one
+    # bucket that holds all of its samples.
+    return tuple(map(float, point.explicit_bounds)), tuple(point.bucket_counts) or (point.count,)
+
+
+def checked(amount: Amount) -> Amount:
+    """An amount that is going to be merged with others, if CloudWatch takes all of its samples.
+
+    Raises :class:`InvalidPointError`.
+    """
+    if not isinstance(amount, Histogram):
+        return amount
+    _, _, floor, ceiling = amount.extremes
+    if None not in amount.extremes:
+        _scaled(floor, amount.factor)
+        _scaled(ceiling, amount.factor)
+    elif distribution(amount) is None:  # how far samples reach is known only when they are placed
+        raise InvalidPointError("samples beyond 2^360")
+    return amount

@@ -1,0 +1,201 @@
+"""OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final
+
+from opentelemetry.sdk.metrics import export as sdk
+
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
+from otel_cloudwatch_flask.limits import are_plain
+from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
+from otel_cloudwatch_flask.mapping.data_points import (
+    Amount,
+    InvalidPointError,
+    PointReader,
+    checked,
+    distribution_of,
+    is_delta_histogram,
+    is_published_as_it_is,
+)
+from otel_cloudwatch_flask.mapping.merging import Accumulator, statistics
+from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
+from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
+from otel_cloudwatch_flask.model.datum import Datum, Series
+from otel_cloudwatch_flask.pricing import metrics_dollars
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+
+_logger = logging.getLogger(__name__)
+
+_NANOS: Final = 1_000_000_000
+_VALUE: Final = attrgetter("value")
+_TIME: Final = attrgetter("time_unix_nano")
+_OWN: Final = attrgetter("own")
+_SHARED: Final = attrgetter("shared")
+_MAX_SECONDS: Final = 253_402_300_799
+"""The end of the year 9999."""
+_INVALID_LOG_SECONDS: Final = 60.0
+
+
+class Mapper:
+    """Turn collections into datums, remembering what the next collection needs.
+
+    ``lost`` is called with the number of points whose numbers cannot be sent. Not safe to use from several threads at
+    once.
+    """
+
+    def __init__(
+        self,
+        streams: MetricStreams,
+        *,
+        guard: CardinalityGuard,
+        start_unix_nano: int,
+        lost: Callable[[int], None],
+    ) -> None:
+        self._streams = streams
+        self._guard = guard
+        self._lost = lost
+        self._points = PointReader(start_unix_nano)
+        self._cache = SeriesCache(guard, streams.series)
+        self._once = QuietLog(_logger)
+        self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
+        self._begin_collection()
+
+    def datums(self, data: sdk.MetricsData) -> list[Datum]:
+        """The datums of one collection: one for each series, with all that is published of it."""
+        self._begin_collection()
+        # The entries of all points first: points of a later metric may belong to a series of an earlier one.
+        found = []
+        for stream in self._streams.of(data):
+            points = [*stream.data.data_points]
+            found.append((stream, points, self._cache.entries(stream, points)))
+        for stream, points, entries in found:
+            if not self._add_plain_numbers(stream, points, entries):
+                self._add(stream, points, entries)
+        for accumulator in self._accumulators.values():
+            datum = accumulator.datum()
+            if datum is None:
+                self._lost(1)
+            else:
+                self._datums.append(datum)
+        return self._datums
+
+    def _begin_collection(self) -> None:
+        self._cache.begin_collection()
+        self._datums: list[Datum] = []
+        self._accumulators: dict[Series, Accumulator] = {}
+
+    def _add_plain_numbers(
+        self, stream: MetricStream, points: Sequence[sdk.DataPointT], entries: Sequence[CacheEntry]
+    ) -> bool:
+        """Publish all points of a metric at once, if they are common numbers of one time with a series each."""
+        if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
+            return False
+        own = [*map(_OWN, entries)]
+        if {*map(len, own)} != {1} or any(map(_SHARED, entries)):
+            return False
+        try:
+            values, times = [*map(_VALUE, points)], {*map(_TIME, points)}
+            if len(times) > 1 or not are_plain(values):
+                return False
+            seconds = _unix_seconds(times.pop())
+        except Exception:  # noqa: BLE001 - the boundary to anybody's points: reading them one by one reports which it is
+            return False
+        # One tuple after the other in C: this is most of what an application with many counters exports.
+        rows = zip([series for (series,) in own], repeat(seconds), values)
+        self._datums += map(Datum._make, rows)
+        return True
+
+    def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
+        """Publish points one by one; if one cannot be read, nothing else is lost."""
+        are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
+        nano, seconds = None, 0
+        for point, entry in zip(points, entries, strict=True):
+            try:
+                if stream.facade is not None:
+                    factor = stream.factor(point.attributes or {})
+                if point.time_unix_nano != nano:
+                    seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
+                if are_deltas and entry.own and not entry.shared:
+                    if (content := distribution_of(point, factor)) is not None:
+                        self._append(stream, entry.own, seconds, content, point.sum * factor)
+                elif (amount := self._points.amount(stream.identity, stream.data, point, factor)) is not None:
+                    self._merge(stream, entry, seconds, checked(amount))
+            except Exception as error:  # noqa: BLE001, PERF203 - the boundary to anybody's points
+                self._lose(stream, error)
+
+    def _append(
+        self, stream: MetricStream, own: Sequence[Series], seconds: int, content: Distribution, total: float
+    ) -> None:
+        """Publish what no other point is merged with."""
+        sent = statistics(content, total) if stream.as_statistics else content
+        for series in own:
+            self._datums.append(Datum(series, seconds, sent))
+
+    def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, amount: Amount) -> None:
+        """Add an amount to what else its series receive in this collection."""
+        for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
+            accumulator = self._accumulators.get(series)
+            if accumulator is None:
+                accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
+            accumulator.add(amount, seconds)
+
+    def _lose(self, stream: MetricStream, error: Exception) -> None:
+        self._lost(1)
+        if isinstance(error, InvalidPointError):
+            self._each_minute.warning(
+                ("invalid", stream.name),
+                "Lost a data point of %s: it has %s, which CloudWatch does not accept. Other data points are not "
+                "affected. Do not record NaN, infinities, or magnitudes beyond 2^360.",
+                stream.name,
+                error,
+            )
+        else:
+            self._each_minute.log(
+                logging.ERROR,
+                ("error", stream.name),
+                "Lost a data point of %s: it could not be read. Other data points are not affected. The traceback "
+                "shows whether the producer of the data point or this package is at fault.",
+                stream.name,
+                exc_info=True,
+            )
+
+    def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
+        """The series that the guard admits; the overflow series replaces the one with the most dimensions."""
+        *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
+        for each in coarser:
+            if self._admit(each) is each:
+                yield each
+        yield self._admit(finest)
+
+    def _admit(self, series: Series) -> Series:
+        admitted = self._guard.admit(series)
+        if admitted.name != series.name:
+            self._once.warning(
+                "overflow",
+                "More than %d metrics have overflow series because max_metrics is reached: dimension combinations of "
+                "%s and of further metrics are published together as the metric otel.metric.overflow. Put values that "
+                "clients send into dimensions instead of names, or raise max_metrics.",
+                MAX_OVERFLOW_SERIES,
+                series.name,
+            )
+        elif admitted is not series:
+            self._once.warning(
+                ("overflow", series.name),
+                "%s has more dimension combinations than max_metrics allows: further ones are published as its "
+                "overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise "
+                "max_metrics; each metric costs up to $%.2f a month.",
+                series.name,
+                metrics_dollars(1),
+            )
+        return admitted
+
+
+def _unix_seconds(unix_nano: float) -> int:
+    """A time in whole seconds; raises an exception of some kind if it is not a time."""
+    seconds = int(unix_nano // _NANOS)
+    if abs(seconds) > _MAX_SECONDS:
+        raise OverflowError("the time of a data point is beyond the year 9999")
+    return seconds

@@ -1,0 +1,101 @@
+"""Points that become the same CloudWatch metric are one datum."""
+
+import logging
+import math
+from dataclasses import dataclass, field
+
+from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Histogram
+from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined, distribution
+from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
+from otel_cloudwatch_flask.mapping.data_points import Additive, Amount, InvalidPointError, Sample
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+
+_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+
+
+@dataclass(slots=True)
+class Accumulator:
+    """What one series receives in one collection."""
+
+    series: Series
+    as_statistics: bool
+    unix_seconds: int = 0
+    additive: float | None = None
+    samples: list[float] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
+
+    def add(self, amount: Amount, unix_seconds: int) -> None:
+        """Add the amount of one point to those of its kind."""
+        self.unix_seconds = max(self.unix_seconds, unix_seconds)
+        if isinstance(amount, Additive):
+            self.additive = amount.value if self.additive is None else self.additive + amount.value
+        elif isinstance(amount, Sample):
+            self.samples.append(amount.value)
+        else:
+            self.histograms.append(amount)
+            if len(self.histograms) > 1 and not _fit_in_one_datum(self.histograms):
+                self.histograms = _added_by_layout(self.histograms)
+
+    def datum(self) -> Datum | None:
+        """All that was added, as one datum; ``None`` if CloudWatch takes no such numbers."""
+        try:
+            content = self._content()
+        except InvalidPointError:
+            return None
+        except Exception:  # noqa: BLE001 - the boundary to numbers that no test has thought of: they cost one datum
+            _each_minute.log(
+                logging.ERROR,
+                self.series.name,
+                "Lost a data point of %s: it could not be converted. Other data points are not affected. The traceback "
+                "shows whether the producer of the data point or this package is at fault.",
+                self.series.name,
+                exc_info=True,
+            )
+            return None
+        return None if content is None else Datum(self.series, self.unix_seconds, content)
+
+    def _content(self) -> float | Distribution | Statistics | None:
+        numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
+        if not self.histograms and len(numbers) == 1:
+            return sendable(numbers[0])
+        parts = [distribution(histogram) for histogram in self.histograms]
+        if numbers:
+            parts.append(_distribution_of_numbers(numbers))
+        sent = [part for part in parts if part is not None]
+        if len(sent) < len(parts):
+            return None
+        whole = sent[0] if len(sent) == 1 else combined(sent)
+        if not self.as_statistics:
+            return whole
+        return statistics(whole, math.fsum([*numbers, *(each.sum * each.factor for each in self.histograms)]))
+
+
+def statistics(whole: Distribution, total: float) -> Statistics:
+    """The statistics of a distribution whose recorded sum is ``total``.
+
+    Raises :class:`InvalidPointError` if CloudWatch takes no such sum.
+    """
+    if (number := sendable(total)) is None:
+        raise InvalidPointError("a sum beyond 2^360")
+    return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
+
+
+def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
+    sent = [(number, 1) for value in numbers if (number := sendable(value)) is not None]
+    return combined([Distribution.of(sent)]) if len(sent) == len(numbers) else None
+
+
+def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
+    """Whether each may keep its own values, which are finer than those of common buckets."""
+    exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
+    values = sum(each.filled_buckets + 2 for each in exponential)
+    return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM
+
+
+def _added_by_layout(histograms: list[Histogram]) -> list[Histogram]:
+    added: dict[object, Histogram] = {}
+    for each in histograms:
+        present = added.get(each.layout)
+        added[each.layout] = each if present is None else present.plus(each)
+    return list(added.values())

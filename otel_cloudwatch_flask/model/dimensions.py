@@ -1,0 +1,150 @@
+"""Attributes as dimensions that CloudWatch accepts, and names of metrics: never a reason to lose a data point.
+
+The rules are part of the package's contract, because they decide the identity of a metric:
+
+* values become text as JSON writes them: ``True`` is ``true``, ``200`` is ``200``, a list is a JSON array;
+* an empty text is ``(empty)``;
+* characters other than printable ASCII are percent-encoded as UTF-8, as in a URL, and so are blanks where there is
+  nothing else, and a colon at the beginning of a dimension's name;
+* with them every ``%`` of the text is encoded; so is a text that reads as if it were encoded already, and ``(empty)``.
+  Different texts therefore stay different;
+* a text that is too long is cut, and ends in ``~`` and eight hexadecimal digits of its hash.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from otel_cloudwatch_flask.limits import (
+    MAX_DIMENSION_NAME_LENGTH,
+    MAX_DIMENSION_VALUE_LENGTH,
+    MAX_DIMENSIONS,
+    MAX_METRIC_NAME_LENGTH,
+    MAX_NAMESPACE_LENGTH,
+    RESERVED_NAMESPACE_PREFIX,
+)
+from otel_cloudwatch_flask.model.datum import Dimensions
+from otel_cloudwatch_flask.runtime.safe_text import shown
+
+EMPTY: Final = "(empty)"
+
+# What cannot stay as it is: characters that CloudWatch refuses, a text of blanks, and what stands for the empty text.
+_REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
+_REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
+_NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
+_DIGEST_LENGTH: Final = 8
+
+
+def dimensions(attributes: Mapping[str, object]) -> Dimensions:
+    """All of these attributes as dimensions, sorted by name.
+
+    >>> dimensions({"http.route": "/", "cached": True})
+    (('cached', 'true'), ('http.route', '/'))
+    """
+    return tuple(sorted((dimension_name(key), dimension_value(value)) for key, value in attributes.items()))
+
+
+def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
+    """The names that stay when there are more than a metric may have: preferred ones first, then in sorted order."""
+    ordered = sorted(names, key=lambda name: (name not in preferred, name))
+    return frozenset(ordered[:MAX_DIMENSIONS])
+
+
+def dimension_name(key: str) -> str:
+    """The name of the dimension for an attribute's key.
+
+    >>> dimension_name(":method")
+    '%3Amethod'
+    """
+    return _acceptable(key, MAX_DIMENSION_NAME_LENGTH, _REFUSED_IN_NAMES_OF_DIMENSIONS)
+
+
+def dimension_value(value: object) -> str:
+    """The value of the dimension for an attribute's value.
+
+    >>> dimension_value("Zürich"), dimension_value(["a", "b"]), dimension_value("")
+    ('Z%C3%BCrich', '["a", "b"]', '(empty)')
+    """
+    text = value if isinstance(value, str) else _as_json(value)
+    return _acceptable(text, MAX_DIMENSION_VALUE_LENGTH)
+
+
+def metric_name(name: str) -> str:
+    """The name of the CloudWatch metric for an instrument's name, or the one given to ``add_metric``.
+
+    Alarms take printable ASCII only: https://github.com/hashicorp/terraform/issues/29681
+
+    >>> metric_name("Request Count"), metric_name("Größe")
+    ('Request Count', 'Gr%C3%B6%C3%9Fe')
+    """
+    return _acceptable(name, MAX_METRIC_NAME_LENGTH)
+
+
+def namespace_of(service_name: str) -> str:
+    """The namespace for a service that was not given one: its name, as far as it may be one.
+
+    >>> namespace_of("shop"), namespace_of("AWS/shop"), namespace_of("Bücher")
+    ('shop', '_AWS/shop', 'B_cher')
+    """
+    name = _NOT_IN_NAMESPACES.sub("_", service_name.strip()) or "unknown_service"
+    if name.startswith((":", RESERVED_NAMESPACE_PREFIX)):
+        name = "_" + name
+    return _shortened_if_needed(name, service_name, MAX_NAMESPACE_LENGTH)
+
+
+def _as_json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return _as_text(value)
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - the boundary to a program's own objects
+        # Python writes no int of thousands of decimal digits.
+        return hex(value) if isinstance(value, int) else shown(value)
+
+
+def _acceptable(text: str, max_length: int, refused: str = _REFUSED) -> str:
+    if not text:
+        return EMPTY
+    must_be_encoded = re.search(refused, text) or _reads_as_encoded(text, refused)
+    return _shortened_if_needed(_encoded(text, refused) if must_be_encoded else text, text, max_length)
+
+
+def _encoded(text: str, refused: str) -> str:
+    return re.sub("%|" + refused, _percent_encoded, text)
+
+
+def _percent_encoded(match: re.Match[str]) -> str:
+    # Half a surrogate pair is not a character, but an attribute may contain it all the same.
+    return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
+
+
+def _reads_as_encoded(text: str, refused: str) -> bool:
+    """Whether a text of printable ASCII is what another text becomes when it is encoded.
+
+    >>> _reads_as_encoded("Z%C3%BCrich", _REFUSED), _reads_as_encoded("/a%20b", _REFUSED)
+    (True, False)
+    """
+    if "%" not in text:
+        return False
+    try:
+        decoded = unquote_to_bytes(text).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return _encoded(decoded, refused) == text
+
+
+def _shortened_if_needed(text: str, original: str, max_length: int) -> str:
+    return text if len(text) <= max_length else _shortened(text, original, max_length)
+
+
+def _shortened(text: str, original: str, max_length: int) -> str:
+    digest = hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+    return f"{text[: max_length - _DIGEST_LENGTH - 1]}~{digest}"

@@ -1,0 +1,192 @@
+"""What CloudWatch's statistics over datums are: count, sum, extremes and percentiles by nearest rank.
+
+In bounded memory if need be: percentiles are exact for as long as there are few different values, then nearly.
+"""
+
+import math
+import operator
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
+from otel_cloudwatch_flask.model.datum import Statistics
+
+Content: TypeAlias = float | Distribution | Statistics
+
+_FRACTION_BITS: Final = 52
+_FIRST_SHIFT: Final = 44
+_LAST_SHIFT: Final = 62
+_MAGNITUDE: Final = 2**63 - 1
+"""All bits but the sign."""
+_SMALLEST: Final = 2.0**-1000
+"""Smaller numbers are in the same class as 0, and CloudWatch takes none of them."""
+_UNITS: Final = 2**1074
+"""How many times the smallest double is in 1; every double is a whole multiple of it."""
+
+
+class Summary(NamedTuple):
+    """The statistics of a datum, and its ascending values with their counts, of which some statistic sets have none."""
+
+    samples: float
+    sum: float
+    minimum: float
+    maximum: float
+    values: Sequence[float] | None
+    counts: Sequence[float]
+
+
+class ValueCounts:
+    """How many samples had which value, for percentiles by nearest rank.
+
+    With more than ``max_values`` different values, those close to each other share a class: the leading bits of a
+    double are its class, 8 of its fraction at first, and one less whenever there are too many classes.
+
+    >>> counts = ValueCounts(max_values=4)
+    >>> counts.add([10, 20, 30], [1, 998, 1])
+    >>> counts.percentiles([50, 99.9, 100]), counts.error
+    ([20, 20, 30], 0.0)
+    >>> counts.add([10.01, 40], [1, 1])
+    >>> counts.percentiles([50]), counts.error
+    ([20.03125], 0.001953125)
+    """
+
+    def __init__(self, max_values: float) -> None:
+        self.max_values = max_values
+        self.counts: dict[float, float] = {}
+        self._shift = 0
+
+    @property
+    def error(self) -> float:
+        """How far a percentile may be off at most, as a fraction of it; 0 while all are exact."""
+        return 2.0 ** (self._shift - _FRACTION_BITS - 1) if self._shift else 0.0
+
+    def add(self, values: Iterable[float], counts: Iterable[float]) -> None:
+        """Add samples: values, and beside each how many samples have it."""
+        self._add_to_classes(_classes(values, self._shift) if self._shift else values, counts)
+        while len(self.counts) > self.max_values and self._shift < _LAST_SHIFT:
+            self._coarsen()
+
+    def percentiles(self, percents: Iterable[float]) -> list[float]:
+        """For each percentage, the smallest value that at least so many of the samples do not exceed."""
+        keys = sorted(self.counts)
+        found = percentiles(keys, [self.counts[key] for key in keys], percents)
+        return [_middle(int(key), self._shift) for key in found] if self._shift else found
+
+    def _add_to_classes(self, keys: Iterable[float], counts: Iterable[float]) -> None:
+        present = self.counts
+        for key, count in zip(keys, counts, strict=True):
+            present[key] = present.get(key, 0) + count
+
+    def _coarsen(self) -> None:
+        keys, counts = list(self.counts), list(self.counts.values())
+        self.counts = {}
+        self._add_to_classes([int(key) >> 1 for key in keys] if self._shift else _classes(keys, _FIRST_SHIFT), counts)
+        self._shift = self._shift + 1 if self._shift else _FIRST_SHIFT
+
+
+class Tally:
+    """All samples of some datums together; at most ``max_values`` different values are told apart.
+
+    >>> tally = Tally.of([3, Distribution((1, 2.5), (10, 1))])
+    >>> tally.count, tally.sum, tally.minimum, tally.maximum, tally.percentiles([50, 99])
+    (12.0, 15.5, 1, 3, [1, 3])
+    """
+
+    def __init__(self, max_values: float = math.inf) -> None:
+        self.count = 0.0
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.values = ValueCounts(max_values)
+        self.has_percentiles = True
+        self._sum_units = 0
+
+    @classmethod
+    def of(cls, contents: Iterable[Content]) -> "Tally":
+        """Everything that these datums say."""
+        tally = cls()
+        for content in contents:
+            tally.add(content)
+        return tally
+
+    @property
+    def sum(self) -> float:
+        """The sum of the datums' sums, rounded once."""
+        return self._sum_units / _UNITS
+
+    def add(self, content: Content) -> Summary:
+        """Add the samples of a datum, and say what it says."""
+        datum = summary(content)
+        numerator, denominator = datum.sum.as_integer_ratio()
+        self._sum_units += numerator * (_UNITS // denominator)
+        self.count += datum.samples
+        self.minimum = min(self.minimum, datum.minimum)
+        self.maximum = max(self.maximum, datum.maximum)
+        if datum.values is None:
+            self.has_percentiles = False
+        else:
+            self.values.add(datum.values, datum.counts)
+        return datum
+
+    def percentiles(self, percents: Iterable[float]) -> list[float] | None:
+        """Percentiles by nearest rank; ``None`` where a statistic set with different samples was among the datums."""
+        if not self.has_percentiles:
+            return None
+        # A class's middle may lie beyond what was measured.
+        return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
+
+
+def summary(content: Content) -> Summary:
+    """What a datum says of its samples."""
+    if isinstance(content, Distribution):
+        values, counts = content.values, content.counts
+        total = math.fsum(map(operator.mul, values, counts))
+        return Summary(sum(counts), total, values[0], values[-1], values, counts)
+    if isinstance(content, Statistics):
+        smallest, largest = content.minimum, content.maximum
+        # If all samples are the same, their values are known.
+        known = (smallest,) if smallest == largest else None
+        return Summary(content.count, content.sum, smallest, largest, known, (content.count,))
+    return Summary(1, content, content, content, (content,), (1,))
+
+
+def content_of(datum: Mapping[str, Any]) -> Content:
+    """The content of a datum in boto3's shape, which CloudWatch has accepted."""
+    if (statistics := datum.get("StatisticValues")) is not None:
+        total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
+        return Statistics(statistics["SampleCount"], total, minimum, maximum)
+    if (values := datum.get("Values")) is not None:
+        return Distribution.of(zip(values, datum.get("Counts") or [1] * len(values), strict=True))
+    return float(datum["Value"])
+
+
+def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iterable[float]) -> list[float]:
+    """Percentiles by nearest rank of ascending values with their counts; of 0 it is the minimum.
+
+    >>> percentiles([12, 350], [99, 1], [0, 50, 99, 99.1])
+    [12, 12, 12, 350]
+    """
+    if len(values) == 1:
+        return [values[0] for _ in percents]
+    *reached, samples = accumulate(counts)
+    return [values[bisect_left(reached, _rank(percent, samples))] for percent in percents]
+
+
+def _rank(percent: float, samples: float) -> float:
+    # Whole numbers, to ten digits of a percentage: 99.9 / 100 * 1000 is more than 999 as a double.
+    return round(percent * 10**10) * samples / 10**12
+
+
+def _classes(values: Iterable[float], shift: int) -> list[int]:
+    """The bits of each double but for the last ``shift``, in the order of the values."""
+    every = memoryview(array("d", values)).cast("B").cast("q")
+    return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
+
+
+def _middle(key: int, shift: int) -> float:
+    """The value in the middle of a class."""
+    bits = (key << shift) + (1 << (shift - 1))
+    (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
+    return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0

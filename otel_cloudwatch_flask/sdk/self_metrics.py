@@ -1,0 +1,35 @@
+"""The delivery itself as OpenTelemetry metrics, where a reporter is asked for them.
+
+The instruments are observable: they cost nothing between collections.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.version import __version__
+
+METER_NAME: Final = "otel_cloudwatch_flask.delivery"
+
+Stats = Callable[[], DeliveryStats]
+
+
+def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
+    """Make instruments of ``stats``: datums sent, pending and lost by reason, requests and their time."""
+    meter = provider.get_meter(METER_NAME, __version__)
+
+    def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
+        return [lambda _options: [Observation(getattr(stats(), field))]]
+
+    def losses(_options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(datums, {"reason": reason}) for reason, datums in stats().datums_lost.items()]
+
+    name = METER_NAME
+    meter.create_observable_counter(f"{name}.datums_sent", observing("datums_sent"), "{datum}")
+    meter.create_observable_up_down_counter(f"{name}.datums_pending", observing("datums_pending"), "{datum}")
+    meter.create_observable_counter(f"{name}.datums_lost", [losses], "{datum}")
+    meter.create_observable_counter(f"{name}.requests_sent", observing("requests_sent"), "{request}")
+    meter.create_observable_counter(f"{name}.requests_failed", observing("requests_failed"), "{request}")
+    meter.create_observable_counter(f"{name}.requests_time", observing("requests_seconds"), "s")

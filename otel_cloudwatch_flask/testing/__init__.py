@@ -1,0 +1,23 @@
+"""Stand-ins for CloudWatch, for your own tests.
+
+``FakeCloudWatch`` is a client that keeps what it is sent and refuses what CloudWatch refuses; ``LocalCloudWatch`` is
+the same behind HTTP. Both let tests ask what was published.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+
+if TYPE_CHECKING:
+    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+
+__all__ = ["FakeCloudWatch", "LocalCloudWatch", "client_error"]
+
+
+def __getattr__(name: str) -> Any:
+    # LocalCloudWatch needs the extra "demo"; FakeCloudWatch needs nothing.
+    if name == "LocalCloudWatch":
+        from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - see above
+
+        return LocalCloudWatch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

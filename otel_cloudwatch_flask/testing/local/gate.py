@@ -1,0 +1,206 @@
+"""A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
+
+moto stores what CloudWatch refuses. The gate judges each PutMetricData, counts the traffic, answers the questions
+that moto gets wrong and leaves everything else (alarms, dashboards, metric math) to moto.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from werkzeug.wrappers import Request, Response
+
+from otel_cloudwatch_flask.observation.tally import content_of, summary
+from otel_cloudwatch_flask.testing.local.protocols import (
+    JSON_TYPE,
+    TARGET_PREFIX,
+    Call,
+    UnreadableCallError,
+    read_call,
+    uncompressed,
+)
+from otel_cloudwatch_flask.testing.local.queries import list_metrics, metric_data, metric_statistics
+from otel_cloudwatch_flask.testing.published import PublishedMetrics
+from otel_cloudwatch_flask.testing.request_rules import Refusal, datums_of, refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_REFUSALS_KEPT: Final = 100
+_SAMPLES_FOR_MOTO: Final = 1000
+_MOTOS_PUT: Final = {"CONTENT_TYPE": JSON_TYPE, "HTTP_X_AMZ_TARGET": f"{TARGET_PREFIX}.PutMetricData"}
+_UNREADABLE: Final = Call("", {})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a PutMetricData is answered instead of "stored"; with ``status=None`` the connection is closed unanswered.
+
+    With ``after_storing=True`` the data is stored all the same, as when an answer is lost on its way back.
+    """
+
+    code: str = "InternalServiceError"
+    status: int | None = 500
+    after_storing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has arrived: PutMetricData requests, those refused, those that met a fault, and what they carried.
+
+    Bytes are those of the bodies, as received and uncompressed; ``datums`` are the accepted ones.
+    """
+
+    put_requests: int = 0
+    refused: int = 0
+    faulted: int = 0
+    bytes_received: int = 0
+    bytes_uncompressed: int = 0
+    datums: int = 0
+
+
+class CloudWatchGate:
+    """Judge and count what clients send before ``backend``, moto's WSGI application, gets it.
+
+    ``latency_seconds`` is how long each PutMetricData waits for its answer; ``answer_with`` is called with the
+    parameters of each, and a :class:`Fault` that it returns is the answer. Both may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        backend: "WSGIApplication",
+        *,
+        latency_seconds: float = 0,
+        answer_with: Callable[[Mapping[str, Any]], Fault | None] | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.published = PublishedMetrics()
+        self.latency_seconds = latency_seconds
+        self.answer_with = answer_with
+        self._backend = backend
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._traffic = Traffic()
+        self._refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self._faults: deque[Fault] = deque()
+
+    @property
+    def traffic(self) -> Traffic:
+        """The figures now."""
+        with self._lock:
+            return self._traffic
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Why the last refused requests were refused, oldest first."""
+        with self._lock:
+            return list(self._refusals)
+
+    def fail_next(self, fault: Fault, *, times: int = 1) -> None:
+        """Let the next ``times`` PutMetricData meet this fault; several calls queue up."""
+        with self._lock:
+            self._faults.extend([fault] * times)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request (WSGI)."""
+        request = Request(environ)
+        received = request.get_data()
+        try:
+            body = uncompressed(received, request.headers.get("Content-Encoding", ""))
+            call = read_call(request, body)
+        except UnreadableCallError as error:
+            response = _UNREADABLE.answer(self._refused(error.refusal))
+        else:
+            if call is not None and call.operation == "PutMetricData":
+                self._count(put_requests=1, bytes_received=len(received), bytes_uncompressed=len(body))
+                response = self._put_metric_data(call, len(body), environ)
+            else:
+                response = self._answer(call) or self._forward(body, environ)
+        return response(environ, start_response)
+
+    def _answer(self, call: Call | None) -> Response | None:
+        """What moto would answer otherwise than CloudWatch; ``None`` for the rest."""
+        answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
+        if call is not None and call.operation == "ListMetrics":
+            return call.answer(list_metrics(self.published.metrics(), call.parameters))
+        if call is not None and call.operation in answer_of:
+            answer = answer_of[call.operation](self.published.accepted, call.parameters)
+            return None if answer is None else call.answer(answer)
+        return None
+
+    def _put_metric_data(self, call: Call, size_bytes: int, environ: "WSGIEnvironment") -> Response:
+        if self.latency_seconds:
+            self._sleep(self.latency_seconds)
+        fault = self._next_fault(call.parameters)
+        if fault is not None and not fault.after_storing:
+            return _failure(fault, call, environ)
+        now = self._clock()
+        refused = refusal(call.parameters, size_bytes=size_bytes, now=now)
+        if refused is not None:
+            return call.answer(self._refused(refused))
+        response = self._stored(call, environ, now)
+        return response if fault is None else _failure(fault, call, environ)
+
+    def _stored(self, call: Call, environ: "WSGIEnvironment", now: float) -> Response:
+        response = self._forward(_for_moto(call.parameters), {**environ, **_MOTOS_PUT})
+        if response.status_code != 200:
+            return response
+        self._count(datums=self.published.store(call.parameters, now=now))
+        return call.answer({})
+
+    def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
+        with self._lock:
+            fault = self._faults.popleft() if self._faults else None
+        if fault is None and self.answer_with is not None:
+            fault = self.answer_with(parameters)
+        if fault is not None:
+            self._count(faulted=1)
+        return fault
+
+    def _forward(self, body: bytes, environ: "WSGIEnvironment") -> Response:
+        environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        for name in ("HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "wsgi.input_terminated", "werkzeug.request"):
+            environ.pop(name, None)
+        return Response.from_app(self._backend, environ, buffered=True)
+
+    def _refused(self, refused: Refusal) -> Refusal:
+        with self._lock:
+            self._refusals.append(refused)
+        self._count(refused=1)
+        return refused
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            figures = {name: getattr(self._traffic, name) + number for name, number in more.items()}
+            self._traffic = replace(self._traffic, **figures)
+
+
+def _for_moto(parameters: Mapping[str, Any]) -> bytes:
+    """The request as moto can store it: it knows no entities, and makes an object of each sample."""
+    datums = list(map(_summarized, datums_of(parameters)))
+    return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
+
+
+def _summarized(datum: Mapping[str, Any]) -> Mapping[str, Any]:
+    if sum(datum.get("Counts") or ()) <= _SAMPLES_FOR_MOTO:
+        return datum
+    said = summary(content_of(datum))
+    statistics = {"SampleCount": said.samples, "Sum": said.sum, "Minimum": said.minimum, "Maximum": said.maximum}
+    return {**{name: datum[name] for name in datum if name not in ("Values", "Counts")}, "StatisticValues": statistics}
+
+
+def _failure(fault: Fault, call: Call, environ: "WSGIEnvironment") -> Response:
+    if fault.status is None:
+        connection: socket.socket = environ["werkzeug.socket"]
+        connection.shutdown(socket.SHUT_RDWR)
+        # werkzeug's server takes this for a client that went away, and is done with the request.
+        raise ConnectionResetError("The connection was dropped by a Fault.")
+    return call.answer(Refusal(fault.code, "A fault that a test asked for.", fault.status))

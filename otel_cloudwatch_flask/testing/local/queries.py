@@ -1,0 +1,161 @@
+"""CloudWatch's own questions about what was published: GetMetricStatistics, GetMetricData and ListMetrics.
+
+moto answers none of them as CloudWatch does: it takes dimensions as a filter instead of as the metric's identity, knows
+no percentiles and lists a metric once for each of its samples.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from otel_cloudwatch_flask.model.datum import Dimensions
+from otel_cloudwatch_flask.observation.tally import Tally
+from otel_cloudwatch_flask.testing.published import AcceptedDatum, PublishedMetric, dimensions_of
+from otel_cloudwatch_flask.testing.request_rules import Refusal, unix_time
+
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html
+_REQUIRED: Final = ("Namespace", "MetricName", "StartTime", "EndTime", "Period")
+_STATISTIC: Final = re.compile(r"SampleCount|Average|Sum|Minimum|Maximum")
+_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
+_METRICS_PER_PAGE: Final = 500
+
+
+def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal:
+    """Answer GetMetricStatistics: one data point for each period and unit, of the metric with exactly these dimensions.
+
+    Percentiles are nearest ranks. As in CloudWatch there are none where a statistic set or a negative value is.
+    """
+    refused = next(_question_faults(parameters), None)
+    if refused is not None:
+        return refused
+    period = int(parameters["Period"])
+    tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
+    for datum in filter(_filter(parameters), accepted):
+        tallies[datum.unix_time - datum.unix_time % period, datum.metric.unit].add(datum.content)
+    figures = _percentiles if parameters.get("ExtendedStatistics") else _statistics
+    points = [
+        {"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **found}
+        for start, unit in sorted(tallies)
+        if (found := figures(tallies[start, unit], parameters))
+    ]
+    return {"Label": parameters["MetricName"], "Datapoints": points}
+
+
+def metric_data(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal | None:
+    """Answer GetMetricData: each query as GetMetricStatistics would; ``None`` if one of them is an expression."""
+    queries = parameters.get("MetricDataQueries") or ()
+    if not all(query.get("MetricStat") for query in queries):
+        return None
+    datums, results = list(accepted), []
+    for query in queries:
+        asked = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
+        name = asked.get("Stat", "")
+        kind = "Statistics" if _STATISTIC.fullmatch(name) else "ExtendedStatistics"
+        found = metric_statistics(datums, {**asked, kind: [name]})
+        if isinstance(found, Refusal):
+            return found
+        if query.get("ReturnData") not in (False, "false"):
+            points = found["Datapoints"][:: 1 if parameters.get("ScanBy") == "TimestampAscending" else -1]
+            results.append(_data_result(query, f"{found['Label']} {name}", points, name))
+    return {"MetricDataResults": results, "Messages": []}
+
+
+def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return {
+        "Id": query.get("Id", ""),
+        "Label": query.get("Label", label),
+        "Timestamps": [point["Timestamp"] for point in points],
+        "Values": [{**point, **point.get("ExtendedStatistics", {})}[name] for point in points],
+        "StatusCode": "Complete",
+    }
+
+
+def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer ListMetrics: each metric that has the given namespace, name and dimensions, and perhaps more of these."""
+    found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
+    start = int(parameters.get("NextToken") or 0)
+    end = start + _METRICS_PER_PAGE
+    more = {"NextToken": str(end)} if len(found) > end else {}
+    return {"Metrics": list(map(_listed, found[start:end])), **more}
+
+
+def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
+    """The first is the answer: what comes after it need not make sense."""
+    for name in _REQUIRED:
+        if parameters.get(name) is None:
+            yield Refusal("MissingParameter", f"The parameter {name} is required.")
+    yield from _statistic_faults(parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or [])
+    yield from _time_faults(parameters)
+
+
+def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
+    start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
+    if start is None or end is None or start >= end:
+        message = "The parameter StartTime must be less than the parameter EndTime."
+        yield Refusal("InvalidParameterValue", message)
+    if not isinstance(parameters["Period"], (int, float)) or parameters["Period"] < 1:
+        yield Refusal("InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0.")
+
+
+def _statistic_faults(statistics: list[str], percentiles: list[str]) -> Iterator[Refusal]:
+    if bool(statistics) == bool(percentiles):
+        message = "Must specify either Statistics or ExtendedStatistics, and not both."
+        yield Refusal("InvalidParameterCombination", message)
+    if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
+        message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
+        yield Refusal("InvalidParameterValue", message)
+
+
+def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
+    """Whether a datum is one of the metric in the time range; CloudWatch rounds the start down to the minute."""
+    identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
+    unit = parameters.get("Unit")
+    start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))
+    start -= start % min(parameters["Period"], 60)
+
+    def is_asked_for(datum: AcceptedDatum) -> bool:
+        metric = datum.metric
+        return metric.identity == identity and unit in (None, metric.unit) and start <= datum.unix_time < end
+
+    return is_asked_for
+
+
+def _percentiles(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    names = parameters["ExtendedStatistics"]
+    found = tally.percentiles(float(name.removeprefix("p")) for name in names)
+    if found is None or tally.minimum < 0:
+        return {}
+    return {"ExtendedStatistics": dict(zip(names, found, strict=True))}
+
+
+def _statistics(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    every = {
+        "SampleCount": tally.count,
+        "Average": tally.sum / tally.count,
+        "Sum": tally.sum,
+        "Minimum": tally.minimum,
+        "Maximum": tally.maximum,
+    }
+    return {name: every[name] for name in parameters["Statistics"]}
+
+
+def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
+    is_named = parameters.get("Namespace") in (None, metric.namespace) and parameters.get("MetricName") in (
+        None,
+        metric.name,
+    )
+    return is_named and all(_has(metric, **each) for each in parameters.get("Dimensions") or ())
+
+
+def _has(metric: PublishedMetric, Name: str, Value: str | None = None) -> bool:  # noqa: N803 - CloudWatch's names
+    values = dict(metric.dimensions)
+    return Name in values and Value in (None, values[Name])
+
+
+def _listed(identity: tuple[str, str, Dimensions]) -> dict[str, Any]:
+    namespace, name, dimensions = identity
+    pairs = [{"Name": key, "Value": value} for key, value in dimensions]
+    return {"Namespace": namespace, "MetricName": name, "Dimensions": pairs}

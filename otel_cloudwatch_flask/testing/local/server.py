@@ -1,0 +1,136 @@
+"""A CloudWatch on this machine, for demonstrations and tests: a real HTTP endpoint, moto behind a strict gate."""
+
+import contextlib
+import functools
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from otel_cloudwatch_flask.testing.local.gate import CloudWatchGate, Fault, Traffic
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from _typeshed.wsgi import WSGIApplication
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from typing_extensions import Self
+
+__all__ = ["Fault", "LocalCloudWatch", "Traffic"]
+
+_STOP_POLL_SECONDS: Final = 0.02
+
+
+class LocalCloudWatch(CloudWatchGate):
+    """CloudWatch at ``http://127.0.0.1:<port>`` for any AWS client, as long as the ``with`` block lasts::
+
+        with LocalCloudWatch() as cloudwatch:
+            subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
+            assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
+
+    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.gate.CloudWatchGate`. moto's state is the
+    process's, so one that is made forgets what another had stored there; ``published`` is each one's own.
+
+    Needs moto: ``pip install "otel-cloudwatch-flask[demo]"``.
+    """  # noqa: D400 - the first sentence ends in an example
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(_moto_application(), **arguments)
+        self._server: _Server | None = None
+
+    def __enter__(self) -> "Self":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
+    ) -> None:
+        self.stop()
+
+    def start(self, *, port: int = 0) -> None:
+        """Listen on ``port``, or on a free one, in a thread of its own."""
+        if self._server is None:
+            self._server = _Server("127.0.0.1", port, self, handler=_SilentRequestHandler)
+            serve = functools.partial(self._server.serve_forever, poll_interval=_STOP_POLL_SECONDS)
+            threading.Thread(target=serve, name="LocalCloudWatch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening and close all connections; what was published can still be looked up."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it listens; ``RuntimeError`` if it does not."""
+        if self._server is None:
+            raise RuntimeError("LocalCloudWatch is not running: use it in a with statement, or call start().")
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def client(self, **arguments: Any) -> "CloudWatchClient":
+        """A boto3 client of this CloudWatch; ``arguments`` are ``boto3.client``'s."""
+        import boto3  # noqa: PLC0415 - slow to import, and only needed here
+
+        defaults = {
+            "endpoint_url": self.endpoint_url,
+            "region_name": "us-east-1",
+            "aws_access_key_id": "testing",
+            "aws_secret_access_key": "testing",
+        }
+        client: CloudWatchClient = boto3.client("cloudwatch", **{**defaults, **arguments})
+        return client
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that lead the AWS SDK of a child process here."""
+        return {
+            "AWS_ENDPOINT_URL_CLOUDWATCH": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def _moto_application() -> "WSGIApplication":
+    try:
+        from moto.backends import get_backend  # noqa: PLC0415 - an optional extra, and slow to import
+        from moto.moto_server.werkzeug_app import (  # noqa: PLC0415
+            DomainDispatcherApplication,
+            create_backend_app,
+        )
+    except ImportError as error:
+        raise ImportError(
+            'LocalCloudWatch needs moto\'s server: pip install "otel-cloudwatch-flask[demo]"', name=error.name
+        ) from error
+    get_backend("cloudwatch").reset()
+    application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+    return application
+
+
+class _SilentRequestHandler(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
+        """Say nothing of each request; errors of the application are still logged by the server."""
+
+
+class _Server(ThreadedWSGIServer):
+    """A threaded server that, once stopped, serves nobody: also not over connections that clients keep alive."""
+
+    def __init__(self, *arguments: Any, **keyword_arguments: Any) -> None:
+        self._connections: set[socket.socket] = set()
+        super().__init__(*arguments, **keyword_arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().close_request(request)
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for connection in tuple(self._connections):
+            with contextlib.suppress(OSError):  # its thread may be closing it right now
+                connection.shutdown(socket.SHUT_RDWR)

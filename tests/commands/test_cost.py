@@ -1,0 +1,208 @@
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+from flask.cli import ScriptInfo
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.cli import flask_commands, main
+from otel_cloudwatch_flask.commands.cost import policy_costs
+from otel_cloudwatch_flask.commands.reports.cost_estimate import Fleet, Metric, billed, by_dimension, by_metric, by_rule
+from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.pricing import metrics_dollars
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+from tests.support.command_runs import demo_document, demo_result, run
+
+
+def metric(name: str, **dimensions: str) -> Metric:
+    """A metric in the namespace of the shop."""
+    return "Shop", name, tuple(sorted(dimensions.items()))
+
+
+ORDERS = [metric("Orders", Payment=payment, Stage="live") for payment in ("card", "invoice", "voucher")]
+VIEWS = [metric("Views", Page=page, Status=status) for page in "abcd" for status in ("200", "404")]
+EVERY = [*ORDERS, *VIEWS, metric("Report Time")]
+
+
+def test_it_agrees_with_the_demo() -> None:
+    """As many metrics, as many calls, as many dollars as the demo counts itself, at every policy."""
+    told = demo_result()["dollars_per_month"]
+    metrics = len(billed(demo_document().series))
+    assert metrics == told["background"]["metrics"]
+    costs = policy_costs(metrics, Fleet(), demo_document().requests_per_second)
+    for ours, theirs in {"as observed": "background", "interval": "interval"}.items():
+        cost = costs[ours]
+        assert cost is not None
+        assert cost.requests == pytest.approx(told[theirs]["requests"])
+        assert cost.dollars == pytest.approx(told[theirs]["dollars"])
+
+
+def test_the_demos_output_is_what_it_reads() -> None:
+    """From a pipe, in a real process; the parts add up to the whole."""
+    ended = run("cost", "--from", "-", "--json", said=json.dumps(demo_result()))
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["metrics"] == demo_result()["dollars_per_month"]["background"]["metrics"]
+    assert sum(each["metrics"] for each in result["by_metric"]) == result["metrics"]
+    total = result["dollars_per_month"]["interval"]["metrics_dollars"]
+    assert sum(each["saved_dollars"] for each in result["by_metric"]) == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "background", "interval", "sync"),
+    [
+        (Fleet(), 1.0, 1 / 60, None),
+        (Fleet(processes=40), 40.0, 40 / 60, None),
+        (Fleet(processes=40, requests_per_second=10), 10.0, 40 / 60, 10.0),
+        (Fleet(processes=2, requests_per_second=500), 2.0, 2 / 60, 500.0),
+        (Fleet(requests_per_second=0), 1 / 60, 1 / 60, 1 / 60),
+        (Fleet(export_interval_seconds=10), 1.0, 0.1, None),
+        (Fleet(flush_min_interval_seconds=5), 0.2, 1 / 60, None),
+        (Fleet(flush_min_interval_seconds=0), None, 1 / 60, None),
+        (Fleet(flush_min_interval_seconds=0, requests_per_second=7), 7.0, 1 / 60, 7.0),
+    ],
+)
+def test_calls_follow_from_policy_and_processes(
+    fleet: Fleet, background: float | None, interval: float, sync: float | None
+) -> None:
+    """Never more than requests, never fewer than the interval's, and none where nothing is known."""
+    assert fleet.calls_per_second("background") == background
+    assert fleet.calls_per_second("interval") == interval
+    assert fleet.calls_per_second("sync") == sync
+
+
+def test_a_unit_is_no_metric_of_its_own() -> None:
+    """CloudWatch bills name and dimensions."""
+    assert len(billed([SeenSeries("Shop", "Orders", unit="Count"), SeenSeries("Shop", "Orders", unit="None")])) == 1
+
+
+def test_each_metric_contributes_its_series() -> None:
+    """The largest first."""
+    found = [(each.metric, each.metrics, round(each.saved_dollars, 9)) for each in by_metric(EVERY)]
+    assert found == [("Views", 8, 2.4), ("Orders", 3, 0.9), ("Report Time", 1, 0.3)]
+
+
+def test_without_a_dimension_series_become_one() -> None:
+    """What each multiplies, and what is left; one that is the same everywhere saves nothing."""
+    found = {(each.metric, each.dimension): (each.values, each.saved_metrics) for each in by_dimension(EVERY)}
+    assert found == {
+        ("Views", "Page"): (4, 6),
+        ("Views", "Status"): (2, 4),
+        ("Orders", "Payment"): (3, 2),
+        ("Orders", "Stage"): (1, 0),
+    }
+
+
+def test_series_that_are_there_without_the_dimension_too() -> None:
+    """A rollup is what would be left."""
+    (found,) = by_dimension([metric("Orders", Payment="card"), metric("Orders", Payment="cash"), metric("Orders")])
+    assert found.saved_metrics == 2
+
+
+def test_each_rule_contributes_what_it_matches() -> None:
+    """With its rollups, and what no rule matches."""
+    rules = [MetricRule(match="V*", rollups=[["Page"]]), MetricRule(match="O*", keep_original=True)]
+    rollups = [metric("Views", Page=page) for page in "abcd"]
+    found = {each.rule: each.saved_metrics for each in by_rule([*EVERY, *rollups], rules)}
+    assert found == {"V*": 12, "V*, rollup [Page]": 4, "O*": 3, "(no rule)": 1}
+
+
+@given(st.integers(1, 400_000), st.data())
+def test_savings_are_at_the_price_of_the_last_metrics(total: int, data: st.DataObject) -> None:
+    """Prices fall with the number, so that what is dropped was the cheapest."""
+    dropped = data.draw(st.integers(0, total))
+    saved = metrics_dollars(total) - metrics_dollars(total - dropped)
+    assert 0 <= saved <= metrics_dollars(dropped) + 1e-6
+
+
+def test_numbers_instead_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy and the intervals that are set are the default; what is given goes first."""
+    monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "interval")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30000")
+    result = CliRunner().invoke(main, ["cost", "--metrics", "12000", "--processes", "40", "--json"])
+    found = json.loads(result.output)
+    assert (found["flush"], found["fleet"]["export_interval_seconds"]) == ("interval", 30)
+    assert found["dollars_per_month"]["interval"]["requests"] == 40 * 86_400
+    assert found["dollars_per_month"]["interval"]["metrics_dollars"] == 3200
+    assert found["dollars_per_month"]["sync"] is None
+    given = CliRunner().invoke(main, ["cost", "--metrics", "1", "--flush", "sync", "--rate", "5", "--json"])
+    assert json.loads(given.output)["dollars_per_month"]["sync"]["requests"] == 5 * 30 * 86_400
+
+
+def test_the_apps_rules_and_policy_are_reckoned_with(tmp_path: Path) -> None:
+    """As ``flask cloudwatch cost`` has them."""
+    app = Flask("shop")
+    app.config.update(CLOUDWATCH_FLUSH="sync", CLOUDWATCH_RULES=[{"match": "http.server.*", "rollups": [[]]}])
+    reporter = CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=MeterProvider())
+    (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
+    info = ScriptInfo(create_app=lambda *_: app)
+    result = CliRunner().invoke(flask_commands, ["cost", "--from", str(tmp_path / "seen.json"), "--json"], obj=info)
+    reporter.shutdown()
+    found = json.loads(result.output)
+    assert found["flush"] == "sync"
+    rules = {each["rule"]: each["metrics"] for each in found["by_rule"]}
+    of_http = [each["metrics"] for each in found["by_metric"] if each["metric"].startswith("http.server.")]
+    assert rules["http.server.*"] == sum(of_http)
+    assert rules["http.server.*, rollup []"] == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--metrics", "3", "--from", "seen.json"]])
+def test_it_needs_one_of_both(arguments: list[str]) -> None:
+    """A document or a number."""
+    result = CliRunner().invoke(main, ["cost", *arguments])
+    assert result.exit_code == 2
+    assert "Say what to reckon with" in result.output
+
+
+def test_hostile_names_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every table."""
+    monkeypatch.setenv("COLUMNS", "80")
+    series = [
+        {"namespace": "Shop", "metric_name": f"\x1b[2J\u202e{'x' * 1000}", "dimensions": {"\x1b[31m": f"\x07{number}"}}
+        for number in range(2)
+    ]
+    (tmp_path / "seen.json").write_text(json.dumps({"series": series}), "utf-8")
+    result = CliRunner().invoke(main, ["cost", "--from", str(tmp_path / "seen.json")])
+    assert result.exit_code == 0
+    assert all(character.isprintable() or character == "\n" for character in result.output)
+    assert "\\x1b[2J\\u202exxx" in result.output
+    assert max(map(len, result.output.splitlines())) <= 100
+
+
+@contextmanager
+def served(content: bytes) -> Iterator[str]:
+    """A URL that answers with this, as a live page does with its data."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/data.json"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_running_app_is_asked() -> None:
+    """Its live page's data is a document, with the calls that it made."""
+    document = {"series": [], "requests": 120, "seconds": 60.0}
+    with served(json.dumps(document).encode()) as url:
+        result = CliRunner().invoke(main, ["cost", "--from", url, "--processes", "3", "--json"])
+    observed = json.loads(result.output)["dollars_per_month"]["as observed"]
+    assert observed["requests"] == pytest.approx(3 * 2 * 30 * 86_400)

@@ -1,0 +1,285 @@
+import threading
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from otel_cloudwatch_flask.delivery.backlog import Backlog
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask.delivery.stats import Ledger, LossReason
+from otel_cloudwatch_flask.model.datum import Datum, Series
+from tests.support.fakes import in_threads, join_all
+
+SHOP = Envelope("Shop")
+
+
+def batch(*names: str, value: float = 1.0) -> Batch:
+    """A request with one datum of each of these metrics."""
+    return Batch(SHOP, tuple(Datum(Series(name, (), "Count"), 0, value) for name in names))
+
+
+def names(one: Batch | None) -> list[str]:
+    """The metrics in a batch."""
+    return [datum.series.name for datum in one.datums] if one else []
+
+
+ONE = batch("a").size_bytes
+
+
+class Accounts:
+    """A backlog with its ledger."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.ledger = Ledger()
+        self.backlog = Backlog(max_bytes, self.ledger)
+
+    def lost(self, reason: LossReason) -> int:
+        """The datums lost for a reason."""
+        stats = self.ledger.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
+        return stats.datums_lost.get(reason.value, 0)
+
+    def drained(self) -> list[str]:
+        """All that waits, in order, sent with success."""
+        sent: list[str] = []
+        while one := self.backlog.check_out():
+            sent += names(one)
+            self.backlog.settle()
+        return sent
+
+
+def test_what_is_put_together_is_pending_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks in the middle of it, from another thread, does not hear that nothing waits."""
+    backlog = Accounts(ONE).backlog
+    pending: list[int] = []
+    asking = threading.Thread(target=lambda: pending.append(backlog.datums))
+
+    def slowly(together: list[Batch]) -> list[Batch]:
+        asking.start()
+        asking.join(0.1)  # it has time to get a wrong answer; the right one is had only afterwards
+        return compacted(together)
+
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", slowly)
+    backlog.add([batch("a"), batch("a")])
+    asking.join(10)
+    assert pending == [backlog.datums] == [1]
+
+
+class TestMemory:
+    """Batches that have to wait keep their values, and not the text of these as well."""
+
+    @staticmethod
+    def with_text(*names: str) -> Batch:
+        """A batch as the exporter makes it."""
+        (made,) = batches(SHOP, batch(*names).datums)
+        assert made._texts is not None
+        return made
+
+    def test_behind_others(self) -> None:
+        """What is sent next keeps its text, until there is no telling when that will be."""
+        backlog = Accounts(10_000).backlog
+        first, second = self.with_text("a"), self.with_text("b")
+        backlog.add([first])
+        assert first._texts is not None
+        backlog.add([second])
+        assert second._texts is None
+        assert (second.size_bytes, len(second.body())) == (batch("b").size_bytes,) * 2
+        assert second.body() == batch("b").body()
+
+    def test_after_an_attempt(self) -> None:
+        """What could not be sent waits, and all that is behind it."""
+        backlog = Accounts(10_000).backlog
+        first, second = self.with_text("a"), self.with_text("b")
+        backlog.add([first, second])
+        assert backlog.check_out() is first
+        backlog.settle([first])
+        assert (first._texts, second._texts) == (None, None)
+        assert backlog.size_bytes == first.size_bytes + second.size_bytes
+
+    def test_put_together(self) -> None:
+        """Where memory is short, what was put together has no text either."""
+        backlog = Accounts(ONE).backlog
+        backlog.add([self.with_text("a"), self.with_text("a")])
+        together = backlog.check_out()
+        assert together is not None
+        assert together._texts is None
+
+
+def test_oldest_first() -> None:
+    """Batches come out in the order they went in."""
+    accounts = Accounts(10_000)
+    accounts.backlog.add([batch("a"), batch("b")])
+    accounts.backlog.add([batch("c")])
+    assert accounts.drained() == ["a", "b", "c"]
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+def test_what_is_left_comes_first() -> None:
+    """What is left of a batch goes to the front again, in its order."""
+    backlog, whole = Accounts(10_000).backlog, batch("a", "b")
+    backlog.add([whole, batch("c")])
+    assert backlog.check_out() == whole
+    backlog.settle(whole.halves())
+    for expected in ("a", "b", "c"):
+        assert names(backlog.check_out()) == [expected]
+        backlog.settle()
+
+
+def test_oldest_make_room() -> None:
+    """Beyond the bound the oldest are lost, and counted."""
+    accounts = Accounts(ONE)
+    accounts.backlog.add([batch(name) for name in "abc"])
+    assert accounts.lost(LossReason.BACKLOG_FULL) + accounts.backlog.datums == 3
+    assert accounts.drained() == list("abc")[accounts.lost(LossReason.BACKLOG_FULL) :]
+
+
+def test_one_series_is_put_together() -> None:
+    """Where memory is short, datums of one series share one: no sample is lost."""
+    accounts = Accounts(2 * ONE)
+    for value in (1.0, 2.0, 3.5, 2.0):
+        accounts.backlog.add([batch("a", value=value)])
+    assert accounts.lost(LossReason.BACKLOG_FULL) == 0
+    samples: dict[float, int] = {}
+    while one := accounts.backlog.check_out():
+        for datum in one.parameters()["MetricData"]:
+            values = datum.get("Values", [datum.get("Value")])
+            for value, count in zip(values, datum.get("Counts", [1]), strict=True):
+                samples[value] = samples.get(value, 0) + count
+        accounts.backlog.settle()
+    assert samples == {1: 1, 2: 2, 3.5: 1}
+
+
+def test_in_flight_is_not_dropped() -> None:
+    """The batch that is being sent keeps its place, whatever comes meanwhile."""
+    accounts = Accounts(2 * ONE)
+    accounts.backlog.add([batch("a"), batch("b")])
+    first = accounts.backlog.check_out()
+    assert names(first) == ["a"]
+    accounts.backlog.add([batch("c")])
+    assert accounts.backlog.datums + accounts.lost(LossReason.BACKLOG_FULL) == 3
+    assert first is not None
+    accounts.backlog.settle([first])
+    drained = accounts.drained()
+    assert (drained[0], drained[-1]) == ("a", "c")
+
+
+@pytest.mark.parametrize("max_bytes", [1, ONE])
+def test_the_newest_always_has_room(max_bytes: int) -> None:
+    """Even a bound smaller than one request keeps what came last."""
+    accounts = Accounts(max_bytes)
+    accounts.backlog.add([batch("a")])
+    accounts.backlog.add([batch("b" * 100)])
+    assert accounts.drained()[-1] == "b" * 100
+
+
+def test_empty() -> None:
+    """Nothing comes out of nothing, and settling nothing changes nothing."""
+    accounts = Accounts(100)
+    assert accounts.backlog.check_out() is None
+    accounts.backlog.settle()
+    accounts.backlog.settle([batch("a")])
+    accounts.backlog.close()
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes, accounts.lost(LossReason.SHUTDOWN)) == (0, 0, 0)
+
+
+def test_close_leaves_what_is_in_flight() -> None:
+    """What waits is given up and counted; what is being sent may still arrive."""
+    accounts = Accounts(10_000)
+    accounts.backlog.add([batch("a", "b"), batch("c", "d", "e"), batch("f")])
+    accounts.backlog.check_out()
+    accounts.backlog.close()
+    assert accounts.lost(LossReason.SHUTDOWN) == 4
+    assert accounts.backlog.datums == 2
+    accounts.backlog.settle()
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+def test_threads_add_while_one_sends() -> None:
+    """What several threads add at once is all there, once."""
+    accounts = Accounts(10**7)
+    is_added = threading.Event()
+    sent: list[str] = []
+
+    def add(prefix: str) -> None:
+        for i in range(200):
+            accounts.backlog.add([batch(f"{prefix}{i}")])
+
+    def send() -> None:
+        while not is_added.is_set() or accounts.backlog.datums:
+            sent.extend(accounts.drained())
+
+    sending, adding = in_threads(send), in_threads(lambda: add("a"), lambda: add("b"))
+    join_all(adding)
+    is_added.set()
+    join_all(sending)
+    assert sorted(sent) == sorted(f"{prefix}{i}" for prefix in "ab" for i in range(200))
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+class BacklogMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order: the oldest first, the oldest lost, and nothing forgotten or counted twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_bytes = 8 * ONE
+        self.accounts = Accounts(self.max_bytes)
+        self.waiting: list[str] = []
+        self.in_flight: Batch | None = None
+        self.number = 0
+
+    @rule(sizes=st.lists(st.integers(1, 5), max_size=4))
+    def add(self, sizes: list[int]) -> None:
+        """Something new comes; what does not fit is lost from the front."""
+        before = self.accounts.lost(LossReason.BACKLOG_FULL)
+        added = []
+        for size in sizes:
+            added.append(batch(*[f"m{self.number + i}" for i in range(size)]))
+            self.number += size
+        self.waiting += [name for each in added for name in names(each)]
+        self.accounts.backlog.add(added)
+        del self.waiting[: self.accounts.lost(LossReason.BACKLOG_FULL) - before]
+
+    @precondition(lambda self: self.in_flight is None)
+    @rule()
+    def check_out(self) -> None:
+        """The oldest is sent."""
+        self.in_flight = self.accounts.backlog.check_out()
+        sent = names(self.in_flight)
+        assert bool(sent) == bool(self.waiting)
+        assert self.waiting[: len(sent)] == sent
+        del self.waiting[: len(sent)]
+
+    @rule(fate=st.sampled_from(["sent", "kept", "halved", "expired in part"]))
+    def settle(self, fate: str) -> None:
+        """What was sent has a fate."""
+        left: tuple[Batch, ...] = ()
+        if self.in_flight is not None:
+            if fate == "kept":
+                left = (self.in_flight,)
+            elif fate == "halved" and len(self.in_flight.datums) > 1:
+                left = self.in_flight.halves()
+            elif fate == "expired in part" and len(self.in_flight.datums) > 1:
+                left = (Batch(SHOP, self.in_flight.datums[1:]),)
+        self.accounts.backlog.settle(left)
+        self.waiting[:0] = [name for part in left for name in names(part)]
+        self.in_flight = None
+
+    @rule()
+    def close(self) -> None:
+        """All that waits is given up."""
+        before = self.accounts.lost(LossReason.SHUTDOWN)
+        self.accounts.backlog.close()
+        assert self.accounts.lost(LossReason.SHUTDOWN) - before == len(self.waiting)
+        self.waiting.clear()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        """Pending are all that waits and what is in flight."""
+        backlog = self.accounts.backlog
+        assert backlog.datums == len(self.waiting) + len(names(self.in_flight))
+        assert (backlog.size_bytes > 0) == (backlog.datums > 0)
+
+
+TestBacklogMachine = BacklogMachine.TestCase
+TestBacklogMachine.settings = settings(max_examples=60, stateful_step_count=30)

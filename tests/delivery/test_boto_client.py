@@ -1,0 +1,166 @@
+"""Encoded bodies go through botocore, and arrive as what the plain call would have sent."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches, encoded
+from otel_cloudwatch_flask.delivery.boto_client import (
+    CONNECT_TIMEOUT_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    client_factory,
+    encoded_put,
+    plain_put,
+)
+from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS, Distribution
+from otel_cloudwatch_flask.limits import MAX_REQUEST_BYTES
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.model.entity import service_entity
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.version import __version__
+
+NOW = 1_700_000_000
+
+CONTENTS: list[float | Distribution | Statistics] = [
+    5.0,
+    -0.25,
+    Distribution((0.5, 1e100), (3, 10**6)),
+    Statistics(3, 6.5, 1.0, 3.0),
+]
+
+
+@pytest.fixture
+def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
+    """A strict CloudWatch, to which clients made from the environment lead."""
+    with LocalCloudWatch(clock=lambda: NOW) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def batch(datums: int, *, with_entity: bool = False) -> Batch:
+    """Datums of every kind, with names that need escaping."""
+    entity = service_entity({"service.name": "shop"}) if with_entity else None
+    series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
+    made = (Datum(each, NOW, CONTENTS[n % len(CONTENTS)]) for n, each in enumerate(series))
+    return Batch(Envelope("Shop", entity), tuple(made))
+
+
+def wide_histograms(number: int) -> MetricsData:
+    """A collection of so many series, each with a sample in every bucket that a datum has room for."""
+    aggregation = ExponentialBucketHistogramAggregation(max_size=MAX_BUCKETS - 1)
+    reader = InMemoryMetricReader(
+        preferred_temporality={Histogram: AggregationTemporality.DELTA}, preferred_aggregation={Histogram: aggregation}
+    )
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_histogram("latency")
+    for power in range(MAX_BUCKETS - 1):
+        histogram.record(2 ** ((power + 0.5) / 16))
+    data = reader.get_metrics_data()
+    assert data is not None
+    points: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    points[:] = [replace(points[0], attributes={"n": str(n)}) for n in range(number)]
+    return data
+
+
+@pytest.mark.parametrize("with_entity", [False, True])
+@pytest.mark.parametrize("datums", [1, 300])
+def test_the_encoded_call_stores_what_the_plain_call_stores(
+    cloudwatch: LocalCloudWatch, datums: int, *, with_entity: bool
+) -> None:
+    """The same datums, small and uncompressed or large and compressed, with and without an entity."""
+    stored = []
+    for put in (encoded_put(client_factory()()), plain_put(client_factory()())):
+        cloudwatch.published.clear()
+        put(batch(datums, with_entity=with_entity))
+        stored.append(list(cloudwatch.published.datums))
+    assert len(stored[0]) == datums
+    assert stored[0] == stored[1]
+    assert cloudwatch.refusals == []
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
+    """Requests are filled as far as CloudWatch takes them, whoever writes them: botocore's are larger."""
+    content = Distribution(tuple(n + 0.5 for n in range(150)), (1,) * 150)
+    datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
+    put = (plain_put if is_plain else encoded_put)(client_factory()())
+    sizes = []
+    for full in batches(Envelope("Shop"), datums, is_plain=is_plain):
+        before = cloudwatch.traffic.bytes_uncompressed
+        put(full)
+        sizes.append(cloudwatch.traffic.bytes_uncompressed - before)
+    assert cloudwatch.refusals == []
+    assert len(cloudwatch.published.datums) == 1500
+    assert all(MAX_REQUEST_BYTES - 2 * len(encoded(datums[0])) < size <= MAX_REQUEST_BYTES for size in sizes[:-1])
+    assert len(sizes) == (3 if is_plain else 2)
+
+
+def test_a_client_of_somebody_else_is_given_what_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that fits in one request of ours, though not in one that botocore writes, is refused by nobody."""
+    data = wide_histograms(800)
+    with LocalCloudWatch() as cloudwatch:
+        for name, value in cloudwatch.environment().items():
+            monkeypatch.setenv(name, value)
+        for client in (None, client_factory()()):
+            exporter = CloudWatchMetricExporter("Shop", client=client)
+            exporter.export(data)
+            assert exporter.stats().datums_sent == 800
+            assert exporter.stats().requests_sent == (1 if client is None else 2)
+        assert cloudwatch.refusals == []
+
+
+def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
+    """What travels is a fraction of what CloudWatch counts."""
+    encoded_put(client_factory()())(batch(300))
+    assert cloudwatch.traffic.bytes_received < cloudwatch.traffic.bytes_uncompressed / 4
+
+
+def test_a_call_of_somebody_else_is_left_alone(cloudwatch: LocalCloudWatch) -> None:
+    """The body is replaced during our own call only."""
+    client = client_factory()()
+    encoded_put(client)(batch(1))
+    client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Own", "Value": 7.0}])
+    assert cloudwatch.published.sum("Own", namespace="Other") == 7
+
+
+def test_another_protocol_gets_the_plain_call() -> None:
+    """A client that speaks something else than what is encoded is called with arguments."""
+    calls: list[dict[str, Any]] = []
+    model = SimpleNamespace(resolved_protocol="smithy-rpc-v2-cbor")
+    client = SimpleNamespace(
+        meta=SimpleNamespace(service_model=model), put_metric_data=lambda **arguments: calls.append(arguments)
+    )
+    encoded_put(client)(batch(2))
+    assert [len(call["MetricData"]) for call in calls] == [2]
+
+
+def test_timeouts_and_retries_are_ours() -> None:
+    """The client gives up early and never retries by itself: the backlog knows the deadline, and counts."""
+    config = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")().meta.config
+    assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+    assert config.retries["total_max_attempts"] == 1
+    assert config.region_name == "eu-west-1"
+
+
+def test_requests_say_where_they_come_from() -> None:
+    """So that an operator who sees them in a proxy's log or in CloudTrail knows whom to ask."""
+    seen: list[str] = []
+    client = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")()
+
+    def refuse(request: Any, **_: object) -> None:
+        seen.append(request.headers["User-Agent"].decode())
+        raise ConnectionError
+
+    client.meta.events.register("before-send.cloudwatch.PutMetricData", refuse)
+    with pytest.raises(ConnectionError):
+        client.put_metric_data(Namespace="Shop", MetricData=[])
+    (user_agent,) = seen
+    assert user_agent.startswith(f"otel-cloudwatch-flask/{__version__} Python/3.")
+    assert " Botocore/" in user_agent

@@ -1,0 +1,149 @@
+import socket
+from typing import Any
+
+import botocore.exceptions as botocore
+import pytest
+import urllib3.exceptions
+
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
+from otel_cloudwatch_flask.testing.fake import client_error
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("Throttling", 400, Kind.THROTTLED),
+        ("ThrottlingException", 400, Kind.THROTTLED),
+        ("RequestLimitExceeded", 503, Kind.THROTTLED),
+        ("LimitExceeded", 400, Kind.THROTTLED),
+        ("LimitExceededException", 400, Kind.THROTTLED),
+        ("TooManyRequestsException", 429, Kind.THROTTLED),
+        ("SlowDown", 503, Kind.THROTTLED),
+        ("Unheard", 429, Kind.THROTTLED),
+        ("InternalServiceError", 500, Kind.SERVER),
+        ("InternalServiceFault", 500, Kind.SERVER),
+        ("InternalFailure", 500, Kind.SERVER),
+        ("ServiceUnavailable", 503, Kind.SERVER),
+        ("RequestTimeout", 400, Kind.SERVER),
+        ("Unheard", 500, Kind.SERVER),
+        ("502", 502, Kind.SERVER),
+        ("", 504, Kind.SERVER),
+        ("AccessDenied", 403, Kind.CREDENTIALS),
+        ("AccessDeniedException", 400, Kind.CREDENTIALS),
+        ("ExpiredToken", 403, Kind.CREDENTIALS),
+        ("ExpiredTokenException", 400, Kind.CREDENTIALS),
+        ("InvalidClientTokenId", 403, Kind.CREDENTIALS),
+        ("UnrecognizedClientException", 400, Kind.CREDENTIALS),
+        ("SignatureDoesNotMatch", 403, Kind.CREDENTIALS),
+        ("RequestExpired", 400, Kind.CREDENTIALS),
+        ("MissingAuthenticationToken", 403, Kind.CREDENTIALS),
+        ("OptInRequired", 403, Kind.CREDENTIALS),
+        ("Unheard", 403, Kind.CREDENTIALS),
+        ("Unheard", 401, Kind.CREDENTIALS),
+        ("InvalidParameterValue", 400, Kind.REFUSED),
+        ("InvalidParameterCombination", 400, Kind.REFUSED),
+        ("MissingParameter", 400, Kind.REFUSED),
+        ("ValidationError", 400, Kind.REFUSED),
+        ("SerializationException", 400, Kind.REFUSED),
+        ("RequestEntityTooLarge", 413, Kind.REFUSED),
+        ("Unheard", 404, Kind.UNKNOWN),
+        ("301", 301, Kind.UNKNOWN),
+    ],
+)
+def test_answers(code: str, status: int, kind: Kind) -> None:
+    """What the service answered decides by its code, and where that says nothing, by the HTTP status."""
+    found = failure(client_error(code, "why", status=status))
+    assert found.kind is kind
+    assert "why" in found.message
+    assert found.kind.is_final is (kind is Kind.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (botocore.EndpointConnectionError(endpoint_url="https://monitoring"), Kind.NETWORK),
+        (botocore.ConnectTimeoutError(endpoint_url="https://monitoring"), Kind.NETWORK),
+        (botocore.ReadTimeoutError(endpoint_url="https://monitoring"), Kind.NETWORK),
+        (botocore.ConnectionClosedError(endpoint_url="https://monitoring"), Kind.NETWORK),
+        (botocore.SSLError(endpoint_url="https://monitoring", error=OSError("certificate")), Kind.NETWORK),
+        (botocore.ProxyConnectionError(proxy_url="http://proxy", error="refused"), Kind.NETWORK),
+        (botocore.HTTPClientError(error="broken"), Kind.NETWORK),
+        (ConnectionResetError(104, "reset"), Kind.NETWORK),
+        (TimeoutError("timed out"), Kind.NETWORK),
+        (socket.gaierror(-2, "unknown name"), Kind.NETWORK),
+        (botocore.NoCredentialsError(), Kind.CREDENTIALS),
+        (botocore.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), Kind.CREDENTIALS),
+        (botocore.CredentialRetrievalError(provider="sso", error_msg="expired"), Kind.CREDENTIALS),
+        (botocore.TokenRetrievalError(provider="sso", error_msg="expired"), Kind.CREDENTIALS),
+        (botocore.UnauthorizedSSOTokenError(), Kind.CREDENTIALS),
+        (botocore.SSOTokenLoadError(error_msg="missing"), Kind.CREDENTIALS),
+        (botocore.MetadataRetrievalError(error_msg="no answer"), Kind.CREDENTIALS),
+        *(
+            (getattr(botocore, name)(error_msg="missing"), Kind.CREDENTIALS)
+            for name in ("LoginRefreshRequired", "LoginTokenLoadError")
+            if hasattr(botocore, name)  # an older botocore knows no `aws login`
+        ),
+        (botocore.NoRegionError(), Kind.CONFIGURATION),
+        (botocore.InvalidRegionError(region_name="eu west"), Kind.CONFIGURATION),
+        (botocore.ProfileNotFound(profile="nobody"), Kind.CONFIGURATION),
+        (botocore.ParamValidationError(report="Invalid type for parameter"), Kind.REFUSED),
+        (ValueError("what is this?"), Kind.UNKNOWN),
+        (RuntimeError(), Kind.UNKNOWN),
+        (urllib3.exceptions.LocationParseError("x"), Kind.UNKNOWN),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
+)
+def test_exceptions(error: Exception, kind: Kind) -> None:
+    """What never reached the service decides by its class, and is described by it."""
+    found = failure(error)
+    assert found.kind is kind
+    assert type(error).__name__ in found.message
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+        ("inf", None),
+        ("nan", None),
+    ],
+)
+def test_retry_after(header: str, seconds: float | None) -> None:
+    """The service may say in seconds when it wants to be called again; nothing makes that never."""
+    error = client_error("ThrottlingException")
+    error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = header
+    assert failure(error).retry_after_seconds == seconds
+
+
+class SomebodysError(Exception):
+    """An error in botocore's form that a fake raises."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__("somebody's")
+        self.response = response
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        ({"Error": {"Code": "InvalidParameterValue"}}, Kind.REFUSED),
+        ({"Error": {"Code": "ThrottlingException"}}, Kind.THROTTLED),
+        ({"Error": {}}, Kind.REFUSED),
+        ({"Error": "text"}, Kind.UNKNOWN),
+        ({}, Kind.UNKNOWN),
+        ("text", Kind.UNKNOWN),
+        (None, Kind.UNKNOWN),
+    ],
+)
+def test_others_errors(response: object, kind: Kind) -> None:
+    """Fakes answer in many forms, some without a status; none of them makes this fail."""
+    assert failure(SomebodysError(response)).kind is kind
+
+
+def test_message_of_an_exception() -> None:
+    """The message has the class's name and what it said."""
+    assert failure(ValueError("what?")) == Failure(Kind.UNKNOWN, "ValueError: what?")

@@ -1,0 +1,474 @@
+"""Delivery in front of clients that answer by a script, on a clock that does what it is told."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from otel_cloudwatch_flask.delivery.backlog import Backlog
+from otel_cloudwatch_flask.delivery.batch import Envelope, batches
+from otel_cloudwatch_flask.delivery.boto_client import Client, plain_put
+from otel_cloudwatch_flask.delivery.sender import Backoff, Delivery
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger
+from otel_cloudwatch_flask.model.datum import Datum, Series
+from otel_cloudwatch_flask.testing.fake import client_error
+from tests.support.fakes import FakeClock, PassingWaits, ScriptedClient, eventually, in_threads, join_all
+
+NOW = 1_790_000_000
+TWO_WEEKS = 14 * 86400
+
+
+def scripted(*script: Exception | None, before_each: Callable[[], object] = lambda: None) -> ScriptedClient:
+    """A client that lives at the time of these tests."""
+    return ScriptedClient(*script, before_each=before_each, clock=lambda: NOW)
+
+
+class Setting:
+    """A delivery with everything around it."""
+
+    def __init__(self, client: Client, *, make_client: Callable[[], Client] | None = None) -> None:
+        self.clock = FakeClock()
+        self.wall_clock = FakeClock(NOW)
+        self.ledger = Ledger()
+        self.backlog = Backlog(10**8, self.ledger)
+        self.delivery = Delivery(
+            lambda: plain_put(make_client() if make_client else client),
+            self.backlog,
+            self.ledger,
+            clock=self.clock,
+            wall_clock=self.wall_clock,
+        )
+        self.waits = self.delivery._expedited = PassingWaits(self.clock)
+
+    def add(self, *names: str, unix_seconds: int = NOW) -> None:
+        """Let datums wait in one request."""
+        made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
+        self.backlog.add(batches(Envelope("Shop"), made))
+
+    def deliver(self, within_seconds: float = 1e6) -> bool:
+        """Deliver with so much time."""
+        return self.delivery.deliver(self.clock.now + within_seconds)
+
+    def stats(self) -> DeliveryStats:
+        """The accounts."""
+        return self.ledger.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
+
+
+class TestSuccess:
+    """CloudWatch takes everything."""
+
+    def test_oldest_first(self) -> None:
+        """What waits longest is sent first, each request once."""
+        client = scripted()
+        setting = Setting(client)
+        for name in ("a", "b", "c"):
+            setting.add(name)
+        assert setting.deliver()
+        assert client.names() == [["a"], ["b"], ["c"]]
+        assert setting.waits.waits == []
+
+    def test_accounts(self) -> None:
+        """Datums, requests, bytes and the time are counted."""
+        setting = Setting(scripted())
+        setting.add("a", "b")
+        size = setting.backlog.size_bytes
+        assert setting.deliver()
+        assert setting.stats() == DeliveryStats(datums_sent=2, requests_sent=1, bytes_sent=size, last_success=NOW)
+
+    def test_nothing_to_do(self) -> None:
+        """Nothing waits, so nothing is called, not even the maker of clients."""
+        setting = Setting(scripted(), make_client=lambda: pytest.fail("a client was made"))
+        assert setting.deliver()
+
+    def test_the_client_is_made_once(self) -> None:
+        """One client serves all requests."""
+        made: list[ScriptedClient] = []
+
+        def make_client() -> ScriptedClient:
+            made.append(scripted())
+            return made[-1]
+
+        setting = Setting(scripted(), make_client=make_client)
+        for name in "abc":
+            setting.add(name)
+            assert setting.deliver()
+        assert len(made) == 1
+
+
+TEMPORARY = {
+    "throttled": client_error("ThrottlingException"),
+    "limit": client_error("LimitExceeded"),
+    "server": client_error("InternalServiceFault", status=500),
+    "unavailable": client_error("503", status=503),
+    "network": EndpointConnectionError(endpoint_url="https://monitoring"),
+    "credentials": NoCredentialsError(),
+    "expired-token": client_error("ExpiredToken", status=403),
+    "region": NoRegionError(),
+    "unknown": RuntimeError("a bug in somebody's client"),
+}
+
+
+class TestRetries:
+    """CloudWatch does not take it now."""
+
+    @pytest.mark.parametrize("error", TEMPORARY.values(), ids=TEMPORARY)
+    def test_kept_until_it_is_taken(self, error: Exception) -> None:
+        """Whatever may pass is tried again until it has passed; nothing is lost, and nothing overtakes."""
+        client = scripted(*[error] * 4)
+        setting = Setting(client)
+        setting.add("a")
+        setting.add("b")
+        assert setting.deliver()
+        assert client.names() == [["a"]] * 5 + [["b"]]
+        stats = setting.stats()
+        assert (stats.datums_sent, stats.datums_pending, stats.datums_lost) == (2, 0, {})
+        assert (stats.requests_sent, stats.requests_failed) == (2, 4)
+        assert stats.last_error is not None
+
+    def test_backoff(self) -> None:
+        """Between attempts it rests, longer and longer up to a bound; the next outage begins anew."""
+        client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, RuntimeError())
+        setting = Setting(client)
+        setting.add("a")
+        assert setting.deliver()
+        assert len(setting.waits.waits) == 12
+        longest = [min(30.0, 0.5 * 2**i) for i in range(12)]
+        assert all(0 < wait <= most for wait, most in zip(setting.waits.waits, longest, strict=True))
+        assert max(setting.waits.waits) > 1
+        setting.add("b")
+        setting.deliver()
+        assert setting.waits.waits[-1] <= 0.5
+
+    def test_backoff_is_bounded_for_ever(self) -> None:
+        """However long an outage lasts, a rest is never longer than half a minute."""
+        backoff = Backoff()
+        assert all(0 <= backoff.next_delay_seconds() <= 30 for _ in range(5000))
+
+    def test_retry_after(self) -> None:
+        """If CloudWatch says when to come back, nobody comes earlier."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
+        setting = Setting(scripted(error))
+        setting.add("a")
+        assert setting.deliver()
+        assert setting.waits.waits == [pytest.approx(17)]
+
+    @pytest.mark.parametrize("asked", ["31536000", "inf", "1e400"])
+    def test_retry_after_has_a_bound(self, asked: str) -> None:
+        """A proxy that asks for a year gets five minutes."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = asked
+        setting = Setting(scripted(error))
+        setting.add("a")
+        assert setting.deliver(within_seconds=1000)
+        assert setting.waits.waits[0] <= 300
+
+    def test_deadline(self) -> None:
+        """Where the rest would last beyond the deadline, it says so at once and keeps what waits."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
+        client = scripted(error)
+        setting = Setting(client)
+        setting.add("a")
+        assert not setting.deliver(within_seconds=10)
+        assert (len(client.calls), setting.waits.waits, setting.backlog.datums) == (1, [], 1)
+        assert setting.delivery.retry_at == pytest.approx(setting.clock.now + 17)
+        assert not setting.deliver(within_seconds=16)
+        assert len(client.calls) == 1
+        setting.clock.advance(17)
+        assert setting.deliver(within_seconds=1)
+        assert len(client.calls) == 2
+
+    def test_past_deadline(self) -> None:
+        """Without time nothing is begun."""
+        client = scripted()
+        setting = Setting(client)
+        setting.add("a")
+        assert not setting.deliver(within_seconds=0)
+        assert client.calls == []
+
+    def test_deadline_between_requests(self) -> None:
+        """A slow client uses up the time; what is left waits."""
+        setting = Setting(client := scripted(before_each=lambda: setting.clock.advance(6)))
+        for name in "abc":
+            setting.add(name)
+        assert not setting.deliver(within_seconds=10)
+        assert client.names() == [["a"], ["b"]]
+        assert setting.backlog.datums == 1
+
+    def test_expedite_before(self) -> None:
+        """The next attempt is made at once, though CloudWatch asked for a rest."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
+        client = scripted(error)
+        setting = Setting(client)
+        setting.add("a")
+        assert not setting.deliver(within_seconds=5)
+        setting.delivery.expedite()
+        assert setting.deliver(within_seconds=5)
+        assert len(client.calls) == 2
+
+    def test_expedite_while_it_rests(self) -> None:
+        """A rest that is on already ends at once too."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
+        client = scripted(error)
+        backlog = Backlog(10**6, Ledger())
+        backlog.add(batches(Envelope("Shop"), [Datum(Series("a", (), "Count"), NOW, 1.0)]))
+        delivery = Delivery(lambda: plain_put(client), backlog, Ledger(), wall_clock=FakeClock(NOW))
+        threads = in_threads(lambda: delivery.deliver(inf))
+        assert eventually(lambda: client.calls and delivery.retry_at > -inf)
+        delivery.expedite()
+        join_all(threads)
+        assert len(client.calls) == 2
+
+
+class PickyClient:
+    """A CloudWatch that refuses each request with a bad datum in it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.stored: list[str] = []
+
+    def put_metric_data(self, **request: Any) -> None:
+        """Take all or nothing."""
+        self.calls += 1
+        names = [datum["MetricName"] for datum in request["MetricData"]]
+        if any(name.startswith("bad") for name in names):
+            raise client_error("InvalidParameterValue", "The value is invalid")
+        self.stored += names
+
+
+class TestRefusals:
+    """CloudWatch will never take it."""
+
+    @pytest.mark.parametrize("place", [0, 1, 499, 500, 777, 999])
+    def test_one_bad_datum(self, place: int) -> None:
+        """Of a thousand datums one is bad: it is found in few calls, and all others arrive in order."""
+        names = [f"good{i}" for i in range(1000)]
+        names[place] = "bad"
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add(*names)
+        assert setting.deliver()
+        assert client.stored == [name for name in names if name != "bad"]
+        assert client.calls <= 2 * math.log2(1000) + 2
+        stats = setting.stats()
+        assert (stats.datums_sent, stats.datums_lost) == (999, {"refused": 1})
+        assert stats.last_error is not None
+        assert "The value is invalid" in stats.last_error
+        assert setting.waits.waits == []
+
+    def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Each bad datum is counted, and one line a minute and metric says so."""
+        setting = Setting(PickyClient())
+        setting.add(*["bad"] * 8)
+        assert setting.deliver()
+        assert setting.stats().datums_lost == {"refused": 8}
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert "bad" in record.getMessage()
+        assert "The value is invalid" in record.getMessage()
+
+    def test_throttled_while_halving(self) -> None:
+        """A rest in the middle of the search loses nothing and finds the bad one all the same."""
+        picky = PickyClient()
+        throttle = iter([False, True, False, True, False, False, True])
+
+        def throttled() -> None:
+            if next(throttle, False):
+                raise client_error("ThrottlingException")
+
+        class Client:
+            def put_metric_data(self, **request: Any) -> None:
+                throttled()
+                picky.put_metric_data(**request)
+
+        setting = Setting(Client())
+        setting.add("a", "b", "bad", "c", "d")
+        assert setting.deliver()
+        assert picky.stored == ["a", "b", "c", "d"]
+        assert setting.stats().datums_lost == {"refused": 1}
+
+
+class TestExpired:
+    """It waited longer than CloudWatch takes."""
+
+    def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is older than two weeks is lost, with its reason; what is not is sent."""
+        client = scripted()
+        setting = Setting(client)
+        setting.add("old", unix_seconds=NOW - TWO_WEEKS - 60)
+        setting.add("new")
+        assert setting.deliver()
+        assert client.names() == [["new"]]
+        assert setting.stats().datums_lost == {"expired": 1}
+        assert "two weeks" in caplog.text
+
+    def test_grows_old_while_it_waits(self) -> None:
+        """Age is looked at before each attempt."""
+        client = scripted(*[RuntimeError()] * 3)
+        setting = Setting(client)
+        setting.add("older", unix_seconds=NOW - TWO_WEEKS + 600)
+        setting.add("newer")
+        assert not setting.deliver(within_seconds=1e-9)
+        setting.wall_clock.advance(700)
+        assert setting.deliver()
+        assert setting.stats().datums_lost == {"expired": 1}
+        assert client.names()[-1] == ["newer"]
+
+    def test_each_by_its_own_time(self) -> None:
+        """In one request the datum that is too old is lost, the one of tomorrow gets the present time."""
+        client = scripted()
+        setting = Setting(client)
+        times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
+        made = [Datum(Series(name, (), "Count"), at, 1.0) for name, at in times.items()]
+        setting.backlog.add(batches(Envelope("Shop"), made))
+        assert setting.deliver()
+        assert client.names() == [["new", "tomorrow"]]
+        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
+        assert setting.stats().datums_lost == {"expired": 1}
+
+
+class TestCredentials:
+    """Nobody may send yet."""
+
+    @pytest.mark.parametrize(
+        ("error", "remedy"),
+        [
+            (NoCredentialsError(), "AWS_ACCESS_KEY_ID"),
+            (client_error("AccessDenied", status=403), "cloudwatch:PutMetricData"),
+            (NoRegionError(), "AWS_REGION"),
+        ],
+        ids=["none", "denied", "region"],
+    )
+    def test_one_warning_and_a_new_client(
+        self, error: Exception, remedy: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One warning an outage with the remedy, and a new client each time, since one looks for credentials once."""
+        made: list[ScriptedClient] = []
+
+        def make_client() -> ScriptedClient:
+            made.append(scripted(*[error] * (len(made) < 5)))
+            return made[-1]
+
+        setting = Setting(scripted(), make_client=make_client)
+        setting.add("a")
+        assert setting.deliver()
+        assert len(made) == 6
+        (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert remedy in warning.getMessage()
+        assert setting.stats().datums_lost == {}
+
+    def test_a_client_that_cannot_be_made(self) -> None:
+        """A failing maker of clients is an outage like any other."""
+        errors: list[Exception] = [NoRegionError(), NoCredentialsError(), ImportError("boto3")]
+
+        def make_client() -> ScriptedClient:
+            if errors:
+                raise errors.pop(0)
+            return scripted()
+
+        setting = Setting(scripted(), make_client=make_client)
+        setting.add("a")
+        assert setting.deliver()
+        assert (setting.stats().datums_sent, setting.stats().requests_failed) == (1, 3)
+
+    def test_speaks_again_in_the_next_outage(self, caplog: pytest.LogCaptureFixture) -> None:
+        """When CloudWatch takes metrics again, that is said, and the next outage is warned of anew."""
+        caplog.set_level(logging.INFO, "otel_cloudwatch_flask")
+        setting = Setting(scripted(NoCredentialsError(), None, NoCredentialsError(), None))
+        for name in "ab":
+            setting.add(name)
+            assert setting.deliver()
+        levels = [record.levelname for record in caplog.records]
+        assert levels == ["WARNING", "INFO", "WARNING", "INFO"]
+
+
+def test_own_requests_are_not_instrumented() -> None:
+    """What instruments botocore or HTTP does not measure the requests that send its measurements."""
+    enabled: list[bool] = []
+    setting = Setting(scripted(before_each=lambda: enabled.append(is_instrumentation_enabled())))
+    setting.add("a")
+    assert setting.deliver()
+    assert enabled == [False]
+    assert is_instrumentation_enabled()
+
+
+class TestCalls:
+    """Calls are made in the thread that delivers, which says so while it makes one."""
+
+    def test_made_in_the_thread_that_delivers(self) -> None:
+        """It is known to be in a call as long as the call lasts, and no longer, also if it fails."""
+        calls: list[tuple[threading.Thread, bool]] = []
+        setting = Setting(
+            scripted(
+                client_error("503", status=503),
+                before_each=lambda: calls.append((threading.current_thread(), setting.delivery.is_calling)),
+            )
+        )
+        setting.add("a")
+        assert setting.deliver()
+        assert calls == [(threading.current_thread(), True)] * 2
+        assert not setting.delivery.is_calling
+
+    @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+    def test_an_interrupt_keeps_the_batch(self, interrupt: type[BaseException]) -> None:
+        """Ctrl-C, or a handler of SIGTERM that raises, goes through a call and leaves the batch pending."""
+        interrupts = [interrupt()]
+
+        def raise_once() -> None:
+            if interrupts:
+                raise interrupts.pop()
+
+        setting = Setting(scripted(before_each=raise_once))
+        setting.add("a")
+        with pytest.raises(interrupt):
+            setting.deliver()
+        assert not setting.delivery.is_calling
+        assert setting.stats().datums_pending == 1
+        assert setting.deliver()
+        assert setting.stats().datums_sent == 1
+
+
+class TestEnd:
+    """Once the end has begun, only the last delivery makes calls."""
+
+    def test_others_make_no_calls(self) -> None:
+        """They leave everything to the last one."""
+        client = scripted()
+        setting = Setting(client)
+        setting.add("a")
+        setting.delivery.expedite(is_ending=True)
+        assert not setting.deliver()
+        assert client.calls == []
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.names() == [["a"]]
+
+    def test_a_delivery_in_progress_stops_between_calls(self) -> None:
+        """The end may begin during a call: what is pending after it is left to the last delivery."""
+        client = scripted(before_each=lambda: setting.delivery.expedite(is_ending=True))
+        setting = Setting(client)
+        setting.add("a")
+        setting.add("b")
+        assert not setting.deliver()
+        assert client.names() == [["a"]]
+        assert not setting.delivery.is_calling
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.names() == [["a"], ["b"]]
+
+    @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
+    def test_does_not_wait_for_an_operator(self, error: Exception) -> None:
+        """Nobody provides credentials or a Region to a process that ends: one attempt is enough."""
+        client = scripted(*[error] * 9)
+        setting = Setting(client)
+        setting.add("a")
+        setting.delivery.expedite(is_ending=True)
+        assert not setting.delivery.deliver(setting.clock.now + 1000, is_last=True)
+        assert (len(client.calls), setting.waits.waits) == (1, [])

@@ -1,0 +1,139 @@
+"""A spool on a disk that fails: what cannot be written waits in memory, what cannot be moved stays where it is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from otel_cloudwatch_flask.delivery import spool as module
+from otel_cloudwatch_flask.delivery.backlog import Backlog
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
+from otel_cloudwatch_flask.delivery.spool import Spool
+from otel_cloudwatch_flask.delivery.stats import Ledger
+from tests.support.fuzzing import datum_of
+
+SHOP = Envelope("Shop")
+
+
+def batch(name: str) -> Batch:
+    """A batch of one datum."""
+    return Batch(SHOP, (datum_of(name, 1),))
+
+
+def drained(backlog: Backlog) -> list[str]:
+    """The metrics that wait, in order, sent with success."""
+    names = []
+    while one := backlog.check_out():
+        names += [datum.series.name for datum in one.datums]
+        backlog.settle()
+    return names
+
+
+def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
+    """Where the directory is gone, nothing is, though nothing is on disk."""
+    spool = Spool(tmp_path)
+    shutil.rmtree(spool._own)
+    assert spool.write(batch("a")) is None
+    backlog = Backlog(10**6, Ledger(), spool)
+    backlog.add([batch("a"), batch("b")])
+    assert drained(backlog) == ["a", "b"]
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    """What is no file any more is left alone; what is gone already is no error, and frees its room."""
+    spool = Spool(tmp_path)
+    kept, gone = spool.write(batch("a")), spool.write(batch("b"))
+    assert kept is not None
+    assert gone is not None
+    kept.unlink()
+    kept.mkdir()
+    gone.unlink()
+    spool.remove(kept)
+    assert kept.is_dir()
+    size = spool._size_bytes
+    spool.remove(gone)
+    assert spool._size_bytes < size
+
+
+def test_what_cannot_be_taken_over_waits_where_it_is(tmp_path: Path) -> None:
+    """A process whose own directory is gone takes nothing over; the next one finds all of it."""
+    dead, broken = Spool(tmp_path), Spool(tmp_path)
+    assert dead.write(batch("a")) is not None
+    dead.abandon()
+    shutil.rmtree(broken._own)
+    assert list(broken.take_over()) == []
+    third = Spool(tmp_path)
+    assert [third.read(path) for path in third.take_over()] == [batch("a")]
+
+
+def test_what_is_set_aside_takes_no_place_of_another(tmp_path: Path) -> None:
+    """Each keeps a name of its own, whatever kind of thing it is."""
+    spool = Spool(tmp_path)
+    path = spool._own / "0.batch"
+    for number in range(3):
+        if number == 0:
+            path.mkdir()
+        else:
+            path.write_text(str(number))
+        assert spool.read(path) is None
+        assert not path.exists()
+    assert sorted(each.name for each in tmp_path.glob("*.bad")) == ["0.batch-1.bad", "0.batch-2.bad", "0.batch.bad"]
+    assert [(tmp_path / f"0.batch-{number}.bad").read_text() for number in (1, 2)] == ["1", "2"]
+
+
+def test_two_threads_give_the_directory_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is closed once: its number may be another file's by then."""
+    spool = Spool(tmp_path)
+    close, closed = os.close, list[int]()
+
+    def close_while_another_does(descriptor: int) -> None:
+        closed.append(descriptor)
+        spool.abandon()
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", close_while_another_does)
+    spool.abandon()
+    monkeypatch.undo()
+    assert len(closed) == 1
+
+
+def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
+    """Somebody has removed it: nothing is read, and nothing raised."""
+    spool = Spool(tmp_path)
+    path = spool.write(batch("a"))
+    assert path is not None
+    path.unlink()
+    assert spool.read(path) is None
+    assert not list(tmp_path.glob("*.bad"))
+    assert spool._size_bytes == 0
+
+
+def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
+    """Of what is on disk only, a damaged batch is lost and counted when its turn comes; those behind it are not."""
+    ledger, spool = Ledger(), Spool(tmp_path)
+    backlog = Backlog(1, ledger, spool)
+    backlog.add([Batch(SHOP, (datum_of("a", 1), datum_of("b", 1))), batch("c"), batch("d")])
+    min(spool._own.glob("*.batch")).write_bytes(b"torn")
+    assert drained(backlog) == ["c", "d"]
+    stats = ledger.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
+    assert stats.datums_lost == {"unreadable": 2}
+    assert (backlog.datums, backlog.size_bytes) == (0, 0)
+
+
+def test_a_directory_that_is_taken_over_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process was faster, and has removed it: another one is made."""
+    faster = [shutil.rmtree]
+    try_lock = module._try_lock
+
+    def late(directory: Path) -> int | None:
+        lock = try_lock(directory)
+        if faster:
+            faster.pop()(directory)
+        return lock
+
+    monkeypatch.setattr(module, "_try_lock", late)
+    spool = Spool(tmp_path)
+    assert spool._own.is_dir()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert spool.write(batch("a")) is not None

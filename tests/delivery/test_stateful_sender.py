@@ -1,0 +1,364 @@
+"""Delivery, backlog and spool as one machine: whatever happens in whatever order, every datum has one fate.
+
+A datum's value is a number that no other has, so that each is recognised wherever it is: at CloudWatch, or on disk.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from otel_cloudwatch_flask.delivery.backlog import Backlog, _Waiting
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.sender import Delivery
+from otel_cloudwatch_flask.delivery.spool import Spool, _verified
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger
+from otel_cloudwatch_flask.model.datum import Datum
+from otel_cloudwatch_flask.testing.fake import client_error
+from tests.support.fakes import PATIENCE_SECONDS, FakeClock, PassingWaits, eventually, in_threads, join_all
+from tests.support.fuzzing import datum_of, effort, numbers
+
+NOW = 1_790_000_000
+DAY = 86400
+SHOP = Envelope("Shop")
+
+LARGEST_BATCH_BYTES = 2_000
+"""More than a request of these tests has, with the envelopes of the parts that it is divided into."""
+
+POISON = "poison"
+"""How the metrics begin that CloudWatch refuses, with every request that one is in."""
+
+ERRORS: dict[str, Exception] = {
+    "throttled": client_error("ThrottlingException"),
+    "server error": client_error("InternalServiceFault", status=500),
+    "no credentials": NoCredentialsError(),
+    "no network": EndpointConnectionError(endpoint_url="https://monitoring"),
+    "a bug": RuntimeError("of somebody's client"),
+}
+ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "hangs", *ERRORS])
+
+
+class Killed(BaseException):
+    """The process has ended in the middle of a call."""
+
+
+class Call:
+    """A call that hangs until its answer comes, or its process is killed."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+        self.may_end = threading.Event()
+
+
+class Service:
+    """A CloudWatch that answers by a script, and then accepts."""
+
+    def __init__(self) -> None:
+        self.script: list[str] = []
+        self.hanging: Call | None = None
+        self.accepted = Counter[int]()
+        self.in_order: list[int] = []
+        self.unsure: set[int] = set()
+
+    def put(self, batch: Batch) -> None:
+        """Answer one request."""
+        answer = self.script.pop(0) if self.script else "accepted"
+        if answer == "hangs":
+            call = self.hanging = Call()
+            assert call.may_end.wait(PATIENCE_SECONDS)
+            answer = call.answer
+        if answer == "killed":
+            raise Killed
+        if answer in ERRORS:
+            raise ERRORS[answer]
+        if any(datum.series.name.startswith(POISON) for datum in batch.datums):
+            raise Killed if answer == "arrived, killed" else client_error("InvalidParameterValue")
+        self.accept(batch)
+        if answer == "arrived, killed":
+            raise Killed
+        if answer == "answer lost":
+            self.unsure.update(number for datum in batch.datums for number in numbers(datum))
+            raise ReadTimeoutError(endpoint_url="https://monitoring")
+
+    def accept(self, batch: Batch) -> None:
+        """Store a request."""
+        arrived = [number for datum in batch.datums for number in numbers(datum)]
+        self.in_order += [number for number in arrived if number not in self.accepted]
+        self.accepted.update(arrived)
+
+
+class Process:
+    """What one process has of all this, used as the exporter does."""
+
+    def __init__(self, service: Service, clock: FakeClock, max_bytes: int, spool: Spool | None) -> None:
+        self.clock = clock
+        self.ledger = Ledger()
+        self.backlog = Backlog(max_bytes, self.ledger, spool)
+        self.spool = spool
+        self.service = service
+        self.delivery = Delivery(
+            lambda: service.put, self.backlog, self.ledger, clock=clock, wall_clock=lambda: NOW + clock.now
+        )
+        self.delivery._expedited = PassingWaits(clock)
+        self.is_closed = False
+        self.threads: list[threading.Thread] = []
+
+    def entries(self) -> list[_Waiting]:
+        """All that is pending."""
+        in_flight = self.backlog._in_flight
+        return [*([in_flight] if in_flight else []), *self.backlog._waiting]
+
+    def in_flight_numbers(self) -> set[int]:
+        """The numbers of what is being sent."""
+        in_flight = self.backlog._in_flight
+        batch = in_flight.batch if in_flight else None
+        return {number for datum in batch.datums for number in numbers(datum)} if batch else set()
+
+    def own_files(self) -> set[Path]:
+        """The files of what is pending."""
+        return {each.file for each in self.entries() if each.file}
+
+    def waiting(self) -> Iterator[Datum]:
+        """The datums that are pending."""
+        for each in self.entries():
+            batch = each.batch or (self.spool and each.file and self.spool.read(each.file))
+            assert batch
+            yield from batch.datums
+
+    def stats(self) -> DeliveryStats:
+        """The accounts."""
+        return self.ledger.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
+
+    def deliver(self, within_seconds: float, *, is_last: bool = False) -> bool:
+        """Deliver in a thread and wait for it, if it hangs until the time is up; wait in vain if another one hangs."""
+        answers: list[bool] = []
+        if not self.service.hanging:
+            deadline = self.clock.now + within_seconds
+            self.threads += in_threads(lambda: self._deliver(answers, deadline, is_last=is_last))
+            self._wait_for_thread()
+        if self.service.hanging:
+            self.clock.advance(within_seconds)
+        return answers == [True]
+
+    def _deliver(self, answers: list[bool], deadline: float, *, is_last: bool) -> None:
+        with contextlib.suppress(Killed):
+            try:
+                if not self.is_closed:
+                    self.backlog.take_over()
+                answers.append(self.delivery.deliver(deadline, is_last=is_last))
+            finally:
+                if self.is_closed:
+                    self.backlog.close()
+
+    def answer(self, answer: str) -> None:
+        """Answer the call that hangs, and let its thread go on to its end."""
+        assert self.service.hanging
+        call, self.service.hanging = self.service.hanging, None
+        call.answer = answer
+        call.may_end.set()
+        self._wait_for_thread()
+
+    def _wait_for_thread(self) -> None:
+        assert eventually(lambda: self.service.hanging or not self.threads[-1].is_alive())
+
+    def shut_down(self, within_seconds: float) -> None:
+        """End."""
+        self.delivery.expedite(is_ending=True)
+        self.deliver(within_seconds, is_last=True)
+        self.is_closed = True
+        self.backlog.close()
+
+    def end(self) -> None:
+        """Be gone, with the thread that hangs."""
+        if self.service.hanging:
+            self.answer("killed")
+        join_all(self.threads)
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """Datums are recorded by one process after the other, in front of a CloudWatch that does its worst."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.clock = FakeClock()
+        self.service = Service()
+        self.recorded = 0
+        self.first_of_process = 0
+        self.ended = Counter[str]()
+
+    @initialize(
+        max_bytes=st.sampled_from([1, 600, 5_000, 10**6]),
+        series=st.sampled_from([0, 2]),
+        spool_bytes=st.sampled_from([None, 400, 10**6]),
+    )
+    def begin(self, max_bytes: int, series: int, spool_bytes: int | None) -> None:
+        """The first process starts; with ``series``, datums belong to so many, else each to one of its own."""
+        self.max_bytes = self.bound = max_bytes
+        self.series = series
+        self.spool_bytes = spool_bytes
+        self.start()
+
+    def start(self) -> None:
+        """Start a process."""
+        spool = None if self.spool_bytes is None else Spool(self.directory, max_bytes=self.spool_bytes)
+        self.process = Process(self.service, self.clock, self.max_bytes, spool)
+        self.first_of_process = self.recorded
+        self.service.in_order.clear()
+
+    def datum(self, age_seconds: int, *, is_poison: bool) -> Datum:
+        """A new datum."""
+        self.recorded += 1
+        number = self.recorded % self.series if self.series else self.recorded
+        name = f"{POISON if is_poison else 'm'}{number}"
+        unix_seconds = int(NOW + self.clock.now - age_seconds)
+        return datum_of(name, self.recorded, unix_seconds=unix_seconds)
+
+    @precondition(lambda self: not self.series or self.recorded < 250)  # a datum has 150 values at most
+    @rule(
+        sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+        ages=st.lists(st.sampled_from([0, 60, 13 * DAY, -3 * 3600, 15 * DAY]), min_size=1, max_size=4),
+        poison=st.sets(st.integers(0, 20), max_size=2),
+    )
+    def add(self, sizes: list[int], ages: list[int], poison: set[int]) -> None:
+        """A collection comes, in one request or several; the ages, in seconds, repeat."""
+        place = 0
+        for size in sizes:
+            places = range(place, place + size)
+            datums = [self.datum(ages[i % len(ages)], is_poison=i in poison and not self.series) for i in places]
+            place += size
+            self.process.backlog.add(batches(SHOP, datums))
+            backlog = self.process.backlog
+            # One request has always room: a smaller bound cannot be meant.
+            assert backlog.size_bytes <= self.max_bytes or len(backlog._waiting) <= 1
+        self.bound = max(self.max_bytes, backlog.size_bytes)
+
+    @rule(script=st.lists(ANSWERS, max_size=6), within_seconds=st.sampled_from([0.0, 0.2, 30.0, 3600.0]))
+    def deliver(self, script: list[str], within_seconds: float) -> None:
+        """Somebody delivers, and CloudWatch answers so."""
+        self.service.script = script
+        is_delivered = self.process.deliver(within_seconds)
+        assert is_delivered == (self.process.backlog.datums == 0)
+
+    @precondition(lambda self: self.service.hanging)
+    @rule(answer=ANSWERS.filter(lambda answer: answer != "hangs"))
+    def answer_comes(self, answer: str) -> None:
+        """The request that hung is answered."""
+        self.process.answer(answer)
+
+    @rule(seconds=st.sampled_from([1.0, 60.0, 3600.0, 1.5 * DAY]))
+    def time_passes(self, seconds: float) -> None:
+        """Nothing happens for a while."""
+        self.clock.advance(seconds)
+
+    @rule()
+    def expedite(self) -> None:
+        """The next attempt is to be made now."""
+        self.process.delivery.expedite()
+
+    @rule(
+        script=st.lists(ANSWERS, max_size=4),
+        within_seconds=st.sampled_from([0.0, 5.0, 60.0]),
+        late=st.sampled_from(["never", "accepted", "throttled", "answer lost"]),
+    )
+    def restart(self, script: list[str], within_seconds: float, late: str) -> None:
+        """The process ends in good order, perhaps before an answer has come, and another one starts."""
+        self.service.script = script
+        self.process.shut_down(within_seconds)
+        self.accounts_are_right()
+        if self.service.hanging and late != "never":
+            self.process.answer(late)
+            self.accounts_are_right()
+        self.leave()
+
+    @rule(has_arrived=st.booleans())
+    def kill(self, *, has_arrived: bool) -> None:
+        """The process is killed; what hung may have arrived or not."""
+        if self.process.spool:
+            self.process.spool.abandon()
+        self.service.unsure |= self.process.in_flight_numbers()
+        if self.service.hanging:
+            self.process.answer("arrived, killed" if has_arrived else "killed")
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the accounts of a process, and start another one."""
+        stats = self.process.stats()
+        self.ended["sent"] += stats.datums_sent
+        self.ended["lost"] += sum(stats.datums_lost.values())
+        # What was in memory only is gone with the process, and nobody was there to count it.
+        self.ended["gone"] += stats.datums_pending - len(self.on_disk(self.process.own_files()))
+        self.process.end()
+        self.start()
+
+    def files(self) -> set[Path]:
+        """All that the spool holds."""
+        return set(self.directory.glob("process-*/*.batch"))
+
+    def on_disk(self, files: Iterable[Path]) -> list[Datum]:
+        """The datums in these files."""
+        return [datum for file in files for datum in Batch.from_body(_verified(file.read_bytes())).datums]
+
+    @invariant()
+    def accounts_are_right(self) -> None:
+        """What was recorded was sent, is pending, is on disk for whoever comes next, or was lost."""
+        left = self.on_disk(self.files() - self.process.own_files())
+        stats = self.process.stats()
+        lost = sum(stats.datums_lost.values()) + self.ended["lost"]
+        if not self.series:
+            sent = stats.datums_sent + self.ended["sent"]
+            assert self.recorded == sent + stats.datums_pending + len(left) + lost + self.ended["gone"]
+        waiting = Counter(number for datum in [*self.process.waiting(), *left] for number in numbers(datum))
+        assert not [number for number, times in waiting.items() if times > 1]
+        in_flight = self.process.in_flight_numbers()  # of which the answer may be there, and nobody has read it
+        assert waiting.keys() & self.service.accepted.keys() <= self.service.unsure | in_flight
+        missing = self.recorded - len(waiting.keys() | self.service.accepted.keys())
+        assert missing >= lost + self.ended["gone"] - len(self.service.unsure)
+        assert missing == 0 or lost + self.ended["gone"] > 0
+
+    @invariant()
+    def each_came_once(self) -> None:
+        """CloudWatch has nothing twice, unless it could not say that it had it."""
+        twice = {number for number, times in self.service.accepted.items() if times > 1}
+        assert twice <= self.service.unsure
+
+    @invariant()
+    def oldest_first(self) -> None:
+        """What a process recorded comes in this order, and after what it found on disk."""
+        if not self.series:
+            own = [number for number in self.service.in_order if number > self.first_of_process]
+            assert own == sorted(own)
+            assert own == self.service.in_order[len(self.service.in_order) - len(own) :]
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        """What is kept in memory is what is said, and no more comes to it than one request that is read from disk."""
+        backlog = self.process.backlog
+        sizes = [each.size_bytes for each in self.process.entries()]
+        assert backlog.size_bytes == sum(sizes)
+        assert backlog.size_bytes <= self.bound + LARGEST_BATCH_BYTES
+
+    def teardown(self) -> None:
+        """In the end the network is well again, and all that is left arrives."""
+        if self.service.hanging:
+            self.answer_comes("accepted")
+        self.kill(has_arrived=False)
+        self.service.script = []
+        assert self.process.deliver(1e6)
+        self.accounts_are_right()
+        assert not self.files()
+        if self.process.spool:
+            self.process.spool.close()
+        assert not list(self.directory.glob("process-*"))
+        shutil.rmtree(self.directory)
+
+
+TestDelivery = DeliveryMachine.TestCase
+TestDelivery.settings = effort(100)

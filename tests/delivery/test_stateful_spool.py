@@ -1,0 +1,260 @@
+"""Several processes with one spool directory, and what else happens to files: each whole batch is somebody's, once."""
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
+from otel_cloudwatch_flask.delivery.spool import Spool, _checked, _verified
+from tests.support.fuzzing import datum_of, effort, numbers
+
+MAX_PROCESSES = 4
+MAX_BYTES = 1_500
+"""Room for a few batches."""
+
+MAX_FORKS = 2
+"""In one example, because they cost time."""
+
+INDICES = st.integers(0, MAX_PROCESSES - 1)
+PLACES = st.integers(0, 9)
+
+SHOP = Envelope("Shop")
+
+FOREIGN = {
+    "nothing": b"",
+    "noise": bytes(range(256)),
+    "a pickle": b"cos\nsystem\n(S'true'\ntR.",
+    "no JSON": _checked(b"{"),
+    "another JSON": _checked(b"[1, 2, 3]"),
+    "no datums": _checked(b'{"Namespace": "Shop", "MetricData": 5}'),
+    "a time without end": _checked(b'{"Namespace": "Shop", "MetricData": [{"MetricName": "m", "Timestamp": 1e999}]}'),
+    "brackets": _checked(b"[" * 100_000),
+}
+
+
+def batch(number: int) -> Batch:
+    """A batch that no other is equal to."""
+    return Batch(SHOP, (datum_of(f"m{number}", number),))
+
+
+def number_in(path: Path) -> int | None:
+    """The number of the whole batch in a file, ``None`` if there is none."""
+    try:
+        (datum,) = Batch.from_body(_verified(path.read_bytes())).datums
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None
+    return numbers(datum)[0]
+
+
+class Member:
+    """A process, the files that are its own, what is in them, and how large they were when it got them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.spool = Spool(directory, max_bytes=MAX_BYTES)
+        self.files: dict[Path, int | None] = {}
+        self.sizes: dict[Path, int] = {}
+
+    def own(self, path: Path) -> None:
+        """Have a file."""
+        self.files[path] = number_in(path)
+        self.sizes[path] = path.stat().st_size
+
+    def forget(self, path: Path) -> None:
+        """Have it no more."""
+        del self.files[path], self.sizes[path]
+
+    def at(self, place: int) -> list[Path]:
+        """The file at a place, if there are so many."""
+        return sorted(self.files)[place : place + 1]
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """Processes write, read, forget, fork, end and are killed; files are damaged, removed, and come from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.living: list[Member] = []
+        self.written = 0
+        self.whole: set[int] = set()
+        self.forks = 0
+
+    def member(self, index: int) -> Member:
+        """One of those that live."""
+        return self.living[index % len(self.living)]
+
+    def files(self) -> list[Path]:
+        """Everything that looks like a batch of some process."""
+        return sorted(self.directory.glob("process-*/*.batch"))
+
+    @initialize()
+    def begin(self) -> None:
+        """The first process starts."""
+        self.living.append(Member(self.directory))
+
+    @precondition(lambda self: len(self.living) < MAX_PROCESSES)
+    @rule()
+    def start(self) -> None:
+        """Another process starts."""
+        self.living.append(Member(self.directory))
+
+    @rule(index=INDICES)
+    def write(self, index: int) -> None:
+        """A process spools a batch, if there is room."""
+        member = self.member(index)
+        self.written += 1
+        made = batch(self.written)
+        path = member.spool.write(made)
+        if path is None:
+            assert sum(member.sizes.values()) + len(_checked(made.body())) > MAX_BYTES
+        else:
+            assert path not in member.files
+            member.own(path)
+            self.whole.add(self.written)
+
+    @rule(index=INDICES, place=PLACES)
+    def read(self, index: int, place: int) -> None:
+        """A process reads one of its batches, as it was written; what is none is set aside."""
+        member = self.member(index)
+        for path in member.at(place):
+            number = member.files[path]
+            found = member.spool.read(path)
+            assert found == (batch(number) if number in self.whole and number else None)
+            if found is None:
+                assert not path.exists()
+                member.forget(path)
+
+    @rule(index=INDICES, place=PLACES)
+    def settle(self, index: int, place: int) -> None:
+        """A batch has met its fate."""
+        member = self.member(index)
+        for path in member.at(place):
+            if (number := member.files[path]) is not None:  # what is no batch is never sent
+                self.whole.discard(number)
+                member.spool.remove(path)
+                assert not path.exists()
+                member.forget(path)
+
+    @rule(index=INDICES)
+    def take_over(self, index: int) -> None:
+        """A process finds all that others have left, the oldest of each first, and nothing of those that live."""
+        member = self.member(index)
+        of_living = {number for each in self.living for number in each.files.values()}
+        directory_of = {number_in(path): path.parent for path in self.files()}
+        member.spool._next_look = -math.inf  # it may have looked a moment ago
+        for path in member.spool.take_over():
+            member.own(path)
+        found = [number for number in member.files.values() if number not in of_living and number is not None]
+        assert set(found) == self.whole - of_living
+        for directory in directory_of.values():
+            of_one = [number for number in found if directory_of[number] == directory]
+            assert of_one == sorted(of_one)
+
+    @precondition(lambda self: len(self.living) > 1)
+    @rule(index=INDICES, is_orderly=st.booleans())
+    def end(self, index: int, *, is_orderly: bool) -> None:
+        """A process ends, or is killed."""
+        member = self.member(index)
+        self.living.remove(member)
+        if is_orderly:
+            member.spool.close()
+        else:
+            member.spool.abandon()
+
+    @precondition(lambda self: self.forks < MAX_FORKS)
+    @rule()
+    def fork(self) -> None:
+        """A child gives up what it has inherited, and the parent's is the parent's still."""
+        self.forks += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+            child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                for member in self.living:
+                    member.spool.abandon()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    @rule(place=PLACES, damage=st.sampled_from(["torn", "flipped", "removed", *FOREIGN]), at=st.integers(0, 200))
+    def damage(self, place: int, damage: str, at: int) -> None:
+        """Something happens to a file."""
+        for path in self.files()[place : place + 1]:
+            if not path.is_file():
+                continue
+            self.whole.discard(number_in(path) or 0)
+            content = bytearray(path.read_bytes())
+            if damage == "removed":
+                path.unlink()
+            elif damage == "torn":
+                path.write_bytes(content[: at % max(len(content), 1)])
+            elif damage == "flipped" and content:
+                content[at % len(content)] ^= 1
+                path.write_bytes(content)
+            else:
+                path.write_bytes(FOREIGN.get(damage, b""))
+
+    @rule(
+        place=PLACES, content=st.sampled_from(sorted(FOREIGN)), name=st.sampled_from(["0.batch", "x" * 240 + ".batch"])
+    )
+    def foreign_file(self, place: int, content: str, name: str) -> None:
+        """Somebody puts a file where batches are."""
+        for directory in sorted(self.directory.glob("process-*/"))[place : place + 1]:
+            if directory.is_dir() and not (directory / name).exists():
+                (directory / name).write_bytes(FOREIGN[content])
+
+    @rule(kind=st.sampled_from(["file", "directory", "link", "batch"]))
+    def foreign_entry(self, kind: str) -> None:
+        """Somebody puts something into the spool directory itself, or a directory where a batch should be."""
+        self.written += 1
+        path = self.directory / f"process-{kind}{self.written}"
+        if kind == "file":
+            path.write_bytes(b"")
+        elif kind == "link":
+            path.symlink_to(path)
+        else:
+            (path / "0.batch").mkdir(parents=True)
+
+    @invariant()
+    def each_is_there_once(self) -> None:
+        """Every whole batch is in one file."""
+        found = Counter(number_in(path) for path in self.files())
+        del found[None]
+        assert found == Counter(self.whole)
+
+    def teardown(self) -> None:
+        """In the end one process has it all, and when it is settled nothing is left, nor counted."""
+        while len(self.living) > 1:
+            self.end(0, is_orderly=True)
+        self.take_over(0)
+        (member,) = self.living
+        while member.files:
+            self.read(0, 0)
+            self.settle(0, 0)
+        assert not self.whole
+        assert member.spool._size_bytes == 0
+        shutil.rmtree(self.directory)
+
+
+TestSpool = SpoolMachine.TestCase
+TestSpool.settings = effort(60)
+
+
+def test_a_batch_outlives_any_number_of_processes(tmp_path: Path) -> None:
+    """A process that crashes whenever it starts costs no batch of those before it, however often it does."""
+    spool = Spool(tmp_path)
+    assert spool.write(batch(1)) is not None
+    for _ in range(50):
+        spool.abandon()
+        spool = Spool(tmp_path)
+        (path,) = spool.take_over()
+        assert spool.read(path) == batch(1)

@@ -1,0 +1,23 @@
+import re
+
+import click
+
+from otel_cloudwatch_flask.cli import main
+from tests.support.command_docs import PAGE, masked, written_anew
+
+
+def test_the_page_shows_what_the_commands_print() -> None:
+    """In processes, as a new user would; `python -m tests.support.command_docs` writes it anew."""
+    page = PAGE.read_text("utf-8")
+    assert masked(written_anew(page)) == masked(page)
+
+
+def test_every_command_has_its_section() -> None:
+    """With its help, and what it prints."""
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE))
+    assert isinstance(main, click.Group)
+    assert sorted(sections) == main.list_commands(click.Context(main))
+    for name, section in sections.items():
+        commands = re.findall(r"^\$ (.*)$", section, re.MULTILINE)
+        assert any(f"{name} --help" in command for command in commands)
+        assert any(name in command and "--help" not in command for command in commands)

@@ -1,0 +1,183 @@
+"""`opentelemetry-instrument flask run`, configured by the environment alone, in real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.reliability.processes import PATIENCE_SECONDS, ROOT
+from tests.support.fakes import eventually
+
+pytest.importorskip("opentelemetry.distro")
+receiver = pytest.importorskip("tests.support.otlp_receiver")
+
+INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
+REQUESTS = 20
+
+
+@pytest.fixture
+def cloudwatch() -> Iterator[LocalCloudWatch]:
+    """A strict CloudWatch on loopback."""
+    with LocalCloudWatch() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class FlaskRun:
+    """`opentelemetry-instrument flask run`, and the file to which it says everything."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def said(self) -> str:
+        """What it has said."""
+        return self.log.read_text()
+
+    def url(self) -> str:
+        """Where it serves, as soon as it says so."""
+        found = r"Running on (http://127\.0\.0\.1:\d+)"
+        is_there = eventually(
+            lambda: re.search(found, self.said()) or self.process.poll() is not None, within_seconds=PATIENCE_SECONDS
+        )
+        match = re.search(found, self.said())
+        assert is_there, "it says nothing"
+        assert match, self.said()
+        return match[1]
+
+    def visit(self) -> None:
+        """Send all requests."""
+        url = self.url()
+        for _ in range(REQUESTS):
+            with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - it is http
+                assert answer.read() == b"ordered"
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait for the end."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE_SECONDS)
+
+
+@contextmanager
+def flask_run(
+    cloudwatch: LocalCloudWatch, log: Path, app: str = "tests.support.no_code_app", **variables: str
+) -> Iterator[FlaskRun]:
+    """Run it."""
+    with isolated_environment(), log.open("wb") as log_file:
+        environment = {
+            **os.environ,
+            **cloudwatch.environment(),
+            "OTEL_TRACES_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+            "OTEL_METRICS_EXPORTER": "cloudwatch",
+            "OTEL_SERVICE_NAME": "no-code-shop",
+            "PYTHONUNBUFFERED": "1",
+            "PATH": os.pathsep.join([str(INSTRUMENT.parent), os.environ.get("PATH", "")]),
+            **variables,
+        }
+        command = [str(INSTRUMENT), "flask", "--app", app, "run", "--port", "0"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log_file, stderr=log_file)
+    with process:
+        try:
+            yield FlaskRun(process, log)
+        finally:
+            process.kill()
+
+
+def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.server.duration") -> None:
+    """Every request has one duration and one order, all in the namespace of the service."""
+    assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"no-code-shop"}
+    assert cloudwatch.published.count(duration) == REQUESTS
+    assert cloudwatch.published.sum("Orders") == REQUESTS
+    assert cloudwatch.refusals == []
+
+
+@pytest.mark.parametrize(
+    ("names", "duration"), [("", "http.server.duration"), ("http", "http.server.request.duration")]
+)
+def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: str, duration: str) -> None:
+    """Requests and facade metrics are published once each, soon after the requests and at the end."""
+    with flask_run(cloudwatch, tmp_path / "log", OTEL_SEMCONV_STABILITY_OPT_IN=names) as run:
+        run.visit()
+        assert eventually(lambda: cloudwatch.published.count(duration) == REQUESTS, within_seconds=PATIENCE_SECONDS)
+        run.interrupt()
+    assert_published_once(cloudwatch, duration)
+
+
+def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """An app that never heard of this package has its requests published, at the latest when it ends."""
+    (tmp_path / "plain.py").write_text('import flask\napp = flask.Flask("p")\napp.get("/")(lambda: "ordered")\n')
+    with flask_run(cloudwatch, tmp_path / "log", app=str(tmp_path / "plain.py")) as run:
+        run.visit()
+        run.interrupt()
+    assert cloudwatch.published.count("http.server.duration") == REQUESTS
+
+
+def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """With `console,cloudwatch` each gets everything once."""
+    with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="console,cloudwatch") as run:
+        run.visit()
+        run.interrupt()
+    assert_published_once(cloudwatch)
+    assert '"name": "http.server.duration"' in run.said()
+    assert '"name": "orders"' in run.said()
+
+
+def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """With `cloudwatch,otlp` each gets everything once, OTLP in its own temporality."""
+    with receiver.OtlpReceiver() as otlp:
+        variables = {**otlp.environment(), "OTEL_METRICS_EXPORTER": "cloudwatch,otlp"}
+        with flask_run(cloudwatch, tmp_path / "log", **variables) as run:
+            run.visit()
+            run.interrupt()
+    assert_published_once(cloudwatch)
+    assert (otlp.count("http.server.duration"), otlp.sum("orders")) == (REQUESTS, REQUESTS)
+    assert otlp.temporalities - {receiver.DELTA}, "OTLP's default is cumulative"
+
+
+def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """With `OTEL_SDK_DISABLED=true` everything works and nothing is sent."""
+    with flask_run(cloudwatch, tmp_path / "log", OTEL_SDK_DISABLED="true") as run:
+        run.visit()
+        run.interrupt()
+    assert cloudwatch.traffic.put_requests == 0
+    assert "Traceback" not in run.said()
+
+
+def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """OpenTelemetry says which exporter it does not know."""
+    with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="cloudwach") as run:
+        run.url()
+        run.interrupt()
+    assert "Requested component 'cloudwach' not found" in run.said()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FLUSH", "often", "is not a flush policy; use one of 'background', 'sync', 'interval'."),
+        ("MAX_METRICS", "-1", "is not a count; use a whole number, 1 or more."),
+        ("EXPORT_INTERVAL_SECONDS", "soon", "is not an interval; use a number of seconds greater than 0."),
+        ("ENABLED", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
+        ("RULES", "[{]", "is not JSON: "),
+        ("DEFAULT_DIMENSIONS", "Stage", "is not a list of dimensions; use name=value,name=value or a JSON object."),
+        ("NAMESPACE", "AWS/Shop", "is reserved for AWS's own services"),
+    ],
+)
+def test_values_that_do_not_parse(
+    cloudwatch: LocalCloudWatch, tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    """The program does not start, and says which variable cannot be used, and what may stand there."""
+    name = f"OTEL_EXPORTER_CLOUDWATCH_{variable}"
+    with flask_run(cloudwatch, tmp_path / "log", **{name: value}) as run:
+        assert run.process.wait(PATIENCE_SECONDS) != 0
+    assert f"ConfigurationError: {name}={value!r} {message}" in run.said()

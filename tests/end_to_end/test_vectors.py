@@ -1,0 +1,142 @@
+"""What OpenTelemetry hands over and what CloudWatch gets for it, case by case; see vectors/README.md."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.vectors.gate import Datum
+from tests.vectors.harness import Case, faults_of, load_cases
+from tests.vectors.inputs import Json
+from tests.vectors.judge import NAMESPACE, Export, Run, run_faults
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in load_cases()])
+def test_what_arrives_is_what_the_vector_expects(case: Case) -> None:
+    """The exporter sends exactly what the contract says of this input."""
+    assert faults_of(case) == [], case.why
+
+
+def test_a_vector_has_an_id_of_its_own() -> None:
+    """What a failure names is one case."""
+    ids = [case.id for case in load_cases()]
+    assert len(set(ids)) == len(ids)
+
+
+HISTOGRAM: Json = {
+    "kind": "histogram",
+    "points": [{"bounds": [10, 20], "counts": [1, 3, 1], "sum": 75, "min": 5, "max": 25}],
+}
+EXPECTED: Json = {
+    "series": [
+        {
+            "dims": {},
+            "unit": "None",
+            "count_exact": 5,
+            "sum_rel_1e-9": 75,
+            "min_exact": 5,
+            "max_exact": 25,
+            "values_within_bucket": True,
+            "percentile": {"p50": [10, 20]},
+        }
+    ],
+    "datums": 1,
+    "requests": 1,
+    "lost": 0,
+}
+
+
+def histogram_datum(**changes: Any) -> dict[str, Any]:
+    """The datum that ``EXPECTED`` expects, but for the changes."""
+    values = {"Values": [5.0, 15.0, 25.0], "Counts": [1, 3, 1]}
+    return {"MetricName": "m", "Timestamp": time.time(), "Unit": "None", **values, **changes}
+
+
+def verdict(*datums: Datum, expect: Json = EXPECTED, lost: int = 0) -> list[str]:
+    """What the judge says of one export of ``HISTOGRAM`` for which these datums arrived, in one request."""
+    requests = [{"Namespace": NAMESPACE, "MetricData": datums}] if datums else []
+    return run_faults(expect, Run([Export([HISTOGRAM], requests, lost)]), now=time.time())
+
+
+def test_the_judge_accepts_the_right_datum() -> None:
+    """A verdict without faults is possible at all."""
+    assert verdict(histogram_datum()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        pytest.param({"Counts": [1, 2, 1]}, "count_exact", id="count_off_by_one"),
+        pytest.param({"Counts": [1, 2, 2]}, "not within 20", id="sample_in_the_wrong_bucket"),
+        pytest.param({"Values": [5.0, 9.5, 17.75, 25.0], "Counts": [1, 1, 2, 1]}, "not within 10", id="value_astray"),
+        pytest.param({"Values": [5.0, 15.000001, 25.0]}, "the sum is", id="sum_off"),
+        pytest.param({"Values": [5.5, 15.0, 24.5]}, "min_exact", id="minimum_lost"),
+        pytest.param({"Values": [5.0, 15.5, 23.5]}, "max_exact", id="maximum_lost"),
+        pytest.param({"Unit": "Seconds"}, "unit", id="unit"),
+        pytest.param({"StorageResolution": 1}, "resolution", id="resolution"),
+        pytest.param({"Dimensions": [{"Name": "k", "Value": "v"}]}, "unexpected", id="dimension"),
+        pytest.param({"MetricName": "n"}, "unexpected", id="name"),
+        pytest.param({"Counts": [1, 0, 1]}, "counts", id="count_of_zero"),
+        pytest.param({"Counts": [5]}, "3 values and 1 counts", id="count_missing"),
+        pytest.param({"Values": [5.0, float("nan"), 25.0]}, "beyond 2^360", id="nan"),
+        pytest.param({"Values": [5.0, 1e-300, 25.0]}, "below 2^-360", id="too_small"),
+        pytest.param({"Values": [5.0, 5.0, 25.0]}, "twice", id="value_twice"),
+        pytest.param({"Value": 15.0}, "as its value", id="two_forms"),
+        pytest.param({"Timestamp": 0}, "timestamp", id="too_old"),
+        pytest.param({"Dimensions": [{"Name": "k", "Value": " "}]}, "dimension value", id="blank_dimension"),
+        pytest.param({"Unit": "Parsecs"}, "unit", id="no_unit_of_cloudwatch"),
+    ],
+)
+def test_the_judge_finds_a_wrong_datum(changes: Mapping[str, Any], complaint: str) -> None:
+    """One thing wrong with the datum is enough, and the verdict names it."""
+    assert any(complaint in fault for fault in verdict(histogram_datum(**changes)))
+
+
+def test_the_judge_finds_an_extra_datum() -> None:
+    """Nothing may arrive that the vector does not expect."""
+    assert any("unexpected" in fault for fault in verdict(histogram_datum(), histogram_datum(MetricName="n")))
+
+
+def test_the_judge_finds_a_series_sent_twice() -> None:
+    """A series is one datum in one export."""
+    assert any("2 datums" in fault for fault in verdict(histogram_datum(), histogram_datum()))
+
+
+def test_the_judge_finds_a_missing_series() -> None:
+    """What is expected has to arrive, unless it may be absent."""
+    assert any("0 datums" in fault for fault in verdict())
+    assert verdict(expect={"series": [{"may_be_absent": True}]}) == []
+
+
+def test_the_judge_finds_an_oversize_request() -> None:
+    """A thousand datums are fine by number, and too much by bytes."""
+    dimensions = [{"Name": "k", "Value": "v" * 1000}]
+    datums = [histogram_datum(MetricName=f"m{index}", Dimensions=dimensions) for index in range(1000)]
+    assert [fault for fault in verdict(*datums) if fault.startswith("a request of 11")]
+
+
+def test_the_judge_finds_an_unaccounted_loss() -> None:
+    """Expected and counted losses are compared."""
+    assert verdict(histogram_datum(), lost=1) == ["export 0: lost: 1, not 0"]
+    assert verdict(expect={"lost_at_least": 1}) == ["export 0: lost: 0, not at least 1"]
+
+
+def test_the_judge_lets_one_value_stand_for_neighbouring_buckets_only_where_it_must() -> None:
+    """With 149 filled buckets two may share a value between them, with 148 they may not."""
+    assert not joint_value_verdict(filled_buckets=149)
+    assert any("not within" in fault for fault in joint_value_verdict(filled_buckets=148))
+
+
+def joint_value_verdict(*, filled_buckets: int) -> list[str]:
+    """What the judge says where the samples of the first two of many buckets have one value between them."""
+    point = {"bounds": list(range(1, filled_buckets)), "counts": [1] * filled_buckets, "sum": 0}
+    values = [0.5, *(index + 0.5 for index in range(2, filled_buckets))]
+    datum = histogram_datum(Values=values, Counts=[2, *[1] * (filled_buckets - 2)])
+    return verdict(datum, expect={"series": [{"values_within_bucket": point}]})
+
+
+def test_the_judge_refuses_an_expectation_it_does_not_know() -> None:
+    """A misspelt key must not pass for a check."""
+    with pytest.raises(ValueError, match="sereis"):
+        verdict(histogram_datum(), expect={"sereis": []})

@@ -1,0 +1,185 @@
+"""What is given to add_metric, any number under any name in any unit, is what CloudWatch shows."""
+
+import math
+import random
+import re
+from collections.abc import Iterable, Iterator
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, ScaledUnit, from_ucum
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+BUCKET_WIDTH = 0.1
+BOUNDS = tuple(edge * BUCKET_WIDTH for edge in range(51))
+"""Of magnitudes, for samples of a normal distribution."""
+
+# https://ucum.org/ucum: the atoms and prefixes that metrics have, an annotation, and all of these per time.
+UCUM = re.compile(r"(1|%|[kMGT]?(By|bit)|[mu]?s|\{[!-z|~]+\})(/s)?")
+
+
+class Shop:
+    """An app with a reporter, outside of any request, and another exporter's reader beside it."""
+
+    def __init__(self, *views: View) -> None:
+        self.cloudwatch = FakeCloudWatch()
+        self.other = InMemoryMetricReader()
+        provider = MeterProvider([self.other], views=views, shutdown_on_exit=False)
+        self.reporter = CloudWatchMetricsReporter(
+            Flask("shop"), "Shop", self.cloudwatch, meter_provider=provider, flush="interval", strict=True
+        )
+
+    def add(self, name: str, values: Iterable[float], unit: str = "None") -> None:
+        """Add metrics, and publish them."""
+        for value in values:
+            self.reporter.add_metric(name, value, unit)
+        assert self.reporter.flush()
+
+    def seen_by_others(self) -> list[Metric]:
+        """The metrics as another exporter gets them."""
+        data = self.other.get_metrics_data()
+        assert data is not None
+        return [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    """One whose reporter is shut down in the end."""
+    fresh = Shop()
+    yield fresh
+    fresh.reporter.shutdown()
+
+
+class TestSigns:
+    """Negative values, which OpenTelemetry's own histograms drop."""
+
+    def test_negative_zero_and_positive(self, shop: Shop) -> None:
+        """All in one flush are one datum."""
+        shop.add("Balance", [-5, 0, 5])
+        (datum,) = shop.cloudwatch.datums
+        assert (datum["Values"], datum["Counts"]) == ([-5, 0, 5], [1, 1, 1])
+        assert shop.cloudwatch.count("Balance") == 3
+        assert shop.cloudwatch.sum("Balance") == 0
+        assert shop.cloudwatch.minimum("Balance") == -5
+        assert shop.cloudwatch.maximum("Balance") == 5
+        assert datum["Dimensions"] == []
+
+    @pytest.mark.parametrize("value", [0, 1, -1, 0.1, -1e-9, 12345678901, -(2**360), 2.0**-360])
+    def test_a_single_value_is_exact(self, shop: Shop, value: float) -> None:
+        """One sample, whatever its size, is that number."""
+        shop.add("One", [value])
+        assert shop.cloudwatch.values("One") == {float(value): 1}
+
+    def test_only_negative(self, shop: Shop) -> None:
+        """Nothing positive is invented."""
+        shop.add("Loss", [-3, -2, -2, -1])
+        assert shop.cloudwatch.count("Loss") == 4
+        assert shop.cloudwatch.sum("Loss") == pytest.approx(-8, rel=1e-9)
+        assert (shop.cloudwatch.minimum("Loss"), shop.cloudwatch.maximum("Loss")) == (-3, -1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_statistics_of_a_normal_distribution(shop: Shop, seed: int) -> None:
+    """Of 10,000 values around 0, all that CloudWatch shows is exact."""
+    source = random.Random(seed)
+    samples = [source.gauss(0, 1) for _ in range(10_000)]
+    shop.add("Drift", samples)
+    assert len(shop.cloudwatch.datums) == 1
+    assert shop.cloudwatch.count("Drift") == 10_000
+    assert shop.cloudwatch.sum("Drift") == pytest.approx(math.fsum(samples), abs=1e-9 * math.fsum(map(abs, samples)))
+    assert shop.cloudwatch.minimum("Drift") == min(samples)
+    assert shop.cloudwatch.maximum("Drift") == max(samples)
+
+
+@pytest.mark.parametrize("percent", [0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9])
+def test_percentiles_of_a_normal_distribution(percent: float) -> None:
+    """Each percentile lies within a bucket of the exact one."""
+    shop, source = Shop(), random.Random(2)
+    samples = sorted(source.gauss(0, 1) for _ in range(10_000))
+    shop.add("Drift", samples)
+    shop.reporter.shutdown()
+    exact = samples[math.ceil(percent * 100) - 1]
+    # Magnitudes from 1e-4 to 4 are 2^16 apart: for 147 buckets there are 8 to each power of two.
+    assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, rel=2**0.125 - 1)
+
+
+@pytest.mark.parametrize("percent", [0.1, 1, 10, 25, 50, 75, 90, 99, 99.9])
+def test_percentiles_in_explicit_buckets(percent: float) -> None:
+    """Under a View with buckets of the user's choice, too; they hold magnitudes, and are mirrored."""
+    shop = Shop(View(instrument_name="*", aggregation=ExplicitBucketHistogramAggregation(BOUNDS)))
+    source = random.Random(7)
+    samples = sorted(source.gauss(0, 1) for _ in range(10_000))
+    shop.add("Drift", samples)
+    shop.reporter.shutdown()
+    exact = samples[math.ceil(percent * 100) - 1]
+    assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, abs=BUCKET_WIDTH)
+
+
+class TestNames:
+    """Names as they were written, which the SDK's instruments could not have."""
+
+    @pytest.mark.parametrize(
+        "name", ["RequestCount", "Request Count", "2xx", "orders", "50%", "a/b:c", "-", "$", "x" * 255]
+    )
+    def test_kept(self, shop: Shop, name: str) -> None:
+        """CloudWatch gets what the user wrote."""
+        shop.add(name, [1])
+        assert [metric.name for metric in shop.cloudwatch.metrics()] == [name]
+
+    def test_beyond_ascii(self, shop: Shop) -> None:
+        """Characters that alarms do not take are encoded; a name that reads like that encoding stays another metric."""
+        shop.add("Größe", [1])
+        shop.add("Gr%C3%B6%C3%9Fe", [2])
+        assert shop.cloudwatch.sum("Gr%C3%B6%C3%9Fe") == 1
+        assert shop.cloudwatch.sum("Gr%25C3%25B6%25C3%259Fe") == 2
+
+    def test_in_different_case(self, shop: Shop) -> None:
+        """``orders`` beside ``Orders`` and ``ORDERS`` are three metrics, for other exporters too."""
+        for value, name in enumerate(("orders", "Orders", "ORDERS"), start=1):
+            shop.add(name, [value])
+        assert {name: shop.cloudwatch.sum(name) for name in ("orders", "Orders", "ORDERS")} == {
+            "orders": 1,
+            "Orders": 2,
+            "ORDERS": 3,
+        }
+        assert len({metric.name for metric in shop.seen_by_others()}) == 3
+
+    def test_one_name_with_two_units(self, shop: Shop) -> None:
+        """Each unit is a metric of its own."""
+        shop.add("Size", [3], "Kilobytes")
+        shop.add("Size", [5], "Count")
+        assert {(metric.name, metric.unit) for metric in shop.cloudwatch.metrics()} == {
+            ("Size", "Kilobytes"),
+            ("Size", "Count"),
+        }
+        assert len({metric.name for metric in shop.seen_by_others()}) == 2
+
+
+class TestUnits:
+    """CloudWatch's 27 units."""
+
+    @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
+    def test_there_and_back(self, shop: Shop, unit: str) -> None:
+        """Other exporters see valid UCUM that means the same unit; CloudWatch gets the unit that was written."""
+        shop.add("Metric", [3.5], unit)
+        (metric,) = shop.cloudwatch.metrics()
+        assert metric.unit == unit
+        assert shop.cloudwatch.values("Metric") == {3.5: 1}
+        (seen,) = shop.seen_by_others()
+        assert seen.unit is not None
+        assert UCUM.fullmatch(seen.unit)
+        assert from_ucum(seen.unit) == ScaledUnit(unit)
+
+    def test_there_are_27(self) -> None:
+        """None is forgotten, and no two are one to other exporters."""
+        shop = Shop()
+        for unit in CLOUDWATCH_UNITS:
+            shop.add(unit, [1], unit.upper())
+        assert len({metric.unit for metric in shop.seen_by_others()}) == 27
+        assert {metric.name: metric.unit for metric in shop.cloudwatch.metrics()} == {u: u for u in CLOUDWATCH_UNITS}
+        shop.reporter.shutdown()

@@ -1,0 +1,121 @@
+"""When a request's metrics reach CloudWatch, by flush policy, over HTTP."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from werkzeug.test import EnvironBuilder
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+
+
+@pytest.fixture
+def cloudwatch() -> Iterator[LocalCloudWatch]:
+    """A strict CloudWatch on loopback."""
+    with LocalCloudWatch() as running:
+        yield running
+
+
+def app_with_reporter(cloudwatch: LocalCloudWatch, **arguments: object) -> tuple[Flask, CloudWatchMetricsReporter]:
+    """An app whose one route adds three metrics."""
+    app = Flask("shop")
+    provider = MeterProvider(shutdown_on_exit=False)
+    arguments = {"meter_provider": provider, **arguments}
+    reporter = CloudWatchMetricsReporter(app, "Shop", cloudwatch.client(), **arguments)  # type: ignore[arg-type]
+
+    @app.get("/")
+    def index() -> str:
+        reporter.add_metric("Requests", 1, "Count")
+        reporter.add_metric("Bytes", 512, "Bytes", {"Page": "index"})
+        reporter.add_metric("Balance", -3)
+        return "hello"
+
+    return app, reporter
+
+
+def serve_one_request(app: Flask) -> float:
+    """Serve one request as a WSGI server does, to the end of ``close()``; the seconds that took."""
+    begun = time.perf_counter()
+    body = app.wsgi_app(EnvironBuilder().get_environ(), lambda _status, _headers, *_: lambda _data: None)
+    assert b"".join(body) == b"hello"
+    body.close()  # type: ignore[attr-defined]
+    return time.perf_counter() - begun
+
+
+def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch) -> None:
+    """With ``sync``, ``close()`` returns when CloudWatch has the request's metrics."""
+    app, reporter = app_with_reporter(cloudwatch, flush="sync")
+    for served in (1, 2):
+        serve_one_request(app)
+        assert cloudwatch.published.sum("Requests") == served
+        assert cloudwatch.published.sum("Balance") == -3 * served
+    reporter.shutdown()
+
+
+def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
+    """16 requests that end together wait for two answers of a CloudWatch that takes 300 ms, not for 16."""
+    app, reporter = app_with_reporter(cloudwatch, flush="sync")
+    serve_one_request(app)
+    cloudwatch.latency_seconds = 0.3
+    together = threading.Barrier(16)
+
+    def serve(_: int) -> None:
+        together.wait(timeout=10)
+        serve_one_request(app)
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(serve, range(16)))
+    assert time.perf_counter() - begun < 1.2
+    assert cloudwatch.published.sum("Requests") == 17
+    assert cloudwatch.traffic.put_requests <= 1 + 3
+    cloudwatch.latency_seconds = 0
+    reporter.shutdown()
+
+
+def test_background_requests_do_not_wait_and_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
+    """200 requests within a second are answered while CloudWatch thinks, and cause at most 4 calls."""
+    cloudwatch.latency_seconds = 0.3
+    app, reporter = app_with_reporter(cloudwatch)
+    begun = time.perf_counter()
+    slowest = max(serve_one_request(app) for _ in range(200))
+    assert time.perf_counter() - begun < 1.0
+    assert slowest < 0.3
+    assert reporter.flush()
+    assert cloudwatch.published.sum("Requests") == 200
+    assert cloudwatch.published.count("Bytes", Page="index") == 200
+    assert cloudwatch.traffic.put_requests <= 4
+    reporter.shutdown()
+
+
+def test_interval_sends_nothing_for_a_request(cloudwatch: LocalCloudWatch) -> None:
+    """With ``interval``, requests leave it to the interval; a flush has everything."""
+    app, reporter = app_with_reporter(cloudwatch, flush="interval")
+    for _ in range(50):
+        serve_one_request(app)
+    assert cloudwatch.traffic.put_requests == 0
+    assert reporter.flush()
+    assert cloudwatch.published.sum("Requests") == 50
+    reporter.shutdown()
+
+
+def test_two_apps_with_two_clients_each_get_their_own(cloudwatch: LocalCloudWatch) -> None:
+    """Two reporters on one provider never publish each other's metrics, and each publishes once."""
+    provider = MeterProvider(shutdown_on_exit=False)
+    with LocalCloudWatch() as other_cloudwatch:
+        app, reporter = app_with_reporter(cloudwatch, meter_provider=provider)
+        other_app, other_reporter = app_with_reporter(other_cloudwatch, meter_provider=provider)
+        for _ in range(3):
+            serve_one_request(app)
+        serve_one_request(other_app)
+        assert reporter.flush()
+        assert other_reporter.flush()
+        assert cloudwatch.published.sum("Requests") == 3
+        assert other_cloudwatch.published.sum("Requests") == 1
+        reporter.shutdown()
+        other_reporter.shutdown()

@@ -1,0 +1,146 @@
+"""In AWS Lambda: an invocation's metrics are in CloudWatch when its answer is there, whatever the adapter."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, stream_with_context
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.facade.wsgi import SelfClosingBody
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+
+Handler = Callable[[dict[str, Any], object], dict[str, Any]]
+
+
+def event(path: str, method: str = "GET") -> dict[str, Any]:
+    """What API Gateway sends (payload format 1.0) for a request without a body."""
+    return {
+        "version": "1.0",
+        "httpMethod": method,
+        "path": path,
+        "headers": {"Host": "shop.example", "Accept": "*/*"},
+        "multiValueHeaders": {"Host": ["shop.example"], "Accept": ["*/*"]},
+        "queryStringParameters": {},
+        "multiValueQueryStringParameters": {},
+        "requestContext": {"stage": "prod", "identity": {"sourceIp": "127.0.0.1"}},
+        "body": None,
+        "isBase64Encoded": False,
+    }
+
+
+def apig_wsgi(app: Flask) -> Handler:
+    """The adapter of this name, which closes bodies."""
+    handler: Handler = pytest.importorskip("apig_wsgi").make_lambda_handler(app)
+    return handler
+
+
+def serverless_wsgi(app: Flask) -> Handler:
+    """The adapter of this name, which does not."""
+    module = pytest.importorskip("serverless_wsgi")
+    return lambda event, context: module.handle_request(app, event, context)
+
+
+def aws_wsgi(app: Flask) -> Handler:
+    """The adapter of this name, which does not either."""
+    module = pytest.importorskip("awsgi")
+    return lambda event, context: module.response(app, event, context)
+
+
+@pytest.fixture
+def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
+    """A CloudWatch on loopback, and the environment of a function in Lambda."""
+    with LocalCloudWatch() as running:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def app() -> Flask:
+    """The function's app."""
+    return Flask("shop")
+
+
+@pytest.fixture
+def reporter(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, cloudwatch: LocalCloudWatch
+) -> Iterator[CloudWatchMetricsReporter]:
+    """A reporter whose reader has no thread: in Lambda it may be frozen whenever it wants to run."""
+    assert cloudwatch.endpoint_url, "its environment is there before the reporter"
+    start = threading.Thread.start
+    provider = MeterProvider(shutdown_on_exit=False)
+    with monkeypatch.context() as frozen:
+        frozen.setattr(
+            threading.Thread, "start", lambda each: None if each.name == "CloudWatchMetricReader" else start(each)
+        )
+        reporter = CloudWatchMetricsReporter(app, "Shop", meter_provider=provider, instrument=True)
+    yield reporter
+    reporter.shutdown(timeout_seconds=1)
+
+
+@pytest.mark.parametrize("adapter", [apig_wsgi, serverless_wsgi, aws_wsgi])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the adapters' own
+def test_each_invocation_is_published(
+    app: Flask, cloudwatch: LocalCloudWatch, reporter: CloudWatchMetricsReporter, adapter: Callable[[Flask], Handler]
+) -> None:
+    """When the handler returns, CloudWatch has what the view, a stream and on-close functions added, and durations."""
+    closed: list[str] = []
+
+    @app.get("/orders")
+    def orders() -> Response:
+        reporter.add_metric("Orders", 1, "Count")
+        response = Response("ordered", mimetype="text/plain")
+        response.call_on_close(lambda: closed.append("orders"))
+        response.call_on_close(lambda: reporter.add_metric("Closed", 1, "Count"))
+        return response
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield "a"
+            reporter.add_metric("Streams", 1, "Count")
+            yield "b"
+
+        return Response(stream_with_context(body()), mimetype="text/plain")
+
+    handle, published = adapter(app), cloudwatch.published
+    for invocation in range(2):
+        assert handle(event("/orders"), None)["body"] == "ordered"
+        assert (published.sum("Orders"), published.sum("Closed"), len(closed)) == (invocation + 1,) * 3
+        assert published.count("http.server.duration") == 3 * invocation + 1
+        assert handle(event("/stream"), None)["body"] == "ab"
+        assert published.sum("Streams") == invocation + 1
+        assert int(handle(event("/nowhere"), None)["statusCode"]) == 404
+        assert published.count("http.server.duration") == 3 * invocation + 3
+    assert cloudwatch.refusals == []
+
+
+def test_a_body_closes_itself_once() -> None:
+    """At its end, after an error, or when it is dropped half-way, a body is closed, and calls back, once."""
+    calls: list[str] = []
+
+    class Body(io.BytesIO):
+        def close(self) -> None:
+            calls.append("closed")
+            super().close()
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise KeyError
+
+    body = SelfClosingBody(Body(b"a\nb\n"), lambda: calls.append("called back"))
+    assert list(body) == [b"a\n", b"b\n"]
+    body.close()
+    half = iter(SelfClosingBody(Body(b"a\nb\n"), lambda: calls.append("called back")))
+    next(half)
+    half.close()  # type: ignore[attr-defined]
+    assert calls == ["closed", "called back"] * 2
+    calls.clear()
+    with pytest.raises(KeyError):
+        list(SelfClosingBody(broken(), lambda: calls.append("called back")))
+    assert calls == ["called back"]

@@ -1,0 +1,314 @@
+"""Histograms as values and counts: what CloudWatch shows of them is what was recorded."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, Extremes, Histogram, edge
+from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS, Distribution, combined, distribution
+from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
+from tests.support.samples import Row, explicit, exponential, rows, samples
+
+UNRECORDED = Extremes()
+
+bounds = st.one_of(
+    st.just((0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0)),
+    st.just(()),
+    st.lists(st.integers(-4000, 4000).map(lambda quarters: quarters / 4), max_size=12, unique=True).map(
+        lambda each: tuple(sorted(each))
+    ),
+    st.just(tuple(float(each) for each in range(-20, 300))),
+)
+
+
+def one_sided(recorded: Sequence[float], *, has_minimum: bool, has_maximum: bool) -> Extremes:
+    """The extremes as a data point has them on which one may not be recorded."""
+    return Extremes.recorded(min(recorded) if has_minimum else None, max(recorded) if has_maximum else None)
+
+
+@st.composite
+def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tuple[Histogram, list[float]]:
+    """Real samples, each often enough to fill a bucket, and a histogram of them."""
+    recorded = draw(samples(min_size=min_size, max_size=max_size))
+    recorded += recorded[:5] * draw(st.sampled_from([0, 0, 3, 50]))
+    extremes = one_sided(recorded, has_minimum=draw(st.booleans()), has_maximum=draw(st.booleans()))
+    if draw(st.booleans()):
+        return explicit(recorded, draw(bounds), extremes=extremes), recorded
+    return exponential(recorded, draw(st.integers(-3, 12)), extremes=extremes), recorded
+
+
+def sent(histogram: Histogram) -> Distribution:
+    """The distribution of a histogram that has sendable numbers."""
+    made = distribution(histogram)
+    assert made is not None
+    return made
+
+
+def each_sample(made: Distribution) -> list[float]:
+    """The value of each sample, ascending."""
+    return [value for value, count in zip(*made, strict=True) for _ in range(count)]
+
+
+def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float, Row]]:
+    """Each value beside the bucket of each sample that it stands for."""
+    ends = list(accumulate(bucket.samples for bucket in buckets))
+    start = 0
+    for value, count in zip(*made, strict=True):
+        first, last = bisect_right(ends, start), bisect_left(ends, start + count)
+        yield from ((value, buckets[i]) for i in range(first, last + 1))
+        start += count
+
+
+def assert_sum(made: Distribution, total: float, *, rounding: float = 0.0) -> None:
+    """The sum is right within the promised part of the magnitudes that were added."""
+    weight = math.fsum(abs(value) * count for value, count in zip(*made, strict=True))
+    assert abs(math.fsum([made.total, -total])) <= 1e-9 * weight + rounding
+
+
+class TestProperties:
+    """What holds for every histogram of real samples."""
+
+    @given(histograms())
+    def test_count_and_form(self, case: tuple[Histogram, list[float]]) -> None:
+        """The counts are whole, positive and complete; the values ascend, and CloudWatch takes so many."""
+        histogram, recorded = case
+        made = sent(histogram)
+        assert made.samples == histogram.count == len(recorded)
+        assert all(type(count) is int and count > 0 for count in made.counts)
+        assert all(low < high for low, high in pairwise(made.values))
+        assert len(made.values) == len(made.counts) <= MAX_VALUES_PER_DATUM
+
+    @given(histograms())
+    def test_sum(self, case: tuple[Histogram, list[float]]) -> None:
+        """The sum is the recorded one."""
+        histogram, _ = case
+        assert_sum(sent(histogram), histogram.sum)
+
+    @given(histograms())
+    def test_extremes(self, case: tuple[Histogram, list[float]]) -> None:
+        """Minimum and maximum, where recorded, are the smallest and the largest value, as the same doubles."""
+        histogram, _ = case
+        made = sent(histogram)
+        if histogram.extremes.minimum is not None:
+            assert made.values[0] == histogram.extremes.minimum
+        if histogram.extremes.maximum is not None:
+            assert made.values[-1] == histogram.extremes.maximum
+
+    @given(histograms())
+    def test_values_lie_in_the_buckets_of_their_samples(self, case: tuple[Histogram, list[float]]) -> None:
+        """By rank, every sample is in the bucket it was recorded in, edges included."""
+        histogram, _ = case
+        buckets = rows(histogram.buckets())
+        if len(buckets) <= MAX_BUCKETS:
+            for value, bucket in by_rank(sent(histogram), buckets):
+                assert bucket.lower <= value <= bucket.upper
+
+    @given(
+        st.lists(st.integers(-1500, 1500), min_size=149, max_size=700, unique=True),
+        st.lists(st.integers(1, 30), min_size=1, max_size=9),
+        st.booleans(),
+        st.booleans(),
+    )
+    def test_more_buckets_than_values(
+        self,
+        indices: list[int],
+        repeats: list[int],
+        has_minimum: bool,  # noqa: FBT001 - drawn by hypothesis
+        has_maximum: bool,  # noqa: FBT001 - drawn by hypothesis
+    ) -> None:
+        """Beyond 148 filled buckets neighbours share values, and at least 75 stay; all else holds."""
+        recorded = [
+            math.copysign(math.sqrt(edge(3, abs(index)) * edge(3, abs(index) + 1)), index)
+            for place, index in enumerate(indices)
+            for _ in range(repeats[place % len(repeats)])
+        ]
+        histogram = exponential(
+            recorded, 3, extremes=one_sided(recorded, has_minimum=has_minimum, has_maximum=has_maximum)
+        )
+        made = sent(histogram)
+        assert made.samples == len(recorded)
+        assert 75 <= len(made.values) <= MAX_VALUES_PER_DATUM
+        assert_sum(made, histogram.sum)
+        assert not has_minimum or made.values[0] == min(recorded)
+        assert not has_maximum or made.values[-1] == max(recorded)
+
+    @given(histograms(), st.sampled_from([0.001, 60.0, 86400.0, 1.024**4]))
+    def test_scaled(self, case: tuple[Histogram, list[float]], factor: float) -> None:
+        """A factor applies to every number."""
+        histogram, recorded = case
+        assume(max(map(abs, recorded)) < 2.0**320)
+        made = sent(replace(histogram, factor=factor))
+        assert made.samples == histogram.count
+        assert_sum(made, histogram.sum * factor)
+        if histogram.extremes.minimum is not None:
+            assert made.values[0] == histogram.extremes.minimum * factor
+
+    @given(histograms())
+    def test_percentiles_are_within_a_bucket(self, case: tuple[Histogram, list[float]]) -> None:
+        """The value of a rank lies in the bucket of the sample of that rank, so never farther off than its width."""
+        histogram, recorded = case
+        buckets = rows(histogram.buckets())
+        if len(buckets) > MAX_BUCKETS:
+            return
+        made = sent(histogram)
+        values = each_sample(made)
+        ends = list(accumulate(bucket.samples for bucket in buckets))
+        for rank, sample in enumerate(sorted(recorded)):
+            bucket = buckets[bisect_right(ends, rank)]
+            assert abs(values[rank] - sample) <= bucket.upper - bucket.lower
+
+
+class TestFewSamples:
+    """Where the numbers leave nothing open, the samples are exact."""
+
+    @pytest.mark.parametrize("sample", [0.0, 7.3, -7.3, 1e100, 5.0])
+    @pytest.mark.parametrize("extremes", [None, UNRECORDED])
+    def test_one(self, sample: float, extremes: Extremes | None) -> None:
+        """One sample is itself, with or without minimum and maximum."""
+        for histogram in (
+            explicit([sample], (5.0, 10.0), extremes=extremes),
+            exponential([sample], 0, extremes=extremes),
+        ):
+            assert sent(histogram) == Distribution([sample], [1])
+
+    def test_two(self) -> None:
+        """Two samples are the minimum and the maximum."""
+        assert sent(explicit([3.3, 4.4], (10.0,))) == Distribution([3.3, 4.4], [1, 1])
+
+    def test_three(self) -> None:
+        """The third is what the sum leaves."""
+        assert sent(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution([3.0, 3.5, 4.5], [1, 1, 1])
+
+    def test_equal_samples(self) -> None:
+        """Equal samples are one value."""
+        assert sent(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution([4.0], [1000])
+        assert sent(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
+
+
+class TestOpenBuckets:
+    """Where minimum and maximum were not recorded, an open bucket reaches as far as the sum needs."""
+
+    def test_upper(self) -> None:
+        """Above the last bound the samples have the mean that the sum asks for."""
+        made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
+        assert made.total == pytest.approx(205)
+        assert made.values[0] <= 10
+        assert made.values[-1] == pytest.approx(100, rel=0.1)
+
+    def test_lower_stays_above_zero(self) -> None:
+        """Below a first bound that is not negative nothing is negative if the sum does not ask for it."""
+        made = sent(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
+        assert made.values[0] >= 0
+        assert made.total == pytest.approx(9)
+
+    def test_lower_goes_below_zero_for_the_sum(self) -> None:
+        """A sum that cannot be had otherwise shows that there were negative samples."""
+        made = sent(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
+        assert made.values[0] < 0
+        assert made.total == pytest.approx(-43)
+
+    def test_single_bucket(self) -> None:
+        """Without any bound there is only the mean."""
+        assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
+
+
+class TestExplicitSpread:
+    """Inside an explicit bucket samples are spread evenly, so that percentiles interpolate."""
+
+    def test_median_of_a_uniform_bucket(self) -> None:
+        """The median of evenly distributed samples in one bucket is near its middle, not on an edge."""
+        recorded = [i / 10 for i in range(1001)]
+        values = each_sample(sent(explicit(recorded, (0.0, 100.0))))
+        assert values[500] == pytest.approx(50, abs=1)
+        assert values[900] == pytest.approx(90, abs=1)
+
+    def test_a_density_that_falls(self) -> None:
+        """Where there are fewer and fewer samples, most of a bucket are on the side of the neighbour that has more."""
+        recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
+        values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
+        for rank in (100, 370, 600, 800, 900):
+            assert values[rank] == pytest.approx(recorded[rank], rel=0.03)
+
+    def test_at_most_150_values(self) -> None:
+        """However many samples and buckets there are, the values fit in a datum."""
+        recorded = [i / 7 for i in range(5000)]
+        assert 75 <= len(sent(explicit(recorded, tuple(float(i) for i in range(0, 700, 5)))).values) <= 150
+
+
+class TestUnsendable:
+    """What CloudWatch takes no such numbers of is not sent at all."""
+
+    @pytest.mark.parametrize(
+        "histogram",
+        [
+            explicit([1.0, 1e150], (10.0,)),
+            explicit([-1e150, 1.0], (10.0,)),
+            explicit([1.0, 1e150], (10.0,), extremes=UNRECORDED),
+            exponential([1e150], 0),
+            ExplicitHistogram(2, 4e108, Extremes.recorded(1e108, 2e108), (), (2,), factor=86400.0),
+            ExplicitHistogram(4, 1.7e308, Extremes.recorded(-1.7e308, 1.7e308), (0.0,), (2, 2), factor=0.5),
+            exponential([-1.7e308, 1.7e308, 1.7e308], 3),
+        ],
+        ids=["maximum", "minimum", "sum", "single", "after-scaling", "both", "exponential"],
+    )
+    def test_beyond_the_range(self, histogram: Histogram) -> None:
+        """A number beyond 2^360, also after scaling, makes it none."""
+        assert distribution(histogram) is None
+
+    def test_too_small_is_zero(self) -> None:
+        """Samples below 2^-360 are sent as 0."""
+        assert sent(exponential([1e-200, 1e-200, 1.0], 0)) == Distribution([0.0, 1.0], [2, 1])
+
+
+distributions = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 1000)), min_size=1, max_size=120).map(
+    Distribution.of
+)
+
+
+class TestCombined:
+    """Distributions that become one datum."""
+
+    @given(st.lists(distributions, min_size=1, max_size=8))
+    def test_keeps_what_cloudwatch_shows(self, parts: list[Distribution]) -> None:
+        """Count, sum, minimum and maximum are those of all samples, with at most 150 values."""
+        whole = combined(parts)
+        assert whole.samples == sum(part.samples for part in parts)
+        assert_sum(whole, math.fsum(part.total for part in parts))
+        assert whole.values[0] == min(part.values[0] for part in parts)
+        assert whole.values[-1] == max(part.values[-1] for part in parts)
+        assert all(low < high for low, high in pairwise(whole.values))
+        distinct = {value for part in parts for value in part.values}
+        assert len(whole.values) <= MAX_VALUES_PER_DATUM
+        assert len(whole.values) >= min(75, len(distinct))
+
+    @given(distributions, distributions)
+    def test_exact_where_there_is_room(self, one: Distribution, other: Distribution) -> None:
+        """Up to 150 values nothing is lost."""
+        both = Distribution.of([*zip(*one, strict=True), *zip(*other, strict=True)])
+        if len(both.values) <= MAX_VALUES_PER_DATUM:
+            assert combined([one, other]) == both
+
+    @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
+    def test_nearest_share(self, number: int) -> None:
+        """The nearest neighbours share a value, the first and the last never do."""
+        whole = combined([Distribution.of((float(i), 1) for i in range(number))])
+        assert 75 <= len(whole.values) <= 150
+        assert (whole.values[0], whole.counts[0]) == (0.0, 1)
+        assert (whole.values[-1], whole.counts[-1]) == (number - 1.0, 1)
+
+    def test_of_nothing(self) -> None:
+        """Nothing together is nothing."""
+        assert combined([]) == Distribution([], [])
+
+
+def test_equal_values_are_one() -> None:
+    """Values are put in order and equal ones together; negative zero is zero."""
+    made = Distribution.of([(2.0, 1), (0.0, 1), (1.0, 3), (2.0, 4), (-0.0, 2)])
+    assert made == Distribution([0.0, 1.0, 2.0], [3, 3, 5])
+    assert (made.samples, made.total) == (11, 13.0)

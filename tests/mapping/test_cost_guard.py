@@ -1,0 +1,243 @@
+"""Whoever makes up attributes makes no metrics beyond the limit, and loses no sample."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    MetricRule,
+)
+from otel_cloudwatch_flask.flask_extension.registration import SERIES_PER_METRIC
+from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES
+from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+FORGED = 3000
+MAX_METRICS = 50
+NAMES = 1500
+"""More than have a metric or an overflow series of their own."""
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """A strict CloudWatch."""
+    return FakeCloudWatch()
+
+
+@pytest.fixture
+def app(cloudwatch: FakeCloudWatch) -> Iterator[Flask]:
+    """An instrumented app with two routes."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
+    app.add_url_rule("/items/<int:item>", endpoint="item", view_func=lambda item: f"item {item}")
+    app.add_url_rule("/", endpoint="index", view_func=lambda: "hello")
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=provider, instrument=True, flush="interval"
+    )
+    yield app
+    reporter.shutdown()
+
+
+def request_with_forged_hosts(app: Flask, number: int) -> None:
+    """Requests, each with a Host header of its own."""
+    source = random.Random(1)
+    client = app.test_client()
+    for item in range(number):
+        path = "/" if item % 3 else f"/items/{item}"
+        with client.get(path, base_url=f"http://{source.getrandbits(64):x}.example:{1024 + item}") as response:
+            assert response.status_code == 200
+
+
+def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
+    """The reporter that serves an app."""
+    reporter = app.extensions["cloudwatch_metrics"].reporter
+    assert isinstance(reporter, CloudWatchMetricsReporter)
+    return reporter
+
+
+def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """The Host header is no dimension: there is one duration for each route, method and status, with every request."""
+    number = 600
+    request_with_forged_hosts(app, number)
+    assert reporter_of(app).flush()
+    durations = [metric for metric in cloudwatch.metrics() if metric.name == "http.server.duration"]
+    assert len(durations) == 2
+    assert not any("example" in value for metric in durations for _, value in metric.dimensions)
+    assert cloudwatch.count("http.server.duration") == number
+    assert reporter_of(app).stats().metrics_overflowed == 0
+
+
+def test_whoever_publishes_host_headers_is_bounded() -> None:
+    """With a rule that keeps the forged attribute, the limit holds, and the overflow series has the rest."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter(
+        "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
+    )
+    reader = CloudWatchMetricReader(exporter)
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("duration")
+    for number in range(500):
+        histogram.record(number, {"http.host": f"{number}.example"})
+    assert reader.flush()
+    assert len(cloudwatch.metrics()) == MAX_METRICS + 1
+    assert cloudwatch.count("duration") == 500
+    assert cloudwatch.sum("duration") == pytest.approx(sum(range(500)), rel=1e-9)
+    reader.shutdown()
+
+
+@pytest.mark.parametrize("flushes", [1, 6])
+def test_values_of_a_user_dimension(flushes: int) -> None:
+    """However many users there are, in however many collections: the limit and one overflow series, and every order."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_counter("orders")
+    for start in range(0, FORGED, FORGED // flushes):
+        for user in range(start, start + FORGED // flushes):
+            counter.add(user % 7, {"user.id": str(user)})
+        assert reader.flush()
+    metrics = cloudwatch.metrics()
+    assert len(metrics) == MAX_METRICS + 1
+    assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
+    assert cloudwatch.sum("orders") == sum(user % 7 for user in range(FORGED))
+    stats = exporter.stats()
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, FORGED - MAX_METRICS)
+    reader.shutdown()
+
+
+def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
+    """A reporter of an app that may have so many metrics."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
+    provider = MeterProvider(shutdown_on_exit=False)
+    return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, flush="interval")
+
+
+def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
+    """The same through add_metric, whose dimensions nothing else bounds."""
+    reporter = bounded_reporter(cloudwatch)
+    for start in range(0, FORGED, 1000):
+        for user in range(start, start + 1000):
+            reporter.add_metric("Orders", user % 7 - 3, "Count", {"User": str(user)})
+        assert reporter.flush()
+    metrics = cloudwatch.metrics()
+    assert len(metrics) == MAX_METRICS + 1
+    assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
+    assert cloudwatch.count("Orders") == FORGED
+    assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
+    reporter.shutdown()
+
+
+def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever makes up names makes so many overflow series and a common one, loses no order, and fills no log."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
+    reader = CloudWatchMetricReader(exporter)
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    counters = [meter.create_counter(f"orders.{user}", unit=("s", "By")[user % 2]) for user in range(NAMES)]
+    for _ in range(2):
+        for counter in counters:
+            counter.add(3)
+        assert reader.flush()
+    billed = {(metric.name, metric.dimensions) for metric in cloudwatch.metrics()}
+    assert len(billed) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
+    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == MAX_OVERFLOW_SERIES + 1
+    rest = NAMES - MAX_METRICS - MAX_OVERFLOW_SERIES
+    assert cloudwatch.sum("otel.metric.overflow", {"otel.metric.overflow": "true"}) == 2 * 3 * rest
+    assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * NAMES
+    stats = exporter.stats()
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (NAMES - MAX_METRICS))
+    said = [message for message in caplog.messages if "max_metrics" in message]
+    assert len(said) == MAX_OVERFLOW_SERIES + 1
+    first, last = f"orders.{MAX_METRICS}", f"orders.{MAX_METRICS + MAX_OVERFLOW_SERIES}"
+    assert said[0] == (
+        f"{first} has more dimension combinations than max_metrics allows: further ones are published as its overflow "
+        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
+        "costs up to $0.30 a month."
+    )
+    assert said[-1] == (
+        "More than 1000 metrics have overflow series because max_metrics is reached: dimension combinations of "
+        f"{last} and of further metrics are published together as the metric otel.metric.overflow. Put values that "
+        "clients send into dimensions instead of names, or raise max_metrics."
+    )
+    reader.shutdown()
+
+
+def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The same through add_metric, with samples of either sign; OpenTelemetry has no more of them to remember."""
+    reporter = bounded_reporter(cloudwatch)
+    for user in range(NAMES):
+        reporter.add_metric(f"Login {user}", user % 7 - 3)
+    assert reporter.flush()
+    names = {metric.name for metric in cloudwatch.metrics()}
+    assert len(cloudwatch.metrics()) == SERIES_PER_METRIC * MAX_METRICS + 1
+    (said,) = (message for message in caplog.messages if message.startswith("add_metric was given"))
+    assert said.startswith("add_metric was given 500 sets of dimensions: Login 500 and whatever other names are new")
+    assert sum(cloudwatch.count(name) for name in names) == NAMES
+    total = sum(user % 7 - 3 for user in range(NAMES))
+    assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
+    reporter.shutdown()
+
+
+def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
+    """What overflows is said once for each metric name, not for each sample."""
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=1))
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
+    for _ in range(3):
+        for user in range(20):
+            orders.add(1, {"user.id": user})
+            errors.add(1, {"user.id": user})
+        assert reader.flush()
+    warnings = [record.getMessage() for record in caplog.records if "max_metrics" in record.getMessage()]
+    assert len(warnings) == 2
+    assert {warning.partition(" ")[0] for warning in warnings} == {"orders", "errors"}
+    reader.shutdown()
+
+
+def test_other_readers_see_every_attribute(app: Flask) -> None:
+    """On a provider that is somebody else's, what is not published here is still there for other exporters."""
+    other = InMemoryMetricReader()
+    reporter_provider = MeterProvider([other], shutdown_on_exit=False)
+    app = Flask("other")
+    app.add_url_rule("/", endpoint="index", view_func=lambda: "hello")
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", FakeCloudWatch(), meter_provider=reporter_provider, instrument=True, flush="interval"
+    )
+    with app.test_client().get("/", base_url="http://forged.example") as response:
+        assert response.status_code == 200
+    data = other.get_metrics_data()
+    assert data is not None
+    attributes = [
+        dict(point.attributes or {})
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name == "http.server.duration"
+    ]
+    assert [each["http.host"] for each in attributes] == ["forged.example"]
+    reporter.shutdown()
+
+
+def test_totals_keep_their_places() -> None:
+    """Where places run out, rollups have them first, and a point's overflow is counted once."""
+    cloudwatch = FakeCloudWatch()
+    rule = MetricRule(rollups=[["route"], []])
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=3)
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
+    for user in range(4):
+        counter.add(1, {"user": user, "route": "/"})
+    assert reader.flush()
+    assert cloudwatch.sum("requests", {}) == 4
+    assert cloudwatch.sum("requests", {"route": "/"}) == 4
+    assert cloudwatch.sum("requests", {"user": "0", "route": "/"}) == 1
+    assert cloudwatch.sum("requests", {"otel.metric.overflow": "true"}) == 3
+    reader.shutdown()

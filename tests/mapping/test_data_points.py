@@ -1,0 +1,198 @@
+from math import inf, nan
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import export as sdk
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+
+from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes, Side
+from otel_cloudwatch_flask.mapping.data_points import (
+    Additive,
+    Amount,
+    InvalidPointError,
+    PointReader,
+    Sample,
+    checked,
+    distribution_of,
+)
+
+DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
+START = 1_000
+HUGE = 10**400
+
+
+def number(value: float, attributes: dict[str, Any] | None = None, start: int = START) -> sdk.NumberDataPoint:
+    """A point of a sum or gauge."""
+    return sdk.NumberDataPoint(attributes or {}, start, start + 1, value)
+
+
+def counter(temporality: AggregationTemporality, *, is_monotonic: bool = True) -> sdk.Sum:
+    """The data of a sum."""
+    return sdk.Sum([], temporality, is_monotonic)
+
+
+GAUGE = sdk.Gauge([])
+
+
+def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
+    """A point of an explicit histogram that is right, unless it is changed."""
+    fields = {
+        "attributes": {},
+        "start_time_unix_nano": START,
+        "time_unix_nano": START + 1,
+        "count": 3,
+        "sum": 6.0,
+        "bucket_counts": [1, 2],
+        "explicit_bounds": [1.5],
+        "min": 1.0,
+        "max": 3.0,
+    }
+    return sdk.HistogramDataPoint(**{**fields, **changes})
+
+
+def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: float = 1.0) -> Amount | None:
+    """The amount of a point that is going to be merged with others."""
+    amount = reader.amount("key", data, point, factor)
+    return None if amount is None else checked(amount)
+
+
+@pytest.mark.parametrize(
+    ("data", "values", "amounts"),
+    [
+        (counter(DELTA), [5, 3], [Additive(5), Additive(3)]),
+        (counter(CUMULATIVE), [5, 8, 8, 2], [Additive(5), Additive(3), None, Additive(2)]),
+        (counter(CUMULATIVE, is_monotonic=False), [5, 3, 3], [Additive(5), Additive(3), Additive(3)]),
+        (counter(DELTA, is_monotonic=False), [5, -2, 0], [Additive(5), Additive(3), Additive(3)]),
+        (GAUGE, [5, -2, 5], [Sample(5), Sample(-2), Sample(5)]),
+    ],
+    ids=["delta", "cumulative", "up-down-cumulative", "up-down-delta", "gauge"],
+)
+def test_numbers(data: sdk.DataT, values: list[float], amounts: list[object]) -> None:
+    """Counters become deltas, what goes up and down its current value, gauges their samples."""
+    reader = PointReader(START)
+    assert [reader.amount("key", data, number(value), 1.0) for value in values] == amounts
+
+
+@pytest.mark.parametrize(
+    ("value", "factor"),
+    [
+        (nan, 1.0),
+        (inf, 1.0),
+        (-inf, 60.0),
+        (2.0**361, 1.0),
+        (2.0**355, 86400.0),
+        (HUGE, 1.0),
+        (HUGE, 60.0),
+        (-HUGE, 0.001),
+    ],
+)
+@pytest.mark.parametrize("data", [counter(DELTA), GAUGE], ids=["sum", "gauge"])
+def test_invalid_numbers(data: sdk.DataT, value: float, factor: float) -> None:
+    """What CloudWatch takes no such number of, also after scaling, is invalid."""
+    with pytest.raises(InvalidPointError):
+        PointReader(START).amount("key", data, number(value), factor)
+
+
+def test_an_invalid_cumulative_point_is_no_base() -> None:
+    """NaN between two points of a running total does not disturb the difference of the two."""
+    reader, data = PointReader(START), counter(CUMULATIVE)
+    assert reader.amount("key", data, number(5), 1.0) == Additive(5)
+    with pytest.raises(InvalidPointError):
+        reader.amount("key", data, number(nan), 1.0)
+    assert reader.amount("key", data, number(9), 1.0) == Additive(4)
+
+
+def test_series_are_told_apart_by_type_and_not_by_order() -> None:
+    """``1``, ``True`` and ``"1"`` are different attributes; their order means nothing."""
+    reader, data = PointReader(START), counter(CUMULATIVE)
+    for value in (1, True, "1", 1.0):
+        assert reader.amount("key", data, number(5, {"a": value, "b": 2}), 1.0) == Additive(5)
+    for value in (1, True, "1", 1.0):
+        assert reader.amount("key", data, number(7, {"b": 2, "a": value}), 1.0) == Additive(2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 4},
+        {"bucket_counts": [1, 2, 0]},
+        {"bucket_counts": [4, -1]},
+        {"explicit_bounds": [1.5, 1.5], "bucket_counts": [1, 2, 0]},
+        {"sum": nan},
+        {"sum": inf},
+        {"sum": HUGE},
+        {"min": 4.0},
+        {"min": nan},
+        {"max": inf},
+        {"min": -inf},
+        {"max": 2.0**361},
+        {"max": HUGE},
+    ],
+    ids=lambda changes: " ".join(f"{field}={value}"[:20] for field, value in changes.items()),
+)
+@pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
+@pytest.mark.parametrize("factor", [1.0, 60.0])
+def test_contradictory_histograms(changes: dict[str, Any], temporality: AggregationTemporality, factor: float) -> None:
+    """A histogram that cannot be true, or cannot be sent, is invalid, and nothing else is raised."""
+    data = sdk.Histogram([], temporality)
+    point = histogram_point(**changes)
+    with pytest.raises(InvalidPointError):
+        read(PointReader(START), data, point, factor)
+    with pytest.raises(InvalidPointError):
+        distribution_of(point, factor)
+
+
+def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
+    """In a running total an old sample that cannot be sent stays for ever; later samples are published all the same."""
+    reader, data = PointReader(START), sdk.Histogram([], CUMULATIVE)
+    spoilt = {"max": 2.0**361, "sum": 2.0**361}
+    with pytest.raises(InvalidPointError):
+        read(reader, data, histogram_point(**spoilt))
+    later = read(reader, data, histogram_point(**spoilt, count=5, bucket_counts=[3, 2]))
+    assert isinstance(later, ExplicitHistogram)
+    assert (later.count, later.counts) == (2, (2, 0))
+
+
+@pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
+def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> None:
+    """A histogram without samples is nothing to publish."""
+    point = histogram_point(count=0, sum=0.0, bucket_counts=[0, 0], min=inf, max=-inf)
+    assert PointReader(START).amount("key", sdk.Histogram([], temporality), point, 1.0) is None
+    assert distribution_of(point, 1.0) is None
+
+
+def test_explicit_histogram() -> None:
+    """Bounds, counts, sum and extremes are those of the point."""
+    amount = PointReader(START).amount("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
+    assert amount == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
+
+
+def test_exponential_histogram() -> None:
+    """Filled buckets with their indices, both signs and zero."""
+    point = sdk.ExponentialHistogramDataPoint(
+        attributes={},
+        start_time_unix_nano=START,
+        time_unix_nano=START + 1,
+        count=4,
+        sum=-1.0,
+        scale=0,
+        zero_count=1,
+        positive=sdk.Buckets(-1, [1, 0, 1]),
+        negative=sdk.Buckets(1, [1]),
+        flags=0,
+        min=-3.0,
+        max=3.0,
+    )
+    amount = PointReader(START).amount("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
+    assert amount == ExponentialHistogram(
+        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive=Side(-1, [1, 0, 1]), negative=Side(1, [1])
+    )
+
+
+def test_a_negative_factor() -> None:
+    """The opposite of an amount is of the same kind; only the factor's magnitude is left to be applied."""
+    reader = PointReader(START)
+    assert reader.amount("key", counter(DELTA), number(5), -1.0) == Additive(-5)
+    assert reader.amount("key", GAUGE, number(-2.0), -60.0) == Sample(120.0)
+    opposite = reader.amount("key", sdk.Histogram([], DELTA), histogram_point(), -60.0)
+    assert opposite == ExplicitHistogram(3, -6.0, Extremes.recorded(-3.0, -1.0), (-1.5,), (2, 1), factor=60.0)

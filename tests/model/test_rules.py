@@ -1,0 +1,203 @@
+from typing import Any
+
+import pytest
+
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.model.rules import CLIENT_CONTROLLED, MetricRule, Rules, parse_rules
+
+
+class TestMatching:
+    """Which rule applies to a metric."""
+
+    RULES = Rules(
+        [
+            MetricRule(match="http.server.duration", dimensions=["route"]),
+            MetricRule(match="http.*", drop=True),
+            MetricRule(match="*[0-9]xx", storage_resolution=1),
+        ]
+    )
+
+    @pytest.mark.parametrize(
+        ("name", "match"),
+        [
+            ("http.server.duration", "http.server.duration"),
+            ("http.server.active_requests", "http.*"),
+            ("HTTP.server.duration", "*"),
+            ("2xx", "*[0-9]xx"),
+            ("http.5xx", "http.*"),
+            ("orders", "*"),
+            ("", "*"),
+        ],
+    )
+    def test_first_match_wins(self, name: str, match: str) -> None:
+        """The first rule whose glob matches, in its case, and else the default rule."""
+        assert self.RULES.of(name).match == match
+
+    def test_default_rule(self) -> None:
+        """Without rules everything is published but what a client controls."""
+        rule = Rules().of("anything")
+        assert rule == MetricRule()
+        assert rule.keeps("http.route")
+        assert not any(rule.keeps(attribute) for attribute in CLIENT_CONTROLLED)
+
+    def test_in_order(self) -> None:
+        """The rules are those given, in their order, and the default rule behind them."""
+        assert [rule.match for rule in self.RULES] == ["http.server.duration", "http.*", "*[0-9]xx", "*"]
+
+    def test_not_every_name_is_remembered(self) -> None:
+        """Which rule applies is remembered, but not for ever, as names may be made of what clients send."""
+        rules = Rules()
+        for number in range(5000):
+            rules.of(f"Login {number}")
+        assert rules.of.cache_info().currsize < 5000
+
+
+class TestKeeps:
+    """Which attributes become dimensions."""
+
+    @pytest.mark.parametrize(
+        ("fields", "kept", "dropped"),
+        [
+            ({}, ["http.route", "x"], ["http.host", "server.address", "server.port", "net.host.name", "net.host.port"]),
+            ({"exclude": ()}, ["http.route", "http.host", "server.port"], []),
+            ({"exclude": ["http.*"]}, ["x", "server.address"], ["http.route", "http.host"]),
+            ({"dimensions": ["http.route"]}, ["http.route"], ["http.method", "x", "http.host"]),
+            ({"dimensions": ["http.*"]}, ["http.route", "http.method"], ["x", "http.host", "http.server_name"]),
+            ({"dimensions": ["http.host"]}, ["http.host"], ["http.route", "server.address"]),
+            ({"dimensions": ["http.*", "http.host"]}, ["http.route", "http.host"], ["http.server_name"]),
+            ({"dimensions": ["*"], "exclude": ["user.*"]}, ["x", "http.host"], ["user.id"]),
+            ({"dimensions": ["user.id"], "exclude": ["user.*"]}, ["user.id"], ["user.name", "x"]),
+            ({"dimensions": []}, [], ["x", "http.route"]),
+        ],
+    )
+    def test_keeps(self, fields: dict[str, Any], kept: list[str], dropped: list[str]) -> None:
+        """Globs choose and exclude; what is named outright is kept in any case; the safe list is the default."""
+        rule = MetricRule(**fields)
+        assert [name for name in kept if not rule.keeps(name)] == []
+        assert [name for name in dropped if rule.keeps(name)] == []
+
+
+class TestPublishedValue:
+    """What is published for values that a client may make up."""
+
+    @pytest.mark.parametrize(
+        ("fields", "attribute", "value", "published"),
+        [
+            ({}, "http.flavor", "1.1", "1.1"),
+            ({}, "http.flavor", "7.5", "_OTHER"),
+            ({}, "network.protocol.version", "", "_OTHER"),
+            ({}, "http.scheme", "https", "https"),
+            ({}, "url.scheme", "gopher", "_OTHER"),
+            ({}, "http.route", "7.5", "7.5"),
+            ({}, "http.flavor", 7.5, 7.5),
+            ({"dimensions": ["http.flavor"]}, "http.flavor", "7.5", "7.5"),
+            ({"dimensions": ["http.*"]}, "http.flavor", "7.5", "_OTHER"),
+            ({"dimensions": ["http.scheme"]}, "http.flavor", "7.5", "_OTHER"),
+            ({"exclude": ()}, "http.flavor", "7.5", "7.5"),
+            ({"exclude": ["user.*"]}, "url.scheme", "gopher", "gopher"),
+        ],
+    )
+    def test_value(self, fields: dict[str, Any], attribute: str, value: object, published: object) -> None:
+        """Versions and schemes that nobody knows are one value, unless a rule names them or says what to exclude."""
+        assert MetricRule(**fields).published_value(attribute, value) == published
+
+
+class TestAttributeSets:
+    """Which sets of dimensions a point is published with."""
+
+    @pytest.mark.parametrize(
+        ("fields", "attributes", "sets"),
+        [
+            ({}, "ab", ["ab"]),
+            ({"rollups": [["a"], []]}, "ab", ["ab", "a", ""]),
+            ({"rollups": [["a"], ["a"], ["b", "a"]]}, "ab", ["ab", "a"]),
+            ({"rollups": [["a", "c"], ["b"]]}, "ab", ["ab", "b"]),
+            ({"rollups": [[]], "keep_original": False}, "ab", [""]),
+            ({"rollups": [["c"]], "keep_original": False}, "ab", ["ab"]),
+            ({"keep_original": False}, "ab", ["ab"]),
+            ({"rollups": [[]]}, "", [""]),
+            ({"rollups": [["a", "b"]], "keep_original": False}, "ab", ["ab"]),
+            ({"rollups": [["a"], ["a", "b"]], "keep_original": False}, "ab", ["a", "ab"]),
+        ],
+    )
+    def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:
+        """The original, and each rollup that applies, each once; something is published in any case."""
+        assert list(MetricRule(**fields).attribute_sets(attributes)) == [frozenset(each) for each in sets]
+
+
+class TestErrors:
+    """What cannot be used is refused at setup, by name."""
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("match", ""),
+            ("match", 5),
+            ("match", None),
+            ("dimensions", "http.route"),
+            ("dimensions", [1]),
+            ("dimensions", [""]),
+            ("dimensions", 5),
+            ("exclude", "http.host"),
+            ("exclude", b"http.host"),
+            ("exclude", [None]),
+            ("rollups", "route"),
+            ("rollups", ["route"]),
+            ("rollups", [["route"], 5]),
+            ("rollups", None),
+            ("keep_original", "yes"),
+            ("keep_original", 1),
+            ("storage_resolution", 5),
+            ("storage_resolution", True),
+            ("storage_resolution", "1"),
+            ("storage_resolution", 1.0),
+            ("storage_resolution", None),
+            ("distribution", "buckets"),
+            ("distribution", None),
+            ("drop", "false"),
+        ],
+    )
+    def test_field(self, field: str, value: object) -> None:
+        """The error names the field and repeats the value; in a list of rules, it names the rule's place too."""
+        with pytest.raises(ConfigurationError) as raised:
+            MetricRule(**{field: value})  # type: ignore[arg-type]
+        assert str(raised.value).startswith(f"{field}={value!r} ")
+        assert (raised.value.key, raised.value.value) == (field, value)
+        with pytest.raises(ConfigurationError) as raised:
+            parse_rules([MetricRule(), {"match": "orders"}, {field: value}])
+        assert str(raised.value).startswith("rules[2]: ")
+        assert raised.value.key == f"rules[2].{field}"
+
+    def test_unknown_field(self) -> None:
+        """A field that no rule has is named beside those there are."""
+        message = r"rules\[1\] has the field 'dimension'.*dimensions.*drop"
+        with pytest.raises(ConfigurationError, match=message) as raised:
+            parse_rules([{}, {"dimension": ["route"]}])
+        assert (raised.value.key, raised.value.value) == ("rules[1]", "dimension")
+
+    @pytest.mark.parametrize("rules", ["rules", {"match": "*"}, 5, None, MetricRule()])
+    def test_not_a_list(self, rules: Any) -> None:
+        """Rules are a list, even if there is only one."""
+        with pytest.raises(ConfigurationError, match="not a list of rules"):
+            parse_rules(rules)
+
+    def test_not_a_rule(self) -> None:
+        """What is neither a rule nor a mapping is named by its place."""
+        with pytest.raises(ConfigurationError, match=r"rules\[0\] is 'drop'"):
+            parse_rules(["drop"])  # type: ignore[list-item]
+
+
+def test_mappings_are_rules() -> None:
+    """A rule may be written as a mapping of its fields, as JSON has it."""
+    written = {"match": "http.*", "dimensions": ["route"], "rollups": [[], ["route"]], "storage_resolution": 1}
+    (rule,) = parse_rules([written])
+    assert rule == MetricRule(match="http.*", dimensions=("route",), rollups=((), ("route",)), storage_resolution=1)
+
+
+def test_a_rule_does_not_change() -> None:
+    """What a rule was made of may change afterwards; the rule does not, and it can be a key."""
+    names = ["route"]
+    rule = MetricRule(dimensions=names, rollups=[names])
+    names.append("user")
+    assert not rule.keeps("user")
+    assert hash(rule) == hash(MetricRule(dimensions=("route",), rollups=(("route",),)))

@@ -1,0 +1,251 @@
+"""Settings: where they come from, which place wins, and what is said about a value that cannot be used."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.generated import setting_texts
+from otel_cloudwatch_flask.config import (
+    APP_CONFIG_PREFIX,
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_MAX_METRICS,
+    ENVIRONMENT_PREFIX,
+    KEYS,
+    NamedFunction,
+    Settings,
+    are_given,
+    misspelt_keys,
+)
+from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.model.rules import MetricRule
+
+
+def resolve(
+    arguments: Mapping[str, object] | None = None,
+    app_config: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of three places, empty if not given."""
+    return Settings.resolve(arguments=arguments or {}, app_config=app_config or {}, environ=environ or {})
+
+
+def test_nothing_given() -> None:
+    """Without any setting the defaults are those of the documentation."""
+    assert resolve() == Settings(
+        namespace=None,
+        region_name=None,
+        flush="background",
+        flush_min_interval_seconds=1.0,
+        export_interval_seconds=60.0,
+        export_timeout_seconds=30.0,
+        default_dimensions={},
+        max_metrics=1000,
+        max_backlog_bytes=64 * 2**20,
+        spool_directory=None,
+        strict=None,
+        enabled=True,
+        rules=(),
+        resource_dimensions=(),
+        entity=False,
+        self_metrics=False,
+        dry_run=False,
+        live_page=None,
+        live_page_path="/_cloudwatch",
+        live_page_check=None,
+    )
+
+
+PLACES = [
+    # field, argument, app.config, environment, and what each of them means
+    ("namespace", "A", "B", "C", ("A", "B", "C")),
+    ("region_name", "eu-west-1", "eu-west-2", "eu-west-3", ("eu-west-1", "eu-west-2", "eu-west-3")),
+    ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
+    ("dry_run", True, 1, "yes", (True, True, True)),
+    ("live_page", True, False, "on", (True, False, True)),
+    ("live_page_path", "/a", "/b-c/d", "/~e", ("/a", "/b-c/d", "/~e")),
+    ("live_page_check", len, "m:f", "a.b:c.d", (len, NamedFunction("m:f"), NamedFunction("a.b:c.d"))),
+    ("flush_min_interval_seconds", 0, 2, "0.5", (0.0, 2.0, 0.5)),
+    ("export_interval_seconds", 10, 20.5, "30", (10.0, 20.5, 30.0)),
+    ("export_timeout_seconds", 1, 2.5, "3", (1.0, 2.5, 3.0)),
+    ("default_dimensions", {"A": 1}, {"B": True}, "C=x, D = y", ({"A": "1"}, {"B": "true"}, {"C": "x", "D": "y"})),
+    ("max_metrics", 1, "2", "3", (1, 2, 3)),
+    ("max_backlog_bytes", 1000, 2000, "3000", (1000, 2000, 3000)),
+    ("spool_directory", Path("/a"), "/b", "/c", (Path("/a"), Path("/b"), Path("/c"))),
+    ("strict", True, "no", "1", (True, False, True)),
+    ("enabled", False, 0, "off", (False, False, False)),
+    (
+        "rules",
+        [MetricRule(match="a.*")],
+        [{"match": "b", "rollups": [[]]}],
+        '[{"match": "c", "drop": true}]',
+        ((MetricRule(match="a.*"),), (MetricRule(match="b", rollups=[()]),), (MetricRule(match="c", drop=True),)),
+    ),
+    ("resource_dimensions", ["a"], ("b", "c"), "d, e", (("a",), ("b", "c"), ("d", "e"))),
+    ("entity", True, "on", "1", (True, True, True)),
+    ("self_metrics", True, "on", "1", (True, True, True)),
+]
+
+
+@pytest.mark.parametrize(("field", "argument", "configured", "variable", "meanings"), PLACES)
+def test_precedence(field: str, argument: object, configured: object, variable: str, meanings: tuple[object]) -> None:
+    """An argument wins over app.config, and that over the environment; each is parsed."""
+    key = next(key for key in KEYS if key.field == field)
+    places: list[dict[str, Any]] = [
+        {"arguments": {field: argument}},
+        {"app_config": {APP_CONFIG_PREFIX + key.name: configured}},
+        {"environ": {ENVIRONMENT_PREFIX + key.name: variable}},
+    ]
+    for number, meaning in enumerate(meanings):
+        given: dict[str, Any] = {name: value for place in places[number:] for name, value in place.items()}
+        assert getattr(resolve(**given), field) == meaning
+
+
+def test_every_key_is_in_the_table_of_places() -> None:
+    """The table above leaves no key out."""
+    assert {key.field for key in KEYS} == {field for field, *_ in PLACES}
+
+
+def test_a_default_is_not_given() -> None:
+    """An argument left at its default gives way to the other places; the same number, written down, does not."""
+    environ = {"OTEL_EXPORTER_CLOUDWATCH_EXPORT_INTERVAL_SECONDS": "5", "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "7"}
+    left = resolve(
+        {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "max_metrics": DEFAULT_MAX_METRICS},
+        environ=environ,
+    )
+    written = resolve({"export_interval_seconds": 60.0, "max_metrics": 1000}, environ=environ)
+    assert (left.export_interval_seconds, left.max_metrics) == (5.0, 7)
+    assert (written.export_interval_seconds, written.max_metrics) == (60.0, 1000)
+
+
+@pytest.mark.parametrize(
+    ("environ", "field", "meaning"),
+    [
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}, "region_name", "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "us-east-1"}, "region_name", "us-east-1"),
+        ({"AWS_REGION": "a", "OTEL_EXPORTER_CLOUDWATCH_REGION": "b"}, "region_name", "b"),
+        ({"OTEL_METRIC_EXPORT_INTERVAL": "5000"}, "export_interval_seconds", 5.0),
+        ({"AWS_LAMBDA_FUNCTION_NAME": "shop"}, "flush", "sync"),
+        ({"AWS_LAMBDA_FUNCTION_NAME": "shop", "OTEL_EXPORTER_CLOUDWATCH_FLUSH": "interval"}, "flush", "interval"),
+        ({"OTEL_SDK_DISABLED": "True "}, "enabled", False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_CLOUDWATCH_ENABLED": "true"}, "enabled", False),
+        ({"OTEL_SDK_DISABLED": "1"}, "enabled", True),
+        ({"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": ""}, "max_metrics", 1000),
+        ({"OTEL_EXPORTER_CLOUDWATCH_DEFAULT_DIMENSIONS": '{"A": 1}'}, "default_dimensions", {"A": "1"}),
+        ({"OTEL_EXPORTER_CLOUDWATCH_DEFAULT_DIMENSIONS": "A=x=y,"}, "default_dimensions", {"A": "x=y"}),
+    ],
+)
+def test_environment(environ: dict[str, str], field: str, meaning: object) -> None:
+    """What AWS and OpenTelemetry call the same thing is understood; an empty variable is one that is not set."""
+    assert getattr(resolve(environ=environ), field) == meaning
+
+
+REFUSED = [
+    ("FLUSH", "often", "'often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
+    ("MAX_METRICS", "-1", "'-1' is not a count; use a whole number, 1 or more."),
+    ("MAX_METRICS", "1.5", "'1.5' is not a count; use a whole number, 1 or more."),
+    ("MAX_METRICS", "many", "'many' is not a count; use a whole number, 1 or more."),
+    ("MAX_BACKLOG_BYTES", "64MB", "'64MB' is not a count; use a whole number, 1 or more."),
+    ("LIVE_PAGE_PATH", "ops", "'ops' is not a path; use one such as '/ops/cloudwatch', of letters"),
+    ("LIVE_PAGE_PATH", "/a/../b", "'/a/../b' is not a path; use one such as"),
+    ("LIVE_PAGE_CHECK", "is_admin", "'is_admin' is not a check; use a function without arguments, or its name"),
+    ("EXPORT_INTERVAL_SECONDS", "0", "'0' is not an interval; use a number of seconds greater than 0."),
+    ("EXPORT_INTERVAL_SECONDS", "nan", "'nan' is not an interval; use a number of seconds greater than 0."),
+    ("EXPORT_INTERVAL_SECONDS", "inf", "'inf' is not an interval; use a number of seconds greater than 0."),
+    ("FLUSH_MIN_INTERVAL_SECONDS", "-1", "'-1' is not a duration; use a number of seconds, 0 or more."),
+    ("NAMESPACE", "AWS/Shop", "is reserved for AWS's own services; use a name that does not start with 'AWS/'."),
+    ("NAMESPACE", ":Shop", "':Shop' is not a namespace; use a name that does not start with a colon."),
+    ("NAMESPACE", " ", "' ' is not a namespace; use a name such as 'Shop'."),
+    ("NAMESPACE", "Läden", "'Läden' is not a namespace; use printable ASCII characters only."),
+    ("NAMESPACE", "x" * 256, "is too long for a namespace; use at most 255 characters."),
+    ("REGION", " ", "' ' is not a name; use a text that is not empty."),
+    ("STRICT", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
+    ("ENABLED", "2", "'2' is neither true nor false"),
+    ("DEFAULT_DIMENSIONS", "Stage", "is not a list of dimensions; use name=value,name=value or a JSON object."),
+    ("DEFAULT_DIMENSIONS", "{", "is not JSON"),
+    ("RULES", "[", "is not JSON"),
+    ("RULES", '[{}, {"drops": true}]', "rules[1] has the field 'drops', which no rule has; use one of match,"),
+    ("RULES", '[{"storage_resolution": 5}]', "rules[0]: storage_resolution=5 cannot be used; give 1 or 60"),
+    ("RULES", '{"match": "x"}', "is not a list of rules"),
+    ("RESOURCE_DIMENSIONS", "a,,b", "use a list of them"),
+    ("ENTITY", "maybe", "is neither true nor false"),
+    ("DEFAULT_DIMENSIONS", "=x", "cannot be used: dimension name '' is not a text with a visible character"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), REFUSED)
+def test_refused(name: str, value: str, message: str) -> None:
+    """A value that cannot be used is refused with the key it came from, what it was, and what it may be."""
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(environ={ENVIRONMENT_PREFIX + name: value})
+    assert str(caught.value).startswith(f"{ENVIRONMENT_PREFIX}{name}={value!r} ")
+    assert message in str(caught.value)
+    assert (caught.value.key, caught.value.value) == (ENVIRONMENT_PREFIX + name, value)
+    assert isinstance(caught.value, (CloudWatchMetricsError, ValueError))
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"arguments": {"flush": "often"}}, "flush"),
+        ({"app_config": {"CLOUDWATCH_FLUSH": 7}}, 'app.config["CLOUDWATCH_FLUSH"]'),
+        ({"environ": {"OTEL_METRIC_EXPORT_INTERVAL": "soon"}}, "OTEL_METRIC_EXPORT_INTERVAL"),
+        ({"arguments": {"max_metrics": True}}, "max_metrics"),
+        ({"arguments": {"max_metrics": 10**400}}, "max_metrics"),
+        ({"arguments": {"export_interval_seconds": math.nan}}, "export_interval_seconds"),
+        ({"arguments": {"strict": 0.0}}, "strict"),
+        ({"arguments": {"spool_directory": 7}}, "spool_directory"),
+        ({"arguments": {"default_dimensions": [1]}}, "default_dimensions"),
+        ({"arguments": {"default_dimensions": {"A": None}}}, "default_dimensions"),
+    ],
+)
+def test_refused_with_its_place(given: dict[str, Any], key: str) -> None:
+    """The message names the place that the value came from."""
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(**given)
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{key}=")
+
+
+def test_settings_do_not_change() -> None:
+    """The dimensions are a copy, and cannot be changed in the settings."""
+    mine = {"Stage": "test"}
+    settings = resolve({"default_dimensions": mine})
+    mine["Stage"] = "prod"
+    assert settings.default_dimensions == {"Stage": "test"}
+    with pytest.raises(TypeError):
+        settings.default_dimensions["Stage"] = "prod"  # type: ignore[index]
+
+
+def test_misspelt_keys() -> None:
+    """A key that resembles one of ours is told from others' keys with the same prefix."""
+    app_config = {
+        "CLOUDWATCH_NAMESPCE": "Shop",
+        "CLOUDWATCH_EXPORT_INTERVAL": 5,
+        "CLOUDWATCH_FLUSH": "sync",
+        "CLOUDWATCH_LOG_GROUP": "shop",
+        "CLOUDWATCH_LOG_REGION": "eu-west-1",
+        "NAMESPCE": "Shop",
+    }
+    assert misspelt_keys(app_config, APP_CONFIG_PREFIX) == {
+        "CLOUDWATCH_NAMESPCE": "CLOUDWATCH_NAMESPACE",
+        "CLOUDWATCH_EXPORT_INTERVAL": "CLOUDWATCH_EXPORT_INTERVAL_SECONDS",
+    }
+
+
+def test_what_was_given_to_one_app() -> None:
+    """Arguments and app.config are for one app; defaults are not given, and the environment is everybody's."""
+    defaults = {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "namespace": None}
+    fields = ("namespace", "export_interval_seconds")
+    assert not are_given(fields, arguments=defaults, app_config={"CLOUDWATCH_FLUSH": "sync"})
+    assert are_given(fields, arguments={"export_interval_seconds": 60.0}, app_config={})
+    assert are_given(fields, arguments=defaults, app_config={"CLOUDWATCH_NAMESPACE": "Shop"})
+
+
+def test_keys_are_documented() -> None:
+    """Each key has a sentence, for the documentation is made of the table."""
+    texts = setting_texts()
+    assert texts.keys() == {key.field for key in KEYS}
+    assert all(text.endswith(".") for text in texts.values())

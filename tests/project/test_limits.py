@@ -1,0 +1,65 @@
+import math
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_cloudwatch_flask.limits import is_finite, sendable
+from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number
+
+MOST, LEAST = 2.0**360, 2.0**-360
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (0, 0.0),
+        (1, 1.0),
+        (-2.5, -2.5),
+        (MOST, MOST),
+        (-MOST, -MOST),
+        (2**360, MOST),
+        (LEAST, LEAST),
+        (-LEAST, -LEAST),
+        (math.nextafter(LEAST, 0), 0.0),
+        (-math.nextafter(LEAST, 0), 0.0),
+        (5e-324, 0.0),
+        (math.nextafter(MOST, inf), None),
+        (-math.nextafter(MOST, inf), None),
+        (2**361, None),
+        (10**400, None),
+        (-(10**400), None),
+        (inf, None),
+        (-inf, None),
+        (nan, None),
+    ],
+)
+def test_sendable(value: float, sent: float | None) -> None:
+    """A number is sent as it is up to 2^360, as 0 below 2^-360, and not at all beyond."""
+    assert sendable(value) == sent
+
+
+def test_no_negative_zero() -> None:
+    """Negative zero, and what is too small and negative, is sent as 0."""
+    for value in (-0.0, -5e-324):
+        sent = sendable(value)
+        assert sent == 0
+        assert math.copysign(1, sent or 0.0) == 1
+
+
+@given(st.one_of(st.floats(), st.integers(), st.integers(-(2**1100), 2**1100)))
+def test_the_gate_takes_what_is_sendable(value: float) -> None:
+    """Whatever comes out is a number that CloudWatch accepts, and what it accepts comes out unchanged."""
+    sent = sendable(value)
+    assert sent is None or is_acceptable_number(sent)
+    if is_acceptable_number(value):
+        assert sent == float(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"), [(0, True), (1e308, True), (10**400, True), (inf, False), (-inf, False), (nan, False)]
+)
+def test_is_finite(value: float, finite: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Every number is finite, whatever its size, but the infinities and NaN are not."""
+    assert is_finite(value) is finite

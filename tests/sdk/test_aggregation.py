@@ -1,0 +1,67 @@
+"""An outlier costs precision in its own interval only."""
+
+import random
+
+import pytest
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, sdk_internals
+from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+
+def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
+    """After 1e9 beside 1e-9 in one interval, percentiles of ten later ones are within a bucket of the finest scale."""
+    cloudwatch = FakeCloudWatch()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Ns", client=cloudwatch))
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("h")
+    histogram.record(1e9)
+    histogram.record(1e-9)
+    assert reader.flush()
+    source = random.Random(0)
+    for _ in range(10):
+        cloudwatch.clear()
+        samples = sorted(source.lognormvariate(3, 0.3) for _ in range(1000))
+        for sample in samples:
+            histogram.record(sample)
+        assert reader.flush()
+        for percent in (50, 90, 99):
+            exact = samples[percent * 10 - 1]
+            assert cloudwatch.percentile("h", percent) == pytest.approx(exact, rel=0.03)
+    reader.shutdown()
+
+
+def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
+    """The scales of two collections, the first with an outlier."""
+    reader = InMemoryMetricReader(
+        preferred_temporality={Histogram: AggregationTemporality.DELTA},
+        preferred_aggregation={Histogram: aggregation},
+    )
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("h")
+    scales = []
+    for values in ((1e-9, 1e9), (1.0, 1.1)):
+        for value in values:
+            histogram.record(value)
+        data = reader.get_metrics_data()
+        assert data is not None
+        (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+        scales.append(point.scale)  # type: ignore[union-attr]
+    return scales
+
+
+def test_the_scale_recovers() -> None:
+    """The interval after the outlier has the scale that its own samples allow, where the SDK keeps the coarse one."""
+    with_sdk = scales_of(ExponentialBucketHistogramAggregation())
+    ours = scales_of(FreshScaleHistogramAggregation())
+    assert with_sdk[0] == with_sdk[1] == ours[0]
+    assert ours[1] > 9
+
+
+def test_another_sdk_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """If the SDK keeps its histograms otherwise, they work as the SDK has them, and one warning says so."""
+    monkeypatch.setattr(sdk_internals, "_NEEDED", ("_what_no_sdk_has",))
+    assert len(set(scales_of(FreshScaleHistogramAggregation()))) == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "_what_no_sdk_has" in caplog.text

@@ -1,0 +1,443 @@
+"""The exporter as the SDK calls it: under its own readers, at shutdown, and for the facade's reporters."""
+
+import threading
+import time
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.resources import Resource
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.model.scope import SCOPE_NAME, FacadeMetric
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+from tests.support.fakes import BlockedClient, ScriptedClient, eventually, in_threads, join_all
+from tests.support.programs import CUMULATIVE, Program
+
+
+def collected(*names: str, resource: dict[str, Any] | None = None) -> MetricsData:
+    """A collection of counters, each of which was counted once."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], resource=Resource(resource or {}), shutdown_on_exit=False)
+    for name in names:
+        provider.get_meter("tests").create_counter(name).add(1)
+    data = reader.get_metrics_data()
+    assert data is not None
+    return data
+
+
+def many_series(*, number: int, text: str) -> MetricsData:
+    """A collection of 800 series of one counter, with so long a dimension each; new to an exporter every time."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    counter = provider.get_meter("tests").create_counter(f"orders{number}")
+    for i in range(800):
+        counter.add(1, {"text": f"{text}{i}"})
+    data = reader.get_metrics_data()
+    assert data is not None
+    return data
+
+
+def resting(seconds: float) -> Exception:
+    """The error of a CloudWatch that asks not to be called for a while."""
+    error = client_error("ThrottlingException")
+    error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
+    return error
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """A strict CloudWatch in memory."""
+    return FakeCloudWatch()
+
+
+class TestUnderTheSdksReader:
+    """``PeriodicExportingMetricReader`` with our exporter."""
+
+    @staticmethod
+    def provider(exporter: MetricExporter) -> MeterProvider:
+        """A provider whose reader collects only when it is told to."""
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+        return MeterProvider([reader], shutdown_on_exit=False)
+
+    def test_temporality(self, cloudwatch: FakeCloudWatch) -> None:
+        """It asks the SDK for deltas of what is counted and current values of the rest, and for narrow buckets."""
+        provider = self.provider(CloudWatchMetricExporter("Shop", client=cloudwatch))
+        meter = provider.get_meter("tests")
+        counter, queue = meter.create_counter("orders"), meter.create_up_down_counter("queue")
+        histogram = meter.create_histogram("latency")
+        for i in range(1, 101):
+            counter.add(1)
+            queue.add(1 if i % 2 else -1)
+            histogram.record(i)
+        assert provider.force_flush()
+        counter.add(1)
+        assert provider.force_flush()
+        assert cloudwatch.sum("orders") == 101
+        assert cloudwatch.count("orders") == 2
+        assert cloudwatch.values("queue") == {0: 2}
+        assert cloudwatch.count("latency") == 100
+        assert cloudwatch.percentile("latency", 90) == pytest.approx(90, rel=0.02)
+        provider.shutdown()
+
+    def test_shutdown_flushes(self, cloudwatch: FakeCloudWatch) -> None:
+        """What was recorded last arrives when the provider is shut down, though the SDK calls it in its own way."""
+        provider = self.provider(CloudWatchMetricExporter("Shop", client=cloudwatch))
+        provider.get_meter("tests").create_counter("orders").add(1)
+        provider.shutdown()
+        assert cloudwatch.sum("orders") == 1
+
+    def test_an_outage_loses_nothing(self) -> None:
+        """The SDK forgets what it has handed over: what was not sent is kept, and sent with the next export."""
+        client = ScriptedClient(client_error("InternalFailure", status=500))
+        exporter = CloudWatchMetricExporter("Shop", client=client)
+        provider = self.provider(exporter)
+        counter = provider.get_meter("tests").create_counter("orders")
+        for _ in range(3):
+            counter.add(1)
+            provider.force_flush()
+        exporter.delivery.expedite()
+        assert exporter.force_flush()
+        assert client.cloudwatch.sum("orders") == 3
+        provider.shutdown()
+
+    def test_calls_in_the_readers_thread(self) -> None:
+        """The exporter has no thread: whoever gives it metrics makes the calls."""
+        others = set(threading.enumerate())
+        callers: list[threading.Thread] = []
+        client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
+        exporter = CloudWatchMetricExporter("Shop", client=client)
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=5)
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        provider.get_meter("tests").create_counter("orders").add(1)
+        assert eventually(lambda: callers)
+        started = set(threading.enumerate()) - others
+        assert exporter.export(collected("errors")) is MetricExportResult.SUCCESS
+        assert started == set(threading.enumerate()) - others
+        assert {callers[0]} == started
+        assert callers[-1] is threading.current_thread()
+        provider.shutdown()
+
+
+def test_cumulative_reader() -> None:
+    """Under a reader that hands over running totals, each is counted once."""
+    program = Program(temporality=CUMULATIVE)
+    counter, histogram = program.meter.create_counter("orders"), program.meter.create_histogram("latency")
+    for i in range(1, 5):
+        counter.add(i)
+        histogram.record(i)
+        program.publish()
+    program.publish()
+    assert program.cloudwatch.sum("orders") == 10
+    assert program.cloudwatch.values("latency") == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+class TestNamespace:
+    """Where metrics go."""
+
+    @pytest.mark.parametrize(
+        ("given", "resource", "namespace"),
+        [
+            ("Shop", {"service.name": "other"}, "Shop"),
+            (None, {"service.name": "shop"}, "shop"),
+            (None, {}, "unknown_service"),
+        ],
+    )
+    def test_precedence(
+        self, cloudwatch: FakeCloudWatch, given: str | None, resource: dict[str, Any], namespace: str
+    ) -> None:
+        """The argument, or the service's name, or what OpenTelemetry calls a service without one."""
+        exporter = CloudWatchMetricExporter(given, client=cloudwatch)
+        exporter.export(collected("orders", resource=resource))
+        assert [metric.namespace for metric in cloudwatch.metrics()] == [namespace]
+
+    @pytest.mark.parametrize("name", ["Bücher", "AWS/Lambda", ":shop", "x" * 300, " ", "shop\n"])
+    def test_a_service_name_that_is_no_namespace(self, cloudwatch: FakeCloudWatch, name: str) -> None:
+        """Whatever the service is called, CloudWatch accepts its metrics."""
+        exporter = CloudWatchMetricExporter(client=cloudwatch)
+        exporter.export(collected("orders", resource={"service.name": name}))
+        assert [refusal.message for refusal in cloudwatch.refusals] == []
+        assert cloudwatch.sum("orders") == 1
+
+    @pytest.mark.parametrize("namespace", ["", "AWS/Shop", "Bücher", ":shop", 5])
+    def test_unusable(self, namespace: Any) -> None:
+        """A namespace that CloudWatch does not take is refused at setup."""
+        with pytest.raises(ConfigurationError, match="namespace"):
+            CloudWatchMetricExporter(namespace, client=FakeCloudWatch())
+
+
+def assert_each_has_a_fate(exporter: CloudWatchMetricExporter, datums: int) -> None:
+    """In the end everything was sent or lost, and nothing is pending for ever."""
+    assert eventually(lambda: exporter.stats().datums_pending == 0, within_seconds=2)
+    stats = exporter.stats()
+    assert stats.datums_sent + sum(stats.datums_lost.values()) == datums
+
+
+class TestShutdown:
+    """The end of the exporter."""
+
+    def test_sends_what_waits(self) -> None:
+        """What could not be sent before is tried once more, without waiting for its turn."""
+        error = resting(1000)
+        client = ScriptedClient(error)
+        exporter = CloudWatchMetricExporter("Shop", client=client)
+        assert exporter.export(collected("orders"), timeout_millis=100) is MetricExportResult.FAILURE
+        assert exporter.stats().datums_pending == 1
+        exporter.shutdown(timeout_millis=5_000)
+        assert client.cloudwatch.sum("orders") == 1
+        assert exporter.stats().datums_lost == {}
+
+    def test_counts_the_rest_as_lost(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What cannot be sent within the timeout is lost, counted as ``shutdown``, and said."""
+        error = resting(1000)
+        exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(*[error] * 9))
+        exporter.export(collected("orders", "errors"), timeout_millis=100)
+        exporter.shutdown(timeout=100)
+        stats = exporter.stats()
+        assert (stats.datums_pending, stats.datums_lost) == (0, {"shutdown": 2})
+        assert "could not be sent before the exporter was shut down" in caplog.text
+
+    def test_twice(self, cloudwatch: FakeCloudWatch) -> None:
+        """The second time nothing happens."""
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.export(collected("orders"))
+        exporter.shutdown()
+        exporter.shutdown()
+        assert len(cloudwatch.requests) == 1
+
+    def test_export_afterwards(self, cloudwatch: FakeCloudWatch) -> None:
+        """What comes later is not sent, and counted: the SDK has forgotten it already."""
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.shutdown()
+        assert exporter.export(collected("orders", "errors")) is MetricExportResult.FAILURE
+        assert cloudwatch.requests == []
+        stats = exporter.stats()
+        assert (stats.datums_pending, stats.datums_lost) == (0, {"shutdown": 2})
+
+    def test_while_the_client_hangs(self) -> None:
+        """A request that hangs delays the end no longer than the timeout; then each datum has a fate."""
+        client = BlockedClient()
+        exporter = CloudWatchMetricExporter("Shop", client=client)
+        threads = in_threads(lambda: exporter.export(collected("orders")))
+        assert client.entered.wait(5)
+        begun = time.monotonic()
+        exporter.shutdown(timeout_millis=200)
+        assert time.monotonic() - begun < 1.5
+        client.released.set()
+        join_all(threads)
+        assert_each_has_a_fate(exporter, 1)
+
+    def test_a_hanging_request_that_fails_afterwards(self) -> None:
+        """What was being sent at the end, and then fails, does not stay pending for ever."""
+        entered, released = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            entered.set()
+            assert released.wait(5)
+
+        exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(OSError("gone"), before_each=hang))
+        threads = in_threads(lambda: exporter.export(collected("orders"), timeout_millis=50))
+        assert entered.wait(5)
+        exporter.shutdown(timeout_millis=50)
+        released.set()
+        join_all(threads)
+        assert_each_has_a_fate(exporter, 1)
+        assert exporter.stats().datums_lost == {"shutdown": 1}
+
+
+def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
+    """While one thread is kept by a call, another one that flushes, or exports, leaves when its time is up."""
+    client = BlockedClient()
+    exporter = CloudWatchMetricExporter("Shop", client=client)
+    threads = in_threads(lambda: exporter.export(collected("orders")))
+    assert client.entered.wait(5)
+    begun = time.monotonic()
+    assert not exporter.force_flush(timeout_millis=50)
+    assert exporter.export(collected("errors"), timeout_millis=50) is MetricExportResult.FAILURE
+    assert 0.1 <= time.monotonic() - begun < 2
+    client.released.set()
+    join_all(threads)
+    assert exporter.force_flush()
+    assert client.cloudwatch.sum("errors") == 1
+
+
+def test_odd_numbers_cost_nothing_but_themselves() -> None:
+    """Decimals are numbers; what is none is lost and counted, and all others of the collection arrive."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+    reader = InMemoryMetricReader(
+        preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+    )
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop")
+    meter.create_histogram("price").record(Decimal("9.90"))  # type: ignore[arg-type]
+    meter.create_counter("weight", unit="min").add(Decimal("0.5"))  # type: ignore[arg-type]
+    meter.create_counter("orders").add(7)
+    data = reader.get_metrics_data()
+    assert data is not None
+    prices: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data
+    odd: list[dict[str, Any]] = [{"sum": None}, {"bucket_counts": None}, {"time_unix_nano": None}, {"count": 10**400}]
+    prices.data_points.extend([replace(prices.data_points[0], **change) for change in odd])
+    assert exporter.export(data) is MetricExportResult.SUCCESS
+    assert cloudwatch.values("price") == {9.9: 1}
+    assert cloudwatch.sum("weight") == 30
+    assert cloudwatch.sum("orders") == 7
+    assert exporter.stats().datums_lost == {"invalid": 4}
+
+
+class TestForceFlush:
+    """``force_flush`` says whether nothing waits any more."""
+
+    def test_truth(self) -> None:
+        """``True`` when everything is sent, ``False`` while something waits."""
+        error = resting(1000)
+        exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(error))
+        assert exporter.force_flush()
+        assert exporter.export(collected("orders"), timeout_millis=50) is MetricExportResult.FAILURE
+        assert not exporter.force_flush(timeout_millis=50)
+        exporter.delivery.expedite()
+        assert exporter.force_flush()
+
+
+class TestBacklog:
+    """The bound of what waits."""
+
+    def test_oldest_are_lost(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Under a reader that goes on collecting, the oldest make room and are counted as ``backlog_full``."""
+        client = ScriptedClient(resting(1000))
+        exporter = CloudWatchMetricExporter("Shop", client=client, max_backlog_bytes=2_000_000, max_metrics=10_000)
+        for number in range(5):
+            exporter.export(many_series(number=number, text="x" * 1000), timeout_millis=20)
+        stats = exporter.stats()
+        assert stats.datums_pending + stats.datums_lost["backlog_full"] == 5 * 800
+        assert 2 * 800 >= stats.datums_pending >= 800
+        assert "backlog is full" in caplog.text
+        exporter.shutdown()
+        assert client.cloudwatch.sum("orders4") == 800
+        assert client.cloudwatch.sum("orders0") == 0
+
+    def test_one_series_is_put_together(self) -> None:
+        """Where series come again and again, they share a datum instead of losing the oldest."""
+        client = ScriptedClient(resting(1000))
+        exporter = CloudWatchMetricExporter("Shop", client=client, max_backlog_bytes=2_000_000, max_metrics=10_000)
+        for _ in range(5):
+            exporter.export(many_series(number=0, text="x" * 1000), timeout_millis=20)
+        assert exporter.stats().datums_lost == {}
+        exporter.shutdown()
+        assert client.cloudwatch.sum("orders0") == 5 * 800
+        assert client.cloudwatch.count("orders0") == 5 * 800
+
+
+class TestFacade:
+    """Metrics of the facade belong to the exporter that adopted their reporter."""
+
+    @staticmethod
+    def facade(*reporters: str) -> MetricsData:
+        """A collection of a plain counter and one facade metric for each reporter."""
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        provider.get_meter("tests").create_counter("plain").add(1)
+        for reporter in reporters:
+            metric = FacadeMetric(f"Of {reporter}", reporter)
+            provider.get_meter(SCOPE_NAME, attributes=metric.scope_attributes()).create_histogram("x").record(1)
+        data = reader.get_metrics_data()
+        assert data is not None
+        return data
+
+    def test_adopted_only(self, cloudwatch: FakeCloudWatch) -> None:
+        """Only adopted reporters' metrics are published, and everybody's plain ones."""
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.adopt("one")
+        exporter.export(self.facade("one", "two"))
+        assert {metric.name for metric in cloudwatch.metrics()} == {"plain", "Of one"}
+        assert exporter.stats().datums_lost == {}
+
+    def test_not_adopted(self, cloudwatch: FakeCloudWatch) -> None:
+        """Without reporters only plain metrics are published."""
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.export(self.facade("one"))
+        assert {metric.name for metric in cloudwatch.metrics()} == {"plain"}
+
+
+class TestSettings:
+    """What is configured."""
+
+    def test_disabled(self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where sending is switched off everything works, and nothing is sent or lost."""
+        monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_ENABLED", "false")
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        exporter.shutdown()
+        assert cloudwatch.requests == []
+        assert exporter.stats().datums_lost == {}
+
+    def test_no_client_is_made_before_something_is_sent(self) -> None:
+        """Making an exporter touches neither boto3 nor the network."""
+        exporter = CloudWatchMetricExporter("Shop")
+        assert exporter.force_flush()
+        assert exporter.stats().requests_failed == 0
+
+    def test_large_collections_are_several_requests(self) -> None:
+        """More than 1000 datums are more than one request, all of them accepted."""
+        program = Program(max_metrics=5000)
+        counter = program.meter.create_counter("orders")
+        for i in range(2500):
+            counter.add(1, {"i": i})
+        program.publish()
+        assert [len(request["MetricData"]) for request in program.cloudwatch.requests] == [1000, 1000, 500]
+
+
+class TestWatching:
+    """What looks on while metrics are sent."""
+
+    def test_each_accepted_batch_is_shown(self, cloudwatch: FakeCloudWatch) -> None:
+        """A refused or failed request is not, and what is accepted is shown as CloudWatch got it."""
+        cloudwatch.fail_next(client_error("ThrottlingException"))
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        seen: list[dict[str, Any]] = []
+        exporter.watch(lambda batch: seen.append(batch.parameters()))
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert seen == cloudwatch.requests
+        assert len(seen) == 1
+
+    def test_a_watcher_that_fails(self, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
+        """It is logged, and costs nothing."""
+
+        def fail(_batch: object) -> None:
+            raise RuntimeError("cannot look")
+
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        exporter.watch(fail)
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert exporter.stats().datums_sent == 1
+        assert "What watches the metrics failed" in caplog.text
+
+    def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
+        """Everything happens but the network."""
+        monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "true")
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        seen: list[Any] = []
+        exporter.watch(seen.append)
+        assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
+        assert (len(seen), exporter.stats().datums_sent, cloudwatch.requests) == (1, 1, [])
+
+
+def test_concurrent_exports() -> None:
+    """Several threads may export at once: everything arrives, once."""
+    client = ScriptedClient()
+    exporter = CloudWatchMetricExporter("Shop", client=client)
+    collections = [collected(f"orders{i}") for i in range(8)]
+    threads = in_threads(*[lambda data=data: exporter.export(data) for data in collections])
+    join_all(threads)
+    assert eventually(lambda: exporter.stats().datums_pending == 0)
+    assert sorted(name for names in client.names() for name in names) == sorted(f"orders{i}" for i in range(8))

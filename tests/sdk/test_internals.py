@@ -1,0 +1,123 @@
+"""What the SDK keeps to itself and this package uses: it is there, or missed as the docstring says."""
+
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    sdk_internals,
+)
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+NEVER_SECONDS = 3600
+
+
+def registered_reader() -> InMemoryMetricReader:
+    """A reader on a provider."""
+    reader = InMemoryMetricReader()
+    MeterProvider([reader], shutdown_on_exit=False)
+    return reader
+
+
+def consumer() -> object:
+    """The object that a reader collects from."""
+    return sdk_internals.consumer_of(registered_reader())
+
+
+USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
+    ("_measurement_consumer", sdk_internals.consumer_of, lambda: MeterProvider(shutdown_on_exit=False)),
+    ("_collect", sdk_internals.consumer_of, InMemoryMetricReader),
+    ("_collect", sdk_internals.is_registered, InMemoryMetricReader),
+    ("_lock", sdk_internals.forget_measurements, consumer),
+    ("add_metric_reader", sdk_internals.forget_measurements, consumer),
+    ("_match", sdk_internals.can_select, lambda: View),
+    (
+        "_create_aggregation",
+        sdk_internals.FreshScaleHistogramAggregation,
+        lambda: ExponentialBucketHistogramAggregation,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "user", "owner"), USED, ids=[f"{name} {user.__name__}" for name, user, _ in USED])
+def test_the_sdk_still_has_it(name: str, user: Callable[..., object], owner: Callable[[], object]) -> None:
+    """With a release that has the name no longer, the failure says what is lost with it."""
+    lost = re.sub(r"\s+", " ", user.__doc__ or "")
+    assert hasattr(owner(), name), f"This opentelemetry-sdk has no {name} any more. {user.__name__}: {lost}"
+
+
+def test_the_sdk_still_collects_through_a_bound_method() -> None:
+    """Its object tells which provider a reader is on."""
+    provider, reader = MeterProvider(shutdown_on_exit=False), InMemoryMetricReader()
+    provider.add_metric_reader(reader)
+    found = sdk_internals.consumer_of(reader)
+    assert found is sdk_internals.consumer_of(provider) is not None, sdk_internals.consumer_of.__doc__
+
+
+def test_the_sdk_s_reader_still_reads_preferences() -> None:
+    """That tells that an exporter is in use before its first export."""
+    exporter = CloudWatchMetricExporter("Plain", client=FakeCloudWatch())
+    assert not exporter.is_in_use
+    reader = PeriodicExportingMetricReader(exporter, NEVER_SECONDS * 1000)
+    assert exporter.is_in_use, (
+        "PeriodicExportingMetricReader does not call items() of an exporter's preferred temporality any more: a "
+        "reporter on the same provider publishes plain metrics until the exporter has exported, which are then twice "
+        "in CloudWatch."
+    )
+    reader.shutdown()
+
+
+def test_other_objects_have_none_of_it() -> None:
+    """And nothing is raised."""
+    assert sdk_internals.consumer_of(object()) is None
+    assert not sdk_internals.is_registered(InMemoryMetricReader())
+    sdk_internals.forget_measurements(InMemoryMetricReader())
+
+
+@pytest.fixture
+def without_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with an SDK that hides which reader is on which provider."""
+    for module in ("reader", "reporter_reader", "sdk_internals"):
+        monkeypatch.setattr(f"otel_cloudwatch_flask.{module}.consumer_of", lambda _: None)
+
+
+@pytest.mark.usefixtures("without_consumers")
+def test_without_consumers_everything_is_published_once() -> None:
+    """A reporter does not share the program's reader, and leaves it the plain metrics all the same."""
+    shop, plain = FakeCloudWatch(), FakeCloudWatch()
+    reader = CloudWatchMetricReader(
+        CloudWatchMetricExporter("Plain", client=plain), export_interval_seconds=NEVER_SECONDS
+    )
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    assert readers_on(provider) == []
+    counter = provider.get_meter("plain").create_counter("plain")
+    counter.add(1)
+    assert reader.flush()
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", shop, meter_provider=provider, flush="interval")
+    counter.add(1)
+    reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    assert reader.flush()
+    assert (shop.sum("plain"), plain.sum("plain"), shop.sum("Orders"), plain.sum("Orders")) == (0, 2, 1, 0)
+    reporter.shutdown()
+    provider.shutdown()
+
+
+@pytest.mark.usefixtures("without_consumers")
+def test_without_consumers_nothing_is_forgotten() -> None:
+    """A forked child keeps what was measured, and nothing is raised."""
+    reader = registered_reader()
+    provider = cast("Any", reader._collect).__self__
+    storage = provider._reader_storages[reader]
+    sdk_internals.forget_measurements(reader)
+    assert provider._reader_storages[reader] is storage

@@ -1,0 +1,787 @@
+"""The reader with its thread, before clients that count, fail and hang."""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import CallbackOptions, Counter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.delivery.boto_client import Client
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.sdk.internals import consumer_of
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
+
+NEVER = 1e6
+
+
+class Reading:
+    """A provider with our reader, which collects when it is asked, unless it has an interval."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        interval_seconds: float = NEVER,
+        min_interval_seconds: float = 0.0,
+        is_added: bool = False,
+        **exporter: Any,
+    ) -> None:
+        self.exporter = CloudWatchMetricExporter("Shop", client=client, **exporter)
+        self.reader = CloudWatchMetricReader(
+            self.exporter,
+            export_interval_seconds=interval_seconds,
+            flush_min_interval_seconds=min_interval_seconds,
+        )
+        self.provider = MeterProvider([] if is_added else [self.reader], shutdown_on_exit=False)
+        self.counter: Counter = self.provider.get_meter("tests").create_counter("orders")
+        if is_added:
+            self.provider.add_metric_reader(self.reader)
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """A strict CloudWatch in memory."""
+    return FakeCloudWatch()
+
+
+@pytest.fixture
+def reading(cloudwatch: FakeCloudWatch) -> Iterator[Reading]:
+    """A reader that works."""
+    reading = Reading(cloudwatch)
+    yield reading
+    reading.reader.shutdown(timeout_millis=1000)
+
+
+def resting(seconds: float) -> Exception:
+    """The error of a CloudWatch that asks not to be called for a while."""
+    error = client_error("ThrottlingException")
+    error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
+    return error
+
+
+class TestFlush:
+    """``flush`` says the truth."""
+
+    def test_true_when_it_is_in(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """``True`` means that all that was recorded before is in CloudWatch."""
+        for i in range(1, 6):
+            reading.counter.add(1)
+            assert reading.reader.flush()
+            assert cloudwatch.sum("orders") == i
+
+    def test_true_when_there_is_nothing(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """Nothing recorded is nothing to be sent."""
+        assert reading.reader.flush()
+        assert cloudwatch.requests == []
+
+    def test_false_while_it_is_not(self) -> None:
+        """``False`` while CloudWatch does not take it, within the timeout; ``True`` once it has."""
+        client = ScriptedClient(resting(1000))
+        reading = Reading(client)
+        reading.counter.add(1)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.2)
+        assert time.monotonic() - begun < 2
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 1
+        reading.reader.shutdown()
+
+    def test_false_when_it_was_lost(self) -> None:
+        """``False`` if CloudWatch refused some of it, though nothing waits any more."""
+        reading = Reading(ScriptedClient(client_error("InvalidParameterValue")))
+        reading.counter.add(1)
+        assert not reading.reader.flush()
+        assert reading.exporter.stats().datums_lost == {"refused": 1}
+        assert reading.reader.flush()
+        reading.reader.shutdown()
+
+    def test_false_for_each_who_waited_for_what_was_lost(self) -> None:
+        """Two who wait for the same flush, in which their data is refused, are both told so."""
+        entered, released, refusing = threading.Event(), threading.Event(), threading.Event()
+
+        class Client:
+            def put_metric_data(self, **_: Any) -> None:
+                if refusing.is_set():
+                    raise client_error("InvalidParameterValue")
+                entered.set()
+                released.wait(PATIENCE_SECONDS)
+
+        reading = Reading(Client())
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert entered.wait(PATIENCE_SECONDS)
+        reading.counter.add(1)  # recorded before either of them asks
+        answers: list[bool] = []
+        threads = in_threads(*[lambda: answers.append(reading.reader.flush())] * 2)
+        assert eventually(lambda: len(reading.reader._deadlines) == 2)
+        refusing.set()
+        released.set()
+        join_all(threads)
+        assert answers == [False, False]
+        reading.reader.shutdown()
+
+    def test_hanging_client(self) -> None:
+        """A request that hangs in another thread makes it ``False`` when the time is up."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.1)
+        assert time.monotonic() - begun < 2
+        client.released.set()
+        assert reading.reader.flush()
+        reading.reader.shutdown()
+
+    def test_force_flush(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """The provider's flush reaches it."""
+        reading.counter.add(1)
+        assert reading.provider.force_flush()
+        assert cloudwatch.sum("orders") == 1
+
+    def test_those_who_ask_together_share(self) -> None:
+        """Sixteen flushes at once cause few requests, and each is in when its flush is over."""
+        client = ScriptedClient(before_each=lambda: threading.Event().wait(0.05))
+        reading = Reading(client)
+        answers: list[bool] = []
+
+        def record_and_flush() -> None:
+            reading.counter.add(1)
+            answers.append(reading.reader.flush())
+
+        begun = time.monotonic()
+        join_all(in_threads(*[record_and_flush] * 16))
+        assert time.monotonic() - begun < 16 * 0.05
+        assert answers == [True] * 16
+        assert client.cloudwatch.sum("orders") == 16
+        assert len(client.calls) <= 4
+        reading.reader.shutdown()
+
+
+class Counting(BlockedClient):
+    """A CloudWatch that hangs in each call until that is let go, and notes what it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Semaphore(0)
+        self.sums: list[float] = []
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Note the sum of the request, hang, then accept."""
+        self.sums.append(sum(datum["Value"] for datum in request["MetricData"]))
+        assert self.may_answer.acquire(timeout=PATIENCE_SECONDS)
+        return self.cloudwatch.put_metric_data(**request)
+
+
+class TestSharing:
+    """One flush serves all who asked before it began."""
+
+    def test_one_flush_serves_all_who_wait(self) -> None:
+        """Sixteen who ask during a flush wait for that one and one more: two requests, not sixteen."""
+        client = Counting()
+        reading = Reading(client)
+        answers: list[bool] = []
+
+        def record_and_flush() -> None:
+            reading.counter.add(1)
+            answers.append(reading.reader.flush(PATIENCE_SECONDS))
+
+        first = in_threads(record_and_flush)
+        assert eventually(lambda: client.sums == [1])
+        others = in_threads(*[record_and_flush] * 16)
+        assert eventually(lambda: len(reading.reader._deadlines) == 16)
+        client.may_answer.release()
+        assert eventually(lambda: client.sums == [1, 16])
+        join_all(first)
+        assert answers == [True]  # the flush in progress when the others asked does not serve them
+        client.may_answer.release()
+        join_all(others)
+        assert answers == [True] * 17
+        reading.reader.shutdown()
+
+    def test_a_flush_in_progress_does_not_count(self) -> None:
+        """One that began before the call does not serve it, even if it succeeds."""
+        client = Counting()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: client.sums == [1])
+        answers: list[bool] = []
+        reading.counter.add(10)
+        threads = in_threads(lambda: answers.append(reading.reader.flush(PATIENCE_SECONDS)))
+        assert eventually(lambda: reading.reader._deadlines)
+        client.may_answer.release()
+        assert eventually(lambda: client.sums == [1, 10])
+        assert answers == []
+        client.may_answer.release()
+        join_all(threads)
+        assert answers == [True]
+        reading.reader.shutdown()
+
+    def test_each_leaves_at_its_own_deadline(self) -> None:
+        """One who has no more time gets ``False``; the flush goes on for the other, as long as that one waits."""
+        client = Counting()
+        reading = Reading(client)
+        reading.counter.add(1)
+        answers: list[bool] = []
+        threads = in_threads(lambda: answers.append(reading.reader.flush(PATIENCE_SECONDS)))
+        assert eventually(lambda: client.sums == [1])
+        begun = time.monotonic()
+        assert not reading.reader.flush(0.05)
+        assert not reading.reader.flush(0)
+        assert time.monotonic() - begun < 2
+        client.may_answer.release()
+        join_all(threads)
+        assert answers == [True]
+        reading.reader.shutdown()
+
+    def test_the_latest_deadline_counts(self) -> None:
+        """A flush for several goes on, with its retries, until the latest of their deadlines."""
+        may_go_on = threading.Event()
+        client = ScriptedClient(None, resting(0.3), before_each=lambda: may_go_on.wait(PATIENCE_SECONDS))
+        reading = Reading(client)
+        reading.counter.add(1)
+        first = in_threads(reading.reader.flush)
+        assert eventually(lambda: reading.exporter.delivery.is_calling)
+        reading.counter.add(1)
+        answers: list[tuple[str, bool]] = []
+        threads = in_threads(
+            lambda: answers.append(("short", reading.reader.flush(0.2))),
+            lambda: answers.append(("long", reading.reader.flush(PATIENCE_SECONDS))),
+        )
+        assert eventually(lambda: len(reading.reader._deadlines) == 2)
+        may_go_on.set()
+        join_all([*first, *threads])
+        assert answers == [("short", False), ("long", True)]
+        reading.reader.shutdown()
+
+    def test_without_a_deadline(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """All the time there is can be waited for."""
+        reading.counter.add(1)
+        assert reading.reader.flush(math.inf)
+        assert cloudwatch.sum("orders") == 1
+
+    def test_at_once_in_an_outage(self) -> None:
+        """Where CloudWatch is to be left alone until after the deadline, nobody waits for it: it is said at once."""
+        reading = Reading(ScriptedClient(resting(1000)))
+        reading.counter.add(1)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+        reading.reader.shutdown(timeout_millis=0)
+
+
+class TestOutage:
+    """While CloudWatch does not take anything."""
+
+    def test_nothing_is_collected(self) -> None:
+        """Deltas keep adding up inside the SDK; afterwards everything is there, in two requests."""
+        client = ScriptedClient(resting(1000))
+        reading = Reading(client)
+        for _ in range(20):
+            reading.counter.add(1)
+            assert not reading.reader.flush()
+        assert reading.exporter.stats().datums_pending == 1
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 20
+        assert len(client.cloudwatch.requests) == 2
+        reading.reader.shutdown()
+
+
+class TestRequests:
+    """``request_flush`` returns at once and is served by the reader's thread."""
+
+    def test_served(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """What was recorded before arrives soon."""
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: cloudwatch.sum("orders") == 1)
+
+    def test_never_waits(self) -> None:
+        """It returns though CloudWatch hangs."""
+        client = BlockedClient()
+        reading = Reading(client)
+        begun = time.monotonic()
+        for _ in range(200):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+        assert time.monotonic() - begun < 1
+        client.released.set()
+        assert eventually(lambda: client.cloudwatch.sum("orders") == 200)
+        reading.reader.shutdown()
+
+    def test_coalesced(self) -> None:
+        """The first is served at once; two hundred more within one interval become one further call."""
+        client = ScriptedClient()
+        reading = Reading(client, min_interval_seconds=0.3)
+        begun = time.monotonic()
+        for _ in range(200):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+        assert eventually(lambda: client.calls)
+        first_after = time.monotonic() - begun
+        assert eventually(lambda: client.cloudwatch.sum("orders") == 200)
+        assert first_after < 0.3
+        assert len(client.calls) <= 2
+        reading.reader.shutdown()
+
+    def test_at_most_one_each_interval(self) -> None:
+        """Requests that never cease are served once an interval."""
+        client = ScriptedClient()
+        reading = Reading(client, min_interval_seconds=0.1)
+        begun = time.monotonic()
+
+        def ask_and_see() -> bool:
+            reading.counter.add(1)
+            reading.reader.request_flush()
+            return time.monotonic() - begun > 0.55
+
+        assert eventually(ask_and_see)
+        calls, seconds = len(client.calls), time.monotonic() - begun
+        assert 2 <= calls <= seconds / 0.1 + 1
+        reading.reader.shutdown()
+
+
+class TestInterval:
+    """Without being asked."""
+
+    def test_collects_on_its_interval(self, cloudwatch: FakeCloudWatch) -> None:
+        """What was recorded arrives by itself, again and again."""
+        reading = Reading(cloudwatch, interval_seconds=0.03)
+        for i in range(1, 4):
+            reading.counter.add(1)
+            assert eventually(lambda i=i: cloudwatch.sum("orders") == i)  # type: ignore[misc]
+        reading.reader.shutdown()
+
+    @pytest.mark.parametrize("field", ["export_interval_seconds", "flush_min_interval_seconds"])
+    def test_unusable(self, field: str) -> None:
+        """An interval below 0 is refused at setup."""
+        with pytest.raises(ConfigurationError, match=field):
+            CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch()), **{field: -1.0})
+
+    def test_failing_callbacks_do_not_end_the_thread(self, cloudwatch: FakeCloudWatch) -> None:
+        """Whatever is raised by what is observed, the reader goes on."""
+        reading = Reading(cloudwatch, interval_seconds=0.03)
+        failing = threading.Event()
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            failing.set()
+            raise RuntimeError("a bug in somebody's callback")
+
+        reading.provider.get_meter("tests").create_observable_gauge("sick", [observe])
+        assert failing.wait(PATIENCE_SECONDS)
+        reading.counter.add(1)
+        assert eventually(lambda: cloudwatch.sum("orders") == 1)
+        reading.reader.shutdown()
+
+
+class TestAttachment:
+    """However it comes to its provider."""
+
+    @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
+    def test_attached(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001 - a column of the table
+        """It works when given to the provider's constructor, and when added later; and can be found again."""
+        reading = Reading(cloudwatch, is_added=is_added)
+        assert readers_on(reading.provider) == [reading.reader]
+        assert consumer_of(reading.reader) is consumer_of(reading.provider) is not None
+        reading.counter.add(2)
+        assert reading.reader.flush()
+        assert cloudwatch.sum("orders") == 2
+        reading.counter.add(3)
+        reading.reader.shutdown()
+        assert cloudwatch.sum("orders") == 5
+        assert readers_on(reading.provider) == []
+
+    def test_on_no_provider(self, cloudwatch: FakeCloudWatch) -> None:
+        """A reader that was never registered has nothing to say, and says it without complaint."""
+        reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
+        assert reader.flush()
+        reader.shutdown()
+        assert consumer_of(object()) is None
+        assert readers_on(object()) == []
+
+    def test_beside_another_reader(self, cloudwatch: FakeCloudWatch) -> None:
+        """Other readers keep their own temporality and aggregation, and see the same measurements."""
+        other = InMemoryMetricReader()
+        exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        reader = CloudWatchMetricReader(exporter, export_interval_seconds=NEVER)
+        provider = MeterProvider([other, reader], shutdown_on_exit=False)
+        counter = provider.get_meter("tests").create_counter("orders")
+        for _ in range(3):
+            counter.add(1)
+            assert reader.flush()
+        collected = other.get_metrics_data()
+        assert collected is not None
+        (metric,) = collected.resource_metrics[0].scope_metrics[0].metrics
+        assert [getattr(point, "value", None) for point in metric.data.data_points] == [3]
+        assert cloudwatch.sum("orders") == 3
+        provider.shutdown()
+
+
+class TestShutdown:
+    """The end."""
+
+    @pytest.mark.parametrize("by_provider", [False, True])
+    def test_flushes(self, cloudwatch: FakeCloudWatch, by_provider: bool) -> None:  # noqa: FBT001 - a column of the table
+        """What was recorded is in, the thread is gone, and further calls do nothing."""
+        reading = Reading(cloudwatch)
+        reading.counter.add(1)
+        (reading.provider if by_provider else reading.reader).shutdown()
+        assert cloudwatch.sum("orders") == 1
+        assert eventually(lambda: not reading.reader._thread.is_alive())
+        reading.reader.shutdown()
+        reading.reader.shutdown(timeout_millis=0)
+        assert len(cloudwatch.requests) == 1
+
+    def test_at_once_after_an_outage(self) -> None:
+        """It does not wait for the rest that CloudWatch asked for."""
+        client = ScriptedClient(resting(1000))
+        reading = Reading(client)
+        reading.counter.add(1)
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        reading.counter.add(1)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=5000)
+        assert time.monotonic() - begun < 2
+        assert client.cloudwatch.sum("orders") == 2
+
+    def test_wakes_a_worker_that_rests(self) -> None:
+        """A worker that waits for its next attempt is woken."""
+        client = ScriptedClient(resting(20))
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: reading.exporter.stats().requests_failed == 1)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=5000)
+        assert time.monotonic() - begun < 2
+        assert client.cloudwatch.sum("orders") == 1
+
+    def test_bounded_when_the_client_hangs(self) -> None:
+        """With a client that never returns it ends within the timeout, and so do further calls."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=500)
+        reading.reader.shutdown(timeout_millis=500)
+        assert time.monotonic() - begun < 1.5
+        client.released.set()
+        assert eventually(lambda: reading.exporter.stats().datums_pending == 0, within_seconds=2)
+        stats = reading.exporter.stats()
+        assert stats.datums_sent + sum(stats.datums_lost.values()) == 1
+
+    def test_bounded_when_the_last_request_hangs(self) -> None:
+        """The same if it is the last flush itself that hangs."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=500)
+        assert time.monotonic() - begun < 1.5
+        client.released.set()
+        assert eventually(lambda: reading.exporter.stats().datums_pending == 0, within_seconds=2)
+        stats = reading.exporter.stats()
+        assert stats.datums_sent + sum(stats.datums_lost.values()) == 1
+
+    def test_counts_what_is_lost(self) -> None:
+        """What cannot be sent in time is counted as lost."""
+        reading = Reading(ScriptedClient(*[resting(1000)] * 9))
+        reading.counter.add(1)
+        reading.reader.shutdown(timeout_millis=100)
+        assert eventually(lambda: reading.exporter.stats().datums_pending == 0)
+        assert reading.exporter.stats().datums_lost == {"shutdown": 1}
+
+
+class TestTheThread:
+    """One thread collects and calls CloudWatch, and nobody waits for it longer than they want to."""
+
+    def test_the_only_one(self) -> None:
+        """After traffic, an outage and a flush there is one thread of ours, which made every call."""
+        others = set(threading.enumerate())
+        callers: set[threading.Thread] = set()
+        client = ScriptedClient(
+            *[None, resting(0.01), None], before_each=lambda: callers.add(threading.current_thread())
+        )
+        reading = Reading(client)
+        for _ in range(3):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+            assert reading.reader.flush()
+        assert set(threading.enumerate()) - others == callers == {reading.reader._thread}
+        assert reading.reader._thread.name == "CloudWatchMetricReader"
+        reading.reader.shutdown()
+        assert set(threading.enumerate()) - others == set()
+
+    def test_a_flush_does_not_wait_for_the_least_interval(self) -> None:
+        """That is for requests: one that waits for its turn is served with the flush."""
+        client = ScriptedClient()
+        reading = Reading(client, min_interval_seconds=NEVER)
+        for served in (1, 2):
+            reading.counter.add(1)
+            reading.reader.request_flush()
+            assert reading.reader.flush() if served == 2 else eventually(lambda: client.calls)
+            assert client.cloudwatch.sum("orders") == served
+        reading.reader.shutdown()
+
+    def test_a_callback_that_hangs(self) -> None:
+        """Flush and shutdown end in time."""
+        entered, released = threading.Event(), threading.Event()
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            entered.set()
+            assert released.wait(PATIENCE_SECONDS)
+            return []
+
+        reading = Reading(FakeCloudWatch())
+        reading.provider.get_meter("tests").create_observable_gauge("slow", [observe])
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        assert entered.is_set()
+        reading.reader.shutdown(timeout_millis=50)
+        assert time.monotonic() - begun < 2
+        released.set()
+        join_all([reading.reader._thread])
+
+    def test_a_collection_that_raises(
+        self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever waits for that flush is told at once, and the next flush has everything."""
+
+        def fail(**_: Any) -> None:
+            raise RuntimeError("a bug in somebody's view")
+
+        reading.counter.add(1)
+        begun = time.monotonic()
+        with monkeypatch.context() as failing:
+            failing.setattr(reading.reader, "collect", fail)
+            assert not reading.reader.flush(timeout_seconds=PATIENCE_SECONDS)
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+        assert reading.reader.flush()
+        assert cloudwatch.sum("orders") == 1
+
+    def test_a_flush_while_a_call_hangs(self) -> None:
+        """It says in time that not everything is in."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        begun = time.monotonic()
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        assert time.monotonic() - begun < 2
+        client.released.set()
+        assert reading.reader.flush()
+        reading.reader.shutdown()
+
+    def test_the_end_while_a_call_hangs(self) -> None:
+        """It comes in time, and what the thread could not collect any more is counted, too."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        reading.counter.add(10)
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=200)
+        assert time.monotonic() - begun < 2
+        stats = reading.exporter.stats()
+        assert (stats.datums_pending, stats.datums_lost) == (1, {"shutdown": 1})
+        client.released.set()
+        assert eventually(lambda: reading.exporter.stats().datums_sent == 1)
+        assert reading.exporter.stats().datums_lost == {"shutdown": 1}
+
+    def test_the_end_with_a_spool_while_a_call_hangs(self, tmp_path: Path) -> None:
+        """What the thread could not collect is on disk at once: a process may be killed before its time is up."""
+        client = BlockedClient()
+        reading = Reading(client, spool_directory=str(tmp_path))
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+        reading.counter.add(10)
+        ending = in_threads(lambda: reading.reader.shutdown(timeout_millis=20_000))
+        assert eventually(lambda: reading.exporter.stats().datums_pending == 2)
+        client.released.set()
+        join_all(ending)
+        assert client.cloudwatch.sum("orders") == 11
+
+
+class TestWithoutAThread:
+    """Where none can be started, as at the end of Python 3.12 and later, or where a limit is reached."""
+
+    @pytest.fixture
+    def reading(
+        self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> Reading:
+        """A reader that could not start its thread."""
+        start = threading.Thread.start
+
+        def start_others(thread: threading.Thread) -> None:
+            if thread.name == "CloudWatchMetricReader":
+                raise RuntimeError("can't start new thread")
+            start(thread)  # OpenTelemetry's own, which look for the resource
+
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", start_others)
+            reading = Reading(cloudwatch)
+        assert "No thread could be started" in caplog.text
+        return reading
+
+    def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """Several may flush at once, and everything arrives once."""
+
+        def record_and_flush() -> None:
+            reading.counter.add(1)
+            assert reading.reader.flush()
+
+        join_all(in_threads(*[record_and_flush] * 8))
+        assert cloudwatch.sum("orders") == 8
+
+    def test_the_end(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """What was recorded last arrives."""
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        reading.reader.shutdown()
+        assert cloudwatch.sum("orders") == 1
+
+
+class TestThreads:
+    """Several threads of the program."""
+
+    def test_recording_while_flushing(self) -> None:
+        """Two threads record while others flush: the sums are exact."""
+        client = ScriptedClient()
+        reading = Reading(client)
+        histogram = reading.provider.get_meter("tests").create_histogram("latency")
+        is_over = threading.Event()
+
+        def record() -> None:
+            for _ in range(3000):
+                reading.counter.add(1)
+                histogram.record(2.0)
+
+        def flush() -> None:
+            while not is_over.is_set():
+                assert reading.reader.flush()
+
+        recording, flushing = in_threads(record, record), in_threads(flush, flush)
+        join_all(recording)
+        is_over.set()
+        join_all(flushing)
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 6000
+        assert client.cloudwatch.count("latency") == 6000
+        assert client.cloudwatch.sum("latency") == 12000
+        reading.reader.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+class TestFork:
+    """A child process."""
+
+    @staticmethod
+    def in_child(work: Any) -> Any:
+        """Fork, work in the child, and return what it made."""
+        reading_end, writing_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(writing_end, json.dumps(work()).encode())
+            finally:
+                os._exit(0)
+        os.close(writing_end)
+        with os.fdopen(reading_end) as pipe:
+            result = pipe.read()
+        os.waitpid(pid, 0)
+        return json.loads(result)
+
+    @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
+    def test_child_sends_its_own_only(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001
+        """The child sends what it recorded, in both ways, and nothing of the parent's; the parent all of its own."""
+        reading = Reading(cloudwatch, is_added=is_added)
+        reading.counter.add(100)
+
+        def work() -> list[float]:
+            assert reading.reader.flush()
+            of_the_parent = cloudwatch.sum("orders")
+            reading.counter.add(1)
+            assert reading.reader.flush()
+            reading.counter.add(2)
+            reading.reader.request_flush()
+            assert eventually(lambda: cloudwatch.sum("orders") == 3, within_seconds=3)
+            reading.counter.add(4)
+            reading.reader.shutdown()
+            return [of_the_parent, cloudwatch.sum("orders"), reading.exporter.stats().datums_sent]
+
+        assert self.in_child(work) == [0, 7, 3]
+        assert reading.reader.flush()
+        assert cloudwatch.sum("orders") == 100
+        reading.reader.shutdown()
+
+    def test_child_forgets_what_waits(self) -> None:
+        """What the parent could not send yet is the parent's to send."""
+        client = ScriptedClient(resting(1000))
+        reading = Reading(client)
+        reading.counter.add(100)
+        assert not reading.reader.flush(timeout_seconds=0.05)
+
+        def work() -> list[float]:
+            pending = reading.exporter.stats().datums_pending
+            reading.counter.add(1)
+            is_flushed = reading.reader.flush()
+            return [pending, is_flushed, client.cloudwatch.sum("orders")]
+
+        assert self.in_child(work) == [0, True, 1]
+        assert reading.exporter.stats().datums_pending == 1
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 100
+        reading.reader.shutdown()
+
+    def test_fork_while_the_parent_sends(self) -> None:
+        """Whatever lock the parent's thread holds at that moment, the child is not held up by it."""
+        client = BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(100)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+
+        def work() -> list[float]:
+            client.released.set()
+            reading.counter.add(1)
+            return [reading.reader.flush(timeout_seconds=3), client.cloudwatch.sum("orders")]
+
+        assert self.in_child(work) == [True, 1]
+        client.released.set()
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 100
+        reading.reader.shutdown()
+
+
+def test_the_end_makes_no_attempt_that_nobody_could_stop() -> None:
+    """Only the reader's own thread calls, which the end does not wait for."""
+    callers: list[str] = []
+    client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))
+    reading = Reading(client)
+    reading.counter.add(1)
+    reading.reader.shutdown()
+    assert callers == ["CloudWatchMetricReader"]
+    assert reading.exporter.stats().datums_lost == {"shutdown": 1}

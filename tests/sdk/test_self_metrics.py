@@ -1,0 +1,53 @@
+"""A reporter that is asked to measures its own delivery."""
+
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.sdk.self_metrics import METER_NAME
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+
+def reporter_on(app: Flask, provider: MeterProvider, cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
+    """A reporter in production, where a bad metric is counted."""
+    return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, strict=False)
+
+
+def test_what_is_measured_is_what_the_stats_say() -> None:
+    """Sent, pending, lost by reason, and the requests: in other exporters and in CloudWatch itself."""
+    cloudwatch, others = FakeCloudWatch(), InMemoryMetricReader()
+    app = Flask("shop")
+    app.config["CLOUDWATCH_SELF_METRICS"] = True
+    reporter = reporter_on(app, MeterProvider([others], shutdown_on_exit=False), cloudwatch)
+    reporter.add_metric("Orders", 1)
+    reporter.add_metric("Orders", float("nan"))
+    assert reporter.flush()
+    data = others.get_metrics_data()
+    assert data is not None
+    measured = {
+        metric.name.removeprefix(METER_NAME + "."): metric.data.data_points[0]
+        for scope_metrics in data.resource_metrics[0].scope_metrics
+        if scope_metrics.scope.name == METER_NAME
+        for metric in scope_metrics.metrics
+    }
+    stats = reporter.stats()
+    for name in ("datums_sent", "datums_pending", "requests_sent", "requests_failed"):
+        assert measured[name].value == getattr(stats, name)  # type: ignore[union-attr]
+    assert measured["requests_time"].value == stats.requests_seconds > 0  # type: ignore[union-attr]
+    lost = measured["datums_lost"]
+    assert (lost.value, lost.attributes) == (1, {"reason": "invalid"})  # type: ignore[union-attr]
+    assert reporter.flush()
+    assert cloudwatch.sum(f"{METER_NAME}.requests_sent") == 1
+    assert cloudwatch.sum(f"{METER_NAME}.datums_lost", reason="invalid") == 1
+    reporter.shutdown()
+
+
+def test_off_unless_asked_for() -> None:
+    """By default nothing is measured, and nothing is published but what the program measures."""
+    cloudwatch = FakeCloudWatch()
+    reporter = reporter_on(Flask("shop"), MeterProvider(shutdown_on_exit=False), cloudwatch)
+    reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    assert {metric.name for metric in cloudwatch.metrics()} == {"Orders"}
+    reporter.shutdown()

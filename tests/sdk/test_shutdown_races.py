@@ -1,0 +1,147 @@
+"""The end of an exporter, at the very moment when somebody else delivers: whatever comes of that is counted, too."""
+
+import signal
+import threading
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.testing.fake import client_error
+from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, eventually, in_threads, join_all
+
+
+class Throttling:
+    """A CloudWatch that takes nothing now."""
+
+    def put_metric_data(self, **_: Any) -> None:
+        """Say so."""
+        raise client_error("ThrottlingException")
+
+
+class Hanging(Throttling):
+    """One that says so after a while."""
+
+    def __init__(self) -> None:
+        self.is_sent = threading.Event()
+        self.may_answer = threading.Event()
+
+    def put_metric_data(self, **_: Any) -> None:
+        """Take no metrics."""
+        self.is_sent.set()
+        assert self.may_answer.wait(PATIENCE_SECONDS)
+        super().put_metric_data()
+
+
+class Signalling(Throttling):
+    """One in front of which the process is told to end."""
+
+    def put_metric_data(self, **_: Any) -> None:
+        """Take no metrics."""
+        signal.raise_signal(signal.SIGTERM)
+
+
+def pending(client: Throttling) -> CloudWatchMetricExporter:
+    """An exporter that has one datum to send."""
+    exporter = CloudWatchMetricExporter("Shop", client=client)
+    reader = InMemoryMetricReader()
+    MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders").add(1)
+    collected = reader.get_metrics_data()
+    assert collected is not None
+    exporter.accept(collected)
+    return exporter
+
+
+def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
+    """What goes back to the backlog after that was closed is lost as ``shutdown``, and does not wait for ever."""
+    exporter = pending(Throttling())
+    is_answered, is_closed = threading.Event(), threading.Event()
+    settle = exporter._backlog.settle
+
+    def late(left: Any = ()) -> None:
+        is_answered.set()
+        assert is_closed.wait(PATIENCE_SECONDS)
+        settle(left)
+
+    exporter._backlog.settle = late  # type: ignore[method-assign]  # the moment that matters, held
+    delivering = in_threads(lambda: exporter.force_flush(100))
+    assert is_answered.wait(PATIENCE_SECONDS)
+    exporter.shutdown(timeout_millis=0)
+    is_closed.set()
+    join_all(delivering)
+    stats = exporter.stats()
+    assert (stats.datums_pending, stats.datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_request_that_is_sent_while_the_exporter_ends() -> None:
+    """Its answer comes when nobody waits for it any more, and is entered in the accounts all the same."""
+    client = Hanging()
+    exporter = pending(client)
+    delivering = in_threads(lambda: exporter.force_flush(100))
+    assert client.is_sent.wait(PATIENCE_SECONDS)
+    exporter.shutdown(timeout_millis=0)
+    assert exporter.stats().datums_pending == 1
+    client.may_answer.set()
+    join_all(delivering)
+    assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
+    """The end does not wait for the call, and the batch is lost or sent, and counted."""
+    exporter = pending(Throttling())
+    is_taken, is_closed = threading.Event(), threading.Event()
+    check_out = exporter._backlog.check_out
+
+    def late() -> Any:
+        batch = check_out()
+        is_taken.set()
+        assert is_closed.wait(PATIENCE_SECONDS)
+        return batch
+
+    exporter._backlog.check_out = late  # type: ignore[method-assign]  # the moment that matters, held
+    delivering = in_threads(lambda: exporter.force_flush(100))
+    assert is_taken.wait(PATIENCE_SECONDS)
+    assert exporter.delivery.is_calling  # what a reader's shutdown looks at
+    exporter.shutdown(timeout_millis=0)
+    is_closed.set()
+    join_all(delivering)
+    assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
+    """It makes no further call before what was recorded last is collected, which the last flush then delivers."""
+    client = BlockedClient()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
+    counter.add(1)
+    reader.request_flush()
+    assert client.entered.wait(PATIENCE_SECONDS)
+    counter.add(10)
+    ending = in_threads(lambda: reader.shutdown(timeout_millis=PATIENCE_SECONDS * 1000))
+    assert eventually(lambda: reader.exporter.stats().datums_pending == 2)
+    client.released.set()
+    join_all(ending)
+    assert client.cloudwatch.sum("orders") == 11
+    assert reader.exporter.stats().datums_lost == {}
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
+def test_a_signal_in_the_middle_of_a_call() -> None:
+    """A handler that shuts down in the very thread that is calling ends in time, and the batch is accounted for."""
+    client = Signalling()
+    exporter = pending(client)
+
+    def end(*_: object) -> None:
+        assert not exporter.force_flush(10)
+        exporter.shutdown(timeout_millis=10)
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit):
+            exporter.force_flush()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})

@@ -1,0 +1,152 @@
+"""Flushes of one reader by real threads that come, wait and leave as the machine says: what each of them is told."""
+
+import math
+import threading
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+from tests.support.fakes import eventually, in_threads, join_all
+from tests.support.fuzzing import effort
+
+NEVER = 1e6
+
+
+@dataclass(eq=False)
+class Run:
+    """A flush of the thread, which lasts until it is told its outcome."""
+
+    deadline: float
+    is_delivered: bool = True
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(eq=False)
+class Caller:
+    """A call of ``flush``: how many flushes had begun by then, and what came of it."""
+
+    begun_before: int
+    is_patient: bool
+    answer: bool | None = None
+
+
+class ScriptedReader(CloudWatchMetricReader):
+    """A reader whose flushes deliver as the machine says."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.running: list[Run] = []
+        self.most_at_once = 0
+        self.is_over = threading.Event()
+        super().__init__(
+            CloudWatchMetricExporter("Shop", client=FakeCloudWatch()),
+            export_interval_seconds=NEVER,
+            flush_min_interval_seconds=0.0,
+        )
+        self.exporter.delivery.retry_at = math.inf  # no flush begins by itself after one that has failed
+
+    def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
+        run = Run(deadline)
+        self.runs.append(run)
+        self.running.append(run)
+        self.most_at_once = max(self.most_at_once, len(self.running))
+        while not (is_last or self.is_over.is_set() or run.may_end.wait(0.01)):
+            pass
+        self.running.remove(run)
+        return run.is_delivered
+
+
+class FlushMachine(RuleBasedStateMachine):
+    """Many flush, deliveries succeed and fail: nobody is told what is not so, and nobody is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = ScriptedReader()
+        self.callers: list[Caller] = []
+        self.threads: list[threading.Thread] = []
+
+    def waiting(self) -> list[Caller]:
+        """Those who have no answer yet."""
+        return [caller for caller in self.callers if caller.answer is None]
+
+    def begun(self) -> int:
+        """How many flushes have begun."""
+        return len(self.reader.runs)
+
+    def is_settled(self) -> object:
+        """Whether a flush is in progress, or none is asked for."""
+        return self.reader.running or not (self.waiting() or self.reader._is_requested)
+
+    def settle(self) -> None:
+        """Let the threads come as far as they can."""
+        assert eventually(self.is_settled)
+
+    @rule(is_patient=st.booleans())
+    def flush(self, *, is_patient: bool) -> None:
+        """Somebody flushes, with all the time there is or with hardly any."""
+        caller = Caller(self.begun(), is_patient)
+        self.callers.append(caller)
+        asked = len(self.reader._deadlines)
+        was_idle = not self.reader.running
+
+        def call() -> None:
+            caller.answer = self.reader.flush(timeout_seconds=NEVER if is_patient else 0.001)
+
+        self.threads += in_threads(call)
+        if was_idle:
+            assert eventually(lambda: self.begun() > caller.begun_before)
+        else:
+            assert eventually(lambda: len(self.reader._deadlines) > asked)
+        if not is_patient:
+            assert eventually(lambda: caller.answer is False)
+        self.settle()
+
+    @rule()
+    def request(self) -> None:
+        """A request asks for a flush, and does not wait."""
+        self.reader.request_flush()
+        assert eventually(lambda: self.reader.running)
+
+    @rule(is_delivered=st.sampled_from([True, True, False]))
+    def end_run(self, *, is_delivered: bool) -> None:
+        """The flush in progress, if there is one, ends so; all who asked before it began are told, and nobody else."""
+        for run in self.reader.running[:]:
+            number = self.begun()
+            served = [caller for caller in self.waiting() if caller.begun_before < number]
+            others = [caller for caller in self.waiting() if caller not in served]
+            run.is_delivered = is_delivered
+            run.may_end.set()
+            assert eventually(lambda: self.reader._ended == number)  # noqa: B023 - at once
+            assert eventually(lambda served=served: all(caller.answer is not None for caller in served))  # type: ignore[misc]
+            assert [caller.answer for caller in served] == [is_delivered] * len(served)
+            self.settle()
+            assert [caller.answer for caller in others] == [None] * len(others)
+
+    @invariant()
+    def one_at_a_time(self) -> None:
+        """Never are two flushes in progress."""
+        assert self.reader.most_at_once <= 1
+
+    @invariant()
+    def as_long_as_the_most_patient(self) -> None:
+        """A flush has the time of the most patient of those whom it serves."""
+        for run, number in zip(self.reader.runs, range(1, self.begun() + 1), strict=True):
+            served = [caller for caller in self.callers if caller.begun_before == number - 1]
+            if any(caller.is_patient for caller in served):
+                assert run.deadline > NEVER / 2
+
+    def teardown(self) -> None:
+        """In the end everybody has an answer, also to what is asked after the last flush."""
+        self.reader.is_over.set()
+        for run in self.reader.runs:
+            run.may_end.set()
+        self.reader.shutdown()
+        join_all(self.threads)
+        assert not self.waiting()
+
+
+TestFlush = FlushMachine.TestCase
+TestFlush.settings = effort(40)

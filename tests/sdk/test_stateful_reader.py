@@ -1,0 +1,210 @@
+"""Reader and exporter with the SDK, threads and forks, all real: what was recorded arrives, or is lost and counted."""
+
+import os
+import traceback
+import warnings
+from collections.abc import Callable
+from math import inf
+from typing import Any
+from unittest.mock import patch
+
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, delivery
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+from tests.support.fakes import eventually
+from tests.support.fuzzing import effort
+
+ANSWER_LOST = ReadTimeoutError(endpoint_url="https://monitoring")
+REFUSED = client_error("InvalidParameterValue")
+FAULTS: list[Exception | None] = [
+    None,
+    ANSWER_LOST,
+    REFUSED,
+    client_error("ThrottlingException"),
+    client_error("InternalServiceFault", status=500),
+    EndpointConnectionError(endpoint_url="https://monitoring"),
+    NoCredentialsError(),
+    RuntimeError("a bug in somebody's client"),
+]
+
+
+MAX_FORKS = 2
+"""In one example, because they cost time."""
+
+
+class Client:
+    """A strict CloudWatch that answers by a script, and knows what it took without saying so, and what it refused."""
+
+    def __init__(self) -> None:
+        self.script: list[Exception | None] = []
+        self.cloudwatch = FakeCloudWatch()
+        self.unsure: list[dict[str, Any]] = []
+        self.lost: list[dict[str, Any]] = []
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Answer one request."""
+        error = self.script.pop(0) if self.script else None
+        if error is REFUSED and len(request["MetricData"]) == 1:
+            self.lost += request["MetricData"]
+        if error is not None and error is not ANSWER_LOST:
+            raise error
+        answer = self.cloudwatch.put_metric_data(**request)
+        if error is ANSWER_LOST:
+            self.unsure += request["MetricData"]
+            raise error
+        return answer
+
+    def arrived(self) -> list[dict[str, Any]]:
+        """All that it took, what came twice once."""
+        arrived = [dict(datum) for datum in self.cloudwatch.datums]
+        for datum in self.unsure:
+            arrived.remove(datum)
+        return arrived
+
+
+def samples(datum: dict[str, Any]) -> float:
+    """How many samples a datum of the histogram holds, or what one of the counter adds."""
+    return float(sum(datum["Counts"]) if "Counts" in datum else datum.get("Value", 0))
+
+
+class ReaderMachine(RuleBasedStateMachine):
+    """A program measures, flushes, forks and ends, in whatever order, in front of a CloudWatch with faults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forks = 0
+        self.short_rests = patch.object(delivery, "_LONGEST_BACKOFF_SECONDS", 0.01)
+        self.short_rests.start()
+
+    @initialize()
+    def begin(self) -> None:
+        """A program starts."""
+        self.client = Client()
+        self.exporter = CloudWatchMetricExporter("Shop", client=self.client)
+        self.reader = CloudWatchMetricReader(self.exporter, export_interval_seconds=1e6, flush_min_interval_seconds=0.0)
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        meter = self.provider.get_meter("tests")
+        self.counter = meter.create_counter("orders")
+        self.histogram = meter.create_histogram("latency", unit="ms")
+        self.recorded = 0
+
+    @rule(amount=st.integers(1, 9), page=st.integers(0, 3))
+    def add(self, amount: int, page: int) -> None:
+        """Something is counted."""
+        self.counter.add(amount, {"page": page})
+        self.recorded += amount
+
+    @rule(value=st.floats(0.1, 1000), page=st.integers(0, 3))
+    def record(self, value: float, page: int) -> None:
+        """Something is measured."""
+        self.histogram.record(value, {"page": page})
+        self.recorded += 1
+
+    @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=4))
+    def fail(self, faults: list[Exception | None]) -> None:
+        """What CloudWatch answers next."""
+        self.client.script = list(faults)
+
+    @rule(timeout_seconds=st.sampled_from([0.0, 0.005, 1.0]))
+    def flush(self, timeout_seconds: float) -> None:
+        """Somebody flushes; ``True`` is true, and without faults it is true in time."""
+        had_faults = bool(self.client.script) or self.exporter.delivery.retry_at > -inf
+        is_delivered = self.reader.flush(timeout_seconds if had_faults else 10.0)
+        assert is_delivered or had_faults
+        if is_delivered:
+            self.all_is_there()
+
+    @rule()
+    def force_flush(self) -> None:
+        """Somebody flushes all of the provider."""
+        self.provider.force_flush(5)
+
+    @rule()
+    def collect(self) -> None:
+        """The SDK collects, and nothing is sent."""
+        MetricReader.collect(self.reader)
+
+    @rule()
+    def request_flush(self) -> None:
+        """A request's end asks for a flush, and the thread sees to it."""
+        self.reader.request_flush()
+        assert eventually(lambda: not self.reader._is_requested and self.reader._ended == self.reader._begun)
+
+    @rule()
+    def time_passes(self) -> None:
+        """CloudWatch has rested."""
+        self.exporter.delivery.retry_at = -inf
+
+    @precondition(lambda self: self.forks < MAX_FORKS)
+    @rule()
+    def fork(self) -> None:
+        """A child sends what it records itself, and nothing of the parent's; to the parent nothing happens."""
+        self.add(1, 0)
+        self.forks += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+            child = os.fork()
+        if child == 0:
+            in_child(self.child_is_right)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def child_is_right(self) -> None:
+        """What is promised to a child."""
+        self.client.script.clear()
+        self.client.cloudwatch.clear()
+        assert self.exporter.stats().datums_pending == 0
+        self.counter.add(7, {"page": "child"})
+        assert self.reader.flush(10)
+        assert [samples(dict(datum)) for datum in self.client.cloudwatch.datums] == [7]
+        assert self.exporter.stats().datums_sent == 1
+
+    @rule(timeout_millis=st.sampled_from([0, 5, 20]))
+    def end(self, timeout_millis: int) -> None:
+        """The program ends, whatever CloudWatch answers, and another one starts."""
+        had_faults = bool(self.client.script) or self.exporter.delivery.retry_at > -inf
+        self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
+        assert eventually(lambda: not self.reader._thread.is_alive())
+        assert eventually(lambda: not self.exporter.stats().datums_pending)  # an answer may come late
+        stats = self.exporter.stats()
+        assert stats.datums_sent <= len(self.client.cloudwatch.datums) <= stats.datums_sent + len(self.client.unsure)
+        if stats.datums_lost.keys() - {"refused"}:
+            assert had_faults
+            assert sum(samples(datum) for datum in self.client.arrived()) <= self.recorded
+        else:
+            self.all_is_there()
+        self.begin()
+
+    def all_is_there(self) -> None:
+        """All that was recorded is in CloudWatch, but for what it refused."""
+        arrived = sum(samples(datum) for datum in self.client.arrived())
+        assert arrived + sum(samples(datum) for datum in self.client.lost) == self.recorded
+        stats = self.exporter.stats()
+        assert stats.datums_lost == ({"refused": len(self.client.lost)} if self.client.lost else {})
+
+    def teardown(self) -> None:
+        """In the end the network is well again, and all arrives."""
+        self.client.script.clear()
+        self.time_passes()
+        self.flush(10.0)
+        self.reader.shutdown()
+        self.short_rests.stop()
+
+
+def in_child(check: Callable[[], object]) -> None:
+    """Check something in a forked child, and end it there."""
+    try:
+        check()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - the boundary of the process
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+TestReader = ReaderMachine.TestCase
+TestReader.settings = effort(30)

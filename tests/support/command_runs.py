@@ -1,0 +1,68 @@
+"""Commands as a new user runs them: processes, in a folder of their own, with a CloudWatch of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from otel_cloudwatch_flask.commands.shared.document import Document, document_from
+from otel_cloudwatch_flask.demo.isolation import isolated_environment
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "otel_cloudwatch_flask")
+SHOP = ROOT / "examples" / "shop.py"
+MINIMAL = ROOT / "examples" / "minimal.py"
+
+
+def run(
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+    said: str | None = None,
+    width: int = 100,
+) -> "subprocess.CompletedProcess[str]":
+    """``python -m otel_cloudwatch_flask`` with these arguments; ``said`` is its standard input."""
+    return finished([*PROGRAM, *arguments], environment, folder, said, width)
+
+
+def run_flask(
+    app: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+    said: str | None = None,
+    width: int = 100,
+) -> "subprocess.CompletedProcess[str]":
+    """``flask --app APP cloudwatch`` with these arguments."""
+    command = [sys.executable, "-m", "flask", "--app", str(app), "cloudwatch", *arguments]
+    return finished(command, environment, folder, said, width)
+
+
+def finished(
+    command: list[str], environment: Mapping[str, str] | None, folder: Path, said: str | None, width: int
+) -> "subprocess.CompletedProcess[str]":
+    """A process that has ended, and what it printed; nothing of this machine's settings leads it elsewhere."""
+    with isolated_environment():
+        variables = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1", **(environment or {})}
+    return subprocess.run(
+        command, env=variables, cwd=folder, input=said, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@cache
+def demo_result() -> dict[str, Any]:
+    """What a real demo prints as JSON; one for all tests."""
+    ended = run("demo", "--seconds", "1.5", "--json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    result: dict[str, Any] = json.loads(ended.stdout)
+    return result
+
+
+@cache
+def demo_document() -> Document:
+    """What the demo's CloudWatch got."""
+    return document_from(demo_result())

@@ -1,0 +1,114 @@
+"""Stand-ins at the rim: a clock that is told the time, clients that answer by a script, and a bounded wait."""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+PATIENCE_SECONDS = 30.0
+"""How long a test waits for what must happen at once; only a failing test waits so long."""
+
+
+class FakeClock:
+    """A clock that stands still unless it is told otherwise."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+class PassingWaits(threading.Event):
+    """An event whose waits pass on a fake clock at once, and are noted."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let the time pass that somebody wants to wait."""
+        if self.is_set():
+            return True
+        assert timeout is not None
+        self.waits.append(timeout)
+        self._clock.advance(timeout)
+        return False
+
+
+class ScriptedClient:
+    """A strict CloudWatch behind a script: each call raises the next error of it, or is let through for ``None``."""
+
+    def __init__(
+        self,
+        *script: Exception | None,
+        before_each: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.cloudwatch = FakeCloudWatch(clock=clock)
+        self.calls: list[dict[str, Any]] = []
+        self._script = list(script)
+        self._before_each = before_each
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Answer as the script says."""
+        self._before_each()
+        self.calls.append(copy.deepcopy(request))
+        error = self._script.pop(0) if self._script else None
+        if error is not None:
+            raise error
+        return self.cloudwatch.put_metric_data(**request)
+
+    def names(self) -> list[list[str]]:
+        """The names of the metrics in each call."""
+        return [[datum["MetricName"] for datum in call["MetricData"]] for call in self.calls]
+
+
+class BlockedClient:
+    """A CloudWatch that hangs in every call until it is released."""
+
+    def __init__(self) -> None:
+        self.cloudwatch = FakeCloudWatch()
+        self.entered = threading.Event()
+        self.released = threading.Event()
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Hang, then accept."""
+        self.entered.set()
+        self.released.wait(PATIENCE_SECONDS)
+        return self.cloudwatch.put_metric_data(**request)
+
+
+def eventually(condition: Callable[[], object], *, within_seconds: float = PATIENCE_SECONDS) -> bool:
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + within_seconds
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        pause.wait(0.002)
+    return True
+
+
+def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
+    """Start each in a thread of its own."""
+    threads = [threading.Thread(target=target, daemon=True) for target in targets]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def join_all(threads: Iterable[threading.Thread]) -> None:
+    """Wait for the end of threads that must end."""
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()

@@ -1,0 +1,282 @@
+"""An app with a route for each kind of request; ``python -m tests.support.kinds_of_requests <server> <fd>`` serves it.
+
+Each route adds metrics whose names begin with its path: how many, and what else a test expects, is in :data:`KINDS`.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    after_this_request,
+    copy_current_request_context,
+    current_app,
+    request,
+    send_file,
+    stream_with_context,
+)
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+FILE = Path(__file__)
+CHUNK = b"x" * 65_536
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a request to ``path`` is answered with, and which metrics it leaves; each is to arrive once."""
+
+    path: str
+    status: int = 200
+    method: str = "GET"
+    metrics: tuple[str, ...] = ("",)
+    is_aborted: bool = False
+    has_duration: bool = True
+
+    def names(self) -> list[str]:
+        """The names of its metrics."""
+        return [f"{self.method} {self.path}{ending}" for ending in self.metrics]
+
+
+KINDS = [
+    Kind("/plain"),
+    Kind("/plain", method="HEAD"),
+    Kind("/stream"),
+    Kind("/stream", method="HEAD", metrics=()),
+    Kind("/stream-with-context", metrics=("", " in body")),
+    Kind("/file"),
+    Kind("/file", method="HEAD"),
+    Kind("/abort", metrics=(" begun", " closed"), is_aborted=True),
+    Kind("/before-error", status=500),
+    Kind("/handled-error", status=418),
+    Kind("/unhandled-error", status=500),
+    Kind("/no-such-product/7", status=404),
+    Kind("/nested", metrics=("", " nested", " in request context")),
+    Kind("/thread"),
+    Kind("/late-thread", metrics=("", " late")),
+    Kind("/async"),
+    Kind("/blueprint"),
+    Kind("/after-this-request", metrics=("", " after")),
+    Kind("/on-close", metrics=("", " on close")),
+    Kind("/teardown", metrics=("", " torn down")),
+    # FlaskInstrumentor records no duration of a request whose exception reaches the server.
+    Kind("/broken-teardown", status=500, has_duration=False),
+]
+
+stalls = Blueprint("stalls", __name__)
+late_threads: list[threading.Thread] = []
+released = threading.Event()
+
+
+def add(ending: str = "") -> str:
+    """Add the metric of this request."""
+    CloudWatchMetricsReporter.add_metric(f"{request.method} {request.path}{ending}", 1, "Count")
+    return "added"
+
+
+class HandledError(Exception):
+    """One that the app makes an answer of."""
+
+
+@stalls.before_app_request
+def fail_before() -> None:
+    """Fail before any view is called."""
+    if request.path == "/before-error":
+        add()
+        raise KeyError
+
+
+@stalls.app_errorhandler(HandledError)
+def handle(_error: HandledError) -> tuple[str, int]:
+    """Answer, and say so."""
+    return add(), 418
+
+
+@stalls.app_errorhandler(404)
+def not_found(_error: Exception) -> tuple[str, int]:
+    """Answer, and say so."""
+    return add(), 404
+
+
+@stalls.teardown_app_request
+def tear_down(_error: BaseException | None) -> None:
+    """Add to what the view has added; or be somebody else's, and broken."""
+    if request.path == "/teardown":
+        add(" torn down")
+    if request.path == "/broken-teardown":
+        raise KeyError
+
+
+@stalls.get("/plain", endpoint="plain")
+@stalls.get("/blueprint", endpoint="blueprint")
+@stalls.get("/teardown", endpoint="teardown")
+@stalls.get("/broken-teardown", endpoint="broken_teardown")
+@stalls.get("/before-error", endpoint="before_error")
+def plain() -> str:
+    """Add one."""
+    return add()
+
+
+@stalls.get("/stream")
+def stream() -> Response:
+    """Add inside of a body that has no context any more."""
+    name = f"{request.method} {request.path}"
+
+    def body() -> Iterator[bytes]:
+        yield b"a"
+        CloudWatchMetricsReporter.add_metric(name, 1, "Count")
+        yield b"b"
+
+    return Response(body())
+
+
+@stalls.get("/stream-with-context")
+def stream_in_context() -> Response:
+    """Add in the view, and inside of a body."""
+    add()
+
+    def body() -> Iterator[str]:
+        yield "a"
+        yield add(" in body")
+
+    return Response(stream_with_context(body()))
+
+
+@stalls.get("/file")
+def file() -> Response:
+    """Let the server send a file."""
+    add()
+    return send_file(FILE)
+
+
+@stalls.get("/abort")
+def abort() -> Response:
+    """Send until nobody is there any more."""
+
+    def body() -> Iterator[bytes]:
+        add(" begun")
+        try:
+            while True:
+                yield CHUNK
+        finally:
+            add(" closed")
+
+    return Response(stream_with_context(body()))
+
+
+@stalls.get("/handled-error")
+def fail_handled() -> str:
+    """Fail in a way that is foreseen."""
+    raise HandledError
+
+
+@stalls.get("/unhandled-error")
+def fail_unhandled() -> str:
+    """Fail."""
+    add()
+    raise KeyError
+
+
+@stalls.get("/nested")
+def nested() -> str:
+    """Add in the request's own context and in others inside of it."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    name = f"{request.method} {request.path}"
+    with app.app_context():
+        CloudWatchMetricsReporter.add_metric(f"{name} nested", 1, "Count")
+    with app.test_request_context("/nested"):
+        add(" in request context")
+    return add()
+
+
+@stalls.get("/thread")
+def in_thread() -> str:
+    """Add in a thread that the request waits for."""
+    thread = threading.Thread(target=copy_current_request_context(add))
+    thread.start()
+    thread.join()
+    return "added"
+
+
+@stalls.get("/late-thread")
+def in_late_thread() -> str:
+    """Leave a thread behind that adds when the request has ended."""
+
+    @copy_current_request_context
+    def add_late() -> None:
+        released.wait(60)
+        add(" late")
+
+    late_threads.append(threading.Thread(target=add_late))
+    late_threads[-1].start()
+    return add()
+
+
+@stalls.get("/async")
+async def in_coroutine() -> str:
+    """Add in a coroutine."""
+    await asyncio.sleep(0)
+    return add()
+
+
+@stalls.get("/after-this-request")
+def after() -> str:
+    """Add when the view is done."""
+
+    @after_this_request
+    def add_after(response: Response) -> Response:
+        add(" after")
+        return response
+
+    return add()
+
+
+@stalls.get("/on-close")
+def on_close() -> Response:
+    """Add when the server closes the response."""
+    response = Response(add())
+    name = f"{request.method} {request.path} on close"
+    response.call_on_close(lambda: CloudWatchMetricsReporter.add_metric(name, 1, "Count"))
+    return response
+
+
+def create_app() -> Flask:
+    """Make the app."""
+    app = Flask("kinds")
+    app.register_blueprint(stalls)
+    reporter = CloudWatchMetricsReporter(
+        app, "Kinds", instrument=True, flush_min_interval_seconds=0, export_interval_seconds=3600
+    )
+
+    @app.get("/flush")
+    def flush() -> str:
+        released.set()
+        while late_threads:
+            late_threads.pop().join()
+        return str(reporter.flush(timeout_seconds=30))
+
+    return app
+
+
+def serve(server: str, descriptor: int) -> None:
+    """Serve on a socket that listens already, for ever."""
+    if server == "werkzeug":
+        from werkzeug.serving import make_server  # noqa: PLC0415 - only one of the two is needed
+
+        make_server("127.0.0.1", 0, create_app(), threaded=True, fd=descriptor).serve_forever()
+    else:
+        import socket  # noqa: PLC0415
+
+        import waitress  # noqa: PLC0415
+
+        waitress.serve(create_app(), sockets=[socket.socket(fileno=descriptor)])  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

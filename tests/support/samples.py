@@ -1,0 +1,89 @@
+"""Histograms made of samples one by one, the plain way: what the package's arithmetic is compared with."""
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from otel_cloudwatch_flask.histograms.buckets import (
+    Buckets,
+    ExplicitHistogram,
+    ExponentialHistogram,
+    Extremes,
+    Side,
+    bucket_between,
+    edge,
+)
+
+UNRECORDED = Extremes()
+
+
+class Row(NamedTuple):
+    """One bucket."""
+
+    lower: float
+    upper: float
+    samples: int
+
+
+def rows(buckets: Buckets) -> list[Row]:
+    """The buckets one by one."""
+    return [Row(lower, upper, samples) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
+
+
+def buckets_of(given: Iterable[tuple[float, float, int]]) -> Buckets:
+    """The same in parallel lists."""
+    each = [*given]
+    return Buckets([samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each])
+
+
+def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[float]]:
+    """Samples of every size that CloudWatch takes, of both signs, many of them alike or on a power of two."""
+    magnitudes = st.one_of(
+        st.floats(1e-3, 1e3),
+        st.floats(2.0**-350, 2.0**350),
+        st.integers(-40, 40).map(lambda exponent: 2.0**exponent),
+        st.sampled_from([0.0, 0.5, 1.0, 10.0, 1000.0, 2.0**-350, 2.0**350]),
+    )
+    signed = st.builds(math.copysign, magnitudes, st.sampled_from([1.0, 1.0, -1.0])).map(lambda value: value + 0.0)
+    return st.lists(signed, min_size=min_size, max_size=max_size)
+
+
+def explicit(
+    recorded: Sequence[float], bounds: Sequence[float], *, extremes: Extremes | None = None
+) -> ExplicitHistogram:
+    """The histogram of these samples; bounds are the upper ends of their buckets."""
+    counts = Counter(bisect_left(bounds, sample) for sample in recorded)
+    return ExplicitHistogram(
+        count=len(recorded),
+        sum=math.fsum(recorded),
+        extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
+        bounds=tuple(bounds),
+        counts=tuple(counts[i] for i in range(len(bounds) + 1)),
+    )
+
+
+def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | None = None) -> ExponentialHistogram:
+    """The histogram of these samples at a scale."""
+    return ExponentialHistogram(
+        count=len(recorded),
+        sum=math.fsum(recorded),
+        extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
+        scale=scale,
+        zero_count=sum(sample == 0 for sample in recorded),
+        positive=Side.of(Counter(bucket_index(sample, scale) for sample in recorded if sample > 0)),
+        negative=Side.of(Counter(bucket_index(-sample, scale) for sample in recorded if sample < 0)),
+    )
+
+
+def bucket_index(magnitude: float, scale: int) -> int:
+    """The bucket above whose lower edge, and not above whose upper edge, a magnitude lies."""
+    index = math.ceil(math.ldexp(math.log2(magnitude), scale)) - 1
+    while magnitude <= edge(scale, index):
+        index -= 1
+    while magnitude > edge(scale, index + 1):
+        index += 1
+    return index

@@ -1,0 +1,518 @@
+import gzip
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from math import inf, nan
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
+
+from otel_cloudwatch_flask.testing.local.server import Fault, LocalCloudWatch
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+
+NO_RETRIES = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=20)
+INDEX: list[Any] = [{"Name": "Page", "Value": "Index"}, {"Name": "Method", "Value": "GET"}]
+JSON_HEADERS = {
+    "Content-Type": "application/x-amz-json-1.0",
+    "X-Amz-Target": "GraniteServiceVersion20100801.PutMetricData",
+}
+FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+
+
+@pytest.fixture
+def cloudwatch() -> Iterator[LocalCloudWatch]:
+    """A running CloudWatch."""
+    with LocalCloudWatch() as local:
+        yield local
+
+
+@pytest.fixture
+def client(cloudwatch: LocalCloudWatch) -> "Iterator[CloudWatchClient]":
+    """A real boto3 client of it, without retries."""
+    client = cloudwatch.client(config=NO_RETRIES)
+    yield client
+    client.close()
+
+
+ALL: Any = ["Sum", "SampleCount", "Minimum", "Maximum", "Average"]
+
+
+def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]:
+    """Ask for the data points of the last and the coming half hour, in periods of a day."""
+    if "ExtendedStatistics" not in asked:
+        asked.setdefault("Statistics", ALL)
+    now = datetime.now(timezone.utc)
+    asked.setdefault("Period", 86400)
+    found = client.get_metric_statistics(
+        Namespace="Shop",
+        MetricName=name,
+        StartTime=now - timedelta(minutes=30),
+        EndTime=now + timedelta(minutes=30),
+        **asked,
+    )
+    return list(found["Datapoints"])
+
+
+def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    """Send a request that no SDK would write like this."""
+    connection = http.client.HTTPConnection(cloudwatch.endpoint_url.removeprefix("http://"), timeout=20)
+    credential = "AWS4-HMAC-SHA256 Credential=testing/20270115/us-east-1/monitoring/aws4_request, Signature=0"
+    connection.request("POST", "/", body, {"Authorization": credential, **headers})
+    response = connection.getresponse()
+    answer = response.status, dict(response.getheaders()), response.read().decode()
+    connection.close()
+    return answer
+
+
+def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
+    """Each form of datum is found again, by exactly its dimensions."""
+    client.put_metric_data(
+        Namespace="Shop",
+        MetricData=[
+            {"MetricName": "Orders", "Value": 2, "Unit": "Count", "Dimensions": INDEX},
+            {"MetricName": "Orders", "Value": 3, "Unit": "Count", "Dimensions": INDEX[::-1]},
+            {"MetricName": "Orders", "Value": 100, "Unit": "Count"},
+            {"MetricName": "Latency", "Values": [10, 20], "Counts": [3, 1], "Unit": "Milliseconds"},
+            {
+                "MetricName": "Latency",
+                "StatisticValues": {"SampleCount": 2, "Sum": 50, "Minimum": 5, "Maximum": 45},
+                "Unit": "Milliseconds",
+            },
+        ],
+    )
+    (orders,) = statistics(client, "Orders", Dimensions=INDEX)
+    assert (orders["Sum"], orders["SampleCount"], orders["Average"], orders["Unit"]) == (5, 2, 2.5, "Count")
+    (orders,) = statistics(client, "Orders")
+    assert orders["Sum"] == 100
+    assert statistics(client, "Orders", Dimensions=INDEX[:1]) == []
+    (latency,) = statistics(client, "Latency")
+    assert (latency["Sum"], latency["SampleCount"], latency["Minimum"], latency["Maximum"]) == (100, 6, 5, 45)
+
+
+def test_moto_has_it_too(client: "CloudWatchClient") -> None:
+    """What is accepted goes on to moto, where metric math and the rest of the API find it."""
+    client.put_metric_data(
+        Namespace="Shop",
+        MetricData=[
+            {"MetricName": "Latency", "Values": [10, 20], "Counts": [3, 1]},
+            {"MetricName": "Latency", "Values": [1, 2], "Counts": [1e9, 1e9]},
+        ],
+        EntityMetricData=[{"Entity": {}, "MetricData": [{"MetricName": "Latency", "Value": 30}]}],
+    )
+    now = datetime.now(timezone.utc)
+    stat: Any = {"Metric": {"Namespace": "Shop", "MetricName": "Latency"}, "Period": 86400, "Stat": "Sum"}
+    found = client.get_metric_data(
+        MetricDataQueries=[{"Id": "a", "MetricStat": stat, "ReturnData": False}, {"Id": "b", "Expression": "a"}],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(hours=1),
+    )
+    assert [result["Values"] for result in found["MetricDataResults"]] == [[3_000_000_080]]
+    assert client.describe_alarms()["MetricAlarms"] == []
+
+
+def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
+    """Nothing of an earlier one is left, neither in the gate nor in moto."""
+    client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    client.put_dashboard(DashboardName="old", DashboardBody='{"widgets": []}')
+    with LocalCloudWatch() as fresh:
+        fresh_client = fresh.client()
+        assert fresh_client.list_metrics()["Metrics"] == []
+        assert fresh_client.list_dashboards()["DashboardEntries"] == []
+        fresh_client.close()
+    assert cloudwatch.published.sum("Orders") == 1
+
+
+def test_list_metrics(client: "CloudWatchClient") -> None:
+    """Each metric is listed once, found by namespace, name and some of its dimensions."""
+    data: list[Any] = [{"MetricName": "Latency", "Values": [1, 2], "Counts": [5, 5], "Dimensions": INDEX}] * 2
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Latency", "Value": 1}])
+    assert len(client.list_metrics(MetricName="Latency")["Metrics"]) == 2
+    (metric,) = client.list_metrics(Dimensions=[{"Name": "Page"}])["Metrics"]
+    assert (metric["Namespace"], metric["MetricName"]) == ("Shop", "Latency")
+    assert sorted(metric["Dimensions"], key=str) == sorted(INDEX, key=str)
+    assert client.list_metrics(Namespace="Other", Dimensions=[{"Name": "Page", "Value": "Index"}])["Metrics"] == []
+
+
+def test_list_metrics_in_pages(client: "CloudWatchClient") -> None:
+    """More than 500 metrics come in pages."""
+    data: list[Any] = [{"MetricName": f"m{number}", "Value": 1} for number in range(700)]
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    pages = list(client.get_paginator("list_metrics").paginate(Namespace="Shop"))
+    assert [len(page["Metrics"]) for page in pages] == [500, 200]
+
+
+def test_percentiles(client: "CloudWatchClient") -> None:
+    """Percentiles are nearest ranks over all values and counts of the metric."""
+    data: list[Any] = [
+        {"MetricName": "Latency", "Values": [10, 20], "Counts": [500, 498], "Dimensions": INDEX},
+        {"MetricName": "Latency", "Values": [30, 40], "Counts": [1, 1], "Dimensions": INDEX},
+        {"MetricName": "Latency", "Value": 1000},
+    ]
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    asked: Any = {"ExtendedStatistics": ["p50", "p90", "p99.9", "p100"], "Dimensions": INDEX}
+    (point,) = statistics(client, "Latency", **asked)
+    assert point["ExtendedStatistics"] == {"p50": 10, "p90": 20, "p99.9": 30, "p100": 40}
+    assert statistics(client, "Latency", **asked, Unit="Seconds") == []
+
+
+@pytest.mark.parametrize(
+    "datum",
+    [
+        {"StatisticValues": {"SampleCount": 2, "Sum": 3, "Minimum": 1, "Maximum": 2}},
+        {"Values": [-1, 1]},
+    ],
+)
+def test_no_percentiles(client: "CloudWatchClient", datum: Any) -> None:
+    """As in CloudWatch there are no percentiles of statistic sets and of negative values."""
+    data: list[Any] = [{"MetricName": "Odd", **datum}]
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    assert statistics(client, "Odd", ExtendedStatistics=["p50"]) == []
+
+
+def query(number: int, stat: str, **metric_stat: Any) -> Any:
+    """One query of GetMetricData for the metric that the test below publishes."""
+    metric = {"Namespace": "Shop", "MetricName": "Latency", "Dimensions": INDEX}
+    return {"Id": f"q{number}", "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat, **metric_stat}}
+
+
+def test_metric_data(client: "CloudWatchClient") -> None:
+    """GetMetricData answers each query by exactly the dimensions of its metric, the newest first, percentiles too."""
+    minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    for moment, values in ((minute, [30, 40]), (minute - timedelta(minutes=1), [10, 20])):
+        datum: Any = {"MetricName": "Latency", "Values": values, "Timestamp": moment, "Unit": "Seconds"}
+        data: list[Any] = [datum | {"Dimensions": INDEX}, datum]
+        client.put_metric_data(Namespace="Shop", MetricData=data)
+    queries = [query(number, stat) for number, stat in enumerate(["p50", "Sum", "p100", "SampleCount"])]
+    queries[2] |= {"ReturnData": False}
+    queries[3]["MetricStat"] |= {"Unit": "Count"}
+    asked: Any = {"StartTime": minute - timedelta(hours=1), "EndTime": minute + timedelta(hours=1)}
+    found = client.get_metric_data(MetricDataQueries=queries, **asked)["MetricDataResults"]
+    newest_first = [minute, minute - timedelta(minutes=1)]
+    assert found == [
+        {"Id": "q0", "Label": "Latency p50", "Timestamps": newest_first, "Values": [30, 10], "StatusCode": "Complete"},
+        {"Id": "q1", "Label": "Latency Sum", "Timestamps": newest_first, "Values": [70, 30], "StatusCode": "Complete"},
+        {"Id": "q3", "Label": "Latency SampleCount", "Timestamps": [], "Values": [], "StatusCode": "Complete"},
+    ]
+    queries = [query(0, "Maximum") | {"Label": "Longest"}]
+    asked["ScanBy"] = "TimestampAscending"
+    (longest,) = client.get_metric_data(MetricDataQueries=queries, **asked)["MetricDataResults"]
+    assert (longest["Label"], longest["Values"]) == ("Longest", [20, 40])
+    with pytest.raises(client.exceptions.ClientError, match="tm90 is not supported here"):
+        client.get_metric_data(MetricDataQueries=[query(0, "tm90")], **asked)
+
+
+def test_periods(client: "CloudWatchClient") -> None:
+    """Data points are cut at whole periods, one for each unit."""
+    minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
+    data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]
+    client.put_metric_data(Namespace="Shop", MetricData=[*data, data[-1] | {"Unit": "Count"}])
+    points = statistics(client, "a", Period=60)
+    assert [(point["Timestamp"], point["Unit"], point["Sum"]) for point in points] == [
+        (minute - timedelta(minutes=2), "None", 1),
+        (minute - timedelta(minutes=1), "Count", 1),
+        (minute - timedelta(minutes=1), "None", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"Statistics": ["Sum"], "ExtendedStatistics": ["p50"]}, "InvalidParameterCombination"),
+        ({"ExtendedStatistics": ["p101"]}, "InvalidParameterValue"),
+        ({"Statistics": ["Median"]}, "InvalidParameterValue"),
+    ],
+)
+def test_questions_refused(client: "CloudWatchClient", asked: Any, code: str) -> None:
+    """A question that CloudWatch does not answer is refused."""
+    with pytest.raises(ClientError) as caught:
+        statistics(client, "Latency", **asked)
+    assert caught.value.response["Error"]["Code"] == code
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"EndTime": None}, "MissingParameter"),
+        ({"EndTime": 1}, "InvalidParameterValue"),
+        ({"StartTime": "yesterday"}, "InvalidParameterValue"),
+        ({"Period": 0}, "InvalidParameterValue"),
+    ],
+)
+def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed: dict[str, object], code: str) -> None:
+    """A question with a parameter missing or out of range is refused, too."""
+    question = {
+        "Namespace": "Shop",
+        "MetricName": "a",
+        "StartTime": 1,
+        "EndTime": 2,
+        "Period": 60,
+        "Statistics": ["Sum"],
+    }
+    headers = {**JSON_HEADERS, "X-Amz-Target": "GraniteServiceVersion20100801.GetMetricStatistics"}
+    status, answer_headers, _ = post(cloudwatch, json.dumps({**question, **changed}).encode(), headers)
+    assert (status, answer_headers["x-amzn-query-error"]) == (400, f"{code};Sender")
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "fragment"),
+    [
+        ({"Value": nan}, "InvalidParameterValue", "The value NaN for parameter MetricData.member.2.Value is invalid."),
+        ({"Values": [inf]}, "InvalidParameterValue", "The value Infinity for parameter MetricData.member.2.Values"),
+        ({"Value": True}, "InvalidParameterValue", "The value true for"),
+        ({"Value": 1, "Unit": "Bogus"}, "InvalidParameterValue", "MetricData.member.2.Unit must be"),
+        ({"Value": 1, "StorageResolution": 5}, "InvalidParameterValue", "StorageResolution"),
+        ({"Value": 1, "Timestamp": 1}, "InvalidParameterValue", "past two weeks"),
+        ({"Value": 1, "Dimensions": [{"Name": "a", "Value": "é"}]}, "InvalidParameterValue", "printable ASCII"),
+        ({"Value": 1, "Values": [1]}, "InvalidParameterCombination", "mutually exclusive"),
+        ({}, "MissingParameter", "MetricData.member.2.Value is required"),
+    ],
+)
+def test_refusals(cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str) -> None:
+    """boto3 raises CloudWatch's error, and nothing of the request is stored anywhere."""
+    data: list[Any] = [{"MetricName": "Orders", "Value": 1}, {"MetricName": "Orders", **bad}]
+    with pytest.raises(ClientError) as caught:
+        client.put_metric_data(Namespace="Shop", MetricData=data)
+    assert caught.value.response["Error"]["Code"] == code
+    assert fragment in caught.value.response["Error"]["Message"]
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert [refused.code for refused in cloudwatch.refusals] == [code]
+    assert cloudwatch.published.datums == []
+    assert statistics(client, "Orders") == []
+    assert (cloudwatch.traffic.put_requests, cloudwatch.traffic.refused, cloudwatch.traffic.datums) == (1, 1, 0)
+
+
+def test_modelled_exception(client: "CloudWatchClient") -> None:
+    """boto3 finds the exception class that its service model has for the error."""
+    with pytest.raises(client.exceptions.InvalidParameterValueException):
+        client.put_metric_data(Namespace=":a", MetricData=[{"MetricName": "Orders", "Value": 1}])
+
+
+def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
+    """Larger bodies are compressed by botocore; both sizes are counted, and the uncompressed one is judged."""
+    data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Dimensions": INDEX}] * 1000
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    traffic = cloudwatch.traffic
+    assert traffic.datums == 1000
+    assert traffic.bytes_received * 10 < traffic.bytes_uncompressed
+    assert traffic.bytes_uncompressed > 100_000
+    data[0]["Dimensions"] = [{"Name": "long", "Value": "v" * 1000}]  # the one datum that the list has 1000 times
+    with pytest.raises(ClientError) as caught:
+        client.put_metric_data(Namespace="Shop", MetricData=data)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
+    assert caught.value.response["Error"]["Code"] == "RequestEntityTooLarge"
+
+
+def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
+    """Older SDKs send forms: they are stored, and a dimension's value stays the text that it is."""
+    form = {
+        "Action": "PutMetricData",
+        "Version": "2010-08-01",
+        "Namespace": "Shop",
+        "MetricData.member.1.MetricName": "Orders",
+        "MetricData.member.1.Value": "2.5",
+        "MetricData.member.1.Timestamp": datetime.now(timezone.utc).isoformat(),
+        "MetricData.member.1.Dimensions.member.1.Name": "Status",
+        "MetricData.member.1.Dimensions.member.1.Value": "200",
+        "MetricData.member.2.MetricName": "Latency",
+        "MetricData.member.2.StorageResolution": "1",
+    }
+    for number in range(1, 12):
+        form[f"MetricData.member.2.Values.member.{number}"] = str(number)
+        form[f"MetricData.member.2.Counts.member.{number}"] = "2"
+    form["EntityMetricData.member.1.Entity.KeyAttributes.entry.1.key"] = "Type"
+    form["EntityMetricData.member.1.Entity.KeyAttributes.entry.1.value"] = "Service"
+    form["EntityMetricData.member.1.MetricData.member.1.MetricName"] = "Orders"
+    form["EntityMetricData.member.1.MetricData.member.1.Value"] = "1"
+    status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
+    assert (status, "<PutMetricDataResponse" in text) == (200, True)
+    assert cloudwatch.published.sum("Orders", Status="200") == 2.5
+    assert list(cloudwatch.published.values("Latency")) == list(range(1, 12))
+    assert cloudwatch.published.sum("Orders") == 3.5
+
+
+def test_query_protocol_refuses(cloudwatch: LocalCloudWatch) -> None:
+    """A refusal is XML for those who sent a form, also of one without any datum."""
+    form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": "<Shop>", "MetricData": ""}
+    status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
+    assert status == 400
+    assert "<Code>MissingParameter</Code><Message>The parameter MetricData is required.</Message>" in text
+    form |= {"MetricData.member.1.MetricName": "Orders", "MetricData.member.1.Value": "NaN"}
+    del form["MetricData"]
+    status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
+    assert "The value NaN for parameter MetricData.member.1.Value is invalid." in text
+
+
+def test_query_protocol_answers(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
+    """Statistics, percentiles and lists are answered in XML, too."""
+    client.put_metric_data(
+        Namespace="Shop", MetricData=[{"MetricName": "Latency", "Values": [1, 7], "Dimensions": INDEX}]
+    )
+    now = datetime.now(timezone.utc)
+    form = {
+        "Action": "GetMetricStatistics",
+        "Version": "2010-08-01",
+        "Namespace": "Shop",
+        "MetricName": "Latency",
+        "StartTime": (now - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "EndTime": (now + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Period": "60",
+        "Dimensions.member.1.Name": "Page",
+        "Dimensions.member.1.Value": "Index",
+        "Dimensions.member.2.Name": "Method",
+        "Dimensions.member.2.Value": "GET",
+        "ExtendedStatistics.member.1": "p50",
+        "ExtendedStatistics.member.2": "p99",
+    }
+    status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
+    assert status == 200
+    assert "<entry><key>p99</key><value>7</value></entry></ExtendedStatistics></member></Datapoints>" in text
+    form = {"Action": "ListMetrics", "Version": "2010-08-01"}
+    status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
+    assert "<MetricName>Latency</MetricName><Dimensions><member><Name>Method</Name>" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (b"{", JSON_HEADERS, 400, "SerializationException"),
+        (b"[]", JSON_HEADERS, 400, "SerializationException"),
+        (b"{}", {**JSON_HEADERS, "Content-Encoding": "gzip"}, 400, "SerializationException"),
+        (b"{}", {**JSON_HEADERS, "Content-Encoding": "br"}, 415, "UnsupportedContentEncoding"),
+        (b"a=1&a.b=2", FORM_HEADERS, 400, "MalformedQueryString"),
+        (b"\xa0", {"Content-Type": "application/cbor", "Smithy-Protocol": "rpc-v2-cbor"}, 415, "UnsupportedProtocol"),
+    ],
+)
+def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str], status: int, code: str) -> None:
+    """What cannot be read is refused with a clear error, and counted."""
+    answered, answer_headers, text = post(cloudwatch, body, headers)
+    assert (answered, json.loads(text)["__type"].partition("#")[2]) == (status, code)
+    assert answer_headers["x-amzn-query-error"] == f"{code};Sender"
+    assert cloudwatch.traffic.refused == 1
+
+
+def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
+    """A body that another encoder wrote and compressed is taken like botocore's."""
+    body = gzip.compress(b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}')
+    status, _, text = post(cloudwatch, body, {**JSON_HEADERS, "Content-Encoding": "gzip"})
+    assert (status, json.loads(text or "{}")) == (200, {})
+    assert cloudwatch.published.sum("Orders") == 1
+    assert cloudwatch.traffic.bytes_received == len(body)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Fault(), "InternalServiceError"), (Fault("ThrottlingException", 400), "ThrottlingException")],
+)
+@pytest.mark.parametrize("after_storing", [False, True])
+def test_faults(
+    client: "CloudWatchClient", cloudwatch: LocalCloudWatch, fault: Fault, code: str, *, after_storing: bool
+) -> None:
+    """The next request meets the fault that a test asked for, before or after it is stored; then all is well."""
+    cloudwatch.fail_next(Fault(fault.code, fault.status, after_storing=after_storing))
+    with pytest.raises(ClientError) as caught:
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    assert caught.value.response["Error"]["Code"] == code
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == fault.status
+    assert cloudwatch.published.count("Orders") == after_storing
+    client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    assert (cloudwatch.traffic.put_requests, cloudwatch.traffic.faulted) == (2, 1)
+
+
+@pytest.mark.parametrize("after_storing", [False, True])
+def test_dropped_connection(client: "CloudWatchClient", cloudwatch: LocalCloudWatch, *, after_storing: bool) -> None:
+    """A connection can be closed without an answer, before or after the data is stored."""
+    cloudwatch.fail_next(Fault(status=None, after_storing=after_storing))
+    with pytest.raises(ConnectionClosedError):
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    assert cloudwatch.published.count("Orders") == after_storing
+
+
+def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
+    """A hook sees each request's parameters and decides about it, until it is taken away."""
+    cloudwatch.answer_with = lambda parameters: Fault() if parameters["Namespace"] == "Shop" else None
+    for _ in range(2):
+        with pytest.raises(ClientError):
+            client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    cloudwatch.answer_with = None
+    client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    assert [metric.namespace for metric in cloudwatch.published.metrics()] == ["Other", "Shop"]
+
+
+def test_latency() -> None:
+    """PutMetricData takes as long as the test asks for, and nothing else does."""
+    slept: list[float] = []
+    with LocalCloudWatch(latency_seconds=2.5, sleep=slept.append) as cloudwatch:
+        client = cloudwatch.client()
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+        client.list_metrics()
+        cloudwatch.latency_seconds = 0
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+        client.close()
+    assert slept == [2.5]
+
+
+def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
+    """Each datum is kept with its own time and that of its arrival."""
+    before = time.time()
+    data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Timestamp": int(before) - 3600}]
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    (accepted,) = cloudwatch.published.accepted
+    assert accepted.unix_time == int(before) - 3600
+    assert before <= accepted.arrived_unix_time <= time.time()
+
+
+def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
+    """Once stopped nobody is served, not even over a connection that was kept; what was published is still there."""
+    client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    cloudwatch.stop()
+    cloudwatch.stop()
+    with pytest.raises((EndpointConnectionError, ConnectionClosedError)):
+        client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
+    assert cloudwatch.published.sum("Orders") == 1
+    with pytest.raises(RuntimeError, match="with statement"):
+        _ = cloudwatch.endpoint_url
+
+
+def test_threads(cloudwatch: LocalCloudWatch) -> None:
+    """Requests of many clients at a time are all kept and counted."""
+    body = b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}'
+    threads = [
+        threading.Thread(target=lambda: [post(cloudwatch, body, JSON_HEADERS) for _ in range(5)]) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cloudwatch.published.sum("Orders") == cloudwatch.traffic.datums == cloudwatch.traffic.put_requests == 40
+
+
+def test_child_process(cloudwatch: LocalCloudWatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The environment leads a child's own boto3 client here, and the server says nothing about it."""
+    program = (
+        "import boto3; boto3.client('cloudwatch').put_metric_data("
+        "Namespace='Shop', MetricData=[{'MetricName': 'Orders', 'Value': 1}])"
+    )
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, **cloudwatch.environment()}, check=True)
+    assert cloudwatch.published.sum("Orders") == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_moto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "moto.backends", None)
+    with pytest.raises(ImportError, match=r"pip install \"otel-cloudwatch-flask\[demo\]\""):
+        LocalCloudWatch()

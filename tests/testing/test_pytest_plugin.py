@@ -1,0 +1,174 @@
+"""The fixture as a user has it: installed, in a project of its own, run by a pytest of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = "pytester"
+
+DOCS = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
+FILES = dict(re.findall(r"^```py\n# (\S+)\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with the documentation's shop, on a machine where nobody may call AWS."""
+    for variable in ("PYTEST_ADDOPTS", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    pytester.makepyfile(shop=FILES["shop.py"])
+    return pytester
+
+
+def run(project: pytest.Pytester) -> pytest.RunResult:
+    """Run the project's tests; a warning is an error there, too."""
+    return project.runpytest_subprocess("-Werror", "-p", "no:cacheprovider")
+
+
+def test_the_documentation(project: pytest.Pytester) -> None:
+    """What docs/testing.md shows is a project that passes."""
+    for name, code in FILES.items():
+        (project.path / name).write_text(code, "utf-8")
+    result = run(project)
+    result.assert_outcomes(passed=2)
+    assert "cannot be sent" not in result.stderr.str()
+
+
+def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
+    """Apps of a module, of a session and of a test all publish here, and nothing of one test is seen in the next.
+
+    The apps of earlier tests are gone with their threads. At the end nothing is left to be sent anywhere.
+    """
+    project.makepyfile(
+        """
+        import threading
+
+        import pytest
+        from opentelemetry import metrics
+        from shop import create_app
+
+        module_app = create_app()
+        module_counter = metrics.get_meter("module").create_counter("module.counter")
+
+
+        @pytest.fixture(scope="session")
+        def session_app():
+            return create_app()
+
+
+        def test_outside_of_the_fixture(session_app):
+            module_counter.add(100)
+            module_app.test_client().get("/before")
+
+
+        @pytest.mark.parametrize("number", range(12))
+        def test_inside(number, session_app, cloudwatch):
+            assert [each for each in cloudwatch.metrics() if each.name != "http.server.active_requests"] == []
+            for app in (module_app, session_app, create_app()):
+                app.test_client().get("/Index")
+            module_counter.add(3)
+            assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3
+            assert cloudwatch.sum("RequestCount") == 3
+            assert cloudwatch.sum("module.counter") == 3
+            assert threading.active_count() <= 16
+            cloudwatch.assert_no_losses()
+            module_counter.add(50)  # nobody looks
+
+
+        def test_a_context_that_is_still_open(cloudwatch):
+            with create_app().test_client() as client:
+                client.get("/Index")
+                assert cloudwatch.sum("RequestCount") == 1
+                cloudwatch.clear()
+                client.get("/Index")
+                assert cloudwatch.sum("RequestCount") == 1
+
+
+        def test_an_outage(cloudwatch):
+            from otel_cloudwatch_flask.testing.fake import client_error
+
+            cloudwatch.fail_next(client_error("ThrottlingException"), times=2)
+            create_app().test_client().get("/Index")
+            assert cloudwatch.sum("RequestCount") == 1
+            cloudwatch.assert_no_losses()
+            cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
+            module_counter.add(1)
+
+
+        def test_after_the_outage(cloudwatch):
+            assert [each for each in cloudwatch.metrics() if each.name != "http.server.active_requests"] == []
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(passed=16)
+    assert "lost" not in result.stderr.str()
+
+
+def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
+    """A wrong name, a wrong number, a loss and an app that publishes elsewhere: the report shows what there is."""
+    project.makepyfile(
+        """
+        import pytest
+        from flask import Flask
+        from shop import create_app
+
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+        from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+
+        def test_comparison(cloudwatch):
+            create_app().test_client().get("/Index")
+            assert cloudwatch.sum("RequestCounts") == 1
+
+
+        def test_name(cloudwatch):
+            create_app().test_client().get("/Index")
+            cloudwatch.assert_published("request_counts")
+
+
+        def test_number(cloudwatch):
+            create_app().test_client().get("/Index")
+            cloudwatch.assert_published("RequestCount", sum=2, ResourceName="Index")
+
+
+        def test_loss(cloudwatch):
+            app = create_app()
+            app.testing = False
+            CloudWatchMetricsReporter.add_metric("Bad", float("nan"))
+            cloudwatch.assert_no_losses()
+
+
+        def test_own_client(cloudwatch):
+            reporter = CloudWatchMetricsReporter(Flask("own"), "Own", FakeCloudWatch())
+            reporter.add_metric("Visits", 1)
+            assert cloudwatch.sum("Visits") == 1
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(failed=5)
+    result.stdout.fnmatch_lines(
+        [
+            "*Captured cloudwatch call*",
+            "  Shop: RequestCount {ResourceName=Index} in Count: sum 1, count 1",
+            "E *request_counts was not published. What was published:",
+            "E *Shop: RequestCount {ResourceName=Index} in Count: sum 1, count 1",
+            "E *RequestCount {ResourceName=Index} has the sum 1, not 2. What was published:",
+            "E *Metrics did not arrive:",
+            "E *1 datum(s) lost: invalid",
+            "  (An exporter was given a client of its own, and publishes to that, not here.)",
+        ]
+    )
+
+
+def test_the_plugin_costs_nothing_where_it_is_not_used() -> None:
+    """Pytest imports the plugin in every project: it brings neither Flask nor OpenTelemetry nor boto3 along."""
+    program = (
+        "import sys, pytest; before = set(sys.modules); import otel_cloudwatch_flask.pytest_plugin; "
+        "print(sorted(name for name in set(sys.modules) - before if name.count('.') == 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['otel_cloudwatch_flask']"

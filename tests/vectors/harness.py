@@ -1,0 +1,155 @@
+"""Run test vectors through the public exporter, or the facade, in front of a client that only listens."""
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.model.scope import facade_metric
+from otel_cloudwatch_flask.testing.request_rules import refusal
+from tests.vectors.gate import Request, body_size_bytes
+from tests.vectors.inputs import Json, Times, exports_of, metrics_data
+from tests.vectors.judge import NAMESPACE, Export, Run, run_faults
+
+VECTORS = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One test vector."""
+
+    id: str
+    why: str
+    source: str
+    input: Json
+    expect: Json
+
+
+class RecordingClient:
+    """Keep what ``put_metric_data`` is called with."""
+
+    def __init__(self) -> None:
+        self._requests: list[Request] = []
+
+    def put_metric_data(self, **request: Any) -> dict[str, Any]:
+        """Accept everything."""
+        self._requests.append(copy.deepcopy(request))
+        return {"ResponseMetadata": {"HTTPStatusCode": 200}}
+
+    def take(self) -> list[Request]:
+        """The requests since the last time this was asked."""
+        taken, self._requests = self._requests, []
+        return taken
+
+
+def load_cases() -> list[Case]:
+    """Every vector of every file."""
+    files = sorted(VECTORS.glob("*.json"))
+    return [Case(**case) for file in files for case in json.loads(file.read_text("utf-8"))["cases"]]
+
+
+def faults_of(case: Case) -> list[str]:
+    """Run a case and judge it."""
+    with _warnings_of_the_package() as warnings:
+        run = _through_the_facade(case.input) if "facade" in case.input else _through_the_exporter(case.input)
+    units_given = {metric["name"]: metric["unit"] for metric in case.input.get("facade", ())}
+    now = time.time()
+    return [
+        *run_faults(case.expect, replace(run, warnings=warnings), units_given=units_given, now=now),
+        *_refusals(run, now=now),
+    ]
+
+
+def _refusals(run: Run, *, now: float) -> Iterator[str]:
+    """What the package's own gate has against a request, beside the judge's."""
+    for request in run.requests():
+        if refused := refusal(request, size_bytes=body_size_bytes(request), now=now):
+            yield f"{refused.code}: {refused.message}"
+
+
+def _through_the_exporter(case_input: Json) -> Run:
+    client = RecordingClient()
+    exporter = _exporter(client, case_input)
+    ready = time.time_ns()
+    exports = []
+    for metrics in exports_of(case_input):
+        lost_before = _lost(exporter)
+        times = Times(exporter_ready=ready, now=time.time_ns())
+        exporter.export(metrics_data(metrics, resource=case_input.get("resource", {}), times=times))
+        exporter.force_flush()
+        exports.append(Export(metrics, client.take(), _lost(exporter) - lost_before))
+    exporter.shutdown()
+    return Run(exports, late=client.take())
+
+
+def _exporter(client: RecordingClient, case_input: Json) -> CloudWatchMetricExporter:
+    rules = [MetricRule(**rule) for rule in case_input.get("rules", ())]
+    return CloudWatchMetricExporter(NAMESPACE, client=client, rules=rules, **case_input.get("exporter", {}))
+
+
+def _through_the_facade(case_input: Json) -> Run:
+    client, elsewhere = RecordingClient(), InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[elsewhere])
+    reporter = CloudWatchMetricsReporter(Flask(__name__), NAMESPACE, client, meter_provider=provider)
+    for metric in case_input["facade"]:
+        reporter.add_metric(metric["name"], metric["value"], metric["unit"], [])
+    reporter.flush()
+    export = Export((), client.take(), _lost(reporter))
+    units_back = _units_back(elsewhere)
+    reporter.shutdown()
+    provider.shutdown()
+    return Run([export], late=client.take(), units_back=units_back)
+
+
+def _units_back(elsewhere: InMemoryMetricReader) -> dict[str, str]:
+    """The CloudWatch unit of a gauge that has the unit another reader sees, for each facade metric's name."""
+    gauges = [
+        {"name": name, "kind": "gauge", "unit": unit, "points": [{"value": 1}]}
+        for name, unit in _units_seen(elsewhere.get_metrics_data())
+    ]
+    run = _through_the_exporter({"metrics": gauges})
+    return {datum["MetricName"]: datum.get("Unit", "None") for export in run.exports for datum in export.datums()}
+
+
+def _units_seen(collected: MetricsData | None) -> Iterator[tuple[str, str]]:
+    """The facade name and the OpenTelemetry unit of each facade metric in a collection."""
+    for resource in collected.resource_metrics if collected else ():
+        for scope in resource.scope_metrics:
+            if facade := facade_metric(scope.scope):
+                yield from ((facade.name, metric.unit or "") for metric in scope.metrics)
+
+
+def _lost(counting: CloudWatchMetricExporter | CloudWatchMetricsReporter) -> int:
+    return sum(counting.stats().datums_lost.values())
+
+
+@contextmanager
+def _warnings_of_the_package() -> Iterator[list[str]]:
+    """Collect what the package's loggers warn of."""
+    warnings: list[str] = []
+    handler = _Collector(warnings)
+    logger = logging.getLogger("otel_cloudwatch_flask")
+    logger.addHandler(handler)
+    try:
+        yield warnings
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(record.getMessage())
