@@ -162,7 +162,8 @@ class CloudWatchMetricExporter(MetricExporter):
         spool = Spool(spool_directory) if spool_directory else None
         self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
         self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._tell_watchers)
-        self._delivering = threading.Lock()
+        self._turns = threading.Condition()
+        self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._accepting = threading.Lock()
         self._mapper = Mapper(
@@ -280,9 +281,12 @@ class CloudWatchMetricExporter(MetricExporter):
 
         ``is_last`` is for the delivery after ``delivery.expedite(is_ending=True)``, which stops all others.
         """
-        # Not "with": the handler of a signal may flush in the very thread that holds the lock.
-        if not self._delivering.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)):
-            return False
+        # No lock is held during a call: the handler of a signal may interrupt it and flush in the same thread, and a
+        # greenlet must not block on a lock that was made before gevent patched threading.
+        with self._turns:
+            if not self._turns.wait_for(lambda: not self._is_delivering, seconds_until(deadline)):
+                return False
+            self._is_delivering = True
         try:
             if not self._is_closed:
                 self._backlog.take_over()
@@ -290,7 +294,9 @@ class CloudWatchMetricExporter(MetricExporter):
         finally:
             if self._is_closed:
                 self._backlog.close()  # the exporter was shut down during a call, and its batch may have come back
-            self._delivering.release()
+            with self._turns:
+                self._is_delivering = False
+                self._turns.notify()
 
     @property
     def client(self) -> Client | None:
@@ -327,6 +333,11 @@ class CloudWatchMetricExporter(MetricExporter):
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
+
+
+def seconds_until(deadline: float) -> float:
+    """The time to wait until a deadline of the monotonic clock, within what the operating system can wait."""
+    return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def live_exporters() -> list[CloudWatchMetricExporter]:

@@ -15,7 +15,12 @@ from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit
-from otel_cloudwatch_flask.sdk.exporter import TEMPORALITY, CloudWatchMetricExporter, default_aggregation
+from otel_cloudwatch_flask.sdk.exporter import (
+    TEMPORALITY,
+    CloudWatchMetricExporter,
+    default_aggregation,
+    seconds_until,
+)
 from otel_cloudwatch_flask.sdk.internals import consumer_of, forget_measurements, is_registered
 
 _logger = logging.getLogger(__name__)
@@ -60,6 +65,7 @@ class CloudWatchMetricReader(MetricReader):
         self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
         self._is_requested = False
+        self._exit_deadline: float | None = None
         self._start()
         _live_readers.add(self)
         call_after_fork(self._restart)
@@ -84,8 +90,10 @@ class CloudWatchMetricReader(MetricReader):
         """
         lost_before = self._exporter.ledger.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
-        # The thread may have ended, or have never been started.
-        is_delivered = self._wait_for_flush(deadline) if self._thread.is_alive() else self._flush_now(deadline)
+        # The thread may have ended or never been started. If gevent has patched threading since, as in a worker forked
+        # by gunicorn, the thread may not be able to wake a greenlet that waits for it.
+        has_thread = self._thread.is_alive() and self._lock_type is threading.Lock
+        is_delivered = self._wait_for_flush(deadline) if has_thread else self._flush_now(deadline)
         return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
@@ -94,35 +102,34 @@ class CloudWatchMetricReader(MetricReader):
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
         """Flush, and end the reader's thread; further calls do nothing."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
         deadline = time.monotonic() + timeout_millis / 1000
-        with self._changed:
-            if self._is_shut_down:
-                return
-            self._is_shut_down = True
-            self._deadlines.append(deadline)
         _live_readers.discard(self)
         self._forget_exit()
         self._exporter.delivery.expedite(is_ending=True)
-        self._woken.set()
         if self._thread.is_alive():
             if self._exporter.delivery.is_calling:
                 # The call may keep the thread for too long, and new data must be on disk, or counted, by the deadline.
                 with _failures_logged():
                     self._collect_now(deadline)
-            self._thread.join(_seconds_until(deadline))
+            self._exit_deadline = deadline
+            self._woken.set()
+            self._thread.join(seconds_until(deadline))
         else:
             self._flush_now(deadline, is_last=True)
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made all attempts
 
     def _start(self) -> None:
         """Make everything that belongs to one process, and start its thread."""
+        self._lock_type = threading.Lock
         self._woken = threading.Event()
         self._is_requested = False
-        self._changed = threading.Condition()  # guards the attributes below, which count flushes from 1
-        self._deadlines: list[float] = []  # of those who wait for the next flush
-        self._begun = 0
-        self._ended: float = 0
-        self._delivered = 0  # the last flush that left nothing pending
+        self._changed = threading.Condition()  # guards what follows: flushes are counted, the first is 1
+        self._deadlines: list[float] = []  # of those who wait for the next flush to begin
+        self._begun = self._delivered = 0  # _delivered: the last one that left nothing pending
+        self._ended = 0.0
         self._thread = threading.Thread(target=self._work, name="CloudWatchMetricReader", daemon=True)
         try:
             self._thread.start()
@@ -144,7 +151,9 @@ class CloudWatchMetricReader(MetricReader):
             number = self._begun + 1
             self._deadlines.append(deadline)
             self._woken.set()
-            self._changed.wait_for(lambda: self._ended >= number, _seconds_until(deadline))
+            self._changed.wait_for(lambda: self._ended >= number, seconds_until(deadline))
+            if self._begun < number:
+                self._deadlines.remove(deadline)
             return self._delivered >= number
 
     def _work(self) -> None:
@@ -161,22 +170,22 @@ class CloudWatchMetricReader(MetricReader):
 
     def _pause(self, earliest: float, due: float) -> None:
         """Wait until a flush is due, or until one was requested and it is not too early for it."""
-        while not self._deadlines:
-            if not self._woken.wait(_seconds_until(min(earliest, due) if self._is_requested else due)):
+        while not self._deadlines and self._exit_deadline is None:
+            if not self._woken.wait(seconds_until(min(earliest, due) if self._is_requested else due)):
                 return
             self._woken.clear()
 
     def _flush_for_all(self, deadline: float) -> bool:
-        """Flush for all who have asked so far, until the latest of their deadlines, and tell them the outcome."""
+        """Flush for all who wait for it, until the latest of their deadlines, and tell them the outcome."""
         with self._changed:
-            is_last = self._is_shut_down
             self._begun += 1
-            self._is_requested = False  # before collecting: what comes with later requests may be too late for this one
-            deadline = max(self._deadlines, default=deadline)
+            self._is_requested = False
+            exit_deadline = self._exit_deadline
+            deadline = exit_deadline or max(self._deadlines, default=deadline)
             self._deadlines.clear()
-        is_delivered = self._flush_now(deadline, is_last=is_last)
+        is_delivered = self._flush_now(deadline, is_last=exit_deadline is not None)
         with self._changed:
-            self._ended = math.inf if is_last else self._begun
+            self._ended = self._begun if exit_deadline is None else math.inf
             self._delivered = self._begun if is_delivered else self._delivered
             self._changed.notify_all()
         return is_delivered
@@ -208,11 +217,6 @@ def _failures_logged() -> Iterator[None]:
             "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
             "or the view that the traceback ends in."
         )
-
-
-def _seconds_until(deadline: float) -> float:
-    """The time to wait until a deadline, within what the operating system can wait."""
-    return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def live_readers() -> list[CloudWatchMetricReader]:

@@ -70,6 +70,20 @@ def test_gunicorn(  # noqa: PLR0917
     )
 
 
+def test_sync_in_workers_that_gevent_patches(
+    cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
+) -> None:
+    """With preload a worker has its reader before gevent patches threading, and its requests wait for their flush."""
+    pytest.importorskip("gevent")
+    command = [*GUNICORN, "--workers", "2", "--worker-class", "gevent", "--keep-alive", "5", "--preload"]
+    command += ["--max-requests", "250", "--max-requests-jitter", "50"]
+    factory = ["tests.reliability.app:create_app()"]
+    with serving(cloudwatch, tmp_path / "log", command, factory, OTEL_EXPORTER_CLOUDWATCH_FLUSH="sync") as server:
+        load = put_under_load(server, round(REQUESTS * scale))
+    assert_answered_are_counted(cloudwatch, load)
+    figures(answered=len(load.answered), cut_off=len(load.cut_off), calls=cloudwatch.traffic.put_requests)
+
+
 @pytest.mark.skipif(not UWSGI.exists(), reason="uWSGI is not installed here: pip install uwsgi")
 @pytest.mark.parametrize("lazy", [False, True], ids=["forked", "lazy-apps"])
 def test_uwsgi(
