@@ -29,8 +29,9 @@ class LocalCloudWatch(CloudWatchGate):
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.gate.CloudWatchGate`. moto's state is the
-    process's, so one that is made forgets what another had stored there; ``published`` is each one's own.
+    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.gate.CloudWatchGate`. moto keeps its
+    state for the whole process, so a new server forgets what another one had stored there; ``published`` belongs to
+    each server alone.
 
     Needs moto: ``pip install "otel-cloudwatch-flask[demo]"``.
     """  # noqa: D400 - the first sentence ends in an example
