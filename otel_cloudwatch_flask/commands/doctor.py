@@ -11,7 +11,7 @@ import click
 
 from otel_cloudwatch_flask.commands.doctor_checks.aws import Destination, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
-from otel_cloudwatch_flask.commands.doctor_checks.publishing import measured_checks, twice_checks
+from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import measured_checks, twice_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import SECTION, settings_checks
 from otel_cloudwatch_flask.commands.shared import aws

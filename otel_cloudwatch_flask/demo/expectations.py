@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from otel_cloudwatch_flask.demo.comparison import Expectation, Series, between, occurrences, samples, total
-from otel_cloudwatch_flask.demo.traffic import Answer
+from otel_cloudwatch_flask.demo.load_generator import Answer
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess
-from otel_cloudwatch_flask.demo.traffic import Traffic, visits
+from otel_cloudwatch_flask.demo.load_generator import Traffic, visits
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch

@@ -10,7 +10,7 @@ from otel_cloudwatch_flask.demo.expectations import expected_series
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import Account, ShopProcess
-from otel_cloudwatch_flask.demo.traffic import Traffic, visits
+from otel_cloudwatch_flask.demo.load_generator import Traffic, visits
 from otel_cloudwatch_flask.observation.record import Observation, datum_of
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.testing.request_rules import datums_of

@@ -33,7 +33,7 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopError, ShopProcess
-from otel_cloudwatch_flask.demo.traffic import visits
+from otel_cloudwatch_flask.demo.load_generator import visits
 from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
 from tests.support.fakes import eventually
 

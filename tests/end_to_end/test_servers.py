@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.demo.traffic import Answer, Traffic, visits
+from otel_cloudwatch_flask.demo.load_generator import Answer, Traffic, visits
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 from otel_cloudwatch_flask.testing.published import PublishedMetric
 from tests.reliability.processes import GUNICORN, Server, serving

@@ -34,12 +34,12 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("testing/local", ["protocols", "queries", "gate", "server"]),
     ("", ["pytest_plugin"]),
     ("commands/shared", ["terminal", "usage", "user_app", "document", "aws", "seen"]),
-    ("commands/doctor_checks", ["check", "aws", "publishing", "server", "settings"]),
+    ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
     ("commands/reports", ["cost_estimate", "request_series", "alarm_template", "dashboard_body"]),
     (
         "demo",
         [
-            *("comparison", "isolation", "server", "shop_process", "traffic", "comparison_table"),
+            *("comparison", "isolation", "server", "shop_process", "load_generator", "comparison_table"),
             *("expectations", "open_shop", "readback", "run", "report"),
         ],
     ),
