@@ -378,7 +378,7 @@ def test_a_slot_has_its_series_for_itself() -> None:
     remembering.admit(slot)
     (slot,) = remembering.collect(ONE)
     assert (slot.heads, slot.shared) == ((series_head(slot.series[0]),), ())
-    place = remembering.slots.place_of(slot.series[0])
+    place = remembering.slots.index_of(slot.series[0])
     for together in ((ONE, OTHER), (ONE, OTHER, THIRD), (THIRD, ONE), (ONE,)):
         found = remembering.collect(*together)
         assert [(each.heads, each.shared) for each in found] == [((), (place,))] * len(together)
@@ -392,7 +392,7 @@ def test_a_slot_with_two_points_shares_with_itself() -> None:
     assert (slot.heads, slot.shared) == ((), ())
     assert elsewhere.heads
     slot, elsewhere = remembering.collect(ONE, ELSEWHERE)
-    assert (slot.heads, slot.shared) == ((), (remembering.slots.place_of(slot.series[0]),))
+    assert (slot.heads, slot.shared) == ((), (remembering.slots.index_of(slot.series[0]),))
     assert elsewhere.heads
 
 
@@ -505,9 +505,9 @@ def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = remembering.collect(ONE, ELSEWHERE)
     assert remembering.collect(ONE, ELSEWHERE) == pair
     total = Series("orders", (), "Count")
-    place = remembering.slots.place_of(total)
+    place = remembering.slots.index_of(total)
     for name in "ab":
-        assert remembering.slots.place_of(total) is place
-        remembering.slots.place_of(Series(name, (), "Count"))
+        assert remembering.slots.index_of(total) is place
+        remembering.slots.index_of(Series(name, (), "Count"))
     remembering.slots.begin_collection()
-    assert remembering.slots.place_of(total) is not place
+    assert remembering.slots.index_of(total) is not place
