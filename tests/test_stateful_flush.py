@@ -59,7 +59,7 @@ class ScriptedReader(CloudWatchMetricReader):
 
 
 class FlushMachine(RuleBasedStateMachine):
-    """Many flush, deliveries succeed and fail: nobody is told what is not so, and nobody is forgotten."""
+    """Many threads flush, deliveries succeed and fail: each call of flush returns, and returns the truth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class FlushMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """Somebody flushes, with all the time there is."""
+        """A thread flushes, and has all the time there is."""
         asked, was_idle = len(self.reader._deadlines), not self.reader.running
         caller = self.call(NEVER)
         if was_idle:
@@ -108,8 +108,8 @@ class FlushMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.reader.running)
     @rule()
-    def flush_in_a_hurry(self) -> None:
-        """Somebody flushes with hardly any time while a flush is in progress, and does not wait for it."""
+    def flush_without_time(self) -> None:
+        """A thread flushes with hardly any time while a flush is in progress, and does not wait for that."""
         asked = list(self.reader._deadlines)
         caller = self.call(0.001)
         assert eventually(lambda: caller.answer is False)
@@ -123,7 +123,7 @@ class FlushMachine(RuleBasedStateMachine):
 
     @rule(is_delivered=st.sampled_from([True, True, False]))
     def end_run(self, *, is_delivered: bool) -> None:
-        """The flush in progress, if there is one, ends so; all who asked before it began are told, and nobody else."""
+        """The flush in progress, if there is one, ends so; all who asked before it began are told, and no others."""
         for run in self.reader.running[:]:
             number = self.begun()
             served = [caller for caller in self.waiting() if caller.begun_before < number]
