@@ -1,6 +1,7 @@
 """OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from operator import attrgetter
@@ -110,7 +111,7 @@ class Mapper:
         """Publish points one by one; if one cannot be read, nothing else is lost."""
         are_deltas = is_delta_histogram(stream.data)
         content_of = _statistics_of if stream.as_statistics else distribution_of
-        factor, nano, seconds = stream.unit.factor, None, 0
+        factor, nano, seconds = stream.unit.factor, math.nan, 0  # NaN equals no time, not even one that is missing
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:

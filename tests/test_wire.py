@@ -14,6 +14,7 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_cloudwatch_flask import wire
 from otel_cloudwatch_flask.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.dimensions import dimensions, metric_name
 from otel_cloudwatch_flask.distribution import Distribution
@@ -22,8 +23,7 @@ from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYT
 from otel_cloudwatch_flask.magnitudes import sendable
 from otel_cloudwatch_flask.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.validation import refusal
-from otel_cloudwatch_flask import wire
-from otel_cloudwatch_flask.wire import Batch, Envelope, batches, encoded, number_json
+from otel_cloudwatch_flask.wire import Batch, Envelope, batches, encoded
 
 NOW = 1_790_000_000
 SHOP = Envelope("Shop")
