@@ -221,7 +221,7 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
         values = _moved(finer, total, is_whole) if may_be_moved else None
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
-        values = _at_common_fraction(finer, total)
+        values = _shortened(finer, _at_common_fraction(finer, total), total)
     return values, finer.samples
 
 
@@ -252,6 +252,18 @@ def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> l
         left -= (beside - value) * count
         values[heaviest], weights[heaviest] = beside, 0.0
     return None if left else values
+
+
+def _shortened(buckets: Buckets, values: list[float], total: float) -> list[float]:
+    """The values with few digits, but for the heaviest, which makes the sum ``total``; if they stay in their buckets."""
+    samples, bounds = buckets
+    shorter = [float(f"{value:.6g}") for value in values]
+    weights = [*map(mul, shorter, samples)]
+    heaviest = weights.index(max(weights, key=abs))
+    weights[heaviest] = 0.0
+    shorter[heaviest] = (total - math.fsum(weights)) / samples[heaviest]
+    fit = all(lower <= value <= upper for value, (lower, upper, _) in zip(shorter, bounds, strict=True))
+    return shorter if fit else values
 
 
 def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
