@@ -211,7 +211,9 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
         samples, bounds = buckets = Buckets(samples, _closed(buckets, total))
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
-        return [min(max(total, lower), upper)], samples
+        value = min(max(total, lower), upper)
+        # The last digits of what is left of a sum are rounding, but not those of a whole number.
+        return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
     if is_explicit:
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
     else:
@@ -234,7 +236,7 @@ def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> l
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
-    left = total - math.fsum(weights)
+    left = -math.fsum([*weights, -total])  # rounded once: sums of whole numbers come out right to the last digit
     if is_whole is not None:
         weights = [*map(mul, weights, is_whole)]
     for _ in range(_MAX_MOVED):
@@ -249,7 +251,7 @@ def _moved(buckets: Buckets, total: float, is_whole: Iterable[bool] | None) -> l
             return values
         beside = lower + (upper - lower) * (1 - _BESIDE_EDGE if left > 0 else _BESIDE_EDGE)
         beside = _rounded(beside, 6, lower, upper)
-        left -= (beside - value) * count
+        left += weight - beside * count
         values[heaviest], weights[heaviest] = beside, 0.0
     return None if left else values
 
@@ -261,7 +263,7 @@ def _shortened(buckets: Buckets, values: list[float], total: float) -> list[floa
     weights = [*map(mul, shorter, samples)]
     heaviest = weights.index(max(weights, key=abs))
     weights[heaviest] = 0.0
-    shorter[heaviest] = (total - math.fsum(weights)) / samples[heaviest]
+    shorter[heaviest] = -math.fsum([*weights, -total]) / samples[heaviest]
     fit = all(lower <= value <= upper for value, (lower, upper, _) in zip(shorter, bounds, strict=True))
     return shorter if fit else values
 
