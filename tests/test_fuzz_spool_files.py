@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.spool import Spool, _checked
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.wire import Batch, Envelope
 from tests.fakes import FakeClock, PassingWaits
-from tests.fuzzing import effort, datum_of
+from tests.fuzzing import datum_of, effort
 
 NOW = 1_790_000_000
 

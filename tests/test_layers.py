@@ -41,8 +41,6 @@ LAYERS = {
         "points",
         "sources",
         "wire",
-        "bucket_texts",
-        "fast_path",
         "merging",
         "slots",
         "mapping",
@@ -93,7 +91,7 @@ PURE = {
     "aws_protocols",
     "facade_scope",
 }
-KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "fast_path", "slots", "mapping", "facade_scope"}
+KNOW_OPENTELEMETRYS_DATA = {"points", "sources", "slots", "mapping", "facade_scope"}
 KNOW_BOTO3 = {"boto_client", "testing", "local_cloudwatch", "demo", "commands"}
 KNOW_FLASK = {"extension", "decorator", "live_page", "demo", "commands"}
 KNOW_WERKZEUG = {*KNOW_FLASK, "cloudwatch_gate", "local_cloudwatch"}

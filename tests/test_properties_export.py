@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.compaction import compacted
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
-from tests.fuzzing import effort, datum_of
+from tests.fuzzing import datum_of, effort
 from tests.programs import CUMULATIVE, Program
 
 SAMPLES = st.lists(st.one_of(st.floats(1e-6, 1e6), st.sampled_from([0.0, 1.0, 0.1])), min_size=1, max_size=60)

@@ -23,7 +23,7 @@ from otel_cloudwatch_flask.spool import Spool, _verified
 from otel_cloudwatch_flask.testing import client_error
 from otel_cloudwatch_flask.wire import Batch, Envelope, batches
 from tests.fakes import FakeClock, PassingWaits
-from tests.fuzzing import effort, datum_of, numbers
+from tests.fuzzing import datum_of, effort, numbers
 
 NOW = 1_790_000_000
 DAY = 86400

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from otel_cloudwatch_flask.spool import Spool, _checked, _verified
 from otel_cloudwatch_flask.wire import Batch, Envelope
-from tests.fuzzing import effort, datum_of, numbers
+from tests.fuzzing import datum_of, effort, numbers
 
 MAX_PROCESSES = 4
 MAX_BYTES = 1_500
