@@ -103,20 +103,20 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "The traceback has what the SDK raised. There are a few finite numbers that its histograms do not take.",
         ),
         Remedy(
-            "A data point of … has …: CloudWatch takes no such number",
+            "Lost a data point of …: it has …, which CloudWatch does not accept",
             "This data point is lost, and counted as `invalid`. All others are sent.",
             "Do not record NaN, infinities, or magnitudes beyond 2^360. The reasons are listed "
             "[below](#data-points-that-cannot-be-sent).",
         ),
         Remedy(
-            "A data point of … could not be read",
+            "Lost a data point of …: it could not be read",
             "This data point is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data point: report it.",
+            "The traceback shows the reason. The fault is in this package, or in the producer of the data point: report it.",
         ),
         Remedy(
-            "A datum of … could not be made",
-            "What several data points were to become together is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data points: report it.",
+            "Lost a data point of …: it could not be converted",
+            "Data points that are merged into one are lost, and counted as one `invalid`. All others are sent.",
+            "The traceback shows the reason. The fault is in this package, or in the producer of the data points: report it.",
         ),
         Remedy(
             "CloudWatch has no unit for",
@@ -129,14 +129,14 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
         ),
         Remedy(
-            "… has more combinations of dimensions than max_metrics",
+            "… has more dimension combinations than max_metrics",
             "The totals are right. New combinations of dimensions are published together, as "
             "`otel.metric.overflow=true`.",
             "See which dimension has so many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to "
             "pay for each of them.",
         ),
         Remedy(
-            "More than … metrics have combinations of dimensions",
+            "More than … metrics have overflow series",
             "Nothing is lost. But what such combinations brought is published together, as the metric "
             "`otel.metric.overflow`, and cannot be told apart any more.",
             "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "

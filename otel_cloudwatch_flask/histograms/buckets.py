@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress, pairwise
 from operator import itemgetter, lt
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from typing_extensions import Self
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
 """How far outside its bucket, relative to the edge, the SDK's rounding may put a minimum or maximum."""
@@ -120,15 +121,15 @@ class Histogram:
         """The filled buckets, ascending, in lists that the caller may change."""
         raise NotImplementedError
 
-    def plus(self, other: Self) -> Self:
+    def plus(self, other: "Self") -> "Self":
         """Both together; the layouts must be equal."""
         raise NotImplementedError
 
-    def minus(self, previous: Self) -> Self | None:
+    def minus(self, previous: "Self") -> "Self | None":
         """What was added since an earlier cumulative point, or ``None`` if this is not its continuation."""
         raise NotImplementedError
 
-    def mirrored(self) -> Self:
+    def mirrored(self) -> "Self":
         """The same samples with the opposite sign."""
         raise NotImplementedError
 
@@ -136,7 +137,7 @@ class Histogram:
         """What makes these numbers impossible, or ``None``."""
         return contradiction(self.count, self.sum, self.extremes, self.buckets())
 
-    def _plus(self, other: "Histogram", **fields: Any) -> Self:
+    def _plus(self, other: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count + other.count,
@@ -145,10 +146,10 @@ class Histogram:
             **fields,
         )
 
-    def _mirrored(self, **fields: Any) -> Self:
+    def _mirrored(self, **fields: Any) -> "Self":
         return replace(self, sum=-self.sum, extremes=self.extremes.mirrored(), **fields)
 
-    def _minus(self, previous: "Histogram", **fields: Any) -> Self:
+    def _minus(self, previous: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count - previous.count,

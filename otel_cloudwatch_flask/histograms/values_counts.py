@@ -210,7 +210,9 @@ def _placed(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[
         samples, bounds = buckets = Buckets(samples, _closed(buckets, total))
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
-        return [min(max(total, lower), upper)], samples
+        value = min(max(total, lower), upper)
+        # The last digits of what is left of a sum are rounding, but not those of a whole number.
+        return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
     finer = _divided(buckets, total, is_explicit=is_explicit)
     values = None if is_explicit or not _are_spread(buckets) else _moved(finer, total)
     if values is None:
@@ -245,7 +247,7 @@ def _moved(buckets: Buckets, total: float) -> list[float] | None:
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
-    left = total - math.fsum(weights)
+    left = -math.fsum([*weights, -total])  # rounded once: sums of whole numbers come out right to the last digit
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
     for _ in range(_MAX_MOVED):
@@ -260,7 +262,7 @@ def _moved(buckets: Buckets, total: float) -> list[float] | None:
             return values
         beside = lower + (upper - lower) * (1 - _BESIDE_EDGE if left > 0 else _BESIDE_EDGE)
         beside = _rounded(beside, 6, lower, upper)
-        left -= (beside - value) * count
+        left += value * count - beside * count
         values[heaviest], weights[heaviest] = beside, 0.0
     return None if left else values
 
