@@ -13,7 +13,7 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.facade.wsgi import want_no_flush
+from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
 from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
@@ -91,7 +91,7 @@ class LivePage:
         if not self._may_look(resource):
             abort(404)
         # Looking must not cause a flush, which costs a request.
-        want_no_flush(request.environ)
+        disable_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
             abort(405)
         answer = self._answer_of(resource)
