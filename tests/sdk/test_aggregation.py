@@ -7,7 +7,8 @@ from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, sdk_internals
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.sdk import internals as sdk_internals
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 

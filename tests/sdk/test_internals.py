@@ -14,8 +14,8 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
     CloudWatchMetricsReporter,
-    sdk_internals,
 )
+from otel_cloudwatch_flask.sdk import internals as sdk_internals
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
@@ -87,7 +87,7 @@ def test_other_objects_have_none_of_it() -> None:
 @pytest.fixture
 def without_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with an SDK that hides which reader is on which provider."""
-    for module in ("reader", "reporter_reader", "sdk_internals"):
+    for module in ("sdk.reader", "flask_extension.reporter_reader", "sdk.internals"):
         monkeypatch.setattr(f"otel_cloudwatch_flask.{module}.consumer_of", lambda _: None)
 
 
