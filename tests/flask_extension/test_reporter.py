@@ -907,7 +907,9 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
     """One app has one reporter; the message says what to do instead."""
     reporter = programs.reporter(app, client=cloudwatch)
     for set_up in (reporter.init_app, CloudWatchMetricsReporter):
-        with pytest.raises(ConfigurationError, match=r"app 'shop' already has a CloudWatchMetricsReporter; call init_app once per app"):
+        with pytest.raises(
+            ConfigurationError, match=r"app 'shop' already has a CloudWatchMetricsReporter; call init_app once per app"
+        ):
             set_up(app)
 
 
@@ -917,7 +919,10 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
         ({"client": 7}, "client=7 has no put_metric_data; pass boto3.client"),
         ({"flush": "often"}, "flush='often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
         ({"namespace": "AWS/Shop"}, "namespace='AWS/Shop' is reserved"),
-        ({"meter_provider": NoOpMeterProvider()}, "does not accept metric readers; use an opentelemetry.sdk.metrics.Meter"),
+        (
+            {"meter_provider": NoOpMeterProvider()},
+            "does not accept metric readers; use an opentelemetry.sdk.metrics.Meter",
+        ),
         ({"rules": [{}, {"dimension": ["Route"]}]}, "rules[1] has the field 'dimension', which no rule has"),
         ({"rules": [{"distribution": "mean"}]}, "rules[0]: distribution='mean' cannot be used"),
         ({"export_interval_seconds": 0}, "export_interval_seconds=0 is not an interval"),
@@ -935,7 +940,10 @@ def test_a_provider_that_is_shut_down(programs: Programs, app: Flask, caplog: py
     """A provider that will not export any more is refused."""
     provider = programs.provider()
     provider.shutdown()
-    with caplog.at_level(logging.CRITICAL), pytest.raises(ConfigurationError, match="is shut down; use one that is running"):
+    with (
+        caplog.at_level(logging.CRITICAL),
+        pytest.raises(ConfigurationError, match="is shut down; use one that is running"),
+    ):
         programs.reporter(app, meter_provider=provider)
 
 
