@@ -12,10 +12,10 @@ from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import Ledger, LossReason
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
-_each_minute = QuietLog(_logger, interval_seconds=60.0)
+_each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 
 @dataclass(slots=True)

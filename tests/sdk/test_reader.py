@@ -641,7 +641,7 @@ class TestWithoutAThread:
         with monkeypatch.context() as limited:
             limited.setattr(threading.Thread, "start", start_others)
             reading = Reading(cloudwatch)
-        assert "No thread could be started" in caplog.text
+        assert "Cannot start the reader's thread" in caplog.text
         return reading
 
     def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
