@@ -213,7 +213,7 @@ def _contradictions() -> Iterator[Said]:
 
 def loss_reasons() -> str:
     """Why datums are lost: the values of ``LossReason`` with the text below each."""
-    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("ledger", "LossReason")]
+    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
     return table(("`datums_lost`", "the datum"), rows)
 
 

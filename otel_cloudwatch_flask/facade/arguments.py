@@ -49,8 +49,8 @@ def parse_arguments(metric_name: object, value: object, unit: object, dimensions
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
     except Exception as error:  # the boundary to what a program's own objects do when they are read
         message = (
-            f"metric {safe_repr(metric_name)}: {safe_repr(at_fault)} raises {type(error).__name__} when it is read; give plain "
-            "texts and numbers"
+            f"metric {safe_repr(metric_name)}: {safe_repr(at_fault)} raises {type(error).__name__} when it is read; "
+            "give plain texts and numbers"
         )
         raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from error
 

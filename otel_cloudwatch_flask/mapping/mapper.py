@@ -1,6 +1,7 @@
 """OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from operator import attrgetter
@@ -111,7 +112,7 @@ class Mapper:
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Publish points one by one; if one cannot be read, nothing else is lost."""
         are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
-        nano, seconds = None, 0
+        nano, seconds = math.nan, 0  # unequal to any time
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:

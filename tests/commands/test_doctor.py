@@ -15,10 +15,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.cli import flask_commands
+from otel_cloudwatch_flask.commands.doctor_checks import aws as aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks import publishing as publishing_checks
 from otel_cloudwatch_flask.commands.doctor_checks.aws import Destination
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
-from otel_cloudwatch_flask.commands.shared import aws, aws_checks, publishing_checks
+from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 from otel_cloudwatch_flask.config import KEYS
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter

@@ -465,7 +465,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
     def test_does_not_wait_for_an_operator(self, error: Exception) -> None:
-        """Nobody provides credentials or a Region to a process that ends: one attempt is enough."""
+        """A process that ends is not given credentials or a Region any more: one attempt is enough."""
         client = scripted(*[error] * 9)
         setting = Setting(client)
         setting.add("a")

@@ -290,7 +290,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
     """A checksum is no proof: JSON of any shape, and nested without end, costs itself only."""
-    from otel_cloudwatch_flask import spool as module  # noqa: PLC0415 - for what makes the checksum
+    from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for what makes the checksum
 
     spool = Spool(tmp_path)
     for body in (

@@ -41,10 +41,9 @@ def to_join(buckets: Sequence[Row], most: int) -> set[int]:
     return distribution._to_join([(samples, lower, upper) for lower, upper, samples in buckets], most)
 
 
-def with_crowded_divided(buckets: Sequence[Row]) -> tuple[list[Row], list[bool] | None]:
-    """The buckets after over-full ones were divided, and which are whole."""
-    divided, is_whole = distribution._with_crowded_divided(buckets_of(buckets))
-    return rows(divided), is_whole
+def with_crowded_divided(buckets: Sequence[Row]) -> list[Row]:
+    """The buckets after over-full ones were divided."""
+    return rows(distribution._with_crowded_divided(buckets_of(buckets)))
 
 
 def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
@@ -177,11 +176,11 @@ def test_crowded_buckets_are_divided() -> None:
     """Evenly, into parts of six samples at least, as far as there is room."""
     crowded = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
     parts = [Row(float(i), i + 1.0, 6) for i in range(10)]
-    assert with_crowded_divided(crowded) == ([*parts, crowded[1]], [False] * 10 + [True])
-    assert with_crowded_divided([Row(0.0, 2.0, 12)]) == ([Row(0.0, 1.0, 6), Row(1.0, 2.0, 6)], [False, False])
-    assert with_crowded_divided([Row(0.0, 2.0, 11)]) == ([Row(0.0, 2.0, 11)], None)
+    assert with_crowded_divided(crowded) == [*parts, crowded[1]]
+    assert with_crowded_divided([Row(0.0, 2.0, 12)]) == [Row(0.0, 1.0, 6), Row(1.0, 2.0, 6)]
+    assert with_crowded_divided([Row(0.0, 2.0, 11)]) == [Row(0.0, 2.0, 11)]
     many = in_a_row([600] * 100)
-    assert with_crowded_divided(many) == (many, [True] * 100)
+    assert with_crowded_divided(many) == many
 
 
 @pytest.mark.parametrize("total", [70.0, 650.0])
@@ -196,11 +195,10 @@ def test_crowded_buckets_stay_whole_for_the_sum(total: float) -> None:
 
 def test_where_percentiles_are_read_room_is_kept() -> None:
     """Where there is next to none, only the buckets are divided that hold percentiles."""
-    divided, is_whole = with_crowded_divided(in_a_row([600] * 136))
+    divided = with_crowded_divided(in_a_row([600] * 136))
     places = distribution._places_of_percentiles([600] * 136)
     assert {int(row.lower) for row in divided if row.samples < 600} == places
     assert len(divided) == 136 + 12
-    assert is_whole == [row.samples == 600 for row in divided]
 
 
 def test_sums_at_either_end_can_be_had() -> None:

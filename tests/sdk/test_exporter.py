@@ -113,7 +113,7 @@ class TestUnderTheSdksReader:
         provider.shutdown()
 
     def test_calls_in_the_readers_thread(self) -> None:
-        """The exporter has no thread: whoever gives it metrics makes the calls."""
+        """The exporter has no thread: the thread that exports makes the calls."""
         others = set(threading.enumerate())
         callers: list[threading.Thread] = []
         client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))

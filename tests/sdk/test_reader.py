@@ -275,7 +275,7 @@ class TestSharing:
         assert cloudwatch.sum("orders") == 1
 
     def test_at_once_in_an_outage(self) -> None:
-        """Where CloudWatch is to be left alone until after the deadline, nobody waits for it: it is said at once."""
+        """Where CloudWatch asked for a rest that lasts beyond the deadline, a flush does not wait for it."""
         reading = Reading(ScriptedClient(resting(1000)))
         reading.counter.add(1)
         begun = time.monotonic()
@@ -511,7 +511,7 @@ class TestShutdown:
 
 
 class TestTheThread:
-    """One thread collects and calls CloudWatch, and nobody waits for it longer than they want to."""
+    """One thread collects and calls CloudWatch, and no caller waits for it longer than its timeout."""
 
     def test_the_only_one(self) -> None:
         """After traffic, an outage and a flush there is one thread of ours, which made every call."""
@@ -563,10 +563,10 @@ class TestTheThread:
     def test_a_collection_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever waits for that flush is told at once, and the next flush has everything."""
+        """A caller that waits for that flush is told at once, and the next flush has everything."""
 
         def fail(**_: Any) -> None:
-            raise RuntimeError("a bug in somebody's view")
+            raise RuntimeError("a bug in a view")
 
         reading.counter.add(1)
         begun = time.monotonic()
@@ -776,7 +776,7 @@ class TestFork:
         reading.reader.shutdown()
 
 
-def test_the_end_makes_no_attempt_that_nobody_could_stop() -> None:
+def test_the_end_makes_no_attempt_of_its_own() -> None:
     """Only the reader's own thread calls, which the end does not wait for."""
     callers: list[str] = []
     client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))
