@@ -79,6 +79,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "program is at its end.",
         ),
         Remedy(
+            "A fork hook failed",
+            "Metrics of this child process may be lost or counted twice.",
+            "Report it with the traceback.",
+        ),
+        Remedy(
             "Collecting metrics failed",
             "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
             "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
@@ -193,6 +198,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing is lost yet: further metrics wait in memory, and are lost if the process ends before they are "
             "sent.",
             "Find in an earlier message why CloudWatch does not take them.",
+        ),
+        Remedy(
+            "Cannot open the spool",
+            "Nothing is lost yet: pending metrics are in memory, and are lost if the process ends before they are sent.",
+            "Give the forked process the right to write to `spool_directory`, and free disk space.",
         ),
         Remedy(
             "Metrics cannot be spooled",

@@ -53,6 +53,15 @@ class Backlog:
         self._datums = 0
 
     @property
+    def has_spool(self) -> bool:
+        """Whether batches are written to disk."""
+        return self._spool is not None
+
+    def use_spool(self, spool: Spool) -> None:
+        """Write the batches added from now on to disk."""
+        self._spool = spool
+
+    @property
     def size_bytes(self) -> int:
         """The size of everything that is pending in memory, as it will be sent, before compression."""
         with self._lock:

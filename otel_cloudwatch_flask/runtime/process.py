@@ -14,6 +14,7 @@ import atexit
 import concurrent.futures.thread  # noqa: F401 - see above
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -21,14 +22,20 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final
 
+_logger = logging.getLogger(__name__)
+
 _AFTER_ALL_OTHERS: Final = -1000
 """Priority of our multiprocessing finalizers: the program's queues and pools are finalized first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
 
 
-def call_after_fork(method: Callable[[], None]) -> None:
-    """Call a bound method in every forked child while its object lives, in registration order."""
-    _forks.add(method)
+def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None = None) -> None:
+    """Call bound methods in every forked child while their object lives, in registration order.
+
+    ``forget`` drops the parent's data and locks. It does no I/O, so that it cannot fail: a child that kept the data
+    would send them a second time. Whatever may fail belongs into ``start``, which runs after all ``forget``, or later.
+    """
+    _forks.add(forget, start)
 
 
 def call_at_exit(method: Callable[[], None]) -> Callable[[], None]:
@@ -49,14 +56,16 @@ class _ForkHooks:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        self._methods: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._forgets: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._starts: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._has_uwsgi_hook = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
-    def add(self, method: Callable[[], None]) -> None:
-        self._methods = [each for each in self._methods if each() is not None]
-        self._methods.append(weakref.WeakMethod(method))
+    def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
+        self._forgets = [*(each for each in self._forgets if each() is not None), weakref.WeakMethod(forget)]
+        if start is not None:
+            self._starts = [*(each for each in self._starts if each() is not None), weakref.WeakMethod(start)]
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
@@ -65,9 +74,15 @@ class _ForkHooks:
             return
         self._pid = os.getpid()
         self.lock = threading.RLock()  # another thread of the parent may have held it
-        for reference in self._methods:
+        for reference in [*self._forgets, *self._starts]:
             if method := reference():
-                method()
+                try:
+                    method()
+                except Exception:  # boundary: a hook that fails must not keep the others from running
+                    _logger.exception(
+                        "A fork hook failed: metrics of this child process may be lost or counted twice. Report this "
+                        "with the traceback."
+                    )
         _exits.register_in_child()
 
     def _acquire(self) -> None:

@@ -36,6 +36,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger, LossReason
+from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
@@ -149,6 +150,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = False
         self._is_closed = False
         self._start()
+        self._open_spool()
         _live_exporters.add(self)
         call_after_fork(self._restart)
 
@@ -157,9 +159,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The resource of the last collection: one object for all collections of a provider.
         self.resource: Resource | None = None
         self._ledger = Ledger()
-        spool_directory = self._settings.spool_directory
-        spool = Spool(spool_directory) if spool_directory else None
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger)
         self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._notify_watchers)
         self._turn = threading.Condition()
         self._is_delivering = False
@@ -178,8 +178,23 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _restart(self) -> None:
         """Start afresh in a forked child: pending datums and locks that may be held belong to the parent."""
-        self._backlog.abandon()
+        parents_backlog = self._backlog
         self._start()
+        parents_backlog.abandon()
+
+    def _open_spool(self) -> None:
+        """Open the spool of this process, if one is configured; raises :class:`ConfigurationError`."""
+        if self._settings.spool_directory and not self._backlog.has_spool:
+            self._backlog.use_spool(Spool(self._settings.spool_directory))
+
+    def _try_to_open_spool(self) -> None:
+        """Open the spool of a forked child, which may have dropped privileges since the fork, or found a full disk."""
+        try:
+            self._open_spool()
+        except ConfigurationError as error:
+            _each_minute.warning(
+                "spool", "Cannot open the spool: pending metrics are kept in memory only, and retried. (%s)", error
+            )
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
@@ -269,6 +284,7 @@ class CloudWatchMetricExporter(MetricExporter):
         if not self._settings.enabled:
             return
         with self._mapping_lock:
+            self._try_to_open_spool()
             datums = self._mapper.datums(metrics_data)
         self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
         if self._is_closed:

@@ -66,9 +66,10 @@ class CloudWatchMetricReader(MetricReader):
         self._is_shut_down = False
         self._is_requested = False
         self._exit_deadline: float | None = None
-        self._start()
+        self._reset()
+        self._start_thread()
         _live_readers.add(self)
-        call_after_fork(self._restart)
+        call_after_fork(self._forget, self._start_thread)
         self._forget_exit = call_at_exit(self._flush_at_exit)
 
     @property
@@ -120,8 +121,8 @@ class CloudWatchMetricReader(MetricReader):
             self._flush_now(deadline, is_last=True)
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
-    def _start(self) -> None:
-        """Create the state of one process and start its thread."""
+    def _reset(self) -> None:
+        """Create the state of one process."""
         self._lock_type = threading.Lock
         self._woken = threading.Event()
         self._is_requested = False
@@ -129,6 +130,12 @@ class CloudWatchMetricReader(MetricReader):
         self._deadlines: list[float] = []  # of those who wait for the next flush to begin
         self._begun = self._delivered = 0  # _delivered: the last one that left nothing pending
         self._ended = 0.0
+        self._thread = threading.Thread()
+
+    def _start_thread(self) -> None:
+        """Start the reader's thread unless it runs. If that fails, :meth:`flush` works in the calling thread."""
+        if self._is_shut_down or self._thread.is_alive():
+            return
         self._thread = threading.Thread(target=self._work, name="CloudWatchMetricReader", daemon=True)
         try:
             self._thread.start()
@@ -138,11 +145,11 @@ class CloudWatchMetricReader(MetricReader):
                 error,
             )
 
-    def _restart(self) -> None:
-        """Start afresh in a forked child."""
+    def _forget(self) -> None:
+        """Forget the parent's measurements, flushes and locks in a forked child."""
+        self._reset()
         if not self._is_shut_down:
             forget_measurements(self)
-            self._start()
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._exporter.accept(metrics_data)
