@@ -68,18 +68,23 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing, if it happens once. Otherwise see what is slow between the process and CloudWatch.",
         ),
         Remedy(
-            "Metrics came after the exporter was shut down",
+            "Metrics exported after shutdown are lost",
             "They are lost, and counted as `shutdown`.",
             "Shut the exporter down last: after the reader, and after the threads that record.",
         ),
         Remedy(
-            "No thread could be started: only flush() sends metrics.",
+            "Cannot start the reader's thread",
             'Nothing is lost: `flush()`, `flush="sync"` and the end of the process send what was recorded.',
             "Raise the limit of threads of the process (`ulimit -u`, or the container's limit of pids). Nothing if the "
             "program is at its end.",
         ),
         Remedy(
-            "Collecting metrics for CloudWatch failed",
+            "A fork hook failed",
+            "Metrics of this child process may be lost or counted twice.",
+            "Report it with the traceback.",
+        ),
+        Remedy(
+            "Collecting metrics failed",
             "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
             "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
         ),
@@ -153,7 +158,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Find the dimension with many values (a user, an order, a URL), and drop it.",
         ),
         Remedy(
-            "This opentelemetry-sdk keeps histograms otherwise than known",
+            "Unsupported opentelemetry-sdk internals",
             "Counts, sums, minimum and maximum are exact. Percentiles of a series stay coarse after an outlier.",
             "Use a release that [this package is tested with](compatibility.md), or report the new one.",
         ),
@@ -192,6 +197,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing is lost yet: further metrics wait in memory, and are lost if the process ends before they are "
             "sent.",
             "Find in an earlier message why CloudWatch does not take them.",
+        ),
+        Remedy(
+            "Cannot open the spool",
+            "Nothing is lost yet: pending metrics are in memory, and are lost if the process ends before they are sent.",
+            "Give the forked process the right to write to `spool_directory`, and free disk space.",
         ),
         Remedy(
             "Metrics cannot be spooled",
@@ -237,7 +247,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Fix the function that the traceback ends in.",
         ),
         Remedy(
-            "What watches the metrics failed",
+            "A callback passed to watch() failed",
             "Nothing is lost: the metrics are in CloudWatch.",
             "The traceback ends in the callable that was given to `watch()`: mend that.",
         ),

@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
 from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 Parser: TypeAlias = Callable[[object], object]
@@ -224,7 +224,7 @@ def _parsed(source: str, value: object, parse: Parser) -> object:
     try:
         return parse(value)
     except ValueError as problem:
-        message = f"{source}={shown(value)} {problem}".rstrip(".") + "."
+        message = f"{source}={safe_repr(value)} {problem}".rstrip(".") + "."
         raise ConfigurationError(message, key=source, value=value) from None
 
 

@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimension_texts
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 # Control characters, and lone surrogates, which cannot be encoded as UTF-8.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -45,12 +45,12 @@ def parse_arguments(metric_name: object, value: object, unit: object, dimensions
         argument = dimensions
         return Arguments(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
     except ValueError as problem:
-        message = f"metric {shown(metric_name)}: {problem}"
+        message = f"metric {safe_repr(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=argument) from None
     except Exception as error:  # the boundary to the methods of objects that the caller passed
         message = (
-            f"metric {shown(metric_name)}: {shown(argument)} raises {type(error).__name__} when it is read; pass plain "
-            "strings and numbers"
+            f"metric {safe_repr(metric_name)}: {safe_repr(argument)} raises {type(error).__name__} when it is read; "
+            "pass plain strings and numbers"
         )
         raise InvalidMetricError(message, metric_name=metric_name, value=argument) from error
 
@@ -69,11 +69,12 @@ def _value(value: object) -> float:
     number = _number(value)
     if math.isnan(number) or math.isinf(number):
         raise ValueError(
-            f"the value {shown(value)} is not a finite number; skip the call when there is no value to report"
+            f"the value {safe_repr(value)} is not a finite number; skip the call when there is no value to report"
         )
     if abs(number) > MAX_MAGNITUDE:
         raise ValueError(
-            f"the value {shown(value)} is beyond ±2**360, the largest value that CloudWatch accepts; use a larger unit"
+            f"the value {safe_repr(value)} is beyond ±2**360, the largest value that CloudWatch accepts; use a "
+            "larger unit"
         )
     return number + 0.0  # -0.0 becomes 0.0
 
@@ -85,22 +86,23 @@ def _number(value: object) -> float:
             return float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
-                f"the value {shown(value)} is not a number that CloudWatch can store ({error}); pass a finite number"
+                f"the value {safe_repr(value)} is not a number that CloudWatch can store ({error}); pass a "
+                "finite number"
             ) from None
-    raise ValueError(f"the value {shown(value)} is a {type(value).__name__}; pass a number, such as 1 or 0.25")
+    raise ValueError(f"the value {safe_repr(value)} is a {type(value).__name__}; pass a number, such as 1 or 0.25")
 
 
 def _unit(unit: object) -> str:
     name = canonical_unit(unit) if isinstance(unit, str) else None
     if name is None:
-        raise ValueError(f"{shown(unit)} is not a CloudWatch unit; {_better_unit(unit)}")
+        raise ValueError(f"{safe_repr(unit)} is not a CloudWatch unit; {_better_unit(unit)}")
     return name
 
 
 def _better_unit(unit: object) -> str:
     if unit is None:
         return "for a metric without a unit pass the string 'None', or omit the argument"
-    text = unit if isinstance(unit, str) else shown(unit)
+    text = unit if isinstance(unit, str) else safe_repr(unit)
     if meant := from_ucum(text):
         return f"use {meant.name!r}"
     by_lower_name = {name.lower(): name for name in CLOUDWATCH_UNITS}

@@ -18,11 +18,11 @@ from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.model.units import to_ucum
 from otel_cloudwatch_flask.runtime.process import call_after_fork
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.version import __version__
 
-_quiet_log = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
-_once = QuietLog(logging.getLogger(__name__))
+_quiet_log = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
+_once = RateLimitedLog(logging.getLogger(__name__))
 
 # https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
 MAX_INSTRUMENT_NAME_LENGTH: Final = 255

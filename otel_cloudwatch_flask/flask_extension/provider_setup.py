@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.delivery.boto_client import Client, ClientFactory
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader, default_namespace
 from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
@@ -123,7 +123,7 @@ def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> Clo
         )
     for reader in readers_on(provider):
         if not (target.is_its_own or isinstance(reader, ReporterReader)):
-            reader.exporter.adopt(reporter_id)
+            reader.exporter.publish_metrics_of(reporter_id)
             return reader
     reader = _new_reader(target, reporter_id)
     provider.add_metric_reader(reader)
@@ -154,14 +154,14 @@ def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
     exporter = CloudWatchMetricExporter.from_settings(
         settings, client=target.client, client_factory=target.client_factory
     )
-    exporter.adopt(reporter_id)
+    exporter.publish_metrics_of(reporter_id)
     remember_rules(reporter_id, settings.rules)
     return ReporterReader(exporter, settings, target.app_name)
 
 
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
     return ConfigurationError(
-        f"meter_provider={shown(provider)} does not accept metric readers; "
+        f"meter_provider={safe_repr(provider)} does not accept metric readers; "
         "use an opentelemetry.sdk.metrics.MeterProvider, or leave it out and one is created.",
         key="meter_provider",
         value=provider,

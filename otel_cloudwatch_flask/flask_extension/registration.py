@@ -15,12 +15,12 @@ from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
 from otel_cloudwatch_flask.facade.recorder import Recorder
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 _logger = logging.getLogger(__name__)
-_once = QuietLog(_logger)
+_once = RateLimitedLog(_logger)
 
 IsStrict: TypeAlias = Callable[[], bool]
 

@@ -37,14 +37,14 @@ from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 if TYPE_CHECKING:
     from flask import Request
     from werkzeug.local import LocalProxy
 
-_quiet_log = QuietLog(logging.getLogger(__name__))
+_quiet_log = RateLimitedLog(logging.getLogger(__name__))
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

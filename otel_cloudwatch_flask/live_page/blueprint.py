@@ -18,10 +18,10 @@ from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_
 from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observer import observation_of
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
-_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
