@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStr
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.pricing import metrics_dollars
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class Mapper:
         self._lost = lost
         self._points = PointReader(start_unix_nano)
         self._cache = SeriesCache(guard, streams.series)
-        self._once = QuietLog(_logger)
-        self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
+        self._once = RateLimitedLog(_logger)
+        self._each_minute = RateLimitedLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
         self._begin_collection()
 
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
