@@ -119,12 +119,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "The traceback has the reason. It is a fault of this package, or of what made the data points: report it.",
         ),
         Remedy(
-            "CloudWatch has no unit for",
+            "CloudWatch has no equivalent of the unit",
             "The numbers are right. The metric has the unit None.",
             "Give the instrument a UCUM unit that [the table of units](mapping.md#units) has.",
         ),
         Remedy(
-            "… has … attributes, CloudWatch takes 30 dimensions",
+            "… has … attributes, but CloudWatch allows 30 dimensions",
             "The numbers are right. The metric has fewer dimensions than the instrument has attributes.",
             "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
         ),
