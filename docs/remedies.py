@@ -124,12 +124,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "The traceback shows the reason. The fault is in this package, or in the producer of the data points: report it.",
         ),
         Remedy(
-            "CloudWatch has no unit for",
+            "CloudWatch has no equivalent of the unit",
             "The numbers are right. The metric has the unit None.",
             "Give the instrument a UCUM unit that [the table of units](mapping.md#units) has.",
         ),
         Remedy(
-            "… has … attributes, CloudWatch takes 30 dimensions",
+            "… has … attributes, but CloudWatch allows 30 dimensions",
             "The numbers are right. The metric has fewer dimensions than the instrument has attributes.",
             "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
         ),

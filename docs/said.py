@@ -109,7 +109,7 @@ def _level_and_text(call: ast.Call, logger: str, tree: ast.Module) -> tuple[str,
 
 
 def _is_error(name: str) -> bool:
-    return name.endswith("Error") or name == "Refusal"
+    return name.endswith("Error")
 
 
 def _text_of_error(call: ast.Call, tree: ast.Module) -> str:

@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopError, ShopProcess
 from otel_cloudwatch_flask.demo.traffic import visits
-from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
+from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
