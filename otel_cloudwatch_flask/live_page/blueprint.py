@@ -15,9 +15,9 @@ from markupsafe import escape
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
-from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
-from otel_cloudwatch_flask.live_page.observer import observation_of
+from otel_cloudwatch_flask.live_page.observations import observation_of
+from otel_cloudwatch_flask.live_page.page_data import ActiveRules, page_document
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
@@ -68,7 +68,7 @@ class LivePage:
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._rules = RulesInForce(exporter.settings.rules if exporter else ())
+        self._rules = ActiveRules(exporter.settings.rules if exporter else ())
         self._observation = None if exporter is None else observation_of(exporter)
 
     def blueprint(self) -> Blueprint:
