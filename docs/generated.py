@@ -169,7 +169,7 @@ def _logger(module: str) -> str:
 
 
 _SETUP: Final = {"config": "<key>=<value> "}
-_METRIC: Final = {"entry": "metric <name>: ", "facade_dimensions": "metric <name>: "}
+_METRIC: Final = dict.fromkeys(("facade/arguments", "model/dimension_arguments"), "metric <name>: ")
 
 
 def configuration_errors() -> str:
@@ -203,17 +203,17 @@ def _error_list(found: Iterable[Said]) -> str:
 
 def _contradictions() -> Iterator[Said]:
     """What makes a histogram impossible; the texts that the functions of that name return."""
-    tree = ast.parse((PACKAGE / "histogram.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
     for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
         if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
-            yield Said("histogram", "InvalidPointError", text)
+            yield Said("histograms/buckets", "InvalidPointError", text)
 
 
 def loss_reasons() -> str:
     """Why datums are lost: the values of ``LossReason`` with the text below each."""
-    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("ledger", "LossReason")]
+    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
     return table(("`datums_lost`", "the datum"), rows)
 
 

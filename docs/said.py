@@ -18,7 +18,7 @@ from otel_cloudwatch_flask import limits
 PACKAGE: Final = Path(otel_cloudwatch_flask.__file__).parent
 PROGRAMS: Final = {"cli", "__main__", "demo", "commands"}
 """Modules of the command line, which speaks to whoever has typed a command, and is documented with it."""
-THE_LOG_ITSELF: Final = "quiet_log"
+THE_LOG_ITSELF: Final = "rate_limited_log"
 
 _PLACE: Final = "…"
 _MESSAGE_POSITION: Final = {
@@ -45,7 +45,7 @@ def modules() -> tuple[tuple[str, ast.Module], ...]:
     return tuple(
         (name, ast.parse(path.read_text("utf-8"), str(path)))
         for name, path in paths.items()
-        if name.split("/")[0] not in {*PROGRAMS, THE_LOG_ITSELF}
+        if name.split("/")[0] not in PROGRAMS and name.split("/")[-1] != THE_LOG_ITSELF
     )
 
 
