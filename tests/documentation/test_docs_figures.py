@@ -60,7 +60,7 @@ def test_limits() -> None:
         " ".join((DOCS / name).read_text("utf-8").split())
         for name in ("../README.md", "mapping.md", "concepts.md", "operations.md")
     )
-    datums, megabytes = f"{limits.MAX_DATUMS_PER_REQUEST:,} datums", f"{limits.MAX_REQUEST_BYTES // 10**6} MB"
+    datums, megabytes = f"{limits.MAX_DATUMS_PER_REQUEST:,} data points", f"{limits.MAX_REQUEST_BYTES // 10**6} MB"
     assert f"{datums} and {megabytes}" in concepts
     assert f"{datums} or {megabytes}" in operations
     assert f"at most {limits.MAX_VALUES_PER_DATUM}" in mapping
