@@ -170,7 +170,7 @@ def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> No
 def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: AggregationTemporality) -> None:
     """Count and sum are published all the same: it is one bucket that holds all samples."""
     point = histogram_point(bucket_counts=[], explicit_bounds=[], **extremes)
-    amount = PointReader(START).amount("key", sdk.Histogram([], temporality), point, 1.0)
+    amount = PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0)
     assert isinstance(amount, ExplicitHistogram)
     for made in (distribution(amount), distribution_of(point, 1.0)):
         assert made is not None
