@@ -33,7 +33,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "wait. `network`: see whether the process reaches the endpoint. `unknown`: read the error. It is said once "
             "a minute.",
         ),
-        Remedy("CloudWatch takes metrics again;", "What waited is sent, oldest first.", _NOTHING),
+        Remedy("CloudWatch accepts metrics again;", "What waited is sent, oldest first.", _NOTHING),
         Remedy(
             "The backlog is full:",
             "The oldest datums are lost, and counted as `backlog_full`.",
@@ -48,7 +48,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "CloudWatch refused a datum of",
             "This datum is lost, and counted as `refused`. All others of its request are sent without it.",
-            "Mend what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report "
+            "Fix what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report "
             "it.",
         ),
         Remedy(
@@ -205,7 +205,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "See to the right to delete files in the directory.",
         ),
         Remedy(
-            "A spooled batch cannot be taken over",
+            "A spooled batch of an earlier process cannot be adopted",
             "What a process left there waits, for up to two weeks.",
             "See to the right to rename files in the directory: all processes that share it must be of one user.",
         ),
@@ -220,13 +220,13 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "See to the right to read the directory.",
         ),
         Remedy(
-            "… is no batch of metrics",
+            "… is not a batch of metrics",
             "What the file held is lost, and counted as `unreadable` if this process has written it.",
             "Nothing else should write to the spool directory. Delete the `.bad` file if you do not want to look at "
             "it.",
         ),
         Remedy(
-            "A file that is no batch of metrics cannot be set aside",
+            "A file that is not a batch of metrics cannot be renamed",
             "Other batches are sent. The file is met again by the next process.",
             "Delete it, and see to the right to rename files in the directory.",
         ),

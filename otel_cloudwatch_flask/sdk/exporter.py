@@ -35,7 +35,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
 )
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
@@ -157,11 +157,11 @@ class CloudWatchMetricExporter(MetricExporter):
         """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
         # Of the last collection; all collections of one provider have the very same object.
         self.resource: Resource | None = None
-        self._ledger = Ledger()
+        self._stats_recorder = StatsRecorder()
         spool_directory = self._settings.spool_directory
         spool = Spool(spool_directory) if spool_directory else None
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger, spool)
-        self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._tell_watchers)
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
+        self._delivery = Delivery(self._make_put, self._backlog, self._stats_recorder, on_accepted=self._tell_watchers)
         self._turns = threading.Condition()
         self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
@@ -174,12 +174,12 @@ class CloudWatchMetricExporter(MetricExporter):
             ),
             guard=self._guard,
             start_unix_nano=time.time_ns(),
-            lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
+            lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
         )
 
     def _restart(self) -> None:
         """Start anew in a forked child: what is pending, and every lock that may be held, is the parent's."""
-        self._backlog.abandon()
+        self._backlog.release()
         self._start()
 
     def export(
@@ -215,16 +215,16 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def stats(self) -> DeliveryStats:
         """What became of the datums of this process so far."""
-        return self._ledger.stats(
+        return self._stats_recorder.stats(
             datums_pending=self._backlog.datums,
             metrics_active=self._guard.active(),
             metrics_overflowed=self._guard.overflowed,
         )
 
     @property
-    def ledger(self) -> Ledger:
-        """The accounts, for those that lose something on the way here."""
-        return self._ledger
+    def stats_recorder(self) -> StatsRecorder:
+        """Counts what is lost before it reaches the exporter."""
+        return self._stats_recorder
 
     @property
     def delivery(self) -> Delivery:
@@ -289,7 +289,7 @@ class CloudWatchMetricExporter(MetricExporter):
             self._is_delivering = True
         try:
             if not self._is_closed:
-                self._backlog.take_over()
+                self._backlog.adopt_spooled()
             return self._delivery.deliver(deadline, is_last=is_last)
         finally:
             if self._is_closed:

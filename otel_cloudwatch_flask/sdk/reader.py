@@ -88,13 +88,13 @@ class CloudWatchMetricReader(MetricReader):
         ``False`` as well if data was lost on the way, see ``exporter.stats()``. Calls that come together share one
         collection and its requests.
         """
-        lost_before = self._exporter.ledger.lost_in_delivery()
+        lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
         # The thread may have ended or never been started. If gevent has patched threading since, as in a worker forked
         # by gunicorn, the thread may not be able to wake a greenlet that waits for it.
         has_thread = self._thread.is_alive() and self._lock_type is threading.Lock
         is_delivered = self._wait_for_flush(deadline) if has_thread else self._flush_now(deadline)
-        return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
+        return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """:meth:`flush`, by the name and in the unit that the SDK uses."""
