@@ -1,6 +1,6 @@
 """What each message in the log means for the data, and what to do: found by how the message begins.
 
-What a message does not say itself is said here. ``tests/documentation/test_messages.py`` sees to it that every message has its line.
+``tests/documentation/test_messages.py`` requires an entry for every log message.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "wait. `network`: see whether the process reaches the endpoint. `unknown`: read the error. It is said once "
             "a minute.",
         ),
-        Remedy("CloudWatch takes metrics again;", "What waited is sent, oldest first.", _NOTHING),
+        Remedy("CloudWatch accepts metrics again;", "What waited is sent, oldest first.", _NOTHING),
         Remedy(
             "The backlog is full:",
             "The oldest datums are lost, and counted as `backlog_full`.",
@@ -48,8 +48,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "CloudWatch refused a datum of",
             "This datum is lost, and counted as `refused`. All others of its request are sent without it.",
-            "Mend what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report "
-            "it.",
+            "Fix what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report it.",
         ),
         Remedy(
             "… datum(s) could not be sent before the exporter was shut down",
@@ -116,12 +115,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Lost a data point of …: it could not be read",
             "This data point is lost, and counted as `invalid`. All others are sent.",
-            "The traceback shows the reason. The fault is in this package, or in the producer of the data point: report it.",
+            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
         ),
         Remedy(
             "Lost a data point of …: it could not be converted",
             "Data points that are merged into one are lost, and counted as one `invalid`. All others are sent.",
-            "The traceback shows the reason. The fault is in this package, or in the producer of the data points: report it.",
+            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
         ),
         Remedy(
             "CloudWatch has no equivalent of the unit",
@@ -200,7 +199,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Cannot open the spool",
-            "Nothing is lost yet: pending metrics are in memory, and are lost if the process ends before they are sent.",
+            "Nothing is lost yet: pending metrics are in memory, and lost if the process ends before they are sent.",
             "Give the forked process the right to write to `spool_directory`, and free disk space.",
         ),
         Remedy(
@@ -214,7 +213,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "See to the right to delete files in the directory.",
         ),
         Remedy(
-            "A spooled batch cannot be taken over",
+            "A spooled batch of an earlier process cannot be adopted",
             "What a process left there waits, for up to two weeks.",
             "See to the right to rename files in the directory: all processes that share it must be of one user.",
         ),
@@ -229,13 +228,13 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "See to the right to read the directory.",
         ),
         Remedy(
-            "… is no batch of metrics",
+            "… is not a batch of metrics",
             "What the file held is lost, and counted as `unreadable` if this process has written it.",
             "Nothing else should write to the spool directory. Delete the `.bad` file if you do not want to look at "
             "it.",
         ),
         Remedy(
-            "A file that is no batch of metrics cannot be set aside",
+            "A file that is not a batch of metrics cannot be renamed",
             "Other batches are sent. The file is met again by the next process.",
             "Delete it, and see to the right to rename files in the directory.",
         ),

@@ -88,13 +88,13 @@ class CloudWatchMetricReader(MetricReader):
 
         Also ``False`` if datums were lost meanwhile: see ``exporter.stats()``. Concurrent calls share a collection.
         """
-        lost_before = self._exporter.ledger.lost_in_delivery()
+        lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
         # The thread may have ended, or failed to start. If gevent has patched threading since, as in a worker forked by
         # gunicorn, a native thread may be unable to wake a greenlet that waits for it.
         has_thread = self._thread.is_alive() and self._lock_type is threading.Lock
         is_delivered = self._wait_for_flush(deadline) if has_thread else self._flush_now(deadline)
-        return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
+        return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """:meth:`flush`, by the name and in the unit that the SDK uses."""

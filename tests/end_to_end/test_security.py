@@ -213,7 +213,7 @@ def spooled(tmp_path: Path) -> Path:
 def taken_over(directory: Path) -> list[str]:
     """The names of the metrics that a new process finds in the spool."""
     spool = Spool(directory)
-    batches = [spool.read(path) for path in spool.take_over()]
+    batches = [spool.read(path) for path in spool.adopt()]
     return [datum.series.name for each in batches if each is not None for datum in each.datums]
 
 
@@ -285,7 +285,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
     begun = time.monotonic()
     assert taken_over(spooled.parent) == []
     assert time.monotonic() - begun < 2.0
-    assert "is no batch of metrics" in caplog.text
+    assert "is not a batch of metrics" in caplog.text
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:

@@ -197,16 +197,16 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         (7, "dimensions 7 are neither a mapping nor a list of pairs"),
         ([("Route", "/")], "dimension ('Route', '/') is not a name with a value"),
         ([{"Name": "Route"}], "dimension {'Name': 'Route'} is not a name with a value"),
-        ({1: "x"}, "dimension name 1 is not a text"),
-        ({" ": "x"}, "dimension name ' ' is not a text with a visible character"),
-        ({"x" * 256: "x"}, "has 256 characters: CloudWatch takes 255"),
-        ({"Route": None}, "dimension 'Route' has the value None: give a text, a number or a boolean"),
+        ({1: "x"}, "dimension name 1 is not a non-blank string"),
+        ({" ": "x"}, "dimension name ' ' is not a non-blank string"),
+        ({"x" * 256: "x"}, "has 256 characters: CloudWatch allows 255"),
+        ({"Route": None}, "dimension 'Route' has the value None: pass a string, a number or a boolean"),
         ({"Route": ["/"]}, "dimension 'Route' has the value ['/']"),
         (
             [{"Name": "Route", "Value": "/"}, {"Name": "Shop", "Value": "1"}, {"Name": "Route", "Value": "/cart"}],
-            "dimension 'Route' is given twice: CloudWatch takes each name once, leave one out",
+            "dimension 'Route' is given twice: each name may occur once, remove one",
         ),
-        ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch takes 30 of a metric"),
+        ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch allows 30 for a metric"),
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:

@@ -916,14 +916,14 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"client": 7}, "client=7 has no put_metric_data; pass boto3.client"),
+        ({"client": 7}, "client=7 has no put_metric_data method; pass boto3.client"),
         ({"flush": "often"}, "flush='often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
         ({"namespace": "AWS/Shop"}, "namespace='AWS/Shop' is reserved"),
         (
             {"meter_provider": NoOpMeterProvider()},
             "does not accept metric readers; use an opentelemetry.sdk.metrics.Meter",
         ),
-        ({"rules": [{}, {"dimension": ["Route"]}]}, "rules[1] has the field 'dimension', which no rule has"),
+        ({"rules": [{}, {"dimension": ["Route"]}]}, "rules[1] has the unknown field 'dimension'"),
         ({"rules": [{"distribution": "mean"}]}, "rules[0]: distribution='mean' cannot be used"),
         ({"export_interval_seconds": 0}, "export_interval_seconds=0 is not an interval"),
     ],
