@@ -17,8 +17,8 @@ from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
-    from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8

@@ -13,15 +13,15 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.facade.wsgi import want_no_flush
+from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observations import observation_of
 from otel_cloudwatch_flask.live_page.page_data import IndexedRules, page_document
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
-_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -91,7 +91,7 @@ class LivePage:
         if not self._is_authorized(resource):
             abort(404)
         # Polling the page must not cause flushes, which are billed.
-        want_no_flush(request.environ)
+        disable_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
             abort(405)
         view = self._view_of(resource)

@@ -86,7 +86,7 @@ def test_commands_are_imported_lazily() -> None:
     """The command line starts fast: a command is imported when it is run."""
     program = (
         "import sys, otel_cloudwatch_flask.cli; "
-        "print(*[each for each in sys.modules if each == 'boto3' or '_flask.commands.' in each])"
+        "print(*[name for name in sys.modules if name == 'boto3' or 'otel_cloudwatch_flask.commands.' in name])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     imported = ["otel_cloudwatch_flask.commands.shared", "otel_cloudwatch_flask.commands.shared.command"]

@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.demo.load_generator import shop_requests
 from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopProcessError
-from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
+from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]

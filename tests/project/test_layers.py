@@ -31,7 +31,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
     ("", ["__init__", "decorator"]),
     ("testing", ["request_rules", "published", "fake", "intercept"]),
-    ("testing/local", ["protocols", "queries", "gate", "server"]),
+    ("testing/local", ["protocols", "queries", "validating_proxy", "server"]),
     ("", ["pytest_plugin"]),
     ("commands/shared", ["terminal", "command", "user_app", "document", "aws", "series_source"]),
     ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
