@@ -15,7 +15,7 @@ DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
-from docs.said import PACKAGE, Said, attribute_docstrings, errors, logged, rendered  # noqa: E402
+from docs.source_messages import PACKAGE, Message, attribute_docstrings, errors, logged, rendered  # noqa: E402
 from otel_cloudwatch_flask import (  # noqa: E402
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
@@ -148,14 +148,14 @@ def log_messages() -> str:
     )
 
 
-def _said_with(remedy: Remedy, messages: Iterable[Said]) -> Said:
+def _said_with(remedy: Remedy, messages: Iterable[Message]) -> Message:
     found = [each for each in messages if each.text.startswith(remedy.beginning)]
     if len(found) != 1:
         raise LookupError(f"{len(found)} messages begin with {remedy.beginning!r}; mend docs/remedies.py.")
     return found[0]
 
 
-def _log_message(remedy: Remedy, said: Said) -> str:
+def _log_message(remedy: Remedy, said: Message) -> str:
     return (
         f"* {code(said.text)}\n"
         f"  * {said.how.lower()} of `{_logger(said.module)}`\n"
@@ -195,20 +195,20 @@ def other_errors() -> str:
     return table(("in", "error", "message"), [(code(each.module), code(each.how), code(each.text)) for each in rest])
 
 
-def _error_list(found: Iterable[Said]) -> str:
+def _error_list(found: Iterable[Message]) -> str:
     prefixes = {**_SETUP, **_METRIC}
     texts = sorted({prefixes.get(each.module, "") * (each.how == "ValueError") + each.text for each in found})
     return "\n".join(f"* {code(text)}" for text in texts)
 
 
-def _contradictions() -> Iterator[Said]:
+def _contradictions() -> Iterator[Message]:
     """What makes a histogram impossible; the texts that the functions of that name return."""
     tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
     for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
         if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
-            yield Said("histograms/buckets", "InvalidPointError", text)
+            yield Message("histograms/buckets", "InvalidPointError", text)
 
 
 def loss_reasons() -> str:
