@@ -33,7 +33,7 @@ export const sparkline = (container, values) => {
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const axis = (more = {}) => ({
-  stroke: color("--quiet"),
+  stroke: color("--muted"),
   grid: { stroke: color("--line"), width: 1 },
   ticks: { show: false },
   font: "12px system-ui, sans-serif",

@@ -49,7 +49,7 @@ export class Detail {
     this.datums = element("div", { className: "datums" });
     this.dialog.replaceChildren(
       element("div", { className: "panel" },
-        element("header", {}, element("div", {}, element("p", { className: "quiet", textContent: name(series.namespace, 255) }), heading), close),
+        element("header", {}, element("div", {}, element("p", { className: "muted", textContent: name(series.namespace, 255) }), heading), close),
         this.figures, this.plots, facts(series, rule),
         element("h3", { textContent: "Latest data points, as sent" }), this.datums));
     this.fillFigures(series);
@@ -75,7 +75,7 @@ export class Detail {
   }
 
   gone() {
-    this.datums.replaceChildren(element("p", { className: "quiet", textContent: "This series was evicted, or its process has ended." }));
+    this.datums.replaceChildren(element("p", { className: "muted", textContent: "This series was evicted, or its process has ended." }));
   }
 
   draw(series) {
