@@ -41,7 +41,7 @@ class PathResult:
 @click.argument("paths", nargs=-1)
 @click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Requests per path.")
 @json_option("the document that cost, dashboard and alarms read")
-@traceback_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
