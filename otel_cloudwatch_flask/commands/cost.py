@@ -63,6 +63,7 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
     if (source is None) == (metrics is None):
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
     user_app = load_user_app(context, is_needed=False)
+    # The app's settings are the defaults, so that the estimate is for the app as it is configured.
     flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
     document = read_document(source) if source else Document(())
     every = billed(document.series)
@@ -123,6 +124,7 @@ class _Result:
         processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"Monthly cost of {counted(self.number, 'metric')} from {processes}", bold=True)
         self._show_policies()
+        # A dimension with a single value saves nothing.
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
         _show_part("By metric name", by_metric(self.metrics), ("metric",))
         _show_part("By dimension", dimensions, ("metric", "dimension", "values"))

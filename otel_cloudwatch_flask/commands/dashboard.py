@@ -50,6 +50,7 @@ def command(
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
     if name is None:
+        # On standard output alone, so that it can be redirected to a file; messages go to standard error.
         echo_json(generated.body)
     else:
         _put(name, generated, region)

@@ -69,6 +69,7 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
     except CommandError as error:
         user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
     found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
+    # Messages of boto3 and AWS may repeat secrets, so all texts are redacted in one place.
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))

@@ -125,6 +125,7 @@ def _require_dry_run(user_app: UserApp) -> None:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
+    # Access logs would be mixed into the output.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 

@@ -44,6 +44,7 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
         yield Check(SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network.")
     else:
         yield from _boto3_checks(target)
+    # Without --send the permission stays unknown: PutMetricData has no dry run.
     yield _permission(target, sends=sends)
 
 

@@ -110,7 +110,7 @@ def _load_error(context: click.Context, error: Exception) -> CommandError:
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Return the namespaces of the process's exporters or, without exporters, the configured one."""
+    """Return the namespaces that the process's exporters use or, without exporters, the configured one."""
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()
