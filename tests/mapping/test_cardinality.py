@@ -6,23 +6,23 @@ from tests.support.fakes import FakeClock
 
 
 def series(user: object, name: str = "orders") -> Series:
-    """A series that somebody can make as many of as there are users."""
+    """One of arbitrarily many series, such as one for each user."""
     return Series(name, (("user", str(user)),), "Count")
 
 
 def overflow(name: str = "orders") -> Series:
-    """The series for those that found no place."""
+    """The overflow series of a metric."""
     return Series(name, OVERFLOW_DIMENSIONS, "Count")
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test moves."""
+    """A clock that the test advances."""
     return FakeClock()
 
 
 def test_limit(clock: FakeClock) -> None:
-    """The first series have a place and keep it; each further one becomes its metric's overflow series."""
+    """The first series are admitted and stay; each further one becomes its metric's overflow series."""
     guard = CardinalityGuard(2, clock)
     first, second = series(1), series(2)
     assert guard.admit(first) is first
@@ -34,8 +34,8 @@ def test_limit(clock: FakeClock) -> None:
     assert (guard.active(), guard.overflowed) == (2, 2)
 
 
-def test_overflow_series_take_no_place(clock: FakeClock) -> None:
-    """Overflow series are not counted, however many metrics have one."""
+def test_overflow_series_do_not_count(clock: FakeClock) -> None:
+    """Overflow series do not count against max_metrics, however many metrics have one."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
     admitted = {guard.admit(series(i, f"metric{i % 7}")) for i in range(2, 1000)}
@@ -44,7 +44,7 @@ def test_overflow_series_take_no_place(clock: FakeClock) -> None:
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
-    """However many metrics there are, so many have an overflow series and keep it; one takes the rest of the others."""
+    """A limited number of metrics get an overflow series and keep it; further ones share a common one."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
     admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(2000), 0, MAX_OVERFLOW_SERIES - 1]]
@@ -55,7 +55,7 @@ def test_overflow_series_are_bounded(clock: FakeClock) -> None:
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
-    """One that comes as such, from add_metric or an SDK, takes a place among them, and is not counted as one."""
+    """A series that arrives as an overflow series is admitted as one, and not counted as overflow."""
     guard = CardinalityGuard(1, clock)
     first, *others, last = (overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES + 1))
     assert guard.admit(first) is first
@@ -66,8 +66,8 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
     assert guard.renew(first) is False
 
 
-def test_places_of_overflow_series_are_free_again(clock: FakeClock) -> None:
-    """One that was idle for an hour gives its place to that of another metric."""
+def test_idle_overflow_series_make_room(clock: FakeClock) -> None:
+    """An overflow series that was idle for an hour makes room for that of another metric."""
     guard = CardinalityGuard(1, clock)
     for i in range(MAX_OVERFLOW_SERIES):
         guard.admit(overflow(f"metric{i}"))
@@ -77,7 +77,7 @@ def test_places_of_overflow_series_are_free_again(clock: FakeClock) -> None:
 
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
-    """What overflows differs from its metric in the dimensions only."""
+    """An overflow series differs from its metric in the dimensions only."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
@@ -87,8 +87,8 @@ def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     assert admitted == Series(OVERFLOW_NAME, OVERFLOW_DIMENSIONS, "Seconds", 1)
 
 
-def test_idle_places_are_free_again(clock: FakeClock) -> None:
-    """A series that was idle for an hour gives its place back; one that was used meanwhile keeps it."""
+def test_idle_series_make_room(clock: FakeClock) -> None:
+    """A series that was idle for an hour makes room for another one; a series that was used in the meantime stays."""
     guard = CardinalityGuard(2, clock)
     guard.admit(series("idle"))
     guard.admit(series("busy"))
@@ -101,8 +101,8 @@ def test_idle_places_are_free_again(clock: FakeClock) -> None:
     assert guard.admit(series("idle")) == overflow()
 
 
-def test_renewed_places_are_kept(clock: FakeClock) -> None:
-    """Whose place is renewed was used, and keeps it for another hour."""
+def test_renewed_series_stay(clock: FakeClock) -> None:
+    """A renewed series counts as used, and stays for another hour."""
     guard = CardinalityGuard(1, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
@@ -115,7 +115,7 @@ def test_renewed_places_are_kept(clock: FakeClock) -> None:
 
 
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:
-    """What was published longer than an hour ago is not active, whether its place was needed or not."""
+    """A series that was last published more than an hour ago is not active, whether or not its room was needed."""
     guard = CardinalityGuard(10, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS / 2)
@@ -126,7 +126,7 @@ def test_active_counts_the_last_hour(clock: FakeClock) -> None:
 
 
 def test_never_more_than_the_limit(clock: FakeClock) -> None:
-    """However many come and however long it takes, an hour never has more series than the limit."""
+    """However many series arrive over any length of time, no hour has more of them than the limit."""
     guard = CardinalityGuard(5, clock)
     published: dict[Series, float] = {}
     for i in range(3000):

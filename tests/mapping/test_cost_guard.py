@@ -1,4 +1,4 @@
-"""Whoever makes up attributes makes no metrics beyond the limit, and loses no sample."""
+"""Clients that make up attributes cannot create more metrics than the limit, and no sample is lost."""
 
 import random
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 FORGED = 3000
 MAX_METRICS = 50
 NAMES = 1500
-"""More than have a metric or an overflow series of their own."""
+"""More names than there are metrics and overflow series."""
 
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict CloudWatch."""
+    """A strict fake CloudWatch."""
     return FakeCloudWatch()
 
 
@@ -47,7 +47,7 @@ def app(cloudwatch: FakeCloudWatch) -> Iterator[Flask]:
 
 
 def request_with_forged_hosts(app: Flask, number: int) -> None:
-    """Requests, each with a Host header of its own."""
+    """Send requests, each with a different Host header."""
     source = random.Random(1)
     client = app.test_client()
     for item in range(number):
@@ -57,14 +57,14 @@ def request_with_forged_hosts(app: Flask, number: int) -> None:
 
 
 def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
-    """The reporter that serves an app."""
+    """Return the reporter of an app."""
     reporter = app.extensions["cloudwatch_metrics"].reporter
     assert isinstance(reporter, CloudWatchMetricsReporter)
     return reporter
 
 
 def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """The Host header is no dimension: there is one duration for each route, method and status, with every request."""
+    """The Host header is not a dimension: each route, method and status has one duration metric with all requests."""
     number = 600
     request_with_forged_hosts(app, number)
     assert reporter_of(app).flush()
@@ -75,8 +75,8 @@ def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWa
     assert reporter_of(app).stats().metrics_overflowed == 0
 
 
-def test_whoever_publishes_host_headers_is_bounded() -> None:
-    """With a rule that keeps the forged attribute, the limit holds, and the overflow series has the rest."""
+def test_published_host_headers_are_bounded() -> None:
+    """With a rule that keeps the forged attribute, the limit holds, and the overflow series gets the rest."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter(
         "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
@@ -94,7 +94,7 @@ def test_whoever_publishes_host_headers_is_bounded() -> None:
 
 @pytest.mark.parametrize("flushes", [1, 6])
 def test_values_of_a_user_dimension(flushes: int) -> None:
-    """However many users there are, in however many collections: the limit and one overflow series, and every order."""
+    """However many users and collections there are, the limit and one overflow series hold; every order is counted."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -113,7 +113,7 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
 
 
 def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """A reporter of an app that may have so many metrics."""
+    """Make a reporter with this max_metrics."""
     app = Flask("shop")
     app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
     provider = MeterProvider(shutdown_on_exit=False)
@@ -121,7 +121,7 @@ def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
 
 
 def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
-    """The same through add_metric, whose dimensions nothing else bounds."""
+    """The same through add_metric, whose dimensions have no other bound."""
     reporter = bounded_reporter(cloudwatch)
     for start in range(0, FORGED, 1000):
         for user in range(start, start + 1000):
@@ -136,7 +136,7 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
 
 
 def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever makes up names makes so many overflow series and a common one, loses no order, and fills no log."""
+    """Made-up names create a bounded number of overflow series and a common one; no order is lost, the log is short."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -171,7 +171,7 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The same through add_metric, with samples of either sign; OpenTelemetry has no more of them to remember."""
+    """The same through add_metric with samples of either sign; OpenTelemetry's own series are bounded as well."""
     reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
@@ -187,7 +187,7 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
 
 
 def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
-    """What overflows is said once for each metric name, not for each sample."""
+    """Overflow is logged once for each metric name, not for each sample."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=1))
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
@@ -203,7 +203,7 @@ def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_other_readers_see_every_attribute(app: Flask) -> None:
-    """On a provider that is somebody else's, what is not published here is still there for other exporters."""
+    """On a provider of the user's, other exporters still get what is not published here."""
     other = InMemoryMetricReader()
     reporter_provider = MeterProvider([other], shutdown_on_exit=False)
     app = Flask("other")
@@ -226,8 +226,8 @@ def test_other_readers_see_every_attribute(app: Flask) -> None:
     reporter.shutdown()
 
 
-def test_totals_keep_their_places() -> None:
-    """Where places run out, rollups have them first, and a point's overflow is counted once."""
+def test_rollups_are_admitted_first() -> None:
+    """Rollups are admitted first when the limit is reached, and the overflow of a point is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=3)
