@@ -89,7 +89,10 @@ def test_importing_the_package_imports_no_command() -> None:
         "print([name for name in sys.modules if name == 'boto3' or name.startswith('otel_cloudwatch_flask.commands.')])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "['otel_cloudwatch_flask.commands.shared', 'otel_cloudwatch_flask.commands.shared.usage']"
+    assert (
+        ended.stdout.strip()
+        == "['otel_cloudwatch_flask.commands.shared', 'otel_cloudwatch_flask.commands.shared.usage']"
+    )
 
 
 SERIES = {"namespace": "Shop", "metric_name": "Orders", "dimensions": {"b": "2", "a": "1"}, "unit": "Count"}

@@ -47,7 +47,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """How each program ended. All are run at once: to start Python and boto3 for each takes longer than they do."""
     with LocalCloudWatch() as cloudwatch, environment_of(cloudwatch) as environment:
         ended = outcomes(PROGRAMS, environment, tmp_path_factory.mktemp("programs"))
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
     return ended
 
 
@@ -70,7 +70,7 @@ def test_each_command_does_what_is_shown(page: str, tmp_path: Path) -> None:
     with LocalCloudWatch() as cloudwatch, terminal(tmp_path / "log", cloudwatch.environment(), folder=tmp_path) as at:
         for command, said in runnable:
             at.run(command if said or is_known(command) else f"{command} > {os.devnull}", said)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert cloudwatch.published.metrics() or not any(command.startswith("curl") for command, _ in runnable)
 
 

@@ -98,7 +98,7 @@ def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.ser
     assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"no-code-shop"}
     assert cloudwatch.published.count(duration) == REQUESTS
     assert cloudwatch.published.sum("Orders") == REQUESTS
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 @pytest.mark.parametrize(

@@ -130,4 +130,4 @@ def test_gunicorn_publishes_every_request(
     assert_durations_are_complete(cloudwatch, answers)
     assert_facade_is_exact(cloudwatch, answers)
     assert_instruments_are_exact(cloudwatch, answers)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []

@@ -136,7 +136,7 @@ def joint_value_verdict(*, filled_buckets: int) -> list[str]:
     return verdict(datum, expect={"series": [{"values_within_bucket": point}]})
 
 
-def test_the_judge_refuses_an_expectation_it_does_not_know() -> None:
+def test_unknown_expectations_are_errors() -> None:
     """A misspelt key is an error, and not a check that always passes."""
     with pytest.raises(ValueError, match="sereis"):
         verdict(histogram_datum(), expect={"sereis": []})

@@ -117,7 +117,7 @@ def test_each_invocation_is_published(
         assert published.sum("Streams") == invocation + 1
         assert int(handle(event("/nowhere"), None)["statusCode"]) == 404
         assert published.count("http.server.duration") == 3 * invocation + 3
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 def test_a_body_closes_itself_once() -> None:

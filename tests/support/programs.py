@@ -53,7 +53,7 @@ class Program:
         data = self.collected()
         if data is not None:
             assert self.exporter.export(data) is MetricExportResult.SUCCESS
-        assert self.cloudwatch.refusals == []
+        assert self.cloudwatch.validation_errors == []
         return [dict(datum) for datum in self.cloudwatch.datums[before:]]
 
     def lost(self) -> dict[str, int]:

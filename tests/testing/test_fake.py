@@ -143,7 +143,7 @@ def test_datums_of_entities() -> None:
     assert fake.sum("Orders") == 3
 
 
-def test_refusal_stores_nothing() -> None:
+def test_rejected_requests_store_nothing() -> None:
     """One invalid datum raises botocore's error, and the valid ones of its request are not stored either."""
     fake = FakeCloudWatch()
     with pytest.raises(ClientError) as caught:
@@ -152,7 +152,7 @@ def test_refusal_stores_nothing() -> None:
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     assert caught.value.operation_name == "PutMetricData"
     assert fake.datums == []
-    assert [refused.code for refused in fake.refusals] == ["InvalidParameterValue"]
+    assert [error.code for error in fake.validation_errors] == ["InvalidParameterValue"]
 
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(1_000_000, 1000), (1_000_001, 0)])
@@ -166,7 +166,7 @@ def test_size(size_bytes: int, accepted: int) -> None:
         data[number % 1000]["Dimensions"][0]["Value"] += "v"
     with contextlib.suppress(ClientError):
         fake.put_metric_data(Namespace="Shop", MetricData=data)
-    assert [refused.status for refused in fake.refusals] == [413] * (not accepted)
+    assert [error.status for error in fake.validation_errors] == [413] * (not accepted)
     assert len(fake.datums) == accepted
 
 

@@ -235,7 +235,7 @@ def test_periods(client: "CloudWatchClient") -> None:
         ({"Statistics": ["Median"]}, "InvalidParameterValue"),
     ],
 )
-def test_questions_refused(client: "CloudWatchClient", asked: Any, code: str) -> None:
+def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> None:
     """A statistic that CloudWatch does not have is rejected."""
     with pytest.raises(ClientError) as caught:
         statistics(client, "Latency", **asked)
@@ -280,7 +280,9 @@ def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed:
         ({}, "MissingParameter", "MetricData.member.2.Value is required"),
     ],
 )
-def test_refusals(cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str) -> None:
+def test_rejected_requests(
+    cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str
+) -> None:
     """boto3 raises CloudWatch's error, and nothing of the request is stored anywhere."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1}, {"MetricName": "Orders", **bad}]
     with pytest.raises(ClientError) as caught:
@@ -288,7 +290,7 @@ def test_refusals(cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: 
     assert caught.value.response["Error"]["Code"] == code
     assert fragment in caught.value.response["Error"]["Message"]
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    assert [refused.code for refused in cloudwatch.refusals] == [code]
+    assert [refused.code for refused in cloudwatch.validation_errors] == [code]
     assert cloudwatch.published.datums == []
     assert statistics(client, "Orders") == []
     assert (cloudwatch.traffic.put_requests, cloudwatch.traffic.refused, cloudwatch.traffic.datums) == (1, 1, 0)
@@ -343,7 +345,7 @@ def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
     assert cloudwatch.published.sum("Orders") == 3.5
 
 
-def test_query_protocol_refuses(cloudwatch: LocalCloudWatch) -> None:
+def test_query_protocol_errors(cloudwatch: LocalCloudWatch) -> None:
     """Form requests get errors as XML, even if they have no datum at all."""
     form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": "<Shop>", "MetricData": ""}
     status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)

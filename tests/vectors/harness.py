@@ -66,11 +66,11 @@ def faults_of(case: Case) -> list[str]:
     now = time.time()
     return [
         *run_faults(case.expect, replace(run, warnings=warnings), units_given=units_given, now=now),
-        *_refusals(run, now=now),
+        *_validation_errors(run, now=now),
     ]
 
 
-def _refusals(run: Run, *, now: float) -> Iterator[str]:
+def _validation_errors(run: Run, *, now: float) -> Iterator[str]:
     """Yield the errors of the package's own validation, in addition to those of the expectations."""
     for request in run.requests():
         if error := validation_error(request, size_bytes=body_size_bytes(request), now=now):
