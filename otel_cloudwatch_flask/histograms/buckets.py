@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress, pairwise
 from operator import itemgetter, lt
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from typing_extensions import Self
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
 """How far a minimum or maximum may lie outside its bucket, relative to the edge: the SDK's own rounding causes that."""
@@ -123,15 +124,15 @@ class Histogram:
         """Return the non-empty buckets in ascending order; the caller may modify the lists."""
         raise NotImplementedError
 
-    def plus(self, other: Self) -> Self:
+    def plus(self, other: "Self") -> "Self":
         """Return the samples of both; the layouts must be equal."""
         raise NotImplementedError
 
-    def minus(self, previous: Self) -> Self | None:
+    def minus(self, previous: "Self") -> "Self | None":
         """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
         raise NotImplementedError
 
-    def negated(self) -> Self:
+    def negated(self) -> "Self":
         """Return the same samples with the opposite sign."""
         raise NotImplementedError
 
@@ -139,7 +140,7 @@ class Histogram:
         """Return why these numbers contradict each other, or ``None`` if they do not."""
         return contradiction(self.count, self.sum, self.extremes, self.buckets())
 
-    def _plus(self, other: "Histogram", **fields: Any) -> Self:
+    def _plus(self, other: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count + other.count,
@@ -148,10 +149,10 @@ class Histogram:
             **fields,
         )
 
-    def _negated(self, **fields: Any) -> Self:
+    def _negated(self, **fields: Any) -> "Self":
         return replace(self, sum=-self.sum, extremes=self.extremes.negated(), **fields)
 
-    def _minus(self, previous: "Histogram", **fields: Any) -> Self:
+    def _minus(self, previous: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count - previous.count,

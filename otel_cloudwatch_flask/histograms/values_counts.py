@@ -210,7 +210,9 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
         samples, bounds = buckets = Buckets(samples, _closed(buckets, total))
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
-        return [min(max(total, lower), upper)], samples
+        value = min(max(total, lower), upper)
+        # The last digits of what is left of a sum are rounding, but not those of a whole number.
+        return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
     finer = _divided(buckets, total, is_explicit=is_explicit)
     values = None if is_explicit or not _are_spread(buckets) else _adjusted(finer, total)
     if values is None:
@@ -246,7 +248,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
-    left = total - math.fsum(weights)
+    left = -math.fsum([*weights, -total])  # rounded once: sums of whole numbers come out right to the last digit
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
     for _ in range(_MAX_ADJUSTED):
@@ -261,7 +263,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
             return values
         near_edge = lower + (upper - lower) * (1 - _EDGE_MARGIN if left > 0 else _EDGE_MARGIN)
         near_edge = _rounded(near_edge, 6, lower, upper)
-        left -= (near_edge - value) * count
+        left += value * count - near_edge * count
         values[heaviest], weights[heaviest] = near_edge, 0.0
     return None if left else values
 

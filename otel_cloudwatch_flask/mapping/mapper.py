@@ -1,6 +1,7 @@
 """Convert OpenTelemetry's metrics to CloudWatch datums. Entry point of this folder."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from operator import attrgetter
@@ -25,7 +26,7 @@ from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStr
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.pricing import metrics_dollars
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ class Mapper:
         self._lost = lost
         self._points = PointReader(start_unix_nano)
         self._cache = SeriesCache(guard, streams.series)
-        self._once = QuietLog(_logger)
-        self._each_minute = QuietLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
+        self._once = RateLimitedLog(_logger)
+        self._each_minute = RateLimitedLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
         self._begin_collection()
 
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
@@ -113,7 +114,7 @@ class Mapper:
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Add points one by one; a point that cannot be read affects no other."""
         are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
-        nano, seconds = None, 0
+        nano, seconds = math.nan, 0  # unequal to any time
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:

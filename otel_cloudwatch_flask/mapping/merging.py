@@ -12,9 +12,9 @@ from otel_cloudwatch_flask.histograms.values_counts import Distribution, combine
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
 from otel_cloudwatch_flask.mapping.data_points import GaugeValue, InvalidPointError, PointValue, SumValue
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
-_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 
 @dataclass(slots=True)

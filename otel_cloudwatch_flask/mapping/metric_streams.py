@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, with
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
 from otel_cloudwatch_flask.model.units import NO_UNIT, ScaledUnit, from_ucum
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class MetricStreams:
         self._rules = rules
         self._resource_dimensions = frozenset(resource_dimensions)
         self._publishes = publishes
-        self._once = QuietLog(_logger)
+        self._once = RateLimitedLog(_logger)
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
         """Yield the metrics of a collection, except those that a rule drops."""

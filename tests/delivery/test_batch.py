@@ -182,7 +182,7 @@ class TestBatch:
 
     @given(st.lists(datums, max_size=5), st.sampled_from([None, SERVICE]))
     def test_the_batch_comes_back(self, made: list[Datum], entity: Entity | None) -> None:
-        """A body is read as the batch that has written it, whoever its metrics belong to."""
+        """Parsing a body returns the batch that wrote it, with and without an entity."""
         batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         assert Batch.from_body(batch.body()) == batch
 
@@ -291,7 +291,7 @@ class TestBatches:
         assert [len(batch.datums) for batch in made] == sizes
 
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
-        """What fits in no request is left to CloudWatch to refuse, and keeps nobody else out."""
+        """A datum larger than a request is sent alone, for CloudWatch to refuse."""
         made = list(batches(SHOP, [sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 

@@ -23,7 +23,7 @@ from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.rules import MetricRule
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import ScriptedClient
 
@@ -113,7 +113,7 @@ def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> No
 
 def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """No text in a message can, wherever it comes from."""
-    QuietLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
+    RateLimitedLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert record.getMessage().endswith("was refused 5 times")
@@ -213,7 +213,7 @@ def spooled(tmp_path: Path) -> Path:
 def taken_over(directory: Path) -> list[str]:
     """Return the names of the metrics that a new process finds in the spool."""
     spool = Spool(directory)
-    batches = [spool.read(path) for path in spool.take_over()]
+    batches = [spool.read(path) for path in spool.adopt()]
     return [datum.series.name for each in batches if each is not None for datum in each.datums]
 
 
@@ -285,7 +285,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
     begun = time.monotonic()
     assert taken_over(spooled.parent) == []
     assert time.monotonic() - begun < 2.0
-    assert "is no batch of metrics" in caplog.text
+    assert "is not a batch of metrics" in caplog.text
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
 from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes, Side
+from otel_cloudwatch_flask.histograms.values_counts import distribution
 from otel_cloudwatch_flask.mapping.data_points import (
     GaugeValue,
     InvalidPointError,
@@ -159,6 +160,21 @@ def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> No
     point = histogram_point(count=0, sum=0.0, bucket_counts=[0, 0], min=inf, max=-inf)
     assert PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0) is None
     assert distribution_of(point, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    "extremes",
+    [{"min": 1.0, "max": 3.0}, {"min": inf, "max": -inf}, {"min": None, "max": None}, {"min": 1.0, "max": None}],
+)
+@pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
+def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: AggregationTemporality) -> None:
+    """Count and sum are published all the same: it is one bucket that holds all samples."""
+    point = histogram_point(bucket_counts=[], explicit_bounds=[], **extremes)
+    amount = PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0)
+    assert isinstance(amount, ExplicitHistogram)
+    for made in (distribution(amount), distribution_of(point, 1.0)):
+        assert made is not None
+        assert (made.samples, made.total) == (3, 6.0)
 
 
 def test_explicit_histogram() -> None:

@@ -52,6 +52,18 @@ def test_the_latest_time() -> None:
     assert accumulator.datum() == Datum(ORDERS, 5, 4.0)
 
 
+@pytest.mark.parametrize("zeros_first", [True, False])
+def test_points_of_zeros_only_coarsen_nothing(*, zeros_first: bool) -> None:
+    """Such a histogram has the SDK's scale 0, whatever the others have; also where buckets are added one by one."""
+    zeros, others = [exponential([0.0] * 5, 0)] * 30, [wide(100, 6), wide(60, 6)]
+    content = merged(*(zeros + others if zeros_first else others + zeros))
+    expected = distribution(others[0].plus(others[1]).plus(exponential([0.0] * 150, 6)))
+    assert content == expected
+    assert isinstance(content, Distribution)
+    assert (content.values[0], content.counts[0]) == (0.0, 150)
+    assert len(content.values) >= 100
+
+
 def wide(buckets: int, scale: int) -> ExponentialHistogram:
     """A histogram with two samples in each of this many buckets."""
     lowest = [edge(scale, index) * 1.0001 for index in range(buckets)]

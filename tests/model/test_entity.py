@@ -75,7 +75,7 @@ def test_the_environment(resource: dict[str, str], environment: str) -> None:
 
 @pytest.mark.parametrize("resource", [{}, {"service.name": ""}, {"service.name": "unknown_service:python"}])
 def test_a_service_without_a_name_is_none(resource: dict[str, str]) -> None:
-    """Where nobody has named the service, metrics are published as without the setting."""
+    """Without a service name, metrics are published as without the setting."""
     (request,) = published(resource).requests
     assert set(request) == {"Namespace", "MetricData"}
 

@@ -116,8 +116,8 @@ class TestEntries:
             (("a", 1, HUGE, {}), f"metric 'a': {UNWRITTEN} is not a CloudWatch unit; use one of Seconds"),
             (("a", 1, "Count", HUGE), f"metric 'a': dimensions {UNWRITTEN} are neither a mapping nor a list of pairs"),
             (("a", 1, "Count", (HUGE,)), f"metric 'a': dimension {UNWRITTEN} is not a name with a value"),
-            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a text"),
-            (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: give a text"),
+            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a non-blank string"),
+            (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: pass a string"),
         ],
     )
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
