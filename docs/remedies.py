@@ -134,14 +134,14 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
         ),
         Remedy(
-            "… has more combinations of dimensions than max_metrics",
+            "… has more dimension combinations than max_metrics",
             "The totals are right. New combinations of dimensions are published together, as "
             "`otel.metric.overflow=true`.",
             "See which dimension has so many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to "
             "pay for each of them.",
         ),
         Remedy(
-            "More than … metrics have combinations of dimensions",
+            "max_metrics is reached, overflow series included",
             "Nothing is lost. But what such combinations brought is published together, as the metric "
             "`otel.metric.overflow`, and cannot be told apart any more.",
             "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "
