@@ -137,7 +137,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "for every combination.",
         ),
         Remedy(
-            "More than … metrics have overflow series",
+            "max_metrics is reached, overflow series included",
             "Nothing is lost, but these dimension combinations are published together as the metric "
             "`otel.metric.overflow`, and cannot be distinguished.",
             "Find the part of the name that varies (a user, an order, a URL), and make it a dimension. Raise "
