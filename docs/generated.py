@@ -77,23 +77,23 @@ def _setting(key: Key, text: str) -> str:
 
 
 _LIMITS: Final = (
-    ("datums in a request", "MAX_DATUMS_PER_REQUEST", "sent as several requests"),
-    ("bytes of a request's body", "MAX_REQUEST_BYTES", "sent as several requests"),
-    ("distinct values of a datum", "MAX_VALUES_PER_DATUM", "neighbours share a value"),
-    ("dimensions of a metric", "MAX_DIMENSIONS", "the first stay, those of a rule before others"),
-    ("characters of a dimension's name", "MAX_DIMENSION_NAME_LENGTH", "cut, with a hash"),
-    ("characters of a dimension's value", "MAX_DIMENSION_VALUE_LENGTH", "cut, with a hash"),
-    ("characters of a metric's name", "MAX_METRIC_NAME_LENGTH", "cut, with a hash; `add_metric` refuses it"),
-    ("characters of a namespace", "MAX_NAMESPACE_LENGTH", "`ConfigurationError`"),
-    ("age of a datum, in seconds", "MAX_AGE_SECONDS", "lost, counted as `expired`"),
-    ("seconds that a datum may be ahead", "MAX_AHEAD_SECONDS", "sent with the time of now"),
+    ("data points per request", "MAX_DATUMS_PER_REQUEST", "split into several requests"),
+    ("request body, in bytes", "MAX_REQUEST_BYTES", "split into several requests"),
+    ("distinct values per data point", "MAX_VALUES_PER_DATUM", "neighbouring buckets share a value"),
+    ("dimensions per metric", "MAX_DIMENSIONS", "those named by a rule are kept first, then alphabetically"),
+    ("dimension name, in characters", "MAX_DIMENSION_NAME_LENGTH", "truncated, with a hash"),
+    ("dimension value, in characters", "MAX_DIMENSION_VALUE_LENGTH", "truncated, with a hash"),
+    ("metric name, in characters", "MAX_METRIC_NAME_LENGTH", "truncated, with a hash; `add_metric` rejects it"),
+    ("namespace, in characters", "MAX_NAMESPACE_LENGTH", "`ConfigurationError`"),
+    ("age of a data point, in seconds", "MAX_AGE_SECONDS", "dropped, counted as `expired`"),
+    ("timestamp in the future, in seconds", "MAX_AHEAD_SECONDS", "sent with the current time"),
 )
 
 
 def service_limits() -> str:
-    """What CloudWatch takes, and what happens to more."""
+    """CloudWatch's limits, and what happens above them."""
     rows = [(what, f"{getattr(limits, name):,}", more) for what, name, more in _LIMITS]
-    return table(("", "CloudWatch takes", "what is more is"), rows)
+    return table(("", "limit", "what happens above it"), rows)
 
 
 def prices() -> str:
@@ -101,7 +101,7 @@ def prices() -> str:
     bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
     rows = [
         (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
-         f"${price:.2f} each a month")
+         f"${price:.2f} per metric and month")
         for above, (up_to, price) in zip(bounds, pricing.DOLLARS_PER_METRIC_MONTH, strict=False)
     ]  # fmt: skip
     return table(("", "price"), [*rows, ("1,000 requests", f"${pricing.DOLLARS_PER_REQUEST * 1000:.2f}")])
@@ -118,10 +118,10 @@ def requests_by_processes() -> str:
         rows.append((f"{processes:,}", f"{processes:,}", f"{share:.1%}", dollars(each_second), dollars(each_minute)))
     head = (
         "processes",
-        "requests a second, at most",
-        "of the quota",
-        '`"background"`, a month',
-        '`"interval"`, a month',
+        "requests/s, at most",
+        "share of the quota",
+        '`"background"`, per month',
+        '`"interval"`, per month',
     )
     return table(head, rows)
 
@@ -129,14 +129,14 @@ def requests_by_processes() -> str:
 def metrics_by_dimensions() -> str:
     """What metrics cost by how their dimensions multiply."""
     cases = (
-        ("one counter without dimensions", 1),
-        ("one counter by 5 status codes", 5),
-        ("one histogram by 20 routes and 5 status codes", 100),
-        ("the same, and its total as a rollup", 101),
-        ("the same by 1,000 customers instead of the total", 100_000),
+        ("a counter without dimensions", 1),
+        ("a counter by 5 status codes", 5),
+        ("a histogram by 20 routes and 5 status codes", 100),
+        ("the same, plus the total as a rollup", 101),
+        ("the same, also by 1,000 customers", 100_000),
     )
     rows = [(what, f"{metrics:,}", dollars(pricing.metrics_dollars(metrics))) for what, metrics in cases]
-    return table(("published", "metrics", "a month"), rows)
+    return table(("what you publish", "metrics", "per month"), rows)
 
 
 def log_messages() -> str:
@@ -169,7 +169,7 @@ def _logger(module: str) -> str:
 
 
 _SETUP: Final = {"config": "<key>=<value> "}
-_METRIC: Final = {"entry": "metric <name>: ", "facade_dimensions": "metric <name>: "}
+_METRIC: Final = dict.fromkeys(("facade/arguments", "model/dimension_arguments"), "metric <name>: ")
 
 
 def configuration_errors() -> str:
@@ -203,18 +203,18 @@ def _error_list(found: Iterable[Said]) -> str:
 
 def _contradictions() -> Iterator[Said]:
     """What makes a histogram impossible; the texts that the functions of that name return."""
-    tree = ast.parse((PACKAGE / "histogram.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
     for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
         if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
-            yield Said("histogram", "InvalidPointError", text)
+            yield Said("histograms/buckets", "InvalidPointError", text)
 
 
 def loss_reasons() -> str:
     """Why datums are lost: the values of ``LossReason`` with the text below each."""
-    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("ledger", "LossReason")]
-    return table(("`datums_lost`", "the datum"), rows)
+    rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
+    return table(("key of `datums_lost`", "why the data point was lost"), rows)
 
 
 PARTS: Final[dict[str, Callable[[], str]]] = {

@@ -1,6 +1,6 @@
 """What each message in the log means for the data, and what to do: found by how the message begins.
 
-What a message does not say itself is said here. ``tests/documentation/test_messages.py`` sees to it that every message has its line.
+``tests/documentation/test_messages.py`` requires an entry for every log message.
 """
 
 from dataclasses import dataclass
@@ -48,8 +48,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "CloudWatch refused a datum of",
             "This datum is lost, and counted as `refused`. All others of its request are sent without it.",
-            "Fix what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report "
-            "it.",
+            "Fix what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report it.",
         ),
         Remedy(
             "… datum(s) could not be sent before the exporter was shut down",
@@ -68,123 +67,127 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing, if it happens once. Otherwise see what is slow between the process and CloudWatch.",
         ),
         Remedy(
-            "Metrics came after the exporter was shut down",
+            "Metrics exported after shutdown are lost",
             "They are lost, and counted as `shutdown`.",
             "Shut the exporter down last: after the reader, and after the threads that record.",
         ),
         Remedy(
-            "No thread could be started: only flush() sends metrics.",
+            "Cannot start the reader's thread",
             'Nothing is lost: `flush()`, `flush="sync"` and the end of the process send what was recorded.',
             "Raise the limit of threads of the process (`ulimit -u`, or the container's limit of pids). Nothing if the "
             "program is at its end.",
         ),
         Remedy(
-            "Collecting metrics for CloudWatch failed",
+            "A fork hook failed",
+            "Metrics of this child process may be lost or counted twice.",
+            "Report it with the traceback.",
+        ),
+        Remedy(
+            "Collecting metrics failed",
             "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
             "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
         ),
     ),
     "A metric is not what it could be": (
         Remedy(
-            "… (it is lost, and counted as invalid",
-            "This metric is lost, and counted as `invalid`. In debug mode and in tests the same text is raised as "
-            "`InvalidMetricError`.",
-            "The message says what to write instead, and in which file and line.",
+            "Lost a metric: …. It is counted as invalid",
+            "This metric is lost, and counted as `invalid`. In debug mode and in tests `InvalidMetricError` is raised "
+            "instead, with the same text.",
+            "Change the call in the file and line that the message names, as it says.",
         ),
         Remedy(
-            "A metric could not be read",
+            "Lost a metric: its arguments could not be read",
             "This metric is lost, and counted as `invalid`.",
-            "What was given to `add_metric` raised when it was looked at; the traceback has where. Give it plain texts "
-            "and numbers.",
+            "An argument of `add_metric` raised an exception when it was read; the traceback shows where. Pass plain "
+            "strings and numbers.",
         ),
         Remedy(
-            "OpenTelemetry did not take",
-            "This metric is lost, and counted as `invalid`.",
-            "The traceback has what the SDK raised. There are a few finite numbers that its histograms do not take.",
+            "Lost a measurement: OpenTelemetry did not accept",
+            "This measurement is lost, and counted as `invalid`.",
+            "The traceback shows what the SDK raised: its histograms reject a few finite numbers.",
         ),
         Remedy(
-            "A data point of … has …: CloudWatch takes no such number",
+            "Lost a data point of …: it has …, which CloudWatch does not accept",
             "This data point is lost, and counted as `invalid`. All others are sent.",
             "Do not record NaN, infinities, or magnitudes beyond 2^360. The reasons are listed "
             "[below](#data-points-that-cannot-be-sent).",
         ),
         Remedy(
-            "A data point of … could not be read",
+            "Lost a data point of …: it could not be read",
             "This data point is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data point: report it.",
+            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
         ),
         Remedy(
-            "A datum of … could not be made",
-            "What several data points were to become together is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data points: report it.",
+            "Lost a data point of …: it could not be converted",
+            "Data points that are merged into one are lost, and counted as one `invalid`. All others are sent.",
+            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
         ),
         Remedy(
-            "CloudWatch has no unit for",
+            "CloudWatch has no equivalent of the unit",
             "The numbers are right. The metric has the unit None.",
             "Give the instrument a UCUM unit that [the table of units](mapping.md#units) has.",
         ),
         Remedy(
-            "… has … attributes, CloudWatch takes 30 dimensions",
+            "… has … attributes, but CloudWatch allows 30 dimensions",
             "The numbers are right. The metric has fewer dimensions than the instrument has attributes.",
             "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
         ),
         Remedy(
-            "… has more combinations of dimensions than max_metrics",
+            "… has more dimension combinations than max_metrics",
             "The totals are right. New combinations of dimensions are published together, as "
             "`otel.metric.overflow=true`.",
             "See which dimension has so many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to "
             "pay for each of them.",
         ),
         Remedy(
-            "More than … metrics have combinations of dimensions",
+            "More than … metrics have overflow series",
             "Nothing is lost. But what such combinations brought is published together, as the metric "
             "`otel.metric.overflow`, and cannot be told apart any more.",
             "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "
             "`MAX_METRICS` only if you want to pay for each of them.",
         ),
         Remedy(
-            "add_metric was given … sets of dimensions: … and whatever other names",
-            "Nothing is lost. But what new names brought is recorded together, as the metric `otel.metric.overflow`.",
-            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension.",
+            "add_metric has recorded … dimension combinations, the maximum: … and further new metrics",
+            "Nothing is lost, but new metric names are recorded together, as the metric `otel.metric.overflow`.",
+            "Find the part of the name that varies (a user, an order, a URL), and make it a dimension.",
         ),
         Remedy(
-            "add_metric was given … sets of dimensions: further ones",
-            "The totals are right. New combinations of dimensions are recorded together, as "
-            "`otel.metric.overflow=true`.",
-            "See which dimension has so many values (a user, an order, a URL), and leave it out.",
+            "add_metric has recorded … dimension combinations, the maximum: further ones",
+            "Totals are correct. New dimension combinations are recorded together, as `otel.metric.overflow=true`.",
+            "Find the dimension with many values (a user, an order, a URL), and drop it.",
         ),
         Remedy(
-            "This opentelemetry-sdk keeps histograms otherwise than known",
+            "Unsupported opentelemetry-sdk internals",
             "Counts, sums, minimum and maximum are exact. Percentiles of a series stay coarse after an outlier.",
             "Use a release that [this package is tested with](compatibility.md), or report the new one.",
         ),
     ),
     "The setup is not what was meant": (
         Remedy(
-            "No CloudWatch namespace is set",
-            "Metrics are sent, to a namespace that is named like the app.",
-            'Give `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
+            "No CloudWatch namespace is configured",
+            "Metrics are sent to a namespace with the app's name.",
+            'Pass `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
         ),
         Remedy(
-            "Metrics are published in the namespace",
-            "Metrics are sent, to the namespace that the message names first.",
-            'Give `namespace="..."`, or give the service or the app a name that can be a namespace. A meter provider '
-            "shows its resource only with its first collection, so this is said then.",
+            "Using the CloudWatch namespace",
+            "Metrics are sent to the namespace that the message names.",
+            'Pass `namespace="..."`, or choose a service or app name that is a valid namespace. It is logged at the '
+            "first collection, because the meter provider's resource is not known earlier.",
         ),
         Remedy(
-            "… is no setting of otel_cloudwatch_flask",
-            "Metrics are sent, with the default of what was meant.",
-            "Write the key as the message does. [Configuration](configuration.md) has all of them.",
+            "Unknown setting … is ignored",
+            "Metrics are sent with the default of the setting that was probably meant.",
+            "Correct the spelling. [Configuration](configuration.md) lists all settings.",
         ),
         Remedy(
-            "Metrics are dropped: no CloudWatchMetricsReporter",
-            "What is added before a reporter serves an app is lost, and counted nowhere.",
-            "Call `init_app(app)`, or make the reporter with the app, before the first `add_metric`.",
+            "Metric dropped: no CloudWatchMetricsReporter",
+            "Metrics added before the first `init_app` are lost, and not counted.",
+            "Call `init_app(app)`, or create the reporter with the app, before the first `add_metric`.",
         ),
         Remedy(
             "A CloudWatch exporter was added to a meter provider",
-            "Nothing is counted twice. What was measured between the reporter's last flush and now may be missing.",
-            "Add the exporter before the reporter, or leave it out: the reporter publishes the same metrics.",
+            "Nothing is counted twice. Measurements since the reporter's last flush may be missing.",
+            "Add the exporter before the reporter, or remove it: the reporter publishes the same metrics.",
         ),
     ),
     "The spool": (
@@ -193,6 +196,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing is lost yet: further metrics wait in memory, and are lost if the process ends before they are "
             "sent.",
             "Find in an earlier message why CloudWatch does not take them.",
+        ),
+        Remedy(
+            "Cannot open the spool",
+            "Nothing is lost yet: pending metrics are in memory, and lost if the process ends before they are sent.",
+            "Give the forked process the right to write to `spool_directory`, and free disk space.",
         ),
         Remedy(
             "Metrics cannot be spooled",
@@ -238,14 +246,14 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Fix the function that the traceback ends in.",
         ),
         Remedy(
-            "What watches the metrics failed",
+            "A callback passed to watch() failed",
             "Nothing is lost: the metrics are in CloudWatch.",
             "The traceback ends in the callable that was given to `watch()`: mend that.",
         ),
         Remedy(
-            "The end of a request was not recorded",
-            "Metrics of that request may be lost. Its response is not touched.",
-            "It is a fault of this package: report it, with the traceback.",
+            "Recording or flushing metrics at the end of a request failed",
+            "Metrics of that request may be lost. Its response is not affected.",
+            "This is a bug of this package: report it with the traceback.",
         ),
     ),
 }

@@ -18,13 +18,13 @@ from otel_cloudwatch_flask import limits
 PACKAGE: Final = Path(otel_cloudwatch_flask.__file__).parent
 PROGRAMS: Final = {"cli", "__main__", "demo", "commands"}
 """Modules of the command line, which speaks to whoever has typed a command, and is documented with it."""
-THE_LOG_ITSELF: Final = "quiet_log"
+THE_LOG_ITSELF: Final = "rate_limited_log"
 
 _PLACE: Final = "…"
 _MESSAGE_POSITION: Final = {
     ("getLogger", "log"): 1,
-    ("QuietLog", "log"): 2,
-    ("QuietLog", "warning"): 1,
+    ("RateLimitedLog", "log"): 2,
+    ("RateLimitedLog", "warning"): 1,
 }
 _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
@@ -45,7 +45,7 @@ def modules() -> tuple[tuple[str, ast.Module], ...]:
     return tuple(
         (name, ast.parse(path.read_text("utf-8"), str(path)))
         for name, path in paths.items()
-        if name.split("/")[0] not in {*PROGRAMS, THE_LOG_ITSELF}
+        if name.split("/")[0] not in PROGRAMS and not name.endswith(THE_LOG_ITSELF)
     )
 
 
@@ -85,13 +85,13 @@ def attribute_docstrings(module: str, class_name: str) -> Iterator[tuple[str, st
 
 
 def _log_calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
-    """The calls of what the module has made with ``logging.getLogger`` or ``QuietLog``, with which of both."""
+    """The calls of what the module has made with ``logging.getLogger`` or ``RateLimitedLog``, with which of both."""
     loggers = {
         ast.unparse(target): _name(node.value.func)
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
         for target in node.targets
-        if _name(node.value.func) in {"getLogger", "QuietLog"}
+        if _name(node.value.func) in {"getLogger", "RateLimitedLog"}
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LEVELS:
@@ -109,7 +109,7 @@ def _level_and_text(call: ast.Call, logger: str, tree: ast.Module) -> tuple[str,
 
 
 def _is_error(name: str) -> bool:
-    return name.endswith("Error") or name == "Refusal"
+    return name.endswith("Error")
 
 
 def _text_of_error(call: ast.Call, tree: ast.Module) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 settings.register_profile(
     "repeatable",
@@ -36,5 +36,5 @@ def interruptible() -> Iterator[None]:
 def pytest_runtest_setup() -> None:
     """Let each test hear what is said only once, or once a minute, whatever was tested before."""
     ours = [module for name, module in tuple(sys.modules.items()) if name.startswith("otel_cloudwatch_flask")]
-    for each in [each for module in ours for each in vars(module).values() if isinstance(each, QuietLog)]:
-        each._spoken.clear()
+    for each in [each for module in ours for each in vars(module).values() if isinstance(each, RateLimitedLog)]:
+        each._last_logged.clear()

@@ -12,10 +12,10 @@ from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
-_each_minute = QuietLog(_logger, interval_seconds=60.0)
+_each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 
 @dataclass(slots=True)
@@ -52,6 +52,15 @@ class Backlog:
         """The batch in flight that :meth:`close` has logged, so that closing again does not repeat the message."""
         self._size_bytes = 0
         self._datums = 0
+
+    @property
+    def has_spool(self) -> bool:
+        """Whether batches are written to disk."""
+        return self._spool is not None
+
+    def use_spool(self, spool: Spool) -> None:
+        """Write the batches added from now on to disk."""
+        self._spool = spool
 
     @property
     def size_bytes(self) -> int:

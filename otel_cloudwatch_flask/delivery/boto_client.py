@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.runtime.process import no_fork
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.version import __version__
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
@@ -105,8 +105,8 @@ def checked_client(client: Client | None) -> Client | None:
     if client is None or callable(getattr(client, "put_metric_data", None)):
         return client
     raise ConfigurationError(
-        f"client={shown(client)} has no put_metric_data method; pass boto3.client('cloudwatch'), or omit it and set "
-        "region_name or AWS_REGION. For a reporter with its own Region or credentials, call "
+        f"client={safe_repr(client)} has no put_metric_data method; pass boto3.client('cloudwatch'), or omit it and "
+        "set region_name or AWS_REGION. For a reporter with its own Region or credentials, call "
         "CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
         key="client",
         value=client,

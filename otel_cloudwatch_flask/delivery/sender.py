@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.runtime.process import no_fork
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ class Delivery:
         self._is_ending = False
         self._needs_operator = False
         self._backoff = Backoff()
-        self._each_minute = QuietLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
-        self._once_an_outage = QuietLog(_logger)
+        self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
+        self._once_an_outage = RateLimitedLog(_logger)
 
     def expedite(self, *, is_ending: bool = False) -> None:
         """Make the next attempt now, even if a thread is waiting for ``retry_at``.
@@ -196,7 +196,7 @@ class Delivery:
         if self._backoff.failures:
             _logger.info("CloudWatch accepts metrics again; sending %d pending datum(s).", self._backlog.datums)
             self._backoff = Backoff()
-            self._once_an_outage = QuietLog(_logger)
+            self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
         """Return the halves of a refused batch; a single datum is lost.

@@ -23,7 +23,7 @@ from typing import Final
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_REQUEST_BYTES
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 try:
     import fcntl
@@ -31,7 +31,7 @@ except ImportError:  # pragma: no cover - Windows, where a spool is a Configurat
     fcntl = None  # type: ignore[assignment]
 
 _logger = logging.getLogger(__name__)
-_quiet_log = QuietLog(_logger, interval_seconds=60.0)
+_quiet_log = RateLimitedLog(_logger, interval_seconds=60.0)
 
 MAX_SPOOL_BYTES: Final = 512 * 2**20
 """Limit of the files of one process; further batches stay in memory only."""

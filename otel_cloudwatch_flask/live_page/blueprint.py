@@ -13,15 +13,15 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.facade.wsgi import want_no_flush
+from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
-from otel_cloudwatch_flask.live_page.figures import RulesInForce, page_document
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
-from otel_cloudwatch_flask.live_page.observer import observation_of
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.live_page.observations import observation_of
+from otel_cloudwatch_flask.live_page.page_data import ActiveRules, page_document
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
-_each_minute = QuietLog(logging.getLogger(__name__), interval_seconds=60.0)
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -68,7 +68,7 @@ class LivePage:
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._rules = RulesInForce(exporter.settings.rules if exporter else ())
+        self._rules = ActiveRules(exporter.settings.rules if exporter else ())
         self._observation = None if exporter is None else observation_of(exporter)
 
     def blueprint(self) -> Blueprint:
@@ -91,7 +91,7 @@ class LivePage:
         if not self._may_look(resource):
             abort(404)
         # Looking must not cause a flush, which costs a request.
-        want_no_flush(request.environ)
+        disable_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
             abort(405)
         answer = self._answer_of(resource)

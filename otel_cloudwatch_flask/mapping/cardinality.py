@@ -10,75 +10,76 @@ from typing import Final
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
 
 IDLE_SECONDS: Final = 3600.0
-"""After so long without a datum a metric costs nothing more, and its place is free for another."""
+"""A metric without a datum for this long costs nothing, so another one may replace it."""
 
 MAX_OVERFLOW_SERIES: Final = 1000
-"""So many metrics may have an overflow series of their own: names, too, may come from what a client sends."""
+"""Number of metrics that get an overflow series of their own; a bound, because names may come from client input too."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
-"""The metric whose overflow series takes what is left of all others."""
+"""Name of the metric that further overflow series are published as."""
 
 _SWEEP_SECONDS: Final = 10.0
 _EPOCH_SECONDS: Final = 60.0
 
 
-class _Places:
-    """Places for so many series; who was idle for an hour gives its own back."""
+class _ActiveSeries:
+    """At most ``limit`` series; a series that is idle for an hour is removed when another one needs room."""
 
-    def __init__(self, number: int, now: float) -> None:
-        self._number = number
+    def __init__(self, limit: int, now: float) -> None:
+        self._limit = limit
         self._swept_at = now
         self.last_used: dict[Series, float] = {}
 
-    def take(self, series: Series, now: float) -> bool:
-        """Whether this series has a place or one is free; it is then used now."""
-        if series not in self.last_used and not self._is_one_free(now):
+    def use(self, series: Series, now: float) -> bool:
+        """Mark a series as used, adding it if there is room; return False if there is none."""
+        if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
         return True
 
-    def _is_one_free(self, now: float) -> bool:
-        if len(self.last_used) >= self._number and now - self._swept_at >= _SWEEP_SECONDS:
+    def _has_room(self, now: float) -> bool:
+        # A sweep looks at every series, so it must not happen for each of many new ones.
+        if len(self.last_used) >= self._limit and now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
             self.last_used = {series: used for series, used in self.last_used.items() if now - used < IDLE_SECONDS}
-        return len(self.last_used) < self._number
+        return len(self.last_used) < self._limit
 
 
 class CardinalityGuard:
-    """Let at most ``max_metrics`` distinct series through; further ones become their metric's overflow series.
+    """Admit at most ``max_metrics`` distinct series; replace further ones by their metric's overflow series.
 
-    Overflow series have places of their own, :data:`MAX_OVERFLOW_SERIES`. Those of further metrics become one metric,
-    :data:`OVERFLOW_NAME`, with each unit that they have.
+    Overflow series have a limit of their own, :data:`MAX_OVERFLOW_SERIES`. Beyond it they are all published as the
+    metric :data:`OVERFLOW_NAME`, one series for each unit.
     """
 
     def __init__(self, max_metrics: int, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._places = _Places(max_metrics, clock())
-        self._overflow_places = _Places(MAX_OVERFLOW_SERIES, clock())
+        self._series = _ActiveSeries(max_metrics, clock())
+        self._overflow_series = _ActiveSeries(MAX_OVERFLOW_SERIES, clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:
-        """This series if it has a place or one is free, else the overflow series of its metric, or of all."""
+        """Return the series if it is active or there is room, else its metric's overflow series or the common one."""
         now = self._clock()
         if series.dimensions != OVERFLOW_DIMENSIONS:
-            if self._places.take(series, now):
+            if self._series.use(series, now):
                 return series
             self.overflowed += 1
             series = series._replace(dimensions=OVERFLOW_DIMENSIONS)
-        return series if self._overflow_places.take(series, now) else series._replace(name=OVERFLOW_NAME)
+        return series if self._overflow_series.use(series, now) else series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Whether this series has a place; it is then used now."""
-        if series not in self._places.last_used:
+        """Mark a series as used if it is active; return whether it is."""
+        if series not in self._series.last_used:
             return False
-        self._places.last_used[series] = self._clock()
+        self._series.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """A number that changes every minute: places have to be renewed that often, and no oftener."""
+        """Return a number that changes every minute: callers have to renew their series once in each epoch."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """The number of series published within the last hour, those that overflowed not counted."""
+        """Return the number of series published within the last hour, without overflow series."""
         oldest = self._clock() - IDLE_SECONDS
-        return sum(last_used > oldest for last_used in tuple(self._places.last_used.values()))
+        return sum(last_used > oldest for last_used in tuple(self._series.last_used.values()))

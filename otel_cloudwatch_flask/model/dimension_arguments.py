@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 Dimensions: TypeAlias = "Mapping[str, object] | Iterable[Mapping[str, object]] | None"
 
@@ -42,18 +42,18 @@ def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
         return dimensions.items()
     if isinstance(dimensions, Iterable) and not isinstance(dimensions, (str, bytes)):
         return [_pair(item) for item in dimensions]
-    raise ValueError(f"dimensions {shown(dimensions)} are neither a mapping nor a list of pairs: {_REMEDY}")
+    raise ValueError(f"dimensions {safe_repr(dimensions)} are neither a mapping nor a list of pairs: {_REMEDY}")
 
 
 def _pair(item: object) -> tuple[object, object]:
     if isinstance(item, Mapping) and item.keys() == {"Name", "Value"}:
         return item["Name"], item["Value"]
-    raise ValueError(f"dimension {shown(item)} is not a name with a value: {_REMEDY}")
+    raise ValueError(f"dimension {safe_repr(item)} is not a name with a value: {_REMEDY}")
 
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"dimension name {shown(name)} is not a non-blank string: {_REMEDY}")
+        raise ValueError(f"dimension name {safe_repr(name)} is not a non-blank string: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
             f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch allows "
@@ -70,4 +70,4 @@ def _text(name: object, value: object) -> str:
     if isinstance(value, (str, int, float)):
         with suppress(ValueError):  # Python converts no int of more than 4,300 digits to text
             return str(value)
-    raise ValueError(f"dimension {name!r} has the value {shown(value)}: pass a string, a number or a boolean")
+    raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: pass a string, a number or a boolean")

@@ -28,7 +28,7 @@ from otel_cloudwatch_flask.limits import (
     RESERVED_NAMESPACE_PREFIX,
 )
 from otel_cloudwatch_flask.model.datum import Dimensions
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 EMPTY: Final = "(empty)"
 
@@ -108,7 +108,7 @@ def _as_text(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001 - the boundary to a program's own objects
         # Python converts no int of more than 4,300 decimal digits to text.
-        return hex(value) if isinstance(value, int) else shown(value)
+        return hex(value) if isinstance(value, int) else safe_repr(value)
 
 
 def _acceptable(text: str, max_length: int, refused: str = _REFUSED) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import STORAGE_RESOLUTIONS
 from otel_cloudwatch_flask.model.datum import OVERFLOW_KEY
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 CLIENT_CONTROLLED: Final = (
     "http.host",
@@ -132,7 +132,7 @@ def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[Metric
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(
-            f"rules={shown(rules)} is not a list of rules; pass MetricRule objects, or mappings of their fields.",
+            f"rules={safe_repr(rules)} is not a list of rules; pass MetricRule objects, or mappings of their fields.",
             key="rules",
             value=rules,
         )
@@ -145,7 +145,7 @@ def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     key = f"rules[{index}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {shown(rule)}, which is neither a MetricRule nor a mapping; use one of them.",
+            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one of them.",
             key=key,
             value=rule,
         )
@@ -153,7 +153,7 @@ def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     for name in rule:
         if name not in known:
             raise ConfigurationError(
-                f"{key} has the unknown field {shown(name)}; use one of {', '.join(known)}.",
+                f"{key} has the unknown field {safe_repr(name)}; use one of {', '.join(known)}.",
                 key=key,
                 value=name,
             )
@@ -188,5 +188,5 @@ def _sets_of_names(given: object) -> Sequence[Sequence[str]]:
 
 def _unusable(field_name: str, value: object, allowed: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{field_name}={shown(value)} cannot be used; give {allowed}.", key=field_name, value=value
+        f"{field_name}={safe_repr(value)} cannot be used; give {allowed}.", key=field_name, value=value
     )

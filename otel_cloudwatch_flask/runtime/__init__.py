@@ -1,4 +1,4 @@
-"""Process-level tools that know nothing about metrics.
+"""Process-level utilities, independent of metrics.
 
-Forks and process exits, log messages that repeat at most once an interval, and untrusted text made safe for logs.
+Hooks for forks and process exit, rate-limited logging, and untrusted text made safe for logs.
 """

@@ -1,17 +1,20 @@
-"""When a process begins, as a fork of another, and when it ends: ``os`` and ``atexit`` do not know all the ways.
+"""Hooks for forks and for process exit, including those that ``os`` and ``atexit`` do not cover.
 
-* uWSGI forks its workers behind Python's back unless it is told otherwise (``py-call-osafterfork``), but it has a hook.
-* A child that :mod:`multiprocessing` has forked ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
-* Hooks run in the order in which they were registered. OpenTelemetry's, in the child, submits to a thread pool, whose
-  module has a hook that frees its lock: so that module is imported here, before anybody makes a meter provider.
-* What another thread is importing at the moment of a fork can never be imported in the child, and what OpenSSL has
-  locked there stays locked.
+* uWSGI forks its workers without running ``os.register_at_fork`` hooks unless ``py-call-osafterfork`` is set; it has a
+  hook of its own.
+* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``; it runs finalizers.
+* Fork hooks run in registration order. OpenTelemetry's submits to a thread pool in the child, which needs the hook of
+  ``concurrent.futures.thread`` to have released its lock: so that module is imported here, before any meter provider
+  exists.
+* A module that another thread is importing during a fork can never be imported in the child, and a lock that OpenSSL
+  holds at that moment stays locked: see :func:`no_fork`.
 """
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see above
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -19,65 +22,79 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final
 
+_logger = logging.getLogger(__name__)
+
 _AFTER_ALL_OTHERS: Final = -1000
-"""The priority of our finalizers in multiprocessing: the program's own queues and pools come first."""
+"""Priority of our multiprocessing finalizers: the program's queues and pools are finalized first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
 
 
-def call_after_fork(method: Callable[[], None]) -> None:
-    """Call a bound method in each child that is forked while its object lives, in the order in which they came."""
-    _forks.add(method)
+def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None = None) -> None:
+    """Call bound methods in every forked child while their object lives, in registration order.
+
+    ``forget`` drops the parent's data and locks. It does no I/O, so that it cannot fail: a child that kept the data
+    would send them a second time. Whatever may fail belongs into ``start``, which runs after all ``forget``, or later.
+    """
+    _forks.add(forget, start)
 
 
 def call_at_exit(method: Callable[[], None]) -> Callable[[], None]:
-    """Call a bound method at the end of this process or of a fork of it; return what takes that back."""
+    """Call a bound method when this process or a fork of it exits; return a function that cancels that."""
     return _exits.add(method)
 
 
 @contextlib.contextmanager
 def no_fork() -> Iterator[None]:
-    """Let forks wait for the end of the block, though not for ever."""
+    """Delay forks until the end of the block, by 5 seconds at most."""
     with _forks.lock:
         yield
 
 
-class _Forks:
-    """What is called after a fork."""
+class _ForkHooks:
+    """The methods to call after a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        self._methods: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._is_known_to_uwsgi = False
+        self._forgets: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._starts: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._has_uwsgi_hook = False
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._wait, after_in_parent=self._go_on, after_in_child=self.begin)
+            os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
-    def add(self, method: Callable[[], None]) -> None:
-        self._methods = [each for each in self._methods if each() is not None]
-        self._methods.append(weakref.WeakMethod(method))
-        self._is_known_to_uwsgi = self._is_known_to_uwsgi or _call_after_forks_of_uwsgi(self.begin)
+    def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
+        self._forgets = [*(each for each in self._forgets if each() is not None), weakref.WeakMethod(forget)]
+        if start is not None:
+            self._starts = [*(each for each in self._starts if each() is not None), weakref.WeakMethod(start)]
+        self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
-    def begin(self) -> None:
-        """Begin in the child: once, however many hooks lead here."""
+    def run_in_child(self) -> None:
+        """Run the hooks in the child: once, although both Python and uWSGI may call this."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self.lock = threading.RLock()  # one of the parent's threads may have held it
-        for reference in self._methods:
+        self.lock = threading.RLock()  # another thread of the parent may have held it
+        for reference in [*self._forgets, *self._starts]:
             if method := reference():
-                method()
-        _exits.begin()
+                try:
+                    method()
+                except Exception:  # boundary: a hook that fails must not keep the others from running
+                    _logger.exception(
+                        "A fork hook failed: metrics of this child process may be lost or counted twice. Report this "
+                        "with the traceback."
+                    )
+        _exits.register_in_child()
 
-    def _wait(self) -> None:
+    def _acquire(self) -> None:
         self.lock.acquire(timeout=_LONGEST_DELAY_SECONDS)
 
-    def _go_on(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it could not be had in time
+    def _release(self) -> None:
+        with contextlib.suppress(RuntimeError):  # acquiring timed out
             self.lock.release()
 
 
-class _Exits:
-    """What is called at the end."""
+class _ExitHooks:
+    """The methods to call at exit."""
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], None]] = []
@@ -100,10 +117,10 @@ class _Exits:
             _finalize(call)
         return cancel
 
-    def begin(self) -> None:
-        """Begin in a forked child, which may be one of multiprocessing's: that forgets all finalizers, then asks."""
+    def register_in_child(self) -> None:
+        """Register finalizers again in a child of multiprocessing, which clears them and then runs this hook."""
         if util := sys.modules.get("multiprocessing.util"):
-            util.register_after_fork(self, _Exits._finalize_all)
+            util.register_after_fork(self, _ExitHooks._finalize_all)
 
     def _finalize_all(self) -> None:
         for call in self._calls:
@@ -120,14 +137,14 @@ def _finalize(call: Callable[[], None]) -> None:
 
 
 def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:
-    """Whether this is uWSGI, which has been told; its module can be imported nowhere else."""
+    """Register with uWSGI and return ``True`` if this process runs in it: only there its module exists."""
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or not hasattr(uwsgi, "masterpid"):
         return False
     try:
-        # It takes the only hook that there is for itself, and shares it.
+        # This module occupies uWSGI's only hook, and shares it.
         importlib.import_module("uwsgidecorators").postfork_chain.append(call)
-    except Exception:  # noqa: BLE001 - it is not installed, or there is no master process: it raises a bare Exception
+    except Exception:  # noqa: BLE001 - not installed, or no master process, for which it raises a bare Exception
         vars(uwsgi)["post_fork_hook"] = _chained(getattr(uwsgi, "post_fork_hook", None), call)
     return True
 
@@ -141,5 +158,5 @@ def _chained(first: Callable[[], object] | None, then: Callable[[], object]) -> 
     return both
 
 
-_exits: Final = _Exits()
-_forks: Final = _Forks()
+_exits: Final = _ExitHooks()
+_forks: Final = _ForkHooks()

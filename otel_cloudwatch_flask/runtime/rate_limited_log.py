@@ -1,4 +1,4 @@
-"""Logging of what may repeat a thousand times a second: once an interval, and then how often it was silent."""
+"""Rate-limited logging for messages that can repeat thousands of times a second."""
 
 import logging
 import math
@@ -10,17 +10,17 @@ from typing import Final
 from otel_cloudwatch_flask.runtime.safe_text import one_line
 
 _MAX_KEYS: Final = 10_000
-"""Beyond so many different messages nothing new is said: keys may come from what a client sends."""
+"""Messages with new keys are dropped beyond this number: keys may contain client input, and memory is bounded."""
 
 
 @dataclass(slots=True)
-class _Spoken:
+class _LastLogged:
     at: float
-    swallowed: int = 0
+    suppressed: int = 0
 
 
-class QuietLog:
-    """Say what has the same key at most once in ``interval_seconds``; by default, once in the process's life."""
+class RateLimitedLog:
+    """Log messages with the same key at most once per ``interval_seconds``; by default, once per process."""
 
     def __init__(
         self,
@@ -32,31 +32,31 @@ class QuietLog:
         self._logger = logger
         self._interval_seconds = interval_seconds
         self._clock = clock
-        self._spoken: dict[Hashable, _Spoken] = {}
+        self._last_logged: dict[Hashable, _LastLogged] = {}
 
     def warning(self, key: Hashable, message: str, *arguments: object) -> None:
         """Log a warning, unless the same key was logged within the interval."""
         self.log(logging.WARNING, key, message, *arguments)
 
     def log(self, level: int, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
-        """Log at a level, unless the same key was logged within the interval."""
-        swallowed = self._turn(key)
-        if swallowed is None:
+        """Log at the given level, unless the same key was logged within the interval."""
+        suppressed = self._start_interval(key)
+        if suppressed is None:
             return
-        if swallowed:
-            message, arguments = message + " (%d more like this since it was last said)", (*arguments, swallowed)
-        fit = [one_line(each) if isinstance(each, str) else each for each in arguments]
-        self._logger.log(level, message, *fit, exc_info=exc_info)
+        if suppressed:
+            message, arguments = message + " (%d similar messages suppressed)", (*arguments, suppressed)
+        safe = [one_line(each) if isinstance(each, str) else each for each in arguments]
+        self._logger.log(level, message, *safe, exc_info=exc_info)
 
-    def _turn(self, key: Hashable) -> int | None:
-        """How many were swallowed if it is this key's turn to speak, else ``None``."""
-        # No lock, which a fork might find held: if two threads speak at once, one message too many is no harm.
+    def _start_interval(self, key: Hashable) -> int | None:
+        """Start a new interval for the key; return how many messages the last one suppressed, ``None`` if it lasts."""
+        # No lock, because a forked child could inherit it held. Two threads may at worst both log.
         now = self._clock()
-        spoken = self._spoken.get(key)
-        if spoken is None and len(self._spoken) >= _MAX_KEYS:
+        last = self._last_logged.get(key)
+        if last is None and len(self._last_logged) >= _MAX_KEYS:
             return None
-        if spoken is not None and now - spoken.at < self._interval_seconds:
-            spoken.swallowed += 1
+        if last is not None and now - last.at < self._interval_seconds:
+            last.suppressed += 1
             return None
-        self._spoken[key] = _Spoken(now)
-        return 0 if spoken is None else spoken.swallowed
+        self._last_logged[key] = _LastLogged(now)
+        return 0 if last is None else last.suppressed

@@ -1,28 +1,28 @@
-"""What others wrote, fit for a message: services, proxies, exceptions, anybody's files, callers' arguments."""
+"""Make untrusted text safe for logs and messages: answers of services and proxies, exceptions, callers' arguments."""
 
 import re
 from typing import Final
 
 _MAX_LENGTH: Final = 2000
 
-# Compiled when first needed, which is hardly ever.
-# Line ends, escape sequences of terminals, and what turns the direction of writing.
+# Patterns are compiled on first use: most processes never need them.
+# Line ends, terminal escape sequences, and characters that change the writing direction.
 _CONTROL: Final = "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 _SECRETS: Final = (
-    # CloudWatch repeats the whole signed request where a signature is wrong, session token included.
+    # For a wrong signature CloudWatch repeats the whole signed request, session token included.
     r"(?i)((?:security[-_]?token|session[-_]?token|secret[-_]?access[-_]?key)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]+",
     r"(?i)(\bsignature=)[^\s\"'&,;]+",
     # http://user:password@proxy, where the password may contain any character, such as "#", "/" or "@".
     r"(\"\w+://)[^\"]{1,500}(?=@)",
     r"(://)(?:[^\s/@:]{1,500}:\S{1,500}|[^\s/@]+)(?=@)",
-    # What urllib and urllib3 take for the host or the port of such a URL: "user:pass", "pass".
+    # urllib and urllib3 misread such a URL, and quote "user:pass" as its host or "pass" as its port.
     r"(Failed to parse: |integer value as |unhandled exception: b)['\"].{0,500}['\"]",
 )
 
 
 def one_line(text: str) -> str:
-    r"""The text with its control characters escaped, and cut where it is very long.
+    r"""Return the text with control characters escaped, truncated to 2,000 characters.
 
     >>> one_line("refused\nERROR all is lost")
     'refused\\nERROR all is lost'
@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text without session tokens, secret keys, signatures and passwords in URLs.
+    """Return the text with session tokens, secret keys, signatures and passwords in URLs masked.
 
     >>> without_secrets("no answer from http://me:secret@proxy:3128")
     'no answer from http://***@proxy:3128'
@@ -41,15 +41,15 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def shown(value: object) -> str:
-    """The value as messages show it; a phrase for one that Python cannot write out, such as an int of 5,000 digits.
+def safe_repr(value: object) -> str:
+    """Return ``repr(value)``, or a placeholder if that raises, as it does for an int of 5,000 digits.
 
-    >>> shown("Shop"), shown([1, None])
+    >>> safe_repr("Shop"), safe_repr([1, None])
     ("'Shop'", '[1, None]')
     """
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - the boundary to what a program's own objects do when they are looked at
+    except Exception:  # noqa: BLE001 - boundary: the repr() of any object of the program
         return f"<{type(value).__name__} that cannot be written out>"
 
 

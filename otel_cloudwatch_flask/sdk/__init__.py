@@ -1,5 +1,5 @@
-"""The plugs of the OpenTelemetry SDK: the metric exporter, the metric reader and their views and aggregation.
+"""OpenTelemetry SDK components: the metric exporter, the metric reader, their views and aggregation.
 
-The reader owns the only thread of this package: it collects, maps with ``mapping`` and hands the datums to
-``delivery``. ``internals`` is the only module that uses private names of the SDK.
+In come the SDK's collections; out go datums, mapped with ``mapping`` and sent with ``delivery`` in the reader's thread,
+the only thread of this package. ``internals`` is the only module that uses private names of the SDK.
 """

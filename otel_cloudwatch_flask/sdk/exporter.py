@@ -1,4 +1,4 @@
-"""The exporter: OpenTelemetry's metrics go in, and are in CloudWatch or accounted for."""
+"""The metric exporter: OpenTelemetry's metrics go in; each is delivered to CloudWatch, pending, or counted as lost."""
 
 import logging
 import os
@@ -36,6 +36,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
+from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
@@ -44,11 +45,11 @@ from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.runtime.process import call_after_fork
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 
 _logger = logging.getLogger(__name__)
-_each_minute = QuietLog(_logger, interval_seconds=60.0)
+_each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 _DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
@@ -60,11 +61,11 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableUpDownCounter: _CUMULATIVE,
     ObservableGauge: _CUMULATIVE,
 }
-"""CloudWatch adds up what it gets: deltas of what is counted, current values of what goes up and down."""
+"""CloudWatch adds up what it receives, so counts are sent as deltas and current values as they are."""
 
 
 class _Preferences(dict[type, AggregationTemporality]):
-    """Preferred temporalities that notice when a reader reads them: from then on the exporter is in use."""
+    """Preferred temporalities that record whether a reader has read them: from then on the exporter is in use."""
 
     were_read = False
 
@@ -74,8 +75,8 @@ class _Preferences(dict[type, AggregationTemporality]):
 
 
 def default_aggregation() -> dict[type, Aggregation]:
-    """The aggregation of instruments for which no view chooses one: histograms whose percentiles can be published."""
-    # Not all filled buckets fit in a datum if there are more, and a zero bucket may be among them.
+    """Default aggregations: exponential histograms, so that percentiles can be published."""
+    # All filled buckets must fit in one datum; the zero bucket may be one more.
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
@@ -83,24 +84,23 @@ _live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
 
 
 class CloudWatchMetricExporter(MetricExporter):
-    """Publish OpenTelemetry's metrics as CloudWatch metrics, under any metric reader.
+    """Publish OpenTelemetry's metrics as CloudWatch metrics. Works with any metric reader.
 
     ``namespace`` falls back to ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, then to the resource's ``service.name``.
-    ``client`` is anything with ``put_metric_data(**kwargs)``; without one a boto3 client is made when the first
-    request is sent, in the process that sends it. ``rules`` say what is published of which metric, the first match
-    wins. ``resource_dimensions`` name the resource attributes to publish as dimensions. ``max_metrics`` bounds the
-    distinct CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for what could not be sent yet, and a
-    ``spool_directory`` keeps that on disk, for the next process to send.
-    ``entity=True`` tells CloudWatch which service the metrics belong to (``service.name`` and
-    ``deployment.environment.name``), so that its "Explore related" finds them.
+    ``client`` is any object with ``put_metric_data(**kwargs)``; by default a boto3 client is created for the first
+    request, in the process that sends it. ``rules`` choose what is published of each metric; the first match wins.
+    ``resource_dimensions`` are the resource attributes to publish as dimensions. ``max_metrics`` limits the distinct
+    CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for pending datums; with a ``spool_directory``
+    pending datums are also on disk, and survive the process. ``entity=True`` tells CloudWatch which service the metrics
+    belong to (``service.name`` and ``deployment.environment.name``), so that its "Explore related" finds them.
 
-    Raises :class:`ConfigurationError`, here and at no other time. What cannot be sent now is kept, and tried again at
-    the next export or flush; what can never be sent is counted in :meth:`stats`.
+    The constructor raises :class:`ConfigurationError`. Datums that cannot be sent now are kept, and retried by the next
+    export or flush; those that can never be sent are counted in :meth:`stats`.
 
     :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the calling thread, one at a time. They
-    check their timeout between calls; a call in progress lasts until the client's own timeouts end it. The client that
-    the exporter makes waits 3 seconds for a connection and 8 for each part of an answer, so an answer that arrives in
-    drops takes longer. With a :class:`CloudWatchMetricReader` no caller waits longer than its timeout.
+    check their timeout between calls; a call in progress ends by the client's own timeouts: the default client
+    waits 3 seconds for a connection and 8 for each part of a response, so a response that trickles in takes longer.
+    With a :class:`CloudWatchMetricReader` no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def from_settings(
         cls, settings: Settings, *, client: Client | None = None, client_factory: ClientFactory | None = None
     ) -> "CloudWatchMetricExporter":
-        """An exporter for settings that are resolved already."""
+        """Return an exporter for settings that are already resolved."""
         exporter = cls.__new__(cls)
         exporter._set_up(settings, client=client, client_factory=client_factory)  # noqa: SLF001 - a second constructor
         return exporter
@@ -143,29 +143,30 @@ class CloudWatchMetricExporter(MetricExporter):
         super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
         self._publishes_plain_metrics = True
-        self._adopted: set[str] = set()
+        self._reporters: set[str] = set()
         self._client = checked_client(client)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
         self._start()
+        self._open_spool()
         _live_exporters.add(self)
         call_after_fork(self._restart)
 
     def _start(self) -> None:
-        """Make everything that belongs to one process: locks, client, what is pending, what is remembered."""
-        # Of the last collection; all collections of one provider have the very same object.
+        """Create the state of one process: locks, client, pending datums and caches."""
+        # The resource of the last collection: one object for all collections of a provider.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
-        spool_directory = self._settings.spool_directory
-        spool = Spool(spool_directory) if spool_directory else None
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
-        self._delivery = Delivery(self._make_put, self._backlog, self._stats_recorder, on_accepted=self._tell_watchers)
-        self._turns = threading.Condition()
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder)
+        self._delivery = Delivery(
+            self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
+        )
+        self._turn = threading.Condition()
         self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
-        self._accepting = threading.Lock()
+        self._mapping_lock = threading.Lock()
         self._mapper = Mapper(
             MetricStreams(
                 Rules(self._settings.rules),
@@ -178,18 +179,32 @@ class CloudWatchMetricExporter(MetricExporter):
         )
 
     def _restart(self) -> None:
-        """Start anew in a forked child: what is pending, and every lock that may be held, is the parent's."""
-        self._backlog.release()
+        """Start afresh in a forked child: pending datums and locks that may be held belong to the parent."""
+        parents_backlog = self._backlog
         self._start()
+        parents_backlog.release()
+
+    def _open_spool(self) -> None:
+        """Open the spool of this process, if one is configured; raises :class:`ConfigurationError`."""
+        if self._settings.spool_directory and not self._backlog.has_spool:
+            self._backlog.use_spool(Spool(self._settings.spool_directory))
+
+    def _try_to_open_spool(self) -> None:
+        """Open the spool of a forked child, which may have dropped privileges since the fork, or found a full disk."""
+        try:
+            self._open_spool()
+        except ConfigurationError as error:
+            _each_minute.warning(
+                "spool", "Cannot open the spool: pending metrics are kept in memory only, and retried. (%s)", error
+            )
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
     ) -> MetricExportResult:
-        """Take over a collection and send what waits, oldest first; ``SUCCESS`` if nothing waits any more."""
+        """Add a collection to the backlog and send it, oldest first; ``SUCCESS`` if nothing is left pending."""
         if self._is_shut_down:
             _logger.warning(
-                "Metrics came after the exporter was shut down; they are lost. Shut it down after whoever gives it "
-                "metrics."
+                "Metrics exported after shutdown are lost. Shut down the metric reader before the exporter."
             )
             self.accept(metrics_data)
             return MetricExportResult.FAILURE
@@ -198,15 +213,15 @@ class CloudWatchMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Send what waits; whether nothing waits any more."""
+        """Send the backlog; return ``True`` if nothing is left pending."""
         return self.deliver(time.monotonic() + timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Send what waits, within the timeout; what is left then is lost, and counted as ``shutdown``."""
+        """Send the backlog within the timeout; datums left pending are lost, and counted as ``shutdown``."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        # The SDK's periodic reader calls the argument "timeout", in milliseconds too.
+        # PeriodicExportingMetricReader passes "timeout" instead, also in milliseconds.
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
         self._delivery.expedite(is_ending=True)
         self.deliver(deadline, is_last=True)
@@ -214,7 +229,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._backlog.close()
 
     def stats(self) -> DeliveryStats:
-        """What became of the datums of this process so far."""
+        """Return how many datums of this process were sent, are pending, and were lost and why."""
         return self._stats_recorder.stats(
             datums_pending=self._backlog.datums,
             metrics_active=self._guard.active(),
@@ -223,22 +238,22 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def stats_recorder(self) -> StatsRecorder:
-        """Counts what is lost before it reaches the exporter."""
+        """Counts of sent and lost datums, for callers that lose a measurement before it gets here."""
         return self._stats_recorder
 
     @property
     def delivery(self) -> Delivery:
-        """What calls CloudWatch, to see whether it does and to change when it does."""
+        """Sends the backlog to CloudWatch; callers can see whether a call is in progress, and expedite the next."""
         return self._delivery
 
     @property
     def settings(self) -> Settings:
-        """What it was told, parsed."""
+        """The resolved settings."""
         return self._settings
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a reader of the SDK's has it, or it has exported."""
+        """Whether one of the SDK's readers uses it, or it has exported."""
         return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
@@ -246,45 +261,46 @@ class CloudWatchMetricExporter(MetricExporter):
         self._settings = replace(self._settings, namespace=namespace)
 
     def watch(self, watcher: Callable[[Batch], object]) -> None:
-        """Show ``watcher`` each batch that CloudWatch has accepted, from now on, in a forked child too.
+        """Call ``watcher`` with each batch that CloudWatch accepts from now on, also in forked children.
 
-        It is called in the thread that delivers, so it has to be quick; what it raises is logged.
+        It runs in the delivering thread, so it must be quick; exceptions are logged.
         """
         self._watchers.append(watcher)
 
-    def adopt(self, reporter: str) -> None:
-        """Publish what belongs to this reporter; what belongs to others is left to theirs."""
-        self._adopted.add(reporter)
+    def publish_metrics_of(self, reporter: str) -> None:
+        """Also publish the metrics of this reporter; other reporters' exporters publish theirs."""
+        self._reporters.add(reporter)
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
-        """Publish from the next collection on also what belongs to no reporter, as it is at first, or leave it."""
+        """Choose whether to publish metrics that belong to no reporter (default: yes), from the next collection."""
         self._publishes_plain_metrics = is_wanted
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether it takes nothing any more."""
+        """Whether :meth:`shutdown` was called."""
         return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
-        """Make a collection's datums pending, or after the end lost; no network."""
+        """Add a collection to the backlog, or count it as lost after shutdown; makes no network call."""
         self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
-        with self._accepting:
+        with self._mapping_lock:
+            self._try_to_open_spool()
             datums = self._mapper.datums(metrics_data)
         self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
         if self._is_closed:
             self._backlog.close()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send what is pending; ``False`` if something still is at ``deadline``, in seconds of ``time.monotonic``.
+        """Send the backlog; return ``False`` if datums are still pending at ``deadline`` (``time.monotonic`` seconds).
 
-        ``is_last`` is for the delivery after ``delivery.expedite(is_ending=True)``, which stops all others.
+        ``is_last``: the delivery after ``delivery.expedite(is_ending=True)``, which stops all other deliveries.
         """
-        # No lock is held during a call: the handler of a signal may interrupt it and flush in the same thread, and a
-        # greenlet must not block on a lock that was made before gevent patched threading.
-        with self._turns:
-            if not self._turns.wait_for(lambda: not self._is_delivering, seconds_until(deadline)):
+        # No lock is held during a call: a signal handler may interrupt it and flush in the same thread, and a greenlet
+        # must not block on a lock that was created before gevent patched threading.
+        with self._turn:
+            if not self._turn.wait_for(lambda: not self._is_delivering, seconds_until(deadline)):
                 return False
             self._is_delivering = True
         try:
@@ -293,30 +309,30 @@ class CloudWatchMetricExporter(MetricExporter):
             return self._delivery.deliver(deadline, is_last=is_last)
         finally:
             if self._is_closed:
-                self._backlog.close()  # the exporter was shut down during a call, and its batch may have come back
-            with self._turns:
+                self._backlog.close()  # shut down during the call: its batch may be back in the backlog
+            with self._turn:
                 self._is_delivering = False
-                self._turns.notify()
+                self._turn.notify()
 
     @property
     def client(self) -> Client | None:
-        """What it was given to send with; ``None`` if it makes its own."""
+        """The client passed by the program; ``None`` if the exporter creates its own."""
         return self._client
 
     def use_client(self, client: Client) -> None:
-        """Send with this client from now on, at once if anything waits."""
+        """Send with this client from now on, and retry pending datums at once."""
         self._client = client
         self._delivery.renew_client()
 
-    def _tell_watchers(self, batch: Batch) -> None:
+    def _notify_watchers(self, batch: Batch) -> None:
         try:
             for watcher in self._watchers:
                 watcher(batch)
-        except Exception:  # noqa: BLE001 - the boundary to whatever watches: it must not cost the accounts
+        except Exception:  # noqa: BLE001 - boundary: watchers; the batch must be counted as sent whatever they raise
             _each_minute.log(
                 logging.ERROR,
                 "watcher",
-                "What watches the metrics failed; all were sent. Mend the callable that was given to watch().",
+                "A callback passed to watch() failed; the metrics were sent. Fix the callback.",
                 exc_info=True,
             )
 
@@ -326,7 +342,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
 
     def _publishes(self, reporter: str | None) -> bool:
-        return self._publishes_plain_metrics if reporter is None else reporter in self._adopted
+        return self._publishes_plain_metrics if reporter is None else reporter in self._reporters
 
     def _envelope(self, metrics_data: MetricsData) -> Envelope:
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
@@ -336,10 +352,10 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 def seconds_until(deadline: float) -> float:
-    """The time to wait until a deadline of the monotonic clock, within what the operating system can wait."""
+    """Return the seconds until a ``time.monotonic`` deadline: at least 0, at most what a lock can wait."""
     return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
-    """All exporters of this process that somebody still has."""
+    """Return the exporters of this process that are still referenced."""
     return list(_live_exporters)

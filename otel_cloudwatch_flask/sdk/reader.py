@@ -1,4 +1,4 @@
-"""The reader: collects metrics on an interval and on request, and delivers them in one thread."""
+"""The metric reader: collects on an interval and on request, and delivers in its own thread."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.sdk.internals import consumer_of, forget_measurements
 _logger = logging.getLogger(__name__)
 
 EXIT_TIMEOUT_SECONDS: Final = 10.0
-"""How long the end of the process waits for CloudWatch; process managers kill after 30 s or so."""
+"""How long the process waits for CloudWatch at exit; process managers usually kill after 30 seconds."""
 
 _JITTER: Final = 0.05
 _live_readers: weakref.WeakSet["CloudWatchMetricReader"] = weakref.WeakSet()
@@ -35,15 +35,15 @@ _live_readers: weakref.WeakSet["CloudWatchMetricReader"] = weakref.WeakSet()
 class CloudWatchMetricReader(MetricReader):
     """Collect metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    Without an ``exporter``, one is made of the environment. One thread of the reader collects and calls CloudWatch, for
-    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While metrics are
-    pending because CloudWatch does not accept them, nothing is collected: deltas keep adding up inside the SDK, so an
+    ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
+    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While datums are
+    pending because CloudWatch does not accept them, nothing is collected: deltas accumulate inside the SDK, so an
     outage costs time resolution and no counts.
 
-    What was recorded is flushed at exit and by :meth:`shutdown`. In a forked child the reader starts anew, with nothing
-    of what the parent has recorded; children of multiprocessing flush when they come to their end, but not when they
-    are terminated, as a ``Pool`` does with its own. uWSGI must have ``enable-threads``, and flushes what its workers
-    have recorded when it ends them gracefully; those that it kills in the middle of a request lose up to a second's.
+    All measurements are flushed at exit and by :meth:`shutdown`. In a forked child the reader starts afresh without the
+    parent's measurements. Children of multiprocessing flush when they end, but not when they are terminated, as those
+    of a ``Pool`` are. uWSGI needs ``enable-threads``; its workers flush when they end gracefully, and lose up to a
+    second's measurements when they are killed during a request.
     """
 
     def __init__(
@@ -66,32 +66,32 @@ class CloudWatchMetricReader(MetricReader):
         self._is_shut_down = False
         self._is_requested = False
         self._exit_deadline: float | None = None
-        self._start()
+        self._reset()
+        self._start_thread()
         _live_readers.add(self)
-        call_after_fork(self._restart)
+        call_after_fork(self._forget, self._start_thread)
         self._forget_exit = call_at_exit(self._flush_at_exit)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter:
-        """Where collections go."""
+        """The exporter that publishes the collections."""
         return self._exporter
 
     def request_flush(self) -> None:
-        """Ask for a flush and return at once; requests that come together become one flush."""
+        """Request a flush and return at once; concurrent requests become one flush."""
         if not self._is_requested:
             self._is_requested = True
             self._woken.set()
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Return ``True`` once everything recorded before this call is in CloudWatch, ``False`` after the timeout.
+        """Return ``True`` once every measurement recorded before this call is in CloudWatch, ``False`` at the timeout.
 
-        ``False`` as well if data was lost on the way, see ``exporter.stats()``. Calls that come together share one
-        collection and its requests.
+        Also ``False`` if datums were lost meanwhile: see ``exporter.stats()``. Concurrent calls share a collection.
         """
         lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
-        # The thread may have ended or never been started. If gevent has patched threading since, as in a worker forked
-        # by gunicorn, the thread may not be able to wake a greenlet that waits for it.
+        # The thread may have ended, or failed to start. If gevent has patched threading since, as in a worker forked by
+        # gunicorn, a native thread may be unable to wake a greenlet that waits for it.
         has_thread = self._thread.is_alive() and self._lock_type is threading.Lock
         is_delivered = self._wait_for_flush(deadline) if has_thread else self._flush_now(deadline)
         return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
@@ -101,7 +101,7 @@ class CloudWatchMetricReader(MetricReader):
         return self.flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
-        """Flush, and end the reader's thread; further calls do nothing."""
+        """Flush and stop the reader's thread; further calls do nothing."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
@@ -111,7 +111,7 @@ class CloudWatchMetricReader(MetricReader):
         self._exporter.delivery.expedite(is_ending=True)
         if self._thread.is_alive():
             if self._exporter.delivery.is_calling:
-                # The call may keep the thread for too long, and new data must be on disk, or counted, by the deadline.
+                # The call may outlast the deadline, by which new measurements must be on disk or counted as lost.
                 with _failures_logged():
                     self._collect_now(deadline)
             self._exit_deadline = deadline
@@ -119,10 +119,10 @@ class CloudWatchMetricReader(MetricReader):
             self._thread.join(seconds_until(deadline))
         else:
             self._flush_now(deadline, is_last=True)
-        self._exporter.shutdown(timeout_millis=0.0)  # the thread has made all attempts
+        self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
-    def _start(self) -> None:
-        """Make everything that belongs to one process, and start its thread."""
+    def _reset(self) -> None:
+        """Create the state of one process."""
         self._lock_type = threading.Lock
         self._woken = threading.Event()
         self._is_requested = False
@@ -130,23 +130,32 @@ class CloudWatchMetricReader(MetricReader):
         self._deadlines: list[float] = []  # of those who wait for the next flush to begin
         self._begun = self._delivered = 0  # _delivered: the last one that left nothing pending
         self._ended = 0.0
+        self._thread = threading.Thread()
+
+    def _start_thread(self) -> None:
+        """Start the reader's thread unless it runs. If that fails, :meth:`flush` works in the calling thread."""
+        if self._is_shut_down or self._thread.is_alive():
+            return
         self._thread = threading.Thread(target=self._work, name="CloudWatchMetricReader", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads, or the interpreter is shutting down
-            _logger.warning("No thread could be started: only flush() sends metrics. Allow more threads. (%s)", error)
+            _logger.warning(
+                "Cannot start the reader's thread: only flush() and the exit send metrics. Allow more threads. (%s)",
+                error,
+            )
 
-    def _restart(self) -> None:
-        """Start anew in a forked child."""
+    def _forget(self) -> None:
+        """Forget the parent's measurements, flushes and locks in a forked child."""
+        self._reset()
         if not self._is_shut_down:
             forget_measurements(self)
-            self._start()
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._exporter.accept(metrics_data)
 
     def _wait_for_flush(self, deadline: float) -> bool:
-        """Let the thread begin another flush, and wait for its outcome; ``False`` if there is none by the deadline."""
+        """Have the thread start another flush and return its outcome; ``False`` if it is not over by the deadline."""
         with self._changed:
             number = self._begun + 1
             self._deadlines.append(deadline)
@@ -157,10 +166,10 @@ class CloudWatchMetricReader(MetricReader):
             return self._delivered >= number
 
     def _work(self) -> None:
-        """Flush when asked and on the interval, until the reader is shut down."""
+        """Flush on request and on the interval until shutdown."""
         begun, is_delivered = -math.inf, True
         while self._ended < math.inf:
-            # With jitter: processes that were started together do not call CloudWatch together for ever.
+            # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
             due = time.monotonic() + self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
             if not is_delivered:
                 due = min(due, max(self._exporter.delivery.retry_at, time.monotonic() + 1.0))
@@ -169,14 +178,14 @@ class CloudWatchMetricReader(MetricReader):
             is_delivered = self._flush_for_all(begun + self._timeout_seconds)
 
     def _pause(self, earliest: float, due: float) -> None:
-        """Wait until a flush is due, or until one was requested and it is not too early for it."""
+        """Wait until a flush is due, or one is requested and the minimum interval has passed."""
         while not self._deadlines and self._exit_deadline is None:
             if not self._woken.wait(seconds_until(min(earliest, due) if self._is_requested else due)):
                 return
             self._woken.clear()
 
     def _flush_for_all(self, deadline: float) -> bool:
-        """Flush for all who wait for it, until the latest of their deadlines, and tell them the outcome."""
+        """Flush until the latest deadline of the waiting callers, and tell them the outcome."""
         with self._changed:
             self._begun += 1
             self._is_requested = False
@@ -191,7 +200,7 @@ class CloudWatchMetricReader(MetricReader):
         return is_delivered
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Flush in this thread. Until the end, nothing is collected before everything pending is delivered."""
+        """Flush in this thread. Except for the last flush, collect only once nothing is pending."""
         with _failures_logged():
             if not is_last and not self._exporter.deliver(deadline):
                 return False
@@ -209,22 +218,22 @@ class CloudWatchMetricReader(MetricReader):
 
 @contextlib.contextmanager
 def _failures_logged() -> Iterator[None]:
-    """Log what is raised in the block: callbacks and views of the program run there."""
+    """Log exceptions raised in the block, where callbacks and views of the program run."""
     try:
         yield
-    except Exception:  # the boundary of the thread
+    except Exception:  # boundary: the reader's thread
         _logger.exception(
-            "Collecting metrics for CloudWatch failed; what was not collected is the next time. Mend the callback "
-            "or the view that the traceback ends in."
+            "Collecting metrics failed; they will be collected next time. Fix the callback or view at the end of the "
+            "traceback."
         )
 
 
 def live_readers() -> list[CloudWatchMetricReader]:
-    """All CloudWatch readers of this process that are not shut down."""
+    """Return the CloudWatch readers of this process that are not shut down."""
     return list(_live_readers)
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:
-    """The CloudWatch readers of a meter provider that are not shut down, however they were registered."""
+    """Return the CloudWatch readers of a meter provider that are not shut down, however they were registered."""
     consumer = consumer_of(provider)
     return [] if consumer is None else [reader for reader in tuple(_live_readers) if consumer_of(reader) is consumer]

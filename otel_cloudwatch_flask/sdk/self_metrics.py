@@ -1,6 +1,6 @@
-"""The delivery itself as OpenTelemetry metrics, where a reporter is asked for them.
+"""OpenTelemetry metrics about the delivery itself (setting ``SELF_METRICS``).
 
-The instruments are observable: they cost nothing between collections.
+All instruments are observable, so they cost nothing between collections.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ Stats = Callable[[], DeliveryStats]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Make instruments of ``stats``: datums sent, pending and lost by reason, requests and their time."""
+    """Create instruments that observe ``stats``: datums sent, pending, lost by reason; requests, their duration."""
     meter = provider.get_meter(METER_NAME, __version__)
 
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:

@@ -1,8 +1,7 @@
-"""Views that keep of each measurement only the attributes that the rules publish.
+"""Views that drop attributes which no rule publishes before the SDK stores them.
 
-The SDK remembers every attribute set for the life of the process. On a provider that a reporter has made, nothing else
-uses the attributes that no rule keeps, so they are dropped before they are remembered: forged Host headers cost no
-memory.
+The SDK keeps every attribute set for the life of the process. On a provider created by a reporter no other exporter
+needs the dropped attributes, so client-controlled values such as a forged Host header take no memory.
 """
 
 from collections.abc import Sequence
@@ -16,28 +15,28 @@ from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, facade_metric, repor
 from otel_cloudwatch_flask.sdk.internals import SelectiveView, can_select
 
 _rules_of_reporters: dict[str, Rules] = {}
-"""A provider's views are made before it is known which reporters will record there."""
+"""By reporter. A provider's views are created before it is known which reporters will use it."""
 
 
 def remember_rules(reporter: str, rules: Sequence[MetricRule]) -> None:
-    """Let the views of every provider keep of this reporter's metrics what its rules keep."""
+    """Make the views of every provider apply this reporter's rules to its metrics."""
     _rules_of_reporters[reporter] = Rules(rules)
 
 
 def views_of(reporter: str) -> list[View]:
-    """One view for each rule of the reporter and one for the default rule; each instrument has at most one.
+    """Return one view for each rule of the reporter, the default rule included; each instrument matches at most one.
 
-    The metrics of another reporter have one if that reporter has the same rule for them; without, all attributes are
-    kept. Of views all that match apply, of rules only the first: so the views select by the rules themselves.
+    Metrics of another reporter match if that reporter has an equal rule for them; otherwise all attributes are kept.
+    All matching views apply but only the first matching rule, so the views match by rule and not by glob.
     """
     if not can_select():
         return []
     rules = list(_rules_of_reporters[reporter])
-    return [SelectiveView(partial(_is_under, rule, rules, reporter), _KeptAttributes(rule)) for rule in rules]
+    return [SelectiveView(partial(_applies, rule, rules, reporter), _KeptAttributes(rule)) for rule in rules]
 
 
-def _is_under(rule: MetricRule, rules: list[MetricRule], reporter: str, instrument: Any) -> bool:
-    """Whether this is the rule, among a reporter's, that equals the one which applies to an instrument."""
+def _applies(rule: MetricRule, rules: list[MetricRule], reporter: str, instrument: Any) -> bool:
+    """Return whether ``rule`` is the first of ``rules`` that equals the rule in force for an instrument."""
     scope = instrument.instrumentation_scope
     in_force = _rules_of_reporters.get(reporter_of(scope) or reporter)
     if in_force is None:
@@ -48,11 +47,11 @@ def _is_under(rule: MetricRule, rules: list[MetricRule], reporter: str, instrume
 
 
 class _KeptAttributes:
-    """The names of the attributes that a rule keeps."""
+    """Container of the attribute names that a rule keeps."""
 
     def __init__(self, rule: MetricRule) -> None:
         self._rule = rule
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - called for each attribute of each measurement; rules live as long as views
+    @lru_cache(maxsize=4096)  # noqa: B019 - called for every attribute; views live as long as the process
     def __contains__(self, name: str) -> bool:
         return name == NEGATIVE_KEY or self._rule.keeps(name)

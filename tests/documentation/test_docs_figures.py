@@ -56,15 +56,14 @@ def test_prices(path: Path) -> None:
 
 def test_limits() -> None:
     """What the prose says of limits is what they are."""
-    readme, mapping, concepts, operations = (
-        " ".join((DOCS / name).read_text("utf-8").split())
-        for name in ("../README.md", "mapping.md", "concepts.md", "operations.md")
+    mapping, concepts, operations = (
+        " ".join((DOCS / name).read_text("utf-8").split()) for name in ("mapping.md", "concepts.md", "operations.md")
     )
-    datums, megabytes = f"{limits.MAX_DATUMS_PER_REQUEST:,} datums", f"{limits.MAX_REQUEST_BYTES // 10**6} MB"
+    datums, megabytes = f"{limits.MAX_DATUMS_PER_REQUEST:,} data points", f"{limits.MAX_REQUEST_BYTES // 10**6} MB"
     assert f"{datums} and {megabytes}" in concepts
     assert f"{datums} or {megabytes}" in operations
     assert f"at most {limits.MAX_VALUES_PER_DATUM}" in mapping
-    assert f"of more than {limits.MAX_DIMENSIONS} those stay" in readme
+    assert f"At most {limits.MAX_DIMENSIONS} dimensions" in mapping
     assert (
         f"names over {limits.MAX_DIMENSION_NAME_LENGTH} and values over {limits.MAX_DIMENSION_VALUE_LENGTH:,}"
         in mapping

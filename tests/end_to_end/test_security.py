@@ -23,7 +23,7 @@ from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.rules import MetricRule
-from otel_cloudwatch_flask.runtime.rate_limited_log import QuietLog
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import ScriptedClient
 
@@ -113,7 +113,7 @@ def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> No
 
 def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever text a message is about, by whomever."""
-    QuietLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
+    RateLimitedLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert record.getMessage().endswith("was refused 5 times")
@@ -290,7 +290,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
     """A checksum is no proof: JSON of any shape, and nested without end, costs itself only."""
-    from otel_cloudwatch_flask import spool as module  # noqa: PLC0415 - for what makes the checksum
+    from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for what makes the checksum
 
     spool = Spool(tmp_path)
     for body in (

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.vectors.gate import Datum
+from tests.vectors.expectations import NAMESPACE, Export, Run, run_faults
 from tests.vectors.harness import Case, faults_of, load_cases
 from tests.vectors.inputs import Json
-from tests.vectors.judge import NAMESPACE, Export, Run, run_faults
+from tests.vectors.request_checks import Datum
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in load_cases()])

@@ -21,7 +21,7 @@ from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import Arguments, parse_arguments
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
-from otel_cloudwatch_flask.runtime.safe_text import shown
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.fuzzing import effort
 
@@ -116,7 +116,7 @@ def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
     if isinstance(entry, InvalidMetricError):
         assert entry.metric_name is call.metric_name
         assert any(entry.value is each for each in (call.metric_name, call.value, call.unit, call.dimensions))
-        assert str(entry).startswith(f"metric {shown(call.metric_name)}: ")
+        assert str(entry).startswith(f"metric {safe_repr(call.metric_name)}: ")
     else:
         assert 0 < len(entry.metric_name) <= 255
         assert math.isfinite(entry.value)

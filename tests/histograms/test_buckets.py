@@ -16,7 +16,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     Extremes,
     Side,
     edge,
-    short_between,
+    short_number_between,
 )
 from tests.support.samples import explicit, exponential, rows, samples
 
@@ -53,19 +53,19 @@ class TestExplicit:
         assert added.contradiction() is None
 
     @given(samples())
-    def test_mirrored_twice(self, recorded: list[float]) -> None:
+    def test_negated_twice(self, recorded: list[float]) -> None:
         """Turning the sign twice changes nothing."""
         histogram = explicit(recorded, BOUNDS)
-        assert histogram.mirrored().mirrored() == histogram
+        assert histogram.negated().negated() == histogram
 
     @given(samples())
-    def test_mirrored_buckets(self, recorded: list[float]) -> None:
-        """The buckets of the mirrored histogram are the mirrored buckets, ascending."""
+    def test_negated_buckets(self, recorded: list[float]) -> None:
+        """The buckets of the negated histogram are the negated buckets, ascending."""
         histogram = explicit(recorded, BOUNDS)
         expected = [(-upper, -lower, count) for lower, upper, count in reversed(rows(histogram.buckets()))]
-        assert rows(histogram.mirrored().buckets()) == expected
-        assert histogram.mirrored().sum == -histogram.sum
-        assert histogram.mirrored().contradiction() is None
+        assert rows(histogram.negated().buckets()) == expected
+        assert histogram.negated().sum == -histogram.sum
+        assert histogram.negated().contradiction() is None
 
     @pytest.mark.parametrize(
         ("later", "earlier"),
@@ -149,19 +149,19 @@ class TestExponential:
         assert added.contradiction() is None
 
     @given(samples(), scales)
-    def test_mirrored_twice(self, recorded: list[float], scale: int) -> None:
+    def test_negated_twice(self, recorded: list[float], scale: int) -> None:
         """Turning the sign twice changes nothing."""
         histogram = exponential(recorded, scale)
-        assert histogram.mirrored().mirrored() == histogram
+        assert histogram.negated().negated() == histogram
 
     @given(samples(), scales)
-    def test_mirrored_is_recording_the_opposite(self, recorded: list[float], scale: int) -> None:
-        """The mirrored histogram is the one of the opposite samples."""
-        mirrored = exponential(recorded, scale).mirrored()
+    def test_negated_is_recording_the_opposite(self, recorded: list[float], scale: int) -> None:
+        """The negated histogram is the one of the opposite samples."""
+        negated = exponential(recorded, scale).negated()
         opposite = exponential([-sample for sample in recorded], scale)
-        assert counts_of(mirrored) == counts_of(opposite)
-        assert mirrored.buckets() == opposite.buckets()
-        assert mirrored.extremes == opposite.extremes
+        assert counts_of(negated) == counts_of(opposite)
+        assert negated.buckets() == opposite.buckets()
+        assert negated.extremes == opposite.extremes
 
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:
@@ -331,14 +331,14 @@ class TestReferences:
     def test_short_and_near_the_middle(self, lower: float, width: float) -> None:
         """The number is inside, near the middle, and has no more digits than that needs."""
         upper = lower * (1 + width)
-        number = short_between(lower, upper)
+        number = short_number_between(lower, upper)
         assert lower + 0.37 * (upper - lower) <= number <= lower + 0.63 * (upper - lower)
         assert len(repr(number).removesuffix(".0")) <= max(len(f"{(lower + upper) / 2:.17g}"), 7)
 
     @given(st.floats(-1e100, 1e100), st.floats(0, 1e100))
     def test_within_any_bucket(self, lower: float, width: float) -> None:
         """Of whichever sign and width: not outside of it."""
-        assert lower <= short_between(lower, lower + width) <= lower + width
+        assert lower <= short_number_between(lower, lower + width) <= lower + width
 
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:

@@ -191,6 +191,40 @@ class TestFewSamples:
         assert sent(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
 
 
+class TestDeltas:
+    """Running totals, of which the samples in between are published."""
+
+    @given(
+        st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=30),
+        st.floats(1e-3, 1e12),
+        st.one_of(st.none(), st.integers(-3, 12)),
+    )
+    def test_one_sample_is_in_its_bucket(self, before: list[float], sample: float, scale: int | None) -> None:
+        """The difference of two sums carries the rounding of both, which is larger than a small sample."""
+        bounds = (0.01, 1.0, 100.0, 1e6)
+
+        def total_of(recorded: list[float]) -> Histogram:
+            made = explicit(recorded, bounds) if scale is None else exponential(recorded, scale)
+            return replace(made, sum=sum(recorded))
+
+        added = total_of([*before, sample]).minus(total_of(before))
+        assert added is not None
+        made = sent(added)
+        assert (made.samples, len(made.values)) == (1, 1)
+        (bucket,) = rows(added.buckets())
+        assert bucket.lower <= made.values[0] <= bucket.upper
+        assert made.values[0] <= max([*before, sample])
+
+    @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30), st.lists(st.floats(1e-3, 1e6), max_size=30))
+    def test_zeros_only_do_not_coarsen(self, before: list[float], added: list[float]) -> None:
+        """A point that has seen only zeros has the SDK's scale 0; merging it changes the count of zeros alone."""
+        fine = exponential([*before, *added], 10)
+        merged = sent(fine.plus(exponential([0.0] * 7, 0)))
+        alone = sent(exponential([*before, *added, *[0.0] * 7], 10))
+        assert merged == alone
+        assert merged.counts[0] == 7
+
+
 class TestOpenBuckets:
     """Where minimum and maximum were not recorded, an open bucket reaches as far as the sum needs."""
 
@@ -293,6 +327,18 @@ class TestCombined:
         both = Distribution.of([*zip(*one, strict=True), *zip(*other, strict=True)])
         if len(both.values) <= MAX_VALUES_PER_DATUM:
             assert combined([one, other]) == both
+
+    @given(
+        st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400, unique=True), min_size=1, max_size=3),
+        st.lists(st.integers(1, 1000), min_size=1, max_size=3),
+    )
+    def test_zeros_stay_zeros(self, parts: list[list[float]], zeros: list[int]) -> None:
+        """However many values share one, no sample of 0 gets another value, and no other sample becomes 0."""
+        distributions = [Distribution.of((value, 1) for value in values if value) for values in parts]
+        distributions += [Distribution([0.0], [number]) for number in zeros]
+        whole = combined(distributions)
+        assert dict(zip(*whole, strict=True))[0.0] == sum(zeros)
+        assert len(whole.values) <= MAX_VALUES_PER_DATUM
 
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:

@@ -19,8 +19,8 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.live_page.access import is_local
-from otel_cloudwatch_flask.live_page.figures import cost, delivery, requests_per_second, trend
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
+from otel_cloudwatch_flask.live_page.page_data import cost, delivery, requests_per_second, trend
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch

@@ -178,8 +178,8 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
     assert reporter.flush()
     names = {metric.name for metric in cloudwatch.metrics()}
     assert len(cloudwatch.metrics()) == SERIES_PER_METRIC * MAX_METRICS + 1
-    (said,) = (message for message in caplog.messages if message.startswith("add_metric was given"))
-    assert said.startswith("add_metric was given 500 sets of dimensions: Login 500 and whatever other names are new")
+    (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
+    assert said.startswith("add_metric has recorded 500 dimension combinations, the maximum: Login 500 and")
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
     assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)

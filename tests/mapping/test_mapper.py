@@ -317,7 +317,7 @@ class TestFacade:
     def test_name_and_sign(self) -> None:
         """The name in the scope is CloudWatch's; marked samples are negative, and merged with the others."""
         program = Program()
-        program.exporter.adopt("shop")
+        program.exporter.publish_metrics_of("shop")
         metric = FacadeMetric("Request Balance", "shop")
         meter = program.provider.get_meter(SCOPE_NAME, attributes=metric.scope_attributes())
         histogram = meter.create_histogram("request_balance")

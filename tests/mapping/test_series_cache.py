@@ -1,6 +1,5 @@
-"""A series that one slot has for itself, and what ends that: its points become one datum in every collection."""
+"""A series that one attribute set has for itself, and what ends that: its points are one datum in every collection."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,13 +12,13 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_cloudwatch_flask.delivery.batch import series_head
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.mapping import series_cache as slots
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.mapping.mapper import Datums, Mapper
-from otel_cloudwatch_flask.mapping.metric_streams import Source, Sources
-from otel_cloudwatch_flask.mapping.series_cache import Run, Slot, Slots
-from otel_cloudwatch_flask.model.datum import Series
+from otel_cloudwatch_flask.mapping.mapper import Mapper
+from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
+from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from tests.support.fakes import FakeClock
@@ -42,30 +41,36 @@ Points = Iterable[tuple[Mapping[str, Any] | None, float]]
 class Mapped:
     """A mapper, and a clock for its guard."""
 
-    def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE, is_fast: bool = True) -> None:
+    def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE) -> None:
         self.clock = FakeClock()
         self.lost = 0
-        sources = Sources(Rules([rule]), resource_dimensions=(), publishes=lambda _: True)
+        streams = MetricStreams(Rules([rule]), resource_dimensions=(), publishes=lambda _: True)
         guard = CardinalityGuard(max_metrics, self.clock)
-        self._mapper = Mapper(sources, guard=guard, start_unix_nano=0, lost=self._lose, is_fast=is_fast)
-        self.datums = self._mapper.datums
+        self.mapper = Mapper(streams, guard=guard, start_unix_nano=0, lost=self._lose)
+        self.datums = self.mapper.datums
 
     def collect(
         self, *metrics: Points, scope: InstrumentationScope = ANY, seconds: int = NOW, unit: str = "1"
-    ) -> Datums:
+    ) -> list[Datum]:
         """What becomes of a collection of counters, or of such histograms as the facade makes."""
         point_of = counted if scope is ANY else measured
         return self.datums(data_of(*(point_of(points, seconds) for points in metrics), scope=scope, unit=unit))
 
     def values(self, *metrics: Points) -> list[tuple[str, float]]:
         """Route and value of each datum of a collection of counters."""
-        datums = map(json.loads, self.collect(*metrics).texts)
         return sorted(
-            ("".join(dimension["Value"] for dimension in datum["Dimensions"]), datum["Value"]) for datum in datums
+            ("".join(value for _, value in datum.series.dimensions), number_of(datum))
+            for datum in self.collect(*metrics)
         )
 
     def _lose(self, points: int) -> None:
         self.lost += points
+
+
+def number_of(datum: Datum) -> float:
+    """The number of a datum that has only one."""
+    assert isinstance(datum.content, int | float)
+    return datum.content
 
 
 def data_of(
@@ -106,7 +111,7 @@ def measured(points: Points, seconds: int) -> sdk.ExponentialHistogram:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_another_slot_joins(order: int) -> None:
+def test_another_attribute_set_joins(order: int) -> None:
     """In the collection in which it comes, before or after the one that had the series, and in all that follow."""
     mapped = Mapped()
     assert [mapped.values([(ONE, 1)]) for _ in range(3)] == [[("/", 1)]] * 3
@@ -138,14 +143,9 @@ def test_a_point_comes_twice() -> None:
     assert mapped.values([(None, 1), (None, 2)]) == [("", 3)]
 
 
-SAMPLES = [1.1, 2.2, 3.7, 17.4, 103.2]
-ROUNDED = [1.1, 2.23, 3.75, 17.32, 103.2]
-
-
-@pytest.mark.parametrize(("is_fast", "values"), [(True, ROUNDED), (False, pytest.approx(ROUNDED, rel=0.02))])
-def test_what_is_remembered_is_written_as_it_comes(*, is_fast: bool, values: object) -> None:
-    """From the second time on by the fast path, unless the plain one is asked for."""
-    mapped = Mapped(is_fast=is_fast)
+def test_the_same_samples_are_the_same_values() -> None:
+    """In the first collection, in which the series is new, and in all that follow."""
+    mapped = Mapped()
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: sdk.AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation(max_size=147)},
@@ -153,46 +153,44 @@ def test_what_is_remembered_is_written_as_it_comes(*, is_fast: bool, values: obj
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("orders")
     published = []
     for _ in range(3):
-        for sample in SAMPLES:
+        for sample in [1.1, 2.2, 3.7, 17.4, 103.2]:
             histogram.record(sample)
         data = reader.get_metrics_data()
         assert data is not None
-        (text,) = mapped.datums(data).texts
-        published.append(json.loads(text)["Values"])
-    assert published[0] != ROUNDED
-    assert published[1:] == [values] * 2
-    assert (published[1] == ROUNDED) is is_fast
+        (datum,) = mapped.datums(data)
+        published.append(datum.content)
+    assert published == [Distribution([1.1, 2.23, 3.75, 17.32, 103.2], [1] * 5)] * 3
 
 
 def test_times_are_whole_seconds() -> None:
     """Whatever type of number they are."""
     mapped = Mapped()
     for _ in range(3):
-        (text,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)]))).texts
-        assert f'"Timestamp":{NOW},' in text
+        (datum,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)])))
+        assert repr(datum.unix_seconds) == str(NOW)
 
 
 def test_points_that_come_once_only() -> None:
     """They may be given as something that cannot be read twice."""
     mapped = Mapped()
     for _ in range(3):
-        assert len(mapped.datums(data_of(sum_of(iter([timed(NOW * SECOND)])))).texts) == 1
+        assert len(mapped.datums(data_of(sum_of(iter([timed(NOW * SECOND)]))))) == 1
 
 
 def test_statistics_stay_statistics() -> None:
     """Also of a series that is remembered."""
     mapped = Mapped(rule=MetricRule(match="*", distribution="statistics"))
     for _ in range(3):
-        (datum,) = mapped.collect([(ONE, 1.0)], scope=InstrumentationScope("histograms")).texts
-        assert json.loads(datum)["StatisticValues"] == {"SampleCount": 1, "Sum": 1, "Minimum": 1, "Maximum": 1}
+        (datum,) = mapped.collect([(ONE, 1.0)], scope=InstrumentationScope("histograms"))
+        assert datum.content == Statistics(1, 1.0, 1.0, 1.0)
 
 
 def test_units_that_are_scaled() -> None:
-    """Nothing is written as it comes that has to be multiplied first."""
+    """Every number is multiplied first, also of a series that is remembered."""
     mapped = Mapped()
     for _ in range(3):
-        (datum,) = mapped.collect([(ONE, 2)], unit="min").texts
-        assert (json.loads(datum)["Value"], json.loads(datum)["Unit"]) == (120, "Seconds")
+        (datum,) = mapped.collect([(ONE, 2)], unit="min")
+        assert (datum.content, datum.series.unit) == (120, "Seconds")
 
 
 def test_sums_that_cannot_be_sent_are_lost_once() -> None:
@@ -220,8 +218,8 @@ def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixt
     assert mapped.values([(ONE, 2), (ELSEWHERE, 3)]) == [("/", 2), ("/cart", 3)]
     for lost, nanos in enumerate([much, None, math.nan, math.inf, -math.inf, 10**21, 10**5000], start=2):
         points = [timed(nanos), sdk.NumberDataPoint(ELSEWHERE, 0, NOW * SECOND, 3)]
-        (text,) = mapped.datums(data_of(sum_of(points))).texts
-        assert json.loads(text)["Value"] == 3
+        (datum,) = mapped.datums(data_of(sum_of(points)))
+        assert datum.content == 3
         assert mapped.lost == lost
 
 
@@ -232,14 +230,14 @@ def test_negative_samples_meet_the_positive_ones() -> None:
     facade = InstrumentationScope(scope.scope_name, attributes=scope.scope_attributes())
     positive, negative = {"route": "/"}, {"route": "/", NEGATIVE_KEY: True}
     for _ in range(3):
-        (datum,) = mapped.collect([(negative, 1.0)], scope=facade).texts
-        assert json.loads(datum)["Values"] == [-1.0]
+        (datum,) = mapped.collect([(negative, 1.0)], scope=facade)
+        assert datum.content == Distribution([-1.0], [1])
     for _ in range(3):
-        (datum,) = mapped.collect([(positive, 1.0)], scope=facade).texts
-        assert json.loads(datum)["Values"] == [1.0]
+        (datum,) = mapped.collect([(positive, 1.0)], scope=facade)
+        assert datum.content == Distribution([1.0], [1])
     for _ in range(3):
-        (datum,) = mapped.collect([(positive, 1.0), (negative, 1.0)], scope=facade).texts
-        assert json.loads(datum)["Values"] == [-1.0, 1.0]
+        (datum,) = mapped.collect([(positive, 1.0), (negative, 1.0)], scope=facade)
+        assert datum.content == Distribution([-1.0, 1.0], [1, 1])
 
 
 def test_places_are_renewed_each_minute() -> None:
@@ -255,30 +253,21 @@ def test_places_are_renewed_each_minute() -> None:
 
 
 def test_totals_beside_what_is_for_itself() -> None:
-    """A slot may have its finest series for itself, and share its total."""
+    """An attribute set may have its finest series for itself, and share its total."""
     mapped = Mapped(rule=MetricRule(match="*", rollups=[["route", "status"], []]))
     for _ in range(3):
-        datums = [json.loads(text) for text in mapped.collect([(ONE, 1), (OTHER, 10)]).texts]
-        assert sorted((len(datum["Dimensions"]), datum["Value"]) for datum in datums) == [(0, 11), (2, 1), (2, 10)]
+        datums = mapped.collect([(ONE, 1), (OTHER, 10)])
+        assert sorted((len(datum.series.dimensions), datum.content) for datum in datums) == [(0, 11), (2, 1), (2, 10)]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects that come once only do not stay; forgetting changes nothing of what is published."""
-    monkeypatch.setattr(slots, "_MAX_REMEMBERED", 10)
+    monkeypatch.setattr(slots, "_MAX_ENTRIES", 10)
     mapped = Mapped()
     for _ in range(3):
         for _ in range(8):
             assert mapped.values([(ONE, 1), ({"route": "/"}, 2), ({"route": "/"}, 4)]) == [("/", 7)]
-        assert mapped._mapper._slots._number <= 13
-
-
-def test_bounds_are_those_of_all_points() -> None:
-    """Whether they were written as they came or put together."""
-    mapped = Mapped()
-    assert mapped.collect([(ONE, 1)], seconds=NOW).bounds == (NOW, NOW)
-    assert mapped.collect([(ONE, 1)], seconds=NOW + 60).bounds == (NOW + 60, NOW + 60)
-    assert mapped.collect([(ONE, 1), (OTHER, 1)], seconds=NOW + 90).bounds == (NOW + 90, NOW + 90)
-    assert mapped.collect([]).bounds is None
+        assert sum(map(len, mapped.mapper._cache._entries.values())) <= 13
 
 
 def test_points_of_several_times() -> None:
@@ -287,8 +276,7 @@ def test_points_of_several_times() -> None:
     for _ in range(2):
         times = ((ONE, 5), (ELSEWHERE, 1), (OTHER, 3))
         datums = mapped.datums(data_of(*(counted([(attributes, 1)], NOW + seconds) for attributes, seconds in times)))
-        assert sorted(json.loads(text)["Timestamp"] for text in datums.texts) == [NOW + 1, NOW + 5]
-        assert datums.bounds == (NOW + 1, NOW + 5)
+        assert sorted(datum.unix_seconds for datum in datums) == [NOW + 1, NOW + 5]
 
 
 @pytest.mark.parametrize("odd", [math.nan, 10**400, 1e-200])
@@ -312,8 +300,7 @@ def test_points_of_two_times_among_those_that_come_alike() -> None:
     first, second = counted([(ONE, 1)], NOW), counted([(ELSEWHERE, 2)], NOW + 5)
     both = replace(first, data_points=[*first.data_points, *second.data_points])
     datums = mapped.datums(data_of(both))
-    assert [json.loads(datum)["Timestamp"] for datum in datums.texts] == [NOW, NOW + 5]
-    assert datums.bounds == (NOW, NOW + 5)
+    assert [datum.unix_seconds for datum in datums] == [NOW, NOW + 5]
 
 
 class CountingGuard(CardinalityGuard):
@@ -328,72 +315,100 @@ class CountingGuard(CardinalityGuard):
 
 
 class Remembering:
-    """Slots, and how often it was worked out what a point is published as."""
+    """A cache of series, and how often it was worked out what a point is published as."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.guard = CountingGuard(100, self.clock)
-        self.sources = Sources(Rules([RULE]), resource_dimensions=(), publishes=lambda _: True)
-        self.slots = Slots(self.guard, self._series_of)
+        self.streams = MetricStreams(Rules([RULE]), resource_dimensions=(), publishes=lambda _: True)
+        self.cache = SeriesCache(self.guard, self._series_of)
         self.asked = 0
 
-    def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[Slot]:
-        """The slots of a collection of points with these attributes, for each metric of these names."""
-        self.slots.begin_collection()
-        data = data_of(counted([(each, 1) for each in attributes], NOW), names=names)
-        return [slot for source in self.sources.of(data) for slot in self.slots.of(source, source.data.data_points)]
+    def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[CacheEntry]:
+        """The entries of a collection of points with these attributes, for each metric of these names."""
+        return self.collect_all(data_of(counted([(each, 1) for each in attributes], NOW), names=names))
 
-    def admit(self, *slots: Slot) -> None:
+    def collect_all(self, data: sdk.MetricsData) -> list[CacheEntry]:
+        """The entries of all points of a collection."""
+        self.cache.begin_collection()
+        return [
+            entry for stream in self.streams.of(data) for entry in self.cache.entries(stream, stream.data.data_points)
+        ]
+
+    def admit(self, *entries: CacheEntry) -> None:
         """Let the guard have a place for the series of these, as whoever publishes them does."""
-        for slot in slots:
-            assert [self.guard.admit(series) for series in slot.series] == [*slot.series]
+        for entry in entries:
+            assert [self.guard.admit(series) for series in entry.series] == [*entry.series]
 
-    def _series_of(self, source: Source, attributes: Mapping[str, Any]) -> tuple[Series, ...]:
+    def _series_of(self, stream: MetricStream, attributes: Mapping[str, Any]) -> tuple[Series, ...]:
         self.asked += 1
-        return self.sources.series(source, attributes)
+        return self.streams.series(stream, attributes)
 
 
-def test_a_slot_is_found_again() -> None:
+def test_an_entry_is_found_again() -> None:
     """By the identity of its attributes and by its metric; what it is published as is worked out once."""
     remembering = Remembering()
     first = remembering.collect(ONE, ELSEWHERE, None)
-    assert [slot.series for slot in first] == [
+    assert [entry.series for entry in first] == [
         (Series("orders", dimensions, "None"),) for dimensions in ((("route", "/"),), (("route", "/cart"),), ())
     ]
-    assert [slot.attributes for slot in first] == [ONE, ELSEWHERE, None]
+    assert [entry.attributes for entry in first] == [ONE, ELSEWHERE, None]
     for _ in range(3):
         again = remembering.collect(None, ELSEWHERE, ONE)
-        assert all(slot is other for slot, other in zip(again, reversed(first), strict=True))
+        assert all(entry is other for entry, other in zip(again, reversed(first), strict=True))
     assert remembering.asked == 3
     both = remembering.collect(ONE, names=["orders", "returns"])
-    assert [slot.series[0].name for slot in both] == ["orders", "returns"]
+    assert [entry.series[0].name for entry in both] == ["orders", "returns"]
     assert remembering.asked == 4
+    equal = remembering.collect({**ELSEWHERE})
+    assert equal != remembering.collect(ELSEWHERE)
+    assert remembering.asked == 5
 
 
-def test_a_slot_has_its_series_for_itself() -> None:
+def test_another_unit_is_another_series() -> None:
+    """The same attributes object does not find the series of another unit."""
+    remembering = Remembering()
+    (one,) = remembering.collect(ONE)
+    (other,) = remembering.collect_all(data_of(counted([(ONE, 1)], NOW), unit="s"))
+    assert [entry.series[0].unit for entry in (one, other)] == ["None", "Seconds"]
+
+
+def test_an_entry_has_its_series_for_itself() -> None:
     """From the collection on that finds it published already, until another one has the same."""
     remembering = Remembering()
-    (slot,) = remembering.collect(ONE)
-    assert (slot.heads, slot.shared) == ((), ())
-    remembering.admit(slot)
-    (slot,) = remembering.collect(ONE)
-    assert (slot.heads, slot.shared) == ((series_head(slot.series[0]),), ())
-    place = remembering.slots.place_of(slot.series[0])
+    (entry,) = remembering.collect(ONE)
+    assert (entry.own, entry.shared) == ((), ())
+    remembering.admit(entry)
+    (entry,) = remembering.collect(ONE)
+    assert (entry.own, entry.shared) == (entry.series, ())
     for together in ((ONE, OTHER), (ONE, OTHER, THIRD), (THIRD, ONE), (ONE,)):
         found = remembering.collect(*together)
-        assert [(each.heads, each.shared) for each in found] == [((), (place,))] * len(together)
+        assert [(each.own, each.shared) for each in found] == [((), entry.series)] * len(together)
 
 
-def test_a_slot_with_two_points_shares_with_itself() -> None:
-    """And with nobody else."""
+def test_an_entry_with_two_points_shares_with_itself() -> None:
+    """And with nobody else; from then on."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
-    slot, _, elsewhere = remembering.collect(ONE, ONE, ELSEWHERE)
-    assert (slot.heads, slot.shared) == ((), ())
-    assert elsewhere.heads
-    slot, elsewhere = remembering.collect(ONE, ELSEWHERE)
-    assert (slot.heads, slot.shared) == ((), (remembering.slots.place_of(slot.series[0]),))
-    assert elsewhere.heads
+    entry, _, elsewhere = remembering.collect(ONE, ONE, ELSEWHERE)
+    assert (entry.own, entry.shared) == ((), entry.series)
+    assert elsewhere.own
+    entry, elsewhere = remembering.collect(ONE, ELSEWHERE)
+    assert (entry.own, entry.shared) == ((), entry.series)
+    assert elsewhere.own
+
+
+@pytest.mark.parametrize("joining", [OTHER, ONE], ids=["another entry", "the same again"])
+def test_a_series_that_comes_to_be_shared(joining: Mapping[str, Any]) -> None:
+    """In the very collection in which a later metric brings it in: nothing was published of it before."""
+    remembering = Remembering()
+    remembering.admit(*remembering.collect(ONE, ELSEWHERE))
+    first, elsewhere = remembering.collect(ONE, ELSEWHERE)
+    assert first.own
+    data = data_of(counted([(ONE, 1), (ELSEWHERE, 1)], NOW), counted([(joining, 1)], NOW))
+    first, elsewhere, other = remembering.collect_all(data)
+    assert [(each.own, each.shared) for each in (first, other)] == [((), first.series)] * 2
+    assert elsewhere.own == elsewhere.series
 
 
 def test_series_are_renewed_once_a_minute() -> None:
@@ -402,100 +417,25 @@ def test_series_are_renewed_once_a_minute() -> None:
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     remembering.guard.renewals = 0
     for minute in range(1, 4):
-        found = {slot.heads for _ in range(3) for slot in remembering.collect(ONE, ELSEWHERE)}
+        found = {entry.own for _ in range(3) for entry in remembering.collect(ONE, ELSEWHERE)}
         assert (len(found), remembering.guard.renewals) == (2, 2 * minute)
         remembering.clock.advance(61)
-    remembering.guard = remembering.slots._guard = CountingGuard(100, remembering.clock)
-    assert [(slot.heads, slot.shared) for slot in remembering.collect(ONE, ELSEWHERE)] == [((), ())] * 2
-
-
-class TestRuns:
-    """What a metric's slots have in common is remembered as long as its points come in the same order."""
-
-    @pytest.fixture
-    def remembering(self) -> Remembering:
-        """Slots that have two series for themselves."""
-        remembering = Remembering()
-        remembering.admit(*remembering.collect(ONE, ELSEWHERE))
-        return remembering
-
-    @staticmethod
-    def run(remembering: Remembering, *attributes: Mapping[str, Any] | None, unit: str = "1") -> Run:
-        """The slots of one metric that comes in a collection of its own, once all of them are found."""
-        remembering.slots.begin_collection()
-        data = data_of(counted([(each, 1) for each in attributes], NOW), unit=unit)
-        (source,) = remembering.sources.of(data)
-        run = remembering.slots.of(source, source.data.data_points)
-        remembering.slots.heads(run)
-        return run
-
-    def test_the_same_points(self, remembering: Remembering) -> None:
-        """They have the same run, in each collection, with the beginning of each datum."""
-        run = self.run(remembering, ONE, ELSEWHERE)
-        assert remembering.slots.heads(run) == [slot.heads[0] for slot in run]
-        assert all(self.run(remembering, ONE, ELSEWHERE) is run for _ in range(3))
-
-    @pytest.mark.parametrize("attributes", [(ELSEWHERE, ONE), (ONE,), (ONE, ELSEWHERE, None), (ONE, {**ELSEWHERE}), ()])
-    def test_other_points(self, remembering: Remembering, attributes: tuple[Mapping[str, Any] | None, ...]) -> None:
-        """In another order, fewer, more, or equal ones of another identity: they have a run of their own."""
-        run = self.run(remembering, ONE, ELSEWHERE)
-        other = self.run(remembering, *attributes)
-        assert other is not run
-        assert [slot.attributes for slot in other] == [*attributes]
-
-    def test_a_series_that_comes_to_be_shared(self, remembering: Remembering) -> None:
-        """In the very collection that another metric brings it in, and from then on."""
-        run = self.run(remembering, ONE, ELSEWHERE)
-        remembering.collect(ONE, ELSEWHERE)
-        assert remembering.slots.heads(run)
-        remembering.slots.begin_collection()
-        data = data_of(counted([(ONE, 1), (ELSEWHERE, 1)], NOW), counted([(OTHER, 1)], NOW))
-        for source in remembering.sources.of(data):
-            remembering.slots.of(source, source.data.data_points)
-        assert remembering.slots.heads(run) is None
-        again = self.run(remembering, ONE, ELSEWHERE)
-        assert again is not run
-        assert remembering.slots.heads(again) is None
-        assert [bool(slot.shared) for slot in again] == [True, False]
-
-    def test_a_metric_that_comes_twice(self, remembering: Remembering) -> None:
-        """What both have is shared, also if the first was found to be as it always is."""
-        self.run(remembering, ONE, ELSEWHERE)
-        remembering.slots.begin_collection()
-        data = data_of(counted([(ONE, 1), (ELSEWHERE, 1)], NOW), counted([(ONE, 1)], NOW))
-        first, second = (
-            remembering.slots.of(source, source.data.data_points) for source in remembering.sources.of(data)
-        )
-        assert (remembering.slots.heads(first), remembering.slots.heads(second)) == (None, None)
-        assert [bool(slot.heads) for slot in first] == [False, True]
-
-    def test_another_minute(self, remembering: Remembering) -> None:
-        """The guard is asked again, and what it refuses has no datum for itself any more."""
-        run = self.run(remembering, ONE, ELSEWHERE)
-        remembering.clock.advance(61)
-        assert self.run(remembering, ONE, ELSEWHERE) is not run
-        remembering.guard = remembering.slots._guard = CountingGuard(100, remembering.clock)
-        remembering.clock.advance(61)
-        assert remembering.slots.heads(self.run(remembering, ONE, ELSEWHERE)) is None
-
-    def test_another_unit(self, remembering: Remembering) -> None:
-        """It makes another series, and so another run."""
-        run = self.run(remembering, ONE, ELSEWHERE)
-        assert self.run(remembering, ONE, ELSEWHERE, unit="s") is not run
+    remembering.guard = remembering.cache._guard = CountingGuard(100, remembering.clock)
+    assert [(entry.own, entry.shared) for entry in remembering.collect(ONE, ELSEWHERE)] == [((), ())] * 2
 
 
 def test_attributes_that_cannot_be_read() -> None:
     """They are left to whoever reads the point, and nothing is remembered of them."""
     remembering = Remembering()
     bad: Any = [("route", "/")]
-    (slot,) = remembering.collect(bad)
-    assert slot.series == ()
-    assert remembering.collect(bad) != [slot]
+    (entry,) = remembering.collect(bad)
+    assert entry.series == ()
+    assert remembering.collect(bad) != [entry]
 
 
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between collections only, and of slots and places alike, when there are more than so many."""
-    monkeypatch.setattr(slots, "_MAX_REMEMBERED", 2)
+    """Between collections only, when there are more than so many; who had a series for itself is forgotten, too."""
+    monkeypatch.setattr(slots, "_MAX_ENTRIES", 2)
     remembering = Remembering()
     pair = remembering.collect(ONE, ELSEWHERE)
     assert remembering.collect(ONE, ELSEWHERE) == pair
@@ -504,10 +444,5 @@ def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert new not in remembering.collect(ONE, ELSEWHERE, OTHER)
     pair = remembering.collect(ONE, ELSEWHERE)
     assert remembering.collect(ONE, ELSEWHERE) == pair
-    total = Series("orders", (), "Count")
-    place = remembering.slots.place_of(total)
-    for name in "ab":
-        assert remembering.slots.place_of(total) is place
-        remembering.slots.place_of(Series(name, (), "Count"))
-    remembering.slots.begin_collection()
-    assert remembering.slots.place_of(total) is not place
+    remembering.admit(*pair)
+    assert [entry.own for entry in remembering.collect(ONE, ELSEWHERE)] == [entry.series for entry in pair]

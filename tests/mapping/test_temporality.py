@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Extremes
-from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, Sum
+from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, RunningSum
 from tests.support.samples import explicit, exponential, samples
 
 EXPORTER_START = 1_000
@@ -48,22 +48,22 @@ class TestSums:
     def test_resets(self, points: list[tuple[int, float]], deltas: list[float | None]) -> None:
         """A running total is counted once: what was added, or all of it after a reset."""
         series = CumulativeToDelta(EXPORTER_START)
-        counted = [series.delta("key", start, Sum(total)) for start, total in points]
+        counted = [series.delta("key", start, RunningSum(total)) for start, total in points]
         assert [None if each is None else each.value for each in counted] == deltas
 
     @given(st.lists(st.integers(0, 2**80), min_size=1, max_size=20))
     def test_deltas_add_up(self, added: list[int]) -> None:
         """All deltas together are the last total."""
         series = CumulativeToDelta(EXPORTER_START)
-        deltas = [series.delta("key", AFTER, Sum(sum(added[: i + 1]))) for i in range(len(added))]
+        deltas = [series.delta("key", AFTER, RunningSum(sum(added[: i + 1]))) for i in range(len(added))]
         assert sum(delta.value for delta in deltas if delta) == sum(added)
 
     def test_series_are_apart(self) -> None:
         """What one key saw is nothing to another."""
         series = CumulativeToDelta(EXPORTER_START)
-        assert series.delta("a", AFTER, Sum(5)) == Sum(5)
-        assert series.delta("b", AFTER, Sum(7)) == Sum(7)
-        assert series.delta("a", AFTER, Sum(6)) == Sum(1)
+        assert series.delta("a", AFTER, RunningSum(5)) == RunningSum(5)
+        assert series.delta("b", AFTER, RunningSum(7)) == RunningSum(7)
+        assert series.delta("a", AFTER, RunningSum(6)) == RunningSum(1)
 
 
 class TestHistograms:

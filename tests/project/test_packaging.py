@@ -24,6 +24,7 @@ IN_THE_WHEEL = [
     "otel_cloudwatch_flask/*.py",
     "otel_cloudwatch_flask/py.typed",
     "otel_cloudwatch_flask/*/*.py",
+    "otel_cloudwatch_flask/*/*/*.py",
     "otel_cloudwatch_flask/live_page/assets/*.css",
     "otel_cloudwatch_flask/live_page/assets/*.html",
     "otel_cloudwatch_flask/live_page/assets/*.js",

@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
 from otel_cloudwatch_flask.limits import is_finite
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.mapping.temporality import Sum
+from otel_cloudwatch_flask.mapping.temporality import RunningSum
 from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
 from otel_cloudwatch_flask.model.entity import Entity
@@ -208,10 +208,10 @@ def test_numbers_beyond_floats(number: int) -> None:
 class TestTotals:
     """Running totals."""
 
-    @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, Sum(2)), (3, 3, Sum(0)), (2, 3, None)])
-    def test_what_was_added(self, now: float, before: float, added: Sum | None) -> None:
+    @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, RunningSum(2)), (3, 3, RunningSum(0)), (2, 3, None)])
+    def test_what_was_added(self, now: float, before: float, added: RunningSum | None) -> None:
         """Nothing may have been added; less is a reset."""
-        assert Sum(now).minus(Sum(before)) == added
+        assert RunningSum(now).minus(RunningSum(before)) == added
 
 
 def test_an_answer_without_a_code() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.delivery.error_codes import failure
-from otel_cloudwatch_flask.runtime.safe_text import one_line, shown, without_secrets
+from otel_cloudwatch_flask.runtime.safe_text import one_line, safe_repr, without_secrets
 
 
 @given(st.text())
@@ -99,4 +99,4 @@ class Hostile:
 )
 def test_every_value_can_be_shown(value: object, text: str) -> None:
     """Python writes out no int of more than 4,300 digits, and others' objects may raise."""
-    assert shown(value) == text
+    assert safe_repr(value) == text

@@ -7,7 +7,8 @@ from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, sdk_internals
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.sdk import internals
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
@@ -61,7 +62,7 @@ def test_the_scale_recovers() -> None:
 
 def test_another_sdk_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """If the SDK keeps its histograms otherwise, they work as the SDK has them, and one warning says so."""
-    monkeypatch.setattr(sdk_internals, "_NEEDED", ("_what_no_sdk_has",))
+    monkeypatch.setattr(internals, "_NEEDED", ("_what_no_sdk_has",))
     assert len(set(scales_of(FreshScaleHistogramAggregation()))) == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "_what_no_sdk_has" in caplog.text

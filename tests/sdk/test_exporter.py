@@ -113,7 +113,7 @@ class TestUnderTheSdksReader:
         provider.shutdown()
 
     def test_calls_in_the_readers_thread(self) -> None:
-        """The exporter has no thread: whoever gives it metrics makes the calls."""
+        """The exporter has no thread: the thread that exports makes the calls."""
         others = set(threading.enumerate())
         callers: list[threading.Thread] = []
         client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
@@ -357,7 +357,7 @@ class TestFacade:
     def test_adopted_only(self, cloudwatch: FakeCloudWatch) -> None:
         """Only adopted reporters' metrics are published, and everybody's plain ones."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
-        exporter.adopt("one")
+        exporter.publish_metrics_of("one")
         exporter.export(self.facade("one", "two"))
         assert {metric.name for metric in cloudwatch.metrics()} == {"plain", "Of one"}
         assert exporter.stats().datums_lost == {}
@@ -420,7 +420,7 @@ class TestWatching:
         exporter.watch(fail)
         assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
         assert exporter.stats().datums_sent == 1
-        assert "What watches the metrics failed" in caplog.text
+        assert "A callback passed to watch() failed" in caplog.text
 
     def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
         """Everything happens but the network."""

@@ -14,8 +14,8 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
     CloudWatchMetricsReporter,
-    sdk_internals,
 )
+from otel_cloudwatch_flask.sdk import internals
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
@@ -31,19 +31,19 @@ def registered_reader() -> InMemoryMetricReader:
 
 def consumer() -> object:
     """The object that a reader collects from."""
-    return sdk_internals.consumer_of(registered_reader())
+    return internals.consumer_of(registered_reader())
 
 
 USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
-    ("_measurement_consumer", sdk_internals.consumer_of, lambda: MeterProvider(shutdown_on_exit=False)),
-    ("_collect", sdk_internals.consumer_of, InMemoryMetricReader),
-    ("_collect", sdk_internals.is_registered, InMemoryMetricReader),
-    ("_lock", sdk_internals.forget_measurements, consumer),
-    ("add_metric_reader", sdk_internals.forget_measurements, consumer),
-    ("_match", sdk_internals.can_select, lambda: View),
+    ("_measurement_consumer", internals.consumer_of, lambda: MeterProvider(shutdown_on_exit=False)),
+    ("_collect", internals.consumer_of, InMemoryMetricReader),
+    ("_collect", internals.is_registered, InMemoryMetricReader),
+    ("_lock", internals.forget_measurements, consumer),
+    ("add_metric_reader", internals.forget_measurements, consumer),
+    ("_match", internals.can_select, lambda: View),
     (
         "_create_aggregation",
-        sdk_internals.FreshScaleHistogramAggregation,
+        internals.FreshScaleHistogramAggregation,
         lambda: ExponentialBucketHistogramAggregation,
     ),
 ]
@@ -60,8 +60,8 @@ def test_the_sdk_still_collects_through_a_bound_method() -> None:
     """Its object tells which provider a reader is on."""
     provider, reader = MeterProvider(shutdown_on_exit=False), InMemoryMetricReader()
     provider.add_metric_reader(reader)
-    found = sdk_internals.consumer_of(reader)
-    assert found is sdk_internals.consumer_of(provider) is not None, sdk_internals.consumer_of.__doc__
+    found = internals.consumer_of(reader)
+    assert found is internals.consumer_of(provider) is not None, internals.consumer_of.__doc__
 
 
 def test_the_sdk_s_reader_still_reads_preferences() -> None:
@@ -79,15 +79,15 @@ def test_the_sdk_s_reader_still_reads_preferences() -> None:
 
 def test_other_objects_have_none_of_it() -> None:
     """And nothing is raised."""
-    assert sdk_internals.consumer_of(object()) is None
-    assert not sdk_internals.is_registered(InMemoryMetricReader())
-    sdk_internals.forget_measurements(InMemoryMetricReader())
+    assert internals.consumer_of(object()) is None
+    assert not internals.is_registered(InMemoryMetricReader())
+    internals.forget_measurements(InMemoryMetricReader())
 
 
 @pytest.fixture
 def without_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with an SDK that hides which reader is on which provider."""
-    for module in ("reader", "reporter_reader", "sdk_internals"):
+    for module in ("sdk.reader", "flask_extension.reporter_reader", "sdk.internals"):
         monkeypatch.setattr(f"otel_cloudwatch_flask.{module}.consumer_of", lambda _: None)
 
 
@@ -119,5 +119,5 @@ def test_without_consumers_nothing_is_forgotten() -> None:
     reader = registered_reader()
     provider = cast("Any", reader._collect).__self__
     storage = provider._reader_storages[reader]
-    sdk_internals.forget_measurements(reader)
+    internals.forget_measurements(reader)
     assert provider._reader_storages[reader] is storage

@@ -1,11 +1,13 @@
 """The reader with its thread, before clients that count, fail and hang."""
 
+import errno
 import json
 import math
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.delivery.boto_client import Client
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.sdk.internals import consumer_of
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
@@ -275,7 +278,7 @@ class TestSharing:
         assert cloudwatch.sum("orders") == 1
 
     def test_at_once_in_an_outage(self) -> None:
-        """Where CloudWatch is to be left alone until after the deadline, nobody waits for it: it is said at once."""
+        """Where CloudWatch asked for a rest that lasts beyond the deadline, a flush does not wait for it."""
         reading = Reading(ScriptedClient(resting(1000)))
         reading.counter.add(1)
         begun = time.monotonic()
@@ -511,7 +514,7 @@ class TestShutdown:
 
 
 class TestTheThread:
-    """One thread collects and calls CloudWatch, and nobody waits for it longer than they want to."""
+    """One thread collects and calls CloudWatch, and no caller waits for it longer than its timeout."""
 
     def test_the_only_one(self) -> None:
         """After traffic, an outage and a flush there is one thread of ours, which made every call."""
@@ -563,10 +566,10 @@ class TestTheThread:
     def test_a_collection_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever waits for that flush is told at once, and the next flush has everything."""
+        """A caller that waits for that flush is told at once, and the next flush has everything."""
 
         def fail(**_: Any) -> None:
-            raise RuntimeError("a bug in somebody's view")
+            raise RuntimeError("a bug in a view")
 
         reading.counter.add(1)
         begun = time.monotonic()
@@ -641,7 +644,7 @@ class TestWithoutAThread:
         with monkeypatch.context() as limited:
             limited.setattr(threading.Thread, "start", start_others)
             reading = Reading(cloudwatch)
-        assert "No thread could be started" in caplog.text
+        assert "Cannot start the reader's thread" in caplog.text
         return reading
 
     def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
@@ -690,6 +693,28 @@ class TestThreads:
         assert client.cloudwatch.count("latency") == 6000
         assert client.cloudwatch.sum("latency") == 12000
         reading.reader.shutdown()
+
+
+class FailingHook:
+    """A fork hook that raises while it is armed."""
+
+    def __init__(self) -> None:
+        self.is_armed = False
+        call_after_fork(self.run)
+
+    def run(self) -> None:
+        """Fail."""
+        if self.is_armed:
+            raise OSError("a hook of another part of the program")
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """Return a function that always raises this error."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -756,6 +781,50 @@ class TestFork:
         assert client.cloudwatch.sum("orders") == 100
         reading.reader.shutdown()
 
+    @pytest.mark.parametrize("fault", ["full disk", "no descriptors", "no threads", "hook"])
+    def test_child_with_a_fault_sends_its_own_only(
+        self, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever fails in the child, it sends none of the parent's data, and all of its own."""
+        client = ScriptedClient(resting(1000))
+        hook = FailingHook()
+        reading = Reading(client, spool_directory=str(tmp_path))
+        reading.counter.add(100)
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        reading.counter.add(1000)
+        if fault == "hook":
+            hook.is_armed = True
+        elif fault == "no threads":
+            monkeypatch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        else:
+            number = errno.ENOSPC if fault == "full disk" else errno.EMFILE
+            monkeypatch.setattr(tempfile, "mkdtemp", raising(OSError(number, fault)))
+
+        def work() -> list[float]:
+            reading.counter.add(1)
+            is_flushed = reading.reader.flush()
+            return [is_flushed, client.cloudwatch.sum("orders"), reading.exporter.stats().datums_pending]
+
+        assert self.in_child(work) == [True, 1, 0]
+        monkeypatch.undo()
+        hook.is_armed = False
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert client.cloudwatch.sum("orders") == 1100
+        reading.reader.shutdown()
+
+    def test_child_with_its_own_spool(self, tmp_path: Path) -> None:
+        """A child spools what it cannot send, in a directory of its own."""
+        reading = Reading(ScriptedClient(*[resting(1000)] * 9), spool_directory=str(tmp_path))
+
+        def work() -> list[float]:
+            reading.counter.add(1)
+            is_flushed = reading.reader.flush(timeout_seconds=0.05)
+            return [is_flushed, len([*tmp_path.glob("*/*.batch")])]
+
+        assert self.in_child(work) == [False, 1]
+        reading.reader.shutdown()
+
     def test_fork_while_the_parent_sends(self) -> None:
         """Whatever lock the parent's thread holds at that moment, the child is not held up by it."""
         client = BlockedClient()
@@ -776,7 +845,7 @@ class TestFork:
         reading.reader.shutdown()
 
 
-def test_the_end_makes_no_attempt_that_nobody_could_stop() -> None:
+def test_the_end_makes_no_attempt_of_its_own() -> None:
     """Only the reader's own thread calls, which the end does not wait for."""
     callers: list[str] = []
     client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))

@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
@@ -29,7 +29,6 @@ class Caller:
     """A call of ``flush``: how many flushes had begun by then, and what came of it."""
 
     begun_before: int
-    is_patient: bool
     answer: bool | None = None
 
 
@@ -60,7 +59,7 @@ class ScriptedReader(CloudWatchMetricReader):
 
 
 class FlushMachine(RuleBasedStateMachine):
-    """Many flush, deliveries succeed and fail: nobody is told what is not so, and nobody is forgotten."""
+    """Many threads flush, deliveries succeed and fail: each call of flush returns, and returns the truth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,25 +83,37 @@ class FlushMachine(RuleBasedStateMachine):
         """Let the threads come as far as they can."""
         assert eventually(self.is_settled)
 
-    @rule(is_patient=st.booleans())
-    def flush(self, *, is_patient: bool) -> None:
-        """Somebody flushes, with all the time there is or with hardly any."""
-        caller = Caller(self.begun(), is_patient)
+    def call(self, timeout_seconds: float) -> Caller:
+        """Flush in a thread."""
+        caller = Caller(self.begun())
         self.callers.append(caller)
-        asked = len(self.reader._deadlines)
-        was_idle = not self.reader.running
 
-        def call() -> None:
-            caller.answer = self.reader.flush(timeout_seconds=NEVER if is_patient else 0.001)
+        def flush() -> None:
+            caller.answer = self.reader.flush(timeout_seconds)
 
-        self.threads += in_threads(call)
+        self.threads += in_threads(flush)
+        return caller
+
+    @rule()
+    def flush(self) -> None:
+        """A thread flushes, and has all the time there is."""
+        asked, was_idle = len(self.reader._deadlines), not self.reader.running
+        caller = self.call(NEVER)
         if was_idle:
             assert eventually(lambda: self.begun() > caller.begun_before)
+            assert self.reader.runs[-1].deadline > NEVER / 2
         else:
             assert eventually(lambda: len(self.reader._deadlines) > asked)
-        if not is_patient:
-            assert eventually(lambda: caller.answer is False)
         self.settle()
+
+    @precondition(lambda self: self.reader.running)
+    @rule()
+    def flush_without_time(self) -> None:
+        """A thread flushes with hardly any time while a flush is in progress, and does not wait for that."""
+        asked = list(self.reader._deadlines)
+        caller = self.call(0.001)
+        assert eventually(lambda: caller.answer is False)
+        assert self.reader._deadlines == asked
 
     @rule()
     def request(self) -> None:
@@ -112,7 +123,7 @@ class FlushMachine(RuleBasedStateMachine):
 
     @rule(is_delivered=st.sampled_from([True, True, False]))
     def end_run(self, *, is_delivered: bool) -> None:
-        """The flush in progress, if there is one, ends so; all who asked before it began are told, and nobody else."""
+        """The flush in progress, if there is one, ends so; all who asked before it began are told, and no others."""
         for run in self.reader.running[:]:
             number = self.begun()
             served = [caller for caller in self.waiting() if caller.begun_before < number]
@@ -124,19 +135,12 @@ class FlushMachine(RuleBasedStateMachine):
             assert [caller.answer for caller in served] == [is_delivered] * len(served)
             self.settle()
             assert [caller.answer for caller in others] == [None] * len(others)
+            assert not others or self.reader.runs[-1].deadline > NEVER / 2
 
     @invariant()
     def one_at_a_time(self) -> None:
         """Never are two flushes in progress."""
         assert self.reader.most_at_once <= 1
-
-    @invariant()
-    def as_long_as_the_most_patient(self) -> None:
-        """A flush has the time of the most patient of those whom it serves."""
-        for run, number in zip(self.reader.runs, range(1, self.begun() + 1), strict=True):
-            served = [caller for caller in self.callers if caller.begun_before == number - 1]
-            if any(caller.is_patient for caller in served):
-                assert run.deadline > NEVER / 2
 
     def teardown(self) -> None:
         """In the end everybody has an answer, also to what is asked after the last flush."""

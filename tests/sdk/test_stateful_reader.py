@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, delivery
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.delivery import sender
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import eventually
 from tests.support.fuzzing import effort
@@ -78,7 +79,7 @@ class ReaderMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.forks = 0
-        self.short_rests = patch.object(delivery, "_LONGEST_BACKOFF_SECONDS", 0.01)
+        self.short_rests = patch.object(sender, "_LONGEST_BACKOFF_SECONDS", 0.01)
         self.short_rests.start()
 
     @initialize()

@@ -157,7 +157,7 @@ def test_refusal_stores_nothing() -> None:
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(1_000_000, 1000), (1_000_001, 0)])
 def test_size(size_bytes: int, accepted: int) -> None:
-    """A request of more than 1 MB, as botocore writes it, is refused with 413."""
+    """A request of more than 1 MB, as botocore writes it, is rejected with 413."""
     fake = FakeCloudWatch()
     moment = datetime.now(timezone.utc)
     data = [{**datum("Orders", 1, Page="v" * 800), "Timestamp": moment} for _ in range(1000)]
@@ -220,7 +220,10 @@ def test_threads() -> None:
 
 def test_import_is_light() -> None:
     """Importing the fake imports neither boto3 nor botocore."""
-    program = "import sys, otel_cloudwatch_flask.testing.published, otel_cloudwatch_flask.testing.request_rules as v; v.refusal({}, now=0)\n"
+    program = (
+        "import sys, otel_cloudwatch_flask.testing.published, otel_cloudwatch_flask.testing.request_rules as rules\n"
+    )
+    program += "rules.validation_error({}, now=0)\n"
     program += "print([name for name in sys.modules if name.startswith('boto')])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -231,13 +234,13 @@ def test_import_is_light() -> None:
         ("Orders", {"Page": "Index", "sum": 2, "count": 1}, None),
         ("Orders", {"sum": 15, "minimum": 1, "maximum": 8}, None),
         ("Latency", {"sum": pytest.approx(1005.0001)}, None),
-        ("Latency", {"minimum": 6}, r"Latency has the minimum 5, not 6\. .*\n  Shop: Latency"),
-        ("Orders", {"Page": "Index", "sum": 3}, r"Orders \{Page=Index\} has the sum 2, not 3\."),
+        ("Latency", {"minimum": 6}, r"Latency has minimum 5, not 6\. .*\n  Shop: Latency"),
+        ("Orders", {"Page": "Index", "sum": 3}, r"Orders \{Page=Index\} has sum 2, not 3\."),
         ("Orders", {"dimensions": {"Page": "Home"}}, r"Orders \{Page=Home\} was not published\."),
         (
             "latencies",
             {},
-            r"latencies was not published\. What was published:\n  Shop: Latency .*: sum 1005, count 100",
+            r"latencies was not published\. Published metrics:\n  Shop: Latency .*: sum 1005, count 100",
         ),
         ("Orders", {"namespace": "Other"}, r"Orders was not published"),
     ],
@@ -259,7 +262,7 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
         cloudwatch.assert_no_losses(publisher(datums_lost={"invalid": 2}, datums_pending=3, last_error="no Region"))
     with pytest.raises(ClientError):
         cloudwatch.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", inf)])
-    with pytest.raises(AssertionError, match="refused with InvalidParameterValue: The value Infinity"):
+    with pytest.raises(AssertionError, match="rejected with InvalidParameterValue: The value Infinity"):
         cloudwatch.assert_no_losses()
     assert cloudwatch.report().endswith("for parameter MetricData.member.1.Value is invalid.")
 

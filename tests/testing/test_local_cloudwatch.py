@@ -396,7 +396,7 @@ def test_query_protocol_answers(cloudwatch: LocalCloudWatch, client: "CloudWatch
     ],
 )
 def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str], status: int, code: str) -> None:
-    """What cannot be read is refused with a clear error, and counted."""
+    """What cannot be read is rejected with a clear error, and counted."""
     answered, answer_headers, text = post(cloudwatch, body, headers)
     assert (answered, json.loads(text)["__type"].partition("#")[2]) == (status, code)
     assert answer_headers["x-amzn-query-error"] == f"{code};Sender"

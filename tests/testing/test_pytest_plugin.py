@@ -154,12 +154,12 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
         [
             "*Captured cloudwatch call*",
             "  Shop: RequestCount {ResourceName=Index} in Count: sum 1, count 1",
-            "E *request_counts was not published. What was published:",
+            "E *request_counts was not published. Published metrics:",
             "E *Shop: RequestCount {ResourceName=Index} in Count: sum 1, count 1",
-            "E *RequestCount {ResourceName=Index} has the sum 1, not 2. What was published:",
+            "E *RequestCount {ResourceName=Index} has sum 1, not 2. Published metrics:",
             "E *Metrics did not arrive:",
             "E *1 datum(s) lost: invalid",
-            "  (An exporter was given a client of its own, and publishes to that, not here.)",
+            "  (An exporter was created with a client of its own, and publishes there instead.)",
         ]
     )
 

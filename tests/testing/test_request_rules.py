@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
-from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number, refusal, unix_time
+from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number, unix_time, validation_error
 
 NOW = 1_800_000_000.0
 DAY = 24 * 3600
@@ -184,19 +184,19 @@ REQUEST_FAULTS: dict[str, tuple[Mapping[str, Any], str, str]] = {
 @pytest.mark.parametrize("good", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted(good: Mapping[str, Any]) -> None:
     """What the documentation allows is accepted, up to its limits."""
-    assert refusal(request(good), size_bytes=1_000_000, now=NOW) is None
+    assert validation_error(request(good), size_bytes=1_000_000, now=NOW) is None
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_units(unit: str) -> None:
     """Each of the 27 units is accepted."""
-    assert refusal(request(datum(Unit=unit)), now=NOW) is None
+    assert validation_error(request(datum(Unit=unit)), now=NOW) is None
 
 
 @pytest.mark.parametrize(("bad", "code", "fragment"), DATUM_FAULTS.values(), ids=DATUM_FAULTS)
 def test_one_bad_datum(bad: object, code: str, fragment: str) -> None:
     """One bad datum among good ones refuses the request, with its name in the message."""
-    refused = refusal(request(datum(), bad, datum()), now=NOW)
+    refused = validation_error(request(datum(), bad, datum()), now=NOW)
     assert refused is not None
     assert (refused.code, refused.status) == (code, 400)
     assert fragment in refused.message
@@ -206,7 +206,7 @@ def test_one_bad_datum(bad: object, code: str, fragment: str) -> None:
 @pytest.mark.parametrize("place", [lambda x: datum(Value=x), values, lambda x: statistics(Sum=x)])
 def test_bad_number(place: Callable[[object], dict[str, Any]], number: object, fragment: str) -> None:
     """A number that CloudWatch does not take is refused wherever it stands."""
-    refused = refusal(request(place(number)), now=NOW)
+    refused = validation_error(request(place(number)), now=NOW)
     assert refused is not None
     assert refused.code == VALUE
     assert fragment in refused.message
@@ -215,7 +215,7 @@ def test_bad_number(place: Callable[[object], dict[str, Any]], number: object, f
 @pytest.mark.parametrize(("bad", "code", "fragment"), REQUEST_FAULTS.values(), ids=REQUEST_FAULTS)
 def test_bad_request(bad: Mapping[str, Any], code: str, fragment: str) -> None:
     """A fault of the request itself is refused."""
-    refused = refusal(bad, now=NOW)
+    refused = validation_error(bad, now=NOW)
     assert refused is not None
     assert refused.code == code
     assert fragment in refused.message
@@ -224,19 +224,22 @@ def test_bad_request(bad: Mapping[str, Any], code: str, fragment: str) -> None:
 def test_entities() -> None:
     """Datums may come with entities alone, or beside others."""
     entities = [{"Entity": {"KeyAttributes": {"Type": "Service"}}, "MetricData": [datum()] * 500}] * 2
-    assert refusal({"Namespace": "Shop", "EntityMetricData": entities, "StrictEntityValidation": True}, now=NOW) is None
+    assert (
+        validation_error({"Namespace": "Shop", "EntityMetricData": entities, "StrictEntityValidation": True}, now=NOW)
+        is None
+    )
 
 
 def test_size() -> None:
-    """A body over 1 MB is refused with 413, whatever is in it."""
-    refused = refusal(request(datum()), size_bytes=1_000_001, now=NOW)
+    """A body over 1 MB is rejected with 413, whatever is in it."""
+    refused = validation_error(request(datum()), size_bytes=1_000_001, now=NOW)
     assert refused is not None
     assert (refused.code, refused.status) == ("RequestEntityTooLarge", 413)
 
 
 def test_every_fault_is_told() -> None:
     """As with the service, each fault has its line, up to a readable number of them."""
-    refused = refusal(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
+    refused = validation_error(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
     assert refused is not None
     lines = refused.message.splitlines()
     assert len(lines) == 10
@@ -255,13 +258,13 @@ DATUM_MEMBERS = ("Value", "Values", "Counts", "StatisticValues", "MetricName", "
 @given(st.sampled_from(("Namespace", "MetricData", "EntityMetricData")), ANY_JSON)
 def test_any_request_is_judged(member: str, anything: object) -> None:
     """Whatever JSON arrives is accepted or refused, and raises nothing."""
-    refusal(request(datum(), **{member: anything}), now=NOW)
+    validation_error(request(datum(), **{member: anything}), now=NOW)
 
 
 @given(st.sampled_from(DATUM_MEMBERS), ANY_JSON)
 def test_any_datum_is_judged(member: str, anything: object) -> None:
     """Whatever JSON stands in a datum is accepted or refused, and raises nothing."""
-    refusal(request(datum(**{member: anything})), now=NOW)
+    validation_error(request(datum(**{member: anything})), now=NOW)
 
 
 @given(st.floats() | st.integers())

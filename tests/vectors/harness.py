@@ -16,10 +16,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.model.scope import facade_metric
-from otel_cloudwatch_flask.testing.request_rules import refusal
-from tests.vectors.gate import Request, body_size_bytes
+from otel_cloudwatch_flask.testing.request_rules import validation_error
+from tests.vectors.expectations import NAMESPACE, Export, Run, run_faults
 from tests.vectors.inputs import Json, Times, exports_of, metrics_data
-from tests.vectors.judge import NAMESPACE, Export, Run, run_faults
+from tests.vectors.request_checks import Request, body_size_bytes
 
 VECTORS = Path(__file__).parent
 
@@ -73,7 +73,7 @@ def faults_of(case: Case) -> list[str]:
 def _refusals(run: Run, *, now: float) -> Iterator[str]:
     """What the package's own gate has against a request, beside the judge's."""
     for request in run.requests():
-        if refused := refusal(request, size_bytes=body_size_bytes(request), now=now):
+        if refused := validation_error(request, size_bytes=body_size_bytes(request), now=now):
             yield f"{refused.code}: {refused.message}"
 
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tests.vectors.buckets import filled_buckets, values_astray
-from tests.vectors.gate import Datum
 from tests.vectors.inputs import Json, number
+from tests.vectors.request_checks import Datum
 
 _EXPONENTIAL_EDGE_SLACK = 1e-12
 """Powers of fractions of 2 carry rounding, so that such an edge is a matter of the last digits."""

@@ -83,13 +83,13 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
     }
 
 
-class RulesInForce:
+class ActiveRules:
     """Which rule a metric's name has matched, by its place; the default rule is the last."""
 
     def __init__(self, rules: Iterable[MetricRule]) -> None:
         self._rules = Rules(rules)
         self._every = list(self._rules)
-        self.place_of = lru_cache(maxsize=4096)(self._place_of)
+        self.index_of = lru_cache(maxsize=4096)(self._place_of)
 
     def _place_of(self, metric_name: str) -> int:
         found = self._rules.of(metric_name)
@@ -121,12 +121,12 @@ def page_document(
     observed: dict[str, Any],
     settings: Settings,
     exporter: CloudWatchMetricExporter,
-    rules: RulesInForce,
+    rules: ActiveRules,
     messages: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What the page asks for every few seconds."""
     now = time.time()
-    series = [{**each, "rule": rules.place_of(each["metric_name"])} for each in observed["series"]]
+    series = [{**each, "rule": rules.index_of(each["metric_name"])} for each in observed["series"]]
     return {
         **{name: value for name, value in observed.items() if name != "slices"},
         "now": now,

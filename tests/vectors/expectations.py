@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
 
-from tests.vectors.gate import Datum, Request, request_faults
 from tests.vectors.inputs import Json, generated_metrics
+from tests.vectors.request_checks import Datum, Request, request_faults
 from tests.vectors.series import dimensions_of, entry_faults, samples_of, speaks_of
 
 Identity: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
