@@ -39,18 +39,35 @@ class Failure:
     retry_after_seconds: float | None = None
 
 
+# Without the suffix "Exception" or "Fault", which depends on the protocol.
 _KIND_OF_CODE: Final = {
+    # CloudWatch's verdicts on the data itself. Every other response is retried, because the data may be accepted later:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
+    **dict.fromkeys(
+        (
+            "InvalidFormat",
+            "InvalidParameterCombination",
+            "InvalidParameterValue",
+            "MissingParameter",
+            "MissingRequiredParameter",
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
+            "InvalidQueryParameter",
+            "MalformedQueryString",
+            "RequestEntityTooLarge",
+            "Serialization",
+            "Validation",
+            "ValidationError",
+        ),
+        Kind.REFUSED,
+    ),
     **dict.fromkeys(
         (
             "Throttling",
-            "ThrottlingException",
-            "ThrottledException",
+            "Throttled",
             "RequestThrottled",
-            "RequestThrottledException",
             "RequestLimitExceeded",
-            "TooManyRequestsException",
+            "TooManyRequests",
             "LimitExceeded",
-            "LimitExceededException",
             "SlowDown",
         ),
         Kind.THROTTLED,
@@ -58,38 +75,36 @@ _KIND_OF_CODE: Final = {
     **dict.fromkeys(
         (
             "InternalFailure",
+            "InternalServerError",
+            "InternalService",
             "InternalServiceError",
-            "InternalServiceFault",
             "ServiceUnavailable",
-            "ServiceUnavailableException",
+            "RequestAborted",
             "RequestTimeout",
-            "RequestTimeoutException",
         ),
         Kind.SERVER,
     ),
     **dict.fromkeys(
         (
             "AccessDenied",
-            "AccessDeniedException",
             "ExpiredToken",
-            "ExpiredTokenException",
             "IncompleteSignature",
             "InvalidClientTokenId",
-            "InvalidSignatureException",
+            "InvalidSignature",
             "MissingAuthenticationToken",
             "NotAuthorized",
             "OptInRequired",
             "RequestExpired",
+            "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
+            "UnrecognizedClient",
         ),
         Kind.CREDENTIALS,
     ),
 }
 
 _KIND_OF_STATUS: Final = {
-    400: Kind.REFUSED,
-    413: Kind.REFUSED,
+    413: Kind.REFUSED,  # also a proxy's: smaller requests may pass
     401: Kind.CREDENTIALS,
     403: Kind.CREDENTIALS,
     429: Kind.THROTTLED,
@@ -130,10 +145,8 @@ def _from_response(response: Mapping[str, Any], message: str) -> Failure:
     """Classify an error response."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
-    kind = _KIND_OF_CODE.get(response["Error"].get("Code", "")) or _KIND_OF_STATUS.get(status)
-    if kind is None:
-        # Some fakes answer without a status; a code we don't know is then a refusal, as it is with a 400.
-        kind = Kind.SERVER if status >= 500 else Kind.REFUSED if not status else Kind.UNKNOWN
+    code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status) or (Kind.SERVER if status >= 500 else Kind.UNKNOWN)
     return Failure(kind, _safe(message), _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
 
 
