@@ -27,6 +27,12 @@ class _Waiting:
     file: Path | None = None
 
     @property
+    def has_room(self) -> bool:
+        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        with self._lock:
+            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
+
+    @property
     def size_bytes(self) -> int:
         return 0 if self.batch is None else self.batch.size_bytes
 
@@ -60,6 +66,12 @@ class Backlog:
     def use_spool(self, spool: Spool) -> None:
         """Write the batches added from now on to disk."""
         self._spool = spool
+
+    @property
+    def has_room(self) -> bool:
+        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        with self._lock:
+            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
 
     @property
     def size_bytes(self) -> int:

@@ -313,6 +313,11 @@ class CloudWatchMetricExporter(MetricExporter):
                 self._turn.notify()
 
     @property
+    def has_room(self) -> bool:
+        """Whether the backlog can take another collection without merging or dropping datums."""
+        return self._backlog.has_room
+
+    @property
     def client(self) -> Client | None:
         """The client passed by the program; ``None`` if the exporter creates its own."""
         return self._client

@@ -64,9 +64,9 @@ class CloudWatchMetricReader(MetricReader):
     """Collect metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
     ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
-    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While datums are
-    pending because CloudWatch does not accept them, nothing is collected: deltas accumulate inside the SDK, so an
-    outage costs time resolution and no counts.
+    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While CloudWatch
+    does not accept datums, collections go on by the interval until the backlog is half full (with a spool: also the
+    spool is full); then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
 
     All measurements are flushed at exit and by :meth:`shutdown`. In a forked child the reader starts afresh without the
     parent's measurements. Children of multiprocessing flush when they end, but not when they are terminated, as those
@@ -104,6 +104,7 @@ class CloudWatchMetricReader(MetricReader):
         # Reentrant, for signal handlers. Holds the waiting calls of flush(), and None to wake the thread.
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._is_requested = False
+        self._next_collection = time.monotonic() + self._interval_seconds
         self._exit_deadline: float | None = None
         self._has_ended = False
         self._starting = threading.Lock()
@@ -216,7 +217,9 @@ class CloudWatchMetricReader(MetricReader):
             waiters = self._next_waiters(begun + self._min_interval_seconds, due)
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun = time.monotonic()
-            deadline = max((each.deadline for each in waiters), default=begun + self._timeout_seconds)
+            # Not longer than the interval, after which the next collection is due even if this flush fails.
+            background_timeout = min(self._timeout_seconds, max(self._interval_seconds, _MIN_FLUSH_SECONDS))
+            deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
             self._has_ended = is_last
             self._answer(waiters, is_delivered=is_delivered)
@@ -250,13 +253,21 @@ class CloudWatchMetricReader(MetricReader):
             each.answer(is_delivered=False)
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Flush in this thread. Except for the last flush, collect only once nothing is pending."""
-        if not is_last and not self._exporter.deliver(deadline):
-            return False
-        return self._collect_now(deadline) & self._exporter.deliver(deadline, is_last=is_last)
+        """Flush in this thread.
+
+        In an outage collections go on by the interval only, so that what is pending stays small, and only while the
+        backlog has room: without, deltas accumulate in the SDK.
+        """
+        is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)
+        is_collected = not is_due or self._collect_now(deadline)
+        is_delivered = self._exporter.deliver(deadline, is_last=is_last)
+        if is_delivered and not is_due:
+            return self._collect_now(deadline) and self._exporter.deliver(deadline)
+        return is_collected and is_delivered
 
     def _collect_now(self, deadline: float) -> bool:
         """Collect into the backlog; return ``False``, and log why, if that failed."""
+        self._next_collection = time.monotonic() + self._interval_seconds * (1 - _JITTER)
         try:
             if is_registered(self):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)

@@ -311,8 +311,8 @@ class TestSharing:
 class TestOutage:
     """While CloudWatch does not take anything."""
 
-    def test_nothing_is_collected(self) -> None:
-        """Deltas keep adding up inside the SDK; afterwards everything is there, in two requests."""
+    def test_flushes_collect_nothing(self) -> None:
+        """Deltas accumulate inside the SDK until the interval is over; then everything arrives in two requests."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         for _ in range(20):
@@ -531,6 +531,49 @@ class TestShutdown:
         reading.reader.shutdown(timeout_millis=100)
         assert eventually(lambda: reading.exporter.stats().datums_pending == 0)
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
+
+
+class TestCollectionsInAnOutage:
+    """They go on by the interval while there is room."""
+
+    @staticmethod
+    def interrupted(**options: Any) -> Reading:
+        """A reader whose CloudWatch has asked for a rest, with nothing pending but what that request had."""
+        reading = Reading(ScriptedClient(resting(1000)), **options)
+        reading.counter.add(1)
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        return reading
+
+    @pytest.mark.parametrize(("interval_seconds", "files"), [(0.001, 6), (NEVER, 1)])
+    def test_with_a_spool(self, tmp_path: Path, interval_seconds: float, files: int) -> None:
+        """Every interval's measurements are on disk, where they survive the process; flushes in between add nothing."""
+        reading = self.interrupted(interval_seconds=interval_seconds, spool_directory=str(tmp_path))
+        for _ in range(5):
+            reading.counter.add(1)
+            assert eventually(lambda: time.monotonic() > reading.reader._next_collection or files == 1)
+            assert not reading.reader.flush(timeout_seconds=0.05)
+        assert len([*tmp_path.glob("*/*.batch")]) == files
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert reading.exporter.stats().datums_sent == files + (files == 1)
+        reading.reader.shutdown()
+
+    def test_without_a_spool(self) -> None:
+        """Collections go on until the backlog is half full; then the SDK keeps the counts, and none is lost."""
+        reading = self.interrupted(interval_seconds=0.001, max_backlog_bytes=1000)
+        pending = []
+        for _ in range(50):
+            reading.counter.add(1)
+            assert not reading.reader.flush(timeout_seconds=0.05)
+            pending.append(reading.exporter.stats().datums_pending)
+        assert 2 < pending[-1] == pending[-20] < 10
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert reading.exporter.stats().datums_lost == {}
+        client = reading.exporter.client
+        assert isinstance(client, ScriptedClient)
+        assert client.cloudwatch.sum("orders") == 51
+        reading.reader.shutdown()
 
 
 class TestTheThread:
