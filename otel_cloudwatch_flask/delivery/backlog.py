@@ -27,12 +27,6 @@ class _Entry:
     file: Path | None = None
 
     @property
-    def has_room(self) -> bool:
-        """Whether batches that are in memory only take less than half of the bytes allowed."""
-        with self._lock:
-            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
-
-    @property
     def size_bytes(self) -> int:
         """The memory it accounts for."""
         return 0 if self.batch is None else self.batch.size_bytes

@@ -26,7 +26,9 @@ SHOP = Envelope("Shop")
 
 HUGE = 10**5000
 UNWRITTEN = "<int that cannot be written out>"
-NO_UNIT = "metric 'a': None is not a CloudWatch unit; for a metric without a unit pass the string 'None', or omit the argument"
+NO_UNIT = (
+    "metric 'a': None is not a CloudWatch unit; for a metric without a unit pass the string 'None', or omit the argument"
+)
 
 
 class TestUnits:
