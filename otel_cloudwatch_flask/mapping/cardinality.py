@@ -20,14 +20,15 @@ _EPOCH_SECONDS: Final = 60.0
 
 
 def overflow_capacity(max_metrics: int) -> int:
-    """Return how many of ``max_metrics`` are reserved for overflow series: a tenth, at least 2 where there is room.
+    """Return how many of ``max_metrics`` are reserved for overflow series: a hundredth, and at least 2.
 
-    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later.
+    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later. Fewer
+    than 4 metrics leave room for the overflow series of one metric only; that of all others is one more then.
 
     >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
-    (100, 2, 1)
+    (10, 2, 1)
     """
-    return min(max(2, max_metrics // 10), max(1, max_metrics - 1))
+    return 1 if max_metrics < 4 else max(2, max_metrics // 100)
 
 
 class _SeriesPool:
@@ -65,7 +66,7 @@ class CardinalityGuard:
         reserved = overflow_capacity(max_metrics)
         self._pool = _SeriesPool(max_metrics - reserved, clock())
         # One of those reserved is the overflow series of OVERFLOW_NAME.
-        self._overflow_pool = _SeriesPool(reserved - 1, clock())
+        self._overflow_pool = _SeriesPool(max(reserved - 1, 1), clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:

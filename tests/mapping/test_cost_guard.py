@@ -188,11 +188,11 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
 
 def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
     """What overflows is said once for each metric name, not for each sample."""
-    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=30))
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=300))
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
     for _ in range(3):
-        for user in range(30):
+        for user in range(300):
             orders.add(1, {"user.id": user})
             errors.add(1, {"user.id": user})
         assert reader.flush()

@@ -27,7 +27,8 @@ SHOP = Envelope("Shop")
 HUGE = 10**5000
 UNWRITTEN = "<int that cannot be written out>"
 NO_UNIT = (
-    "metric 'a': None is not a CloudWatch unit; for a metric without a unit pass the string 'None', or omit the argument"
+    "metric 'a': None is not a CloudWatch unit; "
+    "for a metric without a unit pass the string 'None', or omit the argument"
 )
 
 
@@ -172,7 +173,7 @@ class TestPlaces:
     def test_an_hour(self) -> None:
         """A metric counts for less than an hour, and then gives its place back."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
         clock.advance(3600)
         assert guard.active() == 0
@@ -182,7 +183,7 @@ class TestPlaces:
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
         """A look costs as much as there are metrics."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
         for now, has_place in ((3595, False), (3600, False), (3604.9, False), (3605, True)):
             clock.now = now
@@ -191,7 +192,7 @@ class TestPlaces:
     def test_renewal(self) -> None:
         """Who has a place keeps it; minutes have numbers."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         guard.admit(Series("a", (), "None"))
         assert guard.renew(Series("a", (), "None")) is True
         assert guard.renew(Series("b", (), "None")) is False
