@@ -303,7 +303,7 @@ def test_modelled_exception(client: "CloudWatchClient") -> None:
 
 
 def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Large bodies are compressed by botocore; both sizes are counted, and the limit applies to the uncompressed one."""
+    """Botocore compresses large bodies; both sizes are counted, and the limit applies to the uncompressed one."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Dimensions": INDEX}] * 1000
     client.put_metric_data(Namespace="Shop", MetricData=data)
     traffic = cloudwatch.traffic
