@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
+    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8
@@ -50,7 +50,7 @@ class Outcome:
     responses: int
     failures: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    api: "ApiTraffic"
+    api: "Traffic"
     api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]

@@ -133,10 +133,11 @@ class LivePage:
     def _series(self) -> Response:
         """Return one series; the instance alone if it is unknown, because IDs belong to one process."""
         number = request.args.get("id", -1, type=int)
-        if self._observation is None:
+        if self._exporter is None or self._observation is None:
             abort(404)
         try:
-            return _json(self._observation.series(number))
+            series = self._observation.series(number)
+            return _json({**series, "kind": self._exporter.kind_of(series["metric_name"])})
         except LookupError:
             return _json({"instance": self._observation.instance})
 

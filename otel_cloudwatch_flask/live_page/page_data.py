@@ -131,7 +131,10 @@ def page_document(
 ) -> dict[str, Any]:
     """Return everything that the page polls every few seconds."""
     now = time.time()
-    series = [{**each, "rule": rules.index_of(each["metric_name"])} for each in observed["series"]]
+    series = [
+        {**each, "rule": rules.index_of(each["metric_name"]), "kind": exporter.kind_of(each["metric_name"])}
+        for each in observed["series"]
+    ]
     return {
         **{name: value for name, value in observed.items() if name != "slices"},
         "now": now,

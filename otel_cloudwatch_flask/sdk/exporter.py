@@ -40,7 +40,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
-from otel_cloudwatch_flask.mapping.metric_streams import MetricStreams
+from otel_cloudwatch_flask.mapping.metric_streams import MetricKind, MetricStreams
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -167,12 +167,13 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._mapping_lock = threading.Lock()
+        self._streams = MetricStreams(
+            Rules(self._settings.rules),
+            resource_dimensions=self._settings.resource_dimensions,
+            publishes=self._publishes,
+        )
         self._mapper = Mapper(
-            MetricStreams(
-                Rules(self._settings.rules),
-                resource_dimensions=self._settings.resource_dimensions,
-                publishes=self._publishes,
-            ),
+            self._streams,
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
@@ -250,6 +251,10 @@ class CloudWatchMetricExporter(MetricExporter):
     def settings(self) -> Settings:
         """The resolved settings."""
         return self._settings
+
+    def kind_of(self, metric_name: str) -> MetricKind | None:
+        """Return the kind of a published metric by its name in CloudWatch; ``None`` if unknown."""
+        return self._streams.kinds.get(metric_name)
 
     @property
     def is_in_use(self) -> bool:

@@ -55,8 +55,9 @@ class Site:
         )
         self.app.add_url_rule("/many", view_func=self.many)
         self.app.add_url_rule("/hostile", view_func=self.hostile)
+        self.provider = MeterProvider(shutdown_on_exit=False)
         self.reporter = CloudWatchMetricsReporter(
-            self.app, "Shop", client or self.cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), **options
+            self.app, "Shop", client or self.cloudwatch, meter_provider=self.provider, **options
         )
         self.server = make_server("127.0.0.1", 0, self.app, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -290,6 +291,31 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
     page.press("\ue00c")
     page.wait("!document.getElementById('detail').open")
     assert page.run("document.activeElement === document.querySelector('#body tr:nth-child(3) .open')")
+    page.assert_is_clean(site)
+
+
+def test_statistics_without_meaning_are_not_shown(page: Page, site: Site) -> None:
+    """Percentiles of a counter and the sum of a gauge are left out, with the reason; numbers have no exponent."""
+    meter = site.provider.get_meter("shop")
+    meter.create_counter("views").add(160.4)
+    meter.create_gauge("temperature").set(0.000861)
+    assert site.reporter.flush()
+    page.set_screen(*DESK)
+    page.open(site, rows=2)
+    page.wait("document.querySelectorAll('#body .number:not(:empty)').length === 14")
+    cells = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.textContent)"
+    titles = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.title.split(':')[0])"
+    assert page.names() == ["temperature", "views"]
+    assert page.run(cells.format(1)) == ["1", "–", *["0.000861"] * 5]  # noqa: RUF001 - the page's dash
+    assert page.run(cells.format(2)) == ["1", "160.4", *["–"] * 5]  # noqa: RUF001 - the page's dash
+    assert page.run(titles.format(1))[1] == "Not meaningful for a gauge"
+    assert set(page.run(titles.format(2))[2:]) == {"Not meaningful for a counter"}
+    text = f"await import('{site.url}/_cloudwatch/text.js')"
+    page.driver.execute_script(
+        f"const text = {text}; window.formats = [0.1604, 0.00086, 2.5, 999.96].map(text.milliseconds)"
+    )
+    page.wait("window.formats !== undefined")
+    assert page.run("window.formats") == ["160 ms", "0.86 ms", "2.5 s", "1,000 s"]
     page.assert_is_clean(site)
 
 

@@ -44,10 +44,10 @@ class Shop:
             self.app.debug = debug
         self.app.config.update(config)
         self.app.add_url_rule("/order", view_func=self.order)
-        provider = MeterProvider(shutdown_on_exit=False)
+        self.provider = MeterProvider(shutdown_on_exit=False)
         options.setdefault("flush", "interval")
         self.reporter = CloudWatchMetricsReporter(
-            self.app, "Shop", client or self.cloudwatch, meter_provider=provider, **options
+            self.app, "Shop", client or self.cloudwatch, meter_provider=self.provider, **options
         )
 
     def order(self) -> str:
@@ -391,6 +391,26 @@ def test_apps_that_share_an_exporter_share_its_observation(make_app: MakeApp) ->
     assert shop.reporter.flush()
     document = json.loads(other.test_client().get(f"{PATH}/data.json").text)
     assert document["requests"] == shop.data()["requests"] == 1
+
+
+def test_kinds_of_metrics(make_app: MakeApp) -> None:
+    """The data contains the kind of each metric, which decides what statistics are shown."""
+    shop = make_app()
+    meter = shop.provider.get_meter("shop")
+    meter.create_counter("views").add(3)
+    meter.create_up_down_counter("open").add(2)
+    meter.create_gauge("temperature").set(21.5)
+    shop.get("/order")
+    assert shop.reporter.flush()
+    kinds = {each["metric_name"]: (each["kind"], each["id"]) for each in shop.data()["series"]}
+    assert {name: kind for name, (kind, _) in kinds.items()} == {
+        "views": "counter",
+        "open": "up-down counter",
+        "temperature": "gauge",
+        "Orders": "histogram",
+        "Checkout Time": "histogram",
+    }
+    assert json.loads(shop.get(f"{PATH}/series.json?id={kinds['views'][1]}").text)["kind"] == "counter"
 
 
 def test_assets(make_app: MakeApp) -> None:

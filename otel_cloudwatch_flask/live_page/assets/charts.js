@@ -1,5 +1,7 @@
 // Sparklines drawn as SVG, and charts drawn with uPlot (MIT, see uplot.LICENSE).
 
+import { number } from "./text.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, PADDING] = [120, 28, 3];
 
@@ -33,7 +35,7 @@ export const sparkline = (container, values) => {
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const axis = (more = {}) => ({
-  stroke: color("--quiet"),
+  stroke: color("--muted"),
   grid: { stroke: color("--line"), width: 1 },
   ticks: { show: false },
   font: "12px system-ui, sans-serif",
@@ -65,7 +67,7 @@ export const chart = (container, times, lines, height = 180) => {
         fill: line.style === "bars" ? color(line.color) : undefined,
         paths: line.style === "bars" ? uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) : undefined,
         points: { show: line.style !== "bars" && times.length < 3 },
-        value: (self, value) => (value === null ? "–" : String(Number(value.toPrecision(6)))),
+        value: (self, value) => number(value),
       })),
     ],
     hooks: { ready: [showLast], setCursor: [(self) => self.cursor.idx === null && showLast(self)], setData: [showLast] },

@@ -49,7 +49,7 @@ export class Detail {
     this.datums = element("div", { className: "datums" });
     this.dialog.replaceChildren(
       element("div", { className: "panel" },
-        element("header", {}, element("div", {}, element("p", { className: "quiet", textContent: name(series.namespace, 255) }), heading), close),
+        element("header", {}, element("div", {}, element("p", { className: "muted", textContent: name(series.namespace, 255) }), heading), close),
         this.figures, this.plots, facts(series, rule),
         element("h3", { textContent: "Latest data points, as sent" }), this.datums));
     this.fillFigures(series);
@@ -57,7 +57,7 @@ export class Detail {
 
   fillFigures(series) {
     this.figures.replaceChildren(...FIGURES.map(([key, label]) =>
-      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: number(series[key]), title: exact(series[key]) }))));
+      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: number(series[key]), title: exact(series[key], series.kind) }))));
   }
 
   // Fetch the series, and redraw it if it changed.
@@ -75,7 +75,7 @@ export class Detail {
   }
 
   gone() {
-    this.datums.replaceChildren(element("p", { className: "quiet", textContent: "This series was evicted, or its process has ended." }));
+    this.datums.replaceChildren(element("p", { className: "muted", textContent: "This series was evicted, or its process has ended." }));
   }
 
   draw(series) {
@@ -135,6 +135,7 @@ export class Detail {
 const facts = (series, rule) => {
   const rows = [
     ...Object.entries(series.dimensions).map(([key, value]) => [name(key, 255), name(value, 1024)]),
+    ["Kind", series.kind ?? "unknown"],
     ["Unit", name(series.unit, 40)],
     ["Resolution", series.storage_resolution === 1 ? "1 second" : "1 minute"],
     ["Rule", rule],
@@ -144,9 +145,10 @@ const facts = (series, rule) => {
     element("div", {}, element("dt", { textContent: key }), element("dd", { textContent: value }))));
 };
 
-const precision = ({ percentile_error: error }) => {
+const precision = ({ kind, percentile_error: error }) => {
+  if (kind === "counter") return "not meaningful for a counter";
   if (error === null) return "not available: sent as statistic sets";
-  return error === 0 ? "exact" : `within ${(100 * error).toPrecision(1)} %`;
+  return error === 0 ? "exact" : `within ${number(Number((100 * error).toPrecision(1)))} %`;
 };
 
 // Put each list of numbers on one line.

@@ -158,7 +158,7 @@ function showMessages(messages) {
   $("messages").dataset.known = known;
   put("notices-title", messages.length === 1 ? "1 warning" : `${messages.length} warnings`);
   $("messages").replaceChildren(...messages.map(({ time, text }) =>
-    element("li", {}, element("time", { className: "quiet", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
+    element("li", {}, element("time", { className: "muted", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
 }
 
 const ruleText = (rules, index) =>
@@ -181,7 +181,7 @@ function ruleLine(rule, isDefault, count) {
   const fields = Object.entries(rule.fields).map(([key, value]) => `${key}=${name(JSON.stringify(value), 200)}`).join("  ");
   const match = element("code", { textContent: isDefault ? "everything else" : name(rule.match, 120) });
   const matched = rule.fields.drop ? "dropped" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
-  return element("li", {}, match, element("span", { className: "quiet", textContent: fields || "published unchanged" }), element("span", { className: "matched", textContent: matched }));
+  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "published unchanged" }), element("span", { className: "matched", textContent: matched }));
 }
 
 function freshness() {

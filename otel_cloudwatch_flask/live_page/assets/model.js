@@ -3,6 +3,19 @@
 
 const MAX_FLUSHES = 30;
 
+// Statistics that say nothing about a kind of metric: each data point of a counter is the increase between two flushes,
+// and each data point of a gauge or an up-down counter is the value at that time.
+const MEANINGLESS = {
+  counter: ["minimum", "p50", "p90", "p99", "maximum"],
+  gauge: ["sum"],
+  "up-down counter": ["sum"],
+};
+
+const meaningful = (series) => {
+  for (const key of MEANINGLESS[series.kind] ?? []) series[key] = null;
+  return series;
+};
+
 export class Model {
   constructor() {
     this.series = new Map();
@@ -13,6 +26,7 @@ export class Model {
   merge(document) {
     if (!document.since) this.series.clear();
     for (const each of document.series ?? []) {
+      meaningful(each);
       const known = this.series.get(each.id);
       each.flushes = [...(known?.flushes ?? []), ...each.flushes].slice(-MAX_FLUSHES);
       each.text = known?.text ?? searchable(each);
@@ -57,7 +71,7 @@ export class Processes {
   async series(id) {
     for (let attempt = 0; attempt < 8; attempt++) {
       const data = await this.fetch(`series.json?id=${id}`, this.chosen);
-      if (data.instance === this.chosen) return data.metric_name === undefined ? null : data;
+      if (data.instance === this.chosen) return data.metric_name === undefined ? null : meaningful(data);
     }
     return null;
   }

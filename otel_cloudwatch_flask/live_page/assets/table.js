@@ -130,7 +130,7 @@ export class Table {
       const cell = row.numbers[index];
       const text = number(series[key]);
       if (cell.textContent !== text) cell.textContent = text;
-      cell.title = exact(series[key]);
+      cell.title = exact(series[key], series.kind);
     });
     sparkline(row.spark, trendOf(series));
     row.isStale = false;
