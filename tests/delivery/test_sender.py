@@ -266,7 +266,7 @@ class TestRefusals:
         assert setting.waits.waits == []
 
     def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Each bad datum is counted, and one line a minute and metric says so."""
+        """Each bad datum is counted, and one line a minute says so."""
         setting = Setting(PickyClient())
         setting.add(*["bad"] * 8)
         assert setting.deliver()
@@ -275,6 +275,60 @@ class TestRefusals:
         assert record.levelno == logging.ERROR
         assert "bad" in record.getMessage()
         assert "The value is invalid" in record.getMessage()
+
+    def test_the_calls_of_one_delivery_are_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of a thousand bad datums some are isolated at a time, in at most 60 calls; batches behind them arrive."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add(*[f"bad{i}" for i in range(1000)])
+        setting.add("good")
+        assert not setting.deliver()
+        assert client.calls <= 60
+        assert client.stored == ["good"]
+        lost = setting.stats().datums_lost["refused"]
+        assert 0 < lost == 1000 - setting.stats().datums_pending
+        assert len(caplog.records) == 1
+        assert not setting.deliver()
+        assert client.calls <= 60, "within ten seconds no further calls are made"
+        for _ in range(60):
+            setting.clock.advance(10)
+            setting.deliver()
+        assert setting.stats().datums_lost == {"refused": 1000}
+
+    def test_the_last_delivery_isolates_all(self) -> None:
+        """At the end good datums among bad ones are not left behind."""
+        client = PickyClient()
+        setting = Setting(client)
+        names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
+        setting.add(*names)
+        setting.delivery.expedite(is_ending=True)
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.stored == [name for name in names if name.startswith("good")]
+
+    def test_a_refused_series_is_remembered(self) -> None:
+        """For ten minutes its datums are lost without a call, and no request is refused for them."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add("good", "bad")
+        assert setting.deliver()
+        calls = client.calls
+        setting.add("good", "bad")
+        assert setting.deliver()
+        assert client.calls == calls + 1
+        assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {"refused": 2})
+        setting.clock.advance(600)
+        setting.add("bad")
+        assert setting.deliver()
+        assert client.calls == calls + 2
+
+    def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond a bound the oldest are forgotten."""
+        monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
+        setting = Setting(PickyClient())
+        for name in ("bad1", "bad2", "bad3"):
+            setting.add(name)
+            assert setting.deliver()
+        assert [series.name for series in setting.delivery._refused_series] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses nothing, and the bad datum is still found."""
