@@ -13,7 +13,7 @@ from typing import Final
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.boto_client import Put
-from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure, unconfirmed
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.model.datum import Datum, Series
@@ -228,12 +228,11 @@ class Delivery:
         try:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
-                put(batch)
+                return unconfirmed(put(batch))
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             return failure(error)
         finally:
             self._stats_recorder.took(self._clock() - begun)
-        return None
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())

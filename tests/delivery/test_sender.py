@@ -229,6 +229,23 @@ class TestRetries:
         assert len(client.calls) == 2
 
 
+def test_an_answer_of_another_server_is_no_success() -> None:
+    """The page of a captive portal, with status 200, confirms nothing: the batch is kept and retried."""
+    portal = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"server": "portal"}, "RetryAttempts": 0}}
+    confirmed = {"ResponseMetadata": {**portal["ResponseMetadata"], "RequestId": "b7a1"}}
+    answers = [portal, portal, confirmed]
+
+    class Client:
+        def put_metric_data(self, **_request: Any) -> object:
+            return answers.pop(0)
+
+    setting = Setting(Client())
+    setting.add("a")
+    assert setting.deliver()
+    stats = setting.stats()
+    assert (stats.datums_sent, stats.requests_sent, stats.requests_failed) == (1, 1, 2)
+
+
 class PickyClient:
     """A CloudWatch that refuses each request with a bad datum in it."""
 
