@@ -28,6 +28,8 @@ _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 """Upper bound for a response's ``Retry-After``: it may come from a proxy, and the backlog is bounded."""
+_MAX_LOST_RESPONSES: Final = 3
+"""After so many lost responses in a row the longest backoff applies: each retry may store the batch once more."""
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
@@ -82,6 +84,8 @@ class Delivery:
         self._is_ending = False
         self._needs_operator = False
         self._backoff = Backoff()
+        self._lost_responses = 0
+        """In a row, for the oldest batch."""
         self._bisection_calls = 0
         self._bisection_period_end = -math.inf
         self._refused_series: dict[Series, tuple[float, str]] = {}
@@ -183,9 +187,12 @@ class Delivery:
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Return what is still to be sent of a batch after an attempt."""
         if problem is None:
+            self._lost_responses = 0
             self._accepted(batch)
             return ()
-        self._stats_recorder.failed(problem.message)
+        possibly_stored = len(batch.datums) if problem.may_be_stored else 0
+        self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
+        self._lost_responses += problem.may_be_stored
         if problem.kind.is_final:
             return self._refused(batch, problem)
         self._postpone(problem)
@@ -270,6 +277,8 @@ class Delivery:
 
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
+        if problem.may_be_stored and self._lost_responses >= _MAX_LOST_RESPONSES:
+            delay = _LONGEST_BACKOFF_SECONDS
         self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS))
         remedy = _OPERATOR_REMEDIES.get(problem.kind)
         if remedy:

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError, ReadTimeoutError
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
@@ -168,6 +168,20 @@ class TestRetries:
         setting.add("a")
         assert setting.deliver(within_seconds=1000)
         assert setting.waits.waits[0] <= 300
+
+    def test_lost_responses(self) -> None:
+        """After three lost responses each retry waits half a minute; the copies that may be stored are counted."""
+        client = scripted(*[ReadTimeoutError(endpoint_url="https://monitoring")] * 5)
+        setting = Setting(client)
+        setting.add("a", "b")
+        assert setting.deliver()
+        assert max(setting.waits.waits[:2]) <= 1.0
+        assert setting.waits.waits[2:] == [pytest.approx(30)] * 3
+        stats = setting.stats()
+        assert (stats.datums_sent, stats.datums_possibly_duplicated) == (2, 10)
+        setting.add("c")
+        assert setting.deliver()
+        assert setting.stats().datums_possibly_duplicated == 10
 
     def test_deadline(self) -> None:
         """If the next attempt is after the deadline, it returns at once and the batch stays pending."""
