@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError, ReadTimeoutError
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
@@ -169,6 +169,20 @@ class TestRetries:
         assert setting.deliver(within_seconds=1000)
         assert setting.waits.waits[0] <= 300
 
+    def test_lost_responses(self) -> None:
+        """After three lost responses each retry waits half a minute; the copies that may be stored are counted."""
+        client = scripted(*[ReadTimeoutError(endpoint_url="https://monitoring")] * 5)
+        setting = Setting(client)
+        setting.add("a", "b")
+        assert setting.deliver()
+        assert max(setting.waits.waits[:2]) <= 1.0
+        assert setting.waits.waits[2:] == [pytest.approx(30)] * 3
+        stats = setting.stats()
+        assert (stats.datums_sent, stats.datums_possibly_duplicated) == (2, 10)
+        setting.add("c")
+        assert setting.deliver()
+        assert setting.stats().datums_possibly_duplicated == 10
+
     def test_deadline(self) -> None:
         """If the next attempt is after the deadline, it returns at once and the batch stays pending."""
         error = client_error("ThrottlingException")
@@ -229,6 +243,23 @@ class TestRetries:
         assert len(client.calls) == 2
 
 
+def test_an_answer_of_another_server_is_no_success() -> None:
+    """The page of a captive portal, with status 200, confirms nothing: the batch is kept and retried."""
+    portal = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"server": "portal"}, "RetryAttempts": 0}}
+    confirmed = {"ResponseMetadata": {**portal["ResponseMetadata"], "RequestId": "b7a1"}}
+    answers = [portal, portal, confirmed]
+
+    class Client:
+        def put_metric_data(self, **_request: Any) -> object:
+            return answers.pop(0)
+
+    setting = Setting(Client())
+    setting.add("a")
+    assert setting.deliver()
+    stats = setting.stats()
+    assert (stats.datums_sent, stats.requests_sent, stats.requests_failed) == (1, 1, 2)
+
+
 class PickyClient:
     """A CloudWatch that refuses each request with a bad datum in it."""
 
@@ -266,7 +297,7 @@ class TestRefusals:
         assert setting.waits.waits == []
 
     def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Each bad datum is counted, and one line a minute and metric says so."""
+        """Each bad datum is counted, and one line a minute says so."""
         setting = Setting(PickyClient())
         setting.add(*["bad"] * 8)
         assert setting.deliver()
@@ -275,6 +306,60 @@ class TestRefusals:
         assert record.levelno == logging.ERROR
         assert "bad" in record.getMessage()
         assert "The value is invalid" in record.getMessage()
+
+    def test_the_calls_of_one_delivery_are_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of a thousand bad datums some are isolated at a time, in at most 60 calls; batches behind them arrive."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add(*[f"bad{i}" for i in range(1000)])
+        setting.add("good")
+        assert not setting.deliver()
+        assert client.calls <= 60
+        assert client.stored == ["good"]
+        lost = setting.stats().datums_lost["refused"]
+        assert 0 < lost == 1000 - setting.stats().datums_pending
+        assert len(caplog.records) == 1
+        assert not setting.deliver()
+        assert client.calls <= 60, "within ten seconds no further calls are made"
+        for _ in range(60):
+            setting.clock.advance(10)
+            setting.deliver()
+        assert setting.stats().datums_lost == {"refused": 1000}
+
+    def test_the_last_delivery_isolates_all(self) -> None:
+        """At the end good datums among bad ones are not left behind."""
+        client = PickyClient()
+        setting = Setting(client)
+        names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
+        setting.add(*names)
+        setting.delivery.expedite(is_ending=True)
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.stored == [name for name in names if name.startswith("good")]
+
+    def test_a_refused_series_is_remembered(self) -> None:
+        """For ten minutes its datums are lost without a call, and no request is refused for them."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add("good", "bad")
+        assert setting.deliver()
+        calls = client.calls
+        setting.add("good", "bad")
+        assert setting.deliver()
+        assert client.calls == calls + 1
+        assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {"refused": 2})
+        setting.clock.advance(600)
+        setting.add("bad")
+        assert setting.deliver()
+        assert client.calls == calls + 2
+
+    def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond a bound the oldest are forgotten."""
+        monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
+        setting = Setting(PickyClient())
+        for name in ("bad1", "bad2", "bad3"):
+            setting.add(name)
+            assert setting.deliver()
+        assert [series.name for series in setting.delivery._refused_series] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses nothing, and the bad datum is still found."""
