@@ -79,8 +79,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "program is at its end.",
         ),
         Remedy(
-            "A fork hook failed",
-            "Metrics of this child process may be lost or counted twice.",
+            "A fork or exit hook failed",
+            "Metrics of this process may be lost or counted twice.",
             "Report it with the traceback.",
         ),
         Remedy(

@@ -15,7 +15,7 @@ from typing import Any, Final
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
-from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, is_exiting
+from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, is_exiting
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import (
     TEMPORALITY,
@@ -65,13 +65,13 @@ class CloudWatchMetricReader(MetricReader):
 
     ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
     :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While CloudWatch
-    does not accept datums, collections go on by the interval until the backlog is half full (with a spool: also the
-    spool is full); then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
+    does not accept datums, collections go on by the interval until the backlog is half full, or with a
+    spool that too; then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
 
     All measurements are flushed at exit and by :meth:`shutdown`. In a forked child the reader starts afresh without the
-    parent's measurements. Children of multiprocessing flush when they end, but not when they are terminated, as those
-    of a ``Pool`` are. uWSGI needs ``enable-threads``; its workers flush when they end gracefully, and lose up to a
-    second's measurements when they are killed during a request.
+    parent's measurements. Children of multiprocessing flush when they end, and when they are terminated, as
+    those of a ``Pool`` are: SIGTERM flushes where nothing else handles it. uWSGI needs ``enable-threads``; its workers
+    flush when they end gracefully, and lose up to a second's measurements when they are killed during a request.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class CloudWatchMetricReader(MetricReader):
         self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
         self._reset()
-        self._start_thread()
-        _live_readers[id(self)] = self
-        call_after_fork(self._forget, self._start_thread)
         call_at_exit(_shut_down_at_exit)
+        self._ensure_started()
+        _live_readers[id(self)] = self
+        call_after_fork(self._forget, self._ensure_started)
 
     def _reset(self) -> None:
         """Create the state of one process."""
@@ -119,7 +119,7 @@ class CloudWatchMetricReader(MetricReader):
         """Request a flush and return at once; concurrent requests become one flush."""
         if not self._is_requested:
             self._is_requested = True
-            self._start_thread()
+            self._ensure_started()
             self._inbox.put(None)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
@@ -129,7 +129,7 @@ class CloudWatchMetricReader(MetricReader):
         """
         lost_before = self._exporter.ledger.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
-        self._start_thread()
+        self._ensure_started()
         is_delivered = self._wait_for_flush(deadline) if self._has_thread() else self._flush_now(deadline)
         return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
 
@@ -174,8 +174,9 @@ class CloudWatchMetricReader(MetricReader):
             self._flush_now(deadline, is_last=True)
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
-    def _start_thread(self) -> None:
-        """Start the reader's thread unless it runs. If that fails, :meth:`flush` works in the calling thread."""
+    def _ensure_started(self) -> None:
+        """Handle SIGTERM and start the reader's thread, once. Without a thread :meth:`flush` works in the caller's."""
+        handle_sigterm()
         if self._thread.is_alive() or self._is_shut_down or not self._starting.acquire(blocking=False):
             return
         try:
