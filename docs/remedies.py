@@ -84,6 +84,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Report it with the traceback.",
         ),
         Remedy(
+            "Metrics could not be collected before the shutdown",
+            "Those recorded since the last flush are lost; the measurements of `add_metric` are counted as `shutdown`.",
+            "Find the callback of an observable instrument that hangs or raises, and give it a timeout.",
+        ),
+        Remedy(
             "Collecting metrics failed",
             "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
             "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
@@ -201,7 +206,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Cannot open the spool",
-            "Nothing is lost yet: pending metrics are in memory, and are lost if the process ends before they are sent.",
+            "Nothing is lost yet: metrics are pending in memory, and lost if the process ends before they are sent.",
             "Give the forked process the right to write to `spool_directory`, and free disk space.",
         ),
         Remedy(

@@ -54,7 +54,7 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
 class Recorder:
     """Record the measurements of one reporter and app; safe to use from several threads.
 
-    ``lost`` is called for each measurement that the SDK refuses. Nothing is raised. Beyond ``max_series`` different
+    ``lost`` is called for each measurement that the SDK refuses, ``count`` for each that it takes. Nothing is raised. Beyond ``max_series`` different
     sets of dimensions, new ones are recorded as their metric's overflow series, and new names as that of
     :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
@@ -66,12 +66,14 @@ class Recorder:
         default_dimensions: Mapping[str, str],
         lost: Callable[[LossReason], None],
         *,
+        count: Callable[[], object] | None = None,
         max_series: int = DEFAULT_MAX_SERIES,
     ) -> None:
         self._provider = provider
         self._reporter_id = reporter_id
         self._default_dimensions = dict(default_dimensions)
         self._lost = lost
+        self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
         # Never forgotten: the SDK keeps instruments for the life of the process, too.
@@ -102,6 +104,7 @@ class Recorder:
                 histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
             else:
                 histogram.record(value, series.attributes, context)
+            self._count()
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
             _quiet_log.log(
