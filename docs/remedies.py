@@ -1,6 +1,7 @@
-"""What each message in the log means for the data, and what to do: found by how the message begins.
+"""Explanations of the log messages: what each message means for the data, and what to do.
 
-What a message does not say itself is said here. ``tests/documentation/test_messages.py`` sees to it that every message has its line.
+A message is identified by its beginning, with ``…`` for values that are filled in.
+``tests/documentation/test_messages.py`` requires exactly one entry for every log message.
 """
 
 from dataclasses import dataclass
@@ -9,79 +10,79 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """The beginning of a message, what it means for what was measured, and what to do."""
+    """The beginning of a message, its meaning for the data, and the remedy."""
 
     beginning: str
     data: str
     remedy: str
 
 
-_NOTHING: Final = "Nothing."
+_INVALID_POINT: Final = "This data point is lost, and counted as `invalid`. All others are sent."
+_REPORT: Final = "The traceback shows the reason. Unless your code produced the data point, this is a bug: report it."
 
 SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
-    "Metrics do not get to CloudWatch": (
+    "Delivery": (
         Remedy(
             "Metrics cannot be sent, and are kept until they can.",
-            "Nothing is lost yet. What was measured waits in the process, or in the spool, and is tried again.",
-            "The message has it: credentials that may call `cloudwatch:PutMetricData`, or a Region. What boto3 or "
-            "CloudWatch said stands in brackets. It is said once an outage.",
+            "Nothing is lost yet. Metrics are buffered in memory or in the spool, and retried.",
+            "Follow the message: configure credentials that allow `cloudwatch:PutMetricData`, or a Region. The error "
+            "of boto3 or CloudWatch is in parentheses. Logged once per outage.",
         ),
         Remedy(
             "Metrics could not be sent (",
-            "Nothing is lost yet. Counts that wait are complete; only their time gets coarser if it takes long.",
-            "Nothing, if it does not last. `throttled`: flush less often, see [operations](operations.md). `server`: "
-            "wait. `network`: see whether the process reaches the endpoint. `unknown`: read the error. It is said once "
-            "a minute.",
+            "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
+            "None, if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
+            "`server`: wait. `network`: check that the process can reach the endpoint. `unknown`: see the error. "
+            "Logged once a minute.",
         ),
-        Remedy("CloudWatch takes metrics again;", "What waited is sent, oldest first.", _NOTHING),
+        Remedy("CloudWatch accepts metrics again;", "Buffered metrics are sent, oldest first.", "None."),
         Remedy(
             "The backlog is full:",
-            "The oldest datums are lost, and counted as `backlog_full`.",
-            "Find the reason in an earlier message. To hold out longer, raise `MAX_BACKLOG_BYTES`, or set "
+            "The oldest data points are lost, and counted as `backlog_full`.",
+            "Fix the delivery problem logged earlier. To survive longer outages, raise `MAX_BACKLOG_BYTES`, or set "
             "`SPOOL_DIRECTORY`.",
         ),
         Remedy(
             "… datum(s) are lost: they waited for two weeks",
-            "They are lost, and counted as `expired`: CloudWatch takes nothing that is older.",
-            "Find the reason in an earlier message.",
+            "They are lost, and counted as `expired`: CloudWatch rejects data points older than two weeks.",
+            "Fix the delivery problem logged earlier.",
         ),
         Remedy(
             "CloudWatch refused a datum of",
-            "This datum is lost, and counted as `refused`. All others of its request are sent without it.",
-            "Mend what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report "
-            "it.",
+            "This data point is lost, and counted as `refused`. The others in its request are sent.",
+            "Fix what CloudWatch's error names. If nothing is wrong with the metric, this is a bug: report it.",
         ),
         Remedy(
             "… datum(s) could not be sent before the exporter was shut down",
             "They are lost, and counted as `shutdown`.",
-            "Find the reason in an earlier message. Where ends of processes meet outages, set `SPOOL_DIRECTORY`.",
+            "Fix the delivery problem logged earlier. To keep data across restarts, set `SPOOL_DIRECTORY`.",
         ),
         Remedy(
             "… datum(s) could not be sent, and are left in the spool",
             "Nothing is lost: the next process with this spool directory sends them, for up to two weeks.",
-            "Find the reason in an earlier message. Keep the directory on a disk that outlives the process.",
+            "Fix the delivery problem logged earlier. Keep the directory on a disk that outlives the process.",
         ),
         Remedy(
             "… datum(s) were sent, and CloudWatch has not answered yet",
-            "They may be in CloudWatch, and are if its answer still comes. With a spool, the next process sends them "
-            "again: then CloudWatch may have them twice.",
-            "Nothing, if it happens once. Otherwise see what is slow between the process and CloudWatch.",
+            "They may or may not be in CloudWatch. With a spool, the next process sends them again, so CloudWatch may "
+            "count them twice.",
+            "None, if it happens once. Otherwise, check the latency between the process and CloudWatch.",
         ),
         Remedy(
             "Metrics exported after shutdown are lost",
             "They are lost, and counted as `shutdown`.",
-            "Shut the exporter down last: after the reader, and after the threads that record.",
+            "Shut down the exporter last: after the reader, and after all threads that record metrics.",
         ),
         Remedy(
             "Cannot start the reader's thread",
-            'Nothing is lost: `flush()`, `flush="sync"` and the end of the process send what was recorded.',
-            "Raise the limit of threads of the process (`ulimit -u`, or the container's limit of pids). Nothing if the "
-            "program is at its end.",
+            'Nothing is lost: `flush()`, `flush="sync"` and the exit of the process send all metrics.',
+            "Raise the thread limit of the process (`ulimit -u`, or the container's pids limit). None, if the process "
+            "is exiting.",
         ),
         Remedy(
             "A fork or exit hook failed",
             "Metrics of this process may be lost or counted twice.",
-            "Report it with the traceback.",
+            "This is a bug: report it with the traceback.",
         ),
         Remedy(
             "Metrics could not be collected before the shutdown",
@@ -90,177 +91,173 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Collecting metrics failed",
-            "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
-            "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
+            "Nothing is lost: counters and histograms keep accumulating, and are sent with the next collection.",
+            "Fix the callback of an observable instrument, or the view, at the end of the traceback.",
         ),
     ),
-    "A metric is not what it could be": (
+    "Metrics and dimensions": (
         Remedy(
-            "… (it is lost, and counted as invalid",
-            "This metric is lost, and counted as `invalid`. In debug mode and in tests the same text is raised as "
-            "`InvalidMetricError`.",
-            "The message says what to write instead, and in which file and line.",
+            "Lost a metric: …. It is counted as invalid",
+            "This metric is lost, and counted as `invalid`. In debug mode and in tests, `InvalidMetricError` is raised "
+            "instead, with the same text.",
+            "Fix the call in the file and line that the message names.",
         ),
         Remedy(
-            "A metric could not be read",
+            "Lost a metric: its arguments could not be read",
             "This metric is lost, and counted as `invalid`.",
-            "What was given to `add_metric` raised when it was looked at; the traceback has where. Give it plain texts "
-            "and numbers.",
+            "An argument of `add_metric` raised an exception when it was read; the traceback shows where. Pass plain "
+            "strings and numbers.",
         ),
         Remedy(
-            "OpenTelemetry did not take",
-            "This metric is lost, and counted as `invalid`.",
-            "The traceback has what the SDK raised. There are a few finite numbers that its histograms do not take.",
+            "Lost a measurement: OpenTelemetry did not accept",
+            "This measurement is lost, and counted as `invalid`.",
+            "The traceback shows the exception of the SDK, whose histograms reject a few finite numbers.",
         ),
         Remedy(
-            "A data point of … has …: CloudWatch takes no such number",
-            "This data point is lost, and counted as `invalid`. All others are sent.",
+            "Lost a data point of …: it has …, which CloudWatch does not accept",
+            _INVALID_POINT,
             "Do not record NaN, infinities, or magnitudes beyond 2^360. The reasons are listed "
             "[below](#data-points-that-cannot-be-sent).",
         ),
+        Remedy("Lost a data point of …: it could not be read", _INVALID_POINT, _REPORT),
         Remedy(
-            "A data point of … could not be read",
-            "This data point is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data point: report it.",
+            "Lost a data point of …: it could not be converted",
+            "The merged data point is lost, and counted as one `invalid`. All others are sent.",
+            _REPORT,
         ),
         Remedy(
-            "A datum of … could not be made",
-            "What several data points were to become together is lost, and counted as `invalid`. All others are sent.",
-            "The traceback has the reason. It is a fault of this package, or of what made the data points: report it.",
+            "CloudWatch has no equivalent of the unit",
+            "Values are correct. The metric has the unit None.",
+            "Give the instrument a UCUM unit from [the table of units](mapping.md#units).",
         ),
         Remedy(
-            "CloudWatch has no unit for",
-            "The numbers are right. The metric has the unit None.",
-            "Give the instrument a UCUM unit that [the table of units](mapping.md#units) has.",
+            "… has … attributes, but CloudWatch allows 30 dimensions",
+            "Values are correct. The metric has fewer dimensions than the instrument has attributes.",
+            "Select the attributes to keep with a rule: `MetricRule(dimensions=[...])`.",
         ),
         Remedy(
-            "… has … attributes, CloudWatch takes 30 dimensions",
-            "The numbers are right. The metric has fewer dimensions than the instrument has attributes.",
-            "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
+            "… has more dimension combinations than max_metrics",
+            "Totals are correct. New dimension combinations are published together, as `otel.metric.overflow=true`.",
+            "Find the dimension with many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to pay "
+            "for every combination.",
         ),
         Remedy(
-            "… has more combinations of dimensions than max_metrics",
-            "The totals are right. New combinations of dimensions are published together, as "
-            "`otel.metric.overflow=true`.",
-            "See which dimension has so many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to "
-            "pay for each of them.",
+            "max_metrics is reached, overflow series included",
+            "Nothing is lost, but these dimension combinations are published together as the metric "
+            "`otel.metric.overflow`, and cannot be distinguished.",
+            "Find the part of the name that varies (a user, an order, a URL), and make it a dimension. Raise "
+            "`MAX_METRICS` only if you want to pay for every combination.",
         ),
         Remedy(
-            "More than … metrics have combinations of dimensions",
-            "Nothing is lost. But what such combinations brought is published together, as the metric "
-            "`otel.metric.overflow`, and cannot be told apart any more.",
-            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "
-            "`MAX_METRICS` only if you want to pay for each of them.",
+            "add_metric has recorded … dimension combinations, the maximum: … and further new metrics",
+            "Nothing is lost, but new metric names are recorded together, as the metric `otel.metric.overflow`.",
+            "Find the part of the name that varies (a user, an order, a URL), and make it a dimension.",
         ),
         Remedy(
-            "add_metric was given … sets of dimensions: … and whatever other names",
-            "Nothing is lost. But what new names brought is recorded together, as the metric `otel.metric.overflow`.",
-            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension.",
-        ),
-        Remedy(
-            "add_metric was given … sets of dimensions: further ones",
-            "The totals are right. New combinations of dimensions are recorded together, as "
-            "`otel.metric.overflow=true`.",
-            "See which dimension has so many values (a user, an order, a URL), and leave it out.",
+            "add_metric has recorded … dimension combinations, the maximum: further ones",
+            "Totals are correct. New dimension combinations are recorded together, as `otel.metric.overflow=true`.",
+            "Find the dimension with many values (a user, an order, a URL), and drop it.",
         ),
         Remedy(
             "Unsupported opentelemetry-sdk internals",
-            "Counts, sums, minimum and maximum are exact. Percentiles of a series stay coarse after an outlier.",
+            "Counts, sums, minimum and maximum are exact. After an outlier, percentiles of a series stay coarse.",
             "Use a release that [this package is tested with](compatibility.md), or report the new one.",
         ),
     ),
-    "The setup is not what was meant": (
+    "Configuration": (
         Remedy(
-            "No CloudWatch namespace is set",
-            "Metrics are sent, to a namespace that is named like the app.",
-            'Give `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
+            "No CloudWatch namespace is configured",
+            "Metrics are sent to a namespace with the app's name.",
+            'Pass `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
         ),
         Remedy(
-            "Metrics are published in the namespace",
-            "Metrics are sent, to the namespace that the message names first.",
-            'Give `namespace="..."`, or give the service or the app a name that can be a namespace. A meter provider '
-            "shows its resource only with its first collection, so this is said then.",
+            "Using the CloudWatch namespace",
+            "Metrics are sent to the namespace that the message names.",
+            'Pass `namespace="..."`, or choose a service or app name that is a valid namespace. It is logged at the '
+            "first collection, because the meter provider's resource is not known earlier.",
         ),
         Remedy(
-            "… is no setting of otel_cloudwatch_flask",
-            "Metrics are sent, with the default of what was meant.",
-            "Write the key as the message does. [Configuration](configuration.md) has all of them.",
+            "Unknown setting … is ignored",
+            "Metrics are sent with the default of the setting that was probably meant.",
+            "Correct the spelling. [Configuration](configuration.md) lists all settings.",
         ),
         Remedy(
-            "Metrics are dropped: no CloudWatchMetricsReporter",
-            "What is added before a reporter serves an app is lost, and counted nowhere.",
-            "Call `init_app(app)`, or make the reporter with the app, before the first `add_metric`.",
+            "Metric dropped: no CloudWatchMetricsReporter",
+            "Metrics added before the first `init_app` are lost, and not counted.",
+            "Call `init_app(app)`, or create the reporter with the app, before the first `add_metric`.",
         ),
         Remedy(
             "A CloudWatch exporter was added to a meter provider",
-            "Nothing is counted twice. What was measured between the reporter's last flush and now may be missing.",
-            "Add the exporter before the reporter, or leave it out: the reporter publishes the same metrics.",
+            "Nothing is counted twice. Measurements since the reporter's last flush may be missing.",
+            "Add the exporter before the reporter, or remove it: the reporter publishes the same metrics.",
         ),
     ),
-    "The spool": (
+    "Spool": (
         Remedy(
             "The spool holds … bytes",
-            "Nothing is lost yet: further metrics wait in memory, and are lost if the process ends before they are "
+            "Nothing is lost yet: further metrics are kept in memory, and lost if the process ends before they are "
             "sent.",
-            "Find in an earlier message why CloudWatch does not take them.",
+            "Fix the delivery problem logged earlier.",
         ),
         Remedy(
             "Cannot open the spool",
-            "Nothing is lost yet: metrics are pending in memory, and lost if the process ends before they are sent.",
-            "Give the forked process the right to write to `spool_directory`, and free disk space.",
+            "Nothing is lost yet: pending metrics are kept in memory, and lost if the process ends before they are "
+            "sent.",
+            "Give the forked process permission to write to `spool_directory`, and free disk space.",
         ),
         Remedy(
             "Metrics cannot be spooled",
-            "Nothing is lost yet: they wait in memory, and are lost if the process ends before they are sent.",
-            "See to the room on the disk, and to the right to write to the directory.",
+            "Nothing is lost yet: pending metrics are kept in memory, and lost if the process ends before they are "
+            "sent.",
+            "Check the free disk space, and the permission to write to the directory.",
         ),
         Remedy(
             "A spooled batch cannot be removed",
-            "It is in CloudWatch, and will be there twice if the next process finds the file.",
-            "See to the right to delete files in the directory.",
+            "It is in CloudWatch, and is counted twice if the next process sends the file.",
+            "Give the process permission to delete files in the directory.",
         ),
         Remedy(
-            "A spooled batch cannot be taken over",
-            "What a process left there waits, for up to two weeks.",
-            "See to the right to rename files in the directory: all processes that share it must be of one user.",
+            "A spooled batch of an earlier process cannot be adopted",
+            "The batch stays in the spool for up to two weeks.",
+            "Give the process permission to rename files in the directory. Run all processes that share "
+            "it as one user.",
         ),
         Remedy(
             "… belongs to another user",
-            "What is in it waits for a process of that user; this process neither sends nor changes it.",
-            "Run what shares a spool directory as one user; delete the directory if nobody of yours has made it.",
+            "Its batches stay there for a process of that user; this process neither sends nor changes them.",
+            "Run all processes that share a spool directory as one user. Delete the directory if it is not yours.",
         ),
         Remedy(
             "The spool directory cannot be read",
-            "What other processes left there waits, for up to two weeks. This process's own metrics are sent.",
-            "See to the right to read the directory.",
+            "Batches of earlier processes stay there for up to two weeks. This process's own metrics are sent.",
+            "Give the process permission to read the directory.",
         ),
         Remedy(
-            "… is no batch of metrics",
-            "What the file held is lost, and counted as `unreadable` if this process has written it.",
-            "Nothing else should write to the spool directory. Delete the `.bad` file if you do not want to look at "
-            "it.",
+            "… is not a batch of metrics",
+            "The content of the file is lost, and counted as `unreadable` if this process wrote it.",
+            "Make sure that nothing else writes to the spool directory. Delete the `.bad` file after inspecting it.",
         ),
         Remedy(
-            "A file that is no batch of metrics cannot be set aside",
-            "Other batches are sent. The file is met again by the next process.",
-            "Delete it, and see to the right to rename files in the directory.",
+            "A file that is not a batch of metrics cannot be renamed",
+            "All other batches are sent. The next process will read the file again.",
+            "Delete the file, and give the process permission to rename files in the directory.",
         ),
     ),
-    "Faults of a program, or of this package": (
+    "Errors in callbacks, and bugs": (
         Remedy(
             "CLOUDWATCH_LIVE_PAGE_CHECK raised",
-            "Nothing is lost: metrics are sent as before. The page answers 404 to every request.",
-            "Fix the function that the traceback ends in.",
+            "Metrics are not affected. The page returns 404 for every request.",
+            "Fix the function at the end of the traceback.",
         ),
         Remedy(
             "A callback passed to watch() failed",
             "Nothing is lost: the metrics are in CloudWatch.",
-            "The traceback ends in the callable that was given to `watch()`: mend that.",
+            "Fix the callback passed to `watch()`, at the end of the traceback.",
         ),
         Remedy(
-            "The end of a request was not recorded",
-            "Metrics of that request may be lost. Its response is not touched.",
-            "It is a fault of this package: report it, with the traceback.",
+            "Recording or flushing metrics at the end of a request failed",
+            "Metrics of that request may be lost. Its response is not affected.",
+            "This is a bug: report it with the traceback.",
         ),
     ),
 }

@@ -1,7 +1,7 @@
-"""gunicorn reads this file by itself. Nothing in it is needed by the metrics: no hook, no post_fork.
+"""A gunicorn configuration. The metrics need none of it, and no post_fork hook.
 
-A worker starts its own thread and its own connection when it needs them, also with preload_app, and flushes what it has
-recorded when gunicorn ends it, within the graceful timeout.
+Each worker starts its own thread and connection, also with preload_app, and flushes when gunicorn stops it, within the
+graceful timeout.
 """
 
 wsgi_app = "examples.factory:create_app()"

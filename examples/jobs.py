@@ -1,4 +1,4 @@
-"""Metrics outside of requests: a command, a thread, a loop that runs jobs, a script. All are flushed at exit."""
+"""Metrics outside of requests: in a command, a thread, a scheduler and a script. All are flushed at exit."""
 
 import sched
 import threading
@@ -18,22 +18,22 @@ reminders = get_meter("jobs").create_counter("jobs.reminders", unit="{mail}")
 @app.cli.command("import-orders")
 @click.argument("orders", type=int)
 def import_orders(orders: int) -> None:
-    """Import so many orders: `flask --app examples/jobs import-orders 3`."""
+    """Import this number of orders: `flask --app examples/jobs import-orders 3`."""
     with metrics.timer("Import Time"):
         for _ in range(orders):
             metrics.add_metric("Imported Orders", 1, "Count")
-    # A command that may be killed, or that others wait for, can make sure of it; otherwise its end does.
+    # Optional: the exit of the command flushes too. Flush explicitly if the command may be killed.
     click.echo(f"imported {orders}, in CloudWatch: {metrics.flush()}")
 
 
 def send_reminders() -> None:
-    """A job: it has no request and no app context, and needs none."""
+    """A job, which needs no request and no app context."""
     reminders.add(2)
     metrics.add_metric("Job Runs", 1, "Count", {"Job": "reminders"})
 
 
 def main() -> None:
-    """Run as a program: a thread, and a scheduler's loop as APScheduler or Celery's beat has one."""
+    """Run jobs in a thread and in a scheduler, as APScheduler or Celery do."""
     thread = threading.Thread(target=send_reminders)
     thread.start()
     scheduler = sched.scheduler(time.monotonic)

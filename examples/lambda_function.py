@@ -1,4 +1,4 @@
-"""An app as a Lambda function behind API Gateway; run as a program, it invokes itself once."""
+"""A Flask app as a Lambda function behind API Gateway. Run as a program, it invokes itself once."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from flask import Flask
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 app = Flask(__name__)
-# In Lambda flush="sync" is the default: when the handler returns, CloudWatch has the invocation's metrics.
+# On Lambda, flush="sync" is the default: when the handler returns, its metrics have been delivered.
 metrics = CloudWatchMetricsReporter(app, "Shop", instrument=True)
 
 

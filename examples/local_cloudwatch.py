@@ -1,8 +1,8 @@
-"""A CloudWatch on this machine, as strict as the real one: Enter shows what was published, Ctrl-C ends it."""
+"""A strict local CloudWatch. Press Enter to list what was published, Ctrl-C to stop."""
 
 import contextlib
 
-from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.testing import LocalCloudWatch
 
 cloudwatch = LocalCloudWatch()
 cloudwatch.start(port=4566)

@@ -1,4 +1,4 @@
-"""Two lines and add_metric."""
+"""Two lines of setup, and add_metric."""
 
 from flask import Flask
 

@@ -1,4 +1,4 @@
-"""An app that knows nothing of metrics: see README.md for the command that measures it."""
+"""An app without metrics; README.md has the command that measures it."""
 
 from flask import Flask
 

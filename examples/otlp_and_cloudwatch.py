@@ -1,4 +1,4 @@
-"""OpenTelemetry is there already, and sends OTLP to a collector; CloudWatch becomes one more destination."""
+"""An app that sends OTLP to a collector already, and now sends to CloudWatch as well."""
 
 from flask import Flask
 from opentelemetry import metrics
@@ -10,7 +10,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 
-# What is there already.
+# Existing code.
 provider = MeterProvider(
     metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())],
     resource=Resource.create({"service.name": "Shop"}),
@@ -20,7 +20,7 @@ app = Flask(__name__)
 FlaskInstrumentor().instrument_app(app)
 orders = metrics.get_meter("shop").create_counter("shop.orders", unit="{order}")
 
-# What is new: it finds the global provider, and takes the service's name for its namespace.
+# New: uses the global provider, and the service name as the namespace.
 rules = [MetricRule(match="http.server.*", dimensions=["http.target", "http.route"])]
 reporter = CloudWatchMetricsReporter(app, rules=rules)
 

@@ -1,10 +1,10 @@
-"""A small shop with its metrics in CloudWatch: an app as one might write it.
+"""A small shop that publishes its metrics to CloudWatch.
 
     pip install otel-cloudwatch-flask gunicorn
     gunicorn --workers 2 --threads 4 'examples.shop:create_app()'
 
-It publishes to the namespace "Shop", in the Region and with the credentials that boto3 finds. Without an AWS account,
-`python -m otel_cloudwatch_flask demo` serves it to some visitors and a CloudWatch of this machine.
+It publishes to the namespace "Shop", with the Region and credentials that boto3 finds. Without an AWS account, use
+`python -m otel_cloudwatch_flask demo`, which runs this app with simulated visitors and a local CloudWatch.
 """
 
 import random
@@ -18,11 +18,11 @@ from opentelemetry.metrics import get_meter
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.decorator import fault_failure_error, request_count
 
-# instrument=True: every request's duration, by route and status, measured by OpenTelemetry's FlaskInstrumentor.
+# instrument=True also records each request's duration by route and status, with OpenTelemetry's FlaskInstrumentor.
 reporter = CloudWatchMetricsReporter(namespace="Shop", instrument=True)
 shop = Blueprint("shop", __name__)
 
-# OpenTelemetry's own instruments need nothing of this package: they arrive in CloudWatch all the same.
+# OpenTelemetry's own instruments are published too.
 meter = get_meter("shop")
 product_views = meter.create_counter("shop.product.views", unit="{view}")
 search_results = meter.create_histogram("shop.search.results", unit="{product}")
@@ -100,7 +100,7 @@ def slow() -> str:
     return "Sales went up."
 
 
-# The shop itself: no metrics below.
+# The shop itself. No metrics below this line.
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Basket:
 
 @dataclass(frozen=True)
 class Books:
-    """What a shop knows anyway, without any metrics; the demo compares CloudWatch with it."""
+    """The shop's own records, with which the demo compares CloudWatch."""
 
     orders: list[tuple[str, float]] = field(default_factory=list)
     refunds: list[float] = field(default_factory=list)
@@ -143,20 +143,20 @@ books = Books()
 
 
 def posted_basket() -> Basket:
-    """The basket of a request like `{"1": 2, "6": 1}`: product numbers with how many of them."""
+    """Parse a request such as `{"1": 2, "6": 1}`, which maps product numbers to quantities."""
     quantities = request.get_json()
     if not isinstance(quantities, dict) or not quantities:
         abort(400, "Send a JSON object of product numbers and quantities.")
     try:
         lines = [(PRODUCTS[int(number)], int(quantity)) for number, quantity in quantities.items()]
     except (KeyError, TypeError, ValueError):
-        abort(400, "There is no such product or quantity.")
+        abort(400, "Unknown product or invalid quantity.")
     total = round(sum(product.price * quantity for product, quantity in lines), 2)
     return Basket(sum(quantity for _, quantity in lines), total)
 
 
 def pay(total: float, payment: str) -> bool:
-    """Whether the payment was accepted; one way to pay is out of order."""
+    """Return whether the payment was accepted. Vouchers always fail, to show errors."""
     time.sleep(random.uniform(0.001, 0.02))
     if payment == "voucher":
         raise ConnectionError("The voucher service does not answer.")

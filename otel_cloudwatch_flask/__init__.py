@@ -1,7 +1,7 @@
-"""OpenTelemetry metrics in Amazon CloudWatch, and a Flask extension that puts an application's own beside them.
+"""Send OpenTelemetry metrics, and a Flask app's own metrics, to Amazon CloudWatch.
 
-The names below are imported when they are first used: pytest and others that look for plugins import this package in
-every program of an environment, and most of those use nothing of it.
+Public names are imported on first use: pytest and other programs that load entry points import this package in every
+process of an environment, and should not pay for boto3 and the SDK.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value  # found there the next time
+    globals()[name] = value  # so that __getattr__ runs once per name
     return value
 
 

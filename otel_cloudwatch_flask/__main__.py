@@ -1,4 +1,4 @@
-"""``python -m otel_cloudwatch_flask``: see ``cli``."""
+"""Run the command line with ``python -m otel_cloudwatch_flask``."""
 
 from otel_cloudwatch_flask.cli import main
 

@@ -1,7 +1,7 @@
-"""The settings: one table of keys, and one frozen object that is built from it once.
+"""The settings: one table of keys, and one frozen object that is built from it.
 
-Everywhere the same precedence: an argument, then ``app.config["CLOUDWATCH_<KEY>"]``, then the environment's
-``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, then what OpenTelemetry or AWS call the same thing, then the default.
+The precedence is the same for every setting: argument, ``app.config["CLOUDWATCH_<KEY>"]``, environment variable
+``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent variable of OpenTelemetry or AWS, default.
 """
 
 import difflib
@@ -24,10 +24,10 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 Parser: TypeAlias = Callable[[object], object]
-"""Makes of what was found what it means, or raises a ``ValueError`` that continues "<key>=<value> ..."."""
+"""Parse a raw value, or raise a ``ValueError`` whose message continues "<key>=<value> ..."."""
 
-Place: TypeAlias = Mapping[str, Any]
-"""Where settings may be given: arguments, ``app.config`` or the environment."""
+Source: TypeAlias = Mapping[str, Any]
+"""A source of raw settings: arguments, ``app.config`` or the environment."""
 
 APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
@@ -35,13 +35,13 @@ _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
 class DefaultFloat(float):
-    """A default that can be told from the same number given by the caller."""
+    """A default value, distinguishable from the same number passed by the caller."""
 
     __slots__ = ()
 
 
 class DefaultInt(int):
-    """A default that can be told from the same number given by the caller."""
+    """A default value, distinguishable from the same number passed by the caller."""
 
     __slots__ = ()
 
@@ -53,7 +53,7 @@ DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
 
 
 def parse_namespace(value: object) -> str:
-    """A namespace that CloudWatch takes."""
+    """Return ``value`` if it is a valid CloudWatch namespace; raise ``ValueError`` otherwise."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("is not a namespace; use a name such as 'Shop'")
     if value.startswith(RESERVED_NAMESPACE_PREFIX):
@@ -69,7 +69,7 @@ def parse_namespace(value: object) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a name; use a text that is not empty")
+        raise ValueError("is not a name; use a non-empty string")
     return value.strip()
 
 
@@ -81,7 +81,7 @@ def _flush_policy(value: object) -> FlushPolicy:
 
 
 def _seconds(value: object) -> float:
-    """A duration of zero or more."""
+    """Parse a duration in seconds, zero included."""
     if not 0 <= (seconds := _number(value)) < math.inf:
         raise ValueError("is not a duration; use a number of seconds, 0 or more")
     return seconds
@@ -100,7 +100,7 @@ def _milliseconds(value: object) -> float:
 
 
 def _number(value: object) -> float:
-    """The number that was written, NaN for what is none."""
+    """Parse a number; return NaN for anything else."""
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -137,7 +137,7 @@ def _url_path(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NamedFunction:
-    """A function that is named, ``module:function``, and looked up when it is called: the module may not be there yet.
+    """A function given as ``module:function``; it is imported at each call, because its module may not exist yet.
 
     >>> NamedFunction("os.path:basename")("/a/b")
     'b'
@@ -146,7 +146,7 @@ class NamedFunction:
     name: str
 
     def __call__(self, *arguments: object) -> object:
-        """Call the function."""
+        """Import the function and call it."""
         return pkgutil.resolve_name(self.name)(*arguments)
 
 
@@ -160,14 +160,14 @@ def _check(value: object) -> Callable[[], object]:
 
 def _directory(value: object) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ValueError("is not a directory; use the path of one that this process may write to")
+        raise ValueError("is not a directory; use a path that this process may write to")
     return Path(os.fsdecode(value))
 
 
 def _dimensions(value: object) -> Mapping[str, str]:
-    mapping = _written_dimensions(value) if isinstance(value, str) else value
+    mapping = _dimensions_from_text(value) if isinstance(value, str) else value
     if not isinstance(mapping, Mapping):
-        raise ValueError("are no dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
+        raise ValueError("are not dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     try:
         return MappingProxyType(dimension_texts(mapping))
     except ValueError as problem:
@@ -186,7 +186,7 @@ def _attribute_names(value: object) -> tuple[str, ...]:
     names = map(str.strip, value.split(",")) if isinstance(value, str) else value
     given = tuple(names) if isinstance(names, Iterable) else (None,)
     if not all(map(_is_name, given)):
-        raise ValueError("are no names of attributes; use a list of them")
+        raise ValueError("are not attribute names; use a list of names")
     return cast("tuple[str, ...]", given)
 
 
@@ -198,17 +198,17 @@ def _from_json(text: str) -> object:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}; write texts in double quotes, and no comma before the end") from None
+        raise ValueError(f"is not JSON: {error}; put strings in double quotes, without a trailing comma") from None
 
 
-def _written_dimensions(text: str) -> object:
-    """What the environment says: a JSON object, or ``name=value,name=value``."""
+def _dimensions_from_text(text: str) -> object:
+    """Parse dimensions from an environment variable: a JSON object, or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    return dict(map(_written_pair, filter(str.strip, text.split(","))))
+    return dict(map(_pair_from_text, filter(str.strip, text.split(","))))
 
 
-def _written_pair(text: str) -> tuple[str, str]:
+def _pair_from_text(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
@@ -216,7 +216,7 @@ def _written_pair(text: str) -> tuple[str, str]:
 
 
 def is_given(value: object) -> bool:
-    """Whether a value was given by somebody, rather than left at an argument's default."""
+    """Whether the caller passed a value, as opposed to leaving the argument at its default."""
     return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
 
 
@@ -230,9 +230,9 @@ def _parsed(source: str, value: object, parse: Parser) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: how it is read, what it is if it is not given, and the field of :class:`Settings` that has it.
+    """One setting: its parser, its default, and the field of :class:`Settings` that stores it.
 
-    ``fallbacks`` are environment variables of others that mean the same, each with how it is read.
+    ``fallbacks`` are equivalent environment variables of AWS and OpenTelemetry, each with its own parser.
     """
 
     parse: Parser
@@ -242,7 +242,7 @@ class Key:
 
     @property
     def name(self) -> str:
-        """What it is called in ``app.config`` and the environment, behind the prefix."""
+        """The name in ``app.config`` and the environment, without the prefix."""
         return self.field.removesuffix("_name").upper()
 
     @property
@@ -252,48 +252,48 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The variable in the environment."""
+        """The environment variable."""
         return ENVIRONMENT_PREFIX + self.name
 
-    def resolve(self, arguments: Place, app_config: Place, environ: Place) -> object:
-        """The first value that was given, parsed, or else the default."""
+    def resolve(self, arguments: Source, app_config: Source, environ: Source) -> object:
+        """Parse and return the first value found, in order of precedence; return the default if there is none."""
         found = next(self._given(arguments, app_config, environ), None)
         return _parsed(*found) if found else self.default
 
-    def source(self, arguments: Place, app_config: Place, environ: Place) -> str | None:
-        """Where the value that counts was found, as error messages name it; ``None`` for the default."""
+    def source(self, arguments: Source, app_config: Source, environ: Source) -> str | None:
+        """The source of the effective value, as error messages name it; ``None`` for the default."""
         found = next(self._given(arguments, app_config, environ), None)
         return found[0] if found else None
 
-    def _given(self, arguments: Place, app_config: Place, environ: Place) -> Iterator[tuple[str, object, Parser]]:
-        """Where a value was given, in the order of precedence."""
-        places = [
+    def _given(self, arguments: Source, app_config: Source, environ: Source) -> Iterator[tuple[str, object, Parser]]:
+        """Yield source, raw value and parser wherever the setting is present, in order of precedence."""
+        candidates = [
             (self.field, arguments.get(self.field), self.parse),
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
-            # To OpenTelemetry an empty variable is one that is not set:
+            # OpenTelemetry treats an empty variable as unset:
             # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
             (self.variable, environ.get(self.variable) or None, self.parse),
             *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
         ]
-        return (place for place in places if is_given(place[1]))
+        return (candidate for candidate in candidates if is_given(candidate[1]))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be configured, parsed and checked; the documentation is made of what is said here."""
+    """All settings, parsed and validated. The settings tables of the docs are generated from the docstrings below."""
 
     namespace: Annotated[str | None, Key(parse_namespace)]
-    """CloudWatch namespace of the metrics; without one the service's name, or the Flask app's import name."""
+    """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME), else the Flask app's name."""
     region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
-    """AWS Region of the metrics; without one what boto3 finds in the profile."""
+    """AWS Region that receives the metrics. Default: the Region boto3 resolves, for example from the profile."""
     flush: Annotated[
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
-    """What the end of a request does: 'background' asks for a flush, 'sync' waits for it, 'interval' leaves it to
-    the interval. In AWS Lambda the default is 'sync'.
+    """What happens when a request ends: 'background' requests a flush and returns, 'sync' waits for the flush,
+    'interval' leaves it to the next periodic flush. The default in AWS Lambda is 'sync'.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS))]
-    """Least time between two flushes that requests asked for."""
+    """Minimum time between two request-triggered flushes, in seconds."""
     export_interval_seconds: Annotated[
         float,
         Key(
@@ -302,53 +302,55 @@ class Settings:
             fallbacks=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
         ),
     ]
-    """Time between two flushes that nobody asked for."""
+    """Interval between periodic flushes, in seconds."""
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """How long a flush that nobody waits for tries at a time."""
+    """Timeout of a background flush, in seconds. Metrics it could not send are retried by the next one."""
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
-    """Dimensions of every metric given to add_metric; its own of the same name win. In the environment
-    name=value,name=value or a JSON object.
+    """Dimensions added to every add_metric call; a dimension passed to the call itself takes precedence. In the
+    environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
-    """Most distinct CloudWatch metrics of an exporter; further ones go to their metric's overflow series."""
+    """Maximum number of distinct CloudWatch metrics per exporter, overflow series included."""
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
-    """Most memory for what could not be sent yet."""
+    """Maximum memory for metrics waiting to be sent, in bytes."""
     spool_directory: Annotated[Path | None, Key(_directory)]
-    """Directory that keeps what could not be sent across restarts; without one it is kept in memory only."""
+    """Directory that keeps unsent metrics across restarts. Default: they are kept in memory only."""
     strict: Annotated[bool | None, Key(_boolean)]
-    """Whether an invalid metric raises instead of being counted; by default in debug mode and in tests."""
+    """Whether add_metric raises InvalidMetricError for an invalid metric instead of counting and logging it. Default:
+    in debug mode and in tests.
+    """
     enabled: Annotated[bool, Key(_boolean, default=True)]
-    """If false, everything works and nothing is sent; OTEL_SDK_DISABLED=true does the same."""
+    """If false, the API works as usual and nothing is sent; OTEL_SDK_DISABLED=true has the same effect."""
     rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
-    """What is published of which metric: a list of MetricRule objects or of mappings of their fields. In the
-    environment a JSON array.
+    """What is published of each metric: a list of MetricRule objects or of mappings of their fields; the first match
+    applies. In the environment: a JSON array.
     """
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
-    """Resource attributes that every metric has as dimensions. In the environment separated by commas."""
+    """Resource attributes published as dimensions of every metric. In the environment: separated by commas."""
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether to tell CloudWatch which service the metrics belong to, so that 'Explore related' finds them."""
+    """Whether requests name the service that the metrics belong to, for CloudWatch's 'Explore related'."""
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
-    """Whether a reporter measures its own delivery, as the metrics otel_cloudwatch_flask.delivery.*."""
+    """Whether the reporter publishes metrics about its own delivery, otel_cloudwatch_flask.delivery.*."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """If true, everything happens but the network: what would be sent counts as sent, and is not."""
+    """If true, everything runs except the network call; requests that would be sent are counted as sent."""
     live_page: Annotated[bool | None, Key(_boolean)]
-    """Whether the app has a page at /_cloudwatch that shows what it publishes. Default: if app.debug is on at init_app.
-    Outside of debug mode the page needs LIVE_PAGE_CHECK.
+    """Whether the app serves the live page, which shows what it publishes. Default: app.debug at the time of init_app.
+    Outside debug mode the page requires LIVE_PAGE_CHECK.
     """
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
-    """Where that page is."""
+    """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Function without arguments, or 'module:function', that returns true if the current request may see that page.
+    """Callable without arguments, or 'module:function', that returns True if the current request may see the live page.
     Default: loopback only, in debug mode only.
     """
 
     @classmethod
-    def resolve(cls, *, arguments: Place, app_config: Place, environ: Place) -> "Settings":
-        """Build the settings from the three places; ``arguments`` go by the names of the fields.
+    def resolve(cls, *, arguments: Source, app_config: Source, environ: Source) -> "Settings":
+        """Build the settings from the three sources; the keys of ``arguments`` are field names.
 
-        Raises :class:`ConfigurationError` for the first value that cannot be used, naming the key it came from.
+        Raises :class:`ConfigurationError` for the first invalid value; the message names the key it came from.
         """
         values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
@@ -358,16 +360,16 @@ class Settings:
 KEYS: Final[tuple[Key, ...]] = tuple(
     replace(hint.__metadata__[0], field=name) for name, hint in get_type_hints(Settings, include_extras=True).items()
 )
-"""Every setting there is."""
+"""All settings, in the order of the docs."""
 
 
 def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own switch is off, read as the SDK reads it."""
+    """Whether ``OTEL_SDK_DISABLED`` is true, by the SDK's own parsing."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def is_in_lambda(environ: Mapping[str, str]) -> bool:
-    """Whether this is AWS Lambda, where nothing runs between two invocations.
+    """Whether this process runs in AWS Lambda, which suspends it between invocations.
 
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     """
@@ -375,19 +377,19 @@ def is_in_lambda(environ: Mapping[str, str]) -> bool:
 
 
 def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """The keys with our prefix that are none of ours but resemble one, each with the one it resembles.
+    """Map each unknown key with our prefix to the setting it most resembles.
 
     >>> misspelt_keys({"CLOUDWATCH_NAMESPCE": "Shop", "CLOUDWATCH_ALARM_TOPIC": ""}, "CLOUDWATCH_")
     {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
     """
     names = [key.name for key in KEYS]
-    strangers = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
-    # Strict enough to leave alone what others call CLOUDWATCH_LOG_REGION.
-    meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in strangers}
+    unknown = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
+    # Strict enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.
+    meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in unknown}
     return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
 
 
-def are_given(fields: Collection[str], *, arguments: Place, app_config: Place) -> bool:
-    """Whether any of these settings was given as an argument or in ``app.config``, not for the whole process."""
+def are_given(fields: Collection[str], *, arguments: Source, app_config: Source) -> bool:
+    """Whether any of these settings is an argument or in ``app.config``, as opposed to process-wide."""
     keys = [key for key in KEYS if key.field in fields]
     return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)

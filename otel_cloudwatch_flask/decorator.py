@@ -1,4 +1,4 @@
-"""Decorators for views: how often each was called, and how often it failed."""
+"""Decorators that count the calls and the failures of a view, as in flask-cloudwatch-metric."""
 
 import inspect
 from collections.abc import Callable
@@ -19,23 +19,25 @@ _INTERNAL_SERVER_ERROR: Final = 500
 
 
 class AddsMetrics(Protocol):
-    """What the decorators need of a reporter."""
+    """The method of a reporter that the decorators call."""
 
     def add_metric(self, *, metric_name: str, value: float, unit: str, dimensions: list[dict[str, str]]) -> None:
         """Add one metric."""
 
 
 class _Outcome(Protocol):
-    """What is counted of one call: the value that the view returned, or the exception that it raised."""
+    """Callback for one call: receives the value that the view returned, or the exception that it raised."""
 
     def __call__(self, returned: object, raised: Exception | None) -> None: ...
 
 
 def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Count the calls of a view as ``RequestCount``, by ``ResourceName`` and ``StatusCode``.
+    """Decorate a view to add the metric ``RequestCount`` = 1 for each call, by ``ResourceName`` and ``StatusCode``.
 
-    An exception that is no HTTP response counts as 500, which is what Flask answers unless a handler is registered
-    for it.
+    ``metrics_reporter``: the reporter whose ``add_metric`` is called. ``resource_name``: value of the dimension
+    ``ResourceName``, such as the name of the view.
+
+    An exception other than an ``HTTPException`` counts as 500, Flask's answer unless an error handler changes it.
     """
 
     def count(returned: object, raised: Exception | None) -> None:
@@ -43,27 +45,29 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
         dimensions = [_dimension("ResourceName", resource_name), _dimension("StatusCode", str(status))]
         metrics_reporter.add_metric(metric_name="RequestCount", value=1, unit="Count", dimensions=dimensions)
 
-    return _observing(count)
+    return _call_with_outcome(count)
 
 
 def fault_failure_error(
     metrics_reporter: AddsMetrics, resource_name: str
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Count a view's bad ends, by ``ResourceName``.
+    """Decorate a view to count unsuccessful calls by ``ResourceName``: 4xx responses, 5xx responses and exceptions.
 
-    ``Error`` is a 4xx response, ``Fault`` a 5xx response, ``Failure`` an exception that is no HTTP response.
+    ``metrics_reporter``: the reporter whose ``add_metric`` is called. ``resource_name``: value of the dimension
+    ``ResourceName``. Metrics: ``Error`` for a 4xx response, ``Fault`` for a 5xx response, ``Failure`` for an exception
+    other than an ``HTTPException``; each with the value 1.
     """
 
     def count(returned: object, raised: Exception | None) -> None:
-        if name := _name_of_bad_end(returned, raised):
+        if name := _failure_metric_name(returned, raised):
             dimensions = [_dimension("ResourceName", resource_name)]
             metrics_reporter.add_metric(metric_name=name, value=1, unit="Count", dimensions=dimensions)
 
-    return _observing(count)
+    return _call_with_outcome(count)
 
 
 def status_of(returned: object) -> int:
-    """The status code that Flask makes of a view's return value.
+    """The status code that Flask sends for a view's return value.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 
@@ -72,11 +76,11 @@ def status_of(returned: object) -> int:
     """
     body, status = _body_and_status(returned)
     if body is None:
-        return _INTERNAL_SERVER_ERROR  # Flask refuses it
+        return _INTERNAL_SERVER_ERROR  # Flask raises TypeError for such a return value
     return _status_of_body(body) if status is None else _status_code(status)
 
 
-def _name_of_bad_end(returned: object, raised: Exception | None) -> str | None:
+def _failure_metric_name(returned: object, raised: Exception | None) -> str | None:
     if raised is not None and not isinstance(raised, HTTPException):
         return "Failure"
     status = status_of(returned) if raised is None else _status_of_exception(raised)
@@ -84,13 +88,13 @@ def _name_of_bad_end(returned: object, raised: Exception | None) -> str | None:
 
 
 def _body_and_status(returned: object) -> tuple[object, Any]:
-    """The body, and the status that stands beside it; ``None`` if none does."""
+    """Split a return value into body and status; the status is ``None`` if the value has none."""
     if not isinstance(returned, tuple):
         return returned, None
     if len(returned) not in (2, 3):
         return None, None
-    body, beside = returned[:2]
-    return body, None if isinstance(beside, (Headers, dict, tuple, list)) else beside
+    body, status = returned[:2]
+    return body, None if isinstance(status, (Headers, dict, tuple, list)) else status
 
 
 def _status_of_body(body: object) -> int:
@@ -110,14 +114,14 @@ def _status_of_exception(error: Exception) -> int:
 
 
 def _status_code(status: Any) -> int:
-    """The code of a status given as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``; of no such thing, 500."""
+    """The code of a status such as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``; 500 for anything else."""
     try:
         return int(status.split(None, 1)[0] if isinstance(status, str) else f"{status:d}")
     except (ValueError, TypeError, IndexError):
         return _INTERNAL_SERVER_ERROR
 
 
-def _observing(outcome: _Outcome) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def _call_with_outcome(outcome: _Outcome) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
         return _observed_coroutine_function(view, outcome) if _is_async(view) else _observed(view, outcome)
 

@@ -1,19 +1,19 @@
-"""What can go wrong before anything is recorded: two errors, one base.
+"""The exceptions of this package.
 
-Nothing else is raised into a program that uses this package. Whatever happens later, between a recorded measurement
-and CloudWatch, is counted in ``DeliveryStats`` and logged.
+They are raised only for invalid settings and metrics. Whatever goes wrong later, between a recorded measurement and
+CloudWatch, is counted in ``DeliveryStats`` and logged.
 """
 
 
 class CloudWatchMetricsError(Exception):
-    """The base of this package's errors."""
+    """Base class of this package's exceptions."""
 
 
 class ConfigurationError(CloudWatchMetricsError, ValueError):
-    """A setting cannot be used; the message names it, what it was, and what it may be.
+    """A setting is invalid. The message names the setting, its value, and what is allowed.
 
-    ``key`` is where the setting came from (an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment
-    variable), ``value`` what was found there.
+    ``key`` is the source of the setting (an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment
+    variable), ``value`` its value.
     """
 
     def __init__(self, message: str, *, key: str | None = None, value: object = None) -> None:
@@ -23,9 +23,9 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
 
 
 class InvalidMetricError(CloudWatchMetricsError, ValueError):
-    """A metric that CloudWatch cannot store; the message says what to write instead.
+    """A metric is invalid. The message says what to write instead.
 
-    ``metric_name`` is the name the caller gave, ``value`` the argument at fault.
+    ``metric_name`` is the name that the caller passed, ``value`` the invalid argument.
     """
 
     def __init__(self, message: str, *, metric_name: object = None, value: object = None) -> None:

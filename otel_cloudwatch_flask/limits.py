@@ -1,4 +1,4 @@
-"""The numbers that CloudWatch sets, each with its unit.
+"""CloudWatch's limits, and which numbers it accepts.
 
 Sources:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html,
@@ -13,14 +13,14 @@ from typing import Final
 # A request.
 MAX_DATUMS_PER_REQUEST: Final = 1000
 MAX_REQUEST_BYTES: Final = 1_000_000
-"""Bytes of the JSON body before compression. The service says "1 MB"; this is the smaller reading of it."""
+"""Bytes of the JSON body before compression. The documentation says "1 MB"; this is the smaller reading."""
 
 # A datum.
 MAX_VALUES_PER_DATUM: Final = 150
 MAX_MAGNITUDE: Final = 2.0**360
-"""The largest magnitude of a value; NaN and the infinities are refused too."""
+"""Largest magnitude of a value. NaN and infinity are refused, too."""
 MIN_MAGNITUDE: Final = 2.0**-360
-"""The smallest magnitude of a value that is not 0."""
+"""Smallest magnitude of a nonzero value."""
 STORAGE_RESOLUTIONS: Final = (1, 60)
 """Seconds."""
 
@@ -38,21 +38,21 @@ MAX_AHEAD_SECONDS: Final = 2 * 3600
 
 # An account in a Region.
 QUOTA_REQUESTS_PER_SECOND: Final = 500
-"""Of PutMetricData, where AWS has not raised it:
+"""The default for PutMetricData:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html.
 """
 
-# Which numbers CloudWatch takes.
+# Which numbers CloudWatch accepts.
 NUMBERS: Final = frozenset({float, int})
 _EXACT: Final = 10**15
-"""Every whole number below it is a float, too."""
+"""Every int below it can be represented as a float."""
 
 
 def sendable(value: float) -> float | None:
-    """The number as CloudWatch takes it, or ``None`` if it takes no such number.
+    """Return the number as CloudWatch accepts it, or ``None`` if it cannot be sent.
 
-    NaN, the infinities and magnitudes above 2^360 are refused. What is not 0 but below 2^-360 is refused too: it is
-    sent as 0. There is no negative zero.
+    NaN, infinity and magnitudes above 2^360 cannot. A nonzero magnitude below 2^-360, which CloudWatch refuses as well,
+    becomes 0; so does negative zero.
 
     >>> sendable(float("nan")) is None
     True
@@ -61,7 +61,7 @@ def sendable(value: float) -> float | None:
     """
     try:
         number = float(value)
-    except OverflowError:  # an int beyond every float
+    except OverflowError:  # an int beyond the largest float
         return None
     if not abs(number) <= MAX_MAGNITUDE:  # NaN fails every comparison
         return None
@@ -69,7 +69,7 @@ def sendable(value: float) -> float | None:
 
 
 def is_finite(value: float) -> bool:
-    """Whether this is a number at all, whatever its size."""
+    """Whether a number is neither NaN nor infinite; it may be larger than any float."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -77,7 +77,7 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Whether all of these are ints or floats that CloudWatch takes as they are."""
+    """Whether CloudWatch accepts all of these ints and floats unchanged."""
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

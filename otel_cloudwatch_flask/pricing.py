@@ -1,6 +1,6 @@
-"""What CloudWatch bills for metrics, from numbers to dollars.
+"""CloudWatch's prices for metrics and requests.
 
-Prices of us-east-1 without the free tier (10 metrics, 1,000,000 requests):
+They are those of us-east-1, without the free tier (10 metrics, 1,000,000 requests):
 https://aws.amazon.com/cloudwatch/pricing/
 """
 
@@ -17,14 +17,15 @@ DOLLARS_PER_METRIC_MONTH: Final = (
     (1_000_000, 0.05),
     (math.inf, 0.02),
 )
-"""Up to how many metrics each price holds; metrics are billed by the hour, these are whole months."""
+"""Price tiers: the number of metrics up to which each price applies. Metrics are billed by the hour; these are whole
+months."""
 
 DOLLARS_PER_REQUEST: Final = 0.01 / 1000
 
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """A month's distinct metrics and PutMetricData requests, and what each of both costs in dollars."""
+    """The distinct metrics and PutMetricData requests of a month, and their costs in dollars."""
 
     metrics: int
     requests: float
@@ -33,16 +34,16 @@ class MonthlyCost:
 
     @property
     def dollars(self) -> float:
-        """Both together."""
+        """The total cost."""
         return self.metrics_dollars + self.requests_dollars
 
     def document(self) -> dict[str, float]:
-        """All of it, for JSON."""
+        """Return all figures for JSON."""
         return {**asdict(self), "dollars": self.dollars}
 
 
 def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
-    """The cost of metrics that are published all month, at a constant rate of requests; a month has 30 days.
+    """Return the cost of metrics published for a month of 30 days, at a constant rate of requests.
 
     >>> cost = monthly_cost(metrics=50, requests_per_second=1)
     >>> f"${cost.metrics_dollars:.2f} + ${cost.requests_dollars:.2f} = ${cost.dollars:.2f}"
@@ -53,7 +54,7 @@ def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
 
 
 def metrics_dollars(metrics: int) -> float:
-    """What so many distinct metrics cost a month.
+    """Return the monthly cost of this many distinct metrics.
 
     >>> metrics_dollars(10_000), metrics_dollars(12_000)
     (3000.0, 3200.0)
@@ -67,5 +68,5 @@ def metrics_dollars(metrics: int) -> float:
 
 
 def requests_dollars(requests: float) -> float:
-    """What so many PutMetricData requests cost."""
+    """Return the cost of this many PutMetricData requests."""
     return requests * DOLLARS_PER_REQUEST

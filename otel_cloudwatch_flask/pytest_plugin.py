@@ -1,6 +1,6 @@
-"""A pytest plugin: the fixture ``cloudwatch``, to which the app under test publishes.
+"""pytest plugin with the fixture ``cloudwatch``: a fake CloudWatch that the app under test publishes to.
 
-pytest imports this wherever the package is installed, so it imports nothing itself before a test asks for the fixture.
+pytest imports this module wherever the package is installed; the fake is imported when a test requests the fixture.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ _KEY: "pytest.StashKey[InterceptedCloudWatch]" = pytest.StashKey()
 
 @pytest.fixture
 def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatch]":
-    """A CloudWatch in memory, as strict as the real one, to which everything of this process is published.
+    """An in-memory CloudWatch with the validation of the real one; receives all metrics of this process.
 
-    Reporters, readers and exporters that have no client of their own publish to it for the length of the test, whenever
-    they were made. Each look-up flushes first: ``cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
+    During the test, reporters, readers and exporters without a client of their own publish to it, whenever they were
+    created. Every query flushes first: ``assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
     """
     from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch  # noqa: PLC0415 - see above
 
@@ -30,7 +30,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> None:
-    """Add to the report of a test that failed what was published, and what was lost."""
+    """Add the published and the lost metrics to the report of a failed test."""
     fake = item.stash.get(_KEY, None)
     if fake is not None and call.when == "call" and call.excinfo is not None:
         item.add_report_section("call", "cloudwatch", fake.report())

@@ -1,4 +1,4 @@
-"""An application factory: the reporter is made once, and learns of its apps later."""
+"""An application factory. The reporter is created once, and `init_app` connects it to each app."""
 
 from flask import Flask
 

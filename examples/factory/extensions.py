@@ -1,4 +1,4 @@
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
-# instrument=True: the duration of every request, too, by route and status.
+# instrument=True also records each request's duration by route and status.
 metrics = CloudWatchMetricsReporter(instrument=True)

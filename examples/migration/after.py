@@ -1,4 +1,4 @@
-"""The same app after the change: two imports, and `new_reporter` where a Region was given."""
+"""The same app after the migration: two imports changed, and `new_reporter` takes the Region."""
 
 from flask import Flask
 

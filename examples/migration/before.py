@@ -1,4 +1,4 @@
-"""An app with flask-cloudwatch-metric, as it is in PyPI (0.1.7)."""
+"""An app that uses flask-cloudwatch-metric 0.1.7."""
 
 from flask import Flask
 from flask_cloudwatch_metric import CloudWatchMetricsReporter

@@ -1,4 +1,4 @@
-"""``cost``: what the metrics cost a month."""
+"""``cost``: estimate the monthly cost of an app's metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,51 +17,65 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     by_metric,
     by_rule,
 )
+from otel_cloudwatch_flask.commands.shared.command import Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
-from otel_cloudwatch_flask.commands.shared.terminal import echo_table, inert
-from otel_cloudwatch_flask.commands.shared.usage import Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
 
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"
 _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_seconds")
-"""What is an option and a setting."""
+"""Options that default to the setting of the same name."""
 
 
 @click.command(cls=Command)
 @from_option()
-@click.option("--metrics", type=click.IntRange(0), help="How many CloudWatch metrics there are, instead of --from.")
+@click.option("--metrics", type=click.IntRange(0), help="Number of CloudWatch metrics, instead of --from.")
 @click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that publish, of all hosts."
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Total number of processes across all hosts.",
 )
-@click.option("--flush", type=click.Choice(POLICIES), help="The flush policy; by default the app's, or background.")
-@click.option("--rate", type=click.FloatRange(0), help="Requests a second to all processes; by default, never idle.")
-@click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="FLUSH_MIN_INTERVAL_SECONDS.")
-@click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="EXPORT_INTERVAL_SECONDS.")
-@json_option("all of it")
+@click.option("--flush", type=click.Choice(POLICIES), help="Flush policy. Default: the app's setting, or background.")
+@click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
+@click.option(
+    "--flush-min-interval",
+    _FIELDS[1],
+    type=click.FloatRange(0),
+    help="Seconds between request-triggered flushes. Default: FLUSH_MIN_INTERVAL_SECONDS.",
+)
+@click.option(
+    "--export-interval",
+    _FIELDS[2],
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between periodic flushes. Default: EXPORT_INTERVAL_SECONDS.",
+)
+@json_option("the estimate")
 @click.pass_context
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
-    """Reckon what your metrics cost a month.
+    """Estimate the monthly cost of your metrics, and how to cut it.
 
-    And what would save something. CloudWatch bills metrics and calls. The metrics are those of a preview, a demo or a
-    running app, or a number that you give; the calls follow from the flush policy and the number of processes.
-    Processes share their metrics, unless a dimension tells them apart.
+    CloudWatch bills metrics and API calls. The metrics come from a preview, a demo or a running app (--from), or are a
+    number (--metrics); the number of calls follows from the flush policy and the number of processes. Processes that
+    publish the same metric share its price, unless a dimension identifies the process.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    Prices are those of us-east-1 without the free tier. A month has 30 days, and every metric has data in each hour of
-    it, which is the most it can cost.
+    Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
+    in every hour, which is the upper bound.
 
-    Exits with 0, or with 2 if there is nothing to reckon with.
+    Exit status: 0 ok, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
-        raise click.UsageError("Say what to reckon with: --from FILE, or --metrics NUMBER.", context)
-    user_app = loaded_app(context, is_needed=False)
+        raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
+    user_app = load_user_app(context, is_needed=False)
     flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
     document = read_document(source) if source else Document(())
     every = billed(document.series)
@@ -80,7 +94,10 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 
 
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
-    """A month by flush policy, ``None`` where the calls are not known, and as it was observed in one process."""
+    """Return the monthly cost under each flush policy, and with the call rate ``observed`` in one process if given.
+
+    The cost is ``None`` if the number of calls is unknown.
+    """
     costs: dict[str, MonthlyCost | None] = {
         policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
     }
@@ -95,7 +112,7 @@ def _cost(metrics: int, rate: float | None) -> MonthlyCost | None:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """Everything that was reckoned."""
+    """The estimate, ready to be printed."""
 
     number: int
     fleet: Fleet
@@ -117,14 +134,14 @@ class _Result:
 
     def show(self) -> None:
         processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
-        click.secho(f"A month of {self.number:,} metrics and {processes}", bold=True)
+        click.secho(f"Monthly cost of {counted(self.number, 'metric')} from {processes}", bold=True)
         self._show_policies()
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
-        _show_part("What each metric contributes", by_metric(self.metrics), ("metric",))
-        _show_part("What leaving out a dimension saves", dimensions, ("metric", "dimension", "values"))
+        _show_part("By metric name", by_metric(self.metrics), ("metric",))
+        _show_part("By dimension", dimensions, ("metric", "dimension", "values"))
         if {each.rule for each in self.rules} != {NO_RULE}:
-            _show_part("What dropping a rule, or a rollup, saves", self.rules, ("rule",))
-        click.echo(f"\nus-east-1, without the free tier; {PRICES_URL}")
+            _show_part("By rule and rollup", self.rules, ("rule",))
+        click.echo(f"\nPrices: us-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:
         chosen = self.costs.get(self.flush)
@@ -132,18 +149,19 @@ class _Result:
             [("* " if policy == self.flush else "  ") + policy, *_cost_cells(cost, chosen)]
             for policy, cost in self.costs.items()
         ]
-        echo_table(["  flush", "metrics $", "calls", "calls $", "together $", "saves $"], rows, right=range(1, 6))
+        echo_table(["  flush", "metrics $", "calls", "calls $", "total $", "vs. current"], rows, right=range(1, 6))
+        click.echo("* = current setting")
         if self.costs["sync"] is None:
-            click.echo("What sync calls follows from the requests: give --rate.")
+            click.echo("Pass --rate to estimate sync.")
 
 
 def _cost_cells(cost: MonthlyCost | None, chosen: MonthlyCost | None) -> list[str]:
     if cost is None:
         return ["-"] * 5
     figures = [cost.metrics_dollars, cost.requests_dollars, cost.dollars]
-    metrics, calls, together = (f"{figure:,.2f}" for figure in figures)
-    saves = "" if chosen is None or cost is chosen else f"{chosen.dollars - cost.dollars:,.2f}"
-    return [metrics, f"{cost.requests:,.0f}", calls, together, saves]
+    metrics, calls, total = (f"{figure:,.2f}" for figure in figures)
+    difference = "" if chosen is None or cost is chosen else f"{cost.dollars - chosen.dollars:+,.2f}"
+    return [metrics, f"{cost.requests:,.0f}", calls, total, difference]
 
 
 def _show_part(title: str, contributions: Sequence[Contribution], columns: Sequence[str]) -> None:
@@ -152,13 +170,13 @@ def _show_part(title: str, contributions: Sequence[Contribution], columns: Seque
     click.echo()
     click.secho(title, bold=True)
     rows = [
-        [*(inert(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
+        [*(escaped(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
         for each in contributions[:_ROWS_SHOWN]
     ]
     first = len(columns) - columns.count("values")
-    echo_table([*columns, "metrics", "saved", "saved $"], rows, right=range(first, len(columns) + 3))
+    echo_table([*columns, "metrics", "removed if dropped", "saved $"], rows, right=range(first, len(columns) + 3))
     if len(contributions) > _ROWS_SHOWN:
-        click.echo(f"and {len(contributions) - _ROWS_SHOWN} more; --json has all.")
+        click.echo(f"... {len(contributions) - _ROWS_SHOWN} more rows; use --json to see all.")
 
 
 def _saved_cells(contribution: Contribution) -> list[str]:

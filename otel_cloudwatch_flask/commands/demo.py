@@ -1,4 +1,4 @@
-"""``demo``: see a shop's metrics arrive in a CloudWatch on this machine."""
+"""``demo``: run the demo shop against a local CloudWatch emulator. The work is done by the ``demo`` package."""
 
 import contextlib
 import importlib
@@ -8,43 +8,48 @@ from typing import Final
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.usage import (
+from otel_cloudwatch_flask.commands.shared.command import (
     EXIT_INTERRUPTED,
     EXIT_PROBLEM,
     Command,
-    Unusable,
+    CommandError,
     echo_json,
     json_option,
 )
 
-_COMPARED: Final = (5.0, 100.0)
-"""Seconds, and visits a second."""
-_SERVED: Final = (3600.0, 20.0)
-"""What CloudWatch is told is kept in memory, so visitors do not come for ever."""
-_NEEDS: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
+_COMPARE_DEFAULTS: Final = (5.0, 100.0)
+"""Duration in seconds, and requests per second."""
+_SERVE_DEFAULTS: Final = (3600.0, 20.0)
+"""The emulator keeps every data point in memory, so the traffic must end at some time."""
+_REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
 
 
 @click.command(cls=Command)
-@click.option("--seconds", type=click.FloatRange(0.5, 3600), help="How long to visit: 5, or with --serve, an hour.")
-@click.option("--rate", type=click.FloatRange(1, 2000), help="Visits a second: 100, or with --serve, 20.")
-@click.option("--serve", is_flag=True, help="Leave everything running until Ctrl-C, with the live page to look at.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 3600),
+    help="Duration of the traffic in seconds. Default: 5; 3600 with --serve.",
+)
+@click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
+@click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @json_option("the comparison")
 @click.pass_context
 def command(context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, as_json: bool) -> None:
-    """See a shop's metrics arrive, on this machine.
+    """Run a demo shop on this machine and check that its metrics arrive.
 
-    Serves a small shop with real HTTP, visits it for some seconds, then asks CloudWatch what it got, and compares
-    that with what the shop and its visitors counted themselves. No AWS account, no credentials, no network.
+    Starts a strict local CloudWatch emulator and a small shop, sends the shop real HTTP traffic for some seconds, and
+    compares the numbers in CloudWatch with those that the shop and its visitors counted. Needs no AWS account, no
+    credentials and no network.
 
-    With --serve nothing is compared: shop, visitors and CloudWatch stay, and so does the shop's live page, which shows
-    what it publishes. Its address is printed.
+    With --serve, the shop, its traffic, the emulator and the shop's live page keep running, and the URLs are printed.
+    Nothing is compared.
 
-    Exits with 0 if both sides are equal, 1 if they differ or anything was refused or lost, 2 if the demo cannot
-    start, 130 after Ctrl-C; with --serve Ctrl-C is the way to end it, and the exit code is 0.
+    Exit status: 0 all numbers match, 1 a mismatch or a lost or rejected data point, 2 the demo could not start, 130
+    interrupted by Ctrl-C (0 with --serve).
     """
     if serve and as_json:
-        raise click.UsageError("--serve compares nothing, so that there is no --json of it.", context)
-    default_seconds, default_rate = _SERVED if serve else _COMPARED
+        raise click.UsageError("--json cannot be combined with --serve, which compares nothing.", context)
+    default_seconds, default_rate = _SERVE_DEFAULTS if serve else _COMPARE_DEFAULTS
     try:
         _require_demo_extra()
         run = _serve if serve else partial(_compare, as_json=as_json)
@@ -69,16 +74,17 @@ def _compare(seconds: float, rate: float, *, as_json: bool) -> int:
 
 def _serve(seconds: float, rate: float) -> int:
     """Serve until Ctrl-C."""
-    from otel_cloudwatch_flask.demo.open_shop import open_shop  # noqa: PLC0415 - an optional extra
+    from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
-    with open_shop(seconds=seconds, rate=rate) as shop:
+    with running_shop(seconds=seconds, rate=rate) as shop:
         click.echo(
-            f"The live page  {shop.live_page_url}\n"
-            f"The shop       {shop.shop_url}\n"
-            f"CloudWatch     {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
-            f"{rate:g} visits a second come for {seconds / 60:g} minutes. Ctrl-C ends it all."
+            f"Live page   {shop.live_page_url}\n"
+            f"Shop        {shop.shop_url}\n"
+            f"CloudWatch  {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
+            f"Sending {rate:g} requests/s for {seconds / 60:g} minutes. Press Ctrl-C to stop."
         )
-        with contextlib.suppress(KeyboardInterrupt):  # Python sees to it that the signal ends the wait
+        # Event.wait() is interruptible: the signal raises KeyboardInterrupt in it.
+        with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         click.echo("Stopped.", err=True)
     return 0
@@ -86,8 +92,8 @@ def _serve(seconds: float, rate: float) -> int:
 
 def _require_demo_extra() -> None:
     try:
-        for name in _NEEDS:
+        for name in _REQUIRED_MODULES:
             importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
-        raise Unusable(f'The demo needs {missing}: pip install "otel-cloudwatch-flask[demo]"') from error
+        raise CommandError(f'The demo needs {missing}: pip install "otel-cloudwatch-flask[demo]"') from error

@@ -1,4 +1,4 @@
-"""``doctor``: what is set up, what is missing, and what to do about it."""
+"""``doctor``: diagnose the configuration, AWS access, the server and the instrumentation of an app."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,45 +9,45 @@ from typing import Final
 
 import click
 
-from otel_cloudwatch_flask.commands.doctor_checks.aws import Destination, aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
-from otel_cloudwatch_flask.commands.doctor_checks.publishing import measured_checks, twice_checks
+from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks, instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
-from otel_cloudwatch_flask.commands.doctor_checks.settings import SECTION, settings_checks
+from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.terminal import inert
-from otel_cloudwatch_flask.commands.shared.usage import EXIT_PROBLEM, Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app, namespaces_of
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.terminal import counted, escaped
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
 
-_SIGNS: Final[Mapping[Status, str]] = {"right": "✓", "wrong": "✗", "unknown": "?"}
-_ASCII_SIGNS: Final[Mapping[Status, str]] = {"right": "+", "wrong": "!", "unknown": "?"}
-_COLORS: Final[Mapping[Status, str | None]] = {"right": "green", "wrong": "red", "unknown": None}
+_SIGNS: Final[Mapping[Status, str]] = {"ok": "✓", "problem": "✗", "unknown": "?"}
+_ASCII_SIGNS: Final[Mapping[Status, str]] = {"ok": "+", "problem": "!", "unknown": "?"}
+_COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", "unknown": None}
 
 
 @click.command(cls=Command)
-@click.option("--send", "sends", is_flag=True, help="Publish one datum, to see whether that is allowed.")
-@click.option("--namespace", help="With --send: the namespace of the datum; by default the app's.")
+@click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
+@click.option("--namespace", help="With --send: namespace of the data point. Default: the app's.")
 @json_option("the checks")
 @click.pass_context
 def command(context: click.Context, namespace: str | None, *, sends: bool, as_json: bool) -> None:
-    """Find out what is missing before metrics arrive.
+    """Diagnose why metrics would not arrive, and how to fix it.
 
-    And what to do about it. Looks at every setting and where it comes from; at credentials, Region, endpoint and clock;
-    at the server; at what is measured, and what would be published twice. Each line is right (✓), wrong (✗) and
-    says what to do, or could not be looked at (?). It prints no keys and no tokens.
+    Checks the settings and where each one comes from; credentials, Region, endpoint and clock; the server
+    configuration; the instrumentation, and whether any metric would be published twice. Each line is ok (✓), a problem
+    with its remedy (✗), or could not be checked (?). Keys and tokens are never printed.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
-    Nothing is sent, unless you say --send: that publishes the metric otel_cloudwatch_flask.doctor once, which
-    CloudWatch bills as a metric for one hour.
+    Nothing is sent, unless you pass --send: it publishes the metric otel_cloudwatch_flask.doctor once, which CloudWatch
+    bills as one metric for one hour.
 
-    Exits with 0 if nothing is wrong, with 1 if something is.
+    Exit status: 0 no problems, 1 problems found.
     """  # noqa: D301 - click takes \b for "do not wrap"
     checks = _checks(context, namespace, sends=sends)
-    is_healthy = not any(check.status == "wrong" for check in checks)
+    is_healthy = not any(check.status == "problem" for check in checks)
     if as_json:
         echo_json({"healthy": is_healthy, "checks": [asdict(check) for check in checks]})
     else:
@@ -56,12 +56,12 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, as_js
 
 
 def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> list[Check]:
-    """All of them, without a secret in any."""
+    """Run all checks, and redact secrets from their texts."""
     try:
-        user_app, app_checks = loaded_app(context), []
+        user_app, app_checks = load_user_app(context), []
     except CloudWatchMetricsError as error:
-        user_app, app_checks = UserApp(), [Check("App", "wrong", "The app does not start.", str(error))]
-    found = [*app_checks, *_pages(user_app, namespace, sends=sends)]
+        user_app, app_checks = UserApp(), [Check("App", "problem", "The app does not start.", str(error))]
+    found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))
@@ -69,35 +69,34 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
     ]
 
 
-def _pages(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
+def _sections(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
     yield from settings_checks(user_app)
-    yield from aws_checks(Destination.of(user_app, namespace or _namespace(user_app)), sends=sends)
-    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.usable_value("FLUSH"))
-    yield from measured_checks(user_app)
-    yield from twice_checks(user_app.environ)
+    yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
+    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"))
+    yield from instrumentation_checks(user_app)
+    yield from duplicate_checks(user_app.environ)
 
 
 def _namespace(user_app: UserApp) -> str | None:
     try:
         return next(iter(namespaces_of(user_app)), None)
-    except ConfigurationError:  # the settings' page says it
+    except ConfigurationError:  # reported by the settings checks
         return None
 
 
 def _show(checks: Sequence[Check]) -> None:
-    signs = _SIGNS if _can_show("".join(_SIGNS.values())) else _ASCII_SIGNS
+    signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
     for section, group in groupby(checks, lambda check: check.section):
         click.secho(section, bold=True)
         for check in group:
             sign = click.style(signs[check.status], fg=_COLORS[check.status])
-            click.echo(f"  {sign} {inert(f'{check.finding} {check.remedy}'.rstrip())}")
-    wrong = [check.status for check in checks].count("wrong")
-    of_settings = [check.section for check in checks].count(SECTION)
-    verdict = f"{wrong} wrong" if wrong else "nothing is wrong"
-    click.echo(f"\n{len(checks)} checks, {of_settings} of them settings: {verdict}.")
+            click.echo(f"  {sign} {escaped(f'{check.finding} {check.remedy}'.rstrip())}")
+    problems = [check.status for check in checks].count("problem")
+    verdict = counted(problems, "problem") if problems else "no problems"
+    click.echo(f"\n{len(checks)} checks: {verdict}.")
 
 
-def _can_show(text: str) -> bool:
+def _can_encode(text: str) -> bool:
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

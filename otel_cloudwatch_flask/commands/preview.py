@@ -1,4 +1,4 @@
-"""``preview``: what CloudWatch would get of an app's requests."""
+"""``preview``: show what an app would send to CloudWatch."""
 
 import logging
 import textwrap
@@ -14,10 +14,10 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.routing import Rule
 
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import document_from
-from otel_cloudwatch_flask.commands.shared.terminal import echo_table, inert, number, terminal_width
-from otel_cloudwatch_flask.commands.shared.usage import EXIT_PROBLEM, Command, Unusable, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, loaded_app
+from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped, number, terminal_width
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app
 from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
@@ -29,8 +29,8 @@ _FLUSH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """A path that was visited, and the status of the answer; ``error`` is what the view raised instead of one."""
+class PathResult:
+    """A requested path and its response status; ``error`` describes an exception that the view raised instead."""
 
     path: str
     status: int | None
@@ -39,71 +39,74 @@ class Visit:
 
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1)
-@click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Visits of each path.")
+@click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Requests per path.")
 @json_option("the document that cost, dashboard and alarms read")
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
-    """See what CloudWatch would get of your app.
+    """Preview what your app would send to CloudWatch.
 
-    Visits each PATH, or without one every route of the app that has GET and no variable part, through Flask's test
-    client. What the app measures goes the whole way that it goes in production, but for the network: nothing is sent
-    to CloudWatch. The views themselves do what they do: only GET is used, so give the PATHS if a GET of yours changes
-    something. Other exporters of the app work as ever.
+    Requests each PATH with Flask's test client or, without PATHS, every route that accepts GET and has no variable
+    part. Measurements are processed as in production, except that nothing is sent to CloudWatch; other exporters of
+    the app export as usual. Your views really run. Only GET is used; list PATHS explicitly if some GET has side
+    effects.
 
     \b
         flask --app shop cloudwatch preview
         flask --app shop cloudwatch preview / "/search?q=tea" --times 20
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from -
 
-    Exits with 0, with 1 if nothing would be published, or with 2 if there is nothing to look at.
+    Exit status: 0 ok, 1 nothing would be published, 2 nothing to preview.
     """  # noqa: D301 - click takes \b for "do not wrap"
-    user_app = loaded_app(context)
+    user_app = load_user_app(context)
     app = user_app.app
     if app is None:
-        raise Unusable("There is no app to look at: run flask --app YOUR_APP cloudwatch preview.")
+        raise CommandError("No app to preview: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    visits, document = observe(app, paths or visitable_paths(app), times)
+    results, document = observe(app, paths or requestable_paths(app), times)
     if as_json:
-        # How often production will call CloudWatch is nothing that a preview could know.
-        echo_json({**document, "requests_per_second": None, "visits": [asdict(visit) for visit in visits]})
+        # A preview cannot know how often the app will call CloudWatch in production.
+        echo_json({**document, "requests_per_second": None, "visits": list(map(asdict, results))})
     else:
-        _show(visits, document)
+        _show(results, document)
     context.exit(0 if document["series"] else EXIT_PROBLEM)
 
 
-def visitable_paths(app: Flask) -> list[str]:
-    """The paths of the routes that have GET and no variable part, of which there must be one."""
-    paths = sorted({rule.rule for rule in app.url_map.iter_rules() if _is_visitable(rule)})
+def requestable_paths(app: Flask) -> list[str]:
+    """Return the paths of all routes that accept GET and have no variable part.
+
+    Raises :class:`CommandError` if there is none.
+    """
+    paths = sorted({rule.rule for rule in app.url_map.iter_rules() if _is_requestable(rule)})
     if not paths:
-        raise Unusable("The app has no route with GET and no variable part: give the paths to visit.")
+        raise CommandError("The app has no GET route without a variable part: pass the paths to request.")
     return paths
 
 
-def _is_visitable(rule: Rule) -> bool:
-    """The live page is none of the app's."""
+def _is_requestable(rule: Rule) -> bool:
+    # The live page is part of this package, not of the app.
     return "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
 
 
-def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[Visit], dict[str, Any]]:
-    """Visit the paths, and look at what every CloudWatch exporter of the process has published of that."""
+def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResult], dict[str, Any]]:
+    """Request every path, and return the results and a document of what all exporters of the process published."""
     observation = Observation()
     for exporter in live_exporters():
         exporter.watch(observation.observe)
-    visits = [_visit(app, path) for _ in range(times) for path in paths]
+    results = [_requested(app, path) for _ in range(times) for path in paths]
     _flush()
-    return visits, observation.document()
+    return results, observation.document()
 
 
-def _visit(app: Flask, path: str) -> Visit:
+def _requested(app: Flask, path: str) -> PathResult:
     try:
         with app.test_client() as client, client.get(path) as response:
-            return Visit(path, response.status_code)
-    except Exception as error:  # noqa: BLE001 - the boundary to the user's views, which raise whatever they like
-        return Visit(path, None, f"{type(error).__name__}: {error}")
+            return PathResult(path, response.status_code)
+    except Exception as error:  # noqa: BLE001 - the boundary to the user's views, which may raise anything
+        return PathResult(path, None, f"{type(error).__name__}: {error}")
 
 
 def _flush() -> None:
-    """Export what was measured: our readers, and the SDK's own if they have an exporter of ours."""
+    """Export all measurements: flush our readers, and the provider if one of the SDK's readers has our exporter."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
@@ -116,16 +119,16 @@ def _require_dry_run(user_app: UserApp) -> None:
     exporters = live_exporters()
     if not all(exporter.settings.dry_run for exporter in exporters):
         source = user_app.source("DRY_RUN")
-        raise Unusable(f"{source} is false, so that a preview would be sent to CloudWatch: leave it out.")
+        raise CommandError(f"{source} is false, so the preview would be sent to CloudWatch: remove that setting.")
     if not user_app.value("ENABLED") or not exporters:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
-        raise Unusable(f"The app publishes nothing: {reason}. flask cloudwatch doctor says more.")
+        raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
-def _show(visits: Sequence[Visit], document: Mapping[str, Any]) -> None:
-    for line in _visit_lines(visits):
+def _show(results: Sequence[PathResult], document: Mapping[str, Any]) -> None:
+    for line in _result_lines(results):
         click.echo(line)
     for namespace, series in groupby(document["series"], lambda each: each["namespace"]):
         _show_namespace(namespace, list(series))
@@ -133,26 +136,26 @@ def _show(visits: Sequence[Visit], document: Mapping[str, Any]) -> None:
     click.echo(_summary(document))
 
 
-def _visit_lines(visits: Sequence[Visit]) -> Iterator[str]:
-    for visit, count in Counter(visits).items():
-        outcome = inert(visit.error, 60) if visit.error else str(visit.status)
+def _result_lines(results: Sequence[PathResult]) -> Iterator[str]:
+    for result, count in Counter(results).items():
+        outcome = escaped(result.error, 60) if result.error else str(result.status)
         times = f" ({count} times)" if count > 1 else ""
-        yield f"GET {inert(visit.path, terminal_width() - 40)} {outcome}{times}"
+        yield f"GET {escaped(result.path, terminal_width() - 40)} {outcome}{times}"
 
 
 def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:
     click.echo()
-    click.secho(f"Namespace {inert(namespace, 60)}", bold=True)
+    click.secho(f"Namespace {escaped(namespace, 60)}", bold=True)
     every = sorted(series, key=lambda each: (each["metric_name"], each["unit"], sorted(each["dimensions"].items())))
     for (name, unit), group in groupby(every, lambda each: (each["metric_name"], each["unit"])):
         _show_metric(name, unit, list(group))
 
 
 def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
-    """A title with what all series have in common, and a table by what tells them from each other."""
-    measured = "without unit" if unit == "None" else f"in {unit}"
+    """Print a heading with the dimensions that all series share, and a table of the dimensions that differ."""
+    unit_text = "without unit" if unit == "None" else f"in {unit}"
     click.echo()
-    click.echo(click.style(inert(name, 60), fg="cyan") + " " + inert(measured, 40))
+    click.echo(click.style(escaped(name, 60), fg="cyan") + " " + escaped(unit_text, 40))
     pairs = [set(each["dimensions"].items()) for each in series]
     common = set.intersection(*pairs)
     for line in _wrapped(sorted(common)):
@@ -160,25 +163,25 @@ def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
     varying = sorted(dict(set.union(*pairs) - common))
     rows = [_row(each, varying) for each in series]
     right = range(len(varying), len(varying) + len(_FIGURES))
-    echo_table([*(inert(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
+    echo_table([*(escaped(key, 30) for key in varying), *_FIGURES], rows, right=right, indent=2)
 
 
 def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    values = [inert(series["dimensions"].get(name, "(none)"), 60) for name in names]
+    values = [escaped(series["dimensions"].get(name, "(none)"), 60) for name in names]
     return [*values, *map(number, map(series.get, _FIGURES))]
 
 
 def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """The dimensions that all series of a metric have, on as many lines as they need."""
-    text = ", ".join(f"{inert(key, 40)}={inert(value, 60)}" for key, value in pairs)
+    """Format dimensions as ``name=value``, wrapped to the width of the terminal."""
+    text = ", ".join(f"{escaped(key, 40)}={escaped(value, 60)}" for key, value in pairs)
     return textwrap.wrap(text, terminal_width() - 2)
 
 
 def _summary(document: Mapping[str, Any]) -> str:
     metrics = {series.metric for series in document_from(document).series}
     if not metrics:
-        return "Nothing would be published: no view that was visited measured anything."
+        return "Nothing would be published: the requested views recorded no measurements."
     return (
-        f"{len(metrics)} CloudWatch metrics in {document['requests']} PutMetricData requests, {document['bytes']:,} "
-        "bytes. Nothing was sent."
+        f"{counted(len(metrics), 'CloudWatch metric')} in {counted(document['requests'], 'PutMetricData request')}, "
+        f"{document['bytes']:,} bytes. Nothing was sent."
     )

@@ -1,5 +1,5 @@
-"""From datums to CloudWatch: batches, the backlog, the spool, and the calls themselves.
+"""Delivery of datums to CloudWatch: batching, the backlog, the spool on disk, and the ``PutMetricData`` calls.
 
-Takes datums. Everything it accepts is pending until CloudWatch has stored it or it is counted as lost with a reason.
-This is the only folder with network and file I/O; it runs in the thread of its caller.
+Its input is datums. Each one is pending until CloudWatch has stored it or it is counted as lost with a reason. This is
+the only folder with network and file I/O, all of which runs in the calling thread.
 """

@@ -1,4 +1,4 @@
-"""What waits to be sent: batches in the order they came in, within a bound of bytes."""
+"""The queue of pending batches, in order of arrival and bounded in bytes."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from pathlib import Path
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.spool import Spool
-from otel_cloudwatch_flask.delivery.stats import Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Entry:
     """A batch in memory, on disk, or both."""
 
     datums: int
@@ -27,34 +27,29 @@ class _Waiting:
     file: Path | None = None
 
     @property
-    def has_room(self) -> bool:
-        """Whether batches that are in memory only take less than half of the bytes allowed."""
-        with self._lock:
-            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
-
-    @property
     def size_bytes(self) -> int:
+        """The memory it accounts for."""
         return 0 if self.batch is None else self.batch.size_bytes
 
 
 class Backlog:
-    """A bounded queue of batches; safe to use from several threads, one of which sends.
+    """A bounded queue of batches. Thread-safe; one thread at a time sends.
 
-    The batch that is being sent is out of the queue but still pending, until its fate is known. With a ``spool``, every
-    batch is on disk from the moment it is added until its fate is known. Where ``max_bytes`` of memory are passed, the
-    oldest batches make room: by being on disk only, else by being put together, series by series, and last of all by
-    being dropped.
+    The batch that is being sent is no longer queued, but stays pending until its outcome is known. With a ``spool``,
+    every batch is also on disk from its arrival until then. When the batches in memory exceed ``max_bytes``, it first
+    drops the copies in memory of batches that are on disk, then merges datums of the same series, and finally drops the
+    oldest batches.
     """
 
-    def __init__(self, max_bytes: int, ledger: Ledger, spool: Spool | None = None) -> None:
+    def __init__(self, max_bytes: int, stats_recorder: StatsRecorder, spool: Spool | None = None) -> None:
         self._max_bytes = max_bytes
-        self._ledger = ledger
+        self._stats_recorder = stats_recorder
         self._spool = spool
         self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
-        self._in_flight: _Waiting | None = None
-        self._told_of: _Waiting | None = None
-        """What was in flight at the end, which is said once."""
+        self._waiting: deque[_Entry] = deque()
+        self._in_flight: _Entry | None = None
+        self._reported_at_close: _Entry | None = None
+        """The batch in flight that :meth:`close` has logged, so that closing again does not repeat the message."""
         self._size_bytes = 0
         self._datums = 0
 
@@ -75,120 +70,120 @@ class Backlog:
 
     @property
     def size_bytes(self) -> int:
-        """The size of everything that is pending in memory, as it will be sent, before compression."""
+        """The size of all request bodies that are pending in memory, before compression."""
         with self._lock:
             return self._size_bytes
 
     @property
     def datums(self) -> int:
         """The number of datums that are pending, in memory and on disk."""
-        # In the middle of a change it is less: whoever flushes then would take it for the end of its work.
+        # Between the two steps of a change the number is too low, and a flush would return before its work is done.
         with self._lock:
             return self._datums
 
     def add(self, batches: Iterable[Batch]) -> None:
-        """Add batches behind the others."""
+        """Append batches."""
         added = [self._spooled(batch) for batch in batches]
         with self._lock:
             if self._waiting:
                 _forget_encodings(added)
             self._push(added)
             if self._size_bytes > self._max_bytes:
-                self._leave_to_disk()
+                self._drop_spooled_from_memory()
             if self._size_bytes > self._max_bytes:
                 self._compact()
             lost = self._drop_oldest()
         if lost:
-            self._ledger.lost(LossReason.BACKLOG_FULL, lost)
+            self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
             _each_minute.log(
                 logging.ERROR,
                 "full",
-                "The backlog is full: %d datum(s), the oldest, are lost. Mend what keeps metrics from CloudWatch (an "
-                "earlier message says what), or make room with max_backlog_bytes or a spool_directory.",
+                "The backlog is full: the oldest %d datum(s) are lost. Fix the delivery problem logged earlier, raise "
+                "max_backlog_bytes, or set spool_directory.",
                 lost,
             )
 
-    def take_over(self) -> None:
-        """Put what processes that are no more have left on disk in front of the queue."""
+    def adopt_spooled(self) -> None:
+        """Prepend the batches that processes which have ended left in the spool."""
         if self._spool is None:
             return
         found = []
-        for file in self._spool.take_over():
+        for file in self._spool.adopt():
             batch = self._spool.read(file)
             if batch is not None:
-                found.append(_Waiting(len(batch.datums), None, file))
+                found.append(_Entry(len(batch.datums), None, file))
         with self._lock:
             self._push(found, in_front=True)
 
     def check_out(self) -> Batch | None:
-        """The oldest batch, to be sent now; what becomes of it is told to :meth:`settle`."""
+        """Return the oldest batch, to be sent now, or ``None``; report its outcome to :meth:`settle`."""
         with self._lock:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
             return None
         return self._in_flight.batch or self._read_in_flight(self._in_flight)
 
-    def settle(self, left: Iterable[Batch] = ()) -> None:
-        """End the sending of the batch that was checked out; what is ``left`` of it goes to the front again."""
+    def settle(self, remaining: Iterable[Batch] = ()) -> None:
+        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front."""
         settled = self._in_flight
         if settled is None:
             return
-        parts = tuple(left)
-        # The same batch again is on disk already.
-        goes_on = len(parts) == 1 and parts[0] is settled.batch
-        again = [settled] if goes_on else [self._spooled(part) for part in parts]
+        parts = tuple(remaining)
+        # An unchanged batch keeps its file.
+        is_unchanged = len(parts) == 1 and parts[0] is settled.batch
+        again = [settled] if is_unchanged else [self._spooled(part) for part in parts]
         with self._lock:
             self._count(settled, -1)
             self._in_flight = None
             self._push(again, in_front=True)
             if again:
                 _forget_encodings(self._waiting)
-        if not goes_on:
+        if not is_unchanged:
             self._forget(settled)
 
     def close(self) -> None:
-        """Give up on everything that waits in memory only; what is on disk is left to the next process.
+        """Count all queued batches that are only in memory as lost; leave those on disk to the next process.
 
-        What is being sent still has its fate before it; if it comes back, or something else comes, close it again.
+        A batch in flight stays pending. If it comes back, or another one is added, call this again.
         """
         with self._lock:
             lost = sum(each.datums for each in self._waiting if each.file is None)
-            left = sum(each.datums for each in self._waiting if each.file is not None)
-            unanswered = None if self._in_flight is self._told_of else self._in_flight
-            self._told_of = self._in_flight
+            spooled = sum(each.datums for each in self._waiting if each.file is not None)
+            unanswered = None if self._in_flight is self._reported_at_close else self._in_flight
+            self._reported_at_close = self._in_flight
             for each in self._waiting:
                 self._count(each, -1)
             self._waiting.clear()
-        self._ledger.lost(LossReason.SHUTDOWN, lost)
-        _tell_of_the_end(lost=lost, left=left, unanswered=unanswered)
+        self._stats_recorder.lost(LossReason.SHUTDOWN, lost)
+        _log_remains(lost=lost, spooled=spooled, unanswered=unanswered)
         if self._spool:
             self._spool.close()
 
-    def abandon(self) -> None:
-        """Have nothing to do with it any more: in a forked child, it is the parent's."""
+    def release(self) -> None:
+        """Release the spool in a forked child, where it belongs to the parent."""
         if self._spool:
-            self._spool.abandon()
+            self._spool.release()
 
-    def _spooled(self, batch: Batch) -> _Waiting:
-        return _Waiting(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)
+    def _spooled(self, batch: Batch) -> _Entry:
+        return _Entry(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)
 
-    def _read_in_flight(self, waiting: _Waiting) -> Batch:
-        """The batch that is on disk only; one without datums if it cannot be read any more."""
+    def _read_in_flight(self, waiting: _Entry) -> Batch:
+        """Return a batch that is only on disk, or one without datums if it cannot be read."""
         batch = self._spool.read(waiting.file) if self._spool and waiting.file else None
         with self._lock:
             self._count(waiting, -1)
             waiting.batch = batch or Batch.empty()
             self._count(waiting, +1)
         if batch is None:
-            waiting.file = None  # it was set aside
-            self._ledger.lost(LossReason.UNREADABLE, waiting.datums)
+            waiting.file = None  # the spool has set it aside
+            self._stats_recorder.lost(LossReason.UNREADABLE, waiting.datums)
         return waiting.batch
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _forget(self, waiting: _Entry) -> None:
         if self._spool and waiting.file:
             self._spool.remove(waiting.file)
 
-    def _leave_to_disk(self) -> None:
+    def _drop_spooled_from_memory(self) -> None:
         for waiting in self._waiting:
             if self._size_bytes <= self._max_bytes:
                 return
@@ -198,7 +193,7 @@ class Backlog:
                 self._count(waiting, +1)
 
     def _compact(self) -> None:
-        """Put together what is in memory only; neighbours, so that the order stays."""
+        """Merge batches that are only in memory. Only neighbours are merged, which keeps the order."""
         waiting, self._waiting = self._waiting, deque()
         for key, group in groupby(waiting, key=lambda each: (each.file, each.batch.envelope if each.batch else None)):
             members = list(group)
@@ -206,7 +201,7 @@ class Backlog:
             if key[0] is None and len(together) > 1:
                 for each in members:
                     self._count(each, -1)
-                merged = [_Waiting(len(batch.datums), batch) for batch in compacted(together)]
+                merged = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
                 _forget_encodings(merged)
                 self._push(merged)
             else:
@@ -214,7 +209,7 @@ class Backlog:
 
     def _drop_oldest(self) -> int:
         lost = 0
-        # The newest batch always has room: a bound smaller than one request cannot be meant.
+        # The newest batch always stays, even if it alone exceeds the bound.
         while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
             self._count(oldest, -1)
@@ -222,7 +217,7 @@ class Backlog:
             lost += oldest.datums
         return lost
 
-    def _push(self, added: Iterable[_Waiting], *, in_front: bool = False) -> None:
+    def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
         items = list(added)
         for waiting in items:
             self._count(waiting, +1)
@@ -231,35 +226,36 @@ class Backlog:
         else:
             self._waiting.extend(items)
 
-    def _count(self, waiting: _Waiting, sign: int) -> None:
+    def _count(self, waiting: _Entry, sign: int) -> None:
         self._size_bytes += sign * waiting.size_bytes
         self._datums += sign * waiting.datums
 
 
-def _forget_encodings(waiting: Iterable[_Waiting]) -> None:
+def _forget_encodings(waiting: Iterable[_Entry]) -> None:
     for each in waiting:
         if each.batch is not None:
             each.batch.forget_encoding()
 
 
-def _tell_of_the_end(*, lost: int, left: int, unanswered: _Waiting | None) -> None:
+def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
+    """Log what an exporter that was shut down could not deliver."""
     if lost:
         _logger.error(
-            "%d datum(s) could not be sent before the exporter was shut down, and are lost. An earlier message "
-            "says what kept them; a spool_directory keeps such datums for the next process.",
+            "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "
+            "logged earlier, or set spool_directory to keep such datums for the next process.",
             lost,
         )
-    if left:
+    if spooled:
         _logger.warning(
             "%d datum(s) could not be sent, and are left in the spool for the next process. Start one with the "
-            "same spool_directory, and mend what kept them (an earlier message says what).",
-            left,
+            "same spool_directory, and fix the delivery problem logged earlier.",
+            spooled,
         )
     if unanswered is not None:
-        what_else = "they are lost" if unanswered.file is None else "the next process sends them"
+        otherwise = "they are lost" if unanswered.file is None else "the next process sends them"
         _logger.warning(
-            "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this repeats, see "
-            "what slows requests from here to CloudWatch.",
+            "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this happens "
+            "often, find out why requests from this host to CloudWatch are slow.",
             unanswered.datums,
-            what_else,
+            otherwise,
         )

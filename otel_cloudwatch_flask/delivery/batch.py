@@ -1,8 +1,7 @@
-"""Datums as the bytes of a request, and requests within CloudWatch's limits.
+"""Encoding of datums as JSON, and batches within the limits of a request.
 
-A datum is encoded once, as JSON without blanks: so its size is known to the byte, and batches can be filled to the
-limit. Where botocore writes the request, because a program has passed a client of its own, that is larger: there is a
-blank behind each comma and colon.
+Each datum is encoded once, as JSON without blanks, so its exact size is known and batches can be filled to the limit.
+A program's own client leaves the encoding to botocore, whose JSON is larger: it has a blank after each comma and colon.
 """
 
 import json
@@ -21,30 +20,30 @@ from otel_cloudwatch_flask.model.entity import Entity
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
 _FIRST_WITH_EXPONENT: Final = 1e16
-"""From here on Python writes whole floats with an exponent."""
-_MAX_TEXTS: Final = 50_000
-"""Numbers whose text is remembered, at about 150 bytes each."""
+"""From this magnitude on, ``repr`` writes whole floats with an exponent."""
+_MAX_CACHED_NUMBERS: Final = 50_000
+"""Size of the cache of encoded numbers, at about 150 bytes each."""
 
 
-class _Texts(dict[float, str]):
-    """Numbers as JSON.
+class _NumberCache(dict[float, str]):
+    """A cache of numbers as JSON.
 
-    The references of buckets and small counts are in every batch: looking them up is faster than formatting them.
+    The values of histogram buckets and small counts recur in every batch, and a lookup is faster than formatting.
     """
 
     def __missing__(self, number: float) -> str:
-        if len(self) >= _MAX_TEXTS:
+        if len(self) >= _MAX_CACHED_NUMBERS:
             self.clear()
         text = self[number] = number_json(number)
         return text
 
 
-_text_of: Final = _Texts().__getitem__
+_cached_json: Final = _NumberCache().__getitem__
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is around the datums of a request: the namespace and, if it is known, the entity they belong to."""
+    """The members of a request beside its datums: the namespace and, if known, the entity they belong to."""
 
     namespace: str
     entity: Entity | None = None
@@ -52,31 +51,31 @@ class Envelope:
     tail: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        members = json.dumps(self.around([]), separators=_SEPARATORS)
+        members = json.dumps(self.parameters([]), separators=_SEPARATORS)
         head, _, tail = members.rpartition("[]")
         object.__setattr__(self, "head", f"{head}[")
         object.__setattr__(self, "tail", f"]{tail}")
 
-    def around(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-        """The request's parameters with these datums."""
+    def parameters(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+        """Return the parameters of a request with these datums."""
         if self.entity is None:
             return {"Namespace": self.namespace, "MetricData": datums}
         return {
             "Namespace": self.namespace,
             "EntityMetricData": [{"Entity": self.entity.member(), "MetricData": datums}],
-            # An entity that CloudWatch does not like must not cost the metrics.
+            # CloudWatch stores the metrics even if it rejects the entity.
             "StrictEntityValidation": False,
         }
 
     @property
     def size_bytes(self) -> int:
-        """The bytes it adds to a request."""
+        """The size of a request without its datums."""
         return len(self.head) + len(self.tail)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Datums that fit in one request."""
+    """The datums of one request."""
 
     envelope: Envelope
     datums: tuple[Datum, ...]
@@ -85,18 +84,18 @@ class Batch:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the request's body before compression."""
+        """The size of the request body before compression."""
         if not self._size_bytes:
             texts = self._encoded()
             self._size_bytes = self.envelope.size_bytes + sum(map(len, texts)) + max(len(texts) - 1, 0)
         return self._size_bytes
 
     def body(self) -> bytes:
-        """The request's body."""
+        """Return the request body."""
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Keep the values only, for a batch that has to wait: the text of its datums takes as much memory again."""
+        """Free the encoded text of a batch that has to wait; it takes as much memory as the datums themselves."""
         self._size_bytes, self._texts = self.size_bytes, None
 
     def _encoded(self) -> list[str]:
@@ -104,15 +103,15 @@ class Batch:
 
     @classmethod
     def empty(cls) -> "Batch":
-        """Nothing to be sent."""
+        """Return a batch without datums, which is never sent."""
         return cls(Envelope(""), ())
 
     @classmethod
     def from_body(cls, body: bytes) -> "Batch":
-        """The batch that has this body, which must be one that :meth:`body` has made.
+        """Parse what :meth:`body` returned.
 
-        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` for anything else, and for numbers
-        or nesting beyond all bounds ``OverflowError`` or ``RecursionError``.
+        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` for anything else, and
+        ``OverflowError`` or ``RecursionError`` for extreme numbers or nesting.
         """
         members = json.loads(body)
         datums = members.pop("MetricData", None)
@@ -124,17 +123,17 @@ class Batch:
         return cls(Envelope(str(members["Namespace"]), entity), tuple(map(_decoded, datums)))
 
     def parameters(self) -> dict[str, Any]:
-        """The keyword arguments of ``put_metric_data``."""
-        return self.envelope.around([_with_datetime(members_of(datum)) for datum in self.datums])
+        """Return the keyword arguments of ``put_metric_data``."""
+        return self.envelope.parameters([_with_datetime(members_of(datum)) for datum in self.datums])
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """The same datums in two requests."""
+        """Return two batches with half of the datums each."""
         middle = len(self.datums) // 2
         return Batch(self.envelope, self.datums[:middle]), Batch(self.envelope, self.datums[middle:])
 
 
 def members_of(datum: Datum) -> dict[str, Any]:
-    """The members of the datum in a request, its time in Unix seconds."""
+    """Return the datum as a ``MetricDatum`` structure, with its time in Unix seconds."""
     series, seconds, content = datum
     members: dict[str, Any] = {
         "MetricName": series.name,
@@ -159,21 +158,21 @@ def members_of(datum: Datum) -> dict[str, Any]:
 
 
 def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
-    """The members as boto3 takes them."""
+    """Return the members as boto3 expects them."""
     return {**members, "Timestamp": datetime.fromtimestamp(members["Timestamp"], tz=timezone.utc)}
 
 
 def _shortest(value: float) -> float:
-    """The same number, as an int where that is how :func:`number_json` writes it: botocore would write ``60.0``."""
+    """Return a whole number as an int, as :func:`number_json` writes it; botocore would write ``60.0``."""
     return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
 def encoded(datum: Datum) -> str:
-    """The datum as JSON."""
+    """Return the datum as JSON."""
     series, seconds, content = datum
     if isinstance(content, Distribution):
         values, counts = content
-        numbers = f'"Values":[{",".join(map(_text_of, values))}],"Counts":[{",".join(map(_text_of, counts))}]'
+        numbers = f'"Values":[{",".join(map(_cached_json, values))}],"Counts":[{",".join(map(_cached_json, counts))}]'
     elif isinstance(content, Statistics):
         numbers = (
             f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'
@@ -185,7 +184,7 @@ def encoded(datum: Datum) -> str:
 
 
 def number_json(value: float) -> str:
-    """The shortest text that is read back as the same number, which is finite; negative zero is written as 0.
+    """Return the shortest JSON that is read back as the same finite number; negative zero becomes 0.
 
     >>> number_json(3.0), number_json(0.25), number_json(1e300), number_json(-0.0)
     ('3', '0.25', '1e+300', '0')
@@ -195,7 +194,7 @@ def number_json(value: float) -> str:
 
 
 def _decoded(members: dict[str, Any]) -> Datum:
-    """The datum with these members; a time with a fraction of a second is cut to whole seconds."""
+    """Parse a ``MetricDatum`` structure; the time is truncated to whole seconds."""
     dimensions = tuple((str(each["Name"]), str(each["Value"])) for each in members["Dimensions"])
     resolution = int(members.get("StorageResolution", 60))
     series = Series(str(members["MetricName"]), dimensions, str(members["Unit"]), resolution)
@@ -203,7 +202,7 @@ def _decoded(members: dict[str, Any]) -> Datum:
     if "Values" in members:
         content = Distribution([*map(_number, members["Values"])], [*map(int, members["Counts"])])
         if not 0 < len(content.values) == len(content.counts):
-            raise ValueError("its values and counts do not belong together")
+            raise ValueError("its values and counts differ in length or are empty")
     elif "StatisticValues" in members:
         statistics = members["StatisticValues"]
         numbers = (_number(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
@@ -216,12 +215,15 @@ def _decoded(members: dict[str, Any]) -> Datum:
 def _number(value: float) -> float:
     number = sendable(value)
     if number is None:
-        raise ValueError(f"{value} is not a number that CloudWatch takes")
+        raise ValueError(f"{value} is outside the range that CloudWatch accepts")
     return number
 
 
 def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
-    """Fill requests in order, each to its limit of datums or bytes; ``is_plain``: botocore writes them."""
+    """Split datums into batches in order, each filled up to the limit of datums or bytes.
+
+    ``is_plain`` says that botocore will encode them, so that its larger JSON has to fit.
+    """
     size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
     envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)
     room = MAX_REQUEST_BYTES - envelope_bytes + separator_bytes
@@ -235,5 +237,5 @@ def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = Fal
 
 
 def _plain_size(text: str) -> int:
-    """The size of this JSON as botocore writes it, or more if there are commas or colons in its texts."""
+    """Return the size of this JSON as botocore writes it, or more if its strings contain commas or colons."""
     return len(text) + sum(map(text.count, _SEPARATORS))

@@ -1,9 +1,9 @@
-"""boto3, and how requests get through it: the only module of the exporter that knows it.
+"""The boto3 client, and how encoded batches are sent with it. No other module of the exporter imports boto3.
 
-A body that is encoded already need not be built again by botocore, which takes ten times as long and holds Python's
-lock meanwhile: ``before-call``, a documented event, shows the finished request before it is signed, and the body is
-put there. Endpoints, credentials, signing, proxies and the transport stay botocore's. A client that speaks another
-protocol than the encoder's, and any client that a program passes, gets the plain call.
+botocore needs ten times as long as ours to encode a request, and holds the GIL meanwhile. So the encoded body is put
+into the request in a handler of ``before-call``, a documented event that comes before the request is signed. botocore
+still resolves endpoints and credentials, signs, and does the transport. A client with another protocol, and any client
+that the program has passed, gets a plain ``put_metric_data`` call.
 """
 
 import platform
@@ -20,27 +20,27 @@ from otel_cloudwatch_flask.version import __version__
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-"""Together they bound a call, unless its answer drips in. OpenTelemetry gives an export 30 s, so a retry fits in."""
+"""Their sum bounds a call unless the response trickles in. An export may take 30 s, so there is time for a retry."""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
 _GZIP_LEVEL: Final = 1
-"""A fifth of the CPU of botocore's level 9, for bodies 5 % larger."""
+"""Takes a fifth of the CPU time of botocore's level 9; bodies are 5 % larger."""
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 _GZIP_MEMORY_LEVEL: Final = 7
-"""Tables that fit into a processor's cache; the default makes nothing smaller."""
+"""zlib's tables then fit in the processor's cache; the default compresses no better."""
 _MIN_GZIP_BYTES: Final = 2048
 
 
 class Client(Protocol):
-    """What is called: boto3's CloudWatch client, or anything with this method."""
+    """boto3's CloudWatch client, or any object with this method."""
 
     def put_metric_data(self, **kwargs: Any) -> Any:
         """Store metrics; see https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html."""
 
 
 Put: TypeAlias = Callable[[Batch], object]
-"""Puts a batch into CloudWatch, or raises whatever the client raises."""
+"""Sends a batch, or raises what the client raises."""
 
 ClientFactory: TypeAlias = Callable[[], Any]
 
@@ -49,7 +49,7 @@ _substitutes: Final[list[ClientFactory]] = []
 
 @contextmanager
 def clients_made_by(factory: ClientFactory) -> Iterator[None]:
-    """Let ``factory`` make every client of this process instead of boto3, as long as the block lasts."""
+    """Use ``factory`` instead of boto3 for every client that this process creates inside the ``with`` block."""
     _substitutes.append(factory)
     try:
         yield
@@ -60,24 +60,24 @@ def clients_made_by(factory: ClientFactory) -> Iterator[None]:
 def client_factory(
     region_name: str | None = None, *, access_key_id: str | None = None, secret_access_key: str | None = None
 ) -> ClientFactory:
-    """A maker of boto3 clients whose timeouts and retries fit our deadlines.
+    """Return a factory of boto3 clients whose timeouts and retries suit our deadlines.
 
-    Importing boto3 takes a third of a second and a client must not cross a fork, so both wait for the first request.
-    No fork comes between: what is half imported then, and the locks that OpenSSL holds while it makes a context, would
-    stay so in the child for ever.
+    boto3 is imported with the first request, because the import takes 0.3 s and a client must not be used after a fork.
+    Forks are blocked meanwhile: a child would inherit half-imported modules and locks that OpenSSL holds while it
+    creates a context.
     """
 
-    def make_client() -> Any:
+    def create_client() -> Any:
         if _substitutes:
             return _substitutes[-1]()
         with no_fork():
-            return _made_client(region_name, access_key_id, secret_access_key)
+            return _new_client(region_name, access_key_id, secret_access_key)
 
-    return make_client
+    return create_client
 
 
-def _made_client(region_name: str | None, access_key_id: str | None, secret_access_key: str | None) -> Any:
-    import encodings.idna  # noqa: F401, PLC0415 - the first connection imports it
+def _new_client(region_name: str | None, access_key_id: str | None, secret_access_key: str | None) -> Any:
+    import encodings.idna  # noqa: F401, PLC0415 - the first connection imports it, and a fork must not interrupt that
 
     import boto3  # noqa: PLC0415 - see client_factory
     from botocore.config import Config  # noqa: PLC0415 - see client_factory
@@ -85,10 +85,10 @@ def _made_client(region_name: str | None, access_key_id: str | None, secret_acce
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
-        retries={"total_max_attempts": 1},  # retries are ours: they know the deadline, and are counted
-        parameter_validation=False,  # the encoder knows the limits better
-        disable_request_compression=True,  # it is done here, at another level
-        # botocore adds itself; its own is put together anew for each request, a fifth of the CPU of a call.
+        retries={"total_max_attempts": 1},  # the sender retries: it knows the deadline and counts requests
+        parameter_validation=False,  # the encoder writes valid requests only
+        disable_request_compression=True,  # _EncodedPut compresses, at a lower level
+        # botocore rebuilds its default user agent for each request, which takes a fifth of the CPU time of a call.
         user_agent=f"otel-cloudwatch-flask/{__version__} Python/{platform.python_version()}",
     )
     session = boto3.Session(
@@ -98,15 +98,15 @@ def _made_client(region_name: str | None, access_key_id: str | None, secret_acce
 
 
 def checked_client(client: Client | None) -> Client | None:
-    """A client that can be called, or ``None``.
+    """Return the client, or ``None`` if there is none.
 
-    Raises :class:`ConfigurationError` for anything else.
+    Raises :class:`ConfigurationError` if it has no ``put_metric_data`` method.
     """
     if client is None or callable(getattr(client, "put_metric_data", None)):
         return client
     raise ConfigurationError(
-        f"client={safe_repr(client)} has no put_metric_data; pass boto3.client('cloudwatch'), or leave it out and set "
-        "region_name, or AWS_REGION. A reporter with a Region or credentials of its own is made by "
+        f"client={safe_repr(client)} has no put_metric_data method; pass boto3.client('cloudwatch'), or omit it and "
+        "set region_name or AWS_REGION. For a reporter with its own Region or credentials, call "
         "CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
         key="client",
         value=client,
@@ -114,19 +114,19 @@ def checked_client(client: Client | None) -> Client | None:
 
 
 def plain_put(client: Client) -> Put:
-    """Put batches with a client of anybody's, by the plain call."""
+    """Send batches with any client, by calling ``put_metric_data`` with their parameters."""
     return lambda batch: client.put_metric_data(**batch.parameters())
 
 
 def encoded_put(client: Any) -> Put:
-    """Put batches with a boto3 client of our own, as they are encoded already where its protocol allows that."""
+    """Send batches with our own boto3 client, without encoding them again if its protocol is JSON."""
     if client.meta.service_model.resolved_protocol != _ENCODED_PROTOCOL:
         return plain_put(client)
     return _EncodedPut(client)
 
 
 class _EncodedPut:
-    """Put the encoded body in place of the one that botocore made of next to nothing. For one thread at a time."""
+    """Replace the body of an almost empty request with the encoded batch. For one thread at a time."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

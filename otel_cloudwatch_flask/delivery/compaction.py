@@ -1,7 +1,7 @@
-"""Waiting datums of one series merged into one: less time resolution, the same samples.
+"""Merging of pending datums of one series, which keeps every sample at a coarser time resolution.
 
-A datum with several values says of each how often it occurred. So whatever two datums of a series were, one datum with
-the values of both has the same ``Sum``, ``Minimum`` and ``Maximum``, and the percentiles of all samples.
+A datum can carry several values with a count each. A datum with the values of two others therefore has their ``Sum``,
+``Minimum``, ``Maximum`` and percentiles.
 """
 
 import math
@@ -14,14 +14,14 @@ from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 _Content = float | Distribution | Statistics
 
 
-def compacted(waiting: Sequence[Batch]) -> list[Batch]:
-    """The datums of these batches, which have one envelope, with one datum for each series."""
+def compacted(pending: Sequence[Batch]) -> list[Batch]:
+    """Merge batches that have the same envelope: one datum for each series, at the time of its last one."""
     by_series: dict[Series, list[Datum]] = {}
-    for batch in waiting:
+    for batch in pending:
         for datum in batch.datums:
             by_series.setdefault(datum.series, []).append(datum)
-    # Whoever is going to write them: botocore's text is the longer one.
-    return list(batches(waiting[0].envelope, [*map(_merged, by_series.values())], is_plain=True))
+    # botocore may encode them, and its JSON is the longer one.
+    return list(batches(pending[0].envelope, [*map(_merged, by_series.values())], is_plain=True))
 
 
 def _merged(datums: list[Datum]) -> Datum:

@@ -1,7 +1,7 @@
-"""What an error of a ``put_metric_data`` call means for the data: one table.
+"""Classification of the errors of a ``put_metric_data`` call.
 
 Sources: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html, and the codes that
-botocore's standard retry mode treats as throttling. CloudWatch's own ``LimitExceeded`` is missing there.
+botocore's standard retry mode treats as throttling, which lack CloudWatch's own ``LimitExceeded``.
 """
 
 import math
@@ -26,31 +26,48 @@ class Kind(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would fail again, however often it is tried."""
+        """Whether the same request would always fail."""
         return self is Kind.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that failed: why, in the service's own words, and when it asked to be called again (in seconds)."""
+    """A failed call: its kind, a log-safe message, and the value of ``Retry-After`` in seconds, if any."""
 
     kind: Kind
     message: str
     retry_after_seconds: float | None = None
 
 
+# Without the suffix "Exception" or "Fault", which depends on the protocol.
 _KIND_OF_CODE: Final = {
+    # CloudWatch's verdicts on the data itself. Every other response is retried, because the data may be accepted later:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
+    **dict.fromkeys(
+        (
+            "InvalidFormat",
+            "InvalidParameterCombination",
+            "InvalidParameterValue",
+            "MissingParameter",
+            "MissingRequiredParameter",
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
+            "InvalidQueryParameter",
+            "MalformedQueryString",
+            "RequestEntityTooLarge",
+            "Serialization",
+            "Validation",
+            "ValidationError",
+        ),
+        Kind.REFUSED,
+    ),
     **dict.fromkeys(
         (
             "Throttling",
-            "ThrottlingException",
-            "ThrottledException",
+            "Throttled",
             "RequestThrottled",
-            "RequestThrottledException",
             "RequestLimitExceeded",
-            "TooManyRequestsException",
+            "TooManyRequests",
             "LimitExceeded",
-            "LimitExceededException",
             "SlowDown",
         ),
         Kind.THROTTLED,
@@ -58,45 +75,43 @@ _KIND_OF_CODE: Final = {
     **dict.fromkeys(
         (
             "InternalFailure",
+            "InternalServerError",
+            "InternalService",
             "InternalServiceError",
-            "InternalServiceFault",
             "ServiceUnavailable",
-            "ServiceUnavailableException",
+            "RequestAborted",
             "RequestTimeout",
-            "RequestTimeoutException",
         ),
         Kind.SERVER,
     ),
     **dict.fromkeys(
         (
             "AccessDenied",
-            "AccessDeniedException",
             "ExpiredToken",
-            "ExpiredTokenException",
             "IncompleteSignature",
             "InvalidClientTokenId",
-            "InvalidSignatureException",
+            "InvalidSignature",
             "MissingAuthenticationToken",
             "NotAuthorized",
             "OptInRequired",
             "RequestExpired",
+            "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
+            "UnrecognizedClient",
         ),
         Kind.CREDENTIALS,
     ),
 }
 
 _KIND_OF_STATUS: Final = {
-    400: Kind.REFUSED,
-    413: Kind.REFUSED,
+    413: Kind.REFUSED,  # also a proxy's: smaller requests may pass
     401: Kind.CREDENTIALS,
     403: Kind.CREDENTIALS,
     429: Kind.THROTTLED,
 }
 
 _KIND_OF_EXCEPTION: Final = {
-    # botocore's, by name: an error of a client that is not botocore's may be called the same and mean the same.
+    # By name, so that botocore need not be imported, and a program's own client can raise errors of the same names.
     "ParamValidationError": Kind.REFUSED,
     "NoRegionError": Kind.CONFIGURATION,
     "InvalidRegionError": Kind.CONFIGURATION,
@@ -116,39 +131,37 @@ _KIND_OF_EXCEPTION: Final = {
 
 
 def failure(error: BaseException) -> Failure:
-    """What this error of a client, botocore's or another, means."""
+    """Classify an error that a client, botocore's or another, has raised."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
-        return _answered(response, str(error))
+        return _from_response(response, str(error))
     for parent in type(error).__mro__:
         if kind := _KIND_OF_EXCEPTION.get(parent.__name__):
             return Failure(kind, _described(error))
     return Failure(Kind.UNKNOWN, _described(error))
 
 
-def _answered(response: Mapping[str, Any], message: str) -> Failure:
-    """The service answered, with an error."""
+def _from_response(response: Mapping[str, Any], message: str) -> Failure:
+    """Classify an error response."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
-    kind = _KIND_OF_CODE.get(response["Error"].get("Code", "")) or _KIND_OF_STATUS.get(status)
-    if kind is None:
-        # Some fakes answer without a status; a code we don't know is then a refusal, as it is with a 400.
-        kind = Kind.SERVER if status >= 500 else Kind.REFUSED if not status else Kind.UNKNOWN
-    return Failure(kind, _fit_to_be_told(message), _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+    code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status) or (Kind.SERVER if status >= 500 else Kind.UNKNOWN)
+    return Failure(kind, _safe(message), _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
 
 
 def _seconds(header: str | None) -> float | None:
     try:
         seconds = float(header) if header else math.nan
-    except ValueError:  # the form with a date, which AWS does not use
+    except ValueError:  # an HTTP date, which AWS does not send
         return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _described(error: BaseException) -> str:
-    return _fit_to_be_told(f"{type(error).__name__}: {error}")
+    return _safe(f"{type(error).__name__}: {error}")
 
 
-def _fit_to_be_told(message: str) -> str:
-    """In logs and statistics, whatever whoever wrote it had in mind."""
+def _safe(message: str) -> str:
+    """Return the message sanitized for logs: one line, without secrets."""
     return one_line(without_secrets(message))

@@ -1,4 +1,4 @@
-"""Delivery: what waits in the backlog is put into CloudWatch, or counted as lost."""
+"""Sending of the backlog to CloudWatch, with retries, backoff and bisection."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.boto_client import Put
 from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
-from otel_cloudwatch_flask.delivery.stats import Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
@@ -25,49 +25,49 @@ _TIME: Final = attrgetter("unix_seconds")
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
-_LONGEST_REST_SECONDS: Final = 300.0
-"""However long an answer's ``Retry-After`` asks for: it may come from a proxy, and memory is bounded."""
+_MAX_RETRY_AFTER_SECONDS: Final = 300.0
+"""Upper bound for a response's ``Retry-After``: it may come from a proxy, and the backlog is bounded."""
 _LOG_SECONDS: Final = 60.0
 
-_REMEDIES_OF_OPERATOR: Final = {
-    Kind.CREDENTIALS: "Give the process credentials that may call cloudwatch:PutMetricData: an instance or task role, "
-    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. A clock that is wrong makes those it has invalid.",
-    Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region that shall have the metrics.",
+_OPERATOR_REMEDIES: Final = {
+    Kind.CREDENTIALS: "Provide credentials that may call cloudwatch:PutMetricData: an instance or task role, "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. Also check the system clock.",
+    Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region to publish in.",
 }
-_REMEDIES_IF_IT_LASTS: Final = {
+_OUTAGE_REMEDIES: Final = {
     Kind.THROTTLED: "send fewer requests: flush='interval', or a longer flush_min_interval_seconds.",
-    Kind.SERVER: "see the AWS Health Dashboard: the error is CloudWatch's own.",
-    Kind.NETWORK: "see whether this process reaches CloudWatch: its proxy, VPC endpoint, security group and DNS.",
-    Kind.UNKNOWN: "mend what the error names.",
+    Kind.SERVER: "check the AWS Health Dashboard.",
+    Kind.NETWORK: "check that this process can reach CloudWatch: its proxy, VPC endpoint, security group and DNS.",
+    Kind.UNKNOWN: "fix what the error names.",
 }
 
 
 class Delivery:
-    """Send pending batches, oldest first, until each is in CloudWatch or lost, or time is up. For one thread at a time.
+    """Send pending batches, oldest first, until all are delivered or lost, or a deadline passes.
 
-    The calls are made in the thread that delivers. The deadline is looked at between calls: one that has begun lasts
-    until the client ends it.
+    For one thread at a time, which also makes the calls. The deadline is checked between calls; a call in progress
+    lasts until it returns or the client's own timeouts end it.
     """
 
     def __init__(
         self,
         make_put: Callable[[], Put],
         backlog: Backlog,
-        ledger: Ledger,
+        stats_recorder: StatsRecorder,
         *,
         on_accepted: Callable[[Batch], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.retry_at = -math.inf
-        """The time on the clock before which nothing is sent, because CloudWatch needs a rest."""
+        """The time on ``clock`` before which nothing is sent, after a failure."""
         self.is_calling = False
-        """Whether a thread may be inside a call to CloudWatch, which nothing here can end."""
+        """Whether a thread may be inside a call to CloudWatch, which cannot be interrupted."""
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
         self._backlog = backlog
-        self._ledger = ledger
+        self._stats_recorder = stats_recorder
         self._clock = clock
         self._wall_clock = wall_clock
         self._expedited = threading.Event()
@@ -78,27 +78,27 @@ class Delivery:
         self._once_an_outage = RateLimitedLog(_logger)
 
     def expedite(self, *, is_ending: bool = False) -> None:
-        """Make the next attempt now, also if a thread is waiting for its time.
+        """Make the next attempt now, even if a thread is waiting for ``retry_at``.
 
-        With ``is_ending``, deliveries in progress stop before their next call, and only the last one makes calls.
+        With ``is_ending``, deliveries in progress stop before their next call, and only one with ``is_last`` calls.
         """
         self._is_ending = self._is_ending or is_ending
         self.retry_at = -math.inf
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Make another client for the next call, and make that call now."""
+        """Create another client for the next call, and make that call now."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send everything that is pending; ``False`` if something still is at ``deadline``, in the clock's seconds.
+        """Send everything that is pending; return ``False`` if some of it still is at ``deadline`` (on ``clock``).
 
-        The last delivery does not wait for what an operator would have to provide: credentials or a Region.
+        The last delivery of a process does not wait for what an operator has to provide: credentials or a Region.
         """
         while self._backlog.datums:
-            if not self._rested(deadline, is_last=is_last):
+            if not self._wait_for_retry(deadline, is_last=is_last):
                 return False
             self.is_calling = True  # before reading _is_ending: a shutdown sets that before it reads is_calling
             try:
@@ -109,8 +109,8 @@ class Delivery:
                 self.is_calling = False
         return True
 
-    def _rested(self, deadline: float, *, is_last: bool) -> bool:
-        """Wait until CloudWatch may be called again; ``False`` if that is not before the deadline."""
+    def _wait_for_retry(self, deadline: float, *, is_last: bool) -> bool:
+        """Wait until CloudWatch may be called again; return ``False`` if that is after the deadline."""
         now = self._clock()
         if now >= deadline or self.retry_at >= deadline:
             return False
@@ -122,39 +122,40 @@ class Delivery:
         return True
 
     def _send_oldest(self) -> None:
-        """Make one call for the oldest batch, and settle what becomes of the batch, whatever is raised."""
+        """Make one call for the oldest batch, and settle the batch whatever is raised."""
         batch = self._backlog.check_out()
         if batch is None:
             return
-        left: Sequence[Batch] = (batch,)
+        remaining: Sequence[Batch] = (batch,)
         try:
             timely = self._timely(batch) if batch.datums else batch
             if timely is batch and batch.datums:
-                left = self._left_of(batch, self._problem_putting(batch))
+                remaining = self._remaining(batch, self._try_put(batch))
             else:
-                # It is sent by the next call: a batch in flight is pending with all its datums, the lost ones included.
-                left = (timely,) if timely.datums else ()
+                # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
+                remaining = (timely,) if timely.datums else ()
         finally:
-            self._backlog.settle(left)
+            self._backlog.settle(remaining)
 
-    def _left_of(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
-        """What is still to be sent of a batch after an attempt."""
+    def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
+        """Return what is still to be sent of a batch after an attempt."""
         if problem is None:
             self._accepted(batch)
             return ()
-        self._ledger.failed(problem.message)
+        self._stats_recorder.failed(problem.message)
         if problem.kind.is_final:
             return self._refused(batch, problem)
         self._postpone(problem)
-        self._needs_operator = problem.kind in _REMEDIES_OF_OPERATOR
+        self._needs_operator = problem.kind in _OPERATOR_REMEDIES
         if self._needs_operator:
-            self._put = None  # its client has looked for what is missing once and for all; a new one looks again
+            self._put = None  # a boto3 client looks for credentials once; a new one looks again
         return (batch,)
 
     def _timely(self, batch: Batch) -> Batch:
-        """The batch with the times that CloudWatch accepts now.
+        """Return the batch with times that CloudWatch accepts now.
 
-        What is too old is lost. What lies in the future was measured while the clock was wrong, and happens now.
+        Datums that are too old are lost. Datums in the future were recorded while the clock was wrong, and get the
+        present time.
         """
         now = self._wall_clock()
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
@@ -167,17 +168,17 @@ class Delivery:
             if datum.unix_seconds > oldest
         )
         if expired := len(batch.datums) - len(timely):
-            self._ledger.lost(LossReason.EXPIRED, expired)
+            self._stats_recorder.lost(LossReason.EXPIRED, expired)
             self._each_minute.log(
                 logging.ERROR,
                 "expired",
-                "%d datum(s) are lost: they waited for two weeks, longer than CloudWatch takes. Mend what keeps "
-                "metrics from CloudWatch; an earlier message says what.",
+                "%d datum(s) are lost: they waited for two weeks, and CloudWatch accepts nothing older. Fix the "
+                "delivery problem logged earlier.",
                 expired,
             )
         return Batch(batch.envelope, timely)
 
-    def _problem_putting(self, batch: Batch) -> Failure | None:
+    def _try_put(self, batch: Batch) -> Failure | None:
         begun = self._clock()
         try:
             with _uninstrumented():
@@ -186,28 +187,31 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             return failure(error)
         finally:
-            self._ledger.took(self._clock() - begun)
+            self._stats_recorder.took(self._clock() - begun)
         return None
 
     def _accepted(self, batch: Batch) -> None:
-        self._ledger.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
+        self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._backoff.failures:
-            _logger.info("CloudWatch takes metrics again; %d datum(s) that waited are sent now.", self._backlog.datums)
+            _logger.info("CloudWatch accepts metrics again; sending %d pending datum(s).", self._backlog.datums)
             self._backoff = Backoff()
             self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
-        """One bad datum makes CloudWatch refuse the whole request: halve it until the bad one is alone."""
+        """Return the halves of a refused batch; a single datum is lost.
+
+        CloudWatch refuses a whole request for one bad datum, so the batch is bisected until that one is alone.
+        """
         if len(batch.datums) > 1:
             return batch.halves()
         metric_name = batch.datums[0].series.name
-        self._ledger.lost(LossReason.REFUSED)
+        self._stats_recorder.lost(LossReason.REFUSED)
         self._each_minute.log(
             logging.ERROR,
             ("refused", metric_name),
-            "CloudWatch refused a datum of %s, which is lost; all others are not. Mend what it names, or drop the "
-            "metric with a MetricRule. It said: %s",
+            "CloudWatch refused a datum of %s, which is lost; the others of its request are not. Fix what CloudWatch "
+            "names, or drop the metric with a MetricRule. It answered: %s",
             metric_name,
             problem.message,
         )
@@ -215,8 +219,8 @@ class Delivery:
 
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
-        self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _LONGEST_REST_SECONDS))
-        remedy = _REMEDIES_OF_OPERATOR.get(problem.kind)
+        self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS))
+        remedy = _OPERATOR_REMEDIES.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(
                 problem.kind, "Metrics cannot be sent, and are kept until they can. %s (%s)", remedy, problem.message
@@ -224,23 +228,23 @@ class Delivery:
         else:
             self._each_minute.warning(
                 problem.kind,
-                "Metrics could not be sent (%s); they are kept and tried again. If it lasts, %s It said: %s",
+                "Metrics could not be sent (%s); they are kept and retried. If this persists, %s The error: %s",
                 problem.kind.value,
-                _REMEDIES_IF_IT_LASTS[problem.kind],
+                _OUTAGE_REMEDIES[problem.kind],
                 problem.message,
             )
 
 
 def _uninstrumented() -> AbstractContextManager[None]:
-    """Whatever instruments boto3 and HTTP is told not to."""
-    # What takes a third of this package's import is for those that send something; no fork finds it half imported.
+    """Suppress the instrumentation of botocore and HTTP for our own requests."""
+    # Imported late because it takes a third of this package's import time; a fork must not find it half imported.
     with no_fork():
         from opentelemetry.instrumentation.utils import suppress_instrumentation  # noqa: PLC0415 - see above
     return suppress_instrumentation()
 
 
 class Backoff:
-    """Exponential backoff with full jitter: a fleet that was throttled together does not come back together.
+    """Exponential backoff with full jitter, so that processes throttled together do not retry together.
 
     https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
     """
@@ -249,7 +253,7 @@ class Backoff:
         self.failures = 0
 
     def next_delay_seconds(self) -> float:
-        """Count a failure; return how long to rest after it."""
+        """Count a failure, and return the delay before the next attempt."""
         longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(self.failures, 30))
         self.failures += 1
         return random.uniform(0.0, longest)  # noqa: S311 - no secret

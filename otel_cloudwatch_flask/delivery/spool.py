@@ -1,10 +1,9 @@
-"""Batches on disk, so that what could not be sent survives the process.
+"""Pending batches on disk, so that they survive the process.
 
-Each process has a directory of its own inside the spool directory, and holds a lock on it as long as it lives; the
-operating system gives the lock up even if the process is killed. Whoever finds a directory whose lock is free takes
-its batches over, if it is the same user's. A batch is one file: a line with a checksum, then the body of the request as
-JSON. Nothing in it is ever executed, no link is followed, and whatever is not such a file is set aside, not read again,
-and never fatal.
+Each process has its own directory inside the spool directory and holds a lock on it. The operating system releases the
+lock when the process ends, even if it is killed. A process that finds a directory of the same user whose lock is free
+adopts its batches. A batch is one file: a line with a checksum, then the request body as JSON. Files are parsed, never
+executed, and links are not followed. Any other file is set aside and not read again.
 """
 
 import contextlib
@@ -35,22 +34,22 @@ _logger = logging.getLogger(__name__)
 _quiet_log = RateLimitedLog(_logger, interval_seconds=60.0)
 
 MAX_SPOOL_BYTES: Final = 512 * 2**20
-"""What one process keeps on disk at most; beyond, it keeps further batches in memory only."""
+"""Limit of the files of one process; further batches stay in memory only."""
 
 _MAX_FILE_BYTES: Final = 2 * MAX_REQUEST_BYTES
-_LOOK_SECONDS: Final = 60.0
+_ADOPTION_INTERVAL_SECONDS: Final = 60.0
 
 _MAGIC: Final = b"otel-cloudwatch-flask spool 1 "
 _BATCH_SUFFIX: Final = ".batch"
 _BAD_SUFFIX: Final = ".bad"
 _STEM_LENGTH: Final = len(f"{0:020d}-{0:06d}")
-"""What a file is called by; whoever takes it over adds a number of his own to that, so that names stay short."""
+"""Length of a file's stem; an adopting process appends its own sequence number to that, so names stay short."""
 _LOCK_NAME: Final = "lock"
 _PREFIX: Final = "process-"
 
 
 class Spool:
-    """The batches of one process in a directory that several processes share."""
+    """The batches of one process, in a directory that several processes share."""
 
     def __init__(self, directory: Path, *, max_bytes: int = MAX_SPOOL_BYTES) -> None:
         self._directory = directory
@@ -60,16 +59,15 @@ class Spool:
         self._numbers = itertools.count()
         self._own, lock = _new_process_directory(directory)
         self._locks = [lock]
-        self._next_look = -math.inf
+        self._next_adoption = -math.inf
 
     def write(self, batch: Batch) -> Path | None:
-        """Put a batch on disk; ``None``, with a warning, if that cannot be."""
+        """Write a batch and return its path; log a warning and return ``None`` if that fails."""
         content = _checked(batch.body())
         if self._size_bytes + len(content) > self._max_bytes:
             _quiet_log.warning(
                 "full",
-                "The spool holds %d bytes: further metrics wait in memory. Mend what keeps metrics from CloudWatch; an "
-                "earlier message says what.",
+                "The spool holds %d bytes: further metrics wait in memory. Fix the delivery problem logged earlier.",
                 self._size_bytes,
             )
             return None
@@ -79,8 +77,8 @@ class Spool:
         except OSError as error:
             _quiet_log.warning(
                 "write",
-                "Metrics cannot be spooled, and wait in memory. Give spool_directory room, and this process the right "
-                "to write to it. (%s)",
+                "Metrics cannot be spooled, and wait in memory. Check the free space of spool_directory and this "
+                "process's permission to write to it. (%s)",
                 error,
             )
             return None
@@ -88,7 +86,7 @@ class Spool:
         return path
 
     def read(self, path: Path) -> Batch | None:
-        """The batch in a file; ``None``, with a warning, if there is none that can be read."""
+        """Return the batch in a file; set the file aside, log a warning and return ``None`` if it is not readable."""
         try:
             return _sendable(Batch.from_body(_verified(_content(path))))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -96,28 +94,28 @@ class Spool:
             return None
 
     def remove(self, path: Path) -> None:
-        """Forget a batch that has met its fate."""
+        """Delete the file of a batch whose outcome is known."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             _quiet_log.warning(
                 "remove",
-                "A spooled batch cannot be removed, and may be sent again by the next process. Give this one the right "
-                "to delete files in spool_directory. (%s)",
+                "A spooled batch cannot be removed, and the next process may send it again. Give this process "
+                "permission to delete files in spool_directory. (%s)",
                 error,
             )
         else:
             self._forget(path)
 
-    def take_over(self) -> Iterator[Path]:
-        """The files of processes that are no more, oldest first, moved to this one's directory.
+    def adopt(self) -> Iterator[Path]:
+        """Move the files of processes that have ended to this process's directory; yield them, oldest first.
 
-        Looks once a minute; in between there are none.
+        Looks for them at most once a minute.
         """
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_adoption:
             return
-        self._next_look = now + _LOOK_SECONDS
+        self._next_adoption = now + _ADOPTION_INTERVAL_SECONDS
         for directory in self._directories_of_others():
             lock = _try_lock(directory)
             if lock is not None:
@@ -129,26 +127,28 @@ class Spool:
                     os.close(lock)
 
     def close(self) -> None:
-        """Give the directory up: the next process finds what is in it."""
+        """Release the directory; the next process finds what is in it."""
         if not any(self._own.glob("*" + _BATCH_SUFFIX)) and not any(self._own.glob("*" + _BAD_SUFFIX)):
             shutil.rmtree(self._own, ignore_errors=True)
-        self.abandon()
+        self.release()
 
-    def abandon(self) -> None:
-        """Have nothing to do with the directory any more, which in a forked child is the parent's."""
-        # Two threads may get here at the end of an exporter: the number of a descriptor that one of them has closed may
-        # be somebody else's file already.
+    def release(self) -> None:
+        """Release the lock. In a forked child, the directory belongs to the parent."""
+        # Two threads may call this when an exporter ends. A descriptor must be closed once only: its number may already
+        # belong to another file.
         with contextlib.suppress(IndexError):
             os.close(self._locks.pop())
 
     def _directories_of_others(self) -> list[Path]:
         try:
-            return sorted(each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_ours(each))
+            return sorted(
+                each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_own_user(each)
+            )
         except OSError as error:
             _quiet_log.warning(
                 "list",
-                "The spool directory cannot be read; what others left there waits. Give this process the right to read "
-                "it. (%s)",
+                "The spool directory cannot be read, so batches of earlier processes wait there. Give this process "
+                "permission to read it. (%s)",
                 error,
             )
             return []
@@ -162,8 +162,8 @@ class Spool:
             except OSError as error:
                 _quiet_log.warning(
                     "move",
-                    "A spooled batch cannot be taken over, and waits where it is. Give this process the right to "
-                    "rename files in spool_directory. (%s)",
+                    "A spooled batch of an earlier process cannot be adopted, and stays where it is. Give this process "
+                    "permission to rename files in spool_directory. (%s)",
                     error,
                 )
                 continue
@@ -180,8 +180,8 @@ class Spool:
     def _set_aside(self, path: Path, error: Exception) -> None:
         bad = _free_path(self._directory / (path.name + _BAD_SUFFIX))
         _logger.warning(
-            "%s is no batch of metrics (%s); what it held is lost, and it is set aside as %s. Delete it if you need it "
-            "no more.",
+            "%s is not a batch of metrics (%s); its content is lost, and the file is renamed to %s. Delete it when you "
+            "no longer need it.",
             path.name,
             error,
             bad.name,
@@ -192,7 +192,8 @@ class Spool:
         except OSError:
             _quiet_log.warning(
                 "aside",
-                "A file that is no batch of metrics cannot be set aside, and will be met again. Delete %s.",
+                "A file that is not a batch of metrics cannot be renamed, and the next process will read it again. "
+                "Delete %s.",
                 path,
             )
 
@@ -200,22 +201,22 @@ class Spool:
 def _new_process_directory(directory: Path) -> tuple[Path, int]:
     if fcntl is None:
         raise ConfigurationError(
-            "spool_directory needs file locks that this operating system does not have; leave it out.",
+            "spool_directory needs file locks, which this operating system does not have; omit it.",
             key="spool_directory",
             value=directory,
         )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
-    except (OSError, ValueError) as error:  # the latter for what no file system has in a name
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ConfigurationError(
-            f"spool_directory={str(directory)!r} cannot be used: {error}. Give one that this process may write to.",
+            f"spool_directory={str(directory)!r} cannot be used: {error}. Set one that this process may write to.",
             key="spool_directory",
             value=directory,
         ) from error
     lock = _try_lock(own)
     if lock is None or not own.exists():
-        # Somebody took the directory over in the instant between its making and its locking.
+        # Another process adopted the directory before it was locked.
         if lock is not None:
             os.close(lock)
         return _new_process_directory(directory)
@@ -223,15 +224,15 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
 
 
 def _free_path(path: Path) -> Path:
-    """The path, or if there is something already, the first of those with a number that is free."""
+    """Return the path, or if it exists, the first free one with a number appended."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
     return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def _try_lock(directory: Path) -> int | None:
-    """The descriptor that holds the lock of a directory; ``None`` if another process does, or there is none to be had.
+    """Return a descriptor that holds the lock of a directory; ``None`` if another process has it, or on an error.
 
-    The lock is given up when the last descriptor of it is closed: a forked child has one, too.
+    The lock is released when its last descriptor is closed. A forked child has one, too.
     """
     try:
         lock = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -245,32 +246,33 @@ def _try_lock(directory: Path) -> int | None:
     return lock
 
 
-def _is_ours(directory: Path) -> bool:
-    """Whether it is a directory of this process's user: what others put beside it would be sent in our name."""
+def _is_own_user(directory: Path) -> bool:
+    """Whether it is a directory of this process's user. Metrics that another user wrote must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
         _quiet_log.warning(
-            ("foreign", directory),
-            "%s belongs to another user, and is left alone. Run what shares spool_directory as one user, or delete it.",
+            ("owner", directory),
+            "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user, or "
+            "delete it.",
             str(directory),
         )
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _content(path: Path) -> bytes:
-    """What is in a file, if it is one, and of a size that a batch may have."""
-    # What is no file is opened without waiting for whoever writes to it.
+    """Return the content of a regular file; raise ``ValueError`` if it is larger than a batch can be."""
+    # O_NONBLOCK: opening a named pipe would wait for a writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if status.st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"its size is {status.st_size} bytes, and that of a batch at most {_MAX_FILE_BYTES}")
+            raise ValueError(f"it has {status.st_size} bytes, a batch at most {_MAX_FILE_BYTES}")
         return file.read(_MAX_FILE_BYTES)
 
 
 def _write_privately(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, and readable for its owner only."""
+    """Write a file atomically, readable by its owner only."""
     unfinished = path.with_suffix(".tmp")
     with open(unfinished, "wb", opener=_private_opener) as file:
         file.write(content)
@@ -288,14 +290,14 @@ def _checked(body: bytes) -> bytes:
 def _verified(content: bytes) -> bytes:
     head, _, body = content.partition(b"\n")
     if head != _MAGIC + hashlib.sha256(body).hexdigest().encode():
-        raise ValueError("its checksum is wrong, or it was never one")
+        raise ValueError("its checksum is missing or wrong")
     return body
 
 
 def _sendable(batch: Batch) -> Batch:
-    """The batch, if a request can be made of it: another one would be tried for ever, and all that is behind it wait.
+    """Return the batch; raise what :meth:`Batch.from_body` raises if it cannot be turned into a request.
 
-    Raises what :meth:`Batch.from_body` raises.
+    Such a batch would be retried forever, and block those behind it.
     """
     batch.parameters()
     return batch

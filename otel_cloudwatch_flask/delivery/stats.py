@@ -1,4 +1,4 @@
-"""The accounts: what was sent, what was lost and why, and the figures made of them."""
+"""Delivery statistics: what was sent, and what was lost for which reason."""
 
 import threading
 from collections import Counter
@@ -9,32 +9,32 @@ from typing import Final
 
 
 class LossReason(str, Enum):
-    """Why a datum will never be in CloudWatch."""
+    """Why a datum will never reach CloudWatch."""
 
     INVALID = "invalid"
-    """Its number is none that CloudWatch takes, or its data point contradicts itself."""
+    """The value is outside CloudWatch's range, or the data point is inconsistent."""
     REFUSED = "refused"
-    """CloudWatch refused it, alone."""
+    """CloudWatch rejected this datum."""
     EXPIRED = "expired"
-    """It grew older than CloudWatch accepts before it could be sent."""
+    """It became older than CloudWatch accepts (two weeks) before it could be sent."""
     BACKLOG_FULL = "backlog_full"
-    """It was the oldest when the backlog had no room for a newer one."""
+    """It was the oldest datum when the backlog was full."""
     UNREADABLE = "unreadable"
-    """It was spooled, and its file was damaged or taken away."""
+    """It was in the spool, and its file was damaged or removed."""
     SHUTDOWN = "shutdown"
-    """The process ended, or the exporter was shut down, before it could be sent."""
+    """The process ended, or the exporter was shut down, before it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStats:
-    """What became of the datums of one exporter in this process, since it started.
+    """Counters of one exporter since this process started.
 
-    ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all the datums
-    there ever were; one that was put together with others of its series for want of room counts with them as one.
-    ``requests_sent`` were answered with success, ``requests_failed`` were not, and ``requests_seconds`` is how long
-    all of them took; ``bytes_sent`` are those of the accepted bodies, uncompressed. ``metrics_active`` is the number of
-    distinct CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one found no
-    place among ``max_metrics``. ``last_success`` is a Unix time in seconds.
+    ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all datums the
+    exporter produced; datums of one series that were merged because the backlog was full count as one.
+    ``requests_sent`` is the number of successful requests, ``requests_failed`` of all others, ``requests_seconds`` the
+    total duration of both, and ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is
+    the number of distinct CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one
+    exceeded ``max_metrics``. ``last_success`` is a Unix time in seconds.
     """
 
     datums_sent: int = 0
@@ -50,9 +50,9 @@ class DeliveryStats:
     last_success: float | None = None
 
     @classmethod
-    def total(cls, each_exporter: "Iterable[DeliveryStats]") -> "DeliveryStats":
-        """The figures of several exporters as those of one."""
-        every = list(each_exporter)
+    def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
+        """Return the sums over several exporters, with the latest ``last_success``."""
+        every = list(exporters)
         lost: Counter[str] = Counter()
         for each in every:
             lost.update(each.datums_lost)
@@ -67,8 +67,8 @@ class DeliveryStats:
 _SUMMED: Final = tuple(each.name for each in fields(DeliveryStats) if each.default == 0)
 
 
-class Ledger:
-    """Count what happens to datums; safe to use from several threads."""
+class StatsRecorder:
+    """Count what happens to datums and requests. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -96,24 +96,24 @@ class Ledger:
             self._last_error = error
 
     def took(self, seconds: float) -> None:
-        """Count the time of a request, whatever came of it."""
+        """Add the duration of a request, whether it succeeded or not."""
         with self._lock:
             self._requests_seconds += seconds
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
-        """Count datums that will never be in CloudWatch."""
+        """Count datums that will never reach CloudWatch."""
         if datums:
             with self._lock:
                 self._lost[reason.value] += datums
 
     def lost_in_delivery(self) -> int:
-        """How many datums were lost although their numbers were such as can be sent."""
+        """Return the number of lost datums that were valid."""
         # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
         lost = dict(self._lost)
         return sum(lost.values()) - lost.get(LossReason.INVALID.value, 0)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
-        """The figures now, completed by those that others keep."""
+        """Return a snapshot, completed by the given figures, which other objects count."""
         with self._lock:
             return DeliveryStats(
                 datums_sent=self._datums_sent,

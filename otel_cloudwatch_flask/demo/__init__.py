@@ -1,6 +1,7 @@
-"""The demonstration: a shop, its visitors and a CloudWatch on this machine, and whether both sides count the same.
+"""The demo: a shop with real HTTP traffic and a local CloudWatch emulator, whose numbers are compared.
 
-``run`` puts it together of ``shop_process`` (the shop behind a WSGI server, in a process of its own), ``traffic`` (its
-visitors), ``expectations`` (what shop and visitors counted), ``readback`` (what CloudWatch says) and ``comparison``
-(both side by side); ``report`` shows it. ``open_shop`` leaves shop, visitors and CloudWatch running.
+``run`` starts the shop in its own process (``shop_process``, ``server``), sends requests (``load_generator``), reads
+the published metrics back (``readback``) and compares them (``comparison``) with what the shop and its visitors counted
+(``expectations``). ``report`` and ``comparison_table`` format the outcome. ``running_shop`` keeps everything running
+instead, for ``demo --serve``. Command-line options are in ``commands.demo``.
 """

@@ -1,4 +1,4 @@
-"""What CloudWatch says of a metric beside what somebody else counted, and wherein they differ. Pure."""
+"""Comparison of the figures in CloudWatch with independently counted ones. Pure."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,14 +10,14 @@ from otel_cloudwatch_flask.observation.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float | None]
-"""What is known of a metric; CloudWatch has no percentiles where a value is negative."""
+"""Figures of a series; CloudWatch has no percentiles of series with negative values."""
 
 PERCENTILES: Final[tuple[Figure, ...]] = ("p50", "p90", "p99")
 FIGURES: Final[tuple[Figure, ...]] = ("samples", "sum", "min", "max", *PERCENTILES)
 
-_LIMITS: Final[Mapping[Figure, tuple[Callable[..., float], str]]] = {"min": (min, "less"), "max": (max, "more")}
+_LIMITS: Final[Mapping[Figure, tuple[Callable[..., float], str]]] = {"min": (min, "least"), "max": (max, "most")}
 _ROUNDING: Final = 1e-9
-"""How much of the sum of magnitudes a sum may be off."""
+"""Tolerance of a sum, relative to the sum of magnitudes."""
 
 # https://opentelemetry.io/docs/specs/otel/metrics/sdk/#base2-exponential-bucket-histogram-aggregation
 _FINEST_SCALE, _COARSEST_SCALE = 20, -10
@@ -25,7 +25,7 @@ _FINEST_SCALE, _COARSEST_SCALE = 20, -10
 
 @dataclass(frozen=True, slots=True, order=True)
 class Series:
-    """One metric in CloudWatch, in one unit; ``dimensions`` are sorted pairs of name and value."""
+    """A CloudWatch metric in one unit; ``dimensions`` are sorted pairs of name and value."""
 
     name: str
     dimensions: tuple[tuple[str, str], ...] = ()
@@ -33,17 +33,17 @@ class Series:
 
     @classmethod
     def of(cls, name: str, unit: str = "None", /, **dimensions: object) -> "Series":
-        """A series, its dimensions written as keyword arguments."""
+        """Create a series with dimensions given as keyword arguments."""
         return cls(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What somebody else than CloudWatch knows of a series.
+    """Independently counted figures of a series.
 
-    Of ``figures`` the sum may be off by rounding, where values of that ``magnitude`` were added up, and percentiles by
-    the ratio of a bucket's edges; the others must be the same. ``limits`` are how small ``min`` and how large ``max``
-    may be, where they are not known.
+    The sum may differ by rounding, relative to the ``magnitude`` of the added values, and percentiles by ``ratio``, the
+    ratio of a bucket's edges; all other ``figures`` must be equal. ``limits`` bound ``min`` and ``max`` where their
+    exact values are unknown.
     """
 
     counted_by: str
@@ -53,14 +53,14 @@ class Expectation:
     ratio: float = 1.0
 
     def differences(self, found: Figures) -> Iterator[str]:
-        """What CloudWatch should not have said, in sentences."""
+        """Describe each figure in CloudWatch that differs from the expected one."""
         for name, known in self.figures.items():
             if not self._agrees(name, found.get(name), known):
-                yield f"CloudWatch says {name} {found.get(name)!r}, which should be {known!r}."
+                yield f"CloudWatch has {name}={found.get(name)!r}, expected {known!r}."
         for name, limit in self.limits.items():
-            nearest, beyond = _LIMITS[name]
+            nearest, bound = _LIMITS[name]
             if nearest(found[name], limit) != limit:
-                yield f"CloudWatch says {name} {found[name]!r}, which cannot be {beyond} than {limit!r}."
+                yield f"CloudWatch has {name}={found[name]!r}, expected at {bound} {limit!r}."
 
     def _agrees(self, name: Figure, found: float | None, known: float | None) -> bool:
         if found is None or known is None:
@@ -72,7 +72,7 @@ class Expectation:
 
 
 def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
-    """Every sample is known, and so is everything else: of ``add_metric`` and histograms."""
+    """Expect the figures of these values, for ``add_metric`` and histograms: every sample is known."""
     ordered = sorted(values)
     found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
     figures: dict[Figure, float | None] = {
@@ -86,23 +86,23 @@ def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
 
 
 def total(amount: float) -> Expectation:
-    """The sum is known, not in how many flushes it arrived: of counters."""
+    """Expect a sum, for counters: the number of samples depends on the number of flushes."""
     return Expectation("shop", {"sum": amount}, magnitude=abs(amount))
 
 
 def occurrences(number: int, longest: float) -> Expectation:
-    """It is known how often something was timed, and that it took no longer than ``longest``."""
+    """Expect a number of timings between 0 and ``longest``."""
     return Expectation("visitors", {"samples": number}, {"min": 0, "max": longest})
 
 
 def between(smallest: float, largest: float) -> Expectation:
-    """The value goes up and down within limits, and each flush publishes what it is: of up-down counters."""
+    """Expect values within limits, for up-down counters: each flush publishes the current value."""
     return Expectation("visitors", limits={"min": smallest, "max": largest})
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A series on both sides; one of them may know nothing of it, and that is a difference too."""
+    """A series with its figures in CloudWatch and the expected ones; ``None`` on the side where it is missing."""
 
     series: Series
     found: Figures | None
@@ -110,23 +110,23 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """Wherein the sides differ, in sentences."""
+        """The differences, as sentences."""
         if self.found is None:
-            return ("It is not in CloudWatch.",)
+            return ("Missing in CloudWatch.",)
         if self.expectation is None:
-            return ("It is in CloudWatch, and nobody counted it.",)
+            return ("In CloudWatch, but not expected.",)
         return tuple(self.expectation.differences(self.found))
 
 
 def compare(found: Mapping[Series, Figures], expected: Mapping[Series, Expectation]) -> list[Comparison]:
-    """All series of both sides, sorted."""
+    """Compare the series of both sides, sorted."""
     return [Comparison(series, found.get(series), expected.get(series)) for series in sorted({*found, *expected})]
 
 
 def bucket_ratio(values: Iterable[float]) -> float:
-    """How many times its lower edge is the upper edge of an exponential histogram's bucket, if these are its values.
+    """Return the ratio of upper to lower bucket edge in an exponential histogram of these values.
 
-    The SDK takes the finest scale at which they fit in as many buckets as the exporter asks for.
+    The SDK uses the finest scale at which the values fit into the maximum number of buckets.
 
     >>> round(bucket_ratio((1, 1000)), 3)
     1.091

@@ -1,4 +1,4 @@
-"""Both sides of every series below each other, for terminals of any width."""
+"""Table of compared series, for terminals of any width."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Final
 
 from rich.text import Text
 
-from otel_cloudwatch_flask.commands.shared.terminal import cut, number
+from otel_cloudwatch_flask.commands.shared.terminal import number, truncated
 from otel_cloudwatch_flask.demo.comparison import FIGURES, Comparison, Expectation, Figures
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """How a terminal says yes, no, at least and at most."""
+    """Symbols for a match, a mismatch, a lower and an upper bound."""
 
-    right: str
-    wrong: str
+    match: str
+    mismatch: str
     at_least: str
     at_most: str
 
@@ -28,7 +28,7 @@ _COUNTED_BY: Final = "    counted by"
 
 
 class ComparisonTable:
-    """A block for each metric, with columns that stand below each other."""
+    """A block per metric; each series has a line of CloudWatch's figures and a line of the expected ones."""
 
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons
@@ -42,32 +42,32 @@ class ComparisonTable:
         self._label_width = max(min(room, longest), len(_COUNTED_BY))
 
     def parts(self) -> Iterator[Text]:
-        """Everything, from the top."""
+        """Yield the lines of the table."""
         yield self._line("  in CloudWatch", FIGURES, "dim")
         yield self._line(_COUNTED_BY, (), "dim")
         for (name, unit), group in groupby(self._comparisons, lambda each: (each.series.name, each.series.unit)):
             comparisons = list(group)
             varying = _varying_dimensions(comparisons)
             by = ", by " + ", ".join(varying) if varying else ""
-            measured_in = "without unit" if unit == "None" else f"in {unit}"
+            unit_text = "without unit" if unit == "None" else f"in {unit}"
             yield Text()
-            yield Text.assemble((name, "bold cyan"), (f" {measured_in}{by}", "dim"))
+            yield Text.assemble((name, "bold cyan"), (f" {unit_text}{by}", "dim"))
             for comparison in comparisons:
                 yield from self._lines(comparison, _label(comparison, varying))
 
     def _lines(self, comparison: Comparison, label: str) -> Iterator[Text]:
-        """What CloudWatch says, and below it who says what else."""
+        """Yield the line of CloudWatch's figures, and below it the line of the expected ones."""
         if len(label) > self._label_width:
             yield Text(label)
             label = ""
-        sign = (self._signs.wrong, "bold red") if comparison.differences else (self._signs.right, "bold green")
+        sign = (self._signs.mismatch, "bold red") if comparison.differences else (self._signs.match, "bold green")
         yield self._line(label, _cells(comparison.found)).append(" ").append(*sign)
-        counted_by = comparison.expectation.counted_by if comparison.expectation else "nobody"
+        counted_by = comparison.expectation.counted_by if comparison.expectation else "not expected"
         yield self._line(f"    {counted_by}", self._counted_cells(comparison.expectation), "dim")
 
     def _line(self, label: str, cells: Sequence[str], style: str = "") -> Text:
         padded = map(str.rjust, cells, self._widths)
-        return Text(cut(" ".join([label.ljust(self._label_width), *padded]), self._width), style)
+        return Text(truncated(" ".join([label.ljust(self._label_width), *padded]), self._width), style)
 
     def _counted_cells(self, expectation: Expectation | None) -> Sequence[str]:
         if expectation is None:
@@ -87,7 +87,7 @@ def _label(comparison: Comparison, names: Sequence[str]) -> str:
 
 
 def _varying_dimensions(comparisons: Sequence[Comparison]) -> list[str]:
-    """The dimensions that tell a metric's series from each other; the others are the same everywhere."""
+    """Return the names of the dimensions whose values differ between the series of a metric."""
     pairs = [set(each.series.dimensions) for each in comparisons]
     common = set.intersection(*pairs) if len(pairs) > 1 else set()
     names = {name for name, _ in set.union(*pairs) - common}

@@ -1,35 +1,39 @@
-"""What ought to be in CloudWatch, by the shop's own books and by what its visitors saw. No OpenTelemetry here."""
+"""Expected series, from the shop's own books and from the responses that visitors got, without OpenTelemetry."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from otel_cloudwatch_flask.demo.comparison import Expectation, Series, between, occurrences, samples, total
-from otel_cloudwatch_flask.demo.traffic import Answer
+from otel_cloudwatch_flask.demo.load_generator import ShopResponse
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5
-"""``http.server.duration`` is, and may so be longer than it took."""
+"""``http.server.duration`` is rounded to whole milliseconds, so it may exceed the measured time by half of one."""
 _RESOURCES: Final = {"/": "Index", "/checkout": "Checkout"}
-"""What the decorated views call themselves."""
+"""Resource names of the decorated views, by route."""
 
 
 def expected_series(
-    books: Mapping[str, Any], answers: Iterable[Answer], found: Iterable[Series], *, visitors: int
+    books: Mapping[str, Any], responses: Iterable[ShopResponse], found: Iterable[Series], *, visitors: int
 ) -> dict[Series, Expectation]:
-    """All of it. ``found`` is what there is in CloudWatch: it tells what else HTTP metrics have for dimensions."""
-    every = list(answers)
+    """Return the expectation of each series.
+
+    ``found`` are the series in CloudWatch, which supply the remaining dimensions of HTTP metrics: those depend on the
+    version of the instrumentation.
+    """
+    every = list(responses)
     return {
         **_of_books(books),
         **_of_decorators(every),
         **_of_timers(every),
-        **_of_open_things(books, found, visitors),
+        **_of_up_down_counters(books, found, visitors),
         **_of_http(every, list(found)),
     }
 
 
 def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
-    """What the shop's own books say of ``add_metric``, its counter and its histogram."""
+    """Expectations of ``add_metric``, the counter and the histogram, from the shop's books."""
     values: defaultdict[Series, list[float]] = defaultdict(list)
     for payment, amount in books["orders"]:
         values[Series.of("Orders", "Count", Payment=payment)].append(1)
@@ -45,36 +49,37 @@ def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
     }
 
 
-def _of_decorators(answers: Iterable[Answer]) -> dict[Series, Expectation]:
-    """What the two decorated views must have counted, by the statuses that visitors got."""
+def _of_decorators(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
+    """Expectations of the two decorated views, from the status codes of responses."""
     counts: Counter[Series] = Counter()
-    for answer in answers:
-        if resource := _RESOURCES.get(answer.visit.route or ""):
-            counts[Series.of("RequestCount", "Count", ResourceName=resource, StatusCode=answer.status)] += 1
-        if resource == "Checkout" and answer.status >= 400:
-            name = "Failure" if answer.status == 500 else "Error"
+    for response in responses:
+        if resource := _RESOURCES.get(response.request.route or ""):
+            counts[Series.of("RequestCount", "Count", ResourceName=resource, StatusCode=response.status)] += 1
+        if resource == "Checkout" and response.status >= 400:
+            name = "Failure" if response.status == 500 else "Error"
             counts[Series.of(name, "Count", ResourceName=resource)] += 1
     return {series: samples([1] * count, counted_by="visitors") for series, count in counts.items()}
 
 
-def _of_timers(answers: Iterable[Answer]) -> dict[Series, Expectation]:
-    times = [answer.milliseconds for answer in answers if answer.visit.route == "/slow"]
+def _of_timers(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
+    times = [response.milliseconds for response in responses if response.request.route == "/slow"]
     return {Series.of("Report Time", "Milliseconds"): occurrences(len(times), max(times))} if times else {}
 
 
-def _of_open_things(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
-    """What goes up and down: no more can be open than there are visitors."""
+def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
+    """Expectations of up-down counters: there cannot be more active requests than visitors."""
     series = {each for each in found if each.name == ACTIVE_REQUESTS}
     if books["orders"]:
         series.add(Series.of("shop.checkouts.open", "Count"))
     return dict.fromkeys(series, between(0, visitors))
 
 
-def _of_http(answers: Iterable[Answer], found: list[Series]) -> dict[Series, Expectation]:
-    """The durations of requests: how many there were of each method, route and status, and how long they took."""
+def _of_http(responses: Iterable[ShopResponse], found: list[Series]) -> dict[Series, Expectation]:
+    """Expectations of request durations, by method, route and status."""
     times: defaultdict[tuple[str, str | None, str], list[float]] = defaultdict(list)
-    for answer in answers:
-        times[answer.visit.method, answer.visit.route, str(answer.status)].append(answer.milliseconds)
+    for response in responses:
+        key = response.request.method, response.request.route, str(response.status)
+        times[key].append(response.milliseconds)
     names = {series.name for series in found} & DURATIONS.keys() or {"http.server.duration"}
     return {
         _http_series(name, request, found): _durations(DURATIONS[name].unit, milliseconds)
@@ -88,7 +93,7 @@ def _durations(unit: str, milliseconds: list[float]) -> Expectation:
 
 
 def _http_series(name: str, request: tuple[str, str | None, str], found: Iterable[Series]) -> Series:
-    """The series in CloudWatch that is of such requests, whatever other dimensions it has; made up if there is none."""
+    """Return the series in CloudWatch of such requests, or a series with only the known dimensions."""
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
     of_request = (each for each in found if each.name == name and _has(each, attributes))

@@ -1,13 +1,13 @@
-"""The demo needs no account and no network, whatever this machine is set up for."""
+"""An environment without the AWS and OpenTelemetry configuration of this machine."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_SOMEBODY_ELSES: Final = ("AWS_", "OTEL_", "BOTO_", "CLOUDWATCH_", "FLASK_")
+_REMOVED_PREFIXES: Final = ("AWS_", "OTEL_", "BOTO_", "CLOUDWATCH_", "FLASK_")
 _KEPT: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
-"""Which names HTTP metrics have is worth trying out."""
+"""Kept so that the demo can be run with either version of the HTTP semantic conventions."""
 
 _NEUTRAL: Final = {
     "AWS_CONFIG_FILE": os.devnull,
@@ -20,10 +20,10 @@ _NEUTRAL: Final = {
 
 @contextmanager
 def isolated_environment() -> Iterator[None]:
-    """Take out of this process's environment what leads elsewhere: profiles, exporters, proxies. For the time being."""
+    """Remove profiles, exporters and proxies from this process's environment for the duration of the block."""
     before = dict(os.environ)
     for name in before:
-        if name.startswith(_SOMEBODY_ELSES) and name != _KEPT:
+        if name.startswith(_REMOVED_PREFIXES) and name != _KEPT:
             del os.environ[name]
     os.environ.update(_NEUTRAL)
     try:

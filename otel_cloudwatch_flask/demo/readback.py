@@ -1,4 +1,4 @@
-"""What CloudWatch says was published: asked of it with boto3, as anybody could."""
+"""The published series and their figures, read from CloudWatch with boto3."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_cloudwatch.literals import StatisticType
 
-_STATISTICS: "Final[dict[StatisticType, Figure]]" = {
+_FIGURE_NAMES: "Final[dict[StatisticType, Figure]]" = {
     "SampleCount": "samples",
     "Sum": "sum",
     "Minimum": "min",
@@ -22,7 +22,7 @@ _DAY: Final = 24 * 3600
 def published_series(
     client: "CloudWatchClient", namespace: str, *, start: datetime, end: datetime
 ) -> dict[Series, Figures]:
-    """Everything in a namespace: the statistics of each metric over the whole time, and its percentiles."""
+    """Return the figures of every series in a namespace, each over the whole time range."""
     found: dict[Series, Figures] = {}
     for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
         for metric in page["Metrics"]:
@@ -31,10 +31,10 @@ def published_series(
 
 
 def whole_period(start: datetime, end: datetime) -> int:
-    """A period, in seconds, that has both moments in one data point: percentiles of several cannot be added up.
+    """Return a period, in seconds, that covers both times in one data point: percentiles cannot be merged.
 
-    CloudWatch's periods are multiples of a minute, begin at multiples of themselves, and are a day at most. Raises
-    ``ValueError`` if the moments are too far from each other.
+    CloudWatch's periods are multiples of a minute, aligned to multiples of themselves, and at most a day. Raises
+    ``ValueError`` if the times are too far apart.
 
     >>> midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     >>> whole_period(midnight, midnight + timedelta(hours=5))
@@ -46,24 +46,24 @@ def whole_period(start: datetime, end: datetime) -> int:
     for period in range(_DAY, 0, -60):
         if first // period == last // period:
             return period
-    raise ValueError(f"No period of CloudWatch has both {start} and {end}.")
+    raise ValueError(f"No CloudWatch period covers both {start} and {end}.")
 
 
 def _figures_by_series(
     client: "CloudWatchClient", metric: Mapping[str, Any], start: datetime, end: datetime
 ) -> Iterator[tuple[Series, Figures]]:
-    """The figures of one metric, in each unit in which it was published."""
-    question = {
+    """Yield the figures of one metric, once per unit in which it was published."""
+    query = {
         **metric,
         "StartTime": start,
         "EndTime": end + timedelta(minutes=1),
         "Period": whole_period(start, end),
     }
-    statistics = client.get_metric_statistics(**question, Statistics=[*_STATISTICS])["Datapoints"]
-    percentiles = client.get_metric_statistics(**question, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
+    statistics = client.get_metric_statistics(**query, Statistics=[*_FIGURE_NAMES])["Datapoints"]
+    percentiles = client.get_metric_statistics(**query, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
     by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
     for point in cast("list[dict[str, Any]]", statistics):
-        figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _STATISTICS.items()}
+        figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _FIGURE_NAMES.items()}
         figures.update(cast("dict[Figure, float | None]", by_unit.get(point["Unit"], {})))
         yield _series(metric, point["Unit"]), figures
 
@@ -74,5 +74,5 @@ def _series(metric: Mapping[str, Any], unit: str) -> Series:
 
 
 def utc_now() -> datetime:
-    """The time, as CloudWatch counts it."""
+    """Return the current time in UTC."""
     return datetime.now(timezone.utc)

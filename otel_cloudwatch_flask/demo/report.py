@@ -1,4 +1,4 @@
-"""The demo's outcome on a terminal, and as JSON. Everything is text to rich, nothing is markup."""
+"""The demo's outcome as terminal output and as JSON. All strings are passed to rich as plain text, not markup."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,14 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from otel_cloudwatch_flask.commands.shared.terminal import counted
 from otel_cloudwatch_flask.demo.comparison import Comparison
 from otel_cloudwatch_flask.demo.comparison_table import ASCII, UNICODE, ComparisonTable, Signs
 from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome, Progress
 from otel_cloudwatch_flask.pricing import PRICES_URL
 
 _POLICIES: Final = {
-    "background": 'flush="background", as here',
+    "background": 'flush="background" (this demo)',
     "interval": f'flush="interval", {INTERVAL_SECONDS:.0f} s',
 }
 _PROBLEMS_SHOWN: Final = 20
@@ -26,7 +27,7 @@ _PROBLEMS_SHOWN: Final = 20
 
 @contextmanager
 def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress], None]]:
-    """A bar on standard error, which the result is not mixed with; none where nobody looks."""
+    """Show a progress bar on standard error, apart from the result; only on a terminal, and if ``is_shown``."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -36,35 +37,35 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress],
     )
     is_hidden = not (is_shown and console.is_terminal)
     with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
-        task = bar.add_task("Opening the shop", total=None, figures="")
+        task = bar.add_task("Starting the shop", total=None, figures="")
 
         def on_progress(reached: Progress) -> None:
             bar.update(
                 task,
-                description="Visitors are in",
+                description="Sending traffic",
                 total=seconds,
                 completed=min(reached.seconds, seconds),
-                figures=f"{reached.answers:,} requests, {reached.put_requests:,} to CloudWatch",
+                figures=f"{reached.responses:,} requests, {reached.put_requests:,} to CloudWatch",
             )
 
         yield on_progress
 
 
 def show(outcome: Outcome, console: Console | None = None) -> None:
-    """Print it to standard output, or to another console."""
+    """Print the outcome to standard output, or to another console."""
     console = console or Console()
     signs = ASCII if console.options.ascii_only else UNICODE
     console.print(Group(*_parts(outcome, console.width, signs)), highlight=False)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """All of it for a script; ``problems`` is empty if, and only if, the demo's exit code is 0."""
+    """Return the outcome for scripts; ``problems`` is empty if, and only if, the demo's exit status is 0."""
     return {
         "equal": not outcome.problems,
         "problems": outcome.problems,
         "seconds": outcome.seconds,
-        "requests": outcome.answers,
-        "requests_per_second": outcome.answers / outcome.seconds,
+        "requests": outcome.responses,
+        "requests_per_second": outcome.responses / outcome.seconds,
         "metrics": list(map(_comparison_as_json, outcome.comparisons)),
         "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
         "delivery": dict(outcome.delivery),
@@ -89,14 +90,14 @@ def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
 
 def _parts(outcome: Outcome, width: int, signs: Signs) -> Iterator[RenderableType]:
     yield Text()
-    yield Rule(Text("What CloudWatch has, and what was counted without it", "bold"), align="left", style="dim")
+    yield Rule(Text("Metrics in CloudWatch, and independent counts", "bold"), align="left", style="dim")
     yield from ComparisonTable(outcome.comparisons, width, signs).parts()
     yield Text()
-    yield Rule(Text("What it costs", "bold"), align="left", style="dim")
+    yield Rule(Text("Cost", "bold"), align="left", style="dim")
     yield _requests_line(outcome)
     yield Text()
     yield _cost_table(outcome)
-    yield Text(f"us-east-1, without the free tier; {PRICES_URL}", "dim")
+    yield Text(f"Prices: us-east-1, without the free tier; {PRICES_URL}", "dim")
     yield Text()
     yield from _verdict(outcome, signs)
 
@@ -104,16 +105,16 @@ def _parts(outcome: Outcome, width: int, signs: Signs) -> Iterator[RenderableTyp
 def _requests_line(outcome: Outcome) -> Text:
     api = outcome.api
     return Text(
-        f"{outcome.answers:,} requests to the shop in {outcome.seconds:.1f} s"
-        f" ({outcome.answers / outcome.seconds:.0f} a second) became {api.put_requests:,} PutMetricData requests"
-        f" with {api.datums:,} datums, {api.bytes_received / 1000:,.1f} kB."
+        f"{outcome.responses:,} requests to the shop in {outcome.seconds:.1f} s"
+        f" ({outcome.responses / outcome.seconds:.0f}/s) produced {counted(api.put_requests, 'PutMetricData request')}"
+        f" with {counted(api.datums, 'data point')}, {api.bytes_received / 1000:,.1f} kB."
     )
 
 
 def _cost_table(outcome: Outcome) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("a month of this", no_wrap=True)
-    for title in ("metrics", "$", "requests", "$", "together"):
+    table.add_column("per month", no_wrap=True)
+    for title in ("metrics", "metrics $", "calls", "calls $", "total $"):
         table.add_column(title, justify="right", no_wrap=True)
     for policy, cost in outcome.costs.items():
         table.add_row(
@@ -122,7 +123,7 @@ def _cost_table(outcome: Outcome) -> Table:
             f"{cost.metrics_dollars:,.2f}",
             f"{cost.requests:,.0f}",
             f"{cost.requests_dollars:,.2f}",
-            Text(f"${cost.dollars:,.2f}", "bold"),
+            Text(f"{cost.dollars:,.2f}", "bold"),
         )
     return table
 
@@ -130,11 +131,11 @@ def _cost_table(outcome: Outcome) -> Table:
 def _verdict(outcome: Outcome, signs: Signs) -> Iterator[Text]:
     problems = outcome.problems
     if not problems:
-        text = f"Both sides are equal: {len(outcome.comparisons)} series, nothing refused, nothing lost."
-        yield Text(f"{signs.right} {text}", "bold green")
+        text = f"All numbers match: {len(outcome.comparisons)} series, nothing rejected, nothing lost."
+        yield Text(f"{signs.match} {text}", "bold green")
         return
-    yield Text(f"{signs.wrong} Problems: {len(problems)}", "bold red")
+    yield Text(f"{signs.mismatch} Problems: {len(problems)}", "bold red")
     for problem in problems[:_PROBLEMS_SHOWN]:
         yield Text(f"  {problem}")
     if len(problems) > _PROBLEMS_SHOWN:
-        yield Text(f"  and {len(problems) - _PROBLEMS_SHOWN} more; --json has all.")
+        yield Text(f"  ... {len(problems) - _PROBLEMS_SHOWN} more; use --json to see all.")

@@ -1,4 +1,4 @@
-"""The demo's other process, seen from the demo."""
+"""The shop's process, controlled by the demo; its program is ``server``."""
 
 import contextlib
 import json
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
-_ABORT_SECONDS: Final = 3.0
-_LINES_SHOWN: Final = 15
+_KILL_SECONDS: Final = 3.0
+_MAX_OUTPUT_LINES: Final = 15
 
 
-class ShopError(CloudWatchMetricsError, RuntimeError):
-    """The shop did not open, or did not close properly; ends with what it said last."""
+class ShopProcessError(CloudWatchMetricsError, RuntimeError):
+    """The shop did not start, or did not stop properly. The message ends with its last output."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """What a shop leaves: its books, and the delivery's figures (``DeliveryStats``)."""
+class ShopSummary:
+    """What the shop counted (``books``), and its ``DeliveryStats`` (``delivery``)."""
 
     books: Mapping[str, Any]
     delivery: Mapping[str, Any]
 
 
 class ShopProcess:
-    """A shop in a process of its own, open as long as the ``with`` block lasts.
+    """A shop in its own process, running for the duration of the ``with`` block.
 
-    It is told to end by the end of its standard input, so that it ends too if this process is killed. The terminal's
-    Ctrl-C is not for it: whoever gets it closes the shop.
+    It stops when its standard input is closed, so also if this process is killed. It runs in its own session and does
+    not receive the terminal's Ctrl-C: the demo handles it and stops the shop.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -48,13 +48,13 @@ class ShopProcess:
         self.url = ""
 
     def __enter__(self) -> "Self":
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "otel_cloudwatch_flask.demo.server"],
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
             start_new_session=True,
         )
@@ -68,35 +68,35 @@ class ShopProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
     ) -> None:
-        with self._said, self._process:
-            # Not killed at once: CloudWatch would complain of half a request.
+        with self._stderr, self._process:
+            # Give it time to finish its current request: the emulator would report a truncated one.
             with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-                self._process.communicate(timeout=_ABORT_SECONDS)
+                self._process.communicate(timeout=_KILL_SECONDS)
             self._process.kill()
 
-    def close(self) -> Account:
-        """Let it flush and end, and take its account."""
+    def close(self) -> ShopSummary:
+        """Stop the shop after its last flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
         try:
-            said, _ = self._process.communicate(timeout=_STOP_SECONDS)
-            return Account(**json.loads(said))
+            stdout, _ = self._process.communicate(timeout=_STOP_SECONDS)
+            return ShopSummary(**json.loads(stdout))
         except (subprocess.TimeoutExpired, ValueError, TypeError) as error:
-            raise ShopError(f"The shop did not close properly. {self._last_words()}") from error
+            raise ShopProcessError(f"The shop did not stop properly. {self._last_output()}") from error
 
     def _first_message(self) -> Any:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        # A killed process says nothing more, and that can be read.
-        impatience = threading.Timer(_START_SECONDS, self._process.kill)
-        impatience.daemon = True  # or an interrupt right after its start would have to wait for it
+        # readline() has no timeout. Killing the process closes the pipe, which ends the call.
+        timeout = threading.Timer(_START_SECONDS, self._process.kill)
+        timeout.daemon = True  # so that an interrupt right after start() need not wait for the timer
         try:
-            impatience.start()
+            timeout.start()
             line = self._process.stdout.readline()
         finally:
-            impatience.cancel()
+            timeout.cancel()
         if not line:
-            raise ShopError(f"The shop did not open. {self._last_words()}")
+            raise ShopProcessError(f"The shop did not start. {self._last_output()}")
         return json.loads(line)
 
-    def _last_words(self) -> str:
-        self._said.seek(0)
-        lines = self._said.read().splitlines()[-_LINES_SHOWN:]
-        return "\n".join(["It said last:", *lines]) if lines else "It said nothing."
+    def _last_output(self) -> str:
+        self._stderr.seek(0)
+        lines = self._stderr.read().splitlines()[-_MAX_OUTPUT_LINES:]
+        return "\n".join(["Last output:", *lines]) if lines else "It printed nothing."

@@ -1,5 +1,5 @@
-"""``add_metric`` without Flask: arguments are checked and recorded into OpenTelemetry histograms.
+"""``add_metric`` without Flask: check arguments and record them to OpenTelemetry histograms.
 
-Takes the arguments of a call. Keeps the metrics of a request in a buffer until the request ends, and records them then,
-in the thread of the request.
+In: the arguments of a call. Out: measurements of the app's meter provider. Measurements of a request wait in a buffer
+and are recorded when the request ends, in the thread of the request.
 """

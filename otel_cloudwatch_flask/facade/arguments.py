@@ -1,4 +1,4 @@
-"""The arguments of ``add_metric``, checked: every mistake that a caller can make is found here."""
+"""Validation of the arguments of ``add_metric``."""
 
 import difflib
 import math
@@ -13,13 +13,13 @@ from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimensio
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
-# Control characters, and halves of surrogate pairs, which cannot be encoded.
+# Control characters, and lone surrogates, which cannot be encoded as UTF-8.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Those of one call of ``add_metric``: ``unit`` as CloudWatch spells it, ``value`` finite, dimensions as text."""
+    """Validated arguments of a call: ``value`` is finite, ``unit`` spelled as in CloudWatch, dimensions are strings."""
 
     metric_name: str
     value: float
@@ -28,40 +28,40 @@ class Arguments:
 
 
 def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
-    """Check one call of ``add_metric``.
+    """Validate the arguments of one ``add_metric`` call.
 
-    Raises :class:`InvalidMetricError`, which says what was given, what is allowed and what to write instead.
+    Raises :class:`InvalidMetricError`; its message names the invalid argument, what is allowed and how to fix it.
 
     >>> parse_arguments("Request Count", 1, "count", {"cached": True})
     Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
     """
-    at_fault: object = metric_name
+    argument: object = metric_name
     try:
         checked_name = _metric_name(metric_name)
-        at_fault = value
+        argument = value
         checked_value = _value(value)
-        at_fault = unit
+        argument = unit
         checked_unit = _unit(unit)
-        at_fault = dimensions
+        argument = dimensions
         return Arguments(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
     except ValueError as problem:
         message = f"metric {safe_repr(metric_name)}: {problem}"
-        raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from None
-    except Exception as error:  # the boundary to what a program's own objects do when they are read
+        raise InvalidMetricError(message, metric_name=metric_name, value=argument) from None
+    except Exception as error:  # the boundary to the methods of objects that the caller passed
         message = (
-            f"metric {safe_repr(metric_name)}: {safe_repr(at_fault)} raises {type(error).__name__} when it is read; "
-            "give plain texts and numbers"
+            f"metric {safe_repr(metric_name)}: {safe_repr(argument)} raises {type(error).__name__} when it is read; "
+            "pass plain strings and numbers"
         )
-        raise InvalidMetricError(message, metric_name=metric_name, value=at_fault) from error
+        raise InvalidMetricError(message, metric_name=metric_name, value=argument) from error
 
 
 def _metric_name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError("the name must be a text with a visible character, such as 'RequestCount'")
+        raise ValueError("the name must be a string with a visible character, such as 'RequestCount'")
     if len(name) > MAX_METRIC_NAME_LENGTH:
         raise ValueError(f"the name has {len(name)} characters; use at most {MAX_METRIC_NAME_LENGTH}")
     if _UNPRINTABLE.search(name):
-        raise ValueError("the name has control characters; leave them out")
+        raise ValueError("the name has control characters; remove them")
     return name
 
 
@@ -69,25 +69,27 @@ def _value(value: object) -> float:
     number = _number(value)
     if math.isnan(number) or math.isinf(number):
         raise ValueError(
-            f"the value {safe_repr(value)} is not a finite number; leave the metric out when there is none to report"
+            f"the value {safe_repr(value)} is not a finite number; skip the call when there is no value to report"
         )
     if abs(number) > MAX_MAGNITUDE:
         raise ValueError(
-            f"the value {safe_repr(value)} is beyond ±2**360, the largest that CloudWatch takes; use a larger unit"
+            f"the value {safe_repr(value)} is beyond ±2**360, the largest value that CloudWatch accepts; use a "
+            "larger unit"
         )
     return number + 0.0  # -0.0 becomes 0.0
 
 
 def _number(value: object) -> float:
-    """A value of any numeric type as a float; texts and booleans are refused."""
+    """Convert a value of any numeric type to a float; raise ``ValueError`` for strings and booleans."""
     if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
-                f"the value {safe_repr(value)} is not a number that CloudWatch can store ({error}); give a finite one"
+                f"the value {safe_repr(value)} is not a number that CloudWatch can store ({error}); pass a "
+                "finite number"
             ) from None
-    raise ValueError(f"the value {safe_repr(value)} is a {type(value).__name__}; give a number, such as 1 or 0.25")
+    raise ValueError(f"the value {safe_repr(value)} is a {type(value).__name__}; pass a number, such as 1 or 0.25")
 
 
 def _unit(unit: object) -> str:
@@ -99,7 +101,7 @@ def _unit(unit: object) -> str:
 
 def _better_unit(unit: object) -> str:
     if unit is None:
-        return "for a metric without a unit use 'None', the text, or leave it out"
+        return "for a metric without a unit pass the string 'None', or omit the argument"
     text = unit if isinstance(unit, str) else safe_repr(unit)
     if meant := from_ucum(text):
         return f"use {meant.name!r}"

@@ -1,6 +1,6 @@
-"""A cache of earlier ``add_metric`` calls: a call that differs from one of them in its value only is not checked again.
+"""A cache of validated ``add_metric`` calls: a repeated call that differs in its value only is not validated again.
 
-Anything but plain texts and plain numbers, and any new call, goes to
+New calls, and calls with anything but plain strings and plain numbers, go to
 :func:`otel_cloudwatch_flask.facade.arguments.parse_arguments`.
 """
 
@@ -13,16 +13,16 @@ from opentelemetry.metrics import Histogram
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
 MAX_CACHED_CALLS: Final = 4096
-"""About 3 MB, if the calls have few dimensions."""
+"""About 3 MB for calls with few dimensions."""
 
 _PAIR_KEYS: Final = {"Name", "Value"}
 
 
 @dataclass(slots=True, eq=False)
 class FacadeSeries:
-    """A checked name and unit with dimensions as text; from its first measurement on, also its histogram's attributes.
+    """A validated name, unit and set of dimensions.
 
-    ``histogram`` is ``None`` until then.
+    ``histogram`` and ``attributes`` are set by the first measurement; until then ``histogram`` is ``None``.
     """
 
     metric_name: str
@@ -37,14 +37,14 @@ Measurement: TypeAlias = tuple[FacadeSeries, float]
 
 
 class CallCache:
-    """The series of earlier calls. A full cache is emptied."""
+    """Map the arguments of earlier calls to their series. A full cache is cleared, which bounds it at little cost."""
 
     def __init__(self, max_calls: int = MAX_CACHED_CALLS) -> None:
         self._max_calls = max_calls
         self._series: dict[Hashable, FacadeSeries] = {}
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
-        """The measurement that a call means; ``None`` if the call has to be checked."""
+        """Return the measurement of a call, or ``None`` if the call must be validated first."""
         if (
             (type(value) is float or type(value) is int)
             and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
@@ -57,9 +57,9 @@ class CallCache:
         return None
 
     def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
-        """Remember the series of a checked call."""
+        """Store the series of a validated call."""
         items = _plain_items(dimensions)
-        # Not if another thread has changed the dimensions since the check.
+        # The caller's dictionary may have been changed by another thread since it was validated.
         if items is None or {name: str(value) for name, value in items} != series.dimensions:
             return
         if len(self._series) >= self._max_calls:
@@ -68,12 +68,13 @@ class CallCache:
 
 
 def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
-    """Names and values, if all are texts and integers: of those, two that differ as text are never equal.
+    """Names and values of dimensions, or ``None`` unless all are strings and integers.
 
-    That excludes ``True == 1 == 1.0``, ``0.0 == -0.0``, and objects of other types, which may be equal to anything.
+    As keys of a cache these types are safe: two of them that differ as text are never equal. Others are not:
+    ``True == 1 == 1.0``, ``0.0 == -0.0``, and objects of other types may be equal to anything.
     """
     if type(dimensions) is not dict:
-        dimensions = _named(dimensions)
+        dimensions = _by_name(dimensions)
     items = tuple(dimensions.items())
     for name, value in items:
         if type(name) is not str or (type(value) is not str and type(value) is not int):
@@ -81,13 +82,13 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
     return items
 
 
-def _named(pairs: Any) -> dict[object, object]:
-    """CloudWatch's list of pairs as a dictionary; one that is not plain if it is anything else, or repeats a name."""
-    named: dict[object, object] = {}
+def _by_name(pairs: Any) -> dict[object, object]:
+    """Turn CloudWatch's list of pairs into a dictionary; return a non-plain one for anything else."""
+    by_name: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:
             return {None: None}
-        if pair["Name"] in named:
+        if pair["Name"] in by_name:
             return {None: None}
-        named[pair["Name"]] = pair["Value"]
-    return named
+        by_name[pair["Name"]] = pair["Value"]
+    return by_name

@@ -1,4 +1,4 @@
-"""Calls of ``add_metric`` become measurements of OpenTelemetry histograms. Knows the SDK's meters, and no Flask."""
+"""Record validated ``add_metric`` calls to OpenTelemetry histograms."""
 
 import logging
 import re
@@ -30,13 +30,13 @@ _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 
 _MAX_BUFFERED_MEASUREMENTS: Final = 1000
 _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
-"""In place of an empty context, for which OpenTelemetry would take the one of the thread that records."""
+"""Stands for an empty context: OpenTelemetry would replace an empty one with that of the recording thread."""
 
 DEFAULT_MAX_SERIES: Final = 10_000
 
 
 def instrument_name(metric_name: str) -> str:
-    """The valid instrument name that is most like a CloudWatch name; other exporters show it.
+    """Derive a valid instrument name, which other exporters show, from a CloudWatch name.
 
     >>> instrument_name("Request Count"), instrument_name("2xx")
     ('request_count', 'm_2xx')
@@ -46,16 +46,17 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """The name with a suffix derived from the identity: the same in every process."""
+    """Append a suffix that is derived from ``identity`` and therefore the same in every process."""
     suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
 
 class Recorder:
-    """Record the measurements of one reporter and app; safe to use from several threads.
+    """Record the measurements of one reporter; thread-safe.
 
-    ``lost`` is called for each measurement that the SDK refuses, ``count`` for each that it takes. Nothing is raised. Beyond ``max_series`` different
-    sets of dimensions, new ones are recorded as their metric's overflow series, and new names as that of
+    ``lost`` is called for each measurement that the SDK rejects, ``count`` for each that it accepts; nothing is
+    raised. Once ``max_series`` distinct sets of dimensions exist, further ones are recorded as their metric's overflow
+    series, and new metric names as
     :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
@@ -76,7 +77,7 @@ class Recorder:
         self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
-        # Never forgotten: the SDK keeps instruments for the life of the process, too.
+        # Never evicted: the SDK also keeps instruments for the life of the process.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
         self._is_closed = False
@@ -85,16 +86,16 @@ class Recorder:
         call_after_fork(self._start)
 
     def _start(self) -> None:
-        """Make what belongs to one process."""
+        """Create what a forked child must not share with its parent."""
         self._creation_lock = threading.Lock()
         self.process = object()
 
     def close(self) -> None:
-        """Count later measurements as lost: no reader publishes them."""
+        """Count later measurements as lost: no reader publishes them any more."""
         self._is_closed = True
 
     def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
-        """Record one finite number, in this context or the current one, or count it as lost."""
+        """Record one finite number in ``context`` (default: the current one), or count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
@@ -110,17 +111,18 @@ class Recorder:
             _quiet_log.log(
                 logging.WARNING,
                 series.metric_name,
-                "OpenTelemetry did not take %r of %s; it is counted as invalid",
+                "Lost a measurement: OpenTelemetry did not accept %r for %s. It is counted as invalid. The traceback "
+                "shows why.",
                 value,
                 series,
                 exc_info=True,
             )
 
     def _resolved(self, series: FacadeSeries) -> Histogram:
-        """Give a new series its attributes and its histogram; return the histogram."""
+        """Set the attributes and the histogram of a new series, and return the histogram."""
         key = (series.metric_name, series.unit)
         attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
-        if not self._has_room((key, frozenset(attributes.items()))):
+        if not self._admit((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
             key = self._overflow_key(*key)
         histogram = self._histograms.get(key) or self._created(key)
@@ -128,8 +130,8 @@ class Recorder:
         series.histogram = histogram  # last, because other threads use the series as soon as it has one
         return histogram
 
-    def _has_room(self, series: Hashable) -> bool:
-        """Whether a series is known or may still be added: the SDK never forgets one."""
+    def _admit(self, series: Hashable) -> bool:
+        """Whether a series is known or could be added; the number is bounded because the SDK never evicts a series."""
         if series not in self._series:
             if len(self._series) >= self._max_series:
                 return False
@@ -137,27 +139,28 @@ class Recorder:
         return True
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
-        """The metric whose overflow series takes a set of dimensions that there is no room for."""
+        """Name and unit of the metric whose overflow series receives a set of dimensions over the limit."""
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
-                "add_metric was given %d sets of dimensions: further ones of %s are recorded as its overflow series "
-                "(otel.metric.overflow=true). Leave a dimension out, or raise max_metrics.",
+                "add_metric has recorded %d dimension combinations, the maximum: further ones of %s are recorded as "
+                "its overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
                 self._max_series,
                 metric_name,
             )
             return metric_name, unit
         _once.warning(
             "names",
-            "add_metric was given %d sets of dimensions: %s and whatever other names are new are recorded together, as "
-            "otel.metric.overflow. Put what clients send into dimensions and not into names, or raise max_metrics.",
+            "add_metric has recorded %d dimension combinations, the maximum: %s and further new metrics are recorded "
+            "together as the metric otel.metric.overflow. Put values that clients send into dimensions instead of "
+            "names, or raise max_metrics.",
             self._max_series,
             metric_name,
         )
         return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
-        """The histogram of a new name and unit, made once."""
+        """Create the histogram of a new name and unit, once."""
         with self._creation_lock:
             if key not in self._histograms:
                 metric = FacadeMetric(key[0], self._reporter_id)
@@ -166,7 +169,7 @@ class Recorder:
             return self._histograms[key]
 
     def _claim_name(self, metric_name: str, unit: str) -> str:
-        """An instrument name that no other metric name or unit of this reporter uses."""
+        """Choose an instrument name that no other metric name or unit of this reporter uses."""
         name = plain_name = instrument_name(metric_name)
         length = 6
         while name in self._claimed_names:
@@ -177,11 +180,11 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request, recorded in order when it ends; each once, however often it is ended.
+    """The measurements of one request; each is recorded exactly once, in order, when the request ends.
 
-    Each is recorded in the OpenTelemetry context in which it was added, which exemplars refer to. Later ones (from a
-    streamed body, or a thread that outlives the request) are recorded at once. In a forked child the buffer's
-    content and the end of the request are the parent's; what the child adds is recorded at once.
+    Each is recorded in the OpenTelemetry context in which it was added, because exemplars refer to it. Measurements
+    added after the end (by a streamed body, or a thread that outlives the request) are recorded immediately. A forked
+    child leaves the buffer's content to its parent, and records what it adds itself immediately.
     """
 
     __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
@@ -193,29 +196,29 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Keep one measurement until the end of the request."""
+        """Buffer one measurement until the end of the request."""
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return
         self._measurements.append((series, value, get_current() or _NO_CONTEXT))
-        # Not before appending, because another thread may end the request in between.
+        # Checked after appending: another thread may end the request in between.
         if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
             self.drain()
 
     def end(self) -> None:
-        """Record what was kept, and keep nothing from now on."""
+        """Record the buffered measurements, and stop buffering."""
         self._has_ended = True
         if self._measurements:
             self.drain()
 
     def drain(self) -> None:
-        """Record what was kept so far."""
+        """Record the measurements buffered so far."""
         if self._process is not self._recorder.process:
             return
         measurements, record = self._measurements, self._recorder.record
         while measurements:
             try:
                 series, value, context = measurements.popleft()
-            except IndexError:  # another thread took the last one
+            except IndexError:  # another thread is draining, too
                 return
             record(series, value, context)

@@ -1,4 +1,4 @@
-"""How long a block or a function takes."""
+"""Time a block or a function."""
 
 import inspect
 import time
@@ -12,10 +12,10 @@ _R = TypeVar("_R")
 
 
 class Timer:
-    """Hand the milliseconds that something took to ``record``, also when it raises.
+    """Call ``record`` with the elapsed time in milliseconds, also if an exception is raised.
 
-    As a context manager it times one block at a time. As a decorator it times every call of a function by itself; of
-    an ``async`` function, until its result is there.
+    Usable as a context manager, for one block at a time, and as a decorator of a function or coroutine function, for
+    every call separately; concurrent calls are supported.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Timer:
         self._record((self._clock_seconds() - self._started_at) * 1000)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function."""
+        """Return ``function`` wrapped so that every call is timed."""
         if inspect.iscoroutinefunction(function):
             return self._timed_coroutine_function(function)
 
         @wraps(function)
         def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            with self._another():
+            with self._for_one_call():
                 return function(*args, **kwargs)
 
         return timed
@@ -49,11 +49,11 @@ class Timer:
     def _timed_coroutine_function(self, function: Callable[_P, Any]) -> Callable[_P, Any]:
         @wraps(function)
         async def timed(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with self._another():
+            with self._for_one_call():
                 return await function(*args, **kwargs)
 
         return timed
 
-    def _another(self) -> "Timer":
-        """A timer for one call: calls may overlap."""
+    def _for_one_call(self) -> "Timer":
+        """Create a timer for one call, because calls may overlap."""
         return Timer(self._record, clock_seconds=self._clock_seconds)

@@ -1,6 +1,6 @@
-"""The end of a request, by WSGI: its measurements are recorded when there is a response, and flushed after its body.
+"""WSGI middleware: record a request's measurements when its response starts, and flush after its body.
 
-By then every instrumentation has recorded the request's duration. No Flask.
+The flush comes last so that it includes the request's duration, which instrumentations record before the body is sent.
 """
 
 import logging
@@ -20,49 +20,44 @@ _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 
 
 class RequestState:
-    """What the WSGI environment of a request carries: whether its end flushes, and its latest buffer."""
+    """State of one request, stored in its WSGI environment: its latest buffer, and whether its end flushes."""
 
     wants_flush = True
     buffer: RequestBuffer | None = None
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
-        """Keep a buffer, and end the one of an earlier app context."""
+        """Store a buffer, and end the buffer of an earlier app context of the same request."""
         if self.buffer is not None:
             self.buffer.end()
         self.buffer = buffer
 
 
 def state_of(environ: "WSGIEnvironment") -> RequestState | None:
-    """The state of a request; ``None`` if no server made it."""
+    """The state of a request; ``None`` if the request did not come through the middleware."""
     state: RequestState | None = environ.get(_STATE_KEY)
     return state
 
 
-def want_no_flush(environ: "WSGIEnvironment") -> None:
-    """Let a request's end cause no flush."""
+def disable_flush(environ: "WSGIEnvironment") -> None:
+    """Disable the flush at the end of this request."""
     if (state := state_of(environ)) is not None:
         state.wants_flush = False
 
 
 class RequestEndMiddleware:
-    """End a request's buffer when there is a response, and call ``flush`` when the server closes its body.
+    """End a request's buffer when the response starts, and call ``flush`` when the response body has ended.
 
-    Flask's teardown is not enough for either: a function there that raises stops those after it, FlaskInstrumentor
-    records a request's duration later, and a streamed body still adds metrics. A request that raises flushes at once.
-
-    ``closes_exhausted`` is for adapters that never close a body: it is then closed after its last part.
+    Flask's teardown functions are unsuitable for both: one that raises skips the rest, FlaskInstrumentor records the
+    duration after them, and a streamed body adds metrics later. A request that raises flushes immediately.
     """
 
-    def __init__(
-        self, application: "WSGIApplication", flush: Callable[[], object], *, closes_exhausted: bool = False
-    ) -> None:
+    def __init__(self, application: "WSGIApplication", flush: Callable[[], object]) -> None:
         self._application = application
         self._flush = flush
-        self._body_class = SelfClosingBody if closes_exhausted else ClosingBody
 
     def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request, as a WSGI application does."""
-        # Now, because a middleware further in may pass on a copy of the environment.
+        """Handle a request: the WSGI application."""
+        # Set before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
         finish = partial(self._finish, state)
         try:
@@ -76,7 +71,7 @@ class RequestEndMiddleware:
         if file_wrapper is not None and is_file(body, file_wrapper):
             call_after_close(body, finish)
             return body
-        return self._body_class(body, finish)
+        return ResponseBody(body, finish)
 
     def _finish(self, state: RequestState) -> None:
         try:
@@ -84,56 +79,58 @@ class RequestEndMiddleware:
                 state.buffer.end()
             if state.wants_flush:
                 self._flush()
-        except Exception:  # noqa: BLE001 - the boundary to the server, to which metrics are no reason to fail
+        except Exception:  # noqa: BLE001 - the boundary to the server: a response must not fail because of metrics
             _each_minute.log(
                 logging.ERROR,
                 "end",
-                "The end of a request was not recorded; its metrics may be lost, its response is not. Report it with "
-                "the traceback.",
+                "Recording or flushing metrics at the end of a request failed; its metrics may be lost, its response "
+                "is not affected. Report this with the traceback.",
                 exc_info=True,
             )
 
 
-class ClosingBody:
-    """A body that calls back after it was closed, even if closing fails; closing it again does nothing."""
+class ResponseBody:
+    """A response body that calls ``finish`` once, after it has ended and was closed.
 
-    __slots__ = ("_body", "_callback", "_close")
+    A body ends when it is closed, read to its end, or garbage collected: asgiref's ``WsgiToAsgi`` and some adapters for
+    AWS Lambda never call ``close``.
+    """
 
-    def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
+    __slots__ = ("_body", "_close", "_finish", "_parts")
+
+    def __init__(self, body: Iterable[bytes], finish: Callable[[], None]) -> None:
         self._body = body
         self._close: Callable[[], None] | None = getattr(body, "close", None)
-        self._callback: Callable[[], None] | None = callback
+        self._finish: Callable[[], None] | None = finish
+        self._parts: Iterator[bytes] = iter(())
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        self._parts = iter(self._body)
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._parts)
+        except BaseException:  # StopIteration, or an error of the body: either ends it
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Close the body, and call back."""
-        callback, self._callback = self._callback, None
-        if callback is None:
+        """Close the body, then call ``finish``, even if closing raises; later calls do nothing."""
+        finish, self._finish = self._finish, None
+        if finish is None:
             return
         try:
             if self._close is not None:
                 self._close()
         finally:
-            callback()
+            finish()
 
-
-class SelfClosingBody(ClosingBody):
-    """One that closes itself after its last part."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for part in self._body:  # noqa: UP028 - "yield from" would close the body, too, and so twice
-                yield part
-        finally:
-            self.close()
+    __del__ = close
 
 
 def is_file(body: object, file_wrapper: object) -> bool:
-    """Whether a body is one that the server sends as a file, if it gets the very object that it made.
+    """Whether the server sends this body as a file, which it does only if it gets the object it created itself.
 
     https://peps.python.org/pep-3333/#optional-platform-specific-file-handling: ``wsgi.file_wrapper`` is a class almost
     everywhere; uWSGI's is a function that returns the file as it is.
@@ -142,8 +139,16 @@ def is_file(body: object, file_wrapper: object) -> bool:
 
 
 def call_after_close(body: Any, callback: Callable[[], None]) -> None:
-    """Add a call to the ``close`` of a body that must stay the object it is; call at once if that is impossible."""
+    """Make ``body.close`` call ``callback``, without wrapping the body; call it now if that is impossible."""
+    close = getattr(body, "close", lambda: None)
+
+    def close_and_call() -> None:
+        try:
+            close()
+        finally:
+            callback()
+
     try:
-        body.close = ClosingBody(body, callback).close
+        body.close = close_and_call
     except (AttributeError, TypeError):
         callback()

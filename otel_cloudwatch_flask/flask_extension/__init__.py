@@ -1,4 +1,5 @@
-"""The Flask extension: ``CloudWatchMetricsReporter``, and how it finds or creates a meter provider and a reader.
+"""The Flask extension, ``CloudWatchMetricsReporter``, and the set-up of its meter provider and reader.
 
-Takes an app and its configuration. With ``live_page``, ``commands`` and ``demo``, the only code that knows Flask.
+In: an app and its configuration. Out: the app's registration, through which ``add_metric`` records and requests flush.
+Only this folder, ``live_page``, ``commands`` and ``demo`` import Flask.
 """

@@ -1,4 +1,4 @@
-"""Set up the meter provider that a reporter records to, and find or make the reader that publishes its metrics."""
+"""Find or create the meter provider that a reporter records to, and the reader that publishes its metrics."""
 
 import itertools
 import threading
@@ -26,10 +26,10 @@ from otel_cloudwatch_flask.sdk.views import remember_rules, views_of
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a reporter's metrics of one app are to go.
+    """Where a reporter's metrics of one app are sent.
 
-    ``is_its_own`` if any of it was set for this reporter, and not for the whole process: then it does not share the
-    reader of the program.
+    ``is_its_own`` is true if a setting of it was made for this reporter, not for the whole process: then the reporter
+    does not share the program's reader.
     """
 
     settings: Settings
@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSetup:
-    """Where one app's metrics are recorded, and the reader that publishes them; without one nothing is sent."""
+    """The meter provider that one app records to, and the reader that publishes its metrics, if anything is sent."""
 
     provider: metrics.MeterProvider
     reporter_id: str
@@ -49,28 +49,28 @@ class ProviderSetup:
 
     @property
     def owns_reader(self) -> bool:
-        """Whether the reader is the reporter's own."""
+        """Whether a reporter created the reader, as opposed to the program."""
         return isinstance(self.reader, ReporterReader)
 
     @property
     def meters(self) -> metrics.MeterProvider:
-        """For an instrumentation of the app, whose metrics go where the reporter's own go."""
+        """The meter provider for instrumentations of the app, whose metrics are sent where the reporter's are."""
         return _ReporterMeters(self.provider, self.reporter_id)
 
     def undo(self, timeout_seconds: float) -> None:
-        """Shut the reader down and remove it, if it is the reporter's own."""
+        """Shut down the reporter's reader and remove it from the provider; leave a reader of the program alone."""
         if isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider):
-            # In this order, because a reader that was removed from its provider has nothing to collect.
+            # In this order, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
             self.reader.drop_plain_metrics_of_others()
             self.provider.remove_metric_reader(self.reader)
 
 
 class _ReporterMeters(metrics.MeterProvider):
-    """A provider's meters, each marked as the reporter's.
+    """A meter provider whose meters are marked as the reporter's, by a scope attribute.
 
-    Two apps in a process may have different namespaces. What an instrumentation measures with these meters reaches all
-    exporters of the provider, and is published in the namespace of its own app.
+    Two apps in a process may have different namespaces. Measurements of these meters reach all exporters of the
+    provider, and CloudWatch receives them in the namespace of their app.
     """
 
     def __init__(self, provider: metrics.MeterProvider, reporter_id: str) -> None:
@@ -84,18 +84,18 @@ class _ReporterMeters(metrics.MeterProvider):
         schema_url: str | None = None,
         attributes: Attributes | None = None,
     ) -> Meter:
-        """The provider's meter for a scope that also says whose it is."""
+        """The provider's meter for a scope with the reporter as an additional attribute."""
         marked: dict[str, object] = {**(attributes or {}), REPORTER_KEY: self._reporter_id}
         return self._provider.get_meter(name, version, schema_url, marked)  # type: ignore[arg-type]
 
 
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
-    """Find or make the provider and the reader; by default the global provider, which is made if none is set.
+    """Find or create provider and reader. The default is the global provider, which is created if none is set.
 
-    A reader that no reporter made is shared, so that the facade and ``OTEL_METRICS_EXPORTER=cloudwatch`` publish once,
-    unless this reporter has a target of its own. Then it makes a reader, which leaves the plain metrics to the other.
+    A reader of the program is shared, so that the facade and ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything
+    once, unless this reporter has a target of its own: its own reader then leaves plain metrics to the program's.
 
-    Raises :class:`ConfigurationError` for a provider that takes no readers.
+    Raises :class:`ConfigurationError` for a provider that does not accept readers.
     """
     provider = metrics.get_meter_provider() if given is None else given
     reporter_id = _new_reporter_id(target.settings.namespace or target.app_name)
@@ -113,11 +113,11 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 
 
 def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> CloudWatchMetricReader:
-    """The program's reader, if it can be shared, or a new one."""
-    # A live provider gives the same meter whenever it is asked, and one without instruments is never exported.
+    """The program's reader if it can be shared, else a new one."""
+    # A provider that is shut down returns a NoOpMeter. On a live one this meter stays without instruments: unexported.
     if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
         raise ConfigurationError(
-            f"meter_provider={provider!r} is shut down; attach the reporter to one that is not.",
+            f"meter_provider={provider!r} is shut down; use one that is running.",
             key="meter_provider",
             value=provider,
         )
@@ -131,25 +131,25 @@ def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> Clo
 
 
 def _new_global_provider(target: Target, reporter_id: str) -> ProviderSetup:
-    """Be the program's metrics SDK, since it has none."""
+    """Create the global provider, because the program has none."""
     resource = Resource.create()
     if not target.settings.namespace:
         namespace = default_namespace(resource, target.app_name)
         target = replace(target, settings=replace(target.settings, namespace=namespace))
     reader = _new_reader(target, reporter_id)
-    # The reader itself flushes at exit, in a time that it bounds.
+    # The reader flushes at exit itself, within a time limit.
     provider = MeterProvider(
         metric_readers=[reader], resource=resource, views=views_of(reporter_id), shutdown_on_exit=False
     )
     metrics.set_meter_provider(provider)
-    if metrics.get_meter_provider() is not provider:  # one that is not the SDK's was set before
+    if metrics.get_meter_provider() is not provider:  # another implementation was set in the meantime
         reader.shutdown(timeout_millis=0)
         raise _not_usable(metrics.get_meter_provider())
     return ProviderSetup(provider, reporter_id, reader)
 
 
 def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
-    """A reader of the reporter's own, for its metrics."""
+    """Create a reader for the reporter's metrics."""
     settings = target.settings
     exporter = CloudWatchMetricExporter.from_settings(
         settings, client=target.client, client_factory=target.client_factory
@@ -161,8 +161,8 @@ def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
 
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
     return ConfigurationError(
-        f"meter_provider={safe_repr(provider)} takes no metric readers; "
-        "use an opentelemetry.sdk.metrics.MeterProvider, or set none and one is made.",
+        f"meter_provider={safe_repr(provider)} does not accept metric readers; "
+        "use an opentelemetry.sdk.metrics.MeterProvider, or leave it out and one is created.",
         key="meter_provider",
         value=provider,
     )
@@ -173,7 +173,7 @@ _ordinals_lock = threading.Lock()
 
 
 def _new_reporter_id(namespace: str) -> str:
-    """An identity that no other reporter in this process has or had: the namespace, numbered from the second on."""
+    """An identity that is unique in this process: the namespace, with a number from the second on."""
     with _ordinals_lock:
         ordinal = next(_ordinals[namespace])
     return namespace if ordinal == 1 else f"{namespace}#{ordinal}"

@@ -1,4 +1,4 @@
-"""One app's registration of a reporter: what it records to, how it flushes, and what it does with a bad metric."""
+"""The registration of a reporter on one app: its recorder, its flush policy, its treatment of invalid metrics."""
 
 import logging
 import sys
@@ -27,11 +27,14 @@ IsStrict: TypeAlias = Callable[[], bool]
 _PACKAGE: Final = __name__.partition(".")[0]
 SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
 SERIES_PER_METRIC: Final = 10
-"""How many sets of dimensions a facade may record for each CloudWatch metric it may have: rules put some together."""
+"""Dimension combinations that a facade records per CloudWatch metric allowed: rules may merge several into one."""
 
 
 class Registration:
-    """A reporter on one app. ``is_strict`` is asked when a metric is bad: apps turn to testing after their set-up."""
+    """A reporter on one app.
+
+    ``is_strict`` is called for each invalid metric, not once: apps set ``testing`` after ``init_app``.
+    """
 
     def __init__(
         self, setup: ProviderSetup, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
@@ -47,7 +50,7 @@ class Registration:
 
     @classmethod
     def first(cls, setup: ProviderSetup, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
-        """The registration of the first app with these settings."""
+        """Create the registration of the first app with these settings."""
         recorder = Recorder(
             setup.provider,
             setup.reporter_id,
@@ -58,26 +61,26 @@ class Registration:
         )
         return cls(setup, recorder, settings, app_name, is_strict)
 
-    def fits(self, settings: Settings, app_name: str) -> bool:
-        """Whether another app with these settings, and this name, which may be the namespace, can share it."""
+    def can_serve(self, settings: Settings, app_name: str) -> bool:
+        """Whether an app with these settings can share this registration; without a namespace its name decides, too."""
         return self.is_live and self.settings == settings and (bool(settings.namespace) or self._app_name == app_name)
 
     def for_another_app(self, is_strict: IsStrict) -> "Registration":
-        """The same with the strictness of another app."""
+        """The registration of another app: the same, but for ``is_strict``."""
         return Registration(self.setup, self.recorder, self.settings, self._app_name, is_strict)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter | None:
-        """The exporter that publishes its metrics; ``None`` if nothing is sent."""
+        """The exporter that publishes the metrics; ``None`` if nothing is sent."""
         return self.setup.reader.exporter if self.setup.reader else None
 
     def checked_measurement(
         self, metric_name: object, value: object, unit: object, dimensions: Dimensions
     ) -> Measurement | None:
-        """The measurement that a call of ``add_metric`` means; ``None`` if it was bad, which is counted and logged."""
+        """Validate an ``add_metric`` call. An invalid one raises if strict; otherwise count it, and return ``None``."""
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
-        except Exception as error:  # the boundary to what a program's own objects do when they are looked at
+        except Exception as error:  # the boundary to the methods of objects that the caller passed
             if self._is_strict():
                 raise
             _count_as_lost(self.setup, LossReason.INVALID)
@@ -91,24 +94,25 @@ class Registration:
 def _log_bad_call(error: Exception) -> None:
     site = _call_site()
     if isinstance(error, InvalidMetricError):
-        _once.warning(site, "%s (it is lost, and counted as invalid; said once for %s, line %d)", error, *site)
+        _once.warning(site, "Lost a metric: %s. It is counted as invalid; logged once for %s, line %d.", error, *site)
     else:
         _once.log(
             logging.WARNING,
             site,
-            "A metric could not be read; it is lost, and counted as invalid. Give add_metric plain texts and numbers.",
+            "Lost a metric: its arguments could not be read. It is counted as invalid. Pass plain strings and numbers "
+            "to add_metric.",
             exc_info=True,
         )
 
 
-def _nothing() -> None:
-    """Flush nothing."""
+def _no_flush() -> None:
+    """Do nothing at the end of a request."""
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
-    """What the end of a request does by this policy."""
+    """The function to call at the end of a request."""
     if reader is None or policy == "interval":
-        return _nothing
+        return _no_flush
     if policy == "background":
         return reader.request_flush
     return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
@@ -116,13 +120,13 @@ def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPol
 
 def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
     if setup.reader:
-        setup.reader.exporter.ledger.lost(reason)
+        setup.reader.exporter.stats_recorder.lost(reason)
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
-    """Flush every reader once, with one deadline on the monotonic clock; whether all their data is in.
+    """Flush every reader once, until ``deadline`` on the monotonic clock; return whether everything was delivered.
 
-    ``False`` if all registrations were shut down.
+    ``False`` if all registrations are shut down.
     """
     every = list(registrations)
     readers = {each.setup.reader for each in every if each.setup.reader}
@@ -131,7 +135,7 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 
 
 def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
-    """Flush shared readers; shut down, which flushes too, and remove the reporter's own."""
+    """Flush readers of the program; shut down (which flushes) and remove readers of the reporter."""
     every = list(registrations)
     flush_all((each for each in every if not each.setup.owns_reader), deadline)
     for each in every:
@@ -142,18 +146,18 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float) -> Non
 
 
 def seconds_until(deadline: float) -> float:
-    """The seconds left until a time of the monotonic clock, never less than 0."""
+    """Seconds until ``deadline`` on the monotonic clock, at least 0."""
     return max(0.0, deadline - time.monotonic())
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
-    """The figures of all exporters that publish for these registrations, each counted once."""
+    """Sum of the stats of the registrations' exporters, each counted once."""
     return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 
 def _call_site() -> tuple[str, int]:
-    """File and line of the nearest caller outside this package."""
-    frame = sys._getframe(1)  # noqa: SLF001  # what the standard library's logging does, too
+    """File and line of the innermost caller outside this package."""
+    frame = sys._getframe(1)  # noqa: SLF001  # as in the standard library's logging
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -1,4 +1,4 @@
-"""The Flask extension, and the functions of flask-cloudwatch-metric, its predecessor, under the same names."""
+"""The Flask extension, and the functions of its predecessor, flask-cloudwatch-metric, under the same names."""
 
 import itertools
 import logging
@@ -24,7 +24,6 @@ from otel_cloudwatch_flask.config import (
     FlushPolicy,
     Settings,
     are_given,
-    is_in_lambda,
     misspelt_keys,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client, client_factory
@@ -49,24 +48,24 @@ _quiet_log = RateLimitedLog(logging.getLogger(__name__))
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# The documented way to the object behind a proxy, which is faster than each attribute through the proxy.
+# The documented way to get the object behind a proxy; one call is faster than each attribute through the proxy.
 _current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
 _current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
 _current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 _REQUEST_NAME: Final = "cloudwatch_metrics_request"
-"""In ``g``: what the app has installed, and the buffer of the request."""
+"""Attribute of ``g``: the app's installation, and the buffer of the request."""
 
 _SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
 _SETTINGS_OF_READER: Final = {
     key.field for key in KEYS if not (key.field in _SETTINGS_OF_FACADE or key.field.startswith("live_page"))
 }
-"""Settings that make a reporter use a reader of its own, if it was given one of them."""
+"""Settings that give a reporter a reader of its own, if any of them is set for it."""
 
 
 class _AlsoOnClass(Generic[_P, _R]):
-    """A method that may be called on the class, too: it is then given ``None`` for the instance."""
+    """A method that can also be called on the class; ``self`` is then ``None``."""
 
     def __init__(self, function: Callable[Concatenate[Any, _P], _R]) -> None:
         self._function = function
@@ -78,15 +77,25 @@ class _AlsoOnClass(Generic[_P, _R]):
 
 
 class CloudWatchMetricsReporter:
-    """Put an app's metrics into CloudWatch: what it gives to ``add_metric``, and what OpenTelemetry measures.
+    """Flask extension that sends an app's metrics to CloudWatch: ``add_metric`` calls and OpenTelemetry's metrics.
 
-    ``app`` may come later, through :meth:`init_app`, and one reporter may serve several apps. ``cloudwatch_client`` is
-    anything with boto3's ``put_metric_data``, or the name of a Region; by default a client is made when first needed,
-    in the process that needs it. ``meter_provider`` is by default the program's global one, which is created if nobody
-    has set one. Everything else can also be set in ``app.config`` and the environment: see
-    ``otel_cloudwatch_flask.config.KEYS``.
+    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, then from the environment.
 
-    Raises :class:`ConfigurationError` for what cannot work; once an app runs, nothing is raised into it.
+    :param app: Flask app to serve; or call :meth:`init_app` later, for one app or several.
+    :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name.
+    :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
+        created when the first request is sent, in the process that sends it.
+    :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
+    :param flush: what happens when a request ends. ``"background"`` (default) requests a flush and returns,
+        ``"sync"`` (default in AWS Lambda) waits for the flush, ``"interval"`` leaves it to the next periodic flush.
+    :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default: 1.
+    :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
+    :param default_dimensions: dimensions added to every ``add_metric`` call; those of the call take precedence.
+    :param rules: :class:`MetricRule` objects, or mappings of their fields; the first match applies to a metric.
+    :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
+    :param strict: whether ``add_metric`` raises for invalid metrics. Default: if ``app.debug`` or ``app.testing``.
+
+    Raises :class:`ConfigurationError` for invalid settings, at set-up only.
     """
 
     def __init__(
@@ -113,7 +122,7 @@ class CloudWatchMetricsReporter:
             "strict": strict,
             "rules": parse_rules(rules) or None,
         }
-        # Releases of the predecessor up to 0.1.7 have the Region in the client's place.
+        # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
         if isinstance(cloudwatch_client, str):
             self._arguments["region_name"], cloudwatch_client = cloudwatch_client, None
         self._client = checked_client(cloudwatch_client)
@@ -132,7 +141,13 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Make a reporter whose own client is for a Region and, if both are given, has these credentials."""
+        """Create a reporter for ``app`` with a client of its own.
+
+        :param namespace: CloudWatch namespace.
+        :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
+        :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the
+            credentials that boto3 resolves.
+        """
         reporter = CloudWatchMetricsReporter(namespace=namespace)
         reporter._arguments["region_name"] = aws_region_name
         if aws_access_key_id and aws_secret_access_key:
@@ -141,18 +156,20 @@ class CloudWatchMetricsReporter:
         return reporter
 
     def init_app(self, app: Flask) -> None:
-        """Serve an app: read its configuration, set OpenTelemetry up, and flush when its requests end.
+        """Register this reporter on ``app``: read its configuration, set up OpenTelemetry, flush when requests end.
 
-        Apps with the same configuration share one reader, so that an application factory may be called often.
+        Apps with equal configuration share one reader, so an application factory can be called repeatedly.
+
+        Raises :class:`ConfigurationError` for an invalid setting, and if the app already has a reporter.
         """
-        app = getattr(app, "_get_current_object", lambda: app)()  # what current_app stands for
+        app = getattr(app, "_get_current_object", lambda: app)()  # current_app is a proxy
         _refuse_second_reporter(app)
         app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
         registration = self._register(app)
-        app.extensions[_EXTENSION_NAME] = _Installed(self, registration)
+        app.extensions[_EXTENSION_NAME] = _Installation(self, registration)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
-            app.wsgi_app, registration.flush_after_request, closes_exhausted=is_in_lambda(os.environ)
+            app.wsgi_app, registration.flush_after_request
         ).answer
         _serve_live_page(app, registration)
         if self._instrument:
@@ -164,7 +181,7 @@ class CloudWatchMetricsReporter:
         settings = Settings.resolve(arguments=self._arguments, app_config=app.config, environ=os.environ)
         _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
-        known = next((each for each in self._registrations if each.fits(settings, app.name)), None)
+        known = next((each for each in self._registrations if each.can_serve(settings, app.name)), None)
         if known is None:
             setup = set_up_provider(self._meter_provider, self._target(app, settings))
             registration = Registration.first(setup, settings, app.name, is_strict)
@@ -192,26 +209,28 @@ class CloudWatchMetricsReporter:
         unit: str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Add one metric. In a request it is recorded when the request ends, otherwise at once.
+        """Record one value of a metric: in a request when the request ends, otherwise immediately.
 
-        ``metric_name`` is what CloudWatch shows, as written. ``value`` is any finite number. ``unit`` is one of
-        CloudWatch's names, in any case. ``dimensions`` are a mapping, or ``[{"Name": ..., "Value": ...}]``.
+        :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
+        :param value: any finite number.
+        :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, in any case. Default: ``"None"``.
+        :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
-        Called on the class, it means the current app's reporter and, outside of an app context, the one that was
-        initialised last. If there is none, the metric is dropped with one warning.
+        Called on the class, it uses the current app's reporter or, outside an app context, the one initialised last.
+        Without a reporter the metric is dropped, with one warning.
 
-        Raises :class:`InvalidMetricError` for a metric that CloudWatch cannot store, if the reporter is strict;
-        otherwise it is counted as ``invalid``, and logged once for the line that called.
+        Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise the metric is
+        counted as ``invalid``, and logged once per call site.
         """
-        installed, buffer = _current_request_buffer()
-        if installed is not None and (installed.reporter is self or self is None):
-            registration: Registration | None = installed.registration
+        installation, buffer = _current_request_buffer()
+        if installation is not None and (installation.reporter is self or self is None):
+            registration: Registration | None = installation.registration
         else:
             registration, buffer = _registration_elsewhere(self), None
         if registration is None:
             _quiet_log.warning(
                 "no reporter",
-                "Metrics are dropped: no CloudWatchMetricsReporter serves an app yet. Call init_app(app) before.",
+                "Metric dropped: no CloudWatchMetricsReporter has an app yet. Call init_app(app) first.",
             )
             return
         measurement = registration.cached_measurement(
@@ -225,25 +244,39 @@ class CloudWatchMetricsReporter:
             buffer.add(*measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
-        """Time a block (``with``) or every call of a function (as a decorator, ``async`` too), in Milliseconds.
+        """Time a block (as a context manager) or every call of a function or coroutine function (as a decorator).
 
-        It is added also when the block or the function raises.
+        The metric's unit is Milliseconds. It is also recorded if the block or function raises.
+
+        :param metric_name: name in CloudWatch.
+        :param dimensions: as in :meth:`add_metric`.
         """
         add = partial(self.add_metric, unit="Milliseconds", dimensions=dimensions)
         return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Send all that was added before; ``True`` if it is in CloudWatch within the time."""
+        """Send all metrics recorded before this call; return ``True`` once they are delivered.
+
+        Return ``False`` after the timeout, if metrics were lost in delivery (see :meth:`stats`), or if the reporter
+        is shut down. Metrics not delivered in time stay pending and are retried.
+
+        :param timeout_seconds: how long to wait, in seconds. Default: 10.
+        """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
         return flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
-        """What was sent, is pending, and was lost and why; summed up if several apps have exporters of their own."""
+        """Delivery figures since the process started: sent, pending, lost by reason. Sums over all apps."""
         return total_stats(self._registrations)
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
-        """Flush, and stop what this reporter started; a reader that it shares goes on."""
+        """Flush, then stop the readers that this reporter started; readers of the program keep running.
+
+        Metrics recorded later are counted as lost.
+
+        :param timeout_seconds: time limit of the flush, in seconds. Default: 30.
+        """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
         shut_down_all(self._registrations, deadline)
@@ -251,8 +284,8 @@ class CloudWatchMetricsReporter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Installed:
-    """What an app keeps: the reporter that serves it, and how."""
+class _Installation:
+    """Value in ``app.extensions``: the app's reporter and registration."""
 
     reporter: CloudWatchMetricsReporter
     registration: Registration
@@ -260,7 +293,7 @@ class _Installed:
 
 _ordinals = itertools.count()
 _live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
-"""Each once, in the order of their last initialisation."""
+"""Each reporter once, in the order of their last ``init_app``."""
 
 
 def _forget(reporter: CloudWatchMetricsReporter) -> None:
@@ -275,73 +308,76 @@ def initialize_metrics(
     aws_access_key_id: str | None = None,
     aws_secret_access_key: str | None = None,
 ) -> CloudWatchMetricsReporter:
-    """Make the app's reporter, which :func:`get_metrics` finds from then on in every one of its requests."""
+    """Create the app's reporter, which :func:`get_metrics` returns in all requests of the app.
+
+    The arguments are those of :meth:`CloudWatchMetricsReporter.new_reporter`.
+    """
     return CloudWatchMetricsReporter.new_reporter(
         app, namespace, aws_region_name, aws_access_key_id, aws_secret_access_key
     )
 
 
 def get_metrics() -> CloudWatchMetricsReporter:
-    """The current app's reporter; outside of an app context, the only one there is.
+    """Return the current app's reporter; outside an app context, the only one in the process.
 
-    Raises :class:`ConfigurationError` if there is none, or more than one to choose from.
+    Raises :class:`ConfigurationError` if there is none, or if there are several and no app context.
     """
     if has_app_context():
-        if (installed := _installed_in(_current_app())) is None:
+        if (installation := _installation_in(_current_app())) is None:
             raise ConfigurationError(
                 f"app {current_app.name!r} has no CloudWatchMetricsReporter; "
-                "call initialize_metrics(app, ...) or init_app(app) where the app is made."
+                "call initialize_metrics(app, ...) or init_app(app) where the app is created."
             )
-        return installed.reporter
+        return installation.reporter
     reporters = list(_live_reporters.values())
     if len(reporters) != 1:
         raise ConfigurationError(
-            f"there are {len(reporters)} reporters and no app context that tells which is meant; "
+            f"there are {len(reporters)} reporters, and no app context to choose one; "
             "call get_metrics() in a request or inside `with app.app_context()`, after initialize_metrics(app, ...)."
         )
     return reporters[0]
 
 
-def _installed_in(app: Flask) -> _Installed | None:
-    installed: _Installed | None = app.extensions.get(_EXTENSION_NAME)
-    return installed
+def _installation_in(app: Flask) -> _Installation | None:
+    installation: _Installation | None = app.extensions.get(_EXTENSION_NAME)
+    return installation
 
 
-def _current_request_buffer() -> tuple[_Installed | None, RequestBuffer | None]:
-    """What the current app has installed, and the buffer of the current request; ``None`` where there is none."""
+def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | None]:
+    """The current app's installation, and the current request's buffer; each ``None`` if there is none."""
     try:
         current_g = _current_g()
-    except RuntimeError:  # there is no context
+    except RuntimeError:  # no app context
         return None, None
-    found: tuple[_Installed, RequestBuffer] | None = getattr(current_g, _REQUEST_NAME, None)
+    found: tuple[_Installation, RequestBuffer] | None = getattr(current_g, _REQUEST_NAME, None)
     if found is not None:
         return found
-    installed = _installed_in(_current_app())
-    if installed is None or not has_request_context():
-        return installed, None
-    # Made with the first metric: a streamed body, or a copied context, runs no before_request of its own.
-    buffer = RequestBuffer(installed.registration.recorder)
+    installation = _installation_in(_current_app())
+    if installation is None or not has_request_context():
+        return installation, None
+    # Created by the first metric: a streamed body and a copied context have no before_request of their own.
+    buffer = RequestBuffer(installation.registration.recorder)
     if (state := state_of(_current_request().environ)) is not None:
         state.replace_buffer(buffer)
-    setattr(current_g, _REQUEST_NAME, (installed, buffer))
-    return installed, buffer
+    setattr(current_g, _REQUEST_NAME, (installation, buffer))
+    return installation, buffer
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """The last one of a reporter that is not the current app's; of any reporter if ``None``, outside of an app."""
+    """The latest registration of a reporter other than the current app's; for ``None``, of the latest reporter."""
     if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)
     return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
 
 
 def drain_current_buffer() -> None:
-    """Record what was added in the current app context so far."""
+    """Record the measurements buffered in the current app context."""
     if has_app_context() and (found := getattr(_current_g(), _REQUEST_NAME, None)):
         found[1].drain()
 
 
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
-    """The readers that the reporters of this process use."""
+    """All readers that reporters of this process publish through."""
     registrations = [each for reporter in _live_reporters.values() for each in reporter._registrations]  # noqa: SLF001  # this module's class
     return {each.setup.reader for each in registrations if each.setup.reader}
 
@@ -361,8 +397,8 @@ def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> 
 def _refuse_second_reporter(app: Flask) -> None:
     if _EXTENSION_NAME in app.extensions:
         raise ConfigurationError(
-            f"app {app.name!r} has a CloudWatchMetricsReporter already; call init_app once for each app, "
-            "and get_metrics() wherever its reporter is needed.",
+            f"app {app.name!r} already has a CloudWatchMetricsReporter; call init_app once per app, "
+            "and get_metrics() wherever the reporter is needed.",
             key=f"app.extensions[{_EXTENSION_NAME!r}]",
             value=app,
         )
@@ -371,7 +407,7 @@ def _refuse_second_reporter(app: Flask) -> None:
 def _warn_of_misspelt_keys(app: Flask) -> None:
     misspelt = {**misspelt_keys(app.config, APP_CONFIG_PREFIX), **misspelt_keys(os.environ, ENVIRONMENT_PREFIX)}
     for key, meant in misspelt.items():
-        _quiet_log.warning(key, "%s is no setting of otel_cloudwatch_flask, and is ignored; write %s.", key, meant)
+        _quiet_log.warning(key, "Unknown setting %s is ignored; did you mean %s?", key, meant)
 
 
 def _has_live_page(app: Flask, settings: Settings) -> bool:
@@ -381,7 +417,7 @@ def _has_live_page(app: Flask, settings: Settings) -> bool:
 def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
     if _has_live_page(app, settings) and not app.debug and settings.live_page_check is None:
         raise ConfigurationError(
-            "LIVE_PAGE is on outside of debug mode, where only a check of your own can tell who may see the page. Set "
+            "LIVE_PAGE is on outside debug mode, where the page requires a check of who may see it. Set "
             'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function without arguments. With flask-login: '
             "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "
             'lambda: hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), b"..."). '
@@ -392,13 +428,13 @@ def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
 
 def _serve_live_page(app: Flask, registration: Registration) -> None:
     if _has_live_page(app, registration.settings):
-        from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # only apps that have it pay
+        from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # imported only by apps that serve it
 
         serve_live_page(app, registration.settings, registration.exporter)
 
 
 def _instrument_app(app: Flask, registration: Registration) -> None:
-    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # only who asks for it pays
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415  # imported only on request
 
     app.url_value_preprocessor(_replace_untrusted_url)
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
@@ -410,7 +446,7 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
 
 
 def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
-    """Keep FlaskInstrumentor, which reads the URL while a response starts, from raising for an untrusted ``Host``."""
+    """Prevent a SecurityError from FlaskInstrumentor, which reads ``request.url`` even if the ``Host`` is untrusted."""
     try:
         _ = request.url
     except SecurityError:
@@ -418,10 +454,10 @@ def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None
 
 
 def _excluded_urls(app: Flask, settings: Settings, environ: Mapping[str, str]) -> str | None:
-    """What is not measured: the live page, beside what the environment names; ``None`` for the latter alone."""
+    """URLs not to instrument: the live page and those of the environment; ``None`` to use the environment's only."""
     if not _has_live_page(app, settings):
         return None
-    from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # it is imported already: see above
+    from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # already imported by _serve_live_page
 
     named = environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", environ.get("OTEL_PYTHON_EXCLUDED_URLS", ""))
     return ",".join([*filter(None, [named]), url_pattern(settings)])

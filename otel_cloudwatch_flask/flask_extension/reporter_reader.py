@@ -1,4 +1,4 @@
-"""A reporter's own reader, and who publishes what on a provider that has several exporters for CloudWatch."""
+"""The reader of a reporter, and the choice of who publishes plain metrics on a provider with several exporters."""
 
 import logging
 import weakref
@@ -16,21 +16,21 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 
 _logger = logging.getLogger(__name__)
 
-REPORTER_GAVE_WAY: Final = (
-    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter was publishing: "
-    "from now on that publishes only its own there, so that nothing is counted twice. What was measured between its "
-    "last flush and now may be missing. Add the exporter before the reporter, or not at all."
+PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
+    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter publishes: from now "
+    "on the reporter publishes only its own metrics there, so that nothing is counted twice. Measurements since the "
+    "reporter's last flush may be missing. Add the exporter before the reporter, or remove it."
 )
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 _reporter_readers: "list[weakref.ref[ReporterReader]]" = []
-"""Oldest first. All other readers belong to the program, or to the environment's entry point."""
+"""Oldest first. All other readers belong to the program, including those of the entry point."""
 
 
 class ReporterReader(CloudWatchMetricReader):
-    """A reporter's own reader. It publishes plain metrics, those of no reporter, only if nothing else does.
+    """A reader that a reporter created. It publishes plain metrics (of no reporter) only if nothing else does.
 
-    The program's CloudWatch exporters go first, whenever they are added; of the reporters the oldest.
+    The program's CloudWatch exporters have priority, whenever they are added; then the oldest reporter.
     """
 
     def __init__(self, exporter: CloudWatchMetricExporter, settings: Settings, app_name: str) -> None:
@@ -39,13 +39,13 @@ class ReporterReader(CloudWatchMetricReader):
             export_interval_seconds=settings.export_interval_seconds,
             flush_min_interval_seconds=settings.flush_min_interval_seconds,
         )
-        self._timeout_seconds = settings.export_timeout_seconds  # which is no argument of a program's own reader
+        self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
         self._publishes_plain_metrics = False
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 
     def drop_plain_metrics_of_others(self) -> None:
-        """Let the other reporters collect while this one still goes first: the plain metrics so far are published."""
+        """Let the other reporters collect, and so drop, the plain metrics that this reader has published so far."""
         for each in self._reporters_here():
             if each is not self and not each.exporter.is_shut_down:
                 each.collect()
@@ -54,11 +54,11 @@ class ReporterReader(CloudWatchMetricReader):
         resource = metrics_data.resource_metrics[0].resource
         if not self.exporter.settings.namespace:
             self.exporter.use_namespace(self._namespace_from(resource))
-        goes_first = (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
-        if self._publishes_plain_metrics and not goes_first:
-            _logger.warning(REPORTER_GAVE_WAY)
-        self._publishes_plain_metrics = goes_first
-        self.exporter.publish_plain_metrics(is_wanted=goes_first)
+        has_priority = (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
+        if self._publishes_plain_metrics and not has_priority:
+            _logger.warning(PLAIN_METRICS_LEFT_TO_PROGRAM)
+        self._publishes_plain_metrics = has_priority
+        self.exporter.publish_plain_metrics(is_wanted=has_priority)
         super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
 
     def _namespace_from(self, resource: Resource) -> str:
@@ -66,13 +66,13 @@ class ReporterReader(CloudWatchMetricReader):
             return default_namespace(resource, self._app_name)
         except ConfigurationError as error:
             namespace = namespace_of(str(error.value))
-            _logger.warning("Metrics are published in the namespace %r: %s", namespace, error)
+            _logger.warning("Using the CloudWatch namespace %r instead of an invalid one. %s", namespace, error)
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":
-        """The readers of reporters on the same provider, oldest first, until they are removed from it.
+        """The readers of reporters on the same provider, oldest first.
 
-        One that is being shut down keeps its place until its last flush is done.
+        A reader that is being shut down is among them until its last flush is done.
         """
         consumer = consumer_of(self)
         readers = [each for reference in list(_reporter_readers) if (each := reference()) is not None]
@@ -80,16 +80,16 @@ class ReporterReader(CloudWatchMetricReader):
 
 
 def programs_exporters() -> list[CloudWatchMetricExporter]:
-    """The exporters that no reporter has made, and that are not shut down."""
+    """The exporters that are not a reporter's and not shut down."""
     of_reporters = {reader.exporter for reference in list(_reporter_readers) if (reader := reference()) is not None}
     return [each for each in live_exporters() if each not in of_reporters and not each.is_shut_down]
 
 
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
-    """The program's exporters on a provider, whose resource this is, as far as it is known.
+    """The program's exporters on a provider with this resource (``None`` if unknown).
 
-    An exporter under a reader of the SDK's is recognised by the resource of its last collection. Before its first it
-    counts as one of them, because that will have all measurements since the reader was added.
+    An exporter under one of the SDK's readers is recognised by the resource of its last collection. Before the first
+    it is included, because its first collection will have all measurements since the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
     readers = {each.exporter: each for each in live_readers()} if consumer else {}
@@ -105,16 +105,16 @@ def programs_exporters_on(provider_or_reader: object, resource: Resource | None)
 
 
 def default_namespace(resource: Resource, app_name: str) -> str:
-    """The namespace where none is set: the service's name, or else the app's, with a warning.
+    """The default namespace: the service name, or else the app's name, with a warning.
 
-    Raises :class:`ConfigurationError` for a name that cannot be one.
+    Raises :class:`ConfigurationError` if that name is not a valid namespace.
     """
     service_name = str(resource.attributes.get(SERVICE_NAME, ""))
     if service_name and not service_name.startswith(_UNKNOWN_SERVICE):
         return _checked(service_name, SERVICE_NAME)
     namespace = _checked(app_name, "app.name")
     _logger.warning(
-        "No CloudWatch namespace is set, so metrics are published in one with the app's name, %r; "
+        "No CloudWatch namespace is configured; using the app's name, %r. To choose another, "
         'pass namespace="...", or set app.config["CLOUDWATCH_NAMESPACE"] or OTEL_SERVICE_NAME.',
         namespace,
     )
@@ -125,5 +125,5 @@ def _checked(name: str, source: str) -> str:
     try:
         return parse_namespace(name)
     except ValueError as problem:
-        message = f"{source}={name!r}, taken as the CloudWatch namespace since none is set, {problem}."
+        message = f"{source}={name!r}, used as the CloudWatch namespace because none is configured, {problem}."
         raise ConfigurationError(message, key=source, value=name) from None

@@ -1,5 +1,5 @@
-"""The arithmetic of histograms: no OpenTelemetry, no CloudWatch API, no state.
+"""Histogram arithmetic: no OpenTelemetry, no CloudWatch API, no state.
 
-Takes the buckets, count, sum and extremes of a data point. Returns at most 150 values with their counts, which keep
-count, sum, minimum and maximum and place every value inside its bucket.
+Input: the buckets, count, sum, minimum and maximum of a data point. Output: at most 150 values with their counts, which
+preserve count, sum, minimum and maximum and keep every value inside the bucket of its samples.
 """

@@ -1,8 +1,8 @@
-"""Histograms of OpenTelemetry data points, and how they are added and subtracted.
+"""Explicit-bucket and exponential histograms, and their addition and subtraction.
 
-A histogram knows how many samples fell into which bucket, their sum and, usually, the smallest and the largest one.
-Both kinds are added (several points become one CloudWatch metric), subtracted (cumulative points become deltas), and
-list their filled buckets as :class:`Buckets`, from which ``distribution`` makes the values that CloudWatch takes.
+A histogram holds the number of samples in each bucket, their sum and, usually, the minimum and the maximum. Both kinds
+support addition (several points become one CloudWatch metric) and subtraction (cumulative points become deltas), and
+list their non-empty buckets as :class:`Buckets`, from which ``values_counts.distribution`` computes what to send.
 """
 
 import math
@@ -12,52 +12,53 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress, pairwise
 from operator import itemgetter, lt
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from typing_extensions import Self
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
-"""How far outside its bucket, relative to the edge, the SDK's rounding may put a minimum or maximum."""
+"""How far a minimum or maximum may lie outside its bucket, relative to the edge: the SDK's own rounding causes that."""
 
 _MAX_FLOAT: Final = sys.float_info.max
 
-_REFERENCE_ROOM: Final = 0.125
-"""How far a reference may be from the middle of its bucket, in widths of the bucket."""
+_REFERENCE_TOLERANCE: Final = 0.125
+"""Maximum distance of a reference from the middle of its bucket, as a fraction of the bucket's width."""
 
 _BLOCK_BITS: Final = 8
 _BLOCK: Final = 1 << _BLOCK_BITS
-"""Buckets are tabulated in blocks of this many; a table covers two blocks, so that 160 buckets always fit."""
-_PLACES: Final = tuple(range(2 * _BLOCK))
+"""Bucket bounds are cached in tables of two blocks, so that the SDK's 160 buckets fit wherever they start."""
+_POSITIONS: Final = tuple(range(2 * _BLOCK))
 _MAX_TABLES: Final = 256
-"""A table takes up to 70 kB, if all of its buckets were asked for."""
+"""A completely filled table takes 70 kB."""
 
 Bucket: TypeAlias = tuple[float, float, float]
-"""The lower and the upper edge, which belong to the bucket, and its reference: a number near its middle with as few
-digits as possible. An open end is infinite; an explicit bucket gets its reference when it is divided, and has 0 before.
+"""``(lower, upper, reference)``: both edges belong to the bucket, and the reference is a number near its middle with as
+few digits as possible. An open end is infinite. The reference of an explicit bucket is 0 until the bucket is divided.
 """
 
 
 class Buckets(NamedTuple):
-    """Filled buckets in ascending order, as parallel lists: ``samples[i]`` samples in ``bounds[i]``."""
+    """Non-empty buckets in ascending order, as parallel lists: ``samples[i]`` samples in ``bounds[i]``."""
 
-    # The bounds come from a table, so that a histogram costs no object for each of its buckets.
+    # Parallel lists instead of one object per bucket: the bounds are shared tuples from the cache.
     samples: list[int]
     bounds: list[Bucket]
 
-    def mirrored(self) -> "Buckets":
-        """The same samples with the opposite sign."""
+    def negated(self) -> "Buckets":
+        """Return the same samples with the opposite sign."""
         bounds = [(-upper, -lower, -reference) for lower, upper, reference in reversed(self.bounds)]
         return Buckets(self.samples[::-1], bounds)
 
     def plus(self, other: "Buckets") -> "Buckets":
-        """These buckets, followed by others that are above them."""
+        """Append buckets that lie above these."""
         return Buckets(self.samples + other.samples, self.bounds + other.bounds)
 
 
 class Extremes(NamedTuple):
-    """The smallest and the largest sample, or, where they are unknown, bounds of them.
+    """The minimum and maximum of a histogram, or bounds for them where they are unknown.
 
-    ``minimum`` and ``maximum`` are samples themselves; ``floor`` and ``ceiling`` only bound them.
+    ``minimum`` and ``maximum`` are samples; ``floor`` and ``ceiling`` only bound the samples.
     """
 
     minimum: float | None = None
@@ -67,21 +68,21 @@ class Extremes(NamedTuple):
 
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
-        """The extremes of a data point, where ``None`` and the SDK's inf and -inf mean that one was not recorded."""
+        """Return the extremes of a data point; ``None``, and the SDK's inf and -inf, mean "not recorded"."""
         minimum = None if minimum == math.inf else minimum
         maximum = None if maximum == -math.inf else maximum
         floor = -math.inf if minimum is None else minimum
         ceiling = math.inf if maximum is None else maximum
         return cls(minimum, maximum, floor, ceiling)
 
-    def mirrored(self) -> "Extremes":
-        """The extremes of the same samples with the opposite sign."""
+    def negated(self) -> "Extremes":
+        """Return the extremes of the same samples with the opposite sign."""
         minimum = None if self.maximum is None else -self.maximum
         maximum = None if self.minimum is None else -self.minimum
         return Extremes(minimum, maximum, -self.ceiling, -self.floor)
 
     def union(self, other: "Extremes") -> "Extremes":
-        """The extremes of the samples of both."""
+        """Return the extremes of the samples of both."""
         return Extremes(
             None if self.minimum is None or other.minimum is None else min(self.minimum, other.minimum),
             None if self.maximum is None or other.maximum is None else max(self.maximum, other.maximum),
@@ -90,7 +91,10 @@ class Extremes(NamedTuple):
         )
 
     def since(self, previous: "Extremes") -> "Extremes":
-        """The extremes of the samples added between two cumulative points: exact only where the newer went further."""
+        """Return the extremes of the samples added between two cumulative points.
+
+        They are exact only where the later point extends the range; otherwise its extremes are just bounds.
+        """
         lowered = self.minimum is not None and self.minimum < previous.floor
         raised = self.maximum is not None and self.maximum > previous.ceiling
         return self._replace(minimum=self.minimum if lowered else None, maximum=self.maximum if raised else None)
@@ -101,9 +105,9 @@ HistogramT = TypeVar("HistogramT", bound="Histogram")
 
 @dataclass(slots=True)
 class Histogram:
-    """What the histograms of both kinds have in common.
+    """Base of both kinds of histograms.
 
-    ``factor`` converts all numbers to the unit, and the sign, of the datum.
+    Multiplying by ``factor`` converts every number to the unit, and the sign, of the datum.
     """
 
     count: int
@@ -113,30 +117,30 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """Equal for histograms that can be added."""
+        """A key that is equal for histograms that can be added."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:
-        """The filled buckets, ascending, in lists that the caller may change."""
+        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
         raise NotImplementedError
 
-    def plus(self, other: Self) -> Self:
-        """Both together; the layouts must be equal."""
+    def plus(self, other: "Self") -> "Self":
+        """Return the samples of both; the layouts must be equal."""
         raise NotImplementedError
 
-    def minus(self, previous: Self) -> Self | None:
-        """What was added since an earlier cumulative point, or ``None`` if this is not its continuation."""
+    def minus(self, previous: "Self") -> "Self | None":
+        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
         raise NotImplementedError
 
-    def mirrored(self) -> Self:
-        """The same samples with the opposite sign."""
+    def negated(self) -> "Self":
+        """Return the same samples with the opposite sign."""
         raise NotImplementedError
 
     def contradiction(self) -> str | None:
-        """What makes these numbers impossible, or ``None``."""
+        """Return why these numbers contradict each other, or ``None`` if they do not."""
         return contradiction(self.count, self.sum, self.extremes, self.buckets())
 
-    def _plus(self, other: "Histogram", **fields: Any) -> Self:
+    def _plus(self, other: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count + other.count,
@@ -145,10 +149,10 @@ class Histogram:
             **fields,
         )
 
-    def _mirrored(self, **fields: Any) -> Self:
-        return replace(self, sum=-self.sum, extremes=self.extremes.mirrored(), **fields)
+    def _negated(self, **fields: Any) -> "Self":
+        return replace(self, sum=-self.sum, extremes=self.extremes.negated(), **fields)
 
-    def _minus(self, previous: "Histogram", **fields: Any) -> Self:
+    def _minus(self, previous: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count - previous.count,
@@ -160,22 +164,22 @@ class Histogram:
 
 @dataclass(slots=True)
 class ExplicitHistogram(Histogram):
-    """Buckets with bounds of the user's choice: ``counts[i]`` samples above ``bounds[i-1]``, up to ``bounds[i]``."""
+    """A histogram with user-defined bounds: ``counts[i]`` samples above ``bounds[i-1]`` and up to ``bounds[i]``."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
 
     @property
     def layout(self) -> object:
-        """Equal for histograms whose buckets can be added one by one."""
+        """A key that is equal for histograms with the same buckets."""
         return (self.bounds, self.factor)
 
     def plus(self, other: "ExplicitHistogram") -> "ExplicitHistogram":
-        """Both together; the layouts must be equal."""
+        """Return the samples of both; the layouts must be equal."""
         return self._plus(other, counts=tuple(map(sum, zip(self.counts, other.counts, strict=True))))
 
     def minus(self, previous: "ExplicitHistogram") -> "ExplicitHistogram | None":
-        """What was added since an earlier cumulative point, or ``None`` if this is not its continuation."""
+        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
         if self.bounds != previous.bounds:
             return None
         counts = tuple(now - then for now, then in zip(self.counts, previous.counts, strict=True))
@@ -183,44 +187,44 @@ class ExplicitHistogram(Histogram):
             return None
         return self._minus(previous, counts=counts)
 
-    def mirrored(self) -> "ExplicitHistogram":
-        """The same samples with the opposite sign."""
-        return self._mirrored(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
+    def negated(self) -> "ExplicitHistogram":
+        """Return the same samples with the opposite sign."""
+        return self._negated(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
 
     def buckets(self) -> Buckets:
-        """The filled buckets, ascending, in lists that the caller may change."""
+        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
         return explicit_buckets(self.bounds, self.counts)
 
     def contradiction(self) -> str | None:
-        """What makes these numbers impossible, or ``None``."""
+        """Return why these numbers contradict each other, or ``None`` if they do not."""
         # Zero-argument super() does not work in a dataclass with slots.
         return bounds_contradiction(self.bounds, self.counts) or Histogram.contradiction(self)
 
 
 class Side(NamedTuple):
-    """Exponential buckets on one side of zero: ``counts[i]`` samples in the bucket with index ``offset + places[i]``.
+    """Exponential buckets on one side of zero: ``counts[i]`` samples in bucket ``offset + positions[i]``.
 
-    Without ``places``, as the SDK has it, there is a count for every bucket, and most of them are 0.
+    With ``positions=None``, the SDK's form, the counts are dense: position ``i`` is ``i``, and most counts are 0.
     """
 
     offset: int
     counts: Sequence[int]
-    places: Sequence[int] | None = None
+    positions: Sequence[int] | None = None
 
     @classmethod
     def of(cls, samples: Mapping[int, int]) -> "Side":
-        """Buckets by index."""
+        """Make a side from the number of samples by bucket index."""
         indices = sorted(index for index, count in samples.items() if count)
         offset = indices[0] if indices else 0
         return cls(offset, [samples[index] for index in indices], [index - offset for index in indices])
 
     def by_index(self, *, coarser: int = 0) -> dict[int, int]:
-        """Samples by index, in buckets of a scale that is ``coarser`` by this many steps."""
+        """Return the samples by bucket index, at a scale lower by ``coarser`` steps."""
         samples: dict[int, int] = {}
-        places = range(len(self.counts)) if self.places is None else self.places
-        for place, count in zip(places, self.counts, strict=True):
+        positions = range(len(self.counts)) if self.positions is None else self.positions
+        for position, count in zip(positions, self.counts, strict=True):
             if count:
-                index = (self.offset + place) >> coarser
+                index = (self.offset + position) >> coarser
                 samples[index] = samples.get(index, 0) + count
         return samples
 
@@ -230,7 +234,7 @@ EMPTY_SIDE: Final = Side(0, (), ())
 
 @dataclass(slots=True)
 class ExponentialHistogram(Histogram):
-    """Buckets whose bounds are powers of ``2 ** 2 ** -scale``; bucket ``i`` reaches from the ``i``-th to the next."""
+    """A histogram whose bounds are powers of ``base = 2 ** 2 ** -scale``; bucket ``i`` ends at ``base ** (i + 1)``."""
 
     scale: int
     zero_count: int = 0
@@ -240,11 +244,11 @@ class ExponentialHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """Equal for histograms that can be added once they have a common scale."""
+        """A key that is equal for histograms that can be added at a common scale."""
         return (ExponentialHistogram, self.zero_threshold, self.factor)
 
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
-        """Both together, at the coarser of the two scales; the layouts must be equal."""
+        """Return the samples of both at the coarser scale; the layouts must be equal."""
         scale = self._common_scale(other)
         positive, negative = (
             Side.of(_added(mine.by_index(coarser=self.scale - scale), theirs.by_index(coarser=other.scale - scale)))
@@ -254,7 +258,7 @@ class ExponentialHistogram(Histogram):
         return self._plus(other, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def minus(self, previous: "ExponentialHistogram") -> "ExponentialHistogram | None":
-        """What was added since an earlier cumulative point, or ``None`` if this is not its continuation."""
+        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
         scale = self._common_scale(previous)
         zeros = self.zero_count - previous.zero_count
         sides = [
@@ -266,17 +270,17 @@ class ExponentialHistogram(Histogram):
             return None
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
-    def mirrored(self) -> "ExponentialHistogram":
-        """The same samples with the opposite sign."""
-        return self._mirrored(positive=self.negative, negative=self.positive)
+    def negated(self) -> "ExponentialHistogram":
+        """Return the same samples with the opposite sign."""
+        return self._negated(positive=self.negative, negative=self.positive)
 
     @property
     def filled_buckets(self) -> int:
-        """The number of filled buckets."""
+        """The number of non-empty buckets."""
         return sum(map(bool, (*self.positive.counts, *self.negative.counts, self.zero_count)))
 
     def _common_scale(self, other: "ExponentialHistogram") -> int:
-        # A point that has seen nothing but zeros has the SDK's scale 0, which says nothing about its buckets.
+        # The SDK gives a point with zeros only scale 0. It has no buckets, so its scale must not coarsen the other's.
         scales = [each.scale for each in (self, other) if any(each.positive.counts) or any(each.negative.counts)]
         return min(scales, default=min(self.scale, other.scale))
 
@@ -284,12 +288,12 @@ class ExponentialHistogram(Histogram):
         return (self.positive, other.positive), (self.negative, other.negative)
 
     def buckets(self) -> Buckets:
-        """The filled buckets, ascending, in lists that the caller may change."""
+        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
         return exponential_buckets(self.scale, self.zero_count, self.zero_threshold, self.positive, self.negative)
 
 
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
-    """The filled buckets of an explicit histogram, still without references."""
+    """Return the non-empty buckets of an explicit histogram, with 0 for their references."""
     edges = (-math.inf, *bounds, math.inf)
     filled = [(lower, upper, 0.0) for lower, upper in compress(pairwise(edges), counts)]
     return Buckets([*filter(None, counts)], filled)
@@ -298,39 +302,39 @@ def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
 def exponential_buckets(
     scale: int, zero_count: int, zero_threshold: float, positive: Side, negative: Side = EMPTY_SIDE
 ) -> Buckets:
-    """The filled buckets of an exponential histogram."""
+    """Return the non-empty buckets of an exponential histogram."""
     buckets = _side_buckets(scale, *positive)
     if zero_count:
         buckets = Buckets([zero_count], [(-zero_threshold, zero_threshold, 0.0)]).plus(buckets)
     if any(negative.counts):
-        buckets = _side_buckets(scale, *negative).mirrored().plus(buckets)
+        buckets = _side_buckets(scale, *negative).negated().plus(buckets)
     return buckets
 
 
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
-    """The positive buckets of two blocks; ``None`` where one was not asked for yet."""
+    """Return the shared table of two blocks of positive buckets; ``None`` for those not computed yet."""
     del scale, block
     return [None] * (2 * _BLOCK)
 
 
-def _side_buckets(scale: int, offset: int, counts: Sequence[int], places: Sequence[int] | None) -> Buckets:
-    """The filled buckets on the positive side of zero, or on the negative one, by magnitude."""
-    if places is None:
-        places = [*compress(_PLACES if len(counts) <= len(_PLACES) else range(len(counts)), counts)]
-        counts = _picker(places)(counts) if places else ()
-    if not places:
+def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Sequence[int] | None) -> Buckets:
+    """Return the non-empty buckets of one side of zero, by magnitude."""
+    if positions is None:
+        positions = [*compress(_POSITIONS if len(counts) <= len(_POSITIONS) else range(len(counts)), counts)]
+        counts = _selector(positions)(counts) if positions else ()
+    if not positions:
         return Buckets([], [])
     first = offset % _BLOCK
-    end = first + places[-1] + 1
+    end = first + positions[-1] + 1
     if end > 2 * _BLOCK:
-        return Buckets([*counts], [_bucket(scale, offset + place) for place in places])
+        return Buckets([*counts], [_bucket(scale, offset + position) for position in positions])
     table = _table(scale, offset >> _BLOCK_BITS)
-    bounds = [*_picker(places)(table[first:end])]
+    bounds = [*_selector(positions)(table[first:end])]
     if not all(bounds):
-        bounds = [_bucket(scale, offset + place) for place in places]
-        for place, bucket in zip(places, bounds, strict=True):
-            table[first + place] = bucket
+        bounds = [_bucket(scale, offset + position) for position in positions]
+        for position, bucket in zip(positions, bounds, strict=True):
+            table[first + position] = bucket
     return Buckets([*counts], bounds)
 
 
@@ -339,22 +343,22 @@ def _bucket(scale: int, index: int) -> Bucket:
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
-    """The bucket with these edges."""
-    return lower, upper, short_between(lower, upper)
+    """Make the bucket with these edges."""
+    return lower, upper, short_number_between(lower, upper)
 
 
-def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """A function that picks the elements at these places."""
-    if len(places) > 1:
-        return itemgetter(*places)  # twice as fast as a comprehension
-    (place,) = places
-    return lambda column: (column[place],)
+def _selector(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return a function that selects the elements at these positions from a sequence."""
+    if len(positions) > 1:
+        return itemgetter(*positions)  # Twice as fast as a comprehension.
+    (position,) = positions
+    return lambda column: (column[position],)
 
 
 def edge(scale: int, index: int) -> float:
-    """The lower edge of an exponential bucket; 0 and inf stand for what no normal float holds.
+    """Return the lower edge of an exponential bucket; 0 or inf if a normal float cannot hold it.
 
-    Numbers below the normal ones, down to 5e-324, are counted in the bucket of the smallest normal one:
+    Subnormal numbers are counted in the bucket of the smallest normal one:
     https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponential-scale.
 
     >>> edge(0, 3), edge(1, 1), edge(-10, 1)
@@ -363,7 +367,7 @@ def edge(scale: int, index: int) -> float:
     if scale <= 0:
         return _power_of_two(index << -scale)
     exponent, part = divmod(index, 1 << scale)
-    # Python's own power is correctly rounded here far more often than exp(log(2) * ...).
+    # The power operator is correctly rounded far more often here than exp(log(2) * ...).
     return _power_of_two(exponent, 2.0 ** (part / (1 << scale)))
 
 
@@ -375,19 +379,21 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
     return power if power >= sys.float_info.min else 0.0
 
 
-def short_between(lower: float, upper: float) -> float:
-    """The number with the fewest digits near the middle of two others.
+def short_number_between(lower: float, upper: float) -> float:
+    """Return the number with the fewest digits that is close to the middle of two others.
 
-    >>> short_between(2.0, 4.0), short_between(1.0905, 1.1388), short_between(107e3, 112e3)
+    Each digit is a byte of the request, and a bucket's samples may be anywhere in it.
+
+    >>> short_number_between(2.0, 4.0), short_number_between(1.0905, 1.1388), short_number_between(107e3, 112e3)
     (3.0, 1.11, 110000.0)
     """
-    middle, room = lower / 2 + upper / 2, (upper - lower) * _REFERENCE_ROOM
-    if not 0 < room < math.inf:
+    middle, tolerance = lower / 2 + upper / 2, (upper - lower) * _REFERENCE_TOLERANCE
+    if not 0 < tolerance < math.inf:
         return middle
-    # A number that is rounded to so many digits may be farther off than the room; it is where the search begins.
-    for digits in range(max(int(math.log10(abs(middle) / room)), 1) if middle else 1, 17):
+    # The estimate of the digits needed may be one too low, so it is only where the search begins.
+    for digits in range(max(int(math.log10(abs(middle) / tolerance)), 1) if middle else 1, 17):
         rounded = float(f"{middle:.{digits}g}")
-        if abs(rounded - middle) <= room:
+        if abs(rounded - middle) <= tolerance:
             return rounded
     return middle
 
@@ -407,19 +413,19 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
 
 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
-    """What makes the numbers of a histogram impossible, or ``None``."""
+    """Return why the numbers of a histogram contradict each other, or ``None`` if they do not."""
     counted = sum(buckets.samples)
     if buckets.samples and min(buckets.samples) < 0:
         return "a negative count"
     if counted != count:
         return f"count {count}, but {counted} samples in the buckets"
-    if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may be beyond every float
+    if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
         return "a sum beyond every float"
     return _extremes_contradiction(extremes, buckets) if count else None
 
 
 def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
-    """What makes the bounds of an explicit histogram impossible, or ``None``."""
+    """Return what is wrong with the bounds of an explicit histogram, or ``None`` if nothing is."""
     if len(counts) != len(bounds) + 1:
         return f"{len(bounds)} bounds and {len(counts)} counts"
     if not all(map(math.isfinite, bounds)):

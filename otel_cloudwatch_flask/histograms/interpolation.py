@@ -1,13 +1,13 @@
-"""Where inside a wide bucket its samples probably lie, guessed from its neighbours and made to agree with the sum.
+"""Estimate where the samples of a wide bucket lie, from its neighbours and the recorded sum.
 
-Between the edges of a bucket the density of samples is taken to rise or fall evenly, from the density at one edge to
-that at the other; at an edge that two buckets share it is between theirs (the weighted harmonic mean that monotone
-cubic interpolation uses, https://doi.org/10.1137/0717021, so that no peak is invented). Buckets of positive values are
-looked at on a logarithmic axis, on which latencies and sizes are smooth. Then all of them are tilted together, towards
-higher or lower values, until the mean is the recorded one.
+The density of samples is assumed to change linearly across a bucket, from one edge to the other. At an edge shared by
+two buckets it is between their densities: the weighted harmonic mean of monotone cubic interpolation
+(https://doi.org/10.1137/0717021), which invents no peaks. Buckets of positive values use a logarithmic axis, on which
+distributions of latencies and sizes are smooth. Then all densities are tilted together, towards higher or lower values,
+until the mean is the recorded one.
 
-With that, each bucket is divided into narrower ones that hold a few samples each, and the common fraction that makes
-the sum exact has little left to correct.
+The result is each bucket divided into narrower ones with a few samples each, so that the common fraction that makes the
+sum exact has little left to correct.
 """
 
 import math
@@ -19,22 +19,23 @@ from typing import Final
 from otel_cloudwatch_flask.histograms.buckets import Bucket, Buckets
 
 _FEW: Final = 4
-"""So many samples of a bucket stay together: a value for each would cost bytes and tell nothing that is known."""
+"""Up to this many samples of a bucket share one value: more values would cost bytes and add no information."""
 
 _STEEPEST: Final = 0.999
+"""The largest slope; with a slope of 1 the density at one edge is 0, and tilting cannot change it."""
 _TILT_STEPS: Final = 40
-"""Halvings of the interval in which the tilt is looked for: enough for a double's digits that matter."""
+"""Bisection steps in the search for the tilt, which has an error of 2 / 2^40 after them."""
 
 _NARROW: Final = 0.01
-"""Below this width, relative to the lower edge, the two axes are the same, and the logarithm only loses digits."""
+"""Below this width, relative to the lower edge, both axes agree, and the logarithm would only lose precision."""
 
 _FLAT: Final = 1e-6
-"""Below this slope the density is even, and the inverse of its integral would be 0 / 0."""
+"""Below this slope the density counts as constant; the inverse of its integral would be 0 / 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A bucket, and the coordinate along which its samples are spread: 0 at the lower edge, 1 at the upper."""
+    """A bucket and the coordinate along which its samples are spread: 0 at the lower edge, 1 at the upper edge."""
 
     samples: int
     lower: float
@@ -50,7 +51,7 @@ class _Axis:
         return math.log(self.upper) - math.log(self.lower) if self.is_logarithmic else self.upper - self.lower
 
     def along(self, density: float, value: float) -> float:
-        """Samples per unit of the axis, where there are ``density`` of them per unit of value."""
+        """Convert samples per unit of value to samples per unit of the axis."""
         return density * value if self.is_logarithmic else density
 
     def value(self, position: float) -> float:
@@ -59,7 +60,7 @@ class _Axis:
         return self.lower + position * (self.upper - self.lower)
 
     def mean(self, slope: float) -> float:
-        """The mean of samples whose density along the axis is ``1 + slope * (2 * position - 1)``."""
+        """Return the mean of samples whose density along the axis is ``1 + slope * (2 * position - 1)``."""
         if not self.is_logarithmic:
             return (self.lower + self.upper) / 2 + slope * (self.upper - self.lower) / 6
         length = self.length
@@ -68,10 +69,10 @@ class _Axis:
 
 
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
-    """The same samples in narrower buckets, at most ``most``, among which ``total`` is about in the middle.
+    """Divide buckets into at most ``most`` narrower ones whose middles add up to about ``total``.
 
-    ``None`` if ``total`` is nearer to that of all lower, or of all upper edges than any densities that rise or fall
-    evenly across the buckets would have it.
+    Returns ``None`` if no linear densities reach that total, because it is too close to that of all lower or all upper
+    edges.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -87,13 +88,13 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
 
 
 def _slopes(axes: Sequence[_Axis]) -> list[float]:
-    """How much more density there is at the upper edge of each bucket than at the lower: from -1 to 1."""
+    """Return the slope of the density in each bucket: from -1, all at the lower edge, to 1."""
     shared = [_density_at_shared_edge(lower, upper) for lower, upper in pairwise(axes)]
     return [*map(_slope, axes, [None, *shared], [*shared, None])]
 
 
 def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
-    """Samples per unit of value where two buckets meet; 0 where there is an empty one between them."""
+    """Return the samples per unit of value at a shared edge; 0 if there is an empty bucket between the two."""
     edge = lower.upper
     is_logarithmic = lower.is_logarithmic and upper.is_logarithmic
     first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in (lower, upper))
@@ -105,7 +106,7 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """The slope between the densities at the edges; at an outermost edge, which has none, it goes on as it came."""
+    """Return the slope between the densities at the two edges, of which an outermost one (``None``) is extrapolated."""
     if not axis.length:
         return 0.0
     average = axis.samples / axis.length
@@ -126,10 +127,10 @@ def _relative_rise(low: float, high: float) -> float:
 
 
 def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> list[float] | None:
-    """The slopes, all changed alike until samples so distributed add up to ``total``; ``None`` if they never do."""
+    """Tilt all slopes by the same amount until the samples add up to ``total``; ``None`` if no tilt does that."""
 
     def tilt(by: float) -> list[float]:
-        # Keeps every slope between -1 and 1, whatever it was.
+        # The addition theorem of tanh: every result stays between -1 and 1.
         return [(slope + by) / (1 + slope * by) for slope in slopes]
 
     def surplus(by: float) -> float:
@@ -145,9 +146,9 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 
 
 def _parts(samples: Sequence[int], most: int) -> list[int]:
-    """How many parts each bucket is divided into: more where there are more samples, but not in proportion.
+    """Return the number of parts of each bucket: proportional to the square root of its samples.
 
-    Percentiles near 100 are read where samples are few.
+    In proportion to the samples, the sparse buckets would get too few, and high percentiles are read from those.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]
@@ -159,7 +160,7 @@ def _parts(samples: Sequence[int], most: int) -> list[int]:
 
 
 def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[float]]:
-    """Divide a bucket into parts of about as many samples each: their samples, and the edges between which they are."""
+    """Divide a bucket into parts of about equal counts; returns the counts and the edges of the parts."""
     counted = [axis.samples * part // parts for part in range(parts + 1)]
     inner = [axis.value(_quantile(count / axis.samples, slope)) for count in counted[1:-1]]
     edges = [axis.lower, *(min(max(edge, axis.lower), axis.upper) for edge in inner), axis.upper]
@@ -167,7 +168,7 @@ def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[flo
 
 
 def _quantile(share: float, slope: float) -> float:
-    """The position below which this share of the samples lies: the inverse of the integral of the density."""
+    """Return the position below which this share of the samples lies: the inverse of the density's integral."""
     if abs(slope) < _FLAT:
         return share
     return (slope - 1 + math.sqrt((1 - slope) ** 2 + 4 * slope * share)) / (2 * slope)

@@ -1,5 +1,5 @@
-"""From a collection of the OpenTelemetry SDK to a list of datums.
+"""Convert a collection of the OpenTelemetry SDK to a list of datums.
 
-Takes ``MetricsData``, applies rules, temporality and the cost guard, and merges points of the same CloudWatch metric.
-Pure: no clock of its own, no network, no thread.
+Input: ``MetricsData``. Applies rules, temporality and the cost guard, and merges points of the same CloudWatch metric.
+Pure: no clock of its own, no network, no threads.
 """

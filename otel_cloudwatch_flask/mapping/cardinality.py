@@ -1,4 +1,4 @@
-"""The cost guard: how many CloudWatch metrics one process may create.
+"""The cost guard: bounds the CloudWatch metrics that one process creates.
 
 Each distinct metric costs $0.30 a month (the first 10,000), billed by the hour:
 https://aws.amazon.com/cloudwatch/pricing/.
@@ -10,75 +10,87 @@ from typing import Final
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
 
 IDLE_SECONDS: Final = 3600.0
-"""After so long without a datum a metric costs nothing more, and its place is free for another."""
-
-MAX_OVERFLOW_SERIES: Final = 1000
-"""So many metrics may have an overflow series of their own: names, too, may come from what a client sends."""
+"""A metric without a datum for this long costs nothing more, so that another may replace it."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
-"""The metric whose overflow series takes what is left of all others."""
+"""The metric whose overflow series replaces the overflow series of all further metrics."""
 
 _SWEEP_SECONDS: Final = 10.0
 _EPOCH_SECONDS: Final = 60.0
 
 
-class _Places:
-    """Places for so many series; who was idle for an hour gives its own back."""
+def overflow_capacity(max_metrics: int) -> int:
+    """Return how many of ``max_metrics`` are reserved for overflow series: a tenth, at least 2 where there is room.
 
-    def __init__(self, number: int, now: float) -> None:
-        self._number = number
+    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later.
+
+    >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
+    (100, 2, 1)
+    """
+    return min(max(2, max_metrics // 10), max(1, max_metrics - 1))
+
+
+class _SeriesPool:
+    """Up to ``capacity`` series with the time of their last use; idle ones are removed when the pool is full."""
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self._capacity = capacity
         self._swept_at = now
         self.last_used: dict[Series, float] = {}
 
-    def take(self, series: Series, now: float) -> bool:
-        """Whether this series has a place or one is free; it is then used now."""
-        if series not in self.last_used and not self._is_one_free(now):
+    def use(self, series: Series, now: float) -> bool:
+        """Update the last use of a series, adding it if there is room; return whether it is in the pool."""
+        if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
         return True
 
-    def _is_one_free(self, now: float) -> bool:
-        if len(self.last_used) >= self._number and now - self._swept_at >= _SWEEP_SECONDS:
+    def _has_room(self, now: float) -> bool:
+        if len(self.last_used) >= self._capacity and now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
             self.last_used = {series: used for series, used in self.last_used.items() if now - used < IDLE_SECONDS}
-        return len(self.last_used) < self._number
+        return len(self.last_used) < self._capacity
 
 
 class CardinalityGuard:
-    """Let at most ``max_metrics`` distinct series through; further ones become their metric's overflow series.
+    """Admit at most ``max_metrics`` distinct series, overflow series included.
 
-    Overflow series have places of their own, :data:`MAX_OVERFLOW_SERIES`. Those of further metrics become one metric,
-    :data:`OVERFLOW_NAME`, with each unit that they have.
+    Once the places for other series are used up, further series become the overflow series of their metric. Once those
+    are used up (see :func:`overflow_capacity`), they become the overflow series of :data:`OVERFLOW_NAME`: one metric,
+    although its datums may have different units.
     """
 
     def __init__(self, max_metrics: int, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._places = _Places(max_metrics, clock())
-        self._overflow_places = _Places(MAX_OVERFLOW_SERIES, clock())
+        reserved = overflow_capacity(max_metrics)
+        self._pool = _SeriesPool(max_metrics - reserved, clock())
+        # One of those reserved is the overflow series of OVERFLOW_NAME.
+        self._overflow_pool = _SeriesPool(reserved - 1, clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:
-        """This series if it has a place or one is free, else the overflow series of its metric, or of all."""
+        """Return the series if there is room for it, else the overflow series of its metric or of all metrics."""
         now = self._clock()
         if series.dimensions != OVERFLOW_DIMENSIONS:
-            if self._places.take(series, now):
+            if self._pool.use(series, now):
                 return series
             self.overflowed += 1
             series = series._replace(dimensions=OVERFLOW_DIMENSIONS)
-        return series if self._overflow_places.take(series, now) else series._replace(name=OVERFLOW_NAME)
+        return series if self._overflow_pool.use(series, now) else series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Whether this series has a place; it is then used now."""
-        if series not in self._places.last_used:
+        """Update the last use of an admitted series; return whether it is still admitted."""
+        if series not in self._pool.last_used:
             return False
-        self._places.last_used[series] = self._clock()
+        self._pool.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """A number that changes every minute: places have to be renewed that often, and no oftener."""
+        """A number that changes every minute: how often admitted series have to be renewed."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """The number of series published within the last hour, those that overflowed not counted."""
+        """The number of series published within the last hour, overflow series of single metrics included."""
         oldest = self._clock() - IDLE_SECONDS
-        return sum(last_used > oldest for last_used in tuple(self._places.last_used.values()))
+        pools = self._pool, self._overflow_pool
+        return sum(last_used > oldest for pool in pools for last_used in tuple(pool.last_used.values()))

@@ -1,6 +1,6 @@
-"""Data points of the SDK as amounts: what is added, what is shown, and how samples are distributed.
+"""Read the SDK's data points: sums, gauge values and histograms of the time since the last collection.
 
-Temporality ends here: whatever comes in, an amount belongs to the time since the last collection.
+Temporality is dealt with here: behind this module every value is a delta or a current value.
 """
 
 from collections.abc import Hashable
@@ -23,41 +23,44 @@ from otel_cloudwatch_flask.histograms.buckets import (
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
 from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
-from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, Sum
+from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, RunningSum
 
 
 @dataclass(frozen=True, slots=True)
-class Additive:
-    """A delta, or the current value of something that goes up and down: merged points add up."""
+class SumValue:
+    """The delta of a counter or the current value of an up-down counter; merged points are added."""
 
     value: float
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A gauge's value: merged points keep each value."""
+class GaugeValue:
+    """The value of a gauge; merged points keep each value."""
 
     value: float
 
 
-Amount: TypeAlias = Additive | Sample | Histogram
+PointValue: TypeAlias = SumValue | GaugeValue | Histogram
 
 
 class InvalidPointError(ValueError):
-    """A data point with numbers that CloudWatch does not take, or that contradict each other."""
+    """A data point whose numbers CloudWatch does not accept, or that contradict each other."""
 
 
 class PointReader:
-    """Read data points, remembering what cumulative ones need; a key identifies scope, name and kind."""
+    """Read data points, and keep the previous point of each cumulative series.
+
+    A ``key`` identifies scope, name and unit of a metric.
+    """
 
     def __init__(self, start_unix_nano: int) -> None:
         self._to_delta = CumulativeToDelta(start_unix_nano)
         self._to_current = DeltaToCurrent()
 
-    def amount(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> Amount | None:
-        """The amount of one point of a metric's data; ``None`` if there is nothing to publish.
+    def value(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> PointValue | None:
+        """Return the value of one point of a metric's data; ``None`` if there is nothing to publish.
 
-        ``factor`` converts its numbers to the unit, and the sign, in which they are published. Raises
+        Multiplying by ``factor`` converts its numbers to the unit, and the sign, in which they are published. Raises
         :class:`InvalidPointError`.
         """
         if isinstance(point, sdk.NumberDataPoint):
@@ -70,41 +73,41 @@ class PointReader:
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
         if delta is None or not delta.count:
             return None
-        # Only histograms of one factor are added bucket by bucket.
-        return replace(delta.mirrored(), factor=-factor) if factor < 0 else delta
+        # Histograms are added bucket by bucket only if their factors are equal, so the sign moves into the buckets.
+        return replace(delta.negated(), factor=-factor) if factor < 0 else delta
 
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
-    ) -> Additive | Sample | None:
+    ) -> SumValue | GaugeValue | None:
         measured = _number_of(point.value)
         if not is_finite(measured):
             raise InvalidPointError(f"the value {measured}")
         if not isinstance(data, sdk.Sum):
-            return Sample(_scaled(measured, factor))
+            return GaugeValue(_scaled(measured, factor))
         value: float | None = measured
         if _should_become_delta(data):
             series_key = _series_key(key, data, point)
-            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, Sum(measured))
+            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, RunningSum(measured))
             value = None if delta is None else delta.value
         elif _should_become_current(data):
             value = self._to_current.current(_series_key(key, data, point), measured)
-        return None if value is None else Additive(_scaled(value, factor))
+        return None if value is None else SumValue(_scaled(value, factor))
 
 
 def is_published_as_it_is(data: sdk.DataT) -> bool:
-    """Whether the values of these data points are published without any other point: numbers, not to be converted."""
+    """Return whether the values of these data points are published unchanged: numbers without conversion."""
     if isinstance(data, sdk.Sum):
         return not (_should_become_delta(data) or _should_become_current(data))
     return isinstance(data, sdk.Gauge)
 
 
 def is_delta_histogram(data: sdk.DataT) -> bool:
-    """Whether these data points are histograms of what was recorded since the last collection."""
+    """Return whether these data points are histograms with delta temporality."""
     return isinstance(data, sdk.Histogram | sdk.ExponentialHistogram) and not _is_cumulative(data)
 
 
 def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
-    """Equal for the same attributes in any order, different for ``1``, ``True`` and ``"1"``."""
+    """Return a key that ignores the order of attributes, but distinguishes ``1``, ``True`` and ``"1"``."""
     attributes = point.attributes or {}
     return (key, type(data), frozenset((name, repr(value)) for name, value in attributes.items()))
 
@@ -122,7 +125,7 @@ def _should_become_current(data: sdk.Sum) -> bool:
 
 
 def _scaled(value: float, factor: float) -> float:
-    # Whole numbers of a unit that needs no scaling stay whole, however large.
+    # Without scaling, ints stay ints of any size.
     try:
         scaled = value if factor == 1.0 else value * factor
     except OverflowError:
@@ -133,16 +136,16 @@ def _scaled(value: float, factor: float) -> float:
 
 
 def _number_of(value: Any) -> float:
-    """A number of any type as an int or a float; whole ones stay whole."""
+    """Return a number of any type as a float, or unchanged if it is an int."""
     return value if type(value) in NUMBERS else float(value)
 
 
 def distribution_of(point: Any, factor: float) -> Distribution | None:
-    """What is sent for a delta histogram's point that is merged with no other; ``None`` if it has no samples.
+    """Return values and counts of a delta histogram point that is not merged with others; ``None`` if it is empty.
 
     Raises :class:`InvalidPointError`.
     """
-    # The same as a Histogram of it would give, without making one: it is only needed to add and subtract.
+    # The hot path: no Histogram object is made, because only addition and subtraction need one.
     extremes, total = _extremes_and_sum(point)
     is_explicit = not isinstance(point, sdk.ExponentialHistogramDataPoint)
     if is_explicit:
@@ -187,22 +190,22 @@ def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
 
 
 def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    # Bounds may be numbers of another library, such as NumPy's, which no JSON has. A histogram without buckets is one
-    # bucket that holds all of its samples.
+    # float(): bounds may be NumPy's numbers, which JSON cannot encode. A histogram without buckets counts as one
+    # bucket with all samples.
     return tuple(map(float, point.explicit_bounds)), tuple(point.bucket_counts) or (point.count,)
 
 
-def checked(amount: Amount) -> Amount:
-    """An amount that is going to be merged with others, if CloudWatch takes all of its samples.
+def checked(value: PointValue) -> PointValue:
+    """Return a value that is going to be merged, or raise :class:`InvalidPointError`.
 
-    Raises :class:`InvalidPointError`.
+    Otherwise one value that CloudWatch does not accept would make all values that it is merged with invalid.
     """
-    if not isinstance(amount, Histogram):
-        return amount
-    _, _, floor, ceiling = amount.extremes
-    if None not in amount.extremes:
-        _scaled(floor, amount.factor)
-        _scaled(ceiling, amount.factor)
-    elif distribution(amount) is None:  # how far samples reach is known only when they are placed
+    if not isinstance(value, Histogram):
+        return value
+    _, _, floor, ceiling = value.extremes
+    if None not in value.extremes:
+        _scaled(floor, value.factor)
+        _scaled(ceiling, value.factor)
+    elif distribution(value) is None:  # Without extremes, only the distribution shows how far the samples reach.
         raise InvalidPointError("samples beyond 2^360")
-    return amount
+    return value

@@ -1,4 +1,4 @@
-"""OpenTelemetry's metrics as CloudWatch's datums: no clock, no network, no thread."""
+"""Convert OpenTelemetry's metrics to CloudWatch datums. Entry point of this folder."""
 
 import logging
 import math
@@ -11,11 +11,11 @@ from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.limits import are_plain
-from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
+from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.data_points import (
-    Amount,
     InvalidPointError,
     PointReader,
+    PointValue,
     checked,
     distribution_of,
     is_delta_histogram,
@@ -36,15 +36,14 @@ _TIME: Final = attrgetter("time_unix_nano")
 _OWN: Final = attrgetter("own")
 _SHARED: Final = attrgetter("shared")
 _MAX_SECONDS: Final = 253_402_300_799
-"""The end of the year 9999."""
+"""The end of the year 9999, the last that ``datetime`` supports."""
 _INVALID_LOG_SECONDS: Final = 60.0
 
 
 class Mapper:
-    """Turn collections into datums, remembering what the next collection needs.
+    """Convert collections to datums, and keep the state that the next collection needs.
 
-    ``lost`` is called with the number of points whose numbers cannot be sent. Not safe to use from several threads at
-    once.
+    ``lost`` is called with the number of points that cannot be sent. Not thread-safe.
     """
 
     def __init__(
@@ -65,9 +64,9 @@ class Mapper:
         self._begin_collection()
 
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
-        """The datums of one collection: one for each series, with all that is published of it."""
+        """Return the datums of one collection, one for each series."""
         self._begin_collection()
-        # The entries of all points first: points of a later metric may belong to a series of an earlier one.
+        # Find the entries of all points first: only then is it known which series receive several points.
         found = []
         for stream in self._streams.of(data):
             points = [*stream.data.data_points]
@@ -91,7 +90,10 @@ class Mapper:
     def _add_plain_numbers(
         self, stream: MetricStream, points: Sequence[sdk.DataPointT], entries: Sequence[CacheEntry]
     ) -> bool:
-        """Publish all points of a metric at once, if they are common numbers of one time with a series each."""
+        """Add all points of a metric at once, if they are plain numbers of one time with one series each.
+
+        Returns False, and adds nothing, if they are not.
+        """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
         own = [*map(_OWN, entries)]
@@ -102,15 +104,15 @@ class Mapper:
             if len(times) > 1 or not are_plain(values):
                 return False
             seconds = _unix_seconds(times.pop())
-        except Exception:  # noqa: BLE001 - the boundary to anybody's points: reading them one by one reports which it is
+        except Exception:  # noqa: BLE001 - boundary to foreign points: reading them one by one reports the invalid one
             return False
-        # One tuple after the other in C: this is most of what an application with many counters exports.
+        # Built in C without a loop: most of what an application with many counters exports takes this path.
         rows = zip([series for (series,) in own], repeat(seconds), values)
         self._datums += map(Datum._make, rows)
         return True
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
-        """Publish points one by one; if one cannot be read, nothing else is lost."""
+        """Add points one by one; a point that cannot be read affects no other."""
         are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
         nano, seconds = math.nan, 0  # unequal to any time
         for point, entry in zip(points, entries, strict=True):
@@ -122,26 +124,26 @@ class Mapper:
                 if are_deltas and entry.own and not entry.shared:
                     if (content := distribution_of(point, factor)) is not None:
                         self._append(stream, entry.own, seconds, content, point.sum * factor)
-                elif (amount := self._points.amount(stream.identity, stream.data, point, factor)) is not None:
-                    self._merge(stream, entry, seconds, checked(amount))
-            except Exception as error:  # noqa: BLE001, PERF203 - the boundary to anybody's points
+                elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
+                    self._merge(stream, entry, seconds, checked(value))
+            except Exception as error:  # noqa: BLE001, PERF203 - boundary to foreign points
                 self._lose(stream, error)
 
     def _append(
         self, stream: MetricStream, own: Sequence[Series], seconds: int, content: Distribution, total: float
     ) -> None:
-        """Publish what no other point is merged with."""
+        """Add the datums of a point that is not merged with others."""
         sent = statistics(content, total) if stream.as_statistics else content
         for series in own:
             self._datums.append(Datum(series, seconds, sent))
 
-    def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, amount: Amount) -> None:
-        """Add an amount to what else its series receive in this collection."""
+    def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:
+        """Merge a value with the others that its series receive in this collection."""
         for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
             accumulator = self._accumulators.get(series)
             if accumulator is None:
                 accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
-            accumulator.add(amount, seconds)
+            accumulator.add(value, seconds)
 
     def _lose(self, stream: MetricStream, error: Exception) -> None:
         self._lost(1)
@@ -164,7 +166,10 @@ class Mapper:
             )
 
     def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
-        """The series that the guard admits; the overflow series replaces the one with the most dimensions."""
+        """Yield the series that the guard admits; the overflow series replaces the one with the most dimensions.
+
+        Rollups that are not admitted are left out: the overflow series must not count a point several times.
+        """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:
             if self._admit(each) is each:
@@ -176,10 +181,9 @@ class Mapper:
         if admitted.name != series.name:
             self._once.warning(
                 "overflow",
-                "More than %d metrics have overflow series because max_metrics is reached: dimension combinations of "
-                "%s and of further metrics are published together as the metric otel.metric.overflow. Put values that "
-                "clients send into dimensions instead of names, or raise max_metrics.",
-                MAX_OVERFLOW_SERIES,
+                "max_metrics is reached, overflow series included: dimension combinations of %s and of further metrics "
+                "are published together as the metric otel.metric.overflow. Put values that clients send into "
+                "dimensions instead of names, or raise max_metrics.",
                 series.name,
             )
         elif admitted is not series:
@@ -195,7 +199,7 @@ class Mapper:
 
 
 def _unix_seconds(unix_nano: float) -> int:
-    """A time in whole seconds; raises an exception of some kind if it is not a time."""
+    """Return a time in whole seconds; raise an exception of any kind if it is not a time."""
     seconds = int(unix_nano // _NANOS)
     if abs(seconds) > _MAX_SECONDS:
         raise OverflowError("the time of a data point is beyond the year 9999")

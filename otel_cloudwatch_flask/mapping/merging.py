@@ -1,4 +1,7 @@
-"""Points that become the same CloudWatch metric are one datum."""
+"""Merge the points that become the same CloudWatch metric into one datum.
+
+Points meet where excluded attributes, rollups, or ``1`` and ``"1"`` give them the same name and dimensions.
+"""
 
 import logging
 import math
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined, distribution
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
-from otel_cloudwatch_flask.mapping.data_points import Additive, Amount, InvalidPointError, Sample
+from otel_cloudwatch_flask.mapping.data_points import GaugeValue, InvalidPointError, PointValue, SumValue
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -16,34 +19,35 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 
 @dataclass(slots=True)
 class Accumulator:
-    """What one series receives in one collection."""
+    """The values that one series receives in one collection."""
 
     series: Series
     as_statistics: bool
     unix_seconds: int = 0
-    additive: float | None = None
-    samples: list[float] = field(default_factory=list)
+    sum: float | None = None
+    gauge_values: list[float] = field(default_factory=list)
     histograms: list[Histogram] = field(default_factory=list)
 
-    def add(self, amount: Amount, unix_seconds: int) -> None:
-        """Add the amount of one point to those of its kind."""
+    def add(self, value: PointValue, unix_seconds: int) -> None:
+        """Add the value of one point; the datum has the latest of all times."""
         self.unix_seconds = max(self.unix_seconds, unix_seconds)
-        if isinstance(amount, Additive):
-            self.additive = amount.value if self.additive is None else self.additive + amount.value
-        elif isinstance(amount, Sample):
-            self.samples.append(amount.value)
+        if isinstance(value, SumValue):
+            self.sum = value.value if self.sum is None else self.sum + value.value
+        elif isinstance(value, GaugeValue):
+            self.gauge_values.append(value.value)
         else:
-            self.histograms.append(amount)
+            self.histograms.append(value)
+            # Adding histograms early bounds the memory, however many points become one series.
             if len(self.histograms) > 1 and not _fit_in_one_datum(self.histograms):
                 self.histograms = _added_by_layout(self.histograms)
 
     def datum(self) -> Datum | None:
-        """All that was added, as one datum; ``None`` if CloudWatch takes no such numbers."""
+        """Return everything as one datum; ``None`` if CloudWatch does not accept the numbers."""
         try:
             content = self._content()
         except InvalidPointError:
             return None
-        except Exception:  # noqa: BLE001 - the boundary to numbers that no test has thought of: they cost one datum
+        except Exception:  # noqa: BLE001 - boundary to foreign numbers: an unforeseen one costs one datum, not all
             _each_minute.log(
                 logging.ERROR,
                 self.series.name,
@@ -56,7 +60,7 @@ class Accumulator:
         return None if content is None else Datum(self.series, self.unix_seconds, content)
 
     def _content(self) -> float | Distribution | Statistics | None:
-        numbers = [*self.samples] if self.additive is None else [self.additive, *self.samples]
+        numbers = [*self.gauge_values] if self.sum is None else [self.sum, *self.gauge_values]
         if not self.histograms and len(numbers) == 1:
             return sendable(numbers[0])
         parts = [distribution(histogram) for histogram in self.histograms]
@@ -72,9 +76,9 @@ class Accumulator:
 
 
 def statistics(whole: Distribution, total: float) -> Statistics:
-    """The statistics of a distribution whose recorded sum is ``total``.
+    """Return the statistics of a distribution whose recorded sum is ``total``.
 
-    Raises :class:`InvalidPointError` if CloudWatch takes no such sum.
+    Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
     """
     if (number := sendable(total)) is None:
         raise InvalidPointError("a sum beyond 2^360")
@@ -87,7 +91,7 @@ def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
 
 
 def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
-    """Whether each may keep its own values, which are finer than those of common buckets."""
+    """Return whether each histogram may keep its own values, which are more precise than those of added buckets."""
     exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
     values = sum(each.filled_buckets + 2 for each in exponential)
     return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM

@@ -1,4 +1,4 @@
-"""The metric streams of a collection, and what all points of one have in common: name, unit, rule, dimensions."""
+"""The metric streams of a collection: for each metric its name, unit, rule and dimensions in CloudWatch."""
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -24,10 +24,10 @@ _NamedAttributes = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class MetricStream:
-    """One metric of a collection."""
+    """One metric of a collection, and what all of its points have in common."""
 
     identity: Hashable
-    """Scope, name and unit: what tells cumulative series apart whose attributes are equal."""
+    """Scope, name and unit: distinguishes cumulative series with equal attributes."""
     name: str
     unit: ScaledUnit
     rule: MetricRule
@@ -37,27 +37,28 @@ class MetricStream:
 
     @property
     def key(self) -> Hashable:
-        """Decides, together with a point's attributes, which series it is published as."""
+        """A key that determines, together with a point's attributes, the series it is published as."""
         return (self.name, self.unit.name, self.resource_attributes)
 
     @property
     def as_statistics(self) -> bool:
-        """Whether statistic sets are sent instead of values."""
+        """Whether to send ``StatisticValues`` instead of ``Values`` and ``Counts``."""
         return self.rule.distribution == "statistics"
 
     def factor(self, attributes: Attributes) -> float:
-        """Converts the numbers of a point with these attributes to the unit and the sign in which they are published.
+        """Return the factor that converts a point's numbers to the published unit and sign.
 
-        OpenTelemetry's histograms take no negative samples: the facade records their magnitudes, and marks them.
+        OpenTelemetry's histograms drop negative samples, so the facade records absolute values and marks them.
         """
         is_negative = self.facade is not None and NEGATIVE_KEY in attributes
         return -self.unit.factor if is_negative else self.unit.factor
 
 
 class MetricStreams:
-    """Find the metrics of a collection that this exporter publishes.
+    """Select the metrics of a collection that this exporter publishes.
 
-    ``publishes`` tells that of a reporter's metrics, and of those that belong to no reporter (``None``).
+    ``publishes`` takes a reporter's identity, or ``None`` for metrics that were not recorded through a reporter, and
+    returns whether this exporter publishes its metrics.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class MetricStreams:
         self._once = RateLimitedLog(_logger)
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
-        """The metrics of a collection that no rule drops."""
+        """Yield the metrics of a collection, except those that a rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
             named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
@@ -78,7 +79,7 @@ class MetricStreams:
                     yield from self._in_scope(scope_metrics.scope, scope_metrics.metrics, named)
 
     def series(self, stream: MetricStream, attributes: Attributes) -> tuple[Series, ...]:
-        """The series that a point with these attributes is published as, the one with most dimensions last."""
+        """Return the series that a point with these attributes is published as, the one with most dimensions last."""
         rule = stream.rule
         kept = dict(stream.resource_attributes)
         kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
@@ -89,7 +90,7 @@ class MetricStreams:
             for wanted in rule.attribute_sets(kept)
         )
         made = (Series(stream.name, each, stream.unit.name, rule.storage_resolution) for each in sets)
-        # Totals first: where places run out, they are worth more than what they are the totals of.
+        # Rollups first: when max_metrics is reached, a total is worth more than one of its parts.
         return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
 
     def _in_scope(
@@ -108,8 +109,8 @@ class MetricStreams:
         if unit is None:
             self._once.warning(
                 ("unit", metric.unit),
-                "CloudWatch has no unit for %r, the unit of %s: it is published without one. Use a UCUM unit such as "
-                "'ms', 'By' or '{request}', or one of CloudWatch's own.",
+                "CloudWatch has no equivalent of the unit %r of %s: the metric is published without a unit. Use a UCUM "
+                "unit such as 'ms', 'By' or '{request}', or one of CloudWatch's own.",
                 metric.unit,
                 metric.name,
             )
@@ -120,8 +121,8 @@ class MetricStreams:
             return attributes
         self._once.warning(
             ("dimensions", stream.name),
-            "%s has %d attributes, CloudWatch takes 30 dimensions: those that a rule names stay first, then those "
-            "that come first in the alphabet. Name the ones to keep with MetricRule(dimensions=...).",
+            "%s has %d attributes, but CloudWatch allows 30 dimensions: those named by a rule are kept first, then the "
+            "others in alphabetical order. Name the ones to keep with MetricRule(dimensions=...).",
             stream.name,
             len(attributes),
         )

@@ -1,8 +1,7 @@
-"""The series of each attribute set, remembered from one collection to the next: most of them are the same.
+"""Cache the series of each attribute set from one collection to the next, because most attribute sets come back.
 
-An attribute set that has a series for itself needs no merging. Where the points of several meet in one series, an
-:class:`Accumulator` puts them together. Which of the two it is has to be known of all points of a collection before the
-first one is published.
+A point needs no merging if no other point belongs to its series. If several do, an :class:`Accumulator` merges them.
+Which series are shared has to be known for all points of a collection before the first one is published.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -18,10 +17,10 @@ _MAX_ENTRIES: Final = 20_000
 
 
 class CacheEntry:
-    """What the points with one attributes object are published as.
+    """The series that points with one attributes object are published as.
 
-    The SDK hands over the same object for a series in every collection, so its identity finds the entry. The entry
-    keeps the object alive, so that no other can have its identity.
+    The SDK passes the same object for a series in every collection, so its ``id()`` is the key of the entry. The entry
+    holds a reference to the object, so that no other one can get its ``id()``.
     """
 
     __slots__ = ("attributes", "collection", "epoch", "own", "series", "shared")
@@ -29,19 +28,19 @@ class CacheEntry:
     def __init__(self, attributes: Attributes | None, series: tuple[Series, ...]) -> None:
         self.attributes = attributes
         self.series = series
-        """All series that such a point is published as; empty if the attributes could not be read."""
+        """All series of such a point; empty if the attributes could not be read."""
         self.own: tuple[Series, ...] = ()
-        """Those that belong to this entry alone."""
+        """The series that receive points of this entry only."""
         self.shared: tuple[Series, ...] = ()
-        """Those that have points of other entries, too."""
+        """The series that receive points of other entries as well."""
         self.epoch = -1
-        """The guard's epoch in which it admitted all of these; if it did not, ``own`` and ``shared`` are empty."""
+        """The guard's epoch in which it admitted all series; until then ``own`` and ``shared`` are empty."""
         self.collection = 0
         """The number of the last collection with such a point."""
 
 
 class SeriesCache:
-    """Find the entries of points; ``series_of`` says what a point is published as. For one thread at a time."""
+    """Find the cache entries of points. ``series_of`` computes the series of a point. Not thread-safe."""
 
     def __init__(
         self, guard: CardinalityGuard, series_of: Callable[[MetricStream, Attributes], tuple[Series, ...]]
@@ -52,10 +51,10 @@ class SeriesCache:
         self._size = 0
         self._entries: dict[Hashable, dict[int, CacheEntry]] = {}
         self._owners: dict[Series, CacheEntry | None] = {}
-        """The entry that has a series for itself; ``None`` where there are several."""
+        """The only entry of each series; ``None`` if there are several."""
 
     def begin_collection(self) -> None:
-        """Treat what comes from now on as parts of one collection; where too much is remembered, forget it."""
+        """Begin a collection; clear the cache first if it has grown too large."""
         self._collection += 1
         if self._size > _MAX_ENTRIES:
             self._size = 0
@@ -63,9 +62,9 @@ class SeriesCache:
             self._owners.clear()
 
     def entries(self, stream: MetricStream, points: Sequence[sdk.DataPointT]) -> list[CacheEntry]:
-        """The entries of a metric's points, in their order.
+        """Return the entries of a metric's points, in their order.
 
-        Only when those of all metrics of a collection are found is it known which series are shared.
+        ``own`` and ``shared`` are final only when this was called for all metrics of the collection.
         """
         known = self._entries.setdefault(stream.key, {})
         get = known.get
@@ -85,7 +84,7 @@ class SeriesCache:
     ) -> CacheEntry:
         try:
             series = self._series_of(stream, attributes or {})
-        except Exception:  # noqa: BLE001 - the boundary to anybody's attributes: reading the point reports what is wrong
+        except Exception:  # noqa: BLE001 - boundary to foreign attributes: reading the point reports what is wrong
             return CacheEntry(attributes, ())
         self._size += 1
         entry = known[id(attributes)] = CacheEntry(attributes, series)
@@ -96,14 +95,14 @@ class SeriesCache:
         return entry
 
     def _share(self, owner: CacheEntry, series: Series) -> None:
-        """Note that a series has points of other entries than the one that had it for itself."""
+        """Mark a series as shared by several entries."""
         self._owners[series] = None
         if series in owner.own:
             owner.own = tuple(each for each in owner.own if each != series)
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Keep the entry's series among those that the guard admits, if it admits all of them."""
+        """Mark the entry's series as used in the guard, and fill ``own`` and ``shared`` if all of them are active."""
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):
             entry.epoch = epoch

@@ -1,7 +1,7 @@
-"""Cumulative points as deltas, and deltas of what goes up and down as current values.
+"""Convert cumulative points to deltas, and deltas of up-down counters to current values.
 
-CloudWatch adds up what it is sent, so a running total must never be sent as it is. Our own reader asks the SDK for
-deltas; under any other reader, cumulative points are turned into deltas here.
+CloudWatch adds up what it receives, so a cumulative value must never be sent unchanged. This package's reader asks the
+SDK for deltas; under any other reader, cumulative points are converted here.
 """
 
 from collections.abc import Hashable
@@ -12,32 +12,32 @@ from otel_cloudwatch_flask.histograms.buckets import Histogram
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
-    """A running total, with the arithmetic that histograms have too. Whole numbers stay whole, however large."""
+class RunningSum:
+    """A cumulative sum, with the interface of a histogram. Ints are subtracted as ints, whatever their size."""
 
     value: float
 
-    def minus(self, previous: "Sum") -> "Sum | None":
-        """What was added since, or ``None`` if the total was lowered."""
-        return Sum(self.value - previous.value) if self.value >= previous.value else None
+    def minus(self, previous: "RunningSum") -> "RunningSum | None":
+        """Return what was added since an earlier sum, or ``None`` if the sum is lower: it was reset."""
+        return RunningSum(self.value - previous.value) if self.value >= previous.value else None
 
 
-Total = TypeVar("Total", bound=Sum | Histogram)
+Total = TypeVar("Total", bound=RunningSum | Histogram)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
     start_unix_nano: int
-    total: Sum | Histogram
+    total: RunningSum | Histogram
 
 
 class CumulativeToDelta:
-    """Remember each cumulative series' last point; a key identifies scope, name and typed attributes.
+    """Compute deltas from the previous point of each series; a key identifies scope, name and typed attributes.
 
-    A series that appears for the first time counts in full if it started at ``start_unix_nano`` or later; of an older
-    one nobody knows what was counted before, so its first point is the base only. A total that was lowered, a bucket
-    that lost samples, other bounds, or a new start time mean that the series was reset: it counts from there in full.
-    Series are remembered as long as the SDK remembers them: for the life of the process.
+    The first point of a series counts in full if the series started at ``start_unix_nano`` or later. Otherwise it is
+    only the base, because an unknown part of it may have been published before. A lower total, a bucket with fewer
+    samples, other bounds, or a new start time mean a reset: the new point counts in full. Series are kept for the life
+    of the process, as in the SDK.
     """
 
     def __init__(self, start_unix_nano: int) -> None:
@@ -45,7 +45,7 @@ class CumulativeToDelta:
         self._seen: dict[Hashable, _Seen] = {}
 
     def delta(self, key: Hashable, start_unix_nano: int, total: Total) -> Total | None:
-        """What was added since the series' last point, or ``None`` if there is nothing to be counted."""
+        """Return what was added since the series' previous point, or ``None`` if nothing was."""
         previous = self._seen.get(key)
         self._seen[key] = _Seen(start_unix_nano, total)
         if previous is None:
@@ -54,18 +54,18 @@ class CumulativeToDelta:
             return total
         if previous.total == total:
             return None
-        # Both are of one type, which type checkers cannot see.
+        # Both have the same type, which a type checker cannot infer.
         added: Any = total.minus(previous.total)  # type: ignore[arg-type]
         return total if added is None else added
 
 
 class DeltaToCurrent:
-    """Add up the deltas of each series that may go down as well as up."""
+    """Add up the deltas of each up-down counter."""
 
     def __init__(self) -> None:
         self._current: dict[Hashable, float] = {}
 
     def current(self, key: Hashable, change: float) -> float:
-        """The series' value after this change."""
+        """Return the current value of a series after a change."""
         self._current[key] = self._current.get(key, 0) + change
         return self._current[key]

@@ -1,5 +1,5 @@
-"""Values and tables: what a datum is, and how names, units and attributes become CloudWatch's.
+"""The data model: datums and series, rules, and how names, units and attributes map to CloudWatch's.
 
-Everything here takes values and returns values. :class:`~otel_cloudwatch_flask.model.datum.Datum` is what ``mapping``
-produces and ``delivery`` sends.
+All of it is pure: values in, values out, without I/O, threads or clocks. ``mapping`` produces
+:class:`~otel_cloudwatch_flask.model.datum.Datum` values, and ``delivery`` sends them.
 """

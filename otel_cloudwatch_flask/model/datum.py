@@ -1,4 +1,4 @@
-"""What travels to CloudWatch: a datum, and the series it belongs to."""
+"""The datum that is sent to CloudWatch, and the series it belongs to."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 
 Dimensions = tuple[tuple[str, str], ...]
-"""Names and values, acceptable to CloudWatch, sorted by name."""
+"""Pairs of name and value that CloudWatch accepts, sorted by name."""
 
 OVERFLOW_KEY: Final = "otel.metric.overflow"
 """https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
 
 OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
-"""Dimensions of the series that stands for all that exceed ``max_metrics``."""
+"""Dimensions of the series that collects everything beyond ``max_metrics``."""
 
 
 class _SeriesFields(NamedTuple):
@@ -25,16 +25,16 @@ class _SeriesFields(NamedTuple):
 
 
 class Series(_SeriesFields):
-    """One CloudWatch metric: what CloudWatch stores, shows and bills apart from others.
+    """One CloudWatch metric, which is stored, shown and billed separately.
 
-    The unit and the resolution (in seconds) are part of it because a datum has exactly one of each.
+    The unit and the storage resolution (in seconds) belong to it because each datum has exactly one of each.
     """
 
-    # A named tuple, because series are keys of dictionaries, and the hash of a tuple is made in C.
+    # A named tuple because series are dictionary keys, and tuples are hashed in C.
 
     @cached_property
     def prefix(self) -> str:
-        """The beginning of each of its datums as JSON, up to where the time is written."""
+        """The JSON prefix of its datums, up to the value of ``Timestamp``."""
         members: dict[str, object] = {
             "MetricName": self.name,
             "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
@@ -47,7 +47,7 @@ class Series(_SeriesFields):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Several samples without their values: CloudWatch has no percentiles of them."""
+    """A statistic set of several samples. CloudWatch cannot compute percentiles of it."""
 
     count: int
     sum: float
@@ -56,7 +56,7 @@ class Statistics:
 
 
 class Datum(NamedTuple):
-    """One number, distribution or set of statistics of one series at one time, in whole seconds of Unix time."""
+    """A number, distribution or statistic set of one series at one time, in whole seconds of Unix time."""
 
     series: Series
     unix_seconds: int

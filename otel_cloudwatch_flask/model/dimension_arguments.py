@@ -1,4 +1,4 @@
-"""What may be written as dimensions in code and configuration: a mapping, or CloudWatch's list of pairs."""
+"""Parsing of dimensions given in code or configuration: a mapping, or CloudWatch's list of name-value pairs."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,9 +14,9 @@ _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 
 
 def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
-    """Each dimension's name with its value as text.
+    """Return the dimensions as a mapping of name to text.
 
-    Raises ``ValueError``, saying what to write instead, for anything that is not a set of at most 30 named scalars.
+    Raises ``ValueError``, with the remedy, unless they are at most 30 distinct names with scalar values.
 
     >>> dimension_texts([{"Name": "StatusCode", "Value": 200}])
     {'StatusCode': '200'}
@@ -28,11 +28,11 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, value in _pairs(dimensions):
         if (checked_name := _name(name)) in texts:
-            raise ValueError(f"dimension {name!r} is given twice: CloudWatch takes each name once, leave one out")
+            raise ValueError(f"dimension {name!r} is given twice: each name may occur once, remove one")
         texts[checked_name] = _text(name, value)
     if len(texts) > MAX_DIMENSIONS:
         raise ValueError(
-            f"{len(texts)} dimensions are too many: CloudWatch takes {MAX_DIMENSIONS} of a metric, leave some out"
+            f"{len(texts)} dimensions are too many: CloudWatch allows {MAX_DIMENSIONS} for a metric, remove some"
         )
     return texts
 
@@ -53,10 +53,10 @@ def _pair(item: object) -> tuple[object, object]:
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"dimension name {safe_repr(name)} is not a text with a visible character: {_REMEDY}")
+        raise ValueError(f"dimension name {safe_repr(name)} is not a non-blank string: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
-            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch takes "
+            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch allows "
             f"{MAX_DIMENSION_NAME_LENGTH}, shorten it"
         )
     return name
@@ -68,6 +68,6 @@ def _text(name: object, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
-        with suppress(ValueError):  # Python writes out no int of more than 4,300 digits
+        with suppress(ValueError):  # Python converts no int of more than 4,300 digits to text
             return str(value)
-    raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: give a text, a number or a boolean")
+    raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: pass a string, a number or a boolean")

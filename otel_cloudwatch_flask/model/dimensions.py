@@ -1,14 +1,15 @@
-"""Attributes as dimensions that CloudWatch accepts, and names of metrics: never a reason to lose a data point.
+"""Conversion of attributes to dimensions, and of names to metric names and namespaces, that CloudWatch accepts.
 
-The rules are part of the package's contract, because they decide the identity of a metric:
+No attribute is a reason to lose a data point. The rules are part of the package's contract, because they decide the
+identity of a metric:
 
-* values become text as JSON writes them: ``True`` is ``true``, ``200`` is ``200``, a list is a JSON array;
-* an empty text is ``(empty)``;
-* characters other than printable ASCII are percent-encoded as UTF-8, as in a URL, and so are blanks where there is
-  nothing else, and a colon at the beginning of a dimension's name;
-* with them every ``%`` of the text is encoded; so is a text that reads as if it were encoded already, and ``(empty)``.
-  Different texts therefore stay different;
-* a text that is too long is cut, and ends in ``~`` and eight hexadecimal digits of its hash.
+* values become JSON text: ``True`` becomes ``true``, ``200`` becomes ``200``, a list becomes a JSON array;
+* an empty string becomes ``(empty)``;
+* characters other than printable ASCII are percent-encoded as UTF-8, as in a URL, and so are blanks in a blank string,
+  and a colon at the beginning of a dimension's name;
+* if any of these are encoded, every ``%`` is encoded too. A string that looks encoded already is encoded, and so is
+  ``(empty)``. Therefore different strings stay different;
+* a string that is too long is truncated, and ends in ``~`` and eight hexadecimal digits of its hash.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 EMPTY: Final = "(empty)"
 
-# What cannot stay as it is: characters that CloudWatch refuses, a text of blanks, and what stands for the empty text.
+# What has to be encoded: characters that CloudWatch refuses, a blank string, and the text that stands for an empty one.
 _REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
 _REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
 _NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
@@ -39,7 +40,7 @@ _DIGEST_LENGTH: Final = 8
 
 
 def dimensions(attributes: Mapping[str, object]) -> Dimensions:
-    """All of these attributes as dimensions, sorted by name.
+    """Return the attributes as dimensions, sorted by name.
 
     >>> dimensions({"http.route": "/", "cached": True})
     (('cached', 'true'), ('http.route', '/'))
@@ -48,13 +49,13 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """The names that stay when there are more than a metric may have: preferred ones first, then in sorted order."""
+    """Return at most as many names as a metric may have: preferred ones first, then alphabetically."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 
 
 def dimension_name(key: str) -> str:
-    """The name of the dimension for an attribute's key.
+    """Return the dimension name for an attribute's key.
 
     >>> dimension_name(":method")
     '%3Amethod'
@@ -63,7 +64,7 @@ def dimension_name(key: str) -> str:
 
 
 def dimension_value(value: object) -> str:
-    """The value of the dimension for an attribute's value.
+    """Return the dimension value for an attribute's value.
 
     >>> dimension_value("Zürich"), dimension_value(["a", "b"]), dimension_value("")
     ('Z%C3%BCrich', '["a", "b"]', '(empty)')
@@ -73,9 +74,9 @@ def dimension_value(value: object) -> str:
 
 
 def metric_name(name: str) -> str:
-    """The name of the CloudWatch metric for an instrument's name, or the one given to ``add_metric``.
+    """Return the CloudWatch metric name for an instrument's name, or for one given to ``add_metric``.
 
-    Alarms take printable ASCII only: https://github.com/hashicorp/terraform/issues/29681
+    Alarms accept printable ASCII only: https://github.com/hashicorp/terraform/issues/29681
 
     >>> metric_name("Request Count"), metric_name("Größe")
     ('Request Count', 'Gr%C3%B6%C3%9Fe')
@@ -84,7 +85,7 @@ def metric_name(name: str) -> str:
 
 
 def namespace_of(service_name: str) -> str:
-    """The namespace for a service that was not given one: its name, as far as it may be one.
+    """Return a namespace made from a service's name, for a service that has none configured.
 
     >>> namespace_of("shop"), namespace_of("AWS/shop"), namespace_of("Bücher")
     ('shop', '_AWS/shop', 'B_cher')
@@ -106,7 +107,7 @@ def _as_text(value: object) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - the boundary to a program's own objects
-        # Python writes no int of thousands of decimal digits.
+        # Python converts no int of more than 4,300 decimal digits to text.
         return hex(value) if isinstance(value, int) else safe_repr(value)
 
 
@@ -122,12 +123,12 @@ def _encoded(text: str, refused: str) -> str:
 
 
 def _percent_encoded(match: re.Match[str]) -> str:
-    # Half a surrogate pair is not a character, but an attribute may contain it all the same.
+    # An attribute may contain a lone surrogate, which strict UTF-8 refuses.
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
 
 def _reads_as_encoded(text: str, refused: str) -> bool:
-    """Whether a text of printable ASCII is what another text becomes when it is encoded.
+    """Whether a string of printable ASCII equals the encoded form of another string.
 
     >>> _reads_as_encoded("Z%C3%BCrich", _REFUSED), _reads_as_encoded("/a%20b", _REFUSED)
     (True, False)

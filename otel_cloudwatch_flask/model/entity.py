@@ -1,4 +1,4 @@
-"""The entity that metrics belong to, so that CloudWatch's "Explore related" finds the app with its logs and traces.
+"""The entity that metrics belong to, which CloudWatch's "Explore related" uses to find an app's logs and traces.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
@@ -11,7 +11,7 @@ from typing import Final
 from otel_cloudwatch_flask.model.dimensions import dimension_value
 
 _DEFAULT_ENVIRONMENT: Final = "generic:default"
-"""What Application Signals calls the environment of a service that has not said where it runs."""
+"""Application Signals' environment for a service that does not name its own."""
 
 _PLATFORM_TYPES: Final = {
     "aws_ec2": "AWS::EC2",
@@ -20,7 +20,7 @@ _PLATFORM_TYPES: Final = {
     "aws_lambda": "AWS::Lambda",
 }
 
-# https://opentelemetry.io/docs/specs/semconv/resource/ on the left; at most 10 attributes are taken.
+# From https://opentelemetry.io/docs/specs/semconv/resource/ to CloudWatch, which accepts at most 10 attributes.
 _ATTRIBUTE_NAMES: Final = {
     "host.id": "EC2.InstanceId",
     "host.name": "Host",
@@ -36,23 +36,23 @@ _ATTRIBUTE_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A service where it runs: what identifies it, and what else is known of it."""
+    """A service in an environment: its identifying attributes, and further ones."""
 
     key_attributes: tuple[tuple[str, str], ...]
     attributes: tuple[tuple[str, str], ...]
 
     @classmethod
     def from_member(cls, member: Mapping[str, Mapping[str, str]]) -> "Entity":
-        """The entity that has this member in a request."""
+        """Parse what :meth:`member` returned."""
         return cls(tuple(member["KeyAttributes"].items()), tuple(member["Attributes"].items()))
 
     def member(self) -> dict[str, dict[str, str]]:
-        """The member of a request."""
+        """Return the value of ``Entity`` in a request."""
         return {"KeyAttributes": dict(self.key_attributes), "Attributes": dict(self.attributes)}
 
 
 def service_entity(resource_attributes: Mapping[str, object]) -> Entity | None:
-    """The service that a resource describes, or ``None`` if it has no name.
+    """Return the service that a resource describes, or ``None`` if it has no ``service.name``.
 
     >>> service_entity({"service.name": "shop", "deployment.environment.name": "prod"}).key_attributes
     (('Type', 'Service'), ('Name', 'shop'), ('Environment', 'prod'))

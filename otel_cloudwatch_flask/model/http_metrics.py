@@ -1,4 +1,4 @@
-"""What HTTP metrics are called, and where they have a request's route, method and status."""
+"""Names of HTTP server metrics, and of their dimensions for route, method and status."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class RequestMetric:
-    """A metric with samples for each request; the dimensions that have the route, the method and the status of it."""
+    """A metric with a sample for each request: its unit, and its dimensions for route, method and status."""
 
     unit: str
     route: str
@@ -14,7 +14,7 @@ class RequestMetric:
     status: str
 
 
-# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/, and what it was before.
+# The stable name is the second: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 DURATIONS: Final = {
     "http.server.duration": RequestMetric("Milliseconds", "http.target", "http.method", "http.status_code"),
     "http.server.request.duration": RequestMetric(
@@ -22,9 +22,9 @@ DURATIONS: Final = {
     ),
 }
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}
-"""What the decorators of the facade count; they know no method."""
+"""The metric of the facade's decorators, which have no dimension for the method."""
 ACTIVE_REQUESTS: Final = "http.server.active_requests"
-"""How many there are at a time: it goes up and down, so that its sum says nothing."""
+"""The number of requests in progress: an up-down counter, whose ``Sum`` is meaningless."""
 
 PER_SECOND: Final = {"Seconds": 1.0, "Milliseconds": 1e3, "Microseconds": 1e6}
-"""CloudWatch's units of time."""
+"""CloudWatch's units of time, as fractions of a second."""

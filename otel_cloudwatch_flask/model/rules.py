@@ -1,4 +1,4 @@
-"""Rules: what is published of a metric, and with which dimensions."""
+"""Rules, which decide what is published of a metric, and with which dimensions."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,8 +19,8 @@ CLIENT_CONTROLLED: Final = (
     "server.address",
     "server.port",
 )
-"""Attributes that repeat what the client wrote into its Host header: with them as dimensions, anybody could create
-metrics in somebody else's account. Excluded unless a rule says otherwise.
+"""Attributes with the value of the client's ``Host`` header. As dimensions, they would let any client create metrics at
+the account's expense, so they are excluded unless a rule says otherwise.
 """
 
 _VERSIONS: Final = frozenset({"0.9", "1.0", "1.1", "2", "2.0", "3", "3.0"})
@@ -31,31 +31,31 @@ KNOWN_VALUES: Final[Mapping[str, Collection[str]]] = {
     "http.scheme": _SCHEMES,
     "url.scheme": _SCHEMES,
 }
-"""Attributes that repeat what the client wrote into its request, where servers let it: texts beyond these are published
-as :data:`OTHER_VALUE`, unless a rule names the attribute or says what to exclude.
+"""Attributes that some servers fill from the request as the client wrote it, with their valid values. Other strings are
+published as :data:`OTHER_VALUE`, unless a rule names the attribute or sets ``exclude``.
 """
 
 OTHER_VALUE: Final = "_OTHER"
-"""https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ has it for methods that nobody knows."""
+"""As for unknown methods in https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/."""
 
 _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRule:
-    """What is published of the metrics whose name matches, and how; the first rule that matches a name applies.
+    """How to publish the metrics whose name matches. The first rule that matches a name applies.
 
-    ``match`` is a glob on the metric's name as CloudWatch shows it; OpenTelemetry's SDK lower-cases what instruments
-    are called. ``dimensions`` are globs of the attributes to keep (``None``: all), ``exclude`` globs of those never to
-    publish (``None``: the ones a client controls, see :data:`CLIENT_CONTROLLED`; ``()``: none); an attribute that
-    ``dimensions`` names outright is kept in any case.
+    ``match`` is a glob on the metric's name as CloudWatch shows it; OpenTelemetry's SDK lower-cases instrument names.
+    ``dimensions`` are globs of the attributes to keep (``None``: all). ``exclude`` are globs of the attributes never to
+    publish (``None``: those that a client controls, see :data:`CLIENT_CONTROLLED`; ``()``: none). An attribute that
+    ``dimensions`` names without a wildcard is always kept.
 
-    ``rollups`` are further sets of dimensions to publish, each for the points that have all its attributes, ``()``
-    being the total over all; every set is a metric of its own on the bill. ``keep_original=False`` publishes the
-    rollups only. ``storage_resolution`` is in seconds. ``distribution="statistics"`` sends sum, count, minimum and
+    ``rollups`` are further sets of dimensions to publish, each for the points that have all its attributes; ``()`` is
+    the total over all points. CloudWatch bills each set as a separate metric. ``keep_original=False`` publishes only
+    the rollups. ``storage_resolution`` is in seconds. ``distribution="statistics"`` sends the sum, count, minimum and
     maximum of a histogram instead of its values: smaller, but without percentiles. ``drop=True`` publishes nothing.
 
-    Raises :class:`ConfigurationError` for a field that cannot be used.
+    Raises :class:`ConfigurationError` for an invalid field.
     """
 
     match: str = "*"
@@ -76,7 +76,7 @@ class MetricRule:
             if given is not None:
                 object.__setattr__(self, name, _names(name, given))
         object.__setattr__(self, "rollups", _sets_of_names(self.rollups))
-        # True and 1.0 are equal to 1, but not what CloudWatch takes.
+        # True and 1.0 equal 1, but CloudWatch refuses them.
         if type(self.storage_resolution) is not int or self.storage_resolution not in STORAGE_RESOLUTIONS:
             raise _unusable("storage_resolution", self.storage_resolution, "1 or 60 (seconds)")
         if self.distribution not in _DISTRIBUTION_FORMS:
@@ -86,7 +86,7 @@ class MetricRule:
                 raise _unusable(name, getattr(self, name), "True or False")
 
     def keeps(self, attribute: str) -> bool:
-        """Whether this attribute is published; the one that marks what is left of many always is."""
+        """Whether this attribute is published. The overflow attribute always is."""
         if attribute == OVERFLOW_KEY:
             return True
         if self.dimensions is not None:
@@ -97,14 +97,14 @@ class MetricRule:
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
 
     def published_value(self, attribute: str, value: object) -> object:
-        """What is published for the value of an attribute that the rule keeps."""
+        """Return the value to publish for an attribute that the rule keeps."""
         if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
             return value
         known = KNOWN_VALUES.get(attribute)
         return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
-        """The sets of attributes to publish for a point with these, each once; they must be such as the rule keeps."""
+        """Yield each set of attributes to publish for a point with ``attributes``, all of which the rule keeps."""
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups
@@ -112,7 +112,7 @@ class MetricRule:
 
 
 class Rules:
-    """The rules of one exporter, in order, with the default rule behind them."""
+    """The rules of one exporter, in order, followed by the default rule."""
 
     def __init__(self, rules: Iterable[MetricRule] = ()) -> None:
         self._rules = (*rules, MetricRule())
@@ -126,26 +126,26 @@ class Rules:
 
 
 def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[MetricRule, ...]:
-    """Rules as they may be written: :class:`MetricRule` objects, or mappings of its fields.
+    """Parse rules given as :class:`MetricRule` objects or mappings of their fields.
 
-    Raises :class:`ConfigurationError` that names the rule, by its place, and the field.
+    Raises :class:`ConfigurationError`, which names the rule by its index, and the field.
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(
-            f"rules={safe_repr(rules)} is not a list of rules; give MetricRule objects, or mappings of their fields.",
+            f"rules={safe_repr(rules)} is not a list of rules; pass MetricRule objects, or mappings of their fields.",
             key="rules",
             value=rules,
         )
-    return tuple(_parsed(place, rule) for place, rule in enumerate(rules))
+    return tuple(_parsed(index, rule) for index, rule in enumerate(rules))
 
 
-def _parsed(place: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
+def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     if isinstance(rule, MetricRule):
         return rule
-    key = f"rules[{place}]"
+    key = f"rules[{index}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one of both.",
+            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one of them.",
             key=key,
             value=rule,
         )
@@ -153,7 +153,7 @@ def _parsed(place: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     for name in rule:
         if name not in known:
             raise ConfigurationError(
-                f"{key} has the field {safe_repr(name)}, which no rule has; use one of {', '.join(known)}.",
+                f"{key} has the unknown field {safe_repr(name)}; use one of {', '.join(known)}.",
                 key=key,
                 value=name,
             )

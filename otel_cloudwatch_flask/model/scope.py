@@ -1,8 +1,8 @@
-"""How a name that somebody gave to ``add_metric`` travels through OpenTelemetry.
+"""Instrumentation scopes that carry the names given to ``add_metric`` through OpenTelemetry.
 
 The SDK lower-cases instrument names and refuses blanks and leading digits, so ``Request Count`` cannot be the name of
-an instrument. It travels beside it: each facade metric has a meter of its own, whose instrumentation scope carries the
-name and the reporter it belongs to as scope attributes. Any exporter sees them; ours turns them back.
+an instrument. Therefore each facade metric has its own meter, whose instrumentation scope has the name and the reporter
+as scope attributes. Every exporter sees them; ours restores the name from them.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from typing import Final
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE_NAME: Final = "otel_cloudwatch_flask"
-"""The beginning of each scope's name. The metric's name is the rest: the SDK looks scopes up by a hash that leaves
-their attributes out, so that hundreds of one name would make every collection quadratic.
+"""Prefix of each scope's name, followed by the metric's name. The SDK looks scopes up by a hash without their
+attributes, so hundreds of scopes with the same name would make every collection quadratic.
 """
 METRIC_NAME_KEY: Final = "aws.cloudwatch.metric_name"
 REPORTER_KEY: Final = "aws.cloudwatch.reporter"
 NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
-"""Marks a data point whose samples were negative: OpenTelemetry's histograms take magnitudes only."""
+"""Marks a data point with negative samples, recorded as absolute values: OpenTelemetry's histograms drop negatives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FacadeMetric:
 
 
 def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
-    """The facade metric that an instrumentation scope carries, or ``None`` for anybody else's scope."""
+    """Return the facade metric that an instrumentation scope carries, or ``None`` for any other scope."""
     if not scope.name.startswith(SCOPE_NAME):
         return None
     attributes: Mapping[str, object] = scope.attributes or {}
@@ -48,9 +48,9 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
-    """The reporter that the metrics of an instrumentation scope belong to, or ``None`` if they are nobody's own.
+    """Return the reporter that the metrics of an instrumentation scope belong to, or ``None``.
 
-    Not only a facade's: a reporter that instruments an app marks the meters of that, too.
+    Besides facade metrics, a reporter with ``instrument=True`` also marks the meters of the instrumentation.
     """
     reporter = (scope.attributes or {}).get(REPORTER_KEY)
     return reporter if isinstance(reporter, str) else None

@@ -1,7 +1,7 @@
-"""CloudWatch's 27 units and OpenTelemetry's UCUM, one to the other.
+"""Conversion between CloudWatch's 27 units and the UCUM units of OpenTelemetry.
 
 CloudWatch: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html.
-The pairs are those that CloudWatch's own metric streams use:
+The pairs are those of CloudWatch's metric streams:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric-streams-formats-opentelemetry-translation.html.
 """
 
@@ -47,7 +47,7 @@ _BY_CASEFOLDED_NAME: Final = {name.casefold(): name for name in CLOUDWATCH_UNITS
 
 @dataclass(frozen=True, slots=True)
 class ScaledUnit:
-    """A CloudWatch unit and what a number must be multiplied by to be in it."""
+    """A CloudWatch unit, and the factor that converts values to it."""
 
     name: str
     factor: float = 1.0
@@ -71,7 +71,7 @@ _BY_UCUM: Final[dict[str, ScaledUnit]] = {
     "d": ScaledUnit("Seconds", 86400.0),
     **{prefix + "By": ScaledUnit(big + "bytes", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
     **{prefix + "bit": ScaledUnit(big + "bits", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
-    # Instrumentations that are older than UCUM's annotations say it in plain words.
+    # Some older instrumentations use this word instead of an annotation.
     "requests": ScaledUnit("Count"),
 }
 
@@ -81,7 +81,7 @@ _ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
 
 
 def canonical_unit(name: str) -> str | None:
-    """CloudWatch's spelling of one of its own units, given in any case; ``None`` if it has no such unit.
+    """Return CloudWatch's spelling of a unit given in any case, or ``None`` if it has no such unit.
 
     >>> canonical_unit("milliseconds")
     'Milliseconds'
@@ -90,7 +90,7 @@ def canonical_unit(name: str) -> str | None:
 
 
 def to_ucum(cloudwatch_unit: str) -> str:
-    """The UCUM unit for one of CloudWatch's, which may be given in any case.
+    """Return the UCUM unit for a CloudWatch unit in any case; raise ``ValueError`` for any other unit.
 
     >>> to_ucum("Bytes/Second")
     'By/s'
@@ -103,9 +103,10 @@ def to_ucum(cloudwatch_unit: str) -> str:
 
 @lru_cache(maxsize=1024)
 def from_ucum(unit: str) -> ScaledUnit | None:
-    """The CloudWatch unit for an instrument's unit, or ``None`` if there is none.
+    """Return the CloudWatch unit for an instrument's unit, or ``None`` if there is none.
 
-    Any annotation counts things; behind another unit it only comments on it. CloudWatch's own names are understood.
+    An annotation alone, such as ``{request}``, is a count; after another unit it is ignored. CloudWatch's own names are
+    accepted, too.
 
     >>> from_ucum("GiBy")
     ScaledUnit(name='Gigabytes', factor=1.073741824)
@@ -129,6 +130,6 @@ def _rate(unit: str) -> ScaledUnit | None:
     per_second = _atom(amount) if slash and amount else None
     if per_second is None or period not in _SECONDS_PER:
         return None
-    # "1/s" says how often something happens.
+    # "1/s" is a frequency.
     name = canonical_unit(("Count" if per_second == NO_UNIT else per_second.name) + "/Second")
     return ScaledUnit(name, per_second.factor / _SECONDS_PER[period]) if name else None

@@ -1,4 +1,4 @@
-"""Bounded records of what was published, for the live page, ``preview`` and the stand-ins for CloudWatch.
+"""What was published: kept in bounded memory, for the live page, ``preview`` and the demo.
 
-Takes accepted batches or datums. Returns statistics and percentiles as CloudWatch would compute them.
+Input: each batch that CloudWatch has accepted. Output: statistics and recent datums of each series.
 """

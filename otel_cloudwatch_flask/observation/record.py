@@ -1,6 +1,6 @@
-"""A record of what was published, in bounded memory, for those who want to look at it while the program runs.
+"""A record of what was published, in bounded memory, that can be read while the program runs.
 
-To read a datum takes about six microseconds, and one more for each further value in it.
+Adding a datum takes about six microseconds, and one more for each further value in it.
 """
 
 import math
@@ -22,25 +22,25 @@ PERCENTS: Final = (50, 90, 99)
 
 _LEAST_VALUES: Final = 50
 _MOST_VALUES: Final = 2000
-"""How many different values one series may have, depending on how many series there are."""
+"""Bounds of the number of distinct values kept for one series; the actual number depends on how many series exist."""
 _LAST_DATUMS: Final = 3
-"""How many datums of a series are kept as they were sent."""
+"""Number of datums of a series that are kept in full."""
 _SUMMARY_FLUSHES: Final = 30
 _ACTIVE_SECONDS: Final = 3600
 """A metric is billed by the hour in which it had data."""
 SLICE_SECONDS: Final = 10
-"""What was accepted is counted by slices of that length."""
+"""Length of the time slices in which accepted requests are counted."""
 _SLICES: Final = 360
 """An hour of slices."""
 
 _FLUSH_MEMBERS: Final = ("sequence", "time", "sum", "samples", "minimum", "maximum", *(f"p{each}" for each in PERCENTS))
 _FLUSH: Final = struct.Struct(f"{len(_FLUSH_MEMBERS)}d")
-"""What is kept of one datum, in a third of the memory that a tuple takes."""
+"""What is kept of each datum, packed: a third of the memory of a tuple."""
 _NO_PERCENTILES: Final = [math.nan] * len(PERCENTS)
 
 
 class _ObservedSeries:
-    """Everything that is kept of one series."""
+    """Everything that is kept about one series."""
 
     def __init__(self, number: int, namespace: str, series: Series, max_flushes: int) -> None:
         self.number = number
@@ -59,16 +59,16 @@ class _ObservedSeries:
 
     def add(self, datum: Datum, *, sequence: int, max_values: int) -> None:
         self._tally.values.max_values = max_values
-        said = self._tally.add(datum.content)
-        found = _NO_PERCENTILES if said.values is None else percentiles(said.values, said.counts, PERCENTS)
-        statistics = (said.sum, said.samples, said.minimum, said.maximum)
+        summary = self._tally.add(datum.content)
+        found = _NO_PERCENTILES if summary.values is None else percentiles(summary.values, summary.counts, PERCENTS)
+        statistics = (summary.sum, summary.samples, summary.minimum, summary.maximum)
         self._flushes.append(_FLUSH.pack(sequence, datum.unix_seconds, *statistics, *found))
         self.last_datums.append(datum)
         self.last_time = datum.unix_seconds
         self.changed = sequence
 
     def figures(self) -> dict[str, Any]:
-        """Who it is, and what CloudWatch's statistics over all datums would be."""
+        """Return the identity of the series and CloudWatch's statistics over all of its datums."""
         tally = self._tally
         found = tally.percentiles(PERCENTS)
         return {
@@ -77,7 +77,7 @@ class _ObservedSeries:
             "samples": tally.count,
             "minimum": tally.minimum,
             "maximum": tally.maximum,
-            **{f"p{percent}": found and found[place] for place, percent in enumerate(PERCENTS)},
+            **{f"p{percent}": found and found[index] for index, percent in enumerate(PERCENTS)},
             "percentile_error": None if found is None else tally.values.error,
         }
 
@@ -91,14 +91,14 @@ class _ObservedSeries:
 
 
 class Observation:
-    """What was published since it began, or since this process was forked; safe to use from several threads.
+    """What was published since this object was created, or since the process was forked. Thread-safe.
 
-    Give :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. ``max_series`` are remembered, those used last, and
-    of each the last ``max_flushes`` datums. Sum, samples, minimum and maximum are exact for as long as a series is
-    remembered. So are percentiles, until a series has 2,000 different values, or more than its share of ``max_values``,
-    and 50; after that they are within ``percentile_error`` of it, a fraction: 0.2 % at first.
+    Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. Keeps the ``max_series`` most recently used series,
+    and the last ``max_flushes`` datums of each. Sum, sample count, minimum and maximum are exact while a series is
+    kept. Percentiles are exact until a series has 2,000 distinct values, or more than 50 and more than its share of
+    ``max_values``. From then on their relative error is at most ``percentile_error``, which starts at 0.2 %.
 
-    A thousand series take 20 MB, or 40 if all are histograms of many values. ``clock`` gives Unix seconds.
+    A thousand series need 20 MB, or 40 MB if all are histograms of many values. ``clock`` returns Unix seconds.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Observation:
         call_after_fork(self._begin)
 
     def _begin(self) -> None:
-        """Begin with nothing: what was there, and whoever held the lock, is the parent's."""
+        """Start empty, with a new lock: in a forked child, both the data and a held lock are the parent's."""
         self._lock = threading.Lock()
         self._instance = secrets.token_hex(6)
         self._started = self._clock()
@@ -125,11 +125,11 @@ class Observation:
         self._slices: deque[dict[str, float]] = deque(maxlen=_SLICES)
 
     def observe(self, batch: Batch) -> None:
-        """Note a batch that was accepted."""
+        """Add a batch that CloudWatch has accepted."""
         self.note(batch.envelope.namespace, batch.datums, size_bytes=batch.size_bytes)
 
     def note(self, namespace: str, datums: Sequence[Datum], *, size_bytes: int) -> None:
-        """Note a request that was accepted."""
+        """Add the datums of an accepted request."""
         with self._lock:
             self._requests += 1
             most_values = self._values_per_series()
@@ -138,21 +138,21 @@ class Observation:
             self._count(datums=len(datums), size_bytes=size_bytes)
 
     def document(self) -> dict[str, Any]:
-        """Everything, as JSON has it; each series with its ``flushes``, oldest first, and its ``last_datum``."""
+        """Return everything as a JSON document; each series has its ``flushes``, oldest first, and ``last_datum``."""
         with self._lock:
             series = [{**each.document(), "last_datum": members_of(each.last_datums[-1])} for each in self._in_order()]
             return {**self._totals(), "series": series}
 
     @property
     def instance(self) -> str:
-        """What tells this record from those of other processes, and from what it was before a fork."""
+        """A random ID that differs between processes and changes with a fork."""
         return self._instance
 
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
-        """The same in short, and only the series that went on since an earlier answer.
+        """Return the series that have changed since an earlier answer, in a shorter form than ``document``.
 
-        ``known`` are the instances that have answered before, each with the ``sequence`` of its last answer. Of a
-        series' flushes since then, the last 30 at most, each is a list of its time, sum and samples.
+        ``known`` maps each ``instance`` that has answered before to the ``sequence`` of its last answer. A series has
+        its flushes since then, at most the last 30, each as a list of its time, sum and sample count.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))
@@ -160,9 +160,9 @@ class Observation:
             return {**self._totals(), "since": since, "series": series}
 
     def series(self, number: int) -> dict[str, Any]:
-        """One series, by its ``id``, with its ``last_datums`` as they were sent, the newest last.
+        """Return one series by its ``id``, with its ``last_datums`` as they were sent, the newest last.
 
-        Raises ``LookupError`` if there is none, or none any more.
+        Raises ``LookupError`` if there is no such series, or it was removed to make room.
         """
         with self._lock:
             found = next((each for each in self._series.values() if each.number == number), None)
@@ -209,7 +209,7 @@ class Observation:
     def _series_of(self, namespace: str, series: Series) -> _ObservedSeries:
         key = namespace, series
         found = self._series.pop(key, None) or self._new_series(namespace, series)
-        self._series[key] = found  # behind the others: the first is always the one that was not used for longest
+        self._series[key] = found  # Moved to the end: the first entry is always the least recently used one.
         return found
 
     def _values_per_series(self) -> int:
@@ -225,7 +225,7 @@ class Observation:
 
 
 def datum_of(members: Mapping[str, Any]) -> Datum:
-    """A datum in boto3's shape, with Unix seconds for its time."""
+    """Convert a datum in boto3's form, with a timestamp in Unix seconds."""
     dimensions = tuple((each["Name"], each["Value"]) for each in members.get("Dimensions", ()))
     resolution = members.get("StorageResolution", 60)
     series = Series(members["MetricName"], dimensions, members.get("Unit", "None"), resolution)
@@ -233,7 +233,7 @@ def datum_of(members: Mapping[str, Any]) -> Datum:
 
 
 def _flush_document(flush: bytes) -> dict[str, float | None]:
-    """What one datum said; CloudWatch has no percentiles of statistic sets."""
+    """Unpack one datum; its percentiles are ``None`` if it was a statistic set."""
     _, *named = zip(_FLUSH_MEMBERS, _FLUSH.unpack(flush), strict=True)
     return {name: None if math.isnan(figure) else figure for name, figure in named}
 

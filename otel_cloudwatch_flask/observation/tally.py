@@ -1,6 +1,6 @@
-"""What CloudWatch's statistics over datums are: count, sum, extremes and percentiles by nearest rank.
+"""CloudWatch's statistics over datums: count, sum, minimum, maximum, and percentiles by nearest rank.
 
-In bounded memory if need be: percentiles are exact for as long as there are few different values, then nearly.
+Memory can be bounded: percentiles are exact while there are few distinct values, and approximate after that.
 """
 
 import math
@@ -23,13 +23,13 @@ _LAST_SHIFT: Final = 62
 _MAGNITUDE: Final = 2**63 - 1
 """All bits but the sign."""
 _SMALLEST: Final = 2.0**-1000
-"""Smaller numbers are in the same class as 0, and CloudWatch takes none of them."""
+"""Smaller magnitudes share the class of 0; CloudWatch does not accept them anyway."""
 _UNITS: Final = 2**1074
-"""How many times the smallest double is in 1; every double is a whole multiple of it."""
+"""1 divided by the smallest double. Every double is an integer multiple of that one, so int sums are exact."""
 
 
 class Summary(NamedTuple):
-    """The statistics of a datum, and its ascending values with their counts, of which some statistic sets have none."""
+    """The statistics of a datum, and its ascending values with their counts; ``None`` if the values are unknown."""
 
     samples: float
     sum: float
@@ -40,10 +40,10 @@ class Summary(NamedTuple):
 
 
 class ValueCounts:
-    """How many samples had which value, for percentiles by nearest rank.
+    """The number of samples by value, for percentiles by nearest rank.
 
-    With more than ``max_values`` different values, those close to each other share a class: the leading bits of a
-    double are its class, 8 of its fraction at first, and one less whenever there are too many classes.
+    Beyond ``max_values`` distinct values, close ones share a class: the leading bits of the double, with 8 bits of its
+    fraction at first, and one bit less each time there are too many classes.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -61,17 +61,17 @@ class ValueCounts:
 
     @property
     def error(self) -> float:
-        """How far a percentile may be off at most, as a fraction of it; 0 while all are exact."""
+        """The maximum relative error of a percentile; 0 while all are exact."""
         return 2.0 ** (self._shift - _FRACTION_BITS - 1) if self._shift else 0.0
 
     def add(self, values: Iterable[float], counts: Iterable[float]) -> None:
-        """Add samples: values, and beside each how many samples have it."""
+        """Add samples: values, and the number of samples at each."""
         self._add_to_classes(_classes(values, self._shift) if self._shift else values, counts)
         while len(self.counts) > self.max_values and self._shift < _LAST_SHIFT:
             self._coarsen()
 
     def percentiles(self, percents: Iterable[float]) -> list[float]:
-        """For each percentage, the smallest value that at least so many of the samples do not exceed."""
+        """Return, for each percentage, the smallest value that at least that share of the samples does not exceed."""
         keys = sorted(self.counts)
         found = percentiles(keys, [self.counts[key] for key in keys], percents)
         return [_middle(int(key), self._shift) for key in found] if self._shift else found
@@ -89,7 +89,7 @@ class ValueCounts:
 
 
 class Tally:
-    """All samples of some datums together; at most ``max_values`` different values are told apart.
+    """The statistics over all samples of several datums, with at most ``max_values`` distinct values.
 
     >>> tally = Tally.of([3, Distribution((1, 2.5), (10, 1))])
     >>> tally.count, tally.sum, tally.minimum, tally.maximum, tally.percentiles([50, 99])
@@ -105,7 +105,7 @@ class Tally:
 
     @classmethod
     def of(cls, contents: Iterable[Content]) -> "Tally":
-        """Everything that these datums say."""
+        """Return the statistics over these datums."""
         tally = cls()
         for content in contents:
             tally.add(content)
@@ -113,11 +113,11 @@ class Tally:
 
     @property
     def sum(self) -> float:
-        """The sum of the datums' sums, rounded once."""
+        """The sum of all samples, rounded once."""
         return self._sum_units / _UNITS
 
     def add(self, content: Content) -> Summary:
-        """Add the samples of a datum, and say what it says."""
+        """Add the samples of a datum, and return its own statistics."""
         datum = summary(content)
         numerator, denominator = datum.sum.as_integer_ratio()
         self._sum_units += numerator * (_UNITS // denominator)
@@ -131,29 +131,29 @@ class Tally:
         return datum
 
     def percentiles(self, percents: Iterable[float]) -> list[float] | None:
-        """Percentiles by nearest rank; ``None`` where a statistic set with different samples was among the datums."""
+        """Return percentiles by nearest rank; ``None`` if the values of some samples are unknown (statistic sets)."""
         if not self.has_percentiles:
             return None
-        # A class's middle may lie beyond what was measured.
+        # The middle of a class may lie outside the range of the samples.
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
 
 def summary(content: Content) -> Summary:
-    """What a datum says of its samples."""
+    """Return the statistics of one datum."""
     if isinstance(content, Distribution):
         values, counts = content.values, content.counts
         total = math.fsum(map(operator.mul, values, counts))
         return Summary(sum(counts), total, values[0], values[-1], values, counts)
     if isinstance(content, Statistics):
         smallest, largest = content.minimum, content.maximum
-        # If all samples are the same, their values are known.
+        # If all samples are equal, their value is known, and CloudWatch has percentiles of it too.
         known = (smallest,) if smallest == largest else None
         return Summary(content.count, content.sum, smallest, largest, known, (content.count,))
     return Summary(1, content, content, content, (content,), (1,))
 
 
 def content_of(datum: Mapping[str, Any]) -> Content:
-    """The content of a datum in boto3's shape, which CloudWatch has accepted."""
+    """Return the content of a valid datum in boto3's form."""
     if (statistics := datum.get("StatisticValues")) is not None:
         total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
         return Statistics(statistics["SampleCount"], total, minimum, maximum)
@@ -163,7 +163,7 @@ def content_of(datum: Mapping[str, Any]) -> Content:
 
 
 def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iterable[float]) -> list[float]:
-    """Percentiles by nearest rank of ascending values with their counts; of 0 it is the minimum.
+    """Return percentiles by nearest rank of ascending values with their counts; percentile 0 is the minimum.
 
     >>> percentiles([12, 350], [99, 1], [0, 50, 99, 99.1])
     [12, 12, 12, 350]
@@ -175,18 +175,18 @@ def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iter
 
 
 def _rank(percent: float, samples: float) -> float:
-    # Whole numbers, to ten digits of a percentage: 99.9 / 100 * 1000 is more than 999 as a double.
+    # Integers, with ten digits of the percentage: as doubles, 99.9 / 100 * 1000 is greater than 999.
     return round(percent * 10**10) * samples / 10**12
 
 
 def _classes(values: Iterable[float], shift: int) -> list[int]:
-    """The bits of each double but for the last ``shift``, in the order of the values."""
+    """Return the bits of each double without the last ``shift``; they sort like the values."""
     every = memoryview(array("d", values)).cast("B").cast("q")
     return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
 
 
 def _middle(key: int, shift: int) -> float:
-    """The value in the middle of a class."""
+    """Return the value in the middle of a class."""
     bits = (key << shift) + (1 << (shift - 1))
     (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
     return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0

@@ -35,7 +35,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
 )
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
@@ -158,9 +158,11 @@ class CloudWatchMetricExporter(MetricExporter):
         """Create the state of one process: locks, client, pending datums and caches."""
         # The resource of the last collection: one object for all collections of a provider.
         self.resource: Resource | None = None
-        self._ledger = Ledger()
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._ledger)
-        self._delivery = Delivery(self._make_put, self._backlog, self._ledger, on_accepted=self._notify_watchers)
+        self._stats_recorder = StatsRecorder()
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder)
+        self._delivery = Delivery(
+            self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
+        )
         self._turn = threading.Condition()
         self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
@@ -173,14 +175,14 @@ class CloudWatchMetricExporter(MetricExporter):
             ),
             guard=self._guard,
             start_unix_nano=time.time_ns(),
-            lost=lambda datums: self._ledger.lost(LossReason.INVALID, datums),
+            lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
         )
 
     def _restart(self) -> None:
         """Start afresh in a forked child: pending datums and locks that may be held belong to the parent."""
         parents_backlog = self._backlog
         self._start()
-        parents_backlog.abandon()
+        parents_backlog.release()
 
     def _open_spool(self) -> None:
         """Open the spool of this process, if one is configured; raises :class:`ConfigurationError`."""
@@ -228,16 +230,16 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def stats(self) -> DeliveryStats:
         """Return how many datums of this process were sent, are pending, and were lost and why."""
-        return self._ledger.stats(
+        return self._stats_recorder.stats(
             datums_pending=self._backlog.datums,
             metrics_active=self._guard.active(),
             metrics_overflowed=self._guard.overflowed,
         )
 
     @property
-    def ledger(self) -> Ledger:
+    def stats_recorder(self) -> StatsRecorder:
         """Counts of sent and lost datums, for callers that lose a measurement before it gets here."""
-        return self._ledger
+        return self._stats_recorder
 
     @property
     def delivery(self) -> Delivery:
@@ -303,7 +305,7 @@ class CloudWatchMetricExporter(MetricExporter):
             self._is_delivering = True
         try:
             if not self._is_closed:
-                self._backlog.take_over()
+                self._backlog.adopt_spooled()
             return self._delivery.deliver(deadline, is_last=is_last)
         finally:
             if self._is_closed:

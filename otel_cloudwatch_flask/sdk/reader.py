@@ -141,11 +141,11 @@ class CloudWatchMetricReader(MetricReader):
 
         Also ``False`` if datums were lost meanwhile: see ``exporter.stats()``. Concurrent calls share a collection.
         """
-        lost_before = self._exporter.ledger.lost_in_delivery()
+        lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
         self._ensure_started()
         is_delivered = self._wait_for_flush(deadline) if self._has_thread() else self._flush_now(deadline)
-        return is_delivered and self._exporter.ledger.lost_in_delivery() == lost_before
+        return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """:meth:`flush`, by the name and in the unit that the SDK uses."""

@@ -1,7 +1,7 @@
-"""Stand-ins for CloudWatch, for your own tests.
+"""Fakes of CloudWatch for your own tests.
 
-``FakeCloudWatch`` is a client that keeps what it is sent and refuses what CloudWatch refuses; ``LocalCloudWatch`` is
-the same behind HTTP. Both let tests ask what was published.
+``FakeCloudWatch`` replaces boto3's client in memory; ``LocalCloudWatch`` is an HTTP server. Both validate requests like
+CloudWatch, store what is valid, and have look-ups for assertions.
 """
 
 from typing import TYPE_CHECKING, Any

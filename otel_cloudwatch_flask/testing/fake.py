@@ -1,4 +1,4 @@
-"""A CloudWatch for unit tests: as strict as the real one, in memory, with look-ups for assertions."""
+"""An in-memory CloudWatch client for unit tests, as strict as the service, with look-ups for assertions."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.testing.published import PublishedMetric, PublishedMetrics
-from otel_cloudwatch_flask.testing.request_rules import Refusal, refusal, unix_time
+from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time, validation_error
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -18,16 +18,16 @@ __all__ = ["FakeCloudWatch", "PublishedMetric", "client_error"]
 
 
 class Publisher(Protocol):
-    """A reporter or an exporter, as far as its losses go."""
+    """A reporter or an exporter."""
 
     def stats(self) -> DeliveryStats:
-        """What became of its datums."""
+        """Return the delivery statistics."""
 
 
 class FakeCloudWatch(PublishedMetrics):
-    """Stand in for boto3's CloudWatch client: pass it as ``client=`` and ask it what was published.
+    """A fake of boto3's CloudWatch client: pass it as ``client=``, then look up what was published.
 
-    A request that CloudWatch would refuse raises the same ``ClientError`` here, and nothing of it is stored.
+    A request that CloudWatch would reject raises the same ``ClientError``, and nothing of it is stored.
 
     >>> cloudwatch = FakeCloudWatch()
     >>> response = cloudwatch.put_metric_data(
@@ -49,7 +49,7 @@ class FakeCloudWatch(PublishedMetrics):
     Traceback (most recent call last):
     botocore.exceptions.ClientError: ... The value Infinity for parameter MetricData.member.1.Value is invalid.
 
-    ``latency_seconds`` is how long each request takes, and may be changed at any time. ``clock`` gives Unix seconds.
+    Each request takes ``latency_seconds``, which may be changed at any time. ``clock`` returns Unix seconds.
     """
 
     def __init__(
@@ -63,69 +63,69 @@ class FakeCloudWatch(PublishedMetrics):
         self.latency_seconds = latency_seconds
         self._clock = clock
         self._sleep = sleep
-        self._fault_lock = threading.Lock()
-        self._faults: deque[BaseException] = deque()
-        self._refusals: list[Refusal] = []
+        self._error_lock = threading.Lock()
+        self._errors: deque[BaseException] = deque()
+        self._validation_errors: list[ValidationError] = []
 
     @property
-    def refusals(self) -> list[Refusal]:
-        """Why requests were refused, in order."""
-        with self._fault_lock:
-            return list(self._refusals)
+    def validation_errors(self) -> list[ValidationError]:
+        """The errors of the requests that were rejected, oldest first."""
+        with self._error_lock:
+            return list(self._validation_errors)
 
     def fail_next(self, error: BaseException, *, times: int = 1) -> None:
-        """Let the next ``times`` requests raise ``error`` and store nothing; several calls queue up.
+        """Make the next ``times`` requests raise ``error`` and store nothing; further calls are queued.
 
-        :func:`client_error` makes what boto3 raises: ``fake.fail_next(client_error("ThrottlingException"))``.
+        :func:`client_error` makes boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
         """
-        with self._fault_lock:
-            self._faults.extend([error] * times)
+        with self._error_lock:
+            self._errors.extend([error] * times)
 
     def heal(self) -> None:
-        """Take back what :meth:`fail_next` and ``latency_seconds`` have asked for."""
-        with self._fault_lock:
-            self._faults.clear()
+        """Cancel the errors queued by :meth:`fail_next`, and set ``latency_seconds`` to 0."""
+        with self._error_lock:
+            self._errors.clear()
         self.latency_seconds = 0
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was refused, or if one of the ``publishers`` lost or kept anything.
+        """Raise an ``AssertionError`` if a request was rejected, or if a publisher has lost or pending datums.
 
-        They are reporters or exporters; what they have not sent yet, for want of a flush or because of an error that
-        lasts, has not arrived.
+        ``publishers`` are reporters or exporters. Pending datums count because they have not arrived, whether for lack
+        of a flush or because of an error.
         """
         problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
             raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))
 
     def report(self) -> str:
-        """What was published and what was refused, a line each."""
+        """Describe what was published and what was rejected, one line each."""
         return "\n".join([self._listing(), *(f"  {problem}" for problem in self._problems())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """What was refused, and what is lost or not sent yet by these accounts, each in words."""
-        refused = [f"refused with {refused.code}: {refused.message}" for refused in self.refusals]
-        return [*refused, *filter(None, map(problem_of, stats))]
+        """Describe the rejected requests, and the lost and pending datums in these statistics."""
+        rejected = [f"rejected with {error.code}: {error.message}" for error in self.validation_errors]
+        return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store a request, or raise botocore's ``ClientError`` as CloudWatch makes boto3 do."""
+        """Store a request, or raise botocore's ``ClientError`` as a real client would."""
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
-        with self._fault_lock:
-            fault = self._faults.popleft() if self._faults else None
-        if fault is not None:
-            raise fault
+        with self._error_lock:
+            queued = self._errors.popleft() if self._errors else None
+        if queued is not None:
+            raise queued
         now = self._clock()
-        refused = refusal(request, size_bytes=_size_bytes(request), now=now)
-        if refused is not None:
-            with self._fault_lock:
-                self._refusals.append(refused)
-            raise client_error(refused.code, refused.message, status=refused.status)
+        invalid = validation_error(request, size_bytes=_size_bytes(request), now=now)
+        if invalid is not None:
+            with self._error_lock:
+                self._validation_errors.append(invalid)
+            raise client_error(invalid.code, invalid.message, status=invalid.status)
         self.store(request, now=now)
         return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
 
 
 def problem_of(stats: DeliveryStats) -> str:
-    """What was lost or is not sent yet, in words; empty if it is nothing.
+    """Describe lost and pending datums; empty if there are none.
 
     >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
     '2 datum(s) lost: invalid; 1 datum(s) not sent yet, the last error was: No Region'
@@ -137,8 +137,8 @@ def problem_of(stats: DeliveryStats) -> str:
 
 
 def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientError":
-    """Make the error that boto3 raises when CloudWatch answers ``put_metric_data`` with this code and HTTP status."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415 - botocore is slow to import, and only needed here
+    """Make the exception that boto3 raises for an error response with this code and HTTP status."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - slow to import, and only needed here
 
     response: Any = {
         "Error": {"Code": code, "Message": message, "Type": "Sender" if status < 500 else "Receiver"},
@@ -148,7 +148,7 @@ def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientE
 
 
 def _size_bytes(request: Mapping[str, Any]) -> int:
-    """The length of the JSON that botocore writes, with whole seconds for timestamps."""
+    """Return the length of the JSON that botocore writes, which has timestamps in whole seconds."""
 
     def epoch_seconds(value: object) -> int | str:
         moment = unix_time(value)

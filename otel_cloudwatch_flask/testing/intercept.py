@@ -1,4 +1,4 @@
-"""A whole process whose metrics go to a fake instead of CloudWatch, for tests of apps as they are."""
+"""Redirect all exporters of the process to a fake CloudWatch, to test apps without changing them."""
 
 import contextlib
 import gc
@@ -20,17 +20,17 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_ex
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers, readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, Publisher
 from otel_cloudwatch_flask.testing.published import AcceptedDatum
-from otel_cloudwatch_flask.testing.request_rules import Refusal
+from otel_cloudwatch_flask.testing.request_rules import ValidationError
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
 
 FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
-"""So many readers of reporters may live before it is worth its while to look for apps that are gone."""
+"""Only with more reporters' readers than this is it worth a garbage collection to find those of deleted apps."""
 
 
 class InterceptedCloudWatch(FakeCloudWatch):
-    """What :func:`intercepted_cloudwatch` gives: every look-up flushes first, so a test never waits nor sleeps."""
+    """The fake of :func:`intercepted_cloudwatch`. Every look-up flushes first, so tests need not wait or sleep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,64 +49,64 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return super().accepted
 
     @property
-    def refusals(self) -> list[Refusal]:
-        """Why requests were refused, in order."""
+    def validation_errors(self) -> list[ValidationError]:
+        """The errors of the requests that were rejected, oldest first."""
         self.flush()
-        return super().refusals
+        return super().validation_errors
 
     def clear(self) -> None:
-        """Forget what was published, and what was recorded before."""
+        """Delete what was published, including what was recorded and not published yet."""
         self.flush()
         super().clear()
 
     def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-        """Publish all that was recorded before, by whichever reporter or reader; whether all of it arrived."""
+        """Flush every reporter and reader of the process; return True if everything was delivered."""
         return flush_process(timeout_seconds)
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was refused, or if any exporter here lost a datum or still has one.
+        """Raise an ``AssertionError`` if a request was rejected, or if any exporter has lost or pending datums.
 
-        What was lost before the test does not count.
+        Losses from before the test do not count.
         """
         self.flush()
         super().assert_no_losses(*publishers)
 
     def report(self) -> str:
-        """What was published, what was refused and what was lost, a line each, and why there may be nothing."""
+        """Describe what was published, rejected and lost, one line each, with hints if something may be missing."""
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Of all exporters here, what was lost since the test began or is not sent yet."""
-        return super()._problems(*stats, *map(self._since_begin, live_exporters()))
+        """Add what the exporters of the process have lost since the test began, or have pending."""
+        return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
-    def _since_begin(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
+    def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
         stats = exporter.stats()
         return replace(stats, datums_lost=Counter(stats.datums_lost) - Counter(self._lost_before.get(exporter, {})))
 
 
 def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
-    """Why metrics of an app may not have come here."""
+    """Yield possible reasons for missing metrics."""
     if not exporters:
         yield "  (No reporter or exporter exists: is ENABLED false, or OTEL_SDK_DISABLED=true?)"
     if any(map(_has_own_client, exporters)):
-        yield "  (An exporter was given a client of its own, and publishes to that, not here.)"
+        yield "  (An exporter was created with a client of its own, and publishes there instead.)"
     if any(each.settings.dry_run for each in exporters):
-        yield "  (An exporter has DRY_RUN on, and publishes nowhere.)"
+        yield "  (An exporter has DRY_RUN enabled, and publishes nothing.)"
 
 
 @contextlib.contextmanager
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
-    """Let every exporter without a client of its own publish to a fake, as long as the block lasts.
+    """Make every exporter without a client of its own publish to a fake inside the ``with`` block.
 
-    It does not matter whether exporters, readers, reporters and apps are made before the block or in it. What was
-    recorded before it is left out. What is recorded in it and not looked at is published when it ends. What took part
-    in it publishes nowhere afterwards, until there is another block: tests do not end in an AWS account.
+    Exporters, readers, reporters and apps may be created before the block or in it. Measurements from before the block
+    are discarded; those recorded in it are flushed at its end at the latest. After the block these exporters discard
+    everything until the next block, so that no test publishes to an AWS account.
     """
-    _redirect(_nowhere)
+    _redirect(_discard)
     flush_process()
-    _end_orphans()
+    _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
-    # Those that are made in the block make their client themselves.
+    # Exporters created in the block make their own client: theirs is the fake, too.
     with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)):
         _redirect(cloudwatch.put_metric_data)
         try:
@@ -114,11 +114,11 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
         finally:
             cloudwatch.heal()
             flush_process()
-            _redirect(_nowhere)
+            _redirect(_discard)
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-    """Flush every reader for CloudWatch that there is in this process; whether all of them are done in time."""
+    """Flush every CloudWatch reader of the process; return True if all of them succeeded in time."""
     deadline = time.monotonic() + timeout_seconds
     drain_current_buffer()
     flushed = [reader.flush(timeout_seconds=max(0.0, deadline - time.monotonic())) for reader in live_readers()]
@@ -126,7 +126,7 @@ def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
 
 
 def _redirect(put_metric_data: Callable[..., object]) -> None:
-    """Give every exporter that was given no client by anybody else one that does this."""
+    """Give every exporter without a client of its own a client with this ``put_metric_data``."""
     client = _Client(put_metric_data)
     for exporter in live_exporters():
         if not _has_own_client(exporter):
@@ -134,7 +134,7 @@ def _redirect(put_metric_data: Callable[..., object]) -> None:
 
 
 class _Client:
-    """What looks like boto3's client as far as anybody looks; its protocol is none that is encoded in advance."""
+    """The part of boto3's client that exporters use, with a protocol for which bodies are not encoded in advance."""
 
     meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="none"))
 
@@ -142,18 +142,18 @@ class _Client:
         self.put_metric_data = put_metric_data
 
 
-def _nowhere(**_request: object) -> None:
-    """Take a request, and forget it."""
+def _discard(**_request: object) -> None:
+    """Accept a request and drop it."""
 
 
 def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
     return exporter.client is not None and not isinstance(exporter.client, _Client)
 
 
-def _end_orphans() -> None:
-    """End the readers of reporters whose apps are gone: a factory that each test calls makes one after the other."""
+def _shut_down_orphaned_readers() -> None:
+    """Shut down the readers of reporters whose apps are gone: with an app factory, each test creates another one."""
     if len(_reporters_readers()) > _MANY_READERS:
-        gc.collect()  # apps are cycles
+        gc.collect()  # Flask apps are reference cycles.
     provider = metrics.get_meter_provider()
     for reader in _reporters_readers() - live_reporter_readers():
         is_global = reader in readers_on(provider)

@@ -1,4 +1,4 @@
-"""What was published, and the questions that tests and CloudWatch's own clients ask about it."""
+"""The metrics that a fake CloudWatch has accepted, with look-ups for tests."""
 
 import copy
 import threading
@@ -19,7 +19,7 @@ _MAX_LINES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class PublishedMetric:
-    """One CloudWatch metric and a unit it was published in; ``dict(metric.dimensions)`` makes a mapping of the pairs.
+    """One CloudWatch metric with a unit it was published in; ``dict(metric.dimensions)`` is a mapping.
 
     >>> print(PublishedMetric("Shop", "Orders", (("Region", "EU"),), "Count"))
     Shop: Orders {Region=EU} in Count
@@ -32,16 +32,16 @@ class PublishedMetric:
 
     @property
     def identity(self) -> tuple[str, str, Dimensions]:
-        """What CloudWatch bills: it does not tell units apart."""
+        """What CloudWatch bills as one metric, whatever its units."""
         return self.namespace, self.name, self.dimensions
 
     def __str__(self) -> str:
-        return f"{self.namespace}: {self.name} {{{_written(self.dimensions)}}} in {self.unit}"
+        return f"{self.namespace}: {self.name} {{{_formatted(self.dimensions)}}} in {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedDatum:
-    """A datum as it was sent, the metric it belongs to, its own time and that of its arrival, both Unix seconds."""
+    """A datum as it was sent, its metric, its timestamp, and its time of arrival; both times are Unix seconds."""
 
     metric: PublishedMetric
     datum: Mapping[str, Any]
@@ -50,18 +50,18 @@ class AcceptedDatum:
 
     @property
     def content(self) -> Content:
-        """The numbers of the datum."""
+        """The number, distribution or statistics of the datum."""
         return content_of(self.datum)
 
 
 class PublishedMetrics:
-    """Everything that was accepted, and look-ups by name and dimensions; safe to use from several threads.
+    """Accepted requests, with look-ups by name and dimensions. Thread-safe.
 
-    A look-up takes the metric's name and, in any of these ways, its dimensions:
+    A look-up takes the metric's name and, optionally, its dimensions:
 
-    * none at all: all series of that name together;
-    * ``dimensions={}``: the one series without dimensions;
-    * ``dimensions={"Page": "Index"}``, or ``Page="Index"``: the series with exactly these.
+    * without dimensions: all series of that name together;
+    * ``dimensions={}``: the series without dimensions;
+    * ``dimensions={"Page": "Index"}``, or ``Page="Index"``: the series with exactly these dimensions.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class PublishedMetrics:
 
     @property
     def accepted(self) -> list[AcceptedDatum]:
-        """The accepted datums with their metric and times."""
+        """The accepted datums with their metrics and times."""
         with self._lock:
             return list(self._accepted)
 
@@ -87,7 +87,7 @@ class PublishedMetrics:
         return [accepted.datum for accepted in self.accepted]
 
     def store(self, request: Mapping[str, Any], *, now: float) -> int:
-        """Keep a request that was found acceptable, and say how many datums it has."""
+        """Store a valid request, and return its number of datums."""
         request = copy.deepcopy(request)
         datums = list(_accepted_datums(request, now))
         with self._lock:
@@ -96,53 +96,55 @@ class PublishedMetrics:
         return len(datums)
 
     def clear(self) -> None:
-        """Forget what was published."""
+        """Delete what was published."""
         with self._lock:
             self._requests.clear()
             self._accepted.clear()
 
     def metrics(self) -> list[PublishedMetric]:
-        """The distinct CloudWatch metrics, in the order in which they first came."""
+        """Return the distinct CloudWatch metrics, in order of first arrival."""
         return list(dict.fromkeys(accepted.metric for accepted in self.accepted))
 
     def sum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Add up all samples; 0 for what was never published."""
+        """Return the sum of all samples; 0 if the metric was not published."""
         return self._tally(name, dimensions, namespace, pair).sum
 
     def count(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """How many samples there are (CloudWatch's SampleCount); 0 for what was never published."""
+        """Return the number of samples (CloudWatch's SampleCount); 0 if the metric was not published."""
         return self._tally(name, dimensions, namespace, pair).count
 
     def minimum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """The smallest sample; ``LookupError`` if there is none."""
+        """Return the smallest sample; raise ``LookupError`` if the metric was not published."""
         return self._existing(name, dimensions, namespace, pair).minimum
 
     def maximum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """The largest sample; ``LookupError`` if there is none."""
+        """Return the largest sample; raise ``LookupError`` if the metric was not published."""
         return self._existing(name, dimensions, namespace, pair).maximum
 
     def percentile(
         self, name: str, percent: float, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> float:
-        """The nearest-rank percentile, ``percent`` from 0 to 100; ``LookupError`` if there are no samples.
+        """Return the percentile by nearest rank, ``percent`` from 0 to 100.
 
-        CloudWatch has no percentiles of statistic sets, unless all their samples are the same.
+        Raises ``LookupError`` if the metric was not published, or was published as statistic sets: CloudWatch has no
+        percentiles of those, unless all of their samples are equal.
         """
         if not 0 <= percent <= 100:
-            raise ValueError(f"There is no percentile {percent}; write a number from 0 to 100.")
+            raise ValueError(f"Invalid percentile {percent}: pass a number from 0 to 100.")
         found = self._existing(name, dimensions, namespace, pair).percentiles([percent])
         if found is None:
             raise LookupError(
-                f"{name} was published as statistic sets, of which CloudWatch has no percentiles; publish its values."
+                f"{name} was published as statistic sets, which have no percentiles in CloudWatch. Publish its values: "
+                'MetricRule(distribution="values").'
             )
         return found[0]
 
     def values(
         self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> dict[float, float]:
-        """Each sampled value with its count, smallest first; empty for what was never published.
+        """Return the number of samples by value, in ascending order; empty if the metric was not published.
 
-        Of a statistic set CloudWatch knows no values: it has a place here only if all its samples are the same.
+        Statistic sets have no values, so they are missing here unless all of their samples are equal.
         """
         return dict(sorted(self._tally(name, dimensions, namespace, pair).values.counts.items()))
 
@@ -159,59 +161,61 @@ class PublishedMetrics:
         maximum: object = None,
         **pair: object,
     ) -> None:
-        """Raise an ``AssertionError`` that lists what was published, unless the metric was, with these statistics.
+        """Assert that the metric was published with these statistics; the error lists what was published instead.
 
-        A statistic may be anything that a number can be compared with: ``sum=pytest.approx(0.3)``.
+        A statistic may be any object that compares with a number: ``sum=pytest.approx(0.3)``.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         expected = {"count": count, "sum": sum, "minimum": minimum, "maximum": maximum}
         problem = _difference(tally, expected) if tally.count else "was not published"
         if problem:
-            asked = _described(name, dimensions, pair)
-            raise AssertionError(f"{asked} {problem}. What was published:\n{self._listing(like=name)}")
+            described = _described(name, dimensions, pair)
+            raise AssertionError(f"{described} {problem}. Published metrics:\n{self._listing(like=name)}")
 
     def _listing(self, *, like: str = "") -> str:
-        """One line for each metric with its statistics, those with a name ``like`` the given one first."""
+        """List the metrics with their statistics, one line each, those with names similar to ``like`` first."""
         tallies: defaultdict[PublishedMetric, Tally] = defaultdict(Tally)
         for accepted in self.accepted:
             tallies[accepted.metric].add(accepted.content)
-        metrics = sorted(tallies, key=lambda metric: -likeness(metric.name, like)) if like else [*tallies]
-        lines = [f"  {metric}: {_figures(tallies[metric])}" for metric in metrics]
+        metrics = sorted(tallies, key=lambda metric: -similarity(metric.name, like)) if like else [*tallies]
+        lines = [f"  {metric}: {_statistics_text(tallies[metric])}" for metric in metrics]
         if len(lines) > _MAX_LINES:
             lines[_MAX_LINES:] = [f"  and {len(lines) - _MAX_LINES} more metrics"]
         return "\n".join(lines) or "  nothing"
 
     def _tally(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
-        asked = _asked(dimensions, pair)
-        wanted = None if asked is None else dimensions_of(asked)
-        found = (each for each in self.accepted if _is_asked_for(each.metric, name, namespace, wanted))
+        pairs = _merged(dimensions, pair)
+        wanted = None if pairs is None else dimensions_of(pairs)
+        found = (each for each in self.accepted if _matches(each.metric, name, namespace, wanted))
         return Tally.of(each.content for each in found)
 
     def _existing(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         tally = self._tally(name, dimensions, namespace, pair)
         if not tally.count:
-            asked = _described(name, dimensions, pair)
-            raise LookupError(f"{asked} was not published. What was:\n{self._listing(like=name)}")
+            described = _described(name, dimensions, pair)
+            raise LookupError(f"{described} was not published. Published metrics:\n{self._listing(like=name)}")
         return tally
 
 
-def _is_asked_for(metric: PublishedMetric, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
-    """Whether it has this name, and this namespace and exactly these dimensions, if they are given."""
+def _matches(metric: PublishedMetric, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
+    """Return whether a metric has this name, and the namespace and exactly the dimensions, if given."""
     return metric.name == name and namespace in (None, metric.namespace) and dimensions in (None, metric.dimensions)
 
 
 def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]] | None) -> Dimensions:
-    """Sort dimensions that come as a mapping, or as boto3's list of ``{"Name": ..., "Value": ...}``."""
+    """Return sorted dimensions from a mapping or from boto3's list of ``{"Name": ..., "Value": ...}``."""
     if isinstance(dimensions, Mapping):
         return tuple(sorted((name, str(value)) for name, value in dimensions.items()))
     return tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in dimensions or ()))
 
 
-def likeness(name: str, other: str) -> float:
-    """How alike two names are, from 0 to 1 for the same; letter case and separators count little.
+def similarity(name: str, other: str) -> float:
+    """Return the similarity of two names, from 0 to 1 (equal), mostly ignoring case and separators.
 
-    >>> likeness("Orders", "Orders"), likeness("request_count", "RequestCount") > likeness("Requests", "RequestCount")
-    (1.0, True)
+    >>> similarity("Orders", "Orders")
+    1.0
+    >>> similarity("request_count", "RequestCount") > similarity("Requests", "RequestCount")
+    True
     """
     if name == other:
         return 1.0
@@ -219,10 +223,10 @@ def likeness(name: str, other: str) -> float:
     return 0.99 * SequenceMatcher(None, letters, others).ratio()
 
 
-def _figures(tally: Tally) -> str:
-    """The figures of a metric; a single sample is its value.
+def _statistics_text(tally: Tally) -> str:
+    """Format the statistics of a metric.
 
-    >>> _figures(Tally.of([1, 9])), _figures(Tally.of([3]))
+    >>> _statistics_text(Tally.of([1, 9])), _statistics_text(Tally.of([3]))
     ('sum 10, count 2, from 1 to 9', 'sum 3, count 1')
     """
     text = f"sum {tally.sum:.15g}, count {tally.count:.15g}"
@@ -230,26 +234,26 @@ def _figures(tally: Tally) -> str:
 
 
 def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
-    """What was asked for, in words."""
-    asked = _asked(dimensions, pair)
-    return name if asked is None else f"{name} {{{_written(asked.items())}}}"
+    """Format the arguments of a look-up."""
+    pairs = _merged(dimensions, pair)
+    return name if pairs is None else f"{name} {{{_formatted(pairs.items())}}}"
 
 
-def _asked(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """The dimensions that were asked for; ``None`` if it does not matter which."""
+def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
+    """Return the dimensions of a look-up; ``None`` if it has none and matches any."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 
-def _written(pairs: Iterable[tuple[str, object]]) -> str:
+def _formatted(pairs: Iterable[tuple[str, object]]) -> str:
     return ", ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _difference(tally: Tally, expected: Mapping[str, object]) -> str | None:
-    """The first statistic that is not as expected, in words."""
+    """Describe the first statistic that differs from the expected one; ``None`` if none does."""
     for name, value in expected.items():
         found: float = getattr(tally, name)
         if value is not None and found != value:
-            return f"has the {name} {found:.15g}, not {value}"
+            return f"has {name} {found:.15g}, not {value}"
     return None
 
 

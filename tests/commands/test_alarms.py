@@ -9,23 +9,23 @@ import pytest
 from click.testing import CliRunner
 
 from otel_cloudwatch_flask.cli import main
-from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms, nice
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms, rounded_up
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from tests.support.command_runs import demo_document, demo_result
 
-SEEN = Thresholds()
+DEFAULTS = Thresholds()
 
 
 def duration(
     route: str, status: str = "200", *, samples: float = 1, p99: float | None = None, unit: str = "Milliseconds"
-) -> SeenSeries:
-    """A series as OpenTelemetry's instrumentation makes it."""
+) -> SeriesSummary:
+    """A series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", "GET"), ("http.status_code", status), ("http.target", route))
-    return SeenSeries("Shop", "http.server.duration", dimensions, unit, samples, 3, p99)
+    return SeriesSummary("Shop", "http.server.duration", dimensions, unit, samples, 3, p99)
 
 
-def suggested(*series: SeenSeries, thresholds: Thresholds = SEEN, routes: int = 10) -> dict[str, dict[str, Any]]:
-    """The properties of each alarm."""
+def suggested(*series: SeriesSummary, thresholds: Thresholds = DEFAULTS, routes: int = 10) -> dict[str, dict[str, Any]]:
+    """The properties of each suggested alarm, by logical ID."""
     template = alarms(series, thresholds, routes=routes).template
     return {name: each["Properties"] for name, each in template["Resources"].items()}
 
@@ -36,7 +36,7 @@ def dimensions_of(query: dict[str, Any]) -> dict[str, str]:
 
 
 def cfn_lint(folder: Path, template: str) -> str:
-    """What cfn-lint has to say about a template; nothing if it is fine."""
+    """The output of cfn-lint for a template; empty if the template is valid."""
     path = folder / "alarms.json"
     path.write_text(template, "utf-8")
     program = Path(sys.executable).with_name("cfn-lint")
@@ -47,19 +47,21 @@ def cfn_lint(folder: Path, template: str) -> str:
 
 
 def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
-    """Warnings and hints included; a broken one does not, so that it is really looked at."""
+    """There are no errors, warnings or hints; a broken template does not pass, which shows that cfn-lint works."""
     (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
     result = CliRunner().invoke(main, ["alarms", "--from", str(tmp_path / "seen.json")])
     assert result.exit_code == 0
     assert cfn_lint(tmp_path, result.stdout) == ""
     assert re.fullmatch(r"\d+ alarms on \d+ metrics: \$\d+\.\d\d a month\.\n", result.stderr)
-    broken = json.dumps(alarms([SeenSeries("Shop", "Views")], SEEN, routes=1).template).replace("LessThan", "Less")
+    broken = json.dumps(alarms([SeriesSummary("Shop", "Views")], DEFAULTS, routes=1).template).replace(
+        "LessThan", "Less"
+    )
     assert "E3030" in cfn_lint(tmp_path, broken)
 
 
-def test_what_the_demo_is_advised() -> None:
-    """Failures and latency of its busiest routes, and silence; and what that costs."""
-    made = alarms(demo_document().series, SEEN, routes=3)
+def test_alarms_of_the_demo() -> None:
+    """They cover 5xx rate and latency of the busiest routes, and missing data, with their price."""
+    made = alarms(demo_document().series, DEFAULTS, routes=3)
     names = made.template["Resources"].keys()
     assert "Silence" in names
     assert sum(name.startswith("Failures") for name in names) == 3
@@ -67,19 +69,19 @@ def test_what_the_demo_is_advised() -> None:
     assert made.dollars == pytest.approx(0.1 * made.metrics)
 
 
-def test_failures_are_a_share_of_all_requests_of_a_route() -> None:
-    """Of those that were seen; if there was none yet, of a 500."""
+def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
+    """It counts the observed 5xx status codes; without any, the status 500."""
     both = suggested(duration("/cart", "200"), duration("/cart", "503"))["FailuresCart"]
     rate, failed, good = both["Metrics"]
     assert rate["Expression"] == "100 * (FILL(m1, 0)) / (FILL(m1, 0) + FILL(m2, 0))"
     assert (dimensions_of(failed)["http.status_code"], failed["MetricStat"]["Stat"]) == ("503", "SampleCount")
     assert dimensions_of(good)["http.status_code"] == "200"
-    unseen = suggested(duration("/cart", "200"))["FailuresCart"]
-    assert [dimensions_of(query)["http.status_code"] for query in unseen["Metrics"][1:]] == ["500", "200"]
+    without_failures = suggested(duration("/cart", "200"))["FailuresCart"]
+    assert [dimensions_of(query)["http.status_code"] for query in without_failures["Metrics"][1:]] == ["500", "200"]
 
 
-def test_an_alarm_has_ten_metrics_at_most() -> None:
-    """CloudWatch takes no more; the busiest are in it."""
+def test_an_alarm_has_at_most_ten_metrics() -> None:
+    """CloudWatch's limit is kept by dropping the series with the fewest requests."""
     statuses = [*map(str, range(200, 212)), *map(str, range(500, 512))]
     series = [duration("/", status, samples=1000 - int(status)) for status in statuses]
     found = suggested(*series)["Failures"]["Metrics"][1:]
@@ -90,39 +92,39 @@ def test_an_alarm_has_ten_metrics_at_most() -> None:
 @pytest.mark.parametrize(
     ("series", "thresholds", "threshold"),
     [
-        (duration("/", p99=170.0), SEEN, 400.0),
-        (duration("/", p99=0.17, unit="Seconds"), SEEN, 0.4),
-        (duration("/", p99=0.0), SEEN, 100.0),
-        (duration("/"), SEEN, 1000.0),
+        (duration("/", p99=170.0), DEFAULTS, 400.0),
+        (duration("/", p99=0.17, unit="Seconds"), DEFAULTS, 0.4),
+        (duration("/", p99=0.0), DEFAULTS, 100.0),
+        (duration("/"), DEFAULTS, 1000.0),
         (duration("/", p99=170.0), Thresholds(latency_seconds=0.25), 250.0),
         (duration("/", unit="Seconds"), Thresholds(latency_seconds=0.25), 0.25),
     ],
 )
-def test_latency_is_alarming_at_twice_what_was_seen(
-    series: SeenSeries, thresholds: Thresholds, threshold: float
+def test_the_latency_threshold_is_twice_the_observed_p99(
+    series: SeriesSummary, thresholds: Thresholds, threshold: float
 ) -> None:
-    """Rounded upwards; or as it is given, in the metric's own unit."""
+    """It is rounded up, or as given, and in the unit of the metric."""
     found = suggested(series, thresholds=thresholds)["Latency"]
     assert (found["ExtendedStatistic"], found["Threshold"]) == ("p99", threshold)
 
 
-def test_errors_do_not_count_as_fast() -> None:
-    """The latency is that of good answers; where there is none, there is no such alarm."""
+def test_latency_alarms_ignore_errors() -> None:
+    """They watch successful responses; a route without any gets no latency alarm."""
     found = suggested(duration("/", "404", samples=9), duration("/", "200"))["Latency"]
     assert {"Name": "http.status_code", "Value": "200"} in found["Dimensions"]
     assert "Latency" not in suggested(duration("/", "500"))
 
 
-def test_silence_is_that_of_what_was_published_most_often() -> None:
-    """Missing data is the alarm."""
-    rare, often = SeenSeries("Shop", "Refunds", flushes=1), SeenSeries("Shop", "Views", flushes=9)
+def test_the_missing_data_alarm_watches_the_most_frequent_series() -> None:
+    """It treats missing data as breaching."""
+    rare, often = SeriesSummary("Shop", "Refunds", flushes=1), SeriesSummary("Shop", "Views", flushes=9)
     found = suggested(rare, often)
     assert list(found) == ["Silence"]
     assert (found["Silence"]["MetricName"], found["Silence"]["TreatMissingData"]) == ("Views", "breaching")
 
 
-def test_the_busiest_routes_come_first() -> None:
-    """And no others."""
+def test_only_the_busiest_routes_get_alarms() -> None:
+    """Routes are ordered by their number of requests."""
     series = [duration(f"/{number}", samples=number) for number in range(20)]
     assert [name for name in suggested(*series, routes=2) if name.startswith("Failures")] == [
         "Failures19",
@@ -130,8 +132,8 @@ def test_the_busiest_routes_come_first() -> None:
     ]
 
 
-def test_logical_ids_are_unique_and_plain() -> None:
-    """Whatever the routes are called."""
+def test_logical_ids_are_unique_and_alphanumeric() -> None:
+    """This holds for any route."""
     routes = ["/a-b", "/a/b", "/<b>", "/🦄", "/", "/" + "x" * 1000, "/" + "x" * 1001]
     found = suggested(*map(duration, routes))
     assert len(found) == 2 * len(routes) + 1
@@ -139,14 +141,14 @@ def test_logical_ids_are_unique_and_plain() -> None:
 
 
 def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:
-    """They are texts in the template, and nothing else."""
+    """Nothing in them is read as a parameter, YAML or markup."""
     routes = ["/: {a: b}", "/${AWS::Region}", '/"quoted" # no comment', "/%TAB% - [x]", "/!Ref x"]
-    made = alarms([duration(route) for route in routes], SEEN, routes=10)
+    made = alarms([duration(route) for route in routes], DEFAULTS, routes=10)
     assert cfn_lint(tmp_path, json.dumps(made.template)) == ""
 
 
-def test_numbers_are_nice() -> None:
-    """At least as large, at most half as large again."""
+def test_rounding_up() -> None:
+    """The result is at least the value, and at most 1.5 times the value."""
     for value in (0.001, 0.99, 1, 1.01, 7, 9.5, 12345):
-        assert value <= nice(value) <= 1.5 * value
-    assert nice(0) == 1
+        assert value <= rounded_up(value) <= 1.5 * value
+    assert rounded_up(0) == 1

@@ -17,14 +17,14 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.cost import policy_costs
 from otel_cloudwatch_flask.commands.reports.cost_estimate import Fleet, Metric, billed, by_dimension, by_metric, by_rule
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.command_runs import demo_document, demo_result, run
 
 
 def metric(name: str, **dimensions: str) -> Metric:
-    """A metric in the namespace of the shop."""
+    """A metric in the shop's namespace."""
     return "Shop", name, tuple(sorted(dimensions.items()))
 
 
@@ -33,8 +33,8 @@ VIEWS = [metric("Views", Page=page, Status=status) for page in "abcd" for status
 EVERY = [*ORDERS, *VIEWS, metric("Report Time")]
 
 
-def test_it_agrees_with_the_demo() -> None:
-    """As many metrics, as many calls, as many dollars as the demo counts itself, at every policy."""
+def test_the_estimate_agrees_with_the_demo() -> None:
+    """Metrics, calls and dollars are those that the demo reports, under every policy."""
     told = demo_result()["dollars_per_month"]
     metrics = len(billed(demo_document().series))
     assert metrics == told["background"]["metrics"]
@@ -46,8 +46,8 @@ def test_it_agrees_with_the_demo() -> None:
         assert cost.dollars == pytest.approx(told[theirs]["dollars"])
 
 
-def test_the_demos_output_is_what_it_reads() -> None:
-    """From a pipe, in a real process; the parts add up to the whole."""
+def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
+    """The contributions of all metrics add up to the total."""
     ended = run("cost", "--from", "-", "--json", said=json.dumps(demo_result()))
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
@@ -74,25 +74,27 @@ def test_the_demos_output_is_what_it_reads() -> None:
 def test_calls_follow_from_policy_and_processes(
     fleet: Fleet, background: float | None, interval: float, sync: float | None
 ) -> None:
-    """Never more than requests, never fewer than the interval's, and none where nothing is known."""
+    """At most one per request, at least one per interval, and ``None`` if the request rate is unknown."""
     assert fleet.calls_per_second("background") == background
     assert fleet.calls_per_second("interval") == interval
     assert fleet.calls_per_second("sync") == sync
 
 
-def test_a_unit_is_no_metric_of_its_own() -> None:
-    """CloudWatch bills name and dimensions."""
-    assert len(billed([SeenSeries("Shop", "Orders", unit="Count"), SeenSeries("Shop", "Orders", unit="None")])) == 1
+def test_units_do_not_make_metrics() -> None:
+    """CloudWatch bills distinct names and dimensions."""
+    assert (
+        len(billed([SeriesSummary("Shop", "Orders", unit="Count"), SeriesSummary("Shop", "Orders", unit="None")])) == 1
+    )
 
 
-def test_each_metric_contributes_its_series() -> None:
-    """The largest first."""
+def test_contribution_of_a_metric_name() -> None:
+    """It is the number of its series; the largest contribution comes first."""
     found = [(each.metric, each.metrics, round(each.saved_dollars, 9)) for each in by_metric(EVERY)]
     assert found == [("Views", 8, 2.4), ("Orders", 3, 0.9), ("Report Time", 1, 0.3)]
 
 
-def test_without_a_dimension_series_become_one() -> None:
-    """What each multiplies, and what is left; one that is the same everywhere saves nothing."""
+def test_contribution_of_a_dimension() -> None:
+    """Without it, series that differ only in it become one; a constant dimension saves nothing."""
     found = {(each.metric, each.dimension): (each.values, each.saved_metrics) for each in by_dimension(EVERY)}
     assert found == {
         ("Views", "Page"): (4, 6),
@@ -102,14 +104,14 @@ def test_without_a_dimension_series_become_one() -> None:
     }
 
 
-def test_series_that_are_there_without_the_dimension_too() -> None:
-    """A rollup is what would be left."""
+def test_contribution_of_a_dimension_with_a_rollup() -> None:
+    """Without the dimension, its series become the existing rollup."""
     (found,) = by_dimension([metric("Orders", Payment="card"), metric("Orders", Payment="cash"), metric("Orders")])
     assert found.saved_metrics == 2
 
 
-def test_each_rule_contributes_what_it_matches() -> None:
-    """With its rollups, and what no rule matches."""
+def test_contribution_of_a_rule() -> None:
+    """Rules, their rollups, and metrics without a rule are listed."""
     rules = [MetricRule(match="V*", rollups=[["Page"]]), MetricRule(match="O*", keep_original=True)]
     rollups = [metric("Views", Page=page) for page in "abcd"]
     found = {each.rule: each.saved_metrics for each in by_rule([*EVERY, *rollups], rules)}
@@ -117,15 +119,15 @@ def test_each_rule_contributes_what_it_matches() -> None:
 
 
 @given(st.integers(1, 400_000), st.data())
-def test_savings_are_at_the_price_of_the_last_metrics(total: int, data: st.DataObject) -> None:
-    """Prices fall with the number, so that what is dropped was the cheapest."""
+def test_savings_use_the_price_of_the_last_tier(total: int, data: st.DataObject) -> None:
+    """Prices fall with the number of metrics, so dropping metrics saves the lowest price."""
     dropped = data.draw(st.integers(0, total))
     saved = metrics_dollars(total) - metrics_dollars(total - dropped)
     assert 0 <= saved <= metrics_dollars(dropped) + 1e-6
 
 
-def test_numbers_instead_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The policy and the intervals that are set are the default; what is given goes first."""
+def test_a_number_of_metrics_instead_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy and intervals default to the settings; options take precedence."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "interval")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30000")
     result = CliRunner().invoke(main, ["cost", "--metrics", "12000", "--processes", "40", "--json"])
@@ -138,8 +140,8 @@ def test_numbers_instead_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(given.output)["dollars_per_month"]["sync"]["requests"] == 5 * 30 * 86_400
 
 
-def test_the_apps_rules_and_policy_are_reckoned_with(tmp_path: Path) -> None:
-    """As ``flask cloudwatch cost`` has them."""
+def test_rules_and_policy_of_the_app_are_used(tmp_path: Path) -> None:
+    """``flask cloudwatch cost`` reads them from the loaded app."""
     app = Flask("shop")
     app.config.update(CLOUDWATCH_FLUSH="sync", CLOUDWATCH_RULES=[{"match": "http.server.*", "rollups": [[]]}])
     reporter = CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=MeterProvider())
@@ -156,15 +158,15 @@ def test_the_apps_rules_and_policy_are_reckoned_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--metrics", "3", "--from", "seen.json"]])
-def test_it_needs_one_of_both(arguments: list[str]) -> None:
-    """A document or a number."""
+def test_either_a_document_or_a_number_is_required(arguments: list[str]) -> None:
+    """Neither and both are usage errors."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
-    assert "Say what to reckon with" in result.output
+    assert "pass either --from FILE or --metrics NUMBER" in result.output
 
 
-def test_hostile_names_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every table."""
+def test_untrusted_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This holds for every table."""
     monkeypatch.setenv("COLUMNS", "80")
     series = [
         {"namespace": "Shop", "metric_name": f"\x1b[2J\u202e{'x' * 1000}", "dimensions": {"\x1b[31m": f"\x07{number}"}}
@@ -180,7 +182,7 @@ def test_hostile_names_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @contextmanager
 def served(content: bytes) -> Iterator[str]:
-    """A URL that answers with this, as a live page does with its data."""
+    """A URL that returns this content, like a live page's data."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -189,7 +191,7 @@ def served(content: bytes) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Do not log."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -199,8 +201,8 @@ def served(content: bytes) -> Iterator[str]:
         thread.join()
 
 
-def test_a_running_app_is_asked() -> None:
-    """Its live page's data is a document, with the calls that it made."""
+def test_the_data_of_a_live_page_is_a_document() -> None:
+    """It is read from a URL, with the observed call rate."""
     document = {"series": [], "requests": 120, "seconds": 60.0}
     with served(json.dumps(document).encode()) as url:
         result = CliRunner().invoke(main, ["cost", "--from", url, "--processes", "3", "--json"])

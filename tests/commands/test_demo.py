@@ -30,11 +30,11 @@ from otel_cloudwatch_flask.demo.comparison import (
     total,
 )
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.demo.load_generator import shop_requests
 from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
-from otel_cloudwatch_flask.demo.shop_process import ShopError, ShopProcess
-from otel_cloudwatch_flask.demo.traffic import visits
-from otel_cloudwatch_flask.testing.local.gate import Traffic as ApiTraffic
+from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopProcessError
+from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
@@ -44,10 +44,10 @@ FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4
 
 
 def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
-    """What a demo ends with: one in which nothing but the comparisons can be wrong."""
-    fine = Outcome(
+    """An outcome in which only the comparisons can be a problem."""
+    successful = Outcome(
         seconds=5.0,
-        answers=500,
+        responses=500,
         failures=(),
         comparisons=tuple(comparisons),
         api=ApiTraffic(put_requests=6, bytes_received=9000, datums=120),
@@ -55,7 +55,7 @@ def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
         refusals=(),
         delivery={"datums_lost": {}, "datums_pending": 0},
     )
-    return replace(fine, **changes)
+    return replace(successful, **changes)
 
 
 EQUAL = outcome(compare({ORDERS: FOUND}, {ORDERS: THREE}))
@@ -63,8 +63,8 @@ UNEQUAL = outcome(compare({ORDERS: {**FOUND, "samples": 4}}, {ORDERS: THREE}))
 
 
 @pytest.mark.parametrize("opt_in", ["", "http"])
-def test_both_sides_are_equal(opt_in: str) -> None:
-    """The real command: real traffic, everything in CloudWatch, with percentiles; for old and new HTTP metrics."""
+def test_all_numbers_match(opt_in: str) -> None:
+    """The real command sends real traffic and finds no differences, with old and new HTTP semantic conventions."""
     environment = {**os.environ, "AWS_PROFILE": "of-somebody-else", "OTEL_SEMCONV_STABILITY_OPT_IN": opt_in}
     completed = subprocess.run(
         [*DEMO, "--seconds", "2", "--json"], capture_output=True, text=True, timeout=120, check=False, env=environment
@@ -84,22 +84,22 @@ def test_both_sides_are_equal(opt_in: str) -> None:
     assert result["dollars_per_month"]["interval"]["dollars"] < result["dollars_per_month"]["background"]["dollars"]
 
 
-def test_ctrl_c_while_the_shop_opens() -> None:
-    """Exit code 130, one word, and no process is left."""
+def test_ctrl_c_while_the_shop_starts() -> None:
+    """The exit status is 130, one word is printed, and no process is left."""
     with subprocess.Popen([*DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         shop = wait_for_child(process)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, ("", "Stopped.\n"))
-    assert eventually(lambda: not is_running(shop))  # it may find out only when it has come to life
+    assert eventually(lambda: not is_running(shop))  # it may notice the closed pipe only once it has started
 
 
-def test_ctrl_c_in_the_middle_of_the_traffic() -> None:
-    """The same on a terminal, once its progress bar tells of visitors."""
+def test_ctrl_c_during_the_traffic() -> None:
+    """The same holds on a terminal while the progress bar is shown."""
     screen, terminal = os.openpty()
     with subprocess.Popen([*DEMO, "--seconds", "600"], stdout=subprocess.PIPE, stderr=terminal) as process:
         os.close(terminal)
-        shown = read_until(screen, b"Visitors are in")
+        shown = read_until(screen, b"Sending traffic")
         shop = wait_for_child(process)
         process.send_signal(signal.SIGINT)
         shown += read_until(screen, b"Stopped.")
@@ -110,13 +110,13 @@ def test_ctrl_c_in_the_middle_of_the_traffic() -> None:
     assert not is_running(shop)
 
 
-def test_a_served_shop_stays_until_ctrl_c() -> None:
-    """With visitors, and the live page that shows what is published; nothing is left afterwards."""
+def test_serve_runs_until_ctrl_c() -> None:
+    """Traffic is sent, the live page shows the published metrics, and no process is left afterwards."""
     with subprocess.Popen(
         [*DEMO, "--serve", "--rate", "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().removeprefix("The live page").strip()
+        url = process.stdout.readline().removeprefix("Live page").strip()
         shop = wait_for_child(process)
         try:
             are_there = eventually(
@@ -131,21 +131,21 @@ def test_a_served_shop_stays_until_ctrl_c() -> None:
 
 
 def published_names(url: str) -> set[str]:
-    """The metrics that a live page knows."""
+    """The metrics that a live page shows."""
     with urlopen(url, timeout=10) as response:  # noqa: S310 - the shop's own
         return {series["metric_name"] for series in json.load(response)["series"]}
 
 
 def read_until(screen: int, text: bytes) -> bytes:
-    """What a terminal shows, up to a text and what was written with it."""
+    """Read the output on a terminal up to a text."""
     shown = b""
     while text not in shown:
         shown += os.read(screen, 4096)
     return shown
 
 
-def test_a_killed_demo_leaves_no_shop() -> None:
-    """The shop ends with the pipe to it, even if nobody is left to tell it."""
+def test_a_killed_demo_leaves_no_process() -> None:
+    """The shop stops when its standard input is closed."""
     with subprocess.Popen([*DEMO, "--seconds", "600"]) as process:
         shop = wait_for_child(process)
         process.kill()
@@ -153,7 +153,7 @@ def test_a_killed_demo_leaves_no_shop() -> None:
 
 
 def wait_for_child(process: "subprocess.Popen[Any]") -> int:
-    """The process that a process has started, as soon as it is there."""
+    """Wait for a child process and return its ID."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         pytest.skip("needs /proc to look at child processes")
@@ -162,7 +162,7 @@ def wait_for_child(process: "subprocess.Popen[Any]") -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it is not merely waiting to be looked at."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -171,7 +171,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("module", ["moto", "rich", "waitress"])
 def test_a_missing_extra_is_named(module: str) -> None:
-    """One sentence says what to install, and the exit code is that of wrong usage."""
+    """The message says what to install, and the exit status is that of a usage error."""
     program = f"import sys; sys.modules[{module!r}] = None; from otel_cloudwatch_flask.cli import main; main(['demo'])"
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert completed.returncode == 2
@@ -180,14 +180,14 @@ def test_a_missing_extra_is_named(module: str) -> None:
 
 @pytest.mark.parametrize(
     ("ended", "exit_code"),
-    [(EQUAL, 0), (UNEQUAL, 1), (KeyboardInterrupt(), 130), (ShopError("The shop did not open."), 2)],
+    [(EQUAL, 0), (UNEQUAL, 1), (KeyboardInterrupt(), 130), (ShopProcessError("The shop did not start."), 2)],
     ids=["equal", "unequal", "interrupted", "did not start"],
 )
 @pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["table", "json"])
 def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, ended: Outcome | BaseException, exit_code: int, arguments: list[str]
 ) -> None:
-    """The exit code says how it ended, however it is shown."""
+    """They are the same for both output formats."""
 
     def run_demo(**_arguments: object) -> Outcome:
         if isinstance(ended, BaseException):
@@ -200,25 +200,25 @@ def test_exit_codes(
     assert "Traceback" not in result.output
 
 
-def test_a_shop_that_does_not_open_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of what it said is in the message."""
+def test_a_shop_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message contains its last output."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "sometimes")
-    with pytest.raises(ShopError, match=r"(?s)did not open.*sometimes"), ShopProcess({}):
+    with pytest.raises(ShopProcessError, match=r"(?s)did not start.*sometimes"), ShopProcess({}):
         pass
 
 
-def test_a_shop_that_fails_to_close_says_so() -> None:
-    """A shop that was killed has no account to give."""
+def test_a_shop_that_does_not_stop_properly() -> None:
+    """A killed shop returns no summary."""
     with isolated_environment(), ShopProcess({}) as shop:
         shop._process.kill()
-        with pytest.raises(ShopError, match="did not close"):
+        with pytest.raises(ShopProcessError, match="did not stop"):
             shop.close()
 
 
-def test_the_shop_process_is_not_waited_for_endlessly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that says nothing in its time is killed."""
+def test_the_start_of_the_shop_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that prints nothing in time is killed."""
     monkeypatch.setattr(shop_process, "_START_SECONDS", 0.0)
-    with isolated_environment(), pytest.raises(ShopError, match="did not open"), ShopProcess({}):
+    with isolated_environment(), pytest.raises(ShopProcessError, match="did not start"), ShopProcess({}):
         pass
 
 
@@ -226,63 +226,66 @@ def test_the_shop_process_is_not_waited_for_endlessly(monkeypatch: pytest.Monkey
     ("expectation", "found", "sentences"),
     [
         (THREE, FOUND, []),
-        (THREE, {**FOUND, "samples": 2}, ["CloudWatch says samples 2, which should be 3."]),
-        (THREE, {**FOUND, "sum": 6 + 1e-8}, ["CloudWatch says sum 6.00000001, which should be 6.0."]),
+        (THREE, {**FOUND, "samples": 2}, ["CloudWatch has samples=2, expected 3."]),
+        (THREE, {**FOUND, "sum": 6 + 1e-8}, ["CloudWatch has sum=6.00000001, expected 6.0."]),
         (THREE, {**FOUND, "sum": 6 + 1e-10}, []),
-        (THREE, {**FOUND, "min": 0.9999}, ["CloudWatch says min 0.9999, which should be 1.0."]),
-        (THREE, {**FOUND, "max": 4.0001}, ["CloudWatch says max 4.0001, which should be 4.0."]),
+        (THREE, {**FOUND, "min": 0.9999}, ["CloudWatch has min=0.9999, expected 1.0."]),
+        (THREE, {**FOUND, "max": 4.0001}, ["CloudWatch has max=4.0001, expected 4.0."]),
         (THREE, {**FOUND, "p90": 3.98}, []),
-        (THREE, {**FOUND, "p90": 3.9}, ["CloudWatch says p90 3.9, which should be 4.0."]),
-        (THREE, {**FOUND, "p99": 4.1}, ["CloudWatch says p99 4.1, which should be 4.0."]),
+        (THREE, {**FOUND, "p90": 3.9}, ["CloudWatch has p90=3.9, expected 4.0."]),
+        (THREE, {**FOUND, "p99": 4.1}, ["CloudWatch has p99=4.1, expected 4.0."]),
         (samples((-3.0, 3.0)), {"samples": 2, "sum": 1e-9, "min": -3, "max": 3}, []),
         (
             samples((-3.0, 3.0)),
             {"samples": 2, "sum": 0, "min": -3, "max": 3, "p50": -3},
-            ["CloudWatch says p50 -3, which should be None."],
+            ["CloudWatch has p50=-3, expected None."],
         ),
         (total(7), {"samples": 2, "sum": 7, "min": 3, "max": 4}, []),
-        (total(7), {"samples": 2, "sum": 8, "min": 3, "max": 5}, ["CloudWatch says sum 8, which should be 7."]),
+        (total(7), {"samples": 2, "sum": 8, "min": 3, "max": 5}, ["CloudWatch has sum=8, expected 7."]),
         (occurrences(2, 9.5), {"samples": 2, "sum": 10, "min": 3, "max": 7}, []),
-        (occurrences(2, 9.5), {"samples": 1, "sum": 7, "min": 7, "max": 7}, ["samples 1, which should be 2."]),
-        (occurrences(1, 9.5), {"samples": 1, "sum": 10, "min": 10, "max": 10}, ["max 10, which cannot be more than"]),
+        (occurrences(2, 9.5), {"samples": 1, "sum": 7, "min": 7, "max": 7}, ["samples=1, expected 2."]),
+        (occurrences(1, 9.5), {"samples": 1, "sum": 10, "min": 10, "max": 10}, ["max=10, expected at most 9.5."]),
         (between(0, 8), {"samples": 2, "sum": 8, "min": 0, "max": 8}, []),
-        (between(0, 8), {"samples": 2, "sum": 7, "min": -1, "max": 8}, ["min -1, which cannot be less than 0."]),
+        (between(0, 8), {"samples": 2, "sum": 7, "min": -1, "max": 8}, ["min=-1, expected at least 0."]),
     ],
 )
 def test_differences(expectation: Expectation, found: Figures, sentences: list[str]) -> None:
-    """Each kind of expectation sees what it knows, to its precision, and nothing else."""
+    """Each kind of expectation compares its known figures, within its tolerance, and no others."""
     differences = list(expectation.differences(found))
     assert len(differences) == len(sentences)
     for difference, sentence in zip(differences, sentences, strict=True):
         assert sentence in difference
 
 
-def test_a_series_of_one_side_is_a_difference() -> None:
-    """What is missing in CloudWatch is one, and so is what nobody counted."""
+def test_a_series_on_only_one_side_is_a_difference() -> None:
+    """It is missing in CloudWatch, or not expected there."""
     missing, extra = compare({Series.of("B"): FOUND}, {Series.of("A"): THREE})
-    assert missing.differences == ("It is not in CloudWatch.",)
-    assert extra.differences == ("It is in CloudWatch, and nobody counted it.",)
+    assert missing.differences == ("Missing in CloudWatch.",)
+    assert extra.differences == ("In CloudWatch, but not expected.",)
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"failures": ("GET /: timed out",)}, "A visitor got no answer: GET /: timed out"),
-        ({"refusals": ("InvalidParameterValue: no",)}, "CloudWatch refused a request: InvalidParameterValue: no"),
-        ({"delivery": {"datums_lost": {"shutdown": 3}, "datums_pending": 0}}, "3 datums did not arrive: shutdown."),
-        ({"delivery": {"datums_lost": {}, "datums_pending": 2}}, "2 datums did not arrive: pending."),
-        ({"comparisons": ()}, "Nothing was measured."),
+        ({"failures": ("GET /: timed out",)}, "A request to the shop failed: GET /: timed out"),
+        ({"refusals": ("InvalidParameterValue: no",)}, "CloudWatch rejected a request: InvalidParameterValue: no"),
+        (
+            {"delivery": {"datums_lost": {"shutdown": 3}, "datums_pending": 0}},
+            "3 data points did not arrive: shutdown.",
+        ),
+        ({"delivery": {"datums_lost": {}, "datums_pending": 1}}, "1 data point did not arrive: pending."),
+        ({"comparisons": ()}, "No metrics were published."),
     ],
 )
-def test_whatever_is_lost_is_a_problem(changes: dict[str, Any], problem: str) -> None:
-    """Equal sides are not enough."""
+def test_losses_and_failures_are_problems(changes: dict[str, Any], problem: str) -> None:
+    """Matching numbers alone are not a success."""
     assert EQUAL.problems == []
     assert replace(EQUAL, **changes).problems == [problem]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_report_fits_the_terminal(width: int) -> None:
-    """Both sides stand below each other, no line is longer than the terminal, and markup in names is text."""
+    """Both sides are aligned, no line is longer than the terminal, and markup in names is shown as text."""
     hostile = Series.of("[bold]Orders[/]", "Count", Payment="card", Path="/products/<int:product_id>" * 2)
     comparisons = compare({ORDERS: FOUND, hostile: FOUND}, {ORDERS: THREE})
     text = StringIO()
@@ -296,11 +299,11 @@ def test_the_report_fits_the_terminal(width: int) -> None:
         assert any(line.startswith("✗ Problems: 1") for line in lines)
 
 
-def test_the_json_has_what_the_table_has() -> None:
-    """Problems included."""
+def test_the_json_output() -> None:
+    """It contains the figures of both sides and the problems."""
     result = report.as_json(UNEQUAL)
     assert result["equal"] is False
-    assert result["problems"] == ["Orders {Payment=card} in Count: CloudWatch says samples 4, which should be 3."]
+    assert result["problems"] == ["Orders {Payment=card} in Count: CloudWatch has samples=4, expected 3."]
     (metric,) = result["metrics"]
     assert metric["cloudwatch"]["samples"] == 4
     assert metric["counted"]["samples"] == 3
@@ -308,45 +311,45 @@ def test_the_json_has_what_the_table_has() -> None:
 
 
 def test_one_metric_in_two_units_is_billed_once() -> None:
-    """To CloudWatch a unit is no part of a metric's identity."""
+    """The unit is not part of a metric's identity."""
     other = replace(ORDERS, unit="Bytes")
     assert outcome(compare({ORDERS: FOUND, other: FOUND}, {ORDERS: THREE, other: THREE})).metrics == 1
 
 
-def test_buckets_are_as_wide_as_the_values_are_apart() -> None:
-    """Equal values are in the finest of buckets; at 1 to 2**36.5, a bucket is a quarter of a power of two."""
+def test_bucket_width_follows_from_the_range_of_values() -> None:
+    """Equal values get the finest buckets; from 1 to 2**36.5, a bucket is a quarter of a power of two."""
     assert bucket_ratio((5.0, 5.0)) == pytest.approx(1, abs=1e-6)
     assert bucket_ratio(()) == bucket_ratio((0.0,)) == 1
     assert bucket_ratio((1.0, 2.0**36.5)) == bucket_ratio((-1.0, 0.0, 2.0**36.5)) == 2**0.25
 
 
-def test_the_period_has_the_whole_demo() -> None:
-    """Also at midnight; only what is longer than a day has none."""
+def test_the_period_covers_the_whole_demo() -> None:
+    """This holds at midnight too; only a range longer than a day has no period."""
     midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     for minutes in (0, 1, 59, 300):
         period = whole_period(midnight - timedelta(minutes=minutes), midnight + timedelta(minutes=minutes))
         assert period % 60 == 0
-    with pytest.raises(ValueError, match="No period"):
+    with pytest.raises(ValueError, match="No CloudWatch period"):
         whole_period(midnight, midnight + timedelta(days=2))
 
 
 @pytest.mark.parametrize(
     ("arrivals", "rate"), [([], 0), ([3.0], 0.5), ([3.0, 4.0], 1), ([3.5, 4.0, 5.0], 1), ([0.5, 1.0, 1.5, 2.0], 2)]
 )
-def test_the_rate_is_that_of_the_steady_state(arrivals: list[float], rate: float) -> None:
-    """A short demo is extrapolated from all there was, a longer one from what came at its pace."""
+def test_the_call_rate_is_that_of_the_steady_state(arrivals: list[float], rate: float) -> None:
+    """A short demo uses the average, a longer one ignores the first call."""
     assert run.steady_rate(arrivals, elapsed_seconds=2.0) == rate
 
 
-def test_visits_are_the_same_for_a_seed() -> None:
-    """And the first ones are of each kind, so that a short demo shows every metric."""
-    first = list(islice(visits(3), 200))
-    assert first == list(islice(visits(3), 200))
+def test_requests_are_deterministic() -> None:
+    """The first ten are one of each kind, so that a short demo shows every metric."""
+    first = list(islice(shop_requests(3), 200))
+    assert first == list(islice(shop_requests(3), 200))
     assert {(each.method, each.route) for each in first[:10]} == {(each.method, each.route) for each in first}
 
 
-def test_the_environment_comes_back() -> None:
-    """What leads elsewhere is gone for the time being, and everything is as before afterwards."""
+def test_the_environment_is_restored() -> None:
+    """Configuration of AWS is removed inside the block, and restored after it."""
     before = dict(os.environ)
     with isolated_environment():
         os.environ["AWS_REGION"] = "eu-west-1"

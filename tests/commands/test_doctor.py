@@ -15,9 +15,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.cli import flask_commands
-from otel_cloudwatch_flask.commands.doctor_checks import aws as aws_checks
-from otel_cloudwatch_flask.commands.doctor_checks import publishing as publishing_checks
-from otel_cloudwatch_flask.commands.doctor_checks.aws import Destination
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
@@ -37,12 +36,12 @@ SECRETS = {
 
 
 def findings(ended: str, section: str) -> list[tuple[str, str]]:
-    """What the doctor's JSON says in a section: each status with its finding."""
+    """The statuses and findings of a section in the JSON output."""
     return [(each["status"], each["finding"]) for each in json.loads(ended)["checks"] if each["section"] == section]
 
 
 def test_a_healthy_app() -> None:
-    """Nothing is wrong, and nothing was sent; each setting has a line with its source."""
+    """There are no problems, nothing is sent, and each setting has a line with its source."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(SHOP, "doctor", environment=cloudwatch.environment())
         assert cloudwatch.traffic.put_requests == 0
@@ -53,11 +52,11 @@ def test_a_healthy_app() -> None:
     assert "  ✓ DRY_RUN: False (default)\n" in ended.stdout
     for key in KEYS:
         assert f"✓ {key.name}: " in ended.stdout
-    assert ended.stdout.endswith("nothing is wrong.\n")
+    assert ended.stdout.endswith("no problems.\n")
 
 
-def test_a_probe_is_sent_if_it_is_wanted() -> None:
-    """One datum, to the app's namespace."""
+def test_send_publishes_one_data_point() -> None:
+    """It is published to the app's namespace."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(MINIMAL, "doctor", "--send", "--json", environment=cloudwatch.environment())
         assert [str(metric) for metric in cloudwatch.published.metrics()] == [
@@ -65,13 +64,13 @@ def test_a_probe_is_sent_if_it_is_wanted() -> None:
         ]
     assert ended.returncode == 0, ended.stdout
     assert findings(ended.stdout, "AWS")[-1] == (
-        "right",
-        "CloudWatch took a probe, otel_cloudwatch_flask.doctor in Shop.",
+        "ok",
+        "CloudWatch accepted a data point of otel_cloudwatch_flask.doctor in Shop.",
     )
 
 
-def test_no_secret_is_printed_whatever_goes_wrong() -> None:
-    """Also where AWS itself repeats them, as it does for a wrong signature."""
+def test_secrets_are_never_printed() -> None:
+    """They are redacted even in AWS's reply to a wrong signature, which repeats them."""
 
     def answer(_parameters: object) -> Fault:
         return Fault("SignatureDoesNotMatch", 403)
@@ -90,30 +89,30 @@ def test_no_secret_is_printed_whatever_goes_wrong() -> None:
             assert secret not in ended.stdout + ended.stderr
 
 
-def test_messages_are_redacted() -> None:
-    """Keys, tokens and passwords in URLs; those given to a reporter too."""
+def test_redaction() -> None:
+    """Keys, tokens, passwords in URLs, and keys passed to a reporter are replaced."""
     hidden = aws.secrets(SECRETS, ["given-key"])
     text = f"String-to-sign: x-amz-security-token:{SECRETS['AWS_SESSION_TOKEN']} given-key http://me:pw@proxy:80/"
     assert aws.redacted(text, hidden) == "String-to-sign: x-amz-security-token:*** *** http://***@proxy:80/"
 
 
-def test_an_app_that_does_not_start_is_a_finding() -> None:
-    """Its error is the remedy; everything else is looked at all the same."""
+def test_an_app_that_does_not_start() -> None:
+    """Its configuration error is a finding; all other checks still run."""
     ended = run_flask(MINIMAL, "doctor", "--json", environment={"OTEL_EXPORTER_CLOUDWATCH_FLUSH": "often"})
     assert ended.returncode == 1, ended.stderr
     (app,) = [each for each in json.loads(ended.stdout)["checks"] if each["section"] == "App"]
-    assert (app["status"], app["finding"]) == ("wrong", "The app does not start.")
+    assert (app["status"], app["finding"]) == ("problem", "The app does not start.")
     assert app["remedy"].startswith("OTEL_EXPORTER_CLOUDWATCH_FLUSH='often' is not a flush policy;")
-    assert ("right", "MAX_METRICS: 1000 (default)") in findings(ended.stdout, "Settings")
+    assert ("ok", "MAX_METRICS: 1000 (default)") in findings(ended.stdout, "Settings")
 
 
-def test_without_anything_set_up() -> None:
-    """What is missing, each with what to do; ASCII where the terminal has nothing else."""
+def test_without_any_configuration() -> None:
+    """Each missing piece is reported with its remedy, in ASCII if the terminal cannot show more."""
     ended = run(
         "doctor", environment={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "AWS_EC2_METADATA_DISABLED": "true"}
     )
     assert ended.returncode == 1
-    assert "  ! boto3 finds no credentials. Give the server a role; or on your own machine, " in ended.stdout
+    assert "  ! boto3 finds no credentials. Attach a role to the server or, on your own machine, " in ended.stdout
     assert "Set AWS_REGION" in ended.stdout
     assert ended.stdout.isascii()
 
@@ -143,17 +142,17 @@ def test_without_anything_set_up() -> None:
             {},
             'DEFAULT_DIMENSIONS: {"Stage": "live"} (app.config["CLOUDWATCH_DEFAULT_DIMENSIONS"])',
         ),
-        ({}, {"CLOUDWATCH_NAMESPCE": "S"}, {}, "CLOUDWATCH_NAMESPCE is no setting, and is ignored."),
+        ({}, {"CLOUDWATCH_NAMESPCE": "S"}, {}, "Unknown setting CLOUDWATCH_NAMESPCE ignored."),
     ],
 )
-def test_every_setting_says_where_it_comes_from(
+def test_sources_of_settings(
     monkeypatch: pytest.MonkeyPatch,
     arguments: dict[str, Any],
     config: dict[str, Any],
     environ: dict[str, str],
     line: str,
 ) -> None:
-    """The place that counts."""
+    """The source shown is the one that takes precedence."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     app = Flask("shop")
@@ -165,43 +164,43 @@ def test_every_setting_says_where_it_comes_from(
     assert "OTEL_EXPORTER_CLOUDWATCH_DRY_RUN" not in os.environ
 
 
-def test_a_setting_that_cannot_be_used_is_wrong() -> None:
-    """With the message that the app would die of."""
+def test_an_invalid_setting_is_a_problem() -> None:
+    """The finding is the message of the ConfigurationError."""
     checks = list(settings_checks(UserApp(environ={"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"})))
-    (wrong,) = [check for check in checks if check.status == "wrong"]
-    assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a count" in wrong.finding
+    (problem,) = [check for check in checks if check.status == "problem"]
+    assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a count" in problem.finding
 
 
-def test_a_client_of_the_programs_own() -> None:
-    """Credentials and network are its matter; a probe goes through it."""
+def test_a_client_passed_by_the_app() -> None:
+    """It handles credentials and network, and the probe is sent with it."""
     cloudwatch = FakeCloudWatch()
-    destination = Destination(cloudwatch, has_own_keys=False, region_name=None, namespace="Shop")
-    first, probe = aws_checks.aws_checks(destination, sends=True)
-    assert (first.status, probe.status) == ("right", "right")
+    target = Target(cloudwatch, has_own_keys=False, region_name=None, namespace="Shop")
+    first, probe = aws_checks(target, sends=True)
+    assert (first.status, probe.status) == ("ok", "ok")
     assert cloudwatch.count(aws.PROBE_METRIC) == 1
     with LocalCloudWatch() as local:
-        theirs = Destination(local.client(), has_own_keys=False, region_name=None, namespace="Shop")
-        said = [check.finding for check in aws_checks.aws_checks(theirs, sends=False)]
-    assert said[0] == "Credentials are those of the client that the program gives."
-    assert said[1].startswith("Region us-east-1, endpoint http://127.0.0.1:")
+        theirs = Target(local.client(), has_own_keys=False, region_name=None, namespace="Shop")
+        found = [check.finding for check in aws_checks(theirs, sends=False)]
+    assert found[0] == "Credentials: from the client that the app passes."
+    assert found[1].startswith("Region: us-east-1, endpoint: http://127.0.0.1:")
 
 
 @pytest.mark.parametrize(
     ("fault", "remedy"),
     [
         (Fault("AccessDenied", 403), "Attach the policy that the command policy prints"),
-        (Fault("Throttling", 400), "call less often"),
-        (Fault("InternalServiceError", 500), "CloudWatch's own trouble"),
+        (Fault("Throttling", 400), "reduce the call rate"),
+        (Fault("InternalServiceError", 500), "CloudWatch has an internal error"),
     ],
 )
-def test_a_refused_probe_says_what_to_do(fault: Fault, remedy: str) -> None:
-    """By why it was refused."""
+def test_remedies_for_a_failed_probe(fault: Fault, remedy: str) -> None:
+    """They depend on the kind of failure."""
     with LocalCloudWatch() as cloudwatch:
         cloudwatch.fail_next(fault)
         client = cloudwatch.client(config=Config(retries={"total_max_attempts": 1}))
-        destination = Destination(client, has_own_keys=False, region_name=None, namespace="Shop")
-        *_, probe = aws_checks.aws_checks(destination, sends=True)
-    assert probe.status == "wrong"
+        target = Target(client, has_own_keys=False, region_name=None, namespace="Shop")
+        *_, probe = aws_checks(target, sends=True)
+    assert probe.status == "problem"
     assert fault.code in probe.finding
     assert remedy in probe.remedy
 
@@ -209,35 +208,31 @@ def test_a_refused_probe_says_what_to_do(fault: Fault, remedy: str) -> None:
 @pytest.mark.parametrize(
     ("ahead", "status", "words"),
     [
-        (0.4, "right", "agrees"),
-        (-59.0, "right", "agrees"),
-        (61.0, "wrong", "61 s slow"),
-        (-400.0, "wrong", "400 s fast"),
-        (None, "unknown", "does not say"),
+        (0.4, "ok", "within"),
+        (-59.0, "ok", "within"),
+        (61.0, "problem", "61 s slow"),
+        (-400.0, "problem", "400 s fast"),
+        (None, "unknown", "sent no Date header"),
     ],
 )
-def test_clocks_are_compared(monkeypatch: pytest.MonkeyPatch, ahead: float | None, status: str, words: str) -> None:
-    """A minute is tolerated: metrics are by the minute."""
-    monkeypatch.setattr(aws, "ask_endpoint", lambda _url: aws.Answer(0.01, ahead))
+def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, status: str, words: str) -> None:
+    """A difference of up to a minute is tolerated, because metrics have a resolution of a minute."""
+    monkeypatch.setattr(aws, "call_endpoint", lambda _url: aws.EndpointResponse(0.01, ahead))
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("env", None))
     with LocalCloudWatch() as cloudwatch:
-        destination = Destination(cloudwatch.client(), has_own_keys=False, region_name=None, namespace=None)
-        clock = [
-            check for check in aws_checks.aws_checks(destination, sends=False) if "clock" in check.finding or not ahead
-        ]
+        target = Target(cloudwatch.client(), has_own_keys=False, region_name=None, namespace=None)
+        clock = [check for check in aws_checks(target, sends=False) if "clock" in check.finding or not ahead]
     assert any(check.status == status and words in check.finding for check in clock)
 
 
-def test_temporary_credentials_say_until_when(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where from and how long, never what."""
+def test_expiry_of_temporary_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finding has the provider and the remaining time, but no keys."""
     expires = datetime.now(timezone.utc) + timedelta(minutes=30, seconds=10)
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("assume-role", expires))
     monkeypatch.setattr(aws, "cloudwatch_client", lambda _region: FakeCloudWatch())
-    monkeypatch.setattr(aws, "ask_endpoint", lambda _url: aws.Answer(0.01, 0.0))
-    first, *_ = aws_checks.aws_checks(
-        Destination(None, has_own_keys=False, region_name=None, namespace=None), sends=False
-    )
-    assert first.finding == "Credentials from assume-role; they expire in 30 minutes, and are renewed before."
+    monkeypatch.setattr(aws, "call_endpoint", lambda _url: aws.EndpointResponse(0.01, 0.0))
+    first, *_ = aws_checks(Target(None, has_own_keys=False, region_name=None, namespace=None), sends=False)
+    assert first.finding == "Credentials: assume-role (expire in 30 minutes, refreshed automatically)."
 
 
 INI = "[uwsgi]\nmodule = shop:app\n"
@@ -246,75 +241,75 @@ INI = "[uwsgi]\nmodule = shop:app\n"
 @pytest.mark.parametrize(
     ("files", "environ", "flush", "status", "words"),
     [
-        ({"uwsgi.ini": INI}, {}, "background", "wrong", "has no enable-threads"),
-        ({"uwsgi.ini": INI}, {}, "sync", "right", "FLUSH=sync needs none"),
-        ({"uwsgi.ini": INI + "enable-threads = true\n"}, {}, "background", "right", "threads run"),
-        ({"uwsgi.ini": INI + "enable-threads\n"}, {}, "background", "right", "threads run"),
-        ({"uwsgi.ini": INI + "enable-threads = false\n"}, {}, "background", "wrong", "has no enable-threads"),
-        ({"app.ini": INI + "threads = 4\n"}, {}, "background", "right", "(app.ini): threads run"),
-        ({"uwsgi.ini": INI + "threads=2\ndie-on-term=true\n"}, {}, "background", "wrong", "die-on-term"),
+        ({"uwsgi.ini": INI}, {}, "background", "problem", "does not set enable-threads"),
+        ({"uwsgi.ini": INI}, {}, "sync", "ok", "FLUSH=sync needs none"),
+        ({"uwsgi.ini": INI + "enable-threads = true\n"}, {}, "background", "ok", "threads are enabled"),
+        ({"uwsgi.ini": INI + "enable-threads\n"}, {}, "background", "ok", "threads are enabled"),
+        ({"uwsgi.ini": INI + "enable-threads = false\n"}, {}, "background", "problem", "does not set enable-threads"),
+        ({"app.ini": INI + "threads = 4\n"}, {}, "background", "ok", "(app.ini): threads are enabled"),
+        ({"uwsgi.ini": INI + "threads=2\ndie-on-term=true\n"}, {}, "background", "problem", "die-on-term"),
         (
             {"tox.ini": "[tox]\n", "bad.ini": "\x00[", "gunicorn.conf.py": ""},
             {},
             "background",
-            "right",
+            "ok",
             "gunicorn.conf.py",
         ),
-        ({}, {"GUNICORN_CMD_ARGS": "--preload"}, "background", "right", "GUNICORN_CMD_ARGS"),
-        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "sync", "right", "before it ends"),
-        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "background", "wrong", "nothing runs between invocations"),
+        ({}, {"GUNICORN_CMD_ARGS": "--preload"}, "background", "ok", "GUNICORN_CMD_ARGS"),
+        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "sync", "ok", "before it ends"),
+        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "background", "problem", "no thread runs between invocations"),
     ],
 )
-def test_servers_are_told_by_their_traces(
+def test_server_detection(
     tmp_path: Path, *, files: dict[str, str], environ: dict[str, str], flush: str, status: str, words: str
 ) -> None:
-    """Configuration in the folder, variables in the environment."""
+    """Servers are detected by configuration files and environment variables."""
     for name, text in files.items():
         (tmp_path / name).write_text(text, "utf-8")
     found = list(server_checks(environ, tmp_path, flush=flush))
     assert any(check.status == status and words in check.finding for check in found)
-    assert not any(check.status == "wrong" for check in found) or status == "wrong"
+    assert not any(check.status == "problem" for check in found) or status == "problem"
 
 
-def test_without_traces_of_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the only one needs that needs anything."""
+def test_without_a_detected_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The finding names the only setting that a supported server needs."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
     (check,) = server_checks({}, tmp_path, flush="background")
     assert "enable-threads" in check.finding
 
 
-@pytest.mark.parametrize(("is_patched", "status"), [(True, "right"), (False, "unknown")])
+@pytest.mark.parametrize(("is_patched", "status"), [(True, "ok"), (False, "unknown")])
 def test_gevent_must_be_patched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_patched: bool, status: str
 ) -> None:
-    """If it is there."""
+    """Without monkey patching, the reader's thread would block the hub."""
     monkey = ModuleType("gevent.monkey")
     monkey.is_module_patched = lambda _name: is_patched  # type: ignore[attr-defined]  # as gevent has it
     monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
     assert [each.status for each in server_checks({}, tmp_path, flush="sync") if "gevent" in each.finding] == [status]
 
 
-def test_what_would_be_published_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two exporters on one provider; the environment's beside the program's; the predecessor beside this package."""
+def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two exporters on one provider, one of the environment and one of the program, or the predecessor package."""
     readers = [CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch())) for _ in range(2)]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)
     monkeypatch.setitem(sys.modules, "flask_cloudwatch_metric", ModuleType("flask_cloudwatch_metric"))
-    found = {check.finding for check in publishing_checks.twice_checks({"OTEL_METRICS_EXPORTER": "otlp,cloudwatch"})}
+    found = {check.finding for check in duplicate_checks({"OTEL_METRICS_EXPORTER": "otlp,cloudwatch"})}
     provider.shutdown()
     assert found == {
-        "2 CloudWatch exporters are on the global MeterProvider, for namespace Shop.",
-        "OTEL_METRICS_EXPORTER has cloudwatch, and the program makes an exporter of its own.",
-        "The program imports flask_cloudwatch_metric too, which sends its metrics on its own.",
+        "The global MeterProvider has 2 CloudWatch exporters for the namespace Shop.",
+        "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself.",
+        "The program also imports flask_cloudwatch_metric, which publishes its metrics separately.",
     }
 
 
-def test_nothing_is_measured(tmp_path: Path) -> None:
-    """An app without a reporter, in a program without an exporter."""
+def test_an_app_without_instrumentation(tmp_path: Path) -> None:
+    """It has neither a reporter nor an exporter."""
     (tmp_path / "plain.py").write_text("from flask import Flask\napp = Flask(__name__)\n", "utf-8")
     ended = run_flask(tmp_path / "plain.py", "doctor", "--json", folder=tmp_path)
     assert ended.returncode == 1
-    said = findings(ended.stdout, "Measured")
-    assert said[0] == ("wrong", "There is neither a CloudWatchMetricsReporter nor an exporter.")
-    assert said[2] == ("unknown", "No global MeterProvider is set.")
+    found = findings(ended.stdout, "Instrumentation")
+    assert found[0] == ("problem", "There is no CloudWatchMetricsReporter and no exporter.")
+    assert found[2] == ("unknown", "No global MeterProvider is set.")

@@ -8,8 +8,8 @@ from otel_cloudwatch_flask.commands.policy import policy_document
 
 
 @pytest.mark.parametrize("namespaces", [["Shop"], ["Shop", "Cafe"]])
-def test_nothing_else_is_allowed(namespaces: list[str]) -> None:
-    """One statement, one action, and exactly these namespaces."""
+def test_the_policy_allows_only_publishing(namespaces: list[str]) -> None:
+    """It has one statement with one action, for exactly these namespaces."""
     (statement,) = policy_document(namespaces)["Statement"]
     assert statement["Effect"] == "Allow"
     assert statement["Action"] == "cloudwatch:PutMetricData"
@@ -27,10 +27,10 @@ def test_nothing_else_is_allowed(namespaces: list[str]) -> None:
         ([], {"OTEL_SERVICE_NAME": "AWS/shop"}, "_AWS/shop"),
     ],
 )
-def test_the_namespace_is_the_one_that_is_published_to(
+def test_the_namespace_is_the_configured_one(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], namespace: object
 ) -> None:
-    """Given, or set as for the app."""
+    """It is passed as an option, or configured as for the app."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(main, ["policy", *arguments])
@@ -41,12 +41,10 @@ def test_the_namespace_is_the_one_that_is_published_to(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "give --namespace NAME"), (["--namespace", "AWS/EC2"], "is reserved for AWS's own services")],
+    [([], "pass --namespace NAME"), (["--namespace", "AWS/EC2"], "is reserved for AWS's own services")],
 )
-def test_without_a_namespace_there_is_no_policy(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    """A policy for all of them would be none."""
+def test_a_namespace_is_required(monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+    """A policy for all namespaces would not restrict anything."""
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     result = CliRunner().invoke(main, ["policy", *arguments])
     assert result.exit_code == 2

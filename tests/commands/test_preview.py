@@ -7,14 +7,14 @@ from click.testing import CliRunner
 from flask import Flask
 
 from otel_cloudwatch_flask.cli import main
-from otel_cloudwatch_flask.commands.preview import visitable_paths
+from otel_cloudwatch_flask.commands.preview import requestable_paths
 from otel_cloudwatch_flask.commands.shared.document import document_from
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 from tests.support.command_runs import SHOP, run_flask
 
 
 def app_file(folder: Path, config: str = "", views: str = "", **arguments: str) -> Path:
-    """A program with an app, and a metric in its only view."""
+    """Write a program with an app whose only view records a metric."""
     given = "".join(f", {name}={value}" for name, value in arguments.items())
     program = f"""
         from flask import Flask
@@ -35,8 +35,8 @@ def app_file(folder: Path, config: str = "", views: str = "", **arguments: str) 
     return path
 
 
-def test_nothing_reaches_cloudwatch() -> None:
-    """Every route without a variable part is visited; what is shown is what production would publish."""
+def test_nothing_is_sent_to_cloudwatch() -> None:
+    """Every route without a variable part is requested, and the metrics of production are shown."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(SHOP, "preview", environment=cloudwatch.environment())
         assert cloudwatch.traffic.put_requests == 0
@@ -47,8 +47,8 @@ def test_nothing_reaches_cloudwatch() -> None:
         assert f"\n{name}\n" in ended.stdout
 
 
-def test_the_document_has_what_was_visited() -> None:
-    """As often as was asked for, and cost reads it."""
+def test_the_document_describes_the_requests() -> None:
+    """Paths are requested as often as --times says, and the document can be read by other commands."""
     ended = run_flask(SHOP, "preview", "/", "/search?q=tea", "/products/99", "--times", "3", "--json")
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
@@ -65,19 +65,19 @@ def test_the_document_has_what_was_visited() -> None:
     assert document.namespaces == ["Shop"]
 
 
-def test_an_app_that_insists_on_sending_is_not_visited(tmp_path: Path) -> None:
-    """A dry run is what the command promises."""
+def test_an_app_that_disables_dry_run_is_not_previewed(tmp_path: Path) -> None:
+    """Otherwise the preview would be sent to CloudWatch."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_DRY_RUN"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
     assert ended.stderr == (
-        'Error: app.config["CLOUDWATCH_DRY_RUN"] is false, so that a preview would be sent to CloudWatch: '
-        "leave it out.\n"
+        'Error: app.config["CLOUDWATCH_DRY_RUN"] is false, so the preview would be sent to CloudWatch: '
+        "remove that setting.\n"
     )
 
 
-def test_an_app_that_publishes_nothing_says_why(tmp_path: Path) -> None:
-    """Switched off, or without a reporter."""
+def test_an_app_that_cannot_publish(tmp_path: Path) -> None:
+    """The message says whether it is disabled or has no reporter."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_ENABLED"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
@@ -86,8 +86,8 @@ def test_an_app_that_publishes_nothing_says_why(tmp_path: Path) -> None:
     assert "it has no CloudWatchMetricsReporter" in run_flask(tmp_path / "plain.py", "preview", "/").stderr
 
 
-def test_views_that_fail_and_hostile_names(tmp_path: Path) -> None:
-    """What a view raises is shown beside its path; what it calls its metrics cannot harm a terminal."""
+def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
+    """The exception of a view is shown after its path; names of metrics are escaped."""
     views = r"""
         @app.get("/broken")
         def broken():
@@ -112,27 +112,27 @@ def test_views_that_fail_and_hostile_names(tmp_path: Path) -> None:
     assert max(map(len, ended.stdout.splitlines())) <= 100
 
 
-def test_views_that_measure_nothing(tmp_path: Path) -> None:
-    """The exit code says that nothing would be published."""
-    path = app_file(tmp_path, views="@app.get('/quiet')\n        def quiet():\n            return ''")
-    ended = run_flask(path, "preview", "/quiet")
+def test_views_that_record_nothing(tmp_path: Path) -> None:
+    """The exit status says that nothing would be published."""
+    path = app_file(tmp_path, views="@app.get('/unmeasured')\n        def unmeasured():\n            return ''")
+    ended = run_flask(path, "preview", "/unmeasured")
     assert ended.returncode == 1
-    assert ended.stdout.endswith("Nothing would be published: no view that was visited measured anything.\n")
+    assert ended.stdout.endswith("Nothing would be published: the requested views recorded no measurements.\n")
 
 
-def test_without_an_app_there_is_nothing_to_look_at() -> None:
-    """The message says how to give one."""
+def test_an_app_is_required() -> None:
+    """The message says how to select one."""
     result = CliRunner().invoke(main, ["preview"])
     assert result.exit_code == 2
     assert "run flask --app YOUR_APP cloudwatch preview" in result.output
 
 
 @pytest.mark.parametrize("methods", [["GET"], ["GET", "POST"]])
-def test_only_routes_that_can_be_visited_are(methods: list[str]) -> None:
-    """With GET, and without a variable part; static files have one."""
+def test_requestable_paths(methods: list[str]) -> None:
+    """They accept GET and have no variable part, which excludes static files."""
     app = Flask("shop")
     app.add_url_rule("/b", "b", lambda: "", methods=methods)
     app.add_url_rule("/a/", "a", lambda: "", methods=methods)
     app.add_url_rule("/post", "post", lambda: "", methods=["POST"])
     app.add_url_rule("/item/<item>", "item", lambda item: item)
-    assert visitable_paths(app) == ["/a/", "/b"]
+    assert requestable_paths(app) == ["/a/", "/b"]

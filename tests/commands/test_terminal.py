@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.commands.shared.terminal import columns, cut, inert, number, table
+from otel_cloudwatch_flask.commands.shared.terminal import display_width, escaped, number, table, truncated
 
 HOSTILE = [
     ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
@@ -26,40 +26,40 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("text", "shown"), HOSTILE)
-def test_nothing_is_executed(text: str, shown: str) -> None:
-    """Escape sequences, bidirectional marks, invisible and combining characters, emoji are spelt; markup is text."""
-    assert inert(text) == shown
+def test_escaping(text: str, shown: str) -> None:
+    """Control, bidirectional, invisible and combining characters and emoji are escaped; markup is not."""
+    assert escaped(text) == shown
 
 
 @given(st.text(max_size=60), st.integers(2, 40))
-def test_whatever_is_shown_is_harmless_and_fits(text: str, width: int) -> None:
-    """Printable, from left to right, and no wider than asked for."""
-    shown = inert(text, width)
-    assert columns(shown) <= width
+def test_escaped_text_is_safe_and_fits(text: str, width: int) -> None:
+    """It is printable, left-to-right, and no wider than requested."""
+    shown = escaped(text, width)
+    assert display_width(shown) <= width
     for character in shown:
         assert character.isprintable()
         assert character.isascii() or unicodedata.bidirectional(character) == "L"
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_two_texts_never_look_the_same(one: str, other: str) -> None:
-    """As long as nothing is cut off."""
-    assert (inert(one) == inert(other)) is (one == other)
+def test_escaping_is_unambiguous(one: str, other: str) -> None:
+    """Different texts stay different unless truncated."""
+    assert (escaped(one) == escaped(other)) is (one == other)
 
 
-def test_long_texts_are_cut_with_a_mark() -> None:
-    """Wide characters count twice."""
-    assert inert("x" * 1000, 10) == "xxxxxxxxx~"
-    assert cut("注文注文", 5) == "注文~"
-    assert cut("short", 5) == "short"
+def test_truncation() -> None:
+    """Long texts end with a mark; wide characters count as two columns."""
+    assert escaped("x" * 1000, 10) == "xxxxxxxxx~"
+    assert truncated("注文注文", 5) == "注文~"
+    assert truncated("short", 5) == "short"
 
 
-def test_columns_stand_below_each_other_and_fit() -> None:
-    """Numbers are flush right; the widest column is cut until a line fits."""
+def test_tables_are_aligned_and_fit() -> None:
+    """Numbers are right-aligned; the widest column is truncated until a line fits."""
     rows = [["Orders", "12"], ["注文", "3"], ["n" * 200, "1,234"]]
     lines = list(table(["metric", "sum"], rows, right=[1], width=40))
-    assert {columns(line) for line in lines} == {40}
-    assert [columns(line[: line.rindex(" ")]) for line in lines[1:3]] == [37, 38]
+    assert {display_width(line) for line in lines} == {40}
+    assert [display_width(line[: line.rindex(" ")]) for line in lines[1:3]] == [37, 38]
     assert lines[3].startswith("nnnn")
     assert "~" in lines[3]
 
@@ -67,6 +67,6 @@ def test_columns_stand_below_each_other_and_fit() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0"), (-1.5, "-1.5"), (1e20, "1e+20"), (123456.0, "123,456"), (1234.5, "1,234.50")]
 )
-def test_numbers_are_short(value: float, text: str) -> None:
-    """Whole ones exactly, others to four digits or to the cent."""
+def test_number_formats(value: float, text: str) -> None:
+    """Integers are exact; others have four significant digits, or two decimals from 1,000 on."""
     assert number(value) == text

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
 from otel_cloudwatch_flask.delivery.compaction import compacted
-from otel_cloudwatch_flask.delivery.stats import Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from tests.support.fakes import in_threads, join_all
 
@@ -29,15 +29,15 @@ ONE = batch("a").size_bytes
 
 
 class Accounts:
-    """A backlog with its ledger."""
+    """A backlog with its recorder."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.ledger = Ledger()
-        self.backlog = Backlog(max_bytes, self.ledger)
+        self.recorder = StatsRecorder()
+        self.backlog = Backlog(max_bytes, self.recorder)
 
     def lost(self, reason: LossReason) -> int:
         """The datums lost for a reason."""
-        stats = self.ledger.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
+        stats = self.recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
         return stats.datums_lost.get(reason.value, 0)
 
     def drained(self) -> list[str]:
@@ -49,8 +49,8 @@ class Accounts:
         return sent
 
 
-def test_what_is_put_together_is_pending_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks in the middle of it, from another thread, does not hear that nothing waits."""
+def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While datums are being merged, another thread still sees them as pending."""
     backlog = Accounts(ONE).backlog
     pending: list[int] = []
     asking = threading.Thread(target=lambda: pending.append(backlog.datums))
@@ -134,8 +134,8 @@ def test_oldest_make_room() -> None:
     assert accounts.drained() == list("abc")[accounts.lost(LossReason.BACKLOG_FULL) :]
 
 
-def test_one_series_is_put_together() -> None:
-    """Where memory is short, datums of one series share one: no sample is lost."""
+def test_datums_of_one_series_are_merged() -> None:
+    """When memory is short, datums of one series are merged, and no sample is lost."""
     accounts = Accounts(2 * ONE)
     for value in (1.0, 2.0, 3.5, 2.0):
         accounts.backlog.add([batch("a", value=value)])
@@ -151,7 +151,7 @@ def test_one_series_is_put_together() -> None:
 
 
 def test_in_flight_is_not_dropped() -> None:
-    """The batch that is being sent keeps its place, whatever comes meanwhile."""
+    """A batch in flight is not dropped for newer ones."""
     accounts = Accounts(2 * ONE)
     accounts.backlog.add([batch("a"), batch("b")])
     first = accounts.backlog.check_out()
@@ -166,7 +166,7 @@ def test_in_flight_is_not_dropped() -> None:
 
 @pytest.mark.parametrize("max_bytes", [1, ONE])
 def test_the_newest_always_has_room(max_bytes: int) -> None:
-    """Even a bound smaller than one request keeps what came last."""
+    """A bound smaller than one request keeps the newest batch."""
     accounts = Accounts(max_bytes)
     accounts.backlog.add([batch("a")])
     accounts.backlog.add([batch("b" * 100)])
@@ -174,7 +174,7 @@ def test_the_newest_always_has_room(max_bytes: int) -> None:
 
 
 def test_empty() -> None:
-    """Nothing comes out of nothing, and settling nothing changes nothing."""
+    """An empty backlog has nothing to check out, and settling without a batch in flight has no effect."""
     accounts = Accounts(100)
     assert accounts.backlog.check_out() is None
     accounts.backlog.settle()
@@ -184,7 +184,7 @@ def test_empty() -> None:
 
 
 def test_close_leaves_what_is_in_flight() -> None:
-    """What waits is given up and counted; what is being sent may still arrive."""
+    """Queued batches are lost and counted; the one in flight may still arrive."""
     accounts = Accounts(10_000)
     accounts.backlog.add([batch("a", "b"), batch("c", "d", "e"), batch("f")])
     accounts.backlog.check_out()
@@ -218,7 +218,7 @@ def test_threads_add_while_one_sends() -> None:
 
 
 class BacklogMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order: the oldest first, the oldest lost, and nothing forgotten or counted twice."""
+    """In any order of events, the oldest batch is sent and dropped first, and nothing is lost or counted twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(st.integers(1, 5), max_size=4))
     def add(self, sizes: list[int]) -> None:
-        """Something new comes; what does not fit is lost from the front."""
+        """Add batches; what does not fit is dropped from the front."""
         before = self.accounts.lost(LossReason.BACKLOG_FULL)
         added = []
         for size in sizes:
@@ -243,7 +243,7 @@ class BacklogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight is None)
     @rule()
     def check_out(self) -> None:
-        """The oldest is sent."""
+        """Check out the oldest batch."""
         self.in_flight = self.accounts.backlog.check_out()
         sent = names(self.in_flight)
         assert bool(sent) == bool(self.waiting)
@@ -252,7 +252,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(fate=st.sampled_from(["sent", "kept", "halved", "expired in part"]))
     def settle(self, fate: str) -> None:
-        """What was sent has a fate."""
+        """Settle the batch in flight."""
         left: tuple[Batch, ...] = ()
         if self.in_flight is not None:
             if fate == "kept":
@@ -267,7 +267,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        """All that waits is given up."""
+        """Close the backlog, which loses all that is queued."""
         before = self.accounts.lost(LossReason.SHUTDOWN)
         self.accounts.backlog.close()
         assert self.accounts.lost(LossReason.SHUTDOWN) - before == len(self.waiting)
@@ -275,7 +275,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        """Pending are all that waits and what is in flight."""
+        """The queued batches and the one in flight are pending."""
         backlog = self.accounts.backlog
         assert backlog.datums == len(self.waiting) + len(names(self.in_flight))
         assert (backlog.size_bytes > 0) == (backlog.datums > 0)

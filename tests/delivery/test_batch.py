@@ -22,7 +22,7 @@ from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name
 from otel_cloudwatch_flask.model.entity import Entity
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
-from otel_cloudwatch_flask.testing.request_rules import refusal
+from otel_cloudwatch_flask.testing.request_rules import validation_error
 
 NOW = 1_790_000_000
 SHOP = Envelope("Shop")
@@ -145,7 +145,7 @@ class TestBatch:
         written = listener.body(**batch.parameters())
         assert without_blanks(written) == batch.body()
         assert len(batch.body()) == batch.size_bytes
-        assert refusal(batch.parameters(), now=NOW) is None
+        assert validation_error(batch.parameters(), now=NOW) is None
 
     @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope("Shop", SERVICE)]))
     def test_plain_size(self, listener: Listener, made: list[Datum], envelope: Envelope) -> None:
@@ -182,7 +182,7 @@ class TestBatch:
 
     @given(st.lists(datums, max_size=5), st.sampled_from([None, SERVICE]))
     def test_the_batch_comes_back(self, made: list[Datum], entity: Entity | None) -> None:
-        """A body is read as the batch that has written it, whoever its metrics belong to."""
+        """Parsing a body returns the batch that wrote it, with and without an entity."""
         batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         assert Batch.from_body(batch.body()) == batch
 
@@ -205,7 +205,7 @@ class TestBatch:
     @given(st.lists(datums, min_size=1, max_size=5))
     def test_is_accepted(self, made: list[Datum]) -> None:
         """CloudWatch has nothing against it."""
-        assert refusal(batch_of(made).parameters(), now=NOW) is None
+        assert validation_error(batch_of(made).parameters(), now=NOW) is None
 
     @pytest.mark.parametrize("number", [1, 2, 3, 1000])
     def test_halves(self, number: int) -> None:
@@ -291,7 +291,7 @@ class TestBatches:
         assert [len(batch.datums) for batch in made] == sizes
 
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
-        """What fits in no request is left to CloudWatch to refuse, and keeps nobody else out."""
+        """A datum larger than a request is sent alone, for CloudWatch to refuse."""
         made = list(batches(SHOP, [sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 

@@ -82,12 +82,12 @@ def test_the_encoded_call_stores_what_the_plain_call_stores(
         stored.append(list(cloudwatch.published.datums))
     assert len(stored[0]) == datums
     assert stored[0] == stored[1]
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
-    """Requests are filled as far as CloudWatch takes them, whoever writes them: botocore's are larger."""
+    """Requests are filled up to CloudWatch's limit, also those that botocore encodes, which are larger."""
     content = Distribution(tuple(n + 0.5 for n in range(150)), (1,) * 150)
     datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
     put = (plain_put if is_plain else encoded_put)(client_factory()())
@@ -96,14 +96,14 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
         before = cloudwatch.traffic.bytes_uncompressed
         put(full)
         sizes.append(cloudwatch.traffic.bytes_uncompressed - before)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert len(cloudwatch.published.datums) == 1500
     assert all(MAX_REQUEST_BYTES - 2 * len(encoded(datums[0])) < size <= MAX_REQUEST_BYTES for size in sizes[:-1])
     assert len(sizes) == (3 if is_plain else 2)
 
 
-def test_a_client_of_somebody_else_is_given_what_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection that fits in one request of ours, though not in one that botocore writes, is refused by nobody."""
+def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that fits in one request of ours, but not in one encoded by botocore, is split."""
     data = wide_histograms(800)
     with LocalCloudWatch() as cloudwatch:
         for name, value in cloudwatch.environment().items():
@@ -113,7 +113,7 @@ def test_a_client_of_somebody_else_is_given_what_it_can_send(monkeypatch: pytest
             exporter.export(data)
             assert exporter.stats().datums_sent == 800
             assert exporter.stats().requests_sent == (1 if client is None else 2)
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
 
 
 def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
@@ -122,7 +122,7 @@ def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
     assert cloudwatch.traffic.bytes_received < cloudwatch.traffic.bytes_uncompressed / 4
 
 
-def test_a_call_of_somebody_else_is_left_alone(cloudwatch: LocalCloudWatch) -> None:
+def test_other_calls_with_the_client_are_unchanged(cloudwatch: LocalCloudWatch) -> None:
     """The body is replaced during our own call only."""
     client = client_factory()()
     encoded_put(client)(batch(1))

@@ -46,12 +46,22 @@ from otel_cloudwatch_flask.testing.fake import client_error
         ("ValidationError", 400, Kind.REFUSED),
         ("SerializationException", 400, Kind.REFUSED),
         ("RequestEntityTooLarge", 413, Kind.REFUSED),
+        ("MissingRequiredParameterException", 400, Kind.REFUSED),
+        ("InvalidFormatFault", 400, Kind.REFUSED),
+        ("ValidationException", 400, Kind.REFUSED),
+        ("", 413, Kind.REFUSED),
+        ("InternalServerError", 400, Kind.SERVER),
+        ("RequestAbortedException", 400, Kind.SERVER),
+        ("MissingAuthenticationTokenException", 400, Kind.CREDENTIALS),
+        ("RequestTimeTooSkewed", 400, Kind.CREDENTIALS),
+        ("400", 400, Kind.UNKNOWN),  # a proxy's, with HTML or without a body
+        ("Unheard", 400, Kind.UNKNOWN),
         ("Unheard", 404, Kind.UNKNOWN),
         ("301", 301, Kind.UNKNOWN),
     ],
 )
 def test_answers(code: str, status: int, kind: Kind) -> None:
-    """What the service answered decides by its code, and where that says nothing, by the HTTP status."""
+    """An error response is classified by its code, else by its HTTP status."""
     found = failure(client_error(code, "why", status=status))
     assert found.kind is kind
     assert "why" in found.message
@@ -94,7 +104,7 @@ def test_answers(code: str, status: int, kind: Kind) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
 )
 def test_exceptions(error: Exception, kind: Kind) -> None:
-    """What never reached the service decides by its class, and is described by it."""
+    """Other errors are classified by their class, which the message names."""
     found = failure(error)
     assert found.kind is kind
     assert type(error).__name__ in found.message
@@ -113,17 +123,17 @@ def test_exceptions(error: Exception, kind: Kind) -> None:
     ],
 )
 def test_retry_after(header: str, seconds: float | None) -> None:
-    """The service may say in seconds when it wants to be called again; nothing makes that never."""
+    """``Retry-After`` in seconds is honoured; other values are ignored."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = header
     assert failure(error).retry_after_seconds == seconds
 
 
-class SomebodysError(Exception):
+class OtherError(Exception):
     """An error in botocore's form that a fake raises."""
 
     def __init__(self, response: Any) -> None:
-        super().__init__("somebody's")
+        super().__init__("other")
         self.response = response
 
 
@@ -132,7 +142,7 @@ class SomebodysError(Exception):
     [
         ({"Error": {"Code": "InvalidParameterValue"}}, Kind.REFUSED),
         ({"Error": {"Code": "ThrottlingException"}}, Kind.THROTTLED),
-        ({"Error": {}}, Kind.REFUSED),
+        ({"Error": {}}, Kind.UNKNOWN),
         ({"Error": "text"}, Kind.UNKNOWN),
         ({}, Kind.UNKNOWN),
         ("text", Kind.UNKNOWN),
@@ -140,8 +150,8 @@ class SomebodysError(Exception):
     ],
 )
 def test_others_errors(response: object, kind: Kind) -> None:
-    """Fakes answer in many forms, some without a status; none of them makes this fail."""
-    assert failure(SomebodysError(response)).kind is kind
+    """Error responses of any form, some without a status, are classified."""
+    assert failure(OtherError(response)).kind is kind
 
 
 def test_message_of_an_exception() -> None:

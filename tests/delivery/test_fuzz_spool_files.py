@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.boto_client import plain_put
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool, _checked
-from otel_cloudwatch_flask.delivery.stats import Ledger
+from otel_cloudwatch_flask.delivery.stats import StatsRecorder
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.fakes import FakeClock, PassingWaits
 from tests.support.fuzzing import datum_of, effort
@@ -59,7 +59,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 FILES = st.one_of(
     st.binary(max_size=300),
     mutated(),
-    BODIES.map(lambda body: _checked(json.dumps(body).encode())),  # as if somebody knew the form
+    BODIES.map(lambda body: _checked(json.dumps(body).encode())),  # with a valid checksum
 )
 
 
@@ -69,14 +69,14 @@ def datum(**members: Any) -> bytes:
 
 
 def put(directory: Path, content: bytes) -> None:
-    """Leave three files as a process that is no more would: two batches, and something between them."""
+    """Leave three files of a process that has ended: two batches, and another file between them."""
     spool = Spool(directory)
     for name in ("Before", "Sick", "After"):
         path = spool.write(Batch(Envelope("Shop"), (datum_of(name, 1, unix_seconds=NOW),)))
         assert path is not None
         if name == "Sick":
             path.write_bytes(content)
-    spool.abandon()
+    spool.release()
 
 
 @given(FILES)
@@ -92,19 +92,19 @@ def put(directory: Path, content: bytes) -> None:
 def test_it_costs_itself(content: bytes) -> None:
     """The next process delivers what was before it and behind it, once, and in the end nothing waits."""
     cloudwatch = FakeCloudWatch(clock=lambda: NOW)
-    clock, ledger = FakeClock(), Ledger()
+    clock, recorder = FakeClock(), StatsRecorder()
     with tempfile.TemporaryDirectory() as name:
         put(Path(name), content)
         spool = Spool(Path(name))
-        backlog = Backlog(10**6, ledger, spool)
+        backlog = Backlog(10**6, recorder, spool)
         delivery = Delivery(
-            lambda: plain_put(cloudwatch), backlog, ledger, clock=clock, wall_clock=lambda: NOW + clock.now - 1000
+            lambda: plain_put(cloudwatch), backlog, recorder, clock=clock, wall_clock=lambda: NOW + clock.now - 1000
         )
         delivery._expedited = PassingWaits(clock)
-        backlog.take_over()
+        backlog.adopt_spooled()
         assert delivery.deliver(clock.now + 3600)
         assert [cloudwatch.count(name) for name in ("Before", "After")] == [1, 1]
-        stats = ledger.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
+        stats = recorder.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
         assert stats.datums_sent == len(cloudwatch.datums)
         assert backlog.size_bytes == 0
         spool.close()

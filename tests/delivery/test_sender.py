@@ -1,4 +1,4 @@
-"""Delivery in front of clients that answer by a script, on a clock that does what it is told."""
+"""Delivery with scripted clients and a fake clock."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Envelope, batches
 from otel_cloudwatch_flask.delivery.boto_client import Client, plain_put
 from otel_cloudwatch_flask.delivery.sender import Backoff, Delivery
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.testing.fake import client_error
 from tests.support.fakes import FakeClock, PassingWaits, ScriptedClient, eventually, in_threads, join_all
@@ -30,41 +30,41 @@ def scripted(*script: Exception | None, before_each: Callable[[], object] = lamb
 
 
 class Setting:
-    """A delivery with everything around it."""
+    """A delivery with a backlog, statistics and fake clocks."""
 
     def __init__(self, client: Client, *, make_client: Callable[[], Client] | None = None) -> None:
         self.clock = FakeClock()
         self.wall_clock = FakeClock(NOW)
-        self.ledger = Ledger()
-        self.backlog = Backlog(10**8, self.ledger)
+        self.recorder = StatsRecorder()
+        self.backlog = Backlog(10**8, self.recorder)
         self.delivery = Delivery(
             lambda: plain_put(make_client() if make_client else client),
             self.backlog,
-            self.ledger,
+            self.recorder,
             clock=self.clock,
             wall_clock=self.wall_clock,
         )
         self.waits = self.delivery._expedited = PassingWaits(self.clock)
 
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
-        """Let datums wait in one request."""
+        """Add datums in one batch."""
         made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
         self.backlog.add(batches(Envelope("Shop"), made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
-        """Deliver with so much time."""
+        """Deliver within this time."""
         return self.delivery.deliver(self.clock.now + within_seconds)
 
     def stats(self) -> DeliveryStats:
-        """The accounts."""
-        return self.ledger.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
+        """The statistics."""
+        return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
 
 class TestSuccess:
-    """CloudWatch takes everything."""
+    """CloudWatch accepts every request."""
 
     def test_oldest_first(self) -> None:
-        """What waits longest is sent first, each request once."""
+        """The oldest batch is sent first, each request once."""
         client = scripted()
         setting = Setting(client)
         for name in ("a", "b", "c"):
@@ -82,7 +82,7 @@ class TestSuccess:
         assert setting.stats() == DeliveryStats(datums_sent=2, requests_sent=1, bytes_sent=size, last_success=NOW)
 
     def test_nothing_to_do(self) -> None:
-        """Nothing waits, so nothing is called, not even the maker of clients."""
+        """With nothing pending, no client is created."""
         setting = Setting(scripted(), make_client=lambda: pytest.fail("a client was made"))
         assert setting.deliver()
 
@@ -110,16 +110,16 @@ TEMPORARY = {
     "credentials": NoCredentialsError(),
     "expired-token": client_error("ExpiredToken", status=403),
     "region": NoRegionError(),
-    "unknown": RuntimeError("a bug in somebody's client"),
+    "unknown": RuntimeError("a bug in a program's own client"),
 }
 
 
 class TestRetries:
-    """CloudWatch does not take it now."""
+    """Errors that may pass."""
 
     @pytest.mark.parametrize("error", TEMPORARY.values(), ids=TEMPORARY)
     def test_kept_until_it_is_taken(self, error: Exception) -> None:
-        """Whatever may pass is tried again until it has passed; nothing is lost, and nothing overtakes."""
+        """Temporary errors are retried until they pass; nothing is lost or reordered."""
         client = scripted(*[error] * 4)
         setting = Setting(client)
         setting.add("a")
@@ -132,7 +132,7 @@ class TestRetries:
         assert stats.last_error is not None
 
     def test_backoff(self) -> None:
-        """Between attempts it rests, longer and longer up to a bound; the next outage begins anew."""
+        """The delay between attempts grows up to a bound, and starts again with the next outage."""
         client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, RuntimeError())
         setting = Setting(client)
         setting.add("a")
@@ -146,12 +146,12 @@ class TestRetries:
         assert setting.waits.waits[-1] <= 0.5
 
     def test_backoff_is_bounded_for_ever(self) -> None:
-        """However long an outage lasts, a rest is never longer than half a minute."""
+        """However long an outage lasts, a delay is at most half a minute."""
         backoff = Backoff()
         assert all(0 <= backoff.next_delay_seconds() <= 30 for _ in range(5000))
 
     def test_retry_after(self) -> None:
-        """If CloudWatch says when to come back, nobody comes earlier."""
+        """``Retry-After`` is honoured."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
         setting = Setting(scripted(error))
@@ -161,7 +161,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("asked", ["31536000", "inf", "1e400"])
     def test_retry_after_has_a_bound(self, asked: str) -> None:
-        """A proxy that asks for a year gets five minutes."""
+        """A ``Retry-After`` of a year is cut to five minutes."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = asked
         setting = Setting(scripted(error))
@@ -170,7 +170,7 @@ class TestRetries:
         assert setting.waits.waits[0] <= 300
 
     def test_deadline(self) -> None:
-        """Where the rest would last beyond the deadline, it says so at once and keeps what waits."""
+        """If the next attempt is after the deadline, it returns at once and the batch stays pending."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
         client = scripted(error)
@@ -186,7 +186,7 @@ class TestRetries:
         assert len(client.calls) == 2
 
     def test_past_deadline(self) -> None:
-        """Without time nothing is begun."""
+        """After the deadline no call is made."""
         client = scripted()
         setting = Setting(client)
         setting.add("a")
@@ -194,7 +194,7 @@ class TestRetries:
         assert client.calls == []
 
     def test_deadline_between_requests(self) -> None:
-        """A slow client uses up the time; what is left waits."""
+        """A slow client uses up the time; later batches stay pending."""
         setting = Setting(client := scripted(before_each=lambda: setting.clock.advance(6)))
         for name in "abc":
             setting.add(name)
@@ -203,7 +203,7 @@ class TestRetries:
         assert setting.backlog.datums == 1
 
     def test_expedite_before(self) -> None:
-        """The next attempt is made at once, though CloudWatch asked for a rest."""
+        """The next attempt is made at once, despite ``Retry-After``."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
@@ -214,14 +214,14 @@ class TestRetries:
         assert setting.deliver(within_seconds=5)
         assert len(client.calls) == 2
 
-    def test_expedite_while_it_rests(self) -> None:
-        """A rest that is on already ends at once too."""
+    def test_expedite_while_it_waits(self) -> None:
+        """A wait in progress ends at once, too."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
-        backlog = Backlog(10**6, Ledger())
+        backlog = Backlog(10**6, StatsRecorder())
         backlog.add(batches(Envelope("Shop"), [Datum(Series("a", (), "Count"), NOW, 1.0)]))
-        delivery = Delivery(lambda: plain_put(client), backlog, Ledger(), wall_clock=FakeClock(NOW))
+        delivery = Delivery(lambda: plain_put(client), backlog, StatsRecorder(), wall_clock=FakeClock(NOW))
         threads = in_threads(lambda: delivery.deliver(inf))
         assert eventually(lambda: client.calls and delivery.retry_at > -inf)
         delivery.expedite()
@@ -246,7 +246,7 @@ class PickyClient:
 
 
 class TestRefusals:
-    """CloudWatch will never take it."""
+    """CloudWatch refuses a datum."""
 
     @pytest.mark.parametrize("place", [0, 1, 499, 500, 777, 999])
     def test_one_bad_datum(self, place: int) -> None:
@@ -277,7 +277,7 @@ class TestRefusals:
         assert "The value is invalid" in record.getMessage()
 
     def test_throttled_while_halving(self) -> None:
-        """A rest in the middle of the search loses nothing and finds the bad one all the same."""
+        """Throttling during the bisection loses nothing, and the bad datum is still found."""
         picky = PickyClient()
         throttle = iter([False, True, False, True, False, False, True])
 
@@ -298,7 +298,7 @@ class TestRefusals:
 
 
 class TestExpired:
-    """It waited longer than CloudWatch takes."""
+    """Datums older than CloudWatch accepts."""
 
     def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         """What is older than two weeks is lost, with its reason; what is not is sent."""
@@ -312,7 +312,7 @@ class TestExpired:
         assert "two weeks" in caplog.text
 
     def test_grows_old_while_it_waits(self) -> None:
-        """Age is looked at before each attempt."""
+        """The age is checked before each attempt."""
         client = scripted(*[RuntimeError()] * 3)
         setting = Setting(client)
         setting.add("older", unix_seconds=NOW - TWO_WEEKS + 600)
@@ -337,7 +337,7 @@ class TestExpired:
 
 
 class TestCredentials:
-    """Nobody may send yet."""
+    """Credentials or a Region are missing."""
 
     @pytest.mark.parametrize(
         ("error", "remedy"),
@@ -367,7 +367,7 @@ class TestCredentials:
         assert setting.stats().datums_lost == {}
 
     def test_a_client_that_cannot_be_made(self) -> None:
-        """A failing maker of clients is an outage like any other."""
+        """An error while the client is created is retried like one of a call."""
         errors: list[Exception] = [NoRegionError(), NoCredentialsError(), ImportError("boto3")]
 
         def make_client() -> ScriptedClient:
@@ -381,7 +381,7 @@ class TestCredentials:
         assert (setting.stats().datums_sent, setting.stats().requests_failed) == (1, 3)
 
     def test_speaks_again_in_the_next_outage(self, caplog: pytest.LogCaptureFixture) -> None:
-        """When CloudWatch takes metrics again, that is said, and the next outage is warned of anew."""
+        """The end of an outage is logged, and the next outage is logged again."""
         caplog.set_level(logging.INFO, "otel_cloudwatch_flask")
         setting = Setting(scripted(NoCredentialsError(), None, NoCredentialsError(), None))
         for name in "ab":
@@ -402,7 +402,7 @@ def test_own_requests_are_not_instrumented() -> None:
 
 
 class TestCalls:
-    """Calls are made in the thread that delivers, which says so while it makes one."""
+    """Calls are made in the thread that delivers, with ``is_calling`` set."""
 
     def test_made_in_the_thread_that_delivers(self) -> None:
         """It is known to be in a call as long as the call lasts, and no longer, also if it fails."""
@@ -438,10 +438,10 @@ class TestCalls:
 
 
 class TestEnd:
-    """Once the end has begun, only the last delivery makes calls."""
+    """After ``expedite(is_ending=True)``, only the last delivery makes calls."""
 
     def test_others_make_no_calls(self) -> None:
-        """They leave everything to the last one."""
+        """Other deliveries make no calls."""
         client = scripted()
         setting = Setting(client)
         setting.add("a")
@@ -465,7 +465,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
     def test_does_not_wait_for_an_operator(self, error: Exception) -> None:
-        """A process that ends is not given credentials or a Region any more: one attempt is enough."""
+        """The last delivery does not wait for credentials or a Region: it makes one attempt."""
         client = scripted(*[error] * 9)
         setting = Setting(client)
         setting.add("a")

@@ -1,4 +1,4 @@
-"""What is on disk: private, whole or not at all, and taken over from the dead only."""
+"""Files of the spool are private, written atomically, and adopted only from processes that have ended."""
 
 import os
 import stat
@@ -50,7 +50,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, entity: Entity | None)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
-    """Nobody else on the machine reads metrics from the spool, whatever the umask."""
+    """Other users cannot read the spool, whatever the umask."""
     previous = os.umask(0)
     try:
         path = Spool(tmp_path / "spool").write(batch("Orders"))
@@ -63,35 +63,35 @@ def test_files_are_private(tmp_path: Path) -> None:
 
 
 def test_a_living_process_keeps_its_batches(tmp_path: Path) -> None:
-    """Nobody takes over the directory of a process that lives."""
+    """The directory of a living process is not adopted."""
     mine, other = Spool(tmp_path), Spool(tmp_path)
     assert mine.write(batch("Orders")) is not None
-    assert list(other.take_over()) == []
+    assert list(other.adopt()) == []
 
 
-def test_a_closed_spool_is_taken_over(tmp_path: Path) -> None:
-    """What a process left at its end is found by the next, oldest first, and then gone from where it was."""
+def test_a_closed_spool_is_adopted(tmp_path: Path) -> None:
+    """The next process adopts the files of one that has ended, oldest first, and removes its directory."""
     first = Spool(tmp_path)
     for name in ("Orders", "Refunds"):
         assert first.write(batch(name)) is not None
     first.close()
     second = Spool(tmp_path)
-    batches = [second.read(path) for path in second.take_over()]
+    batches = [second.read(path) for path in second.adopt()]
     assert batches == [batch("Orders"), batch("Refunds")]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    """SIGKILL gives the lock up, too."""
+def test_the_spool_of_a_killed_process_is_adopted(tmp_path: Path) -> None:
+    """SIGKILL releases the lock, too."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "written\n"
-        assert list(Spool(tmp_path).take_over()) == []
+        assert list(Spool(tmp_path).adopt()) == []
         process.kill()
     spool = Spool(tmp_path)
-    assert [spool.read(path) for path in spool.take_over()] == [batch("killed")]
+    assert [spool.read(path) for path in spool.adopt()] == [batch("killed")]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,10 @@ def test_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     ],
     ids=["empty", "binary", "wrong checksum", "a pickle"],
 )
-def test_what_is_no_batch_is_set_aside(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn or foreign file costs a warning, is not read again, and nothing else."""
+def test_a_file_that_is_not_a_batch_is_set_aside(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged file, or one that is not a batch, is set aside with a warning."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -113,7 +115,7 @@ def test_what_is_no_batch_is_set_aside(tmp_path: Path, content: bytes, caplog: p
     assert spool.read(path) is None
     assert not path.exists()
     assert [file.name for file in tmp_path.glob("*.bad")] == [path.name + ".bad"]
-    assert "is no batch of metrics" in caplog.text
+    assert "is not a batch of metrics" in caplog.text
 
 
 DATUMS_ON_DISK = (
@@ -189,7 +191,7 @@ def test_numbers_that_cannot_be_sent_are_set_aside(tmp_path: Path, numbers: str)
 
 
 def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
-    """Half of a batch is none."""
+    """A truncated file is not a batch."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None

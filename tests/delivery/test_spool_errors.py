@@ -1,4 +1,4 @@
-"""A spool on a disk that fails: what cannot be written waits in memory, what cannot be moved stays where it is."""
+"""Failing file operations: batches that cannot be written wait in memory, others stay where they are."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from otel_cloudwatch_flask.delivery import spool as module
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.spool import Spool
-from otel_cloudwatch_flask.delivery.stats import Ledger
+from otel_cloudwatch_flask.delivery.stats import StatsRecorder
 from tests.support.fuzzing import datum_of
 
 SHOP = Envelope("Shop")
@@ -31,11 +31,11 @@ def drained(backlog: Backlog) -> list[str]:
 
 
 def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
-    """Where the directory is gone, nothing is, though nothing is on disk."""
+    """If the directory is gone, batches wait in memory."""
     spool = Spool(tmp_path)
     shutil.rmtree(spool._own)
     assert spool.write(batch("a")) is None
-    backlog = Backlog(10**6, Ledger(), spool)
+    backlog = Backlog(10**6, StatsRecorder(), spool)
     backlog.add([batch("a"), batch("b")])
     assert drained(backlog) == ["a", "b"]
 
@@ -56,19 +56,19 @@ def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
     assert spool._size_bytes < size
 
 
-def test_what_cannot_be_taken_over_waits_where_it_is(tmp_path: Path) -> None:
+def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
     """A process whose own directory is gone takes nothing over; the next one finds all of it."""
     dead, broken = Spool(tmp_path), Spool(tmp_path)
     assert dead.write(batch("a")) is not None
-    dead.abandon()
+    dead.release()
     shutil.rmtree(broken._own)
-    assert list(broken.take_over()) == []
+    assert list(broken.adopt()) == []
     third = Spool(tmp_path)
-    assert [third.read(path) for path in third.take_over()] == [batch("a")]
+    assert [third.read(path) for path in third.adopt()] == [batch("a")]
 
 
-def test_what_is_set_aside_takes_no_place_of_another(tmp_path: Path) -> None:
-    """Each keeps a name of its own, whatever kind of thing it is."""
+def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
+    """Each entry gets its own name, whether file or directory."""
     spool = Spool(tmp_path)
     path = spool._own / "0.batch"
     for number in range(3):
@@ -82,24 +82,24 @@ def test_what_is_set_aside_takes_no_place_of_another(tmp_path: Path) -> None:
     assert [(tmp_path / f"0.batch-{number}.bad").read_text() for number in (1, 2)] == ["1", "2"]
 
 
-def test_two_threads_give_the_directory_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is closed once: its number may be another file's by then."""
     spool = Spool(tmp_path)
     close, closed = os.close, list[int]()
 
     def close_while_another_does(descriptor: int) -> None:
         closed.append(descriptor)
-        spool.abandon()
+        spool.release()
         close(descriptor)
 
     monkeypatch.setattr(os, "close", close_while_another_does)
-    spool.abandon()
+    spool.release()
     monkeypatch.undo()
     assert len(closed) == 1
 
 
 def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
-    """Somebody has removed it: nothing is read, and nothing raised."""
+    """A file that was removed is not readable, and raises nothing."""
     spool = Spool(tmp_path)
     path = spool.write(batch("a"))
     assert path is not None
@@ -111,18 +111,18 @@ def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
 
 def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
     """Of what is on disk only, a damaged batch is lost and counted when its turn comes; those behind it are not."""
-    ledger, spool = Ledger(), Spool(tmp_path)
-    backlog = Backlog(1, ledger, spool)
+    recorder, spool = StatsRecorder(), Spool(tmp_path)
+    backlog = Backlog(1, recorder, spool)
     backlog.add([Batch(SHOP, (datum_of("a", 1), datum_of("b", 1))), batch("c"), batch("d")])
     min(spool._own.glob("*.batch")).write_bytes(b"torn")
     assert drained(backlog) == ["c", "d"]
-    stats = ledger.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
+    stats = recorder.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
     assert stats.datums_lost == {"unreadable": 2}
     assert (backlog.datums, backlog.size_bytes) == (0, 0)
 
 
-def test_a_directory_that_is_taken_over_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process was faster, and has removed it: another one is made."""
+def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process adopted and removed it before it was locked: a new one is created."""
     faster = [shutil.rmtree]
     try_lock = module._try_lock
 

@@ -1,6 +1,6 @@
-"""Delivery, backlog and spool as one machine: whatever happens in whatever order, every datum has one fate.
+"""Delivery, backlog and spool as one state machine: in any order of events, every datum has exactly one outcome.
 
-A datum's value is a number that no other has, so that each is recognised wherever it is: at CloudWatch, or on disk.
+Each datum has a unique value, by which it is recognised in CloudWatch and on disk.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError, Rea
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from otel_cloudwatch_flask.delivery.backlog import Backlog, _Waiting
+from otel_cloudwatch_flask.delivery.backlog import Backlog, _Entry
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
 from otel_cloudwatch_flask.delivery.sender import Delivery
 from otel_cloudwatch_flask.delivery.spool import Spool, _verified
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.testing.fake import client_error
 from tests.support.fakes import PATIENCE_SECONDS, FakeClock, PassingWaits, eventually, in_threads, join_all
@@ -30,17 +30,17 @@ DAY = 86400
 SHOP = Envelope("Shop")
 
 LARGEST_BATCH_BYTES = 2_000
-"""More than a request of these tests has, with the envelopes of the parts that it is divided into."""
+"""Upper bound of the size of a request of these tests, with the envelopes of its halves."""
 
 POISON = "poison"
-"""How the metrics begin that CloudWatch refuses, with every request that one is in."""
+"""Name prefix of the metrics that CloudWatch refuses, with their whole request."""
 
 ERRORS: dict[str, Exception] = {
     "throttled": client_error("ThrottlingException"),
     "server error": client_error("InternalServiceFault", status=500),
     "no credentials": NoCredentialsError(),
     "no network": EndpointConnectionError(endpoint_url="https://monitoring"),
-    "a bug": RuntimeError("of somebody's client"),
+    "a bug": RuntimeError("of a program's own client"),
 }
 ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "hangs", *ERRORS])
 
@@ -99,18 +99,18 @@ class Process:
 
     def __init__(self, service: Service, clock: FakeClock, max_bytes: int, spool: Spool | None) -> None:
         self.clock = clock
-        self.ledger = Ledger()
-        self.backlog = Backlog(max_bytes, self.ledger, spool)
+        self.recorder = StatsRecorder()
+        self.backlog = Backlog(max_bytes, self.recorder, spool)
         self.spool = spool
         self.service = service
         self.delivery = Delivery(
-            lambda: service.put, self.backlog, self.ledger, clock=clock, wall_clock=lambda: NOW + clock.now
+            lambda: service.put, self.backlog, self.recorder, clock=clock, wall_clock=lambda: NOW + clock.now
         )
         self.delivery._expedited = PassingWaits(clock)
         self.is_closed = False
         self.threads: list[threading.Thread] = []
 
-    def entries(self) -> list[_Waiting]:
+    def entries(self) -> list[_Entry]:
         """All that is pending."""
         in_flight = self.backlog._in_flight
         return [*([in_flight] if in_flight else []), *self.backlog._waiting]
@@ -133,8 +133,8 @@ class Process:
             yield from batch.datums
 
     def stats(self) -> DeliveryStats:
-        """The accounts."""
-        return self.ledger.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
+        """The statistics."""
+        return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
     def deliver(self, within_seconds: float, *, is_last: bool = False) -> bool:
         """Deliver in a thread and wait for it, if it hangs until the time is up; wait in vain if another one hangs."""
@@ -151,7 +151,7 @@ class Process:
         with contextlib.suppress(Killed):
             try:
                 if not self.is_closed:
-                    self.backlog.take_over()
+                    self.backlog.adopt_spooled()
                 answers.append(self.delivery.deliver(deadline, is_last=is_last))
             finally:
                 if self.is_closed:
@@ -183,7 +183,7 @@ class Process:
 
 
 class DeliveryMachine(RuleBasedStateMachine):
-    """Datums are recorded by one process after the other, in front of a CloudWatch that does its worst."""
+    """Processes record datums one after the other, and CloudWatch fails in every way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(script=st.lists(ANSWERS, max_size=6), within_seconds=st.sampled_from([0.0, 0.2, 30.0, 3600.0]))
     def deliver(self, script: list[str], within_seconds: float) -> None:
-        """Somebody delivers, and CloudWatch answers so."""
+        """Deliver, with these answers of CloudWatch."""
         self.service.script = script
         is_delivered = self.process.deliver(within_seconds)
         assert is_delivered == (self.process.backlog.datums == 0)
@@ -269,7 +269,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         late=st.sampled_from(["never", "accepted", "throttled", "answer lost"]),
     )
     def restart(self, script: list[str], within_seconds: float, late: str) -> None:
-        """The process ends in good order, perhaps before an answer has come, and another one starts."""
+        """The process shuts down, perhaps before an answer has come, and another one starts."""
         self.service.script = script
         self.process.shut_down(within_seconds)
         self.accounts_are_right()
@@ -280,9 +280,9 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(has_arrived=st.booleans())
     def kill(self, *, has_arrived: bool) -> None:
-        """The process is killed; what hung may have arrived or not."""
+        """The process is killed; a call in progress may have arrived or not."""
         if self.process.spool:
-            self.process.spool.abandon()
+            self.process.spool.release()
         self.service.unsure |= self.process.in_flight_numbers()
         if self.service.hanging:
             self.process.answer("arrived, killed" if has_arrived else "killed")
@@ -293,7 +293,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         stats = self.process.stats()
         self.ended["sent"] += stats.datums_sent
         self.ended["lost"] += sum(stats.datums_lost.values())
-        # What was in memory only is gone with the process, and nobody was there to count it.
+        # Batches that were only in memory are gone with the process, uncounted.
         self.ended["gone"] += stats.datums_pending - len(self.on_disk(self.process.own_files()))
         self.process.end()
         self.start()
@@ -308,7 +308,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def accounts_are_right(self) -> None:
-        """What was recorded was sent, is pending, is on disk for whoever comes next, or was lost."""
+        """Every recorded datum was sent, is pending, is on disk for the next process, or was lost."""
         left = self.on_disk(self.files() - self.process.own_files())
         stats = self.process.stats()
         lost = sum(stats.datums_lost.values()) + self.ended["lost"]
@@ -317,7 +317,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert self.recorded == sent + stats.datums_pending + len(left) + lost + self.ended["gone"]
         waiting = Counter(number for datum in [*self.process.waiting(), *left] for number in numbers(datum))
         assert not [number for number, times in waiting.items() if times > 1]
-        in_flight = self.process.in_flight_numbers()  # of which the answer may be there, and nobody has read it
+        in_flight = self.process.in_flight_numbers()  # the answer may have arrived without having been read
         assert waiting.keys() & self.service.accepted.keys() <= self.service.unsure | in_flight
         missing = self.recorded - len(waiting.keys() | self.service.accepted.keys())
         assert missing >= lost + self.ended["gone"] - len(self.service.unsure)
@@ -325,13 +325,13 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_came_once(self) -> None:
-        """CloudWatch has nothing twice, unless it could not say that it had it."""
+        """CloudWatch has nothing twice, unless an answer was lost."""
         twice = {number for number, times in self.service.accepted.items() if times > 1}
         assert twice <= self.service.unsure
 
     @invariant()
     def oldest_first(self) -> None:
-        """What a process recorded comes in this order, and after what it found on disk."""
+        """Datums arrive in the order recorded, after those found on disk."""
         if not self.series:
             own = [number for number in self.service.in_order if number > self.first_of_process]
             assert own == sorted(own)
@@ -339,14 +339,14 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        """What is kept in memory is what is said, and no more comes to it than one request that is read from disk."""
+        """The size in memory is right, and exceeds the bound by at most one batch read from disk."""
         backlog = self.process.backlog
         sizes = [each.size_bytes for each in self.process.entries()]
         assert backlog.size_bytes == sum(sizes)
         assert backlog.size_bytes <= self.bound + LARGEST_BATCH_BYTES
 
     def teardown(self) -> None:
-        """In the end the network is well again, and all that is left arrives."""
+        """Once the faults stop, everything that is left arrives."""
         if self.service.hanging:
             self.answer_comes("accepted")
         self.kill(has_arrived=False)

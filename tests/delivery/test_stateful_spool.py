@@ -1,4 +1,4 @@
-"""Several processes with one spool directory, and what else happens to files: each whole batch is somebody's, once."""
+"""Several processes that share a spool directory: each intact batch belongs to exactly one of them."""
 
 import contextlib
 import math
@@ -68,7 +68,7 @@ class Member:
         self.sizes[path] = path.stat().st_size
 
     def forget(self, path: Path) -> None:
-        """Have it no more."""
+        """Forget the file."""
         del self.files[path], self.sizes[path]
 
     def at(self, place: int) -> list[Path]:
@@ -144,13 +144,13 @@ class SpoolMachine(RuleBasedStateMachine):
                 member.forget(path)
 
     @rule(index=INDICES)
-    def take_over(self, index: int) -> None:
+    def adopt(self, index: int) -> None:
         """A process finds all that others have left, the oldest of each first, and nothing of those that live."""
         member = self.member(index)
         of_living = {number for each in self.living for number in each.files.values()}
         directory_of = {number_in(path): path.parent for path in self.files()}
-        member.spool._next_look = -math.inf  # it may have looked a moment ago
-        for path in member.spool.take_over():
+        member.spool._next_adoption = -math.inf  # it may have looked a moment ago
+        for path in member.spool.adopt():
             member.own(path)
         found = [number for number in member.files.values() if number not in of_living and number is not None]
         assert set(found) == self.whole - of_living
@@ -167,7 +167,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if is_orderly:
             member.spool.close()
         else:
-            member.spool.abandon()
+            member.spool.release()
 
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
@@ -180,7 +180,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if child == 0:
             with contextlib.suppress(BaseException):
                 for member in self.living:
-                    member.spool.abandon()
+                    member.spool.release()
                 os._exit(0)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -207,14 +207,14 @@ class SpoolMachine(RuleBasedStateMachine):
         place=PLACES, content=st.sampled_from(sorted(FOREIGN)), name=st.sampled_from(["0.batch", "x" * 240 + ".batch"])
     )
     def foreign_file(self, place: int, content: str, name: str) -> None:
-        """Somebody puts a file where batches are."""
+        """Put another file beside the batches."""
         for directory in sorted(self.directory.glob("process-*/"))[place : place + 1]:
             if directory.is_dir() and not (directory / name).exists():
                 (directory / name).write_bytes(FOREIGN[content])
 
     @rule(kind=st.sampled_from(["file", "directory", "link", "batch"]))
     def foreign_entry(self, kind: str) -> None:
-        """Somebody puts something into the spool directory itself, or a directory where a batch should be."""
+        """Put a file into the spool directory itself, or a directory in place of a batch."""
         self.written += 1
         path = self.directory / f"process-{kind}{self.written}"
         if kind == "file":
@@ -235,7 +235,7 @@ class SpoolMachine(RuleBasedStateMachine):
         """In the end one process has it all, and when it is settled nothing is left, nor counted."""
         while len(self.living) > 1:
             self.end(0, is_orderly=True)
-        self.take_over(0)
+        self.adopt(0)
         (member,) = self.living
         while member.files:
             self.read(0, 0)
@@ -254,7 +254,7 @@ def test_a_batch_outlives_any_number_of_processes(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     assert spool.write(batch(1)) is not None
     for _ in range(50):
-        spool.abandon()
+        spool.release()
         spool = Spool(tmp_path)
-        (path,) = spool.take_over()
+        (path,) = spool.adopt()
         assert spool.read(path) == batch(1)

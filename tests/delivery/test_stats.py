@@ -1,28 +1,28 @@
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, Ledger, LossReason
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from tests.support.fakes import in_threads, join_all
 
 
-def stats(ledger: Ledger) -> DeliveryStats:
+def stats(recorder: StatsRecorder) -> DeliveryStats:
     """The figures, with nothing to add."""
-    return ledger.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
+    return recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
 
 
 def test_new() -> None:
     """In the beginning everything is 0 and nothing has happened."""
-    assert stats(Ledger()) == DeliveryStats()
+    assert stats(StatsRecorder()) == DeliveryStats()
 
 
 def test_accounts() -> None:
     """Each event is counted under its name, losses under their reason."""
-    ledger = Ledger()
-    ledger.sent(datums=3, size_bytes=100, unix_time=5.0)
-    ledger.sent(datums=2, size_bytes=50, unix_time=6.0)
-    ledger.failed("first")
-    ledger.failed("second")
-    ledger.lost(LossReason.REFUSED)
-    ledger.lost(LossReason.INVALID, 4)
-    ledger.lost(LossReason.EXPIRED, 0)
-    assert ledger.stats(datums_pending=7, metrics_active=8, metrics_overflowed=9) == DeliveryStats(
+    recorder = StatsRecorder()
+    recorder.sent(datums=3, size_bytes=100, unix_time=5.0)
+    recorder.sent(datums=2, size_bytes=50, unix_time=6.0)
+    recorder.failed("first")
+    recorder.failed("second")
+    recorder.lost(LossReason.REFUSED)
+    recorder.lost(LossReason.INVALID, 4)
+    recorder.lost(LossReason.EXPIRED, 0)
+    assert recorder.stats(datums_pending=7, metrics_active=8, metrics_overflowed=9) == DeliveryStats(
         datums_sent=5,
         datums_pending=7,
         datums_lost={"refused": 1, "invalid": 4},
@@ -34,26 +34,26 @@ def test_accounts() -> None:
         last_error="second",
         last_success=6.0,
     )
-    assert ledger.lost_in_delivery() == 1
+    assert recorder.lost_in_delivery() == 1
 
 
 def test_stats_are_a_snapshot() -> None:
     """What happens later does not change figures that were given out."""
-    ledger = Ledger()
-    before = stats(ledger)
-    ledger.lost(LossReason.SHUTDOWN, 2)
+    recorder = StatsRecorder()
+    before = stats(recorder)
+    recorder.lost(LossReason.SHUTDOWN, 2)
     assert before.datums_lost == {}
 
 
 def test_threads() -> None:
     """Nothing that several threads count at once is counted less."""
-    ledger = Ledger()
+    recorder = StatsRecorder()
 
     def count() -> None:
         for _ in range(2000):
-            ledger.lost(LossReason.REFUSED)
-            ledger.sent(datums=1, size_bytes=2, unix_time=0.0)
+            recorder.lost(LossReason.REFUSED)
+            recorder.sent(datums=1, size_bytes=2, unix_time=0.0)
 
     join_all(in_threads(*[count] * 4))
-    counted = stats(ledger)
+    counted = stats(recorder)
     assert (counted.datums_lost, counted.datums_sent, counted.bytes_sent) == ({"refused": 8000}, 8000, 16000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.demo.traffic import Answer, Traffic, visits
+from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, ShopResponse, shop_requests
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 from otel_cloudwatch_flask.testing.published import PublishedMetric
 from tests.reliability.processes import GUNICORN, Server, serving
@@ -27,33 +27,33 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 SHOP = ["examples.shop:create_app()"]
 TWO_WORKERS = [*GUNICORN, "--workers", "2", "--threads", "4", "--worker-class", "gthread", "--keep-alive", "60"]
 ACCESS_LOG = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
-"""A line for each request, which says who served it."""
+"""A line for each request, with the process that served it."""
 
 
-def visit(server: Server) -> list[Answer]:
-    """Send all requests over connections that are kept alive for a while, and come back with all answers."""
-    quick = (each for each in visits(seed=11) if each.path != "/slow")
-    traffic = Traffic(server.url, islice(quick, REQUESTS), seconds=120, visitors=16)
+def visit(server: Server) -> list[ShopResponse]:
+    """Send all requests over keep-alive connections, and return all responses."""
+    quick = (each for each in shop_requests(seed=11) if each.path != "/slow")
+    traffic = LoadGenerator(server.url, islice(quick, REQUESTS), seconds=120, visitors=16)
     traffic.start()
     assert traffic.wait(timeout_seconds=150)
-    assert (len(traffic.answers), traffic.failures) == (REQUESTS, []), server.log.read_text()[-5000:]
-    return traffic.answers
+    assert (len(traffic.responses), traffic.failures) == (REQUESTS, []), server.log.read_text()[-5000:]
+    return traffic.responses
 
 
 def requests_by_worker(server: Server) -> Counter[str]:
-    """How many requests each worker served, by its own account."""
+    """Return the number of requests that each worker reports."""
     return Counter(re.findall(r"^served by (\S+)$", server.log.read_text(), re.MULTILINE))
 
 
-def samples_of_facade(answers: list[Answer]) -> dict[PublishedMetric, list[float]]:
-    """What ``add_metric`` and the decorators were given, as the answers show it."""
+def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list[float]]:
+    """Return what ``add_metric`` and the decorators recorded, according to the responses."""
     samples: defaultdict[PublishedMetric, list[float]] = defaultdict(list)
 
     def add(name: str, value: float, unit: str = "Count", **dimensions: str) -> None:
         samples[PublishedMetric("Shop", name, tuple(sorted(dimensions.items())), unit)].append(value)
 
     for answer in answers:
-        route, status, body = answer.visit.route, answer.status, answer.body
+        route, status, body = answer.request.route, answer.status, answer.body
         if route in ("/", "/checkout"):
             add("RequestCount", 1, ResourceName="Index" if route == "/" else "Checkout", StatusCode=str(status))
         if route == "/checkout" and status == 201:
@@ -68,8 +68,8 @@ def samples_of_facade(answers: list[Answer]) -> dict[PublishedMetric, list[float
     return dict(samples)
 
 
-def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[Answer]) -> None:
-    """Every facade metric has its samples, its sum, its smallest and its largest; and there are no others."""
+def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
+    """Every facade metric has its samples, sum, minimum and maximum, and there are no others."""
     expected = samples_of_facade(answers)
     published = {metric for metric in cloudwatch.published.metrics() if not is_open_telemetry(metric)}
     assert published == set(expected)
@@ -82,14 +82,14 @@ def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[Answer]) -
         assert found.maximum(metric.name, **asked) == max(samples), metric
 
 
-def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[Answer]) -> None:
+def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
     """The shop's own OpenTelemetry counter and histogram have counted each product page and each search."""
     views: Counter[str] = Counter()
     searches: list[int] = []
     for answer in answers:
-        if answer.visit.path.startswith("/products/") and answer.status == 200:
+        if answer.request.path.startswith("/products/") and answer.status == 200:
             views[answer.body["category"]] += 1
-        if answer.visit.route == "/search":
+        if answer.request.route == "/search":
             searches.append(len(answer.body))
     found = cloudwatch.published
     assert {name: found.sum("shop.product.views", category=name) for name in views} == views
@@ -97,9 +97,9 @@ def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[Answ
     assert found.sum("shop.search.results") == pytest.approx(sum(searches), rel=1e-9)
 
 
-def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[Answer]) -> None:
-    """Each request has one duration, under its own method, route and status."""
-    expected = Counter((each.visit.method, each.visit.route, str(each.status)) for each in answers)
+def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
+    """Each request has one duration, with its own method, route and status."""
+    expected = Counter((each.request.method, each.request.route, str(each.status)) for each in answers)
     found: Counter[tuple[str | None, ...]] = Counter()
     for metric in cloudwatch.published.metrics():
         if metric.name == "http.server.duration":
@@ -111,7 +111,7 @@ def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[Ans
 
 
 def is_open_telemetry(metric: PublishedMetric) -> bool:
-    """Whether an instrument made it, not ``add_metric``."""
+    """Return whether a metric comes from an instrument instead of ``add_metric``."""
     return metric.name.startswith(("http.", "shop."))
 
 
@@ -120,7 +120,7 @@ def is_open_telemetry(metric: PublishedMetric) -> bool:
 def test_gunicorn_publishes_every_request(
     cloudwatch: LocalCloudWatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """After 5,000 requests to 2 workers of 4 threads and a SIGTERM, CloudWatch has exactly what was sent."""
+    """After 5,000 requests to 2 workers with 4 threads each and a SIGTERM, CloudWatch has exactly what was sent."""
     command = [*TWO_WORKERS, *ACCESS_LOG, *arguments]
     with serving(cloudwatch, tmp_path / "log", command, SHOP, OTEL_SEMCONV_STABILITY_OPT_IN="") as server:
         answers = visit(server)
@@ -130,4 +130,4 @@ def test_gunicorn_publishes_every_request(
     assert_durations_are_complete(cloudwatch, answers)
     assert_facade_is_exact(cloudwatch, answers)
     assert_instruments_are_exact(cloudwatch, answers)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []

@@ -125,7 +125,7 @@ def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, i
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
     resource = sdk.ResourceMetrics(Resource.get_empty(), [scope], "")
     assert exporter.export(sdk.MetricsData([resource])) is sdk.MetricExportResult.SUCCESS
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     return cloudwatch, dict(exporter.stats().datums_lost)
 
 

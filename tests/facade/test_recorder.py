@@ -61,15 +61,15 @@ def test_value(value: Any, number: float) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (True, "the value True is a bool; give a number"),
-        ("1", "the value '1' is a str; give a number"),
-        (None, "the value None is a NoneType; give a number"),
-        (1j, "the value 1j is a complex; give a number"),
-        ([1], "the value [1] is a list; give a number"),
-        (math.nan, "the value nan is not a finite number; leave the metric out"),
+        (True, "the value True is a bool; pass a number"),
+        ("1", "the value '1' is a str; pass a number"),
+        (None, "the value None is a NoneType; pass a number"),
+        (1j, "the value 1j is a complex; pass a number"),
+        ([1], "the value [1] is a list; pass a number"),
+        (math.nan, "the value nan is not a finite number; skip the call"),
         (-math.inf, "the value -inf is not a finite number"),
         (Decimal("NaN"), "is not a finite number"),
-        (2.0**361, "is beyond ±2**360, the largest that CloudWatch takes"),
+        (2.0**361, "is beyond ±2**360, the largest value that CloudWatch accepts"),
         (10**400, "is not a number that CloudWatch can store"),
     ],
 )
@@ -133,12 +133,12 @@ def test_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "the name must be a text with a visible character"),
-        ("  ", "the name must be a text with a visible character"),
-        (7, "the name must be a text with a visible character"),
+        ("", "the name must be a string with a visible character"),
+        ("  ", "the name must be a string with a visible character"),
+        (7, "the name must be a string with a visible character"),
         ("x" * 256, "the name has 256 characters; use at most 255"),
-        ("a\nb", "the name has control characters; leave them out"),
-        ("a\ud800", "the name has control characters; leave them out"),
+        ("a\nb", "the name has control characters; remove them"),
+        ("a\ud800", "the name has control characters; remove them"),
     ],
 )
 def test_bad_name(name: Any, message: str) -> None:
@@ -159,7 +159,7 @@ def test_unit(unit: str) -> None:
         ("Millisecond", "did you mean 'Milliseconds'?"),
         ("ms", "use 'Milliseconds'"),
         ("{request}", "use 'Count'"),
-        (None, "use 'None', the text, or leave it out"),
+        (None, "pass the string 'None', or omit the argument"),
         ("furlong", "use one of Seconds, Microseconds, Milliseconds, Bytes,"),
         (5, "5 is not a CloudWatch unit"),
     ],
@@ -197,16 +197,16 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         (7, "dimensions 7 are neither a mapping nor a list of pairs"),
         ([("Route", "/")], "dimension ('Route', '/') is not a name with a value"),
         ([{"Name": "Route"}], "dimension {'Name': 'Route'} is not a name with a value"),
-        ({1: "x"}, "dimension name 1 is not a text"),
-        ({" ": "x"}, "dimension name ' ' is not a text with a visible character"),
-        ({"x" * 256: "x"}, "has 256 characters: CloudWatch takes 255"),
-        ({"Route": None}, "dimension 'Route' has the value None: give a text, a number or a boolean"),
+        ({1: "x"}, "dimension name 1 is not a non-blank string"),
+        ({" ": "x"}, "dimension name ' ' is not a non-blank string"),
+        ({"x" * 256: "x"}, "has 256 characters: CloudWatch allows 255"),
+        ({"Route": None}, "dimension 'Route' has the value None: pass a string, a number or a boolean"),
         ({"Route": ["/"]}, "dimension 'Route' has the value ['/']"),
         (
             [{"Name": "Route", "Value": "/"}, {"Name": "Shop", "Value": "1"}, {"Name": "Route", "Value": "/cart"}],
-            "dimension 'Route' is given twice: CloudWatch takes each name once, leave one out",
+            "dimension 'Route' is given twice: each name may occur once, remove one",
         ),
-        ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch takes 30 of a metric"),
+        ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch allows 30 for a metric"),
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Where in their buckets samples lie: the edges, slopes and parts that are worked out of neighbours."""
+"""Interpolation: the densities at edges, the slopes and the parts that are computed from neighbouring buckets."""
 
 import math
 from collections.abc import Sequence
@@ -18,52 +18,52 @@ LINEAR = (Row(-4.0, -3.0, 100), Row(-3.0, -1.0, 600))
 LOGARITHMIC = (Row(1.0, 2.0, 100), Row(2.0, 8.0, 600))
 
 SCALES = [1.0, 1e-6]
-"""The unit makes no difference."""
+"""The unit must make no difference."""
 
 
 def scaled(buckets: tuple[Row, ...], scale: float) -> Buckets:
-    """The same samples in another unit."""
+    """Return the same samples in another unit."""
     return buckets_of((lower * scale, upper * scale, samples) for lower, upper, samples in buckets)
 
 
 def axes(buckets: tuple[Row, ...]) -> list[density._Axis]:
-    """The axis of each."""
+    """Return the axis of each bucket."""
     return [density._Axis.of(samples, lower, upper) for lower, upper, samples in buckets]
 
 
-def in_a_row(samples: Sequence[int]) -> list[Row]:
-    """Buckets of width 1, one above the other."""
+def adjacent(samples: Sequence[int]) -> list[Row]:
+    """Return adjacent buckets of width 1, from 0 up."""
     return [Row(float(i), i + 1.0, count) for i, count in enumerate(samples)]
 
 
 def to_join(buckets: Sequence[Row], most: int) -> set[int]:
-    """Which buckets are joined with the next one."""
+    """Return the indices of the buckets that are joined with the next one."""
     return distribution._to_join([(samples, lower, upper) for lower, upper, samples in buckets], most)
 
 
-def with_crowded_divided(buckets: Sequence[Row]) -> list[Row]:
-    """The buckets after over-full ones were divided."""
-    return rows(distribution._with_crowded_divided(buckets_of(buckets)))
+def with_overfull_divided(buckets: Sequence[Row]) -> list[Row]:
+    """Return the buckets after over-full ones were divided."""
+    return rows(distribution._with_overfull_divided(buckets_of(buckets)))
 
 
 def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
-    """The edges of the buckets after the open ones were given an end."""
+    """Return the edges of the buckets after the open ones were closed."""
     return [(lower, upper) for lower, upper, _ in distribution._closed(buckets_of(buckets), total)]
 
 
-def placed(buckets: Sequence[Row], total: float, *, is_explicit: bool = False) -> tuple[list[float], list[int]]:
-    """The values and counts of samples that are not extremes."""
-    return distribution._placed(buckets_of(buckets), total, is_explicit=is_explicit)
+def inner_values(buckets: Sequence[Row], total: float, *, is_explicit: bool = False) -> tuple[list[float], list[int]]:
+    """Return the values and counts of the samples that are neither minimum nor maximum."""
+    return distribution._inner_values_and_counts(buckets_of(buckets), total, is_explicit=is_explicit)
 
 
 def test_which_axis() -> None:
-    """Wide buckets of positive values are looked at on a logarithmic axis; others are not."""
+    """Only wide buckets of positive values have a logarithmic axis."""
     cases = [(1.0, 2.0), (1.0, 1.009), (-2.0, -1.0), (0.0, 5.0), (3.0, 3.0)]
     assert [density._Axis.of(1, *edges).is_logarithmic for edges in cases] == [True, False, False, False, False]
 
 
 def test_density_at_a_shared_edge() -> None:
-    """It is between those of both sides, on either axis; where there is a gap, or no width, it is 0."""
+    """The density at a shared edge is between those of both buckets, and 0 next to a gap or a bucket without width."""
     assert density._density_at_shared_edge(*axes(LINEAR)) == pytest.approx(AT_EDGE)
     mixed = (Row(0.0, 1.0, 100), Row(1.0, 3.0, 600))
     assert density._density_at_shared_edge(*axes(mixed)) == pytest.approx(AT_EDGE)
@@ -75,13 +75,13 @@ def test_density_at_a_shared_edge() -> None:
 
 @pytest.mark.parametrize("buckets", [LINEAR, LOGARITHMIC], ids=["linear", "logarithmic"])
 def test_slopes(buckets: tuple[Row, ...]) -> None:
-    """At the outermost edges, which have no neighbour, the density goes on as it came."""
+    """At the outermost edges, which have no neighbour, the density is extrapolated."""
     expected = [(AT_EDGE - 100) / 100, (300 - AT_EDGE) / 300]
     assert density._slopes(axes(buckets)) == pytest.approx(expected)
 
 
 def test_slopes_at_a_gap() -> None:
-    """Beside an empty bucket the density falls to nothing; alone, and without width, it is even."""
+    """The density falls to 0 towards an empty bucket; it is constant in a single bucket and in one without width."""
     apart = (Row(-9.0, -8.0, 10), Row(-2.0, -1.0, 10))
     assert density._slopes(axes(apart)) == pytest.approx([-density._STEEPEST, density._STEEPEST])
     for alone in ((Row(-2.0, -1.0, 10),), (Row(1.0, 1.0, 10),)):
@@ -89,8 +89,8 @@ def test_slopes_at_a_gap() -> None:
     assert density._relative_rise(0.0, 0.0) == 0.0
 
 
-def test_slopes_beside_many() -> None:
-    """A wide bucket of few samples beside a narrow one of many has them all at that end, and no less than none."""
+def test_slope_next_to_a_dense_bucket() -> None:
+    """In a wide sparse bucket next to a narrow dense one the density falls to 0, and is never negative."""
     buckets = (Row(-20.0, -2.0, 9), Row(-2.0, -1.0, 900))
     assert density._slopes(axes(buckets))[0] == density._STEEPEST
 
@@ -98,7 +98,7 @@ def test_slopes_beside_many() -> None:
 @pytest.mark.parametrize("axis", axes((Row(-4.0, -2.0, 1), Row(1.0, 9.0, 1))), ids=repr)
 @pytest.mark.parametrize("slope", [-0.9, 0.0, 1e-7, 0.5])
 def test_mean_and_quantiles(axis: density._Axis, slope: float) -> None:
-    """Both are those of samples with this density along the axis."""
+    """The mean and the quantiles are those of samples with this density along the axis."""
     steps = 20_000
     positions = [(step + 0.5) / steps for step in range(steps)]
     weights = [1 + slope * (2 * position - 1) for position in positions]
@@ -106,12 +106,12 @@ def test_mean_and_quantiles(axis: density._Axis, slope: float) -> None:
     mean = math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / steps
     assert axis.mean(slope) == pytest.approx(mean, rel=1e-6)
     for position in (0.0, 0.25, 0.6, 1.0):
-        share = position + slope * (position**2 - position)  # the integral of the density up to there
+        share = position + slope * (position**2 - position)  # The integral of the density from 0 to the position.
         assert density._quantile(share, slope) == pytest.approx(position, abs=1e-6)
 
 
 def test_parts() -> None:
-    """Few samples stay together; more are divided, with the root of their number, into at least two of each."""
+    """Up to four samples stay together; more are divided in proportion to their root, into parts of at least two."""
     weights = [math.sqrt(samples) for samples in (4, 5, 100, 400)]
     room = 40 - 4
     expected = [1, 2, 1 + int(room * 10 / sum(weights)), 1 + int(room * 20 / sum(weights))]
@@ -121,7 +121,7 @@ def test_parts() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-1650.0, -1500.0, -1350.0])
 def test_refined(total: float, scale: float) -> None:
-    """No sample is lost, no edge moves, nothing overlaps, and the sum is about what it was said to be."""
+    """The parts keep all samples and the outer edges, do not overlap, and have about the given total."""
     total *= scale
     refined = density.refined(scaled(LINEAR, scale), total, 60)
     assert refined is not None
@@ -137,91 +137,91 @@ def test_refined(total: float, scale: float) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-2200.0, -900.0])
 def test_nothing_to_refine(total: float, scale: float) -> None:
-    """Where all samples lie at the edges of their buckets, there is nothing to divide."""
+    """If all samples lie at the edges of their buckets, the buckets cannot be divided."""
     assert density.refined(scaled(LINEAR, scale), total * scale, 60) is None
 
 
 def test_which_neighbours_are_joined() -> None:
-    """Those that touch, then those where no percentile is read, then the emptiest; none with two others."""
-    buckets = in_a_row((100, 1, 1, 100, 100, 2, 2, 100))
+    """Adjacent buckets are joined first, then those without percentiles, then the emptiest; always in pairs."""
+    buckets = adjacent((100, 1, 1, 100, 100, 2, 2, 100))
     assert [to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
     apart = [*buckets[:2], *(Row(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
     assert to_join(apart, 1) == {0}
-    assert to_join(in_a_row((100, 100, 100, 1, 1)), 1) == {3}
+    assert to_join(adjacent((100, 100, 100, 1, 1)), 1) == {3}
 
 
 def test_zeros_are_joined_last() -> None:
-    """A bucket without width holds samples that are known exactly: rather two others are joined that do not touch."""
+    """A bucket without width holds exact samples, so even buckets that are not adjacent are joined before it."""
     buckets = [Row(-1.0, 0.0, 1), Row(0.0, 0.0, 1), Row(0.0, 1.0, 1), Row(5.0, 6.0, 100), Row(8.0, 9.0, 100)]
     assert to_join(buckets, 1) == {2}
 
 
 def test_which_buckets_hold_percentiles() -> None:
-    """Those in which so many samples of all are reached."""
-    assert distribution._places_of_percentiles([1, 1, 1, 997]) == {3}
-    assert distribution._places_of_percentiles([50, 25, 15, 5, 4, 1]) == {0, 1, 2, 3, 4, 5}
+    """The buckets in which 50 %, 75 %, 90 %, ... of all samples are reached."""
+    assert distribution._indices_of_percentiles([1, 1, 1, 997]) == {3}
+    assert distribution._indices_of_percentiles([50, 25, 15, 5, 4, 1]) == {0, 1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("number", [137, 149, 201, 1000])
-def test_as_many_as_there_is_room_for(number: int) -> None:
-    """No more buckets are joined than have to be."""
-    buckets = buckets_of(in_a_row([1 + i % 7 for i in range(number)]))
+def test_no_more_buckets_are_joined_than_necessary(number: int) -> None:
+    """The result has exactly as many buckets as were asked for, with all samples and the same outer edges."""
+    buckets = buckets_of(adjacent([1 + i % 7 for i in range(number)]))
     joined = distribution._coarsened(buckets, 136)
     assert len(joined.samples) == len(joined.bounds) == 136
     assert sum(joined.samples) == sum(buckets.samples)
     assert (joined.bounds[0][0], joined.bounds[-1][1]) == (0.0, float(number))
 
 
-def test_crowded_buckets_are_divided() -> None:
-    """Evenly, into parts of six samples at least, as far as there is room."""
-    crowded = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
+def test_overfull_buckets_are_divided() -> None:
+    """Over-full buckets are divided evenly, into parts of at least six samples, as far as there is room."""
+    overfull = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
     parts = [Row(float(i), i + 1.0, 6) for i in range(10)]
-    assert with_crowded_divided(crowded) == [*parts, crowded[1]]
-    assert with_crowded_divided([Row(0.0, 2.0, 12)]) == [Row(0.0, 1.0, 6), Row(1.0, 2.0, 6)]
-    assert with_crowded_divided([Row(0.0, 2.0, 11)]) == [Row(0.0, 2.0, 11)]
-    many = in_a_row([600] * 100)
-    assert with_crowded_divided(many) == many
+    assert with_overfull_divided(overfull) == [*parts, overfull[1]]
+    assert with_overfull_divided([Row(0.0, 2.0, 12)]) == [Row(0.0, 1.0, 6), Row(1.0, 2.0, 6)]
+    assert with_overfull_divided([Row(0.0, 2.0, 11)]) == [Row(0.0, 2.0, 11)]
+    many = adjacent([600] * 100)
+    assert with_overfull_divided(many) == many
 
 
 @pytest.mark.parametrize("total", [70.0, 650.0])
-def test_crowded_buckets_stay_whole_for_the_sum(total: float) -> None:
-    """Where parts could not add up to it, because the samples crowd at one end of their bucket."""
-    crowded = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
-    values, counts = placed(crowded, total)
+def test_overfull_buckets_stay_whole_for_the_sum(total: float) -> None:
+    """An over-full bucket is not divided if its parts could not have the sum: its samples lie at one end."""
+    overfull = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
+    values, counts = inner_values(overfull, total)
     assert counts == [60, 6]
     assert math.fsum(value * count for value, count in zip(values, counts, strict=True)) == pytest.approx(total)
-    assert all(row.lower <= value <= row.upper for row, value in zip(crowded, values, strict=True))
+    assert all(row.lower <= value <= row.upper for row, value in zip(overfull, values, strict=True))
 
 
-def test_where_percentiles_are_read_room_is_kept() -> None:
-    """Where there is next to none, only the buckets are divided that hold percentiles."""
-    divided = with_crowded_divided(in_a_row([600] * 136))
-    places = distribution._places_of_percentiles([600] * 136)
-    assert {int(row.lower) for row in divided if row.samples < 600} == places
+def test_percentiles_get_the_last_room() -> None:
+    """If there is little room, only the buckets that hold common percentiles are divided."""
+    divided = with_overfull_divided(adjacent([600] * 136))
+    indices = distribution._indices_of_percentiles([600] * 136)
+    assert {int(row.lower) for row in divided if row.samples < 600} == indices
     assert len(divided) == 136 + 12
 
 
-def test_sums_at_either_end_can_be_had() -> None:
-    """All samples may lie at the lower edges, or all at the upper."""
+def test_possible_sums() -> None:
+    """All samples may lie at the lower edges, or all at the upper edges."""
     buckets = buckets_of([(0.0, 1.0, 2), (1.0, 2.0, 1)])
     totals = (0.9, 1.0, 4.0, 4.1)
     assert [distribution._can_add_up_to(buckets, total) for total in totals] == [False, True, True, False]
 
 
 def test_open_buckets_are_closed() -> None:
-    """Where the others are in the middle of their buckets, and no farther out than the sum needs."""
+    """Open buckets reach no farther than the sum needs, with all other samples in the middle of their buckets."""
     low, middle, high = Row(-math.inf, 10.0, 1), Row(10.0, 20.0, 1), Row(20.0, math.inf, 2)
     assert closed([low, middle, high], 220.0) == [(0.0, 10.0), (10.0, 20.0), (100.0, 100.0)]
     assert closed([low, middle], 10.0) == [(0.0, 10.0), (10.0, 20.0)]
     assert closed([low, middle], 9.0) == [(-6.0, -6.0), (10.0, 20.0)]
 
 
-def test_each_kind_of_histogram_is_divided_in_its_way() -> None:
-    """The buckets of an explicit one by density, the narrow ones of an exponential one evenly."""
+def test_each_kind_of_histogram_is_divided_differently() -> None:
+    """Explicit buckets are divided by density, exponential ones, which are narrow, evenly."""
     buckets = [Row(-4.0, -3.0, 60), Row(-3.0, -2.0, 180)]
     total = -60 * 3.5 - 180 * 2.5
-    _, by_density = placed(buckets, total, is_explicit=True)
-    _, evenly = placed(buckets, total)
+    _, by_density = inner_values(buckets, total, is_explicit=True)
+    _, evenly = inner_values(buckets, total)
     assert evenly == [6] * 40
     finer = density.refined(buckets_of(buckets), total, distribution.MAX_BUCKETS)
     assert finer is not None
@@ -230,14 +230,14 @@ def test_each_kind_of_histogram_is_divided_in_its_way() -> None:
 
 
 def test_no_bucket_is_joined_without_need() -> None:
-    """As many buckets as a datum has values keep one each."""
+    """If the buckets fit in a datum, each keeps a value of its own."""
     number = distribution.MAX_BUCKETS
-    values, counts = placed(in_a_row([1] * number), number * number / 2)
+    values, counts = inner_values(adjacent([1] * number), number * number / 2)
     assert len(values) == len(counts) == number
 
 
-def test_only_the_nearest_values_share() -> None:
-    """Of two values too many, the two nearest pairs become one value each, and no other changes."""
+def test_only_the_closest_values_are_merged() -> None:
+    """With two values too many, the two closest pairs become one value each, and no other value changes."""
     apart = [float(10 * i) for i in range(152)]
     near = [*apart]
     near[52], near[150] = near[51] + 1, near[149] + 2

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.model.dimensions import (
     namespace_of,
     within_limit,
 )
-from otel_cloudwatch_flask.testing.request_rules import refusal
+from otel_cloudwatch_flask.testing.request_rules import validation_error
 
 any_text = st.one_of(
     st.text(max_size=40),
@@ -37,8 +37,9 @@ plain_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_
 
 def refused(metric: dict[str, Any]) -> str | None:
     """What CloudWatch has against a datum of this metric."""
-    found = refusal({"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": 1, **metric}]}, now=0)
-    return found.message if found else None
+    request = {"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": 1, **metric}]}
+    error = validation_error(request, now=0)
+    return error.message if error else None
 
 
 class TestDimensions:
@@ -207,7 +208,7 @@ def test_long_metric_names_stay_distinct() -> None:
 def test_namespace_is_always_acceptable(service_name: str) -> None:
     """Whatever a service is called, CloudWatch accepts the namespace."""
     datum = {"MetricName": "Orders", "Value": 1}
-    assert refusal({"Namespace": namespace_of(service_name), "MetricData": [datum]}, now=0) is None
+    assert validation_error({"Namespace": namespace_of(service_name), "MetricData": [datum]}, now=0) is None
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_the_environment(resource: dict[str, str], environment: str) -> None:
 
 @pytest.mark.parametrize("resource", [{}, {"service.name": ""}, {"service.name": "unknown_service:python"}])
 def test_a_service_without_a_name_is_none(resource: dict[str, str]) -> None:
-    """Where nobody has named the service, metrics are published as without the setting."""
+    """Without a service name, metrics are published as without the setting."""
     (request,) = published(resource).requests
     assert set(request) == {"Namespace", "MetricData"}
 
@@ -138,7 +138,7 @@ def test_over_http_through_boto3() -> None:
         for sample in (12.5, 80.0, 3.25):
             histogram.record(sample)
         assert reader.flush()
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
         (request,) = cloudwatch.published.requests
         assert request["EntityMetricData"][0]["Entity"]["KeyAttributes"]["Name"] == "shop"
         assert request["StrictEntityValidation"] is False

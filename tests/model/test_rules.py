@@ -98,7 +98,7 @@ class TestPublishedValue:
         ],
     )
     def test_value(self, fields: dict[str, Any], attribute: str, value: object, published: object) -> None:
-        """Versions and schemes that nobody knows are one value, unless a rule names them or says what to exclude."""
+        """Unknown versions and schemes become one value, unless a rule names the attribute or sets ``exclude``."""
         assert MetricRule(**fields).published_value(attribute, value) == published
 
 
@@ -169,8 +169,8 @@ class TestErrors:
         assert raised.value.key == f"rules[2].{field}"
 
     def test_unknown_field(self) -> None:
-        """A field that no rule has is named beside those there are."""
-        message = r"rules\[1\] has the field 'dimension'.*dimensions.*drop"
+        """An unknown field is named, with the valid ones."""
+        message = r"rules\[1\] has the unknown field 'dimension'.*dimensions.*drop"
         with pytest.raises(ConfigurationError, match=message) as raised:
             parse_rules([{}, {"dimension": ["route"]}])
         assert (raised.value.key, raised.value.value) == ("rules[1]", "dimension")

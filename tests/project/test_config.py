@@ -160,18 +160,18 @@ REFUSED = [
     ("NAMESPACE", " ", "' ' is not a namespace; use a name such as 'Shop'."),
     ("NAMESPACE", "Läden", "'Läden' is not a namespace; use printable ASCII characters only."),
     ("NAMESPACE", "x" * 256, "is too long for a namespace; use at most 255 characters."),
-    ("REGION", " ", "' ' is not a name; use a text that is not empty."),
+    ("REGION", " ", "' ' is not a name; use a non-empty string."),
     ("STRICT", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
     ("ENABLED", "2", "'2' is neither true nor false"),
     ("DEFAULT_DIMENSIONS", "Stage", "is not a list of dimensions; use name=value,name=value or a JSON object."),
     ("DEFAULT_DIMENSIONS", "{", "is not JSON"),
     ("RULES", "[", "is not JSON"),
-    ("RULES", '[{}, {"drops": true}]', "rules[1] has the field 'drops', which no rule has; use one of match,"),
+    ("RULES", '[{}, {"drops": true}]', "rules[1] has the unknown field 'drops'; use one of match,"),
     ("RULES", '[{"storage_resolution": 5}]', "rules[0]: storage_resolution=5 cannot be used; give 1 or 60"),
     ("RULES", '{"match": "x"}', "is not a list of rules"),
-    ("RESOURCE_DIMENSIONS", "a,,b", "use a list of them"),
+    ("RESOURCE_DIMENSIONS", "a,,b", "use a list of names"),
     ("ENTITY", "maybe", "is neither true nor false"),
-    ("DEFAULT_DIMENSIONS", "=x", "cannot be used: dimension name '' is not a text with a visible character"),
+    ("DEFAULT_DIMENSIONS", "=x", "cannot be used: dimension name '' is not a non-blank string"),
 ]
 
 

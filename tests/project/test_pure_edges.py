@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
 from otel_cloudwatch_flask.limits import is_finite
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.mapping.temporality import Sum
+from otel_cloudwatch_flask.mapping.temporality import RunningSum
 from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
 from otel_cloudwatch_flask.model.entity import Entity
@@ -26,7 +26,9 @@ SHOP = Envelope("Shop")
 
 HUGE = 10**5000
 UNWRITTEN = "<int that cannot be written out>"
-NO_UNIT = "metric 'a': None is not a CloudWatch unit; for a metric without a unit use 'None', the text, or leave it out"
+NO_UNIT = (
+    "metric 'a': None is not a CloudWatch unit; for a metric without a unit pass the string 'None', or omit the argument"
+)
 
 
 class TestUnits:
@@ -96,8 +98,8 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("name", "unit", "message"),
         [
-            (" ", "Count", "metric ' ': the name must be a text with a visible character, such as 'RequestCount'"),
-            ("a\nb", "Count", "metric 'a\\nb': the name has control characters; leave them out"),
+            (" ", "Count", "metric ' ': the name must be a string with a visible character, such as 'RequestCount'"),
+            ("a\nb", "Count", "metric 'a\\nb': the name has control characters; remove them"),
             ("a", "Bytes/Secnd", "metric 'a': 'Bytes/Secnd' is not a CloudWatch unit; did you mean 'Bytes/Second'?"),
             ("a", None, NO_UNIT),
         ],
@@ -111,13 +113,13 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            ((HUGE, 1, "Count", {}), f"metric {UNWRITTEN}: the name must be a text"),
+            ((HUGE, 1, "Count", {}), f"metric {UNWRITTEN}: the name must be a string"),
             (("a", HUGE, "Count", {}), f"metric 'a': the value {UNWRITTEN} is not a number that CloudWatch can store"),
             (("a", 1, HUGE, {}), f"metric 'a': {UNWRITTEN} is not a CloudWatch unit; use one of Seconds"),
             (("a", 1, "Count", HUGE), f"metric 'a': dimensions {UNWRITTEN} are neither a mapping nor a list of pairs"),
             (("a", 1, "Count", (HUGE,)), f"metric 'a': dimension {UNWRITTEN} is not a name with a value"),
-            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a text"),
-            (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: give a text"),
+            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a non-blank string"),
+            (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: pass a string"),
         ],
     )
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
@@ -170,7 +172,7 @@ class TestPlaces:
     def test_an_hour(self) -> None:
         """A metric counts for less than an hour, and then gives its place back."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(3, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
         clock.advance(3600)
         assert guard.active() == 0
@@ -180,7 +182,7 @@ class TestPlaces:
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
         """A look costs as much as there are metrics."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(3, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
         for now, has_place in ((3595, False), (3600, False), (3604.9, False), (3605, True)):
             clock.now = now
@@ -189,7 +191,7 @@ class TestPlaces:
     def test_renewal(self) -> None:
         """Who has a place keeps it; minutes have numbers."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(3, clock)
         guard.admit(Series("a", (), "None"))
         assert guard.renew(Series("a", (), "None")) is True
         assert guard.renew(Series("b", (), "None")) is False
@@ -208,10 +210,10 @@ def test_numbers_beyond_floats(number: int) -> None:
 class TestTotals:
     """Running totals."""
 
-    @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, Sum(2)), (3, 3, Sum(0)), (2, 3, None)])
-    def test_what_was_added(self, now: float, before: float, added: Sum | None) -> None:
+    @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, RunningSum(2)), (3, 3, RunningSum(0)), (2, 3, None)])
+    def test_what_was_added(self, now: float, before: float, added: RunningSum | None) -> None:
         """Nothing may have been added; less is a reset."""
-        assert Sum(now).minus(Sum(before)) == added
+        assert RunningSum(now).minus(RunningSum(before)) == added
 
 
 def test_an_answer_without_a_code() -> None:

@@ -1,1 +1,1 @@
-"""The checks of ``doctor``, one module for each subject. Each check returns findings with a remedy."""
+"""Checks run by ``doctor``, one module per subject. Each check returns a finding and, if needed, a remedy."""

@@ -1,14 +1,14 @@
-"""What a doctor says: one finding each, with what to do about it."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Status: TypeAlias = Literal["right", "wrong", "unknown"]
+Status: TypeAlias = Literal["ok", "problem", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A finding: what was looked at, in a sentence, and the remedy if it is wrong or could not be looked at."""
+    """A finding in one sentence, and the remedy for a problem or for something that could not be checked."""
 
     section: str
     status: Status

@@ -1,6 +1,6 @@
-"""What the server at hand needs, so that threads run and forks are seen: the doctor's third page.
+"""Checks of the server: whether the reader's thread can run, and whether the last flush happens at shutdown.
 
-Found by what lies in the directory and stands in the environment; nothing of it is run.
+Servers are detected by configuration files in the working directory and by environment variables. Nothing is executed.
 """
 
 import configparser
@@ -19,7 +19,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
-    """One finding for each server that there are traces of, or one that says what the known ones need."""
+    """Check every detected server, or return one finding on what supported servers need."""
     found = [
         *_lambda_checks(environ, flush),
         *_uwsgi_checks(directory, flush),
@@ -27,8 +27,8 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) ->
         *_gevent_checks(),
     ]
     if not found:
-        finding = "No server's configuration here. Threads and forks are looked after; only uWSGI needs an option."
-        found = [Check(SECTION, "right", finding + " It is enable-threads.")]
+        finding = "No server config found. Only uWSGI needs a setting: enable-threads."
+        found = [Check(SECTION, "ok", finding)]
     yield from found
 
 
@@ -36,10 +36,11 @@ def _lambda_checks(environ: Mapping[str, str], flush: str) -> Iterator[Check]:
     if not is_in_lambda(environ):
         return
     if flush == "sync":
-        yield Check(SECTION, "right", "AWS Lambda: each invocation sends its metrics before it ends.")
+        yield Check(SECTION, "ok", "AWS Lambda: each invocation sends its metrics before it ends.")
     else:
-        remedy = "Leave FLUSH out, and it is sync."
-        yield Check(SECTION, "wrong", f"AWS Lambda with FLUSH={flush}: nothing runs between invocations.", remedy)
+        # Lambda freezes the process between invocations, so a background thread cannot send.
+        finding = f"AWS Lambda with FLUSH={flush}: no thread runs between invocations."
+        yield Check(SECTION, "problem", finding, "Remove FLUSH; the default on Lambda is sync.")
 
 
 def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
@@ -47,17 +48,17 @@ def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
         if (options := _uwsgi_options(path)) is not None:
             yield _thread_check(path, options, flush)
         if options and "die-on-term" in options and "hook-master-start" not in options:
-            finding = f"uWSGI ({path.name}) has die-on-term: busy workers end without their last flush."
-            yield Check(SECTION, "wrong", finding, "Write hook-master-start = unix_signal:15 gracefully_kill_them_all.")
+            finding = f"uWSGI ({path.name}) sets die-on-term: busy workers are killed before their last flush."
+            yield Check(SECTION, "problem", finding, "Add hook-master-start = unix_signal:15 gracefully_kill_them_all.")
 
 
 def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
     if any(options.get(name, "false").lower() not in _FALSE for name in _THREAD_OPTIONS):
-        return Check(SECTION, "right", f"uWSGI ({path.name}): threads run.")
+        return Check(SECTION, "ok", f"uWSGI ({path.name}): threads are enabled.")
     if flush == "sync":
-        return Check(SECTION, "right", f"uWSGI ({path.name}): no threads, and FLUSH=sync needs none.")
-    remedy = "Write enable-threads = true, or set FLUSH to sync."
-    return Check(SECTION, "wrong", f"uWSGI ({path.name}) has no enable-threads: nothing is sent.", remedy)
+        return Check(SECTION, "ok", f"uWSGI ({path.name}): threads are disabled, but FLUSH=sync needs none.")
+    remedy = "Set enable-threads = true, or FLUSH=sync."
+    return Check(SECTION, "problem", f"uWSGI ({path.name}) does not set enable-threads: nothing is sent.", remedy)
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:
@@ -70,14 +71,14 @@ def _uwsgi_options(path: Path) -> dict[str, str] | None:
 
 
 def _gunicorn_checks(environ: Mapping[str, str], directory: Path) -> Iterator[Check]:
-    traces = [
+    evidence = [
         *(["gunicorn.conf.py"] if (directory / "gunicorn.conf.py").exists() else []),
         *(["GUNICORN_CMD_ARGS"] if environ.get("GUNICORN_CMD_ARGS") else []),
         *(["installed"] if importlib.util.find_spec("gunicorn") else []),
     ]
-    if traces:
-        finding = f"gunicorn ({', '.join(traces)}): any worker class, with and without preload, needs nothing."
-        yield Check(SECTION, "right", finding + " Each worker has its own thread and connection.")
+    if evidence:
+        finding = f"gunicorn ({', '.join(evidence)}): no configuration needed, for any worker class and --preload."
+        yield Check(SECTION, "ok", finding)
 
 
 def _gevent_checks() -> Iterator[Check]:
@@ -85,7 +86,7 @@ def _gevent_checks() -> Iterator[Check]:
     if monkey is None:
         return
     if monkey.is_module_patched("threading"):
-        yield Check(SECTION, "right", "gevent: threading is patched, and the reader is a greenlet.")
+        yield Check(SECTION, "ok", "gevent: threading is patched; the reader runs in a greenlet.")
     else:
-        remedy = "Call gevent.monkey.patch_all() before everything else, if the server does not."
-        yield Check(SECTION, "unknown", "gevent is imported, and threading is not patched.", remedy)
+        remedy = "Unless the server does it, call gevent.monkey.patch_all() before all other imports."
+        yield Check(SECTION, "unknown", "gevent is imported, but threading is not patched.", remedy)

@@ -1,4 +1,4 @@
-"""What is set, and where: the doctor's first page."""
+"""Checks of the settings: value and source of each, misspelt names, and a disabled SDK."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,18 +19,19 @@ SECTION = "Settings"
 
 
 def settings_checks(user_app: UserApp) -> Iterator[Check]:
-    """Every setting with its value and its source, then what was meant to be one."""
-    _, app_config, environ = user_app.places
+    """Report every setting with its value and source, then names that look like a misspelt setting."""
+    _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
     misspelt = {**misspelt_keys(app_config, APP_CONFIG_PREFIX), **misspelt_keys(environ, ENVIRONMENT_PREFIX)}
     for name, meant in misspelt.items():
-        yield Check(SECTION, "wrong", f"{name} is no setting, and is ignored.", f"Write {meant}.")
+        yield Check(SECTION, "problem", f"Unknown setting {name} ignored.", f"Did you mean {meant}?")
     if sdk_is_disabled(environ):
-        yield Check(SECTION, "unknown", "OTEL_SDK_DISABLED is true: nothing is measured or sent.", "Unset it to send.")
+        finding = "OTEL_SDK_DISABLED is true: nothing is recorded or sent."
+        yield Check(SECTION, "unknown", finding, "Unset it to send metrics.")
 
 
 def described(value: object) -> str:
-    """A setting's value in a few words."""
+    """Format a setting's value."""
     if value in (None, (), {}):
         return "not set"
     if isinstance(value, Mapping):
@@ -44,12 +45,12 @@ def _setting(user_app: UserApp, key: Key) -> Check:
     try:
         value = user_app.value(key.name)
     except ConfigurationError as error:
-        return Check(SECTION, "wrong", f"{key.name}: {error}", "The app does not start with it.")
-    place = _place(key, user_app.source(key.name))
-    return Check(SECTION, "right", f"{key.name}: {described(value)} ({place})")
+        return Check(SECTION, "problem", f"{key.name}: {error}", "The app does not start with this value.")
+    source = _described_source(key, user_app.source(key.name))
+    return Check(SECTION, "ok", f"{key.name}: {described(value)} ({source})")
 
 
-def _place(key: Key, source: str | None) -> str:
+def _described_source(key: Key, source: str | None) -> str:
     if source is None:
         return "default"
     if source == key.field:

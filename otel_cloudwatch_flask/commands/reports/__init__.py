@@ -1,4 +1,5 @@
-"""The documents that commands print: the alarm template, the dashboard body, the cost estimate.
+"""Pure functions that build what commands print: the alarm template, the dashboard body and the cost estimate.
 
-Takes the series that a document of ``preview`` or the live page lists. Returns JSON documents or figures.
+Input: the series in a document of ``preview``, ``demo`` or the live page, or those that CloudWatch lists. Output: JSON
+documents and numbers.
 """

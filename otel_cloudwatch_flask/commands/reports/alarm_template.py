@@ -1,4 +1,4 @@
-"""Suggested alarms for what an app publishes, as a CloudFormation template. Pure.
+"""Suggested alarms for an app's metrics, as a CloudFormation template. Pure.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-alarm.html
 """
@@ -11,69 +11,70 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 DOLLARS_PER_ALARM_METRIC: Final = 0.10
-"""A month, for each metric of a standard-resolution alarm: https://aws.amazon.com/cloudwatch/pricing/."""
+"""Monthly price per metric of a standard-resolution alarm: https://aws.amazon.com/cloudwatch/pricing/."""
 _MAX_METRICS_PER_ALARM: Final = 10
 _PERIOD_SECONDS: Final = 300
-_UNSEEN_FAILURE: Final = "500"
-_HEADROOM: Final = 2.0
-"""How many times the p99 that was seen may be reached before that is alarming."""
-_LEAST_LATENCY_SECONDS: Final = 0.1
-"""A preview in the same process is faster than anything that users will see."""
+_DEFAULT_FAILURE_STATUS: Final = "500"
+"""Watched if no 5xx has been observed yet, so that the first ones trigger the alarm."""
+_LATENCY_HEADROOM: Final = 2.0
+"""Factor between the observed p99 and the threshold."""
+_MIN_LATENCY_SECONDS: Final = 0.1
+"""Lower bound of the threshold: a preview without network is faster than production."""
 _DEFAULT_LATENCY_SECONDS: Final = 1.0
-_NOT_IN_IDS: Final = re.compile(r"[^A-Za-z0-9]+")
+_NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
 _PARAMETER: Final = "${"
-_LONGEST_ID: Final = 100
+_MAX_ID_LENGTH: Final = 100
 
 Resource: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """A template, and how many metrics its alarms look at, which is what they are billed by."""
+    """A template, and the number of metrics its alarms evaluate, which determines their price."""
 
     template: dict[str, Any]
     metrics: int
 
     @property
     def dollars(self) -> float:
-        """What the alarms cost a month."""
+        """The monthly price of the alarms."""
         return self.metrics * DOLLARS_PER_ALARM_METRIC
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From which on it is alarming: percent of requests answered with 5xx, and seconds; ``None`` is what was seen."""
+    """Alarm thresholds: percentage of 5xx responses, and p99 latency (``None``: derived from the observed p99)."""
 
     error_percent: float = 1.0
     latency_seconds: float | None = None
 
 
-def alarms(series: Sequence[SeenSeries], thresholds: Thresholds, *, routes: int) -> Alarms:
-    """For the busiest routes: their share of 5xx, and their p99; and one for the app falling silent."""
+def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: int) -> Alarms:
+    """Suggest alarms on 5xx rate and p99 latency of the busiest ``routes``, and one on missing data."""
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
         for kind, alarm in _route_alarms(group, thresholds):
             named[_free_id(named, kind, group[0].route)] = alarm
     named["Silence"] = _silence_alarm(series)
-    return Alarms(_template(series, named, thresholds), sum(map(_number_of_metrics, named.values())))
+    return Alarms(_template(series, named, thresholds), sum(map(_metric_count, named.values())))
 
 
 def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
     if all(each.status for each in group):
         yield "Failures", _failure_alarm(group)
-    good = list(filter(_has_latency, group))
-    if good:
-        yield "Latency", _latency_alarm(good[0], thresholds)
+    successful = list(filter(_has_latency, group))
+    if successful:
+        yield "Latency", _latency_alarm(successful[0], thresholds)
 
 
-def nice(value: float) -> float:
-    """The next number upwards with one digit, or a half more, that is not 0.
+def rounded_up(value: float) -> float:
+    """Round up to a positive number with one significant digit, or 1.5 times a power of ten.
 
-    >>> [nice(value) for value in (0.0123, 17.0, 200.0)]
+    >>> [rounded_up(value) for value in (0.0123, 17.0, 200.0)]
     [0.015, 20.0, 200.0]
     """
     if value <= 0:
@@ -84,7 +85,7 @@ def nice(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """The series that differ in their status only, by route; those of most requests first."""
+    """Group the series of each route that differ only in their status, routes with the most requests first."""
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     for each in sorted(requests, key=lambda each: -each.series.samples):
         if each.route is not None:
@@ -93,7 +94,7 @@ def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[Reques
 
 
 def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
-    """The share of 5xx; also if there was none yet."""
+    """Return an alarm on the 5xx rate of a route, even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
@@ -101,7 +102,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     expression = f"100 * ({' + '.join(filled[: len(failures)])}) / ({' + '.join(filled)})"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
-        "AlarmDescription": _shown(f"5xx rate above threshold: {group[0].label(with_status=False)}"),
+        "AlarmDescription": _description(f"5xx rate above threshold: {group[0].label(with_status=False)}"),
         "Metrics": [{"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True}, *queries],
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": {"Ref": "FailurePercent"},
@@ -111,24 +112,24 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     }
 
 
-def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeenSeries], list[SeenSeries]]:
-    """The series of 5xx, or the one that there would be, and all others: as many as an alarm may look at."""
-    seen = [each.series for each in group if each.is_failure]
-    failures = (seen or [_with_status(group[0], _UNSEEN_FAILURE)])[: _MAX_METRICS_PER_ALARM // 2]
+def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
+    """Return the 5xx series (or the future series of a 500), and the others, within CloudWatch's limit per alarm."""
+    observed = [each.series for each in group if each.is_failure]
+    failures = (observed or [_with_status(group[0], _DEFAULT_FAILURE_STATUS)])[: _MAX_METRICS_PER_ALARM // 2]
     others = [each.series for each in group if not each.is_failure]
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]
 
 
 def _has_latency(request: RequestSeries) -> bool:
-    """Errors aside, which are quick."""
+    # Error responses are left out: they are often faster than successful ones.
     return request.is_duration and not request.is_error and request.series.unit in {*PER_SECOND, "None"}
 
 
 def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
-    """The p99 of the requests that most often come."""
+    """Return an alarm on the p99 of a route's most frequent series."""
     series = request.series
     return {
-        "AlarmDescription": _shown(f"p99 above threshold, in {series.unit}: {request.label()}"),
+        "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
         **_metric(series),
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
@@ -141,20 +142,21 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
     }
 
 
-def _latency_threshold(series: SeenSeries, thresholds: Thresholds) -> float:
-    """From which latency on it is alarming, in the unit of the series."""
+def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
+    """Return the latency threshold in the unit of the series."""
     per_second = PER_SECOND.get(series.unit, PER_SECOND["Milliseconds"])
     if thresholds.latency_seconds is None and series.p99 is not None:
-        return nice(max(_HEADROOM * series.p99, _LEAST_LATENCY_SECONDS * per_second))
+        return rounded_up(max(_LATENCY_HEADROOM * series.p99, _MIN_LATENCY_SECONDS * per_second))
     return (thresholds.latency_seconds or _DEFAULT_LATENCY_SECONDS) * per_second
 
 
-def _silence_alarm(every: Sequence[SeenSeries]) -> Resource:
-    """The series that was published most often, missing."""
+def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
+    """Return an alarm on missing data of the series that was published most often."""
+    # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
-        "AlarmDescription": _shown(f"No data for 15 minutes: {series.name}"),
+        "AlarmDescription": _description(f"No data for 15 minutes: {series.name}"),
         **_metric(series),
         "Statistic": "SampleCount",
         "Period": _PERIOD_SECONDS,
@@ -165,19 +167,19 @@ def _silence_alarm(every: Sequence[SeenSeries]) -> Resource:
     }
 
 
-def _with_status(request: RequestSeries, status: str) -> SeenSeries:
-    """The series that requests with another status would have."""
+def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
+    """Return the series of the same requests with another status."""
     series, name = request.series, request.metric.status
     dimensions = tuple((key, status if key == name else value) for key, value in series.dimensions)
-    return SeenSeries(series.namespace, series.name, dimensions, series.unit)
+    return SeriesSummary(series.namespace, series.name, dimensions, series.unit)
 
 
-def _query(identity: str, series: SeenSeries, statistic: str) -> Resource:
+def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
     stat = {"Metric": _metric(series), "Period": _PERIOD_SECONDS, "Stat": statistic}
     return {"Id": identity, "MetricStat": stat, "ReturnData": False}
 
 
-def _metric(series: SeenSeries) -> Resource:
+def _metric(series: SeriesSummary) -> Resource:
     dimensions = [{"Name": _literal(name), "Value": _literal(value)} for name, value in series.dimensions]
     return {
         "Namespace": _literal(series.namespace),
@@ -187,35 +189,35 @@ def _metric(series: SeenSeries) -> Resource:
 
 
 def _literal(text: str) -> Any:
-    """The text as it is, also where something in it looks like a parameter to those who check templates."""
+    """Return the text, split where it contains ``${``, which cfn-lint would take for a parameter."""
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
 
-def _number_of_metrics(alarm: Resource) -> int:
+def _metric_count(alarm: Resource) -> int:
     return sum("MetricStat" in query for query in alarm.get("Metrics", ())) or 1
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """A logical ID, which has letters and digits only, that is not taken."""
-    words = _NOT_IN_IDS.sub(" ", route or "").split()
-    base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_LONGEST_ID]
+    """Return an unused logical ID, which may contain only letters and digits."""
+    words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
+    base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
     return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base
 
 
-def _shown(text: str) -> str:
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown.replace(_PARAMETER, "$ {")[:500]
+def _description(text: str) -> str:
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable.replace(_PARAMETER, "$ {")[:500]
 
 
-def _template(every: Sequence[SeenSeries], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:
+def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:
     namespaces = ", ".join(dict.fromkeys(each.namespace for each in every))
     notify = {"Fn::If": ["HasTopic", [{"Ref": "TopicArn"}], {"Ref": "AWS::NoValue"}]}
     actions = {"AlarmActions": notify, "OKActions": notify}
-    topic = "The SNS topic to notify; without one, alarms are only shown."
+    topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
     percent = "Percentage of 5xx responses that triggers the alarm."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": _shown(f"Alarms of what otel_cloudwatch_flask publishes in {namespaces}"),
+        "Description": _description(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
         "Parameters": {
             "TopicArn": {"Type": "String", "Default": "", "Description": topic},
             "FailurePercent": {"Type": "Number", "Default": thresholds.error_percent, "Description": percent},

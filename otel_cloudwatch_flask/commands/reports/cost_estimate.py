@@ -1,17 +1,17 @@
-"""What an app's metrics cost a month, and what each part of them contributes. Pure."""
+"""Monthly cost of an app's metrics, and the contribution of each metric name, dimension and rule. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
 Metric: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
-"""What CloudWatch bills: namespace, name, and sorted pairs of dimensions."""
+"""The identity that CloudWatch bills: namespace, name, and sorted dimension pairs."""
 
 NO_RULE: Final = "(no rule)"
 POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
@@ -19,7 +19,7 @@ POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The processes that publish, and how often requests reach all of them together, if that is known."""
+    """The publishing processes, their flush intervals, and their total request rate (``None`` if unknown)."""
 
     processes: int = 1
     requests_per_second: float | None = None
@@ -27,10 +27,10 @@ class Fleet:
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
-        """How often all of them call CloudWatch; ``None`` if that depends on requests of which nothing is known.
+        """Return the total rate of calls to CloudWatch; ``None`` if it depends on an unknown request rate.
 
-        Of a process under ``background`` nothing being known means that it is never idle. For ``sync`` it is an upper
-        bound: requests that end together share a call.
+        Under ``background``, an unknown request rate means processes that are never idle. Under ``sync``, the result
+        is an upper bound, because concurrent requests share a call.
         """
         least, rate = self.processes / self.export_interval_seconds, self.requests_per_second
         if policy == "interval":
@@ -43,10 +43,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A part of the metrics: what of them it is, how many, and the metrics and dollars that a month without it saves.
+    """A share of the metrics, and the metrics and dollars per month saved by dropping it.
 
-    ``metric``, ``dimension`` and ``rule`` are empty where it is no matter of them; ``values`` are how many different
-    ones a dimension has.
+    It is identified by ``metric``, ``dimension`` or ``rule``; those that do not apply are empty. ``values`` is the
+    number of distinct values of the dimension.
     """
 
     metrics: int
@@ -58,20 +58,20 @@ class Contribution:
     rule: str = ""
 
 
-def billed(series: Iterable[SeenSeries]) -> list[Metric]:
-    """The distinct metrics: CloudWatch does not tell units apart."""
+def billed(series: Iterable[SeriesSummary]) -> list[Metric]:
+    """Return the distinct metrics; series that differ only in their unit are one metric."""
     return list(dict.fromkeys(each.metric for each in series))
 
 
 def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
-    """What the metrics of each name are, and cost; the largest saving first."""
+    """Return the contribution of each metric name, largest saving first."""
     return _sorted(
         _contribution(metrics, len(group), len(group), metric=name) for name, group in _grouped(metrics).items()
     )
 
 
 def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
-    """What each dimension of each metric multiplies; without it, series that differ in it alone become one."""
+    """Return the contribution of each dimension: without it, series that differ only in it become one."""
     return _sorted(
         _of_dimension(metrics, name, group, dimension)
         for name, group in _grouped(metrics).items()
@@ -80,7 +80,7 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """What each rule publishes, and of that what each of its rollups is; dropping it saves that much."""
+    """Return the contribution of each rule and, separately, of each of its rollups."""
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:
@@ -100,12 +100,12 @@ def _of_rule(
 
 
 def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric], dimension: str) -> Contribution:
-    left = {
+    remaining = {
         (namespace, metric, tuple(pair for pair in dimensions if pair[0] != dimension))
         for namespace, metric, dimensions in group
     }
     values = {value for _, _, dimensions in group for key, value in dimensions if key == dimension}
-    saved = len(group) - len(left)
+    saved = len(group) - len(remaining)
     return _contribution(metrics, len(group), saved, metric=name, dimension=dimension, values=len(values))
 
 

@@ -1,6 +1,6 @@
-"""The body of a CloudWatch dashboard for what an app publishes. Pure.
+"""Body of a CloudWatch dashboard for an app's metrics. Pure.
 
-Its structure: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+Format: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
@@ -20,46 +20,43 @@ GRID_COLUMNS: Final = 24
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
 _LINES_PER_CHART: Final = 100
-"""Far less than CloudWatch's 500, which nobody can tell from each other."""
+"""CloudWatch allows 500, but such a chart is unreadable."""
 _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
-_REPEATS: Final = {".", "..."}
-"""What a chart takes for "as above", so that no metric with such a name can be in one."""
+_REPEAT_MARKERS: Final = {".", "..."}
+"""CloudWatch reads these as "same as in the line above", so metrics with such a name or dimension cannot be shown."""
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A body, and the series that did not fit in."""
+    """A dashboard body, and the series that could not be included."""
 
     body: dict[str, Any]
-    left_out: tuple[SeenSeries, ...]
+    omitted: tuple[SeriesSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """One graph: series with their labels, of which it shows one statistic."""
+    """A graph of one statistic of several series, each with its label."""
 
     title: str
     statistic: str
-    lines: tuple[tuple[SeenSeries, str], ...]
+    lines: tuple[tuple[SeriesSummary, str], ...]
     width: int = GRID_COLUMNS // 2
 
 
-def dashboard(series: Sequence[SeenSeries], *, region: str, title: str) -> Dashboard:
-    """Request rate, errors and latency first, then everything else by its unit.
-
-    Without figures, as ``ListMetrics`` has none, nothing is known of units.
-    """
-    every = [each for each in series if not _REPEATS & {each.namespace, each.name, *sum(each.dimensions, ())}]
+def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
+    """Generate a dashboard: request rate, errors and latency first, then all other metrics grouped by unit."""
+    every = [each for each in series if not _REPEAT_MARKERS & {each.namespace, each.name, *sum(each.dimensions, ())}]
     charts = _fitting(_charts(every))
     shown = {each.metric for chart in charts for each, _ in chart.lines}
     widgets = [_text_widget(title), *_placed(charts, region)]
     return Dashboard({"widgets": widgets}, tuple(each for each in series if each.metric not in shown))
 
 
-def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
+def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
     requests = request_series(every)
     yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
@@ -69,39 +66,41 @@ def _charts(every: Sequence[SeenSeries]) -> Iterator[_Chart]:
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
     durations = [each for each in requests if each.is_duration]
     counting = "SampleCount" if durations else "Sum"
-    yield from _chart("Requests a minute", counting, _by_request(requests))
-    yield from _chart("Errors a minute", counting, _by_request(each for each in requests if each.is_error))
+    yield from _chart("Requests per minute", counting, _by_request(requests))
+    yield from _chart("Errors per minute", counting, _by_request(each for each in requests if each.is_error))
     for percentile in LATENCY_PERCENTILES:
         yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
 
 
-def _charts_by_unit(every: Iterable[SeenSeries]) -> Iterator[_Chart]:
+def _charts_by_unit(every: Iterable[SeriesSummary]) -> Iterator[_Chart]:
     ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
     for (title, statistic), group in groupby(ordered, _title_and_statistic):
         yield from _chart(title, statistic, _labelled(group))
 
 
-def _title_and_statistic(series: SeenSeries) -> tuple[str, str]:
+def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
     if series.name == ACTIVE_REQUESTS:
-        return "In progress, maximum", "Maximum"
+        return "Active requests, maximum", "Maximum"
     statistic = _statistic(series.unit)
-    measured = "No unit" if series.unit == "None" else series.unit
-    return f"{measured}, {_STATISTIC_NAMES[statistic]}", statistic
+    unit = "No unit" if series.unit == "None" else series.unit
+    return f"{unit}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
-def _chart(title: str, statistic: str, lines: Iterable[tuple[SeenSeries, str]], *, width: int = 12) -> Iterator[_Chart]:
-    """A chart, or several with a number each if there are too many lines; none without lines."""
+def _chart(
+    title: str, statistic: str, lines: Iterable[tuple[SeriesSummary, str]], *, width: int = 12
+) -> Iterator[_Chart]:
+    """Yield one chart, or several numbered ones if there are too many lines; nothing without lines."""
     every = list(lines)
     for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
         numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
         yield _Chart(numbered, statistic, tuple(every[start : start + _LINES_PER_CHART]), width)
 
 
-def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeenSeries, str]]:
+def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeriesSummary, str]]:
     return ((each.series, each.label()) for each in requests)
 
 
-def _labelled(every: Iterable[SeenSeries]) -> Iterator[tuple[SeenSeries, str]]:
+def _labelled(every: Iterable[SeriesSummary]) -> Iterator[tuple[SeriesSummary, str]]:
     return ((each, " ".join([each.name, *(value for _, value in each.dimensions)])) for each in every)
 
 
@@ -112,7 +111,7 @@ def _statistic(unit: str) -> str:
 
 
 def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
-    """As many of them as a dashboard may have."""
+    """Return the first charts that are within CloudWatch's limits for a dashboard."""
     fitting: list[_Chart] = []
     metrics = 0
     for chart in islice(charts, MAX_WIDGETS - 1):
@@ -124,14 +123,14 @@ def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
 
 
 def _placed(charts: Iterable[_Chart], region: str) -> Iterator[dict[str, Any]]:
-    """The widgets from left to right and from the top, a new row where one is full or the width changes."""
+    """Yield the widgets in rows; a new row starts when one is full or the width changes."""
     x, y, width = 0, _TEXT_HEIGHT, 0
     for chart in charts:
         if x and (x + chart.width > GRID_COLUMNS or chart.width != width):
             x, y = 0, y + _CHART_HEIGHT
         width = chart.width
-        place = {"x": x, "y": y, "width": width, "height": _CHART_HEIGHT}
-        yield {"type": "metric", **place, "properties": _properties(chart, region)}
+        position = {"x": x, "y": y, "width": width, "height": _CHART_HEIGHT}
+        yield {"type": "metric", **position, "properties": _properties(chart, region)}
         x += width
 
 
@@ -147,16 +146,15 @@ def _properties(chart: _Chart, region: str) -> dict[str, Any]:
     }
 
 
-def _metric(series: SeenSeries, label: str) -> list[Any]:
-    # "${" begins what CloudWatch calls a dynamic label.
+def _metric(series: SeriesSummary, label: str) -> list[Any]:
+    # "${" would start a dynamic label.
     label = label.replace("${", "$ {")
     return [series.namespace, series.name, *sum(series.dimensions, ()), {"label": label}]
 
 
 def _text_widget(title: str) -> dict[str, Any]:
     markdown = (
-        f"## {title.translate(_MARKDOWN)}\n"
-        "Made by `otel_cloudwatch_flask`; made again, it replaces what was changed here."
+        f"## {title.translate(_MARKDOWN)}\nGenerated by `otel_cloudwatch_flask`; regenerating overwrites manual edits."
     )
-    place = {"x": 0, "y": 0, "width": GRID_COLUMNS, "height": _TEXT_HEIGHT}
-    return {"type": "text", **place, "properties": {"markdown": markdown}}
+    position = {"x": 0, "y": 0, "width": GRID_COLUMNS, "height": _TEXT_HEIGHT}
+    return {"type": "text", **position, "properties": {"markdown": markdown}}

@@ -1,1 +1,1 @@
-"""What several commands need: loading the app, reading documents, calling AWS, printing tables."""
+"""Helpers used by several commands: loading the app, reading series, calling AWS, formatting for a terminal."""

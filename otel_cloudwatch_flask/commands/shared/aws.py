@@ -1,4 +1,4 @@
-"""What the commands ask of AWS: the commands' only module that knows boto3."""
+"""Calls to AWS, and explanations of its errors. The only module of the commands that uses boto3."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from otel_cloudwatch_flask.commands.shared.document import SeenSeries
-from otel_cloudwatch_flask.commands.shared.usage import Unusable
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
 from otel_cloudwatch_flask.runtime.safe_text import without_secrets
@@ -22,27 +22,27 @@ _SECRET_VARIABLES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S
 _HIDDEN: Final = "***"
 
 REMEDIES: Final[Mapping[Kind, str]] = {
-    Kind.THROTTLED: "CloudWatch takes no more calls just now: wait, and call less often with FLUSH=interval.",
-    Kind.SERVER: "That is CloudWatch's own trouble: wait, and try again.",
-    Kind.NETWORK: "Look at the network, proxies (HTTPS_PROXY) and AWS_ENDPOINT_URL_CLOUDWATCH.",
+    Kind.THROTTLED: "CloudWatch throttles your calls: wait, and reduce the call rate with FLUSH=interval.",
+    Kind.SERVER: "CloudWatch has an internal error: wait, and try again.",
+    Kind.NETWORK: "Check the network, proxies (HTTPS_PROXY) and AWS_ENDPOINT_URL_CLOUDWATCH.",
     Kind.CREDENTIALS: "Attach the policy that the command policy prints, or renew the credentials.",
-    Kind.CONFIGURATION: "Set AWS_REGION, and AWS_PROFILE to a profile that exists.",
-    Kind.REFUSED: "Look at the namespace: CloudWatch refuses it.",
-    Kind.UNKNOWN: "Try again, and look at the message.",
+    Kind.CONFIGURATION: "Set AWS_REGION; if AWS_PROFILE is set, check that the profile exists.",
+    Kind.REFUSED: "Check the namespace: CloudWatch rejects it.",
+    Kind.UNKNOWN: "Check the error message, and try again.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where credentials come from, and until when they hold; never what they are."""
+    """The provider that credentials come from, and when they expire. Holds no secrets."""
 
     method: str
     expires: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """How an endpoint answers: after how long, and how far its clock is ahead of ours, in seconds, if it says so."""
+class EndpointResponse:
+    """The response time of an endpoint, and how far its clock is ahead of ours; ``None`` if it sent no date."""
 
     seconds: float
     clock_ahead_seconds: float | None
@@ -50,23 +50,23 @@ class Answer:
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Turn what boto3 raises into an :class:`Unusable` that says what to do."""
+    """Turn exceptions of boto3 into a :class:`CommandError` with a remedy."""
     try:
         yield
-    except Unusable:
+    except CommandError:
         raise
-    except Exception as error:  # the boundary to boto3, which raises errors of a hundred classes
+    except Exception as error:  # the boundary to boto3, which raises many unrelated classes
         found = failure(error)
-        raise Unusable(f"{found.message} {REMEDIES[found.kind]}") from error
+        raise CommandError(f"{found.message} {REMEDIES[found.kind]}") from error
 
 
 def cloudwatch_client(region_name: str | None = None) -> Any:
-    """A client like the exporter's."""
+    """Create a client the way the exporter does."""
     return boto_client.client_factory(region_name)()
 
 
 def endpoint_of(client: Any) -> str | None:
-    """The URL that a client calls, without what may be secret in it; ``None`` if it is not boto3's."""
+    """Return the URL that a client calls, without user and password; ``None`` if it is not a boto3 client."""
     url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if not isinstance(url, str):
         return None
@@ -76,14 +76,14 @@ def endpoint_of(client: Any) -> str | None:
 
 
 def region_of(client: Any) -> str | None:
-    """The Region of a client."""
+    """Return the Region of a client; ``None`` if it is not a boto3 client."""
     return getattr(getattr(client, "meta", None), "region_name", None)
 
 
 def credentials() -> Credentials | None:
-    """What boto3 finds, with temporary credentials renewed if need be; ``None`` if it finds none.
+    """Return the credentials that boto3 finds, refreshing temporary ones; ``None`` if it finds none.
 
-    Raises whatever boto3 raises where it finds some and cannot get them.
+    Raises the exceptions of boto3 if a provider is configured but fails.
     """
     import boto3  # noqa: PLC0415 - slow to import
 
@@ -96,9 +96,9 @@ def credentials() -> Credentials | None:
 
 
 def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
-    """What must not be printed: the keys and tokens in the environment, those given, and those that boto3 finds."""
+    """Return the secrets to redact, longest first: keys and tokens in the environment, given, and found by boto3."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
-    with suppress(Exception):  # who has none, or cannot get them, has nothing to hide
+    with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
 
         found = boto3.Session().get_credentials()
@@ -107,17 +107,17 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """A message of boto3's or AWS's without keys, tokens and the passwords of URLs.
+    """Remove keys, tokens and URL passwords from a message of boto3 or AWS.
 
-    AWS answers a wrong signature with what it should have been made of, and that has the session's token.
+    AWS replies to a wrong signature with the expected string to sign, which contains the session token.
     """
     for secret in hidden:
         text = text.replace(secret, _HIDDEN)
     return without_secrets(text)
 
 
-def ask_endpoint(url: str) -> Answer:
-    """Call an endpoint without credentials: it refuses that, with its time. Raises what botocore raises."""
+def call_endpoint(url: str) -> EndpointResponse:
+    """Send an unsigned GET request; the rejection carries the server's time. Raises the exceptions of botocore."""
     import botocore.session  # noqa: PLC0415 - slow to import
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415
     from botocore.httpsession import URLLib3Session  # noqa: PLC0415
@@ -129,11 +129,11 @@ def ask_endpoint(url: str) -> Answer:
     begun, begun_unix = time.monotonic(), time.time()
     response = http.send(AWSRequest("GET", url).prepare())
     seconds = time.monotonic() - begun
-    return Answer(seconds, _clock_ahead(response.headers.get("Date"), begun_unix + seconds / 2))
+    return EndpointResponse(seconds, _clock_ahead(response.headers.get("Date"), begun_unix + seconds / 2))
 
 
 def send_probe(client: Any, namespace: str) -> Failure | None:
-    """Publish one datum; why that failed, or ``None``."""
+    """Publish one data point; return the failure, or ``None`` on success."""
     datum = {
         "MetricName": PROBE_METRIC,
         "Value": 1.0,
@@ -142,29 +142,29 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
     }
     try:
         client.put_metric_data(Namespace=namespace, MetricData=[datum])
-    except Exception as error:  # noqa: BLE001 - the boundary to a client of anybody's
+    except Exception as error:  # noqa: BLE001 - the boundary to boto3, or to the app's own client
         return failure(error)
     return None
 
 
-def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeenSeries]:
-    """What ListMetrics has of the namespaces; it knows no units."""
+def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
+    """Yield the metrics that ListMetrics returns for these namespaces; their units are unknown."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:
                 pairs = sorted((each["Name"], each["Value"]) for each in metric["Dimensions"])
-                yield SeenSeries(namespace, metric["MetricName"], tuple(pairs))
+                yield SeriesSummary(namespace, metric["MetricName"], tuple(pairs))
 
 
 def put_dashboard(client: Any, name: str, body: str) -> list[str]:
-    """Create or replace a dashboard; what CloudWatch has to say about it."""
-    answer = client.put_dashboard(DashboardName=name, DashboardBody=body)
-    return [str(each.get("Message", each)) for each in answer.get("DashboardValidationMessages") or ()]
+    """Create or replace a dashboard; return CloudWatch's validation messages."""
+    response = client.put_dashboard(DashboardName=name, DashboardBody=body)
+    return [str(each.get("Message", each)) for each in response.get("DashboardValidationMessages") or ()]
 
 
 def _clock_ahead(date: str | None, now: float) -> float | None:
     try:
-        # The header is cut to the second: on average it is half a second old.
+        # The header has whole seconds: on average it is half a second behind.
         return parsedate_to_datetime(date or "").timestamp() + 0.5 - now
     except (TypeError, ValueError):
         return None

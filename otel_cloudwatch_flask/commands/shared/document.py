@@ -1,4 +1,4 @@
-"""What was published, as a document: what ``preview --json``, ``demo --json`` and the live page's data say of it."""
+"""Documents of published series: the JSON of ``preview --json``, ``demo --json`` and the live page's data."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.usage import Unusable
+from otel_cloudwatch_flask.commands.shared.command import CommandError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _TIMEOUT_SECONDS: Final = 5.0
 _NESTED: Final = "document"
-"""Where other documents than an observation's have one."""
+"""Key of the nested document in the output of ``demo --json``."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeenSeries:
-    """A CloudWatch metric in one unit, and what is known of its samples; of what was only listed, that is nothing."""
+class SeriesSummary:
+    """A CloudWatch metric in one unit, with figures of its samples where they are known (not from ListMetrics)."""
 
     namespace: str
     name: str
@@ -35,59 +35,56 @@ class SeenSeries:
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What CloudWatch bills: it does not tell units apart."""
+        """The identity that CloudWatch bills, which does not include the unit."""
         return self.namespace, self.name, self.dimensions
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Series, in the order in which they came, and how often CloudWatch was called meanwhile, if that is known."""
+    """Series in their original order, and the rate of calls to CloudWatch, if known."""
 
-    series: tuple[SeenSeries, ...]
+    series: tuple[SeriesSummary, ...]
     requests_per_second: float | None = None
 
     @property
     def namespaces(self) -> list[str]:
-        """Each once, in the order in which they came."""
+        """The distinct namespaces, in order of appearance."""
         return list(dict.fromkeys(series.namespace for series in self.series))
 
 
 def document_from(value: object) -> Document:
-    """A document of decoded JSON.
-
-    Raises ``ValueError`` for anything else.
-    """
+    """Convert decoded JSON. Raises ``ValueError`` if it is not such a document."""
     document: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
     if "series" not in document and isinstance(document.get(_NESTED), Mapping):
         document = document[_NESTED]
     series = document.get("series")
     if not isinstance(series, list):
-        raise ValueError('it is not a JSON object with a list "series"')  # noqa: TRY004 - a fault of a file, not of a type
+        raise ValueError('it is not a JSON object with a list "series"')  # noqa: TRY004 - the content of a file is wrong, not the type of an argument
     return Document(tuple(map(_series_from, series)), _rate(document))
 
 
 def read_document(source: str) -> Document:
-    """The document in a file, at an ``http`` URL or, for ``-``, on standard input.
+    """Read a document from a file, an HTTP URL or, for ``-``, standard input.
 
-    Raises :class:`Unusable` if there is none.
+    Raises :class:`CommandError` if it cannot be read.
     """
     try:
         return document_from(json.loads(_text(source)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise Unusable(
-            f"{source} cannot be read: {reason}. Give the output of preview --json or demo --json, or the live page's "
-            "data.json: a file, a URL, or - for standard input."
+        raise CommandError(
+            f"Cannot read {source}: {reason}. Pass the output of preview --json or demo --json, or the live page's "
+            "data.json, as a file, a URL, or - for standard input."
         ) from error
 
 
 def from_option() -> Callable[[_F], _F]:
-    """The option ``--from``, as ``source``."""
+    """Return the option ``--from``, whose parameter is ``source``."""
     return click.option(
         "--from",
         "source",
         metavar="FILE|URL|-",
-        help="What was published: the output of preview --json or demo --json, or the data.json of a live page.",
+        help="Published metrics: output of preview --json or demo --json, or data.json of a live page.",
     )
 
 
@@ -101,18 +98,17 @@ def _text(source: str) -> str:
     return Path(source).read_text("utf-8")
 
 
-def _series_from(value: object) -> SeenSeries:
+def _series_from(value: object) -> SeriesSummary:
     try:
         return _checked_series(value)
     except (TypeError, KeyError, AttributeError) as error:
-        shown = json.dumps(value)[:100]
-        raise ValueError(f"it has a series that is none: {shown}") from error
+        raise ValueError(f"it contains an invalid series: {json.dumps(value)[:100]}") from error
 
 
-def _checked_series(value: Any) -> SeenSeries:
+def _checked_series(value: Any) -> SeriesSummary:
     dimensions = tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items()))
     p99, flushes = value.get("p99"), value.get("flushes", ())
-    return SeenSeries(
+    return SeriesSummary(
         namespace=str(value["namespace"]),
         name=str(value["metric_name"]),
         dimensions=dimensions,
@@ -124,7 +120,7 @@ def _checked_series(value: Any) -> SeenSeries:
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
-    """Calls a second: as they are given, which may be as unknown, or else on average."""
+    """Return the given calls per second, which may be null for "unknown", or else the average."""
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
         return float(rate) if math.isfinite(rate) else None

@@ -1,4 +1,4 @@
-"""Text on a terminal: names that strangers chose are shown, cut and never executed; columns stand below each other."""
+"""Output for terminals: escaping of untrusted text, truncation, tables and number formats."""
 
 import shutil
 import unicodedata
@@ -7,60 +7,59 @@ from typing import Final
 
 import click
 
-CUT_MARK: Final = "~"
-"""Stands where something was cut off."""
+TRUNCATION_MARK: Final = "~"
+"""Marks the end of truncated text."""
 
 _GAP: Final = "  "
-_LEAST_WIDTH: Final = 12
-"""Columns are not cut below this."""
+_MIN_COLUMN_WIDTH: Final = 12
+"""Columns are not truncated below this width."""
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
 
-def inert(text: str, width: int | None = None) -> str:
-    r"""The text with everything escaped that a terminal might obey or a reader might not see, cut to ``width`` columns.
+def escaped(text: str, width: int | None = None) -> str:
+    r"""Escape everything that a terminal might interpret or a reader might not see; truncate to ``width`` columns.
 
-    Shown as they are: printable ASCII, and letters and digits of scripts that run from left to right. Escaped: control
-    characters, so escape sequences too, bidirectional marks and letters that run from right to left, combining and
-    invisible characters, emoji and other symbols, and the backslash itself.
+    Kept: printable ASCII, and letters and digits of left-to-right scripts. Escaped: control characters (so escape
+    sequences), bidirectional marks and right-to-left letters, combining and invisible characters, emoji and other
+    symbols, and the backslash itself, so that different texts stay different.
 
-    >>> inert("Orders \x1b[31m\u202e")
+    >>> escaped("Orders \x1b[31m\u202e")
     'Orders \\x1b[31m\\u202e'
     """
-    escaped = "".join(map(_escaped, text if width is None else text[: width + 1]))
-    return escaped if width is None else cut(escaped, width)
+    safe = "".join(map(_escaped_character, text if width is None else text[: width + 1]))
+    return safe if width is None else truncated(safe, width)
 
 
-def cut(text: str, width: int) -> str:
-    """What fits in so many columns, with a mark at the end if that is not all."""
-    if columns(text) <= width:
+def truncated(text: str, width: int) -> str:
+    """Return the text, shortened to ``width`` columns with a mark at the end if it is wider."""
+    if display_width(text) <= width:
         return text
     shown = text[:width]
-    while shown and columns(shown) > width - len(CUT_MARK):
+    while shown and display_width(shown) > width - len(TRUNCATION_MARK):
         shown = shown[:-1]
-    return shown + CUT_MARK
+    return shown + TRUNCATION_MARK
 
 
-def columns(text: str) -> int:
-    """How many columns a text takes on a terminal; East Asian characters take two."""
+def display_width(text: str) -> int:
+    """Return the number of terminal columns that a text takes; wide East Asian characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def terminal_width() -> int:
-    """The columns there are; 100 where nobody knows."""
+    """Return the number of columns of the terminal, at least 40; 100 if unknown."""
     return max(shutil.get_terminal_size((100, 24)).columns, 40)
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = 100
 ) -> Iterator[str]:
-    """Lines of a table: the columns whose numbers are in ``right`` are flush right, and if it is too wide for a
-    terminal of ``width``, the widest column is cut.
+    """Yield the lines of a table at most ``width`` columns wide; the widest column is truncated if needed.
 
-    The cells must be inert already.
-    """  # noqa: D205 - one sentence
+    Columns whose index is in ``right`` are right-aligned. Cells must already be escaped.
+    """
     every = [header, *rows]
-    widths = [max(map(columns, column)) for column in zip(*every, strict=True)]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _LEAST_WIDTH:
+    widths = [max(map(display_width, column)) for column in zip(*every, strict=True)]
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _MIN_COLUMN_WIDTH:
         widths[widths.index(max(widths))] -= 1
     for row in every:
         cells = (_padded(*cell, is_right=number in right) for number, cell in enumerate(zip(row, widths, strict=True)))
@@ -70,7 +69,7 @@ def table(
 def echo_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0
 ) -> None:
-    """Print a table, its header dim, no wider than the terminal."""
+    """Print a table with a dim header, no wider than the terminal."""
     lines = table(header, rows, right=right, width=terminal_width() - indent)
     click.echo(" " * indent + click.style(next(lines), dim=True))
     for line in lines:
@@ -78,7 +77,7 @@ def echo_table(
 
 
 def number(value: float | None) -> str:
-    """A number in few characters: whole ones exactly, others to four digits, or to the cent if that is more.
+    """Format a number: integers exactly, others with four significant digits, or two decimals from 1,000 on.
 
     >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
     ['12,345', '-12,345.68', '123.5', '0.01235', '-']
@@ -90,7 +89,16 @@ def number(value: float | None) -> str:
     return f"{value:,.2f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
-def _escaped(character: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun in the singular or plural.
+
+    >>> counted(1, "metric"), counted(1200, "metric")
+    ('1 metric', '1,200 metrics')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _escaped_character(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isascii():
@@ -101,6 +109,6 @@ def _escaped(character: str) -> str:
 
 
 def _padded(text: str, width: int, *, is_right: bool) -> str:
-    text = cut(text, width)
-    padding = " " * (width - columns(text))
+    text = truncated(text, width)
+    padding = " " * (width - display_width(text))
     return padding + text if is_right else text + padding

@@ -1,4 +1,4 @@
-"""The user's app, as ``flask cloudwatch`` has it loaded, and what this package knows of it."""
+"""The app that ``flask cloudwatch`` loads, and its settings and reporter."""
 
 import os
 from collections.abc import Mapping
@@ -21,54 +21,54 @@ _EXTENSION_NAME: Final = "cloudwatch_metrics"
 
 @dataclass(frozen=True, slots=True)
 class UserApp:
-    """An app, if there is one, and the environment as it was before the app was loaded with a dry run."""
+    """The loaded app, if any, and a copy of the environment from before dry-run mode was set in it."""
 
     app: Flask | None = None
     environ: Mapping[str, str] = field(default_factory=os.environ.copy)
 
     @property
     def reporter(self) -> CloudWatchMetricsReporter | None:
-        """The reporter that serves the app."""
+        """The app's reporter, if it has one."""
         installed = self.app and self.app.extensions.get(_EXTENSION_NAME)
         return installed.reporter if installed else None
 
     @property
-    def places(self) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]:
-        """Where settings may be: what the reporter was told, the app's configuration, and the environment."""
+    def setting_sources(self) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]:
+        """The sources of settings by precedence: the reporter's arguments, the app's config, and the environment."""
         arguments = self.reporter._arguments if self.reporter else {}  # noqa: SLF001 - the package's own
         return arguments, self.app.config if self.app else {}, self.environ
 
     @property
     def client(self) -> Any:
-        """The client that the program gave to the reporter, if it did."""
+        """The client passed to the reporter, if any."""
         return self.reporter._client if self.reporter else None  # noqa: SLF001 - the package's own
 
     @property
     def keys_given(self) -> tuple[str, ...]:
-        """The keys that the reporter was given; never to be shown."""
+        """The access keys passed to the reporter. Secret: never print them."""
         return tuple(self.reporter._credentials.values()) if self.reporter else ()  # noqa: SLF001 - the package's own
 
     def value(self, name: str) -> Any:
-        """What a setting is, without the dry run; ``ConfigurationError`` if that cannot be used."""
-        return key_named(name).resolve(*self.places)
+        """Return a setting as it would be without dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
+        return setting_key(name).resolve(*self.setting_sources)
 
-    def usable_value(self, name: str) -> Any:
-        """The same, or the default where that cannot be used."""
+    def value_or_default(self, name: str) -> Any:
+        """Return a setting, or its default if it is invalid."""
         try:
             return self.value(name)
         except ConfigurationError:
-            return key_named(name).default
+            return setting_key(name).default
 
     def source(self, name: str) -> str | None:
-        """Where that was found; ``None`` for the default."""
-        return key_named(name).source(*self.places)
+        """Return where a setting was found; ``None`` if it has its default."""
+        return setting_key(name).source(*self.setting_sources)
 
 
-def loaded_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
-    """Load the app that flask was told of, with a dry run; there is none if this is not one of flask's commands.
+def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
+    """Load the app selected with ``flask --app`` in dry-run mode; without ``flask``, there is no app.
 
-    With a dry run, because nothing of what an app measures while a command looks at it belongs into CloudWatch. One
-    that is not needed is loaded only if flask was told which one it is.
+    Dry-run mode keeps measurements made while a command inspects the app out of CloudWatch. An optional app
+    (``is_needed=False``) is loaded only if one was selected explicitly.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
@@ -80,7 +80,7 @@ def loaded_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Where what is measured goes: by the exporters there are or, without any, by what is set."""
+    """Return the namespaces of the process's exporters or, without exporters, the configured one."""
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()
@@ -92,8 +92,8 @@ def _namespace_of_service() -> str | None:
     return namespace_of(service) if service else None
 
 
-def key_named(name: str) -> Key:
-    """The setting of that name."""
+def setting_key(name: str) -> Key:
+    """Return the key of the setting with this name."""
     return next(key for key in KEYS if key.name == name)
 
 

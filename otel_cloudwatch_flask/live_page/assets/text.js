@@ -1,8 +1,8 @@
-// Numbers, money, times and names as people read them. Names come from anywhere: they are cut, and what cannot be seen
-// is written out. Everything is set as text, never as markup.
+// Formats of numbers, money, times and names. Names are untrusted: they are truncated, and invisible characters are
+// escaped. Everything is inserted as text, never as markup.
 
-const LONGEST_NAME = 120;
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\p{Cn}]/gu;
+const MAX_NAME_LENGTH = 120;
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\p{Cn}]/gu;
 const STACKED_MARKS = /(\p{M}{2})\p{M}+/gu;
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
@@ -10,11 +10,11 @@ const four = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const escaped = (text) =>
-  String(text).replace(UNSEEN, (each) => `\\u{${each.codePointAt(0).toString(16)}}`).replace(STACKED_MARKS, "$1…");
+  String(text).replace(INVISIBLE, (each) => `\\u{${each.codePointAt(0).toString(16)}}`).replace(STACKED_MARKS, "$1…");
 
-export const name = (text, longest = LONGEST_NAME) => {
-  const points = Array.from(String(text).slice(0, 4 * longest));
-  return escaped(points.slice(0, longest).join("")) + (points.length > longest ? "…" : "");
+export const name = (text, maxLength = MAX_NAME_LENGTH) => {
+  const points = Array.from(String(text).slice(0, 4 * maxLength));
+  return escaped(points.slice(0, maxLength).join("")) + (points.length > maxLength ? "…" : "");
 };
 
 export const number = (value) => {
@@ -25,7 +25,7 @@ export const number = (value) => {
 };
 
 export const whole = (value) => grouped.format(value);
-export const exact = (value) => (value === null ? "CloudWatch has none of statistic sets" : String(value));
+export const exact = (value) => (value === null ? "CloudWatch has no percentiles of statistic sets" : String(value));
 
 export const dollars = (value) => {
   if (value > 0 && value < 0.01) return "<$0.01";

@@ -1,4 +1,4 @@
-"""``LocalCloudWatch``: a CloudWatch on loopback, for tests and demonstrations.
+"""``LocalCloudWatch``: an HTTP CloudWatch on loopback, for tests and demonstrations.
 
-A gate judges each request by the rules of ``testing.request_rules`` and passes what is valid to moto's server.
+A validating proxy checks each request by the rules of ``testing.request_rules`` and forwards valid ones to moto.
 """

@@ -1,9 +1,9 @@
-"""The two protocols in which AWS clients call CloudWatch, read and answered: JSON, and the older query protocol.
+"""Parse and answer calls of AWS clients in two of CloudWatch's protocols: JSON, and the older query protocol.
 
 https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html,
-https://smithy.io/2.0/aws/protocols/aws-query-protocol.html. A client that chose JSON expects the error codes of the
-query protocol in a header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait.
-Neither botocore, which is a client, nor moto, which takes what CloudWatch refuses, reads requests as strictly.
+https://smithy.io/2.0/aws/protocols/aws-query-protocol.html. JSON clients expect the error codes of the query protocol
+in a header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait. Written here because
+botocore has only the client's side, and moto parses less strictly than CloudWatch.
 """
 
 import gzip
@@ -21,13 +21,13 @@ from xml.etree.ElementTree import Element, tostring
 
 from werkzeug.wrappers import Request, Response
 
-from otel_cloudwatch_flask.testing.request_rules import Refusal
+from otel_cloudwatch_flask.testing.request_rules import ValidationError
 
 TARGET_PREFIX: Final = "GraniteServiceVersion20100801"
 JSON_TYPE: Final = "application/x-amz-json-1.0"
 _API_VERSION: Final = "2010-08-01"
 _REQUEST_ID: Final = "00000000-0000-0000-0000-000000000000"
-# Where JSON calls an error otherwise than the query protocol does, by botocore's service model.
+# Error codes that differ between the query protocol and JSON, from botocore's service model.
 _JSON_ERROR_TYPES: Final = {
     "InvalidParameterValue": "InvalidParameterValueException",
     "InvalidParameterCombination": "InvalidParameterCombinationException",
@@ -35,7 +35,7 @@ _JSON_ERROR_TYPES: Final = {
     "InternalServiceError": "InternalServiceFault",
 }
 
-# In a form everything is text. Where CloudWatch expects a number, and where nothing stands for an empty list:
+# Forms contain only text. These parameters are numbers; and for these an empty text means an empty list.
 _NUMBER: Final = re.compile(
     r"(?!.*\b(Dimensions|Entity)\.)"
     r"(.*\.)?(Value|SampleCount|Sum|Minimum|Maximum|StorageResolution|Period|(Values|Counts)\.member\.\d+)"
@@ -46,46 +46,46 @@ _LIST: Final = re.compile(
 
 
 class UnreadableCallError(ValueError):
-    """A request that cannot be read; ``refusal`` is the answer to it."""
+    """A request that cannot be parsed; ``response`` is the error to answer with."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:
         super().__init__(message)
-        self.refusal = Refusal(code, message, status)
+        self.response = ValidationError(code, message, status)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation that a client asks for, in JSON or, with the query protocol, in a form that is answered in XML."""
+    """A call of an operation, in JSON or, with the query protocol, as a form that is answered in XML."""
 
     operation: str
     parameters: dict[str, Any]
     is_query: bool = False
 
-    def answer(self, result: Mapping[str, Any] | Refusal) -> Response:
-        """Write what the operation returns, or why it is refused."""
-        if isinstance(result, Refusal):
-            return self._refusal(result)
+    def answer(self, result: Mapping[str, Any] | ValidationError) -> Response:
+        """Encode the result of the operation, or the error."""
+        if isinstance(result, ValidationError):
+            return self._error(result)
         if self.is_query:
             members = {f"{self.operation}Result": result, "ResponseMetadata": {"RequestId": _REQUEST_ID}}
             return _xml_response(200, f"{self.operation}Response", members)
         body = json.dumps(result, default=datetime.timestamp)
         return Response(body, headers={"x-amzn-RequestId": _REQUEST_ID}, content_type=JSON_TYPE)
 
-    def _refusal(self, refusal: Refusal) -> Response:
-        side = "Sender" if refusal.status < 500 else "Receiver"
+    def _error(self, error: ValidationError) -> Response:
+        side = "Sender" if error.status < 500 else "Receiver"
         if self.is_query:
-            error = {"Type": side, "Code": refusal.code, "Message": refusal.message}
-            return _xml_response(refusal.status, "ErrorResponse", {"Error": error, "RequestId": _REQUEST_ID})
-        error_type = _JSON_ERROR_TYPES.get(refusal.code, refusal.code)
-        body = json.dumps({"__type": f"com.amazonaws.cloudwatch#{error_type}", "message": refusal.message})
-        headers = {"x-amzn-RequestId": _REQUEST_ID, "x-amzn-query-error": f"{refusal.code};{side}"}
-        return Response(body, refusal.status, headers, content_type=JSON_TYPE)
+            members = {"Type": side, "Code": error.code, "Message": error.message}
+            return _xml_response(error.status, "ErrorResponse", {"Error": members, "RequestId": _REQUEST_ID})
+        error_type = _JSON_ERROR_TYPES.get(error.code, error.code)
+        body = json.dumps({"__type": f"com.amazonaws.cloudwatch#{error_type}", "message": error.message})
+        headers = {"x-amzn-RequestId": _REQUEST_ID, "x-amzn-query-error": f"{error.code};{side}"}
+        return Response(body, error.status, headers, content_type=JSON_TYPE)
 
 
 def read_call(request: Request, body: bytes) -> Call | None:
-    """Read a call of CloudWatch from an uncompressed body; ``None`` if it is something else.
+    """Parse a CloudWatch call from an uncompressed body; ``None`` if it is a request of another kind.
 
-    Raise :class:`UnreadableCallError` if it cannot be read.
+    Raises :class:`UnreadableCallError` if it cannot be parsed.
     """
     prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
     if prefix == TARGET_PREFIX:
@@ -95,17 +95,17 @@ def read_call(request: Request, body: bytes) -> Call | None:
         if parameters.pop("Version", None) == _API_VERSION:
             return Call(parameters.pop("Action", ""), parameters, is_query=True)
     if request.headers.get("Smithy-Protocol") or request.path.startswith(f"/service/{TARGET_PREFIX}/"):
-        message = "This CloudWatch speaks the protocols json and query, not rpc-v2-cbor."
+        message = "LocalCloudWatch supports the protocols json and query, but not rpc-v2-cbor."
         raise UnreadableCallError("UnsupportedProtocol", message, status=415)
     return None
 
 
 def uncompressed(body: bytes, content_encoding: str) -> bytes:
-    """Undo ``Content-Encoding``; CloudWatch knows gzip and no other."""
+    """Decompress a body; CloudWatch supports only gzip."""
     if content_encoding in ("", "identity"):
         return body
     if content_encoding != "gzip":
-        message = f"The content encoding {content_encoding} is not supported; write gzip."
+        message = f"The content encoding {content_encoding} is not supported. Use gzip."
         raise UnreadableCallError("UnsupportedContentEncoding", message, status=415)
     try:
         return gzip.decompress(body)
@@ -124,7 +124,7 @@ def _json_parameters(body: bytes) -> dict[str, Any]:
 
 
 def _query_parameters(body: bytes) -> dict[str, Any]:
-    """One flat pair for each leaf, such as MetricData.member.1.Dimensions.member.1.Name=Page, as lists and mappings."""
+    """Convert flat pairs such as ``MetricData.member.1.MetricName=Orders`` to nested lists and mappings."""
     tree: dict[str, Any] = {}
     try:
         for key, text in parse_qsl(body.decode(), keep_blank_values=True):
@@ -135,14 +135,14 @@ def _query_parameters(body: bytes) -> dict[str, Any]:
             node[leaf] = _leaf(key, text)
         return {name: _nested(branch) for name, branch in tree.items()}
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UnreadableCallError("MalformedQueryString", "The form cannot be read.") from error
+        raise UnreadableCallError("MalformedQueryString", "The form cannot be parsed.") from error
 
 
 def _leaf(key: str, text: str) -> object:
     if not text and _LIST.fullmatch(key):
         return []
     if _NUMBER.fullmatch(key):
-        with suppress(ValueError):  # what is no number is left for the checks to refuse
+        with suppress(ValueError):  # Text that is not a number is left to the validation.
             return int(text) if text.isdigit() else float(text)
     return text
 
@@ -178,5 +178,5 @@ def _children(name: str, value: Mapping[str, Any] | list[Any]) -> Iterable[tuple
         return zip(repeat("member"), value)
     if name != "ExtendedStatistics":
         return value.items()
-    # Its keys are data: each pair is an entry of its own.
+    # The keys of a map are data, so each pair becomes an <entry>.
     return (("entry", {"key": key, "value": member}) for key, member in value.items())

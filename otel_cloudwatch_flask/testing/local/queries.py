@@ -1,7 +1,7 @@
-"""CloudWatch's own questions about what was published: GetMetricStatistics, GetMetricData and ListMetrics.
+"""CloudWatch's read operations: GetMetricStatistics, GetMetricData and ListMetrics.
 
-moto answers none of them as CloudWatch does: it takes dimensions as a filter instead of as the metric's identity, knows
-no percentiles and lists a metric once for each of its samples.
+moto answers these differently from CloudWatch: it uses dimensions as a filter instead of as the metric's identity, has
+no percentiles, and lists a metric once for each of its samples.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, Final
 from otel_cloudwatch_flask.model.datum import Dimensions
 from otel_cloudwatch_flask.observation.tally import Tally
 from otel_cloudwatch_flask.testing.published import AcceptedDatum, PublishedMetric, dimensions_of
-from otel_cloudwatch_flask.testing.request_rules import Refusal, unix_time
+from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html
 _REQUIRED: Final = ("Namespace", "MetricName", "StartTime", "EndTime", "Period")
@@ -23,14 +23,16 @@ _PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 _METRICS_PER_PAGE: Final = 500
 
 
-def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal:
-    """Answer GetMetricStatistics: one data point for each period and unit, of the metric with exactly these dimensions.
+def metric_statistics(
+    accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
+) -> dict[str, Any] | ValidationError:
+    """Answer GetMetricStatistics: one data point for each period and unit of the metric with exactly these dimensions.
 
-    Percentiles are nearest ranks. As in CloudWatch there are none where a statistic set or a negative value is.
+    Percentiles are by nearest rank. As in CloudWatch, a period with statistic sets or negative values has none.
     """
-    refused = next(_question_faults(parameters), None)
-    if refused is not None:
-        return refused
+    error = next(_query_errors(parameters), None)
+    if error is not None:
+        return error
     period = int(parameters["Period"])
     tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
     for datum in filter(_filter(parameters), accepted):
@@ -44,18 +46,20 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
     return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
-def metric_data(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | Refusal | None:
-    """Answer GetMetricData: each query as GetMetricStatistics would; ``None`` if one of them is an expression."""
+def metric_data(
+    accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
+) -> dict[str, Any] | ValidationError | None:
+    """Answer GetMetricData, each query like GetMetricStatistics; ``None`` if one of them is a math expression."""
     queries = parameters.get("MetricDataQueries") or ()
     if not all(query.get("MetricStat") for query in queries):
         return None
     datums, results = list(accepted), []
     for query in queries:
-        asked = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
-        name = asked.get("Stat", "")
+        merged = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
+        name = merged.get("Stat", "")
         kind = "Statistics" if _STATISTIC.fullmatch(name) else "ExtendedStatistics"
-        found = metric_statistics(datums, {**asked, kind: [name]})
-        if isinstance(found, Refusal):
+        found = metric_statistics(datums, {**merged, kind: [name]})
+        if isinstance(found, ValidationError):
             return found
         if query.get("ReturnData") not in (False, "false"):
             points = found["Datapoints"][:: 1 if parameters.get("ScanBy") == "TimestampAscending" else -1]
@@ -74,7 +78,7 @@ def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, An
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer ListMetrics: each metric that has the given namespace, name and dimensions, and perhaps more of these."""
+    """Answer ListMetrics: each metric with the given namespace and name, and at least the given dimensions."""
     found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
     start = int(parameters.get("NextToken") or 0)
     end = start + _METRICS_PER_PAGE
@@ -82,45 +86,47 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
     return {"Metrics": list(map(_listed, found[start:end])), **more}
 
 
-def _question_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
-    """The first is the answer: what comes after it need not make sense."""
+def _query_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Yield what is wrong with a query; only the first error is valid, later checks assume that there is none."""
     for name in _REQUIRED:
         if parameters.get(name) is None:
-            yield Refusal("MissingParameter", f"The parameter {name} is required.")
-    yield from _statistic_faults(parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or [])
-    yield from _time_faults(parameters)
+            yield ValidationError("MissingParameter", f"The parameter {name} is required.")
+    yield from _statistic_errors(parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or [])
+    yield from _time_errors(parameters)
 
 
-def _time_faults(parameters: Mapping[str, Any]) -> Iterator[Refusal]:
+def _time_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
     start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
-        yield Refusal("InvalidParameterValue", message)
+        yield ValidationError("InvalidParameterValue", message)
     if not isinstance(parameters["Period"], (int, float)) or parameters["Period"] < 1:
-        yield Refusal("InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0.")
+        yield ValidationError(
+            "InvalidParameterValue", "The parameter Period must be a number of seconds greater than 0."
+        )
 
 
-def _statistic_faults(statistics: list[str], percentiles: list[str]) -> Iterator[Refusal]:
+def _statistic_errors(statistics: list[str], percentiles: list[str]) -> Iterator[ValidationError]:
     if bool(statistics) == bool(percentiles):
-        message = "Must specify either Statistics or ExtendedStatistics, and not both."
-        yield Refusal("InvalidParameterCombination", message)
+        message = "Must specify either Statistics or ExtendedStatistics, but not both."
+        yield ValidationError("InvalidParameterCombination", message)
     if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
         message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
-        yield Refusal("InvalidParameterValue", message)
+        yield ValidationError("InvalidParameterValue", message)
 
 
 def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
-    """Whether a datum is one of the metric in the time range; CloudWatch rounds the start down to the minute."""
+    """Return a predicate for datums of the metric in the time range, whose start CloudWatch rounds to the minute."""
     identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
     unit = parameters.get("Unit")
     start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))
     start -= start % min(parameters["Period"], 60)
 
-    def is_asked_for(datum: AcceptedDatum) -> bool:
+    def matches(datum: AcceptedDatum) -> bool:
         metric = datum.metric
         return metric.identity == identity and unit in (None, metric.unit) and start <= datum.unix_time < end
 
-    return is_asked_for
+    return matches
 
 
 def _percentiles(tally: Tally, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A CloudWatch on this machine, for demonstrations and tests: a real HTTP endpoint, moto behind a strict gate."""
+"""``LocalCloudWatch``: an HTTP server on loopback, with moto behind the validating proxy."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from otel_cloudwatch_flask.testing.local.gate import CloudWatchGate, Fault, Traffic
+from otel_cloudwatch_flask.testing.local.validating_proxy import Fault, Traffic, ValidatingProxy
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,16 +22,16 @@ __all__ = ["Fault", "LocalCloudWatch", "Traffic"]
 _STOP_POLL_SECONDS: Final = 0.02
 
 
-class LocalCloudWatch(CloudWatchGate):
-    """CloudWatch at ``http://127.0.0.1:<port>`` for any AWS client, as long as the ``with`` block lasts::
+class LocalCloudWatch(ValidatingProxy):
+    """A local CloudWatch at ``http://127.0.0.1:<port>`` for any AWS client, running inside a ``with`` block::
 
         with LocalCloudWatch() as cloudwatch:
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.gate.CloudWatchGate`. moto keeps its
-    state for the whole process, so a new server forgets what another one had stored there; ``published`` belongs to
-    each server alone.
+    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
+    moto's state is global to the process, so a new server deletes what another one had stored there; ``published``
+    belongs to one server.
 
     Needs moto: ``pip install "otel-cloudwatch-flask[demo]"``.
     """  # noqa: D400 - the first sentence ends in an example
@@ -50,27 +50,27 @@ class LocalCloudWatch(CloudWatchGate):
         self.stop()
 
     def start(self, *, port: int = 0) -> None:
-        """Listen on ``port``, or on a free one, in a thread of its own."""
+        """Listen on ``port`` (0: any free port) in a thread of its own."""
         if self._server is None:
             self._server = _Server("127.0.0.1", port, self, handler=_SilentRequestHandler)
             serve = functools.partial(self._server.serve_forever, poll_interval=_STOP_POLL_SECONDS)
             threading.Thread(target=serve, name="LocalCloudWatch", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop listening and close all connections; what was published can still be looked up."""
+        """Stop listening and close all connections; look-ups still work."""
         if self._server is not None:
             self._server.stop()
             self._server = None
 
     @property
     def endpoint_url(self) -> str:
-        """Where it listens; ``RuntimeError`` if it does not."""
+        """The URL of the server; raises ``RuntimeError`` if it is not running."""
         if self._server is None:
             raise RuntimeError("LocalCloudWatch is not running: use it in a with statement, or call start().")
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def client(self, **arguments: Any) -> "CloudWatchClient":
-        """A boto3 client of this CloudWatch; ``arguments`` are ``boto3.client``'s."""
+        """Return a boto3 client of this server; ``arguments`` are passed to ``boto3.client``."""
         import boto3  # noqa: PLC0415 - slow to import, and only needed here
 
         defaults = {
@@ -83,7 +83,7 @@ class LocalCloudWatch(CloudWatchGate):
         return client
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that lead the AWS SDK of a child process here."""
+        """Return environment variables that make the AWS SDK of a child process use this server."""
         return {
             "AWS_ENDPOINT_URL_CLOUDWATCH": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -111,11 +111,11 @@ def _moto_application() -> "WSGIApplication":
 
 class _SilentRequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
-        """Say nothing of each request; errors of the application are still logged by the server."""
+        """Do not log requests; the server still logs errors of the application."""
 
 
 class _Server(ThreadedWSGIServer):
-    """A threaded server that, once stopped, serves nobody: also not over connections that clients keep alive."""
+    """A threaded server that closes its keep-alive connections when it is stopped."""
 
     def __init__(self, *arguments: Any, **keyword_arguments: Any) -> None:
         self._connections: set[socket.socket] = set()
@@ -133,5 +133,5 @@ class _Server(ThreadedWSGIServer):
         self.shutdown()
         self.server_close()
         for connection in tuple(self._connections):
-            with contextlib.suppress(OSError):  # its thread may be closing it right now
+            with contextlib.suppress(OSError):  # The thread of the connection may be closing it right now.
                 connection.shutdown(socket.SHUT_RDWR)

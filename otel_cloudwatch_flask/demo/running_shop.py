@@ -1,4 +1,4 @@
-"""A demo that goes on: the shop, its visitors and its CloudWatch stay, to look at."""
+"""The demo of ``demo --serve``: shop, traffic and CloudWatch emulator keep running, nothing is compared."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, shop_requests
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess
-from otel_cloudwatch_flask.demo.traffic import Traffic, visits
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
@@ -17,40 +17,40 @@ _SEED: Final = 11
 _VISITORS: Final = 4
 _LIVE_PAGE: Final = {
     ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
-    # The shop is not in debug mode. It listens on loopback only, and no proxy stands before it.
+    # The shop is not in debug mode. The check is safe here: the shop listens on loopback, without a proxy.
     ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
 }
 _LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "LIVE_PAGE_PATH")
 
 
 @dataclass(frozen=True, slots=True)
-class OpenShop:
-    """Where everything is, and the visitors."""
+class RunningShop:
+    """The URL of the shop, the emulator and the traffic."""
 
     shop_url: str
     cloudwatch: "LocalCloudWatch"
-    traffic: Traffic
+    traffic: LoadGenerator
 
     @property
     def live_page_url(self) -> str:
-        """The page that shows what the shop publishes."""
+        """The URL of the shop's live page."""
         return self.shop_url + _LIVE_PAGE_PATH
 
 
 @contextmanager
-def open_shop(*, seconds: float, rate: float) -> Iterator[OpenShop]:
-    """A shop with its live page and a CloudWatch; visitors come for some seconds, the shop stays open for the block.
+def running_shop(*, seconds: float, rate: float) -> Iterator[RunningShop]:
+    """Run a shop with its live page and an emulator for the block, with traffic in the first ``seconds``.
 
-    Raises :class:`ShopError` if the shop does not open. Everything that was started is gone afterwards.
+    Raises :class:`ShopProcessError` if the shop does not start. All threads and processes end with the block.
     """
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
         environment = {**cloudwatch.environment(), **_LIVE_PAGE}
         with ShopProcess(environment) as shop:
-            traffic = Traffic(shop.url, visits(_SEED), seconds=seconds, rate=rate, visitors=_VISITORS)
+            traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=_VISITORS)
             traffic.start()
             try:
-                yield OpenShop(shop.url, cloudwatch, traffic)
+                yield RunningShop(shop.url, cloudwatch, traffic)
             finally:
                 traffic.stop()

@@ -1,4 +1,4 @@
-"""How every command is called: its exit codes, and answers to what it does not know that name what it does."""
+"""Base classes of the commands: exit codes, error messages that list the known options, and lazy imports."""
 
 import importlib
 import json
@@ -12,43 +12,43 @@ from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 EXIT_PROBLEM: Final = 1
-"""The command did its work, and found something wrong."""
-EXIT_UNUSABLE: Final = 2
-"""The command cannot do anything; also click's own for what it cannot read."""
+"""The command ran, and found a problem."""
+EXIT_ERROR: Final = 2
+"""The command could not run; the same code that click uses for usage errors."""
 EXIT_INTERRUPTED: Final = 130
-"""As a shell says it of a command that Ctrl-C ended."""
+"""The code that a shell reports for a command interrupted by Ctrl-C."""
 
 
-class Unusable(click.ClickException):
-    """The command cannot do anything; click prints the message after "Error: "."""
+class CommandError(click.ClickException):
+    """The command cannot run. Click prints the message after "Error: "."""
 
-    exit_code = EXIT_UNUSABLE
+    exit_code = EXIT_ERROR
 
 
 class Command(click.Command):
-    """A command that answers an unknown option with those it has."""
+    """A command that lists its options if it gets an unknown one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options and arguments."""
+        """Parse the options and arguments."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = [option for parameter in self.get_params(ctx) for option in _long_names(parameter)]
-            message = f"There is no option {error.option_name}. Known: {', '.join(sorted(known))}."
+            message = f"No such option: {error.option_name}. Available: {', '.join(sorted(known))}."
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; what is wrong with a setting is said without a traceback."""
+        """Run the command; report configuration errors without a traceback."""
         try:
             return super().invoke(ctx)
         except CloudWatchMetricsError as error:
-            raise Unusable(str(error)) from error
+            raise CommandError(str(error)) from error
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are needed, and that answers an unknown one with those it has.
+    """A group that imports a command when it is first used, and lists the commands if it gets an unknown one.
 
-    ``names`` are those of the commands, which are also those of their modules.
+    ``names`` are the names of the commands and of their modules.
     """
 
     def __init__(self, *arguments: Any, names: Iterable[str], **keyword_arguments: Any) -> None:
@@ -56,11 +56,11 @@ class LazyGroup(click.Group):
         self._names = tuple(names)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, in alphabetical order."""
+        """Return the names in alphabetical order."""
         return sorted(self._names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import a command; ``None`` if there is none of that name."""
+        """Import a command; return ``None`` if the name is unknown."""
         if cmd_name not in self._names:
             return None
         command: click.Command = importlib.import_module(f"otel_cloudwatch_flask.commands.{cmd_name}").command
@@ -69,19 +69,19 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments begin with."""
+        """Find the command named by the first argument."""
         if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
-            ctx.fail(f"There is no command {args[0]!r}. Known: {', '.join(self.list_commands(ctx))}.")
+            ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
         return super().resolve_command(ctx, args)
 
 
 def echo_json(value: object) -> None:
-    """Print a value for a script."""
+    """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
-    """The option ``--json``."""
+    """Return the option ``--json``; ``what`` completes its help text."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON, for scripts.")
 
 

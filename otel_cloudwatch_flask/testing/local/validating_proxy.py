@@ -1,7 +1,7 @@
-"""A WSGI application that is to moto what CloudWatch's front door is to CloudWatch.
+"""A WSGI proxy in front of moto that makes it as strict as CloudWatch.
 
-moto stores what CloudWatch refuses. The gate judges each PutMetricData, counts the traffic, answers the questions
-that moto gets wrong and leaves everything else (alarms, dashboards, metric math) to moto.
+moto stores requests that CloudWatch rejects. The proxy validates each PutMetricData, counts the traffic, answers the
+operations that moto gets wrong, and forwards everything else (alarms, dashboards, metric math).
 """
 
 import json
@@ -27,22 +27,23 @@ from otel_cloudwatch_flask.testing.local.protocols import (
 )
 from otel_cloudwatch_flask.testing.local.queries import list_metrics, metric_data, metric_statistics
 from otel_cloudwatch_flask.testing.published import PublishedMetrics
-from otel_cloudwatch_flask.testing.request_rules import Refusal, datums_of, refusal
+from otel_cloudwatch_flask.testing.request_rules import ValidationError, datums_of, validation_error
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_REFUSALS_KEPT: Final = 100
-_SAMPLES_FOR_MOTO: Final = 1000
+_MAX_ERRORS_KEPT: Final = 100
+_MAX_SAMPLES_FOR_MOTO: Final = 1000
+_STATISTICS: Final = ("SampleCount", "Sum", "Minimum", "Maximum")
 _MOTOS_PUT: Final = {"CONTENT_TYPE": JSON_TYPE, "HTTP_X_AMZ_TARGET": f"{TARGET_PREFIX}.PutMetricData"}
 _UNREADABLE: Final = Call("", {})
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """How a PutMetricData is answered instead of "stored"; with ``status=None`` the connection is closed unanswered.
+    """An error response to PutMetricData; with ``status=None`` the connection is closed without a response.
 
-    With ``after_storing=True`` the data is stored all the same, as when an answer is lost on its way back.
+    With ``after_storing=True`` the data is stored first, as when a response is lost on its way back.
     """
 
     code: str = "InternalServiceError"
@@ -52,9 +53,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What has arrived: PutMetricData requests, those refused, those that met a fault, and what they carried.
+    """Counters: PutMetricData requests, requests of any kind that were rejected, requests that got a ``Fault``, bytes.
 
-    Bytes are those of the bodies, as received and uncompressed; ``datums`` are the accepted ones.
+    Bytes are those of PutMetricData bodies, as received and uncompressed. ``datums`` counts the accepted ones.
     """
 
     put_requests: int = 0
@@ -65,11 +66,11 @@ class Traffic:
     datums: int = 0
 
 
-class CloudWatchGate:
-    """Judge and count what clients send before ``backend``, moto's WSGI application, gets it.
+class ValidatingProxy:
+    """Validate and count requests before forwarding them to ``backend``, moto's WSGI application.
 
-    ``latency_seconds`` is how long each PutMetricData waits for its answer; ``answer_with`` is called with the
-    parameters of each, and a :class:`Fault` that it returns is the answer. Both may be changed at any time.
+    Each PutMetricData waits ``latency_seconds`` before its response. ``answer_with`` is called with the parameters of
+    each, and may return a :class:`Fault` as the response. Both may be changed at any time.
     """
 
     def __init__(
@@ -89,23 +90,23 @@ class CloudWatchGate:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._traffic = Traffic()
-        self._refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self._validation_errors: deque[ValidationError] = deque(maxlen=_MAX_ERRORS_KEPT)
         self._faults: deque[Fault] = deque()
 
     @property
     def traffic(self) -> Traffic:
-        """The figures now."""
+        """The current counters."""
         with self._lock:
             return self._traffic
 
     @property
-    def refusals(self) -> list[Refusal]:
-        """Why the last refused requests were refused, oldest first."""
+    def validation_errors(self) -> list[ValidationError]:
+        """The errors of the last 100 requests that were rejected, oldest first."""
         with self._lock:
-            return list(self._refusals)
+            return list(self._validation_errors)
 
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
-        """Let the next ``times`` PutMetricData meet this fault; several calls queue up."""
+        """Answer the next ``times`` PutMetricData with this fault; further calls are queued."""
         with self._lock:
             self._faults.extend([fault] * times)
 
@@ -117,7 +118,7 @@ class CloudWatchGate:
             body = uncompressed(received, request.headers.get("Content-Encoding", ""))
             call = read_call(request, body)
         except UnreadableCallError as error:
-            response = _UNREADABLE.answer(self._refused(error.refusal))
+            response = _UNREADABLE.answer(self._rejected(error.response))
         else:
             if call is not None and call.operation == "PutMetricData":
                 self._count(put_requests=1, bytes_received=len(received), bytes_uncompressed=len(body))
@@ -127,7 +128,7 @@ class CloudWatchGate:
         return response(environ, start_response)
 
     def _answer(self, call: Call | None) -> Response | None:
-        """What moto would answer otherwise than CloudWatch; ``None`` for the rest."""
+        """Answer the operations that moto gets wrong; ``None`` for all others."""
         answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
         if call is not None and call.operation == "ListMetrics":
             return call.answer(list_metrics(self.published.metrics(), call.parameters))
@@ -143,9 +144,9 @@ class CloudWatchGate:
         if fault is not None and not fault.after_storing:
             return _failure(fault, call, environ)
         now = self._clock()
-        refused = refusal(call.parameters, size_bytes=size_bytes, now=now)
-        if refused is not None:
-            return call.answer(self._refused(refused))
+        invalid = validation_error(call.parameters, size_bytes=size_bytes, now=now)
+        if invalid is not None:
+            return call.answer(self._rejected(invalid))
         response = self._stored(call, environ, now)
         return response if fault is None else _failure(fault, call, environ)
 
@@ -171,11 +172,11 @@ class CloudWatchGate:
             environ.pop(name, None)
         return Response.from_app(self._backend, environ, buffered=True)
 
-    def _refused(self, refused: Refusal) -> Refusal:
+    def _rejected(self, error: ValidationError) -> ValidationError:
         with self._lock:
-            self._refusals.append(refused)
+            self._validation_errors.append(error)
         self._count(refused=1)
-        return refused
+        return error
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -184,16 +185,19 @@ class CloudWatchGate:
 
 
 def _for_moto(parameters: Mapping[str, Any]) -> bytes:
-    """The request as moto can store it: it knows no entities, and makes an object of each sample."""
+    """Return the request in a form that moto can store: without entities, and with few samples.
+
+    moto does not know entities, and makes an object of each sample, so large distributions become statistic sets.
+    """
     datums = list(map(_summarized, datums_of(parameters)))
     return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
 
 
 def _summarized(datum: Mapping[str, Any]) -> Mapping[str, Any]:
-    if sum(datum.get("Counts") or ()) <= _SAMPLES_FOR_MOTO:
+    if sum(datum.get("Counts") or ()) <= _MAX_SAMPLES_FOR_MOTO:
         return datum
-    said = summary(content_of(datum))
-    statistics = {"SampleCount": said.samples, "Sum": said.sum, "Minimum": said.minimum, "Maximum": said.maximum}
+    content = summary(content_of(datum))
+    statistics = dict(zip(_STATISTICS, content[:4], strict=True))
     return {**{name: datum[name] for name in datum if name not in ("Values", "Counts")}, "StatisticValues": statistics}
 
 
@@ -201,6 +205,6 @@ def _failure(fault: Fault, call: Call, environ: "WSGIEnvironment") -> Response:
     if fault.status is None:
         connection: socket.socket = environ["werkzeug.socket"]
         connection.shutdown(socket.SHUT_RDWR)
-        # werkzeug's server takes this for a client that went away, and is done with the request.
-        raise ConnectionResetError("The connection was dropped by a Fault.")
-    return call.answer(Refusal(fault.code, "A fault that a test asked for.", fault.status))
+        # werkzeug's server treats this like a client that has disconnected.
+        raise ConnectionResetError("The connection was closed by a Fault.")
+    return call.answer(ValidationError(fault.code, "Fault injected by a test.", fault.status))

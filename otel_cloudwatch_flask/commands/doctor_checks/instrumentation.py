@@ -1,0 +1,100 @@
+"""Checks of what is instrumented, which exporter publishes it, and what would be published twice."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from flask import Flask
+from opentelemetry import metrics
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp
+from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters, programs_exporters_on
+from otel_cloudwatch_flask.sdk.exporter import live_exporters
+from otel_cloudwatch_flask.sdk.reader import readers_on
+
+INSTRUMENTATION: Final = "Instrumentation"
+DUPLICATES: Final = "Duplicates"
+_AUTO_INSTRUMENTATION: Final = "opentelemetry.instrumentation.auto_instrumentation"
+_PREDECESSOR: Final = "flask_cloudwatch_metric"
+
+
+def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
+    """Check the reporter, the Flask instrumentation and the global meter provider."""
+    if user_app.app is None:
+        remedy = "Run flask --app YOUR_APP cloudwatch doctor."
+        yield Check(INSTRUMENTATION, "unknown", "No app was loaded.", remedy)
+        return
+    yield _reporter_check(user_app)
+    yield _instrumentation_check(user_app.app)
+    yield _provider_check(metrics.get_meter_provider())
+
+
+def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
+    """Yield a problem for everything that would publish a metric twice, or one ok finding."""
+    found = [*_exporters_on_one_provider(), *_exporter_of_environment(environ), *_predecessor()]
+    yield from found or [Check(DUPLICATES, "ok", "No metric is published twice.")]
+
+
+def _reporter_check(user_app: UserApp) -> Check:
+    if user_app.reporter is not None:
+        return Check(INSTRUMENTATION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric().")
+    if live_exporters():
+        finding = "The app has no CloudWatchMetricsReporter, but the process has a CloudWatch exporter."
+        return Check(INSTRUMENTATION, "ok", finding)
+    remedy = "Create CloudWatchMetricsReporter(app), or run the app with opentelemetry-instrument."
+    return Check(INSTRUMENTATION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
+
+
+def _instrumentation_check(app: Flask) -> Check:
+    if getattr(app, "_is_instrumented_by_opentelemetry", False):
+        return Check(INSTRUMENTATION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
+    remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
+    finding = "FlaskInstrumentor is not active: request durations are not recorded."
+    return Check(INSTRUMENTATION, "unknown", finding, remedy)
+
+
+def _provider_check(provider: metrics.MeterProvider) -> Check:
+    if isinstance(provider, MeterProvider):
+        count = len(readers_on(provider))
+        return Check(INSTRUMENTATION, "ok", f"CloudWatchMetricReaders on the global MeterProvider: {count}.")
+    if _is_placeholder(provider):
+        remedy = "Only instruments of the reporter's own provider are published."
+        return Check(INSTRUMENTATION, "unknown", "No global MeterProvider is set.", remedy)
+    remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
+    return Check(INSTRUMENTATION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
+
+
+def _is_placeholder(provider: metrics.MeterProvider) -> bool:
+    """Return whether this is the proxy that the API returns while no provider is set."""
+    is_of_api = type(provider).__module__.startswith(metrics.__name__)
+    return is_of_api and not isinstance(provider, NoOpMeterProvider)
+
+
+def _exporters_on_one_provider() -> Iterator[Check]:
+    exporters = programs_exporters_on(metrics.get_meter_provider(), resource=None)
+    targets = Counter((each.settings.namespace, each.settings.region_name) for each in exporters)
+    for (namespace, _), count in targets.items():
+        if count > 1:
+            finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
+            yield Check(DUPLICATES, "problem", finding, "Remove all but one.")
+
+
+def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
+    names = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",")]
+    if names.count("cloudwatch") > 1:
+        yield Check(DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
+    if "cloudwatch" in names and programs_exporters() and _AUTO_INSTRUMENTATION not in sys.modules:
+        finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
+        remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."
+        yield Check(DUPLICATES, "problem", finding, remedy)
+
+
+def _predecessor() -> Iterator[Check]:
+    if _PREDECESSOR in sys.modules:
+        finding = "The program also imports flask_cloudwatch_metric, which publishes its metrics separately."
+        remedy = "Import CloudWatchMetricsReporter from otel_cloudwatch_flask instead."
+        yield Check(DUPLICATES, "problem", finding, remedy)

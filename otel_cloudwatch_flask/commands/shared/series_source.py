@@ -1,0 +1,57 @@
+"""The series that ``alarms`` and ``dashboard`` work on: from a document, or from CloudWatch's ListMetrics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from otel_cloudwatch_flask.commands.shared import aws
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def series_options(command: _F) -> _F:
+    """Add the options ``--from``, ``--list``, ``--namespace`` and ``--region``."""
+    options: tuple[Callable[[_F], _F], ...] = (
+        click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
+        click.option("--namespace", "namespaces", multiple=True, help="With --list: namespace to list; repeatable."),
+        click.option("--list", "is_listed", is_flag=True, help="Get the metrics from CloudWatch (ListMetrics)."),
+        from_option(),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def selected_series(
+    context: click.Context, source: str | None, namespaces: Sequence[str], region: str | None, *, is_listed: bool
+) -> Document:
+    """Return the document selected by the options. Raises :class:`CommandError` if it has no series."""
+    if bool(source) == is_listed:
+        raise click.UsageError("Pass either --from FILE (output of preview --json) or --list.", context)
+    document = read_document(source) if source else _listed(context, namespaces, region)
+    if not document.series:
+        raise CommandError("No metrics found: publish some first, or preview other paths.")
+    return document
+
+
+def region_for(context: click.Context, region: str | None) -> str:
+    """Return the given Region, or the app's, or boto3's. Raises :class:`CommandError` if there is none."""
+    with aws.errors_explained():
+        found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")
+        found = found or aws.region_of(aws.cloudwatch_client())
+    if not found:
+        raise CommandError("No Region is known: pass --region, or set AWS_REGION.")
+    return str(found)
+
+
+def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:
+    namespaces = list(given) or namespaces_of(load_user_app(context))
+    if not namespaces:
+        raise CommandError("No namespace is known: pass --namespace NAME.")
+    with aws.errors_explained():
+        client = aws.cloudwatch_client(region_for(context, region))
+        return Document(tuple(aws.listed_series(client, namespaces)))

@@ -1,0 +1,183 @@
+"""Simulated visitors of the shop: threads that send real HTTP requests and record the responses."""
+
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+_TIMEOUT_SECONDS: Final = 30.0
+_FOREVER: Final = 1e9
+_WORDS: Final = ("tea", "coffee", "lamp", "o", "unicorn")
+_PAYMENTS: Final = ("card",) * 12 + ("invoice",) * 6 + ("voucher",) * 2
+
+
+@dataclass(frozen=True, slots=True)
+class ShopRequest:
+    """A request to the shop. ``route`` is the URL rule that matches it, or ``None``."""
+
+    method: str
+    route: str | None
+    path: str
+    body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShopResponse:
+    """The response to a request: its status, its decoded JSON, and the time that the visitor waited."""
+
+    request: ShopRequest
+    status: int
+    body: Any
+    milliseconds: float
+
+
+def shop_requests(seed: int) -> Iterator[ShopRequest]:
+    """Yield requests forever, the same ones for the same seed; the first ten are one of each kind."""
+    source = random.Random(seed)  # noqa: S311 - not used for security
+    kinds = [_index, _product, _search, _cart, _checkout, _refund, _slow, _missing_product, _unknown_page, _expensive]
+    weights = [24, 30, 12, 14, 12, 2, 1, 2, 1, 2]
+    for kind in itertools.chain(kinds, iter(lambda: source.choices(kinds, weights)[0], None)):
+        yield kind(source)
+
+
+def _index(_: random.Random) -> ShopRequest:
+    return ShopRequest("GET", "/", "/")
+
+
+def _product(source: random.Random) -> ShopRequest:
+    return ShopRequest("GET", "/products/<int:product_id>", f"/products/{source.randint(1, 8)}")
+
+
+def _missing_product(source: random.Random) -> ShopRequest:
+    return ShopRequest("GET", "/products/<int:product_id>", f"/products/{source.randint(100, 999)}")
+
+
+def _search(source: random.Random) -> ShopRequest:
+    return ShopRequest("GET", "/search", f"/search?q={source.choice(_WORDS)}")
+
+
+def _cart(source: random.Random) -> ShopRequest:
+    return ShopRequest("POST", "/cart", "/cart", _basket(source))
+
+
+def _checkout(source: random.Random) -> ShopRequest:
+    return ShopRequest("POST", "/checkout", f"/checkout?payment={source.choice(_PAYMENTS)}", _basket(source))
+
+
+def _expensive(source: random.Random) -> ShopRequest:
+    return ShopRequest("POST", "/checkout", "/checkout?payment=invoice", {"6": source.randint(3, 9)})
+
+
+def _refund(source: random.Random) -> ShopRequest:
+    return ShopRequest("POST", "/refunds", "/refunds", {"amount": round(source.uniform(5, 100), 2)})
+
+
+def _slow(_: random.Random) -> ShopRequest:
+    return ShopRequest("GET", "/slow", "/slow")
+
+
+def _unknown_page(source: random.Random) -> ShopRequest:
+    return ShopRequest("GET", None, f"/wp-login-{source.randint(1, 99)}.php")
+
+
+def _basket(source: random.Random) -> dict[str, int]:
+    """Return product quantities of moderate total price: the shop declines large payments."""
+    products = source.sample((1, 3, 4, 5, 7, 8), source.randint(1, 4))
+    return {str(product): source.randint(1, 2) for product in products}
+
+
+@dataclass(slots=True)
+class LoadGenerator:
+    """``visitors`` threads that together send ``rate`` requests per second for ``seconds``.
+
+    Without a rate, requests follow each other immediately. Stops early after the last of ``requests``. A visitor opens
+    a new connection after ``requests_per_connection``. ``responses`` and ``failures`` (requests without a response)
+    grow while it runs.
+    """
+
+    url: str
+    requests: Iterator[ShopRequest]
+    seconds: float
+    rate: float | None = None
+    visitors: int = 8
+    requests_per_connection: int = 100
+    responses: list[ShopResponse] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list, init=False)
+    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _started_requests: int = field(default=0, init=False)
+    _started_at: float = field(default=0.0, init=False)
+    _ended_at: float = field(default=0.0, init=False)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._started_at = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._send_requests, name=f"visitor-{number}", daemon=True)
+            for number in range(self.visitors)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop after the requests in progress."""
+        self._stopping.set()
+
+    def wait(self, timeout_seconds: float = _FOREVER) -> bool:
+        """Wait for the threads to end; return whether all have ended within the timeout."""
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        if any(map(threading.Thread.is_alive, self._threads)):
+            return False
+        self._ended_at = self._ended_at or time.monotonic()
+        return True
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the start, or from the start to the end once all threads have ended."""
+        return (self._ended_at or time.monotonic()) - self._started_at
+
+    def _send_requests(self) -> None:
+        """Send requests as one visitor."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=_TIMEOUT_SECONDS)
+        for number in itertools.count(1):
+            if (request := self._next()) is None:
+                break
+            try:
+                self.responses.append(_response(connection, request))
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{request.method} {request.path}: {error!r}")
+                connection.close()
+            if number % self.requests_per_connection == 0:
+                connection.close()  # http.client reopens it for the next request
+        connection.close()
+
+    def _next(self) -> ShopRequest | None:
+        """Wait until the next request is due and return it; ``None`` at the end."""
+        with self._lock:
+            request = next(self.requests, None)
+            number, self._started_requests = self._started_requests, self._started_requests + 1
+        due = number / self.rate if self.rate else 0.0
+        if due >= self.seconds or self.elapsed_seconds >= self.seconds:
+            return None
+        is_stopped = self._stopping.wait(max(self._started_at + due - time.monotonic(), 0.0))
+        return None if is_stopped else request
+
+
+def _response(connection: http.client.HTTPConnection, request: ShopRequest) -> ShopResponse:
+    begun = time.perf_counter()
+    body = None if request.body is None else json.dumps(request.body)
+    connection.request(request.method, request.path, body, {"Content-Type": "application/json"} if body else {})
+    response = connection.getresponse()
+    content = response.read()
+    milliseconds = (time.perf_counter() - begun) * 1000
+    is_json = response.headers.get_content_type() == "application/json"
+    return ShopResponse(request, response.status, json.loads(content) if is_json else None, milliseconds)
