@@ -8,11 +8,14 @@ import time
 from typing import Any
 
 import pytest
+from flask import Flask
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
-from otel_cloudwatch_flask.testing.fake import client_error
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
 
 
@@ -184,3 +187,29 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
+    """What was recorded with add_metric and not collected, because a callback hangs, is counted once, and logged."""
+    released, cloudwatch = threading.Event(), FakeCloudWatch()
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    (reader,) = readers_on(provider)
+    for _ in range(10):
+        reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    for _ in range(100):
+        reporter.add_metric("Orders", 1)
+
+    def observe(_options: CallbackOptions) -> list[Observation]:
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    provider.get_meter("tests").create_observable_gauge("slow", [observe])
+    reporter.shutdown(timeout_seconds=0.1)
+    assert reporter.stats().datums_lost == {"shutdown": 100}
+    assert "100 measurements of add_metric" in caplog.text
+    released.set()
+    join_all([reader._thread])
+    assert (reporter.stats().datums_pending, reporter.stats().datums_lost) == (0, {"shutdown": 100})
+    assert cloudwatch.sum("Orders") == 10
