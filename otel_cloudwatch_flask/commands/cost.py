@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
 from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
 
@@ -55,6 +55,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
     help="Seconds between periodic flushes. Default: EXPORT_INTERVAL_SECONDS.",
 )
 @json_option("the estimate")
+@traceback_option()
 @click.pass_context
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
     """Estimate the monthly cost of your metrics, and how to cut it.

@@ -64,6 +64,12 @@ class Backlog:
         self._spool = spool
 
     @property
+    def has_room(self) -> bool:
+        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        with self._lock:
+            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
+
+    @property
     def size_bytes(self) -> int:
         """The size of all request bodies that are pending in memory, before compression."""
         with self._lock:

@@ -113,8 +113,9 @@ class StatsRecorder:
 
     def lost_in_delivery(self) -> int:
         """Return the number of lost datums that were valid."""
-        with self._lock:
-            return self._lost.total() - self._lost[LossReason.INVALID.value]
+        # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
+        lost = dict(self._lost)
+        return sum(lost.values()) - lost.get(LossReason.INVALID.value, 0)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
         """Return a snapshot, completed by the given figures, which other objects count."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures, Series
+from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures
+from otel_cloudwatch_flask.model.datum import Series
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient

@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
+    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8
@@ -50,7 +50,7 @@ class Outcome:
     responses: int
     failures: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    api: "ApiTraffic"
+    api: "Traffic"
     api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
@@ -128,7 +128,7 @@ def _outcome(
         comparisons=comparisons,
         api=cloudwatch.traffic,
         api_requests_per_second=rate,
-        refusals=tuple(f"{refusal.code}: {refusal.message}" for refusal in cloudwatch.refusals),
+        refusals=tuple(f"{error.code}: {error.message}" for error in cloudwatch.validation_errors),
         delivery=summary.delivery,
         document={**observed(cloudwatch.published.requests), "requests_per_second": rate},
     )

@@ -38,9 +38,14 @@ def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None
     _forks.add(forget, start)
 
 
-def call_at_exit(method: Callable[[], None]) -> Callable[[], None]:
-    """Call a bound method when this process or a fork of it exits; return a function that cancels that."""
-    return _exits.add(method)
+def call_at_exit(function: Callable[[], None]) -> None:
+    """Call a function when this process or a fork of it exits; it is called once, however often it is passed."""
+    _exits.add(function)
+
+
+def is_exiting() -> bool:
+    """Return whether the interpreter has ended its main thread, and runs the functions registered with ``atexit``."""
+    return not threading.main_thread().is_alive()
 
 
 @contextlib.contextmanager
@@ -94,28 +99,17 @@ class _ForkHooks:
 
 
 class _ExitHooks:
-    """The methods to call at exit."""
+    """The functions to call at exit."""
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], None]] = []
+        self._functions: list[Callable[[], None]] = []
 
-    def add(self, method: Callable[[], None]) -> Callable[[], None]:
-        reference = weakref.WeakMethod(method)
-
-        def call() -> None:
-            if bound := reference():
-                bound()
-
-        def cancel() -> None:
-            atexit.unregister(call)
-            with contextlib.suppress(ValueError):
-                self._calls.remove(call)
-
-        atexit.register(call)
-        self._calls.append(call)
-        if _is_child_of_multiprocessing():
-            _finalize(call)
-        return cancel
+    def add(self, function: Callable[[], None]) -> None:
+        if function not in self._functions:
+            self._functions.append(function)
+            atexit.register(function)
+            if _is_child_of_multiprocessing():
+                _finalize(function)
 
     def register_in_child(self) -> None:
         """Register finalizers again in a child of multiprocessing, which clears them and then runs this hook."""
@@ -123,8 +117,8 @@ class _ExitHooks:
             util.register_after_fork(self, _ExitHooks._finalize_all)
 
     def _finalize_all(self) -> None:
-        for call in self._calls:
-            _finalize(call)
+        for function in self._functions:
+            _finalize(function)
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -40,7 +40,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
-from otel_cloudwatch_flask.mapping.metric_streams import MetricStreams
+from otel_cloudwatch_flask.mapping.metric_streams import MetricKind, MetricStreams
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -80,7 +80,7 @@ def default_aggregation() -> dict[type, Aggregation]:
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
-_live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
+_live_exporters: "weakref.WeakValueDictionary[int, CloudWatchMetricExporter]" = weakref.WeakValueDictionary()
 
 
 class CloudWatchMetricExporter(MetricExporter):
@@ -151,7 +151,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_closed = False
         self._start()
         self._open_spool()
-        _live_exporters.add(self)
+        _live_exporters[id(self)] = self
         call_after_fork(self._restart)
 
     def _start(self) -> None:
@@ -167,12 +167,13 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_delivering = False
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._mapping_lock = threading.Lock()
+        self._streams = MetricStreams(
+            Rules(self._settings.rules),
+            resource_dimensions=self._settings.resource_dimensions,
+            publishes=self._publishes,
+        )
         self._mapper = Mapper(
-            MetricStreams(
-                Rules(self._settings.rules),
-                resource_dimensions=self._settings.resource_dimensions,
-                publishes=self._publishes,
-            ),
+            self._streams,
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
@@ -251,6 +252,10 @@ class CloudWatchMetricExporter(MetricExporter):
         """The resolved settings."""
         return self._settings
 
+    def kind_of(self, metric_name: str) -> MetricKind | None:
+        """Return the kind of a published metric by its name in CloudWatch; ``None`` if unknown."""
+        return self._streams.kinds.get(metric_name)
+
     @property
     def is_in_use(self) -> bool:
         """Whether one of the SDK's readers uses it, or it has exported."""
@@ -315,6 +320,11 @@ class CloudWatchMetricExporter(MetricExporter):
                 self._turn.notify()
 
     @property
+    def has_room(self) -> bool:
+        """Whether the backlog can take another collection without merging or dropping datums."""
+        return self._backlog.has_room
+
+    @property
     def client(self) -> Client | None:
         """The client passed by the program; ``None`` if the exporter creates its own."""
         return self._client
@@ -358,4 +368,5 @@ def seconds_until(deadline: float) -> float:
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters of this process that are still referenced."""
-    return list(_live_exporters)
+    # valuerefs() copies in one step; other iterations fail if another thread adds an exporter meanwhile.
+    return [exporter for reference in _live_exporters.valuerefs() if (exporter := reference()) is not None]

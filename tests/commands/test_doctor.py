@@ -41,9 +41,9 @@ def findings(ended: str, section: str) -> list[tuple[str, str]]:
 
 
 def test_a_healthy_app() -> None:
-    """There are no problems, nothing is sent, and each setting has a line with its source."""
+    """There are no problems, nothing is sent, and with --verbose each setting has a line with its source."""
     with LocalCloudWatch() as cloudwatch:
-        ended = run_flask(SHOP, "doctor", environment=cloudwatch.environment())
+        ended = run_flask(SHOP, "doctor", "--verbose", environment=cloudwatch.environment())
         assert cloudwatch.traffic.put_requests == 0
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "✗" not in ended.stdout
@@ -52,7 +52,20 @@ def test_a_healthy_app() -> None:
     assert "  ✓ DRY_RUN: False (default)\n" in ended.stdout
     for key in KEYS:
         assert f"✓ {key.name}: " in ended.stdout
-    assert ended.stdout.endswith("no problems.\n")
+    assert ended.stdout.endswith("checks: no problems.\n")
+
+
+def test_news_come_first() -> None:
+    """Sections with problems are first, and settings with default values are hidden."""
+    variables = {"OTEL_EXPORTER_CLOUDWATCH_FLSH": "sync", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x"}
+    credentials = {"AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL_CLOUDWATCH": "http://127.0.0.1:9"}
+    lines = run_flask(MINIMAL, "doctor", environment={**variables, **credentials}).stdout.splitlines()
+    sections = [line for line in lines if line and not line.startswith(" ")][:-1]
+    assert sections == ["AWS", "Settings", "Server", "Instrumentation", "Duplicates"]
+    assert lines[lines.index("AWS") + 1].startswith("  ✗ The endpoint does not respond")
+    assert lines[lines.index("Settings") + 1].startswith("  ✗ Unknown setting OTEL_EXPORTER_CLOUDWATCH_FLSH")
+    assert not any("(default)" in line for line in lines)
+    assert "Pass --verbose to see" in lines[-1]
 
 
 def test_send_publishes_one_data_point() -> None:

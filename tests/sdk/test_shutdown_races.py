@@ -1,7 +1,10 @@
 """The end of an exporter, at the very moment when somebody else delivers: whatever comes of that is counted, too."""
 
+import itertools
 import signal
+import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.testing.fake import client_error
-from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, eventually, in_threads, join_all
+from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
 
 
 class Throttling:
@@ -125,6 +128,42 @@ def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
     join_all(ending)
     assert client.cloudwatch.sum("orders") == 11
     assert reader.exporter.stats().datums_lost == {}
+
+
+def flush_interrupted(at_line: int) -> bool:
+    """Flush, and shut down as a signal handler does when so many lines were run; return whether that was reached."""
+    client = ScriptedClient()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
+    counter.add(1)
+    lines, took = itertools.count(), []
+
+    def trace(_frame: object, event: str, _argument: object) -> Any:
+        if event == "line" and next(lines) == at_line:
+            sys.settrace(None)
+            counter.add(10)
+            begun = time.monotonic()
+            reader.shutdown(timeout_millis=PATIENCE_SECONDS * 1000)
+            took.append(time.monotonic() - begun)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        reader.flush(PATIENCE_SECONDS)
+    finally:
+        sys.settrace(before)
+    reader.shutdown()
+    assert client.cloudwatch.sum("orders") == (11 if took else 1), at_line
+    assert reader.exporter.stats().datums_lost == {}
+    assert max(took, default=0) < 5, at_line
+    return bool(took)
+
+
+def test_a_shutdown_in_the_middle_of_a_flush() -> None:
+    """A signal handler may interrupt a flush at any line: it neither waits for its timeout nor loses anything."""
+    interrupted = list(itertools.takewhile(flush_interrupted, itertools.count()))
+    assert len(interrupted) > 30
 
 
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")

@@ -1,20 +1,26 @@
 """The app that ``flask cloudwatch`` loads, and its settings and reporter."""
 
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 from flask import Flask
-from flask.cli import ScriptInfo
+from flask.cli import NoAppException, ScriptInfo
 
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.commands.shared.terminal import escaped
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Key
-from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
 from otel_cloudwatch_flask.flask_extension.reporter import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_TRACEBACK_KEY: Final = f"{__name__}.traceback"
 DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 
@@ -64,11 +70,26 @@ class UserApp:
         return setting_key(name).source(*self.setting_sources)
 
 
+class AppLoadError(CommandError):
+    """The app selected with ``flask --app`` cannot be loaded. The message ends with the last line of the traceback."""
+
+
+def traceback_option() -> Callable[[_F], _F]:
+    """Return the option ``--traceback``, for commands that load the app."""
+    return click.option(
+        "--traceback",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda context, _parameter, value: context.meta.update({_TRACEBACK_KEY: value}),
+        help="Print the traceback if the app cannot be loaded.",
+    )
+
+
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app selected with ``flask --app`` in dry-run mode; without ``flask``, there is no app.
 
     Dry-run mode keeps measurements made while a command inspects the app out of CloudWatch. An optional app
-    (``is_needed=False``) is loaded only if one was selected explicitly.
+    (``is_needed=False``) is loaded only if one was selected explicitly. Raises :class:`AppLoadError`.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
@@ -76,7 +97,24 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     before = dict(os.environ)
     os.environ[DRY_RUN_VARIABLE] = "true"
     context.call_on_close(lambda: _restore(before))
-    return UserApp(info.load_app(), before)
+    try:
+        return UserApp(info.load_app(), before)
+    except CloudWatchMetricsError:
+        raise  # its message already names the setting and the remedy
+    except Exception as error:
+        raise _load_error(context, error) from error
+
+
+def _load_error(context: click.Context, error: Exception) -> AppLoadError:
+    # Flask turns an ImportError into a NoAppException, with the traceback in its message.
+    is_flasks = isinstance(error, NoAppException)
+    text = str(error) if is_flasks else "".join(traceback.format_exception(error))
+    lines, hint = text.strip().splitlines(), ""
+    if context.meta.get(_TRACEBACK_KEY):
+        click.echo(text, err=True)
+    elif len(lines) > 1:
+        hint = " Pass --traceback for details."
+    return AppLoadError(f"The app cannot be loaded: {escaped(lines[-1], 500)}{hint}")
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
