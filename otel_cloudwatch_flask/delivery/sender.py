@@ -13,7 +13,7 @@ from typing import Final
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.boto_client import Put
-from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure, unconfirmed
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure, service_time, unconfirmed
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
 from otel_cloudwatch_flask.model.datum import Datum, Series
@@ -84,6 +84,8 @@ class Delivery:
         self._is_ending = False
         self._needs_operator = False
         self._backoff = Backoff()
+        self._service_clock_offset: float | None = None
+        """From ``clock`` to CloudWatch's time. The wall clock may have jumped, so no datum expires by it."""
         self._lost_responses = 0
         """In a row, for the oldest batch."""
         self._bisection_calls = 0
@@ -162,7 +164,7 @@ class Delivery:
 
     def _sent(self, batch: Batch) -> Sequence[Batch]:
         """Send a batch and return what is still to be sent of it."""
-        sendable = self._timely(self._accepted_series(batch))
+        sendable = self._timely(self._accepted_series(batch), self._service_time())
         if sendable is not batch:
             # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
             return (sendable,) if sendable.datums else ()
@@ -201,15 +203,18 @@ class Delivery:
             self._put = None  # a boto3 client looks for credentials once; a new one looks again
         return (batch,)
 
-    def _timely(self, batch: Batch) -> Batch:
-        """Return the batch with times that CloudWatch accepts now.
+    def _service_time(self) -> float | None:
+        """Return CloudWatch's time now, computed from its last response; ``None`` if there was none."""
+        return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
+
+    def _timely(self, batch: Batch, now: float | None) -> Batch:
+        """Return the batch with times that CloudWatch accepts at ``now``, in Unix time; unchanged if that is unknown.
 
         Datums that are too old are lost. Datums in the future were recorded while the clock was wrong, and get the
         present time.
         """
-        if not batch.datums:
+        if now is None or not batch.datums:
             return batch
-        now = self._wall_clock()
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
         times = [*map(_TIME, batch.datums)]
         if oldest < min(times) and max(times) <= newest:
@@ -235,11 +240,19 @@ class Delivery:
         try:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
-                return unconfirmed(put(batch))
+                response = put(batch)
+            self._set_service_clock(response)
+            return unconfirmed(response)
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+            self._set_service_clock(error)
             return failure(error)
         finally:
             self._stats_recorder.took(self._clock() - begun)
+
+    def _set_service_clock(self, response: object) -> None:
+        unix_time = service_time(response)
+        if unix_time is not None:
+            self._service_clock_offset = unix_time - self._clock()
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
@@ -254,6 +267,12 @@ class Delivery:
 
         CloudWatch refuses a whole request for one bad datum, so the batch is bisected until that one is alone.
         """
+        now = self._service_time()
+        if now is None and len(batch.datums) == 1:
+            now = self._wall_clock()  # the client hides CloudWatch's time, but CloudWatch has refused this very datum
+        timely = self._timely(batch, now)
+        if timely is not batch:
+            return (timely,) if timely.datums else ()
         if len(batch.datums) > 1:
             return batch.halves()
         (datum,) = batch.datums

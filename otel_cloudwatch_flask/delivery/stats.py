@@ -32,10 +32,11 @@ class DeliveryStats:
     ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all datums the
     exporter produced; datums of one series that were merged because the backlog was full count as one.
     ``datums_possibly_duplicated`` counts the datums of requests whose response was lost, once for each such request: at
-    most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of successful requests, ``requests_failed`` of all others, ``requests_seconds`` the
-    total duration of both, and ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is
-    the number of distinct CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one
-    exceeded ``max_metrics``. ``last_success`` is a Unix time in seconds.
+    most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of
+    successful requests, ``requests_failed`` of all others, ``requests_seconds`` the total duration of both, and
+    ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is the number of distinct
+    CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one exceeded
+    ``max_metrics``. ``last_success`` is a Unix time in seconds.
     """
 
     datums_sent: int = 0

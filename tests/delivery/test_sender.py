@@ -4,11 +4,18 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from email.utils import formatdate
 from math import inf
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ReadTimeoutError,
+)
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
@@ -382,43 +389,78 @@ class TestRefusals:
         assert setting.stats().datums_lost == {"refused": 1}
 
 
+class DatedClient(ScriptedClient):
+    """A client whose responses and errors have CloudWatch's time, as botocore's have."""
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Add the header."""
+        metadata = {"RequestId": "b7a1", "HTTPHeaders": {"date": formatdate(self.cloudwatch._clock(), usegmt=True)}}
+        try:
+            response = super().put_metric_data(**request)
+        except ClientError as error:
+            error.response["ResponseMetadata"].update(metadata)  # type: ignore[typeddict-item]
+            raise
+        response["ResponseMetadata"].update(metadata)
+        return response
+
+
 class TestExpired:
     """Datums older than CloudWatch accepts."""
 
     def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        """What is older than two weeks is lost, with its reason; what is not is sent."""
+        """A datum that CloudWatch refuses, and that is older than two weeks, has expired; others are sent."""
         client = scripted()
         setting = Setting(client)
         setting.add("old", unix_seconds=NOW - TWO_WEEKS - 60)
         setting.add("new")
         assert setting.deliver()
-        assert client.names() == [["new"]]
+        assert client.names() == [["old"], ["new"]]
         assert setting.stats().datums_lost == {"expired": 1}
         assert "two weeks" in caplog.text
+        setting.add("old")
+        assert setting.deliver()
+        assert setting.stats().datums_sent == 2
 
     def test_grows_old_while_it_waits(self) -> None:
-        """The age is checked before each attempt."""
-        client = scripted(*[RuntimeError()] * 3)
+        """The age is checked before each attempt, by CloudWatch's time."""
+        now = FakeClock(NOW)
+        client = DatedClient(None, *[RuntimeError()] * 3, clock=now)
         setting = Setting(client)
+        setting.add("first")
+        assert setting.deliver()
         setting.add("older", unix_seconds=NOW - TWO_WEEKS + 600)
         setting.add("newer")
         assert not setting.deliver(within_seconds=1e-9)
-        setting.wall_clock.advance(700)
+        setting.clock.advance(700)
+        now.advance(700)
         assert setting.deliver()
         assert setting.stats().datums_lost == {"expired": 1}
         assert client.names()[-1] == ["newer"]
 
     def test_each_by_its_own_time(self) -> None:
         """In one request the datum that is too old is lost, the one of tomorrow gets the present time."""
-        client = scripted()
+        client = DatedClient(clock=lambda: NOW)
         setting = Setting(client)
         times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
         made = [Datum(Series(name, (), "Count"), at, 1.0) for name, at in times.items()]
         setting.backlog.add(batches(Envelope("Shop"), made))
         assert setting.deliver()
-        assert client.names() == [["new", "tomorrow"]]
-        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
+        assert client.names()[1:] == [["new", "tomorrow"]]
+        assert [datum["Timestamp"].timestamp() for datum in client.calls[1]["MetricData"]] == [NOW, NOW]
         assert setting.stats().datums_lost == {"expired": 1}
+
+    @pytest.mark.parametrize("client", [scripted(RuntimeError()), DatedClient(None, clock=lambda: NOW)])
+    @pytest.mark.parametrize("days", [15, -15])
+    def test_a_clock_that_jumps(self, client: ScriptedClient, days: int) -> None:
+        """Nothing expires, or gets another time, because the system's clock is wrong."""
+        setting = Setting(client)
+        setting.wall_clock.advance(days * 86400)
+        for name in ("a", "b"):
+            setting.add(name)
+            assert setting.deliver()
+        assert client.names()[-1] == ["b"]
+        assert setting.stats().datums_lost == {}
+        assert [each["MetricData"][0]["Timestamp"].timestamp() for each in client.calls[-2:]] == [NOW, NOW]
 
 
 class TestCredentials:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
@@ -61,15 +62,16 @@ class Call:
 class Service:
     """A CloudWatch that answers by a script, and then accepts."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
         self.script: list[str] = []
         self.hanging: Call | None = None
         self.accepted = Counter[int]()
         self.in_order: list[int] = []
         self.unsure: set[int] = set()
 
-    def put(self, batch: Batch) -> None:
-        """Answer one request."""
+    def put(self, batch: Batch) -> object:
+        """Answer one request, with CloudWatch's time."""
         answer = self.script.pop(0) if self.script else "accepted"
         if answer == "hangs":
             call = self.hanging = Call()
@@ -87,6 +89,8 @@ class Service:
         if answer == "answer lost":
             self.unsure.update(number for datum in batch.datums for number in numbers(datum))
             raise ReadTimeoutError(endpoint_url="https://monitoring")
+        headers = {"date": formatdate(NOW + self.clock.now, usegmt=True)}
+        return {"ResponseMetadata": {"RequestId": "b7a1", "HTTPHeaders": headers}}
 
     def accept(self, batch: Batch) -> None:
         """Store a request."""
@@ -193,7 +197,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.clock = FakeClock()
-        self.service = Service()
+        self.service = Service(self.clock)
         self.recorded = 0
         self.first_of_process = 0
         self.ended = Counter[str]()
