@@ -66,10 +66,10 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
 
-    def late(remaining: Any = ()) -> None:
+    def late(remaining: Any = (), *, deferred: bool = False) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
-        settle(remaining)
+        settle(remaining, deferred=deferred)
 
     exporter._backlog.settle = late  # type: ignore[method-assign]  # the moment that matters, held
     delivering = in_threads(lambda: exporter.force_flush(100))
