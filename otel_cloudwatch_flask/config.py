@@ -312,7 +312,7 @@ class Settings:
     environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
-    """Maximum number of distinct CloudWatch metrics per exporter; further ones go to an overflow series per metric."""
+    """Maximum number of distinct CloudWatch metrics per exporter, overflow series included."""
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum memory for metrics waiting to be sent, in bytes."""
     spool_directory: Annotated[Path | None, Key(_directory)]

@@ -47,6 +47,7 @@ class Backlog:
         self._spool = spool
         self._lock = threading.Lock()
         self._waiting: deque[_Entry] = deque()
+        self._deferred: list[_Entry] = []
         self._in_flight: _Entry | None = None
         self._reported_at_close: _Entry | None = None
         """The batch in flight that :meth:`close` has logged, so that closing again does not repeat the message."""
@@ -61,6 +62,12 @@ class Backlog:
     def use_spool(self, spool: Spool) -> None:
         """Write the batches added from now on to disk."""
         self._spool = spool
+
+    @property
+    def has_room(self) -> bool:
+        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        with self._lock:
+            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -117,8 +124,11 @@ class Backlog:
             return None
         return self._in_flight.batch or self._read_in_flight(self._in_flight)
 
-    def settle(self, remaining: Iterable[Batch] = ()) -> None:
-        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front."""
+    def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
+        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front.
+
+        With ``deferred``, it is not checked out again before :meth:`resume`.
+        """
         settled = self._in_flight
         if settled is None:
             return
@@ -130,10 +140,17 @@ class Backlog:
             self._count(settled, -1)
             self._in_flight = None
             self._push(again, in_front=True)
+            if deferred:
+                self._deferred.append(self._waiting.popleft())
             if again:
                 _forget_encodings(self._waiting)
         if not is_unchanged:
             self._forget(settled)
+
+    def resume(self) -> None:
+        """Put deferred batches back to the front."""
+        with self._lock:
+            self._resume()
 
     def close(self) -> None:
         """Count all queued batches that are only in memory as lost; leave those on disk to the next process.
@@ -141,6 +158,7 @@ class Backlog:
         A batch in flight stays pending. If it comes back, or another one is added, call this again.
         """
         with self._lock:
+            self._resume()
             lost = sum(each.datums for each in self._waiting if each.file is None)
             spooled = sum(each.datums for each in self._waiting if each.file is not None)
             unanswered = None if self._in_flight is self._reported_at_close else self._in_flight
@@ -210,6 +228,10 @@ class Backlog:
             self._forget(oldest)
             lost += oldest.datums
         return lost
+
+    def _resume(self) -> None:
+        self._waiting.extendleft(reversed(self._deferred))
+        self._deferred.clear()
 
     def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
         items = list(added)

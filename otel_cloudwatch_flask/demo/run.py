@@ -130,7 +130,7 @@ def _outcome(
         comparisons=comparisons,
         api=cloudwatch.traffic,
         api_requests_per_second=rate,
-        refusals=tuple(f"{refusal.code}: {refusal.message}" for refusal in cloudwatch.refusals),
+        refusals=tuple(f"{error.code}: {error.message}" for error in cloudwatch.validation_errors),
         delivery=summary.delivery,
         document={**observed(cloudwatch.published.requests), "requests_per_second": rate},
     )

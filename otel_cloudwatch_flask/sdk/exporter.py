@@ -80,7 +80,7 @@ def default_aggregation() -> dict[type, Aggregation]:
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
-_live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
+_live_exporters: "weakref.WeakValueDictionary[int, CloudWatchMetricExporter]" = weakref.WeakValueDictionary()
 
 
 class CloudWatchMetricExporter(MetricExporter):
@@ -151,7 +151,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_closed = False
         self._start()
         self._open_spool()
-        _live_exporters.add(self)
+        _live_exporters[id(self)] = self
         call_after_fork(self._restart)
 
     def _start(self) -> None:
@@ -320,6 +320,11 @@ class CloudWatchMetricExporter(MetricExporter):
                 self._turn.notify()
 
     @property
+    def has_room(self) -> bool:
+        """Whether the backlog can take another collection without merging or dropping datums."""
+        return self._backlog.has_room
+
+    @property
     def client(self) -> Client | None:
         """The client passed by the program; ``None`` if the exporter creates its own."""
         return self._client
@@ -363,4 +368,5 @@ def seconds_until(deadline: float) -> float:
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters of this process that are still referenced."""
-    return list(_live_exporters)
+    # valuerefs() copies in one step; other iterations fail if another thread adds an exporter meanwhile.
+    return [exporter for reference in _live_exporters.valuerefs() if (exporter := reference()) is not None]

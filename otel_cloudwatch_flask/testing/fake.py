@@ -65,13 +65,13 @@ class FakeCloudWatch(PublishedMetrics):
         self._sleep = sleep
         self._error_lock = threading.Lock()
         self._errors: deque[BaseException] = deque()
-        self._refusals: list[ValidationError] = []
+        self._validation_errors: list[ValidationError] = []
 
     @property
-    def refusals(self) -> list[ValidationError]:
+    def validation_errors(self) -> list[ValidationError]:
         """The errors of the requests that were rejected, oldest first."""
         with self._error_lock:
-            return list(self._refusals)
+            return list(self._validation_errors)
 
     def fail_next(self, error: BaseException, *, times: int = 1) -> None:
         """Make the next ``times`` requests raise ``error`` and store nothing; further calls are queued.
@@ -103,7 +103,7 @@ class FakeCloudWatch(PublishedMetrics):
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
         """Describe the rejected requests, and the lost and pending datums in these statistics."""
-        rejected = [f"rejected with {error.code}: {error.message}" for error in self.refusals]
+        rejected = [f"rejected with {error.code}: {error.message}" for error in self.validation_errors]
         return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
@@ -118,10 +118,11 @@ class FakeCloudWatch(PublishedMetrics):
         invalid = validation_error(request, size_bytes=_size_bytes(request), now=now)
         if invalid is not None:
             with self._error_lock:
-                self._refusals.append(invalid)
+                self._validation_errors.append(invalid)
             raise client_error(invalid.code, invalid.message, status=invalid.status)
         self.store(request, now=now)
-        return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
+        metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
+        return {"ResponseMetadata": metadata}
 
 
 def problem_of(stats: DeliveryStats) -> str:

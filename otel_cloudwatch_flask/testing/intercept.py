@@ -49,10 +49,10 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return super().accepted
 
     @property
-    def refusals(self) -> list[ValidationError]:
+    def validation_errors(self) -> list[ValidationError]:
         """The errors of the requests that were rejected, oldest first."""
         self.flush()
-        return super().refusals
+        return super().validation_errors
 
     def clear(self) -> None:
         """Delete what was published, including what was recorded and not published yet."""

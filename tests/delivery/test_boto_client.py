@@ -82,7 +82,7 @@ def test_the_encoded_call_stores_what_the_plain_call_stores(
         stored.append(list(cloudwatch.published.datums))
     assert len(stored[0]) == datums
     assert stored[0] == stored[1]
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 @pytest.mark.parametrize("is_plain", [False, True])
@@ -96,7 +96,7 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
         before = cloudwatch.traffic.bytes_uncompressed
         put(full)
         sizes.append(cloudwatch.traffic.bytes_uncompressed - before)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert len(cloudwatch.published.datums) == 1500
     assert all(MAX_REQUEST_BYTES - 2 * len(encoded(datums[0])) < size <= MAX_REQUEST_BYTES for size in sizes[:-1])
     assert len(sizes) == (3 if is_plain else 2)
@@ -113,7 +113,7 @@ def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pyte
             exporter.export(data)
             assert exporter.stats().datums_sent == 800
             assert exporter.stats().requests_sent == (1 if client is None else 2)
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
 
 
 def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:

@@ -47,7 +47,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """The outcome of each program. All are run at once, because importing boto3 takes longer than the programs."""
     with LocalCloudWatch() as cloudwatch, environment_of(cloudwatch) as environment:
         ended = outcomes(PROGRAMS, environment, tmp_path_factory.mktemp("programs"))
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
     return ended
 
 
@@ -70,7 +70,7 @@ def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) ->
     with LocalCloudWatch() as cloudwatch, terminal(tmp_path / "log", cloudwatch.environment(), folder=tmp_path) as at:
         for command, said in runnable:
             at.run(command if said or is_known(command) else f"{command} > {os.devnull}", said)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert cloudwatch.published.metrics() or not any(command.startswith("curl") for command, _ in runnable)
 
 

@@ -163,7 +163,7 @@ def test_each_example(section: Section, tmp_path: Path) -> None:
     of_every_app = {each for each in published if each.split()[1].startswith(OF_EVERY_APP)}
     assert published - of_every_app == {each for each in section.metrics if each not in of_every_app}
     assert {each.split()[1] for each in of_every_app} == section.names
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     if "OTLP" in section.title:
         assert (otlp.count("shop.orders"), otlp.count("http.server.duration"), otlp.count("order_value")) == (1, 1, 1)
 

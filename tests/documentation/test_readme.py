@@ -42,7 +42,7 @@ def test_each_program_runs_and_its_metrics_arrive(number: int, tmp_path: Path) -
         )
         assert run.returncode == 0, run.stderr
         assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"Shop"}
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
 
 
 def test_there_are_exactly_two_commands() -> None:

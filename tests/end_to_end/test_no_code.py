@@ -34,17 +34,17 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 
 @dataclass(frozen=True)
 class FlaskRun:
-    """`opentelemetry-instrument flask run`, and the file to which it says everything."""
+    """A process of `opentelemetry-instrument flask run`, with the file that has its output."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def said(self) -> str:
-        """What it has said."""
+        """The output so far."""
         return self.log.read_text()
 
     def url(self) -> str:
-        """Where it serves, as soon as it says so."""
+        """The server's URL, once it was printed."""
         found = r"Running on (http://127\.0\.0\.1:\d+)"
         is_there = eventually(
             lambda: re.search(found, self.said()) or self.process.poll() is not None, within_seconds=PATIENCE_SECONDS
@@ -62,7 +62,7 @@ class FlaskRun:
                 assert answer.read() == b"ordered"
 
     def interrupt(self) -> None:
-        """Press Ctrl-C, and wait for the end."""
+        """Press Ctrl-C, and wait for the process to end."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE_SECONDS)
 
@@ -71,7 +71,7 @@ class FlaskRun:
 def flask_run(
     cloudwatch: LocalCloudWatch, log: Path, app: str = "tests.support.no_code_app", **variables: str
 ) -> Iterator[FlaskRun]:
-    """Run it."""
+    """Run the command until the end of the block."""
     with isolated_environment(), log.open("wb") as log_file:
         environment = {
             **os.environ,
@@ -98,7 +98,7 @@ def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.ser
     assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"no-code-shop"}
     assert cloudwatch.published.count(duration) == REQUESTS
     assert cloudwatch.published.sum("Orders") == REQUESTS
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: st
 
 
 def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """An app that never heard of this package has its requests published, at the latest when it ends."""
+    """The requests of an app that does not import this package are published, at the latest at its end."""
     (tmp_path / "plain.py").write_text('import flask\napp = flask.Flask("p")\napp.get("/")(lambda: "ordered")\n')
     with flask_run(cloudwatch, tmp_path / "log", app=str(tmp_path / "plain.py")) as run:
         run.visit()
@@ -123,7 +123,7 @@ def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path)
 
 
 def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `console,cloudwatch` each gets everything once."""
+    """With `console,cloudwatch` each exporter gets everything once."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="console,cloudwatch") as run:
         run.visit()
         run.interrupt()
@@ -133,7 +133,7 @@ def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) 
 
 
 def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `cloudwatch,otlp` each gets everything once, OTLP in its own temporality."""
+    """With `cloudwatch,otlp` each exporter gets everything once, OTLP with its own temporality."""
     with receiver.OtlpReceiver() as otlp:
         variables = {**otlp.environment(), "OTEL_METRICS_EXPORTER": "cloudwatch,otlp"}
         with flask_run(cloudwatch, tmp_path / "log", **variables) as run:
@@ -145,7 +145,7 @@ def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> 
 
 
 def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `OTEL_SDK_DISABLED=true` everything works and nothing is sent."""
+    """With `OTEL_SDK_DISABLED=true` the app works and nothing is sent."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_SDK_DISABLED="true") as run:
         run.visit()
         run.interrupt()
@@ -154,7 +154,7 @@ def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
 
 
 def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """OpenTelemetry says which exporter it does not know."""
+    """OpenTelemetry names the unknown exporter."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="cloudwach") as run:
         run.url()
         run.interrupt()
@@ -176,7 +176,7 @@ def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
 def test_values_that_do_not_parse(
     cloudwatch: LocalCloudWatch, tmp_path: Path, variable: str, value: str, message: str
 ) -> None:
-    """The program does not start, and says which variable cannot be used, and what may stand there."""
+    """The program does not start, and names the invalid variable and its allowed values."""
     name = f"OTEL_EXPORTER_CLOUDWATCH_{variable}"
     with flask_run(cloudwatch, tmp_path / "log", **{name: value}) as run:
         assert run.process.wait(PATIENCE_SECONDS) != 0

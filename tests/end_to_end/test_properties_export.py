@@ -1,4 +1,4 @@
-"""From the SDK's instruments to a strict CloudWatch: nothing is added, lost, or refused on the way."""
+"""From the SDK's instruments to a strict CloudWatch: nothing is added, lost or rejected."""
 
 import math
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ PAGES = st.integers(0, 3)
 def test_histograms(
     rounds: Sequence[Sequence[tuple[int, list[float]]]], *, is_cumulative: bool, form: str, is_rolled_up: bool
 ) -> None:
-    """Count, sum, minimum and maximum of every series and of the total are those of what was recorded."""
+    """Count, sum, minimum and maximum of every series and of the total are those of the recorded samples."""
     rule = {"distribution": form, "rollups": [[]] if is_rolled_up else []}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[rule])
     histogram = program.meter.create_histogram("latency")
@@ -56,7 +56,7 @@ def test_histograms(
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-5, 5), PAGES), max_size=40), st.booleans())
 @effort(40)
 def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> None:  # noqa: FBT001 - drawn
-    """Counters add up over all collections; what goes up and down is published as it stands."""
+    """Counters add up over all collections; up-down counters are published as current values."""
     total = {"match": "orders", "rollups": [[]]}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[total])
     counter, current = program.meter.create_counter("orders"), program.meter.create_up_down_counter("open")
@@ -79,7 +79,7 @@ def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> No
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-9, 9)), min_size=1, max_size=5), min_size=2))
 @effort(60)
 def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
-    """Whatever is put together has the samples of what it was put together of, and one datum for each series."""
+    """Merged series have the samples of all of their parts, in one datum each."""
     shop = Envelope("Shop")
     apart, one = FakeCloudWatch(clock=lambda: 0), FakeCloudWatch(clock=lambda: 0)
     waiting = [Batch(shop, tuple(datum_of(name, value) for name, value in each)) for each in together]
@@ -94,7 +94,7 @@ def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 2))
 @effort(20)
 def test_requests_are_filled(thousands: Sequence[int], more: int) -> None:
-    """No request is beyond a limit, and none could have taken the first datum of the next."""
+    """No request exceeds a limit, and none had room for the first datum of the next."""
     datums = [datum_of("n" * 200, 1)] * (sum(thousands) * 50 + more)
     made = [*batches(Envelope("Shop"), datums)]
     assert [datum for batch in made for datum in batch.datums] == datums

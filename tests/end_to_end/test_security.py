@@ -1,4 +1,4 @@
-"""The lines that SECURITY.md draws, where no other test holds them: what clients, operators and neighbours may do."""
+"""The claims of SECURITY.md that no other test covers: clients, operators and other users of the machine."""
 
 import logging
 import os
@@ -66,7 +66,7 @@ CLIENTS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", CLIENTS)
 def test_clients_make_no_metrics(what: str) -> None:
-    """Whatever a client writes into a request, two requests that differ in it count for one metric."""
+    """Whatever a client sends, two requests that differ in it count for the same metric."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -80,7 +80,7 @@ def test_clients_make_no_metrics(what: str) -> None:
 
 @pytest.mark.parametrize("variable", ["SERVER_PROTOCOL", "wsgi.url_scheme"])
 def test_made_up_versions_and_schemes(variable: str) -> None:
-    """What a lax server lets a client say of version and scheme is one metric more than what there is."""
+    """Unknown HTTP versions and schemes that a lax server lets through add a single metric."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -98,7 +98,7 @@ FORGED = "refused\n2026-01-01 ERROR shop: all is lost\x1b[2J\r\u2028\u202e"
 
 
 def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """What CloudWatch, or whoever answers in its place, says cannot forge a line of the log, nor steer a terminal."""
+    """The response of CloudWatch, or of anything in between, can neither forge log lines nor control a terminal."""
     client = ScriptedClient(client_error("AccessDenied", FORGED, status=403), client_error("InvalidParameter", FORGED))
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", client, meter_provider=MeterProvider())
     reporter.add_metric("Orders", 1)
@@ -112,7 +112,7 @@ def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever text a message is about, by whomever."""
+    """No text in a message can, wherever it comes from."""
     RateLimitedLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
     (record,) = caplog.records
     assert record.getMessage().isprintable()
@@ -120,7 +120,7 @@ def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) 
 
 
 def test_names_of_metrics_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither a metric's name nor its unit nor its dimensions can forge a line of the log."""
+    """Neither names nor units nor dimensions of metrics can forge log lines."""
     app = Flask("shop")
     reporter = CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=MeterProvider())
     for arguments in (
@@ -137,7 +137,7 @@ def test_names_of_metrics_are_one_line(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret key that was given appears in no text form of anything, in no log line and in no statistic."""
+    """A secret key is in no text form of any object, in no log line and in no statistic."""
     caplog.set_level(logging.DEBUG, logger="otel_cloudwatch_flask")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_SELF_METRICS", "true")
@@ -155,7 +155,7 @@ def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the key at fault and its value, and nothing else of what the app was configured with."""
+    """The error names the invalid key and its value, and nothing else of the app's configuration."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     app = Flask("shop")
     app.config.update(SECRET_KEY=SECRET, CLOUDWATCH_MAX_METRICS="many")
@@ -166,7 +166,7 @@ def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wrong_signature_tells_no_token() -> None:
-    """CloudWatch repeats the signed request, in which the session token is."""
+    """CloudWatch repeats the signed request, which contains the session token."""
     message = f"does not match. The Canonical String was 'POST\n/\nhost:x\nx-amz-security-token:{SECRET}\n\nhost'"
     client = ScriptedClient(*[client_error("SignatureDoesNotMatch", message, status=403)] * 9)
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", client, meter_provider=MeterProvider())
@@ -178,14 +178,14 @@ def test_a_wrong_signature_tells_no_token() -> None:
 
 @pytest.mark.parametrize("variable", ["RULES", "DEFAULT_DIMENSIONS"])
 def test_nested_json_is_a_configuration_error(variable: str) -> None:
-    """JSON from the environment that is nested without end is refused like any other nonsense."""
+    """Deeply nested JSON in the environment is rejected like other invalid text."""
     nested = '{"a":' * 100_000
     with pytest.raises(ConfigurationError, match="is not JSON"):
         Settings.resolve(arguments={}, app_config={}, environ={f"OTEL_EXPORTER_CLOUDWATCH_{variable}": nested})
 
 
 def test_globs_take_no_time() -> None:
-    """A rule's pattern is matched in time that does not explode, whatever the name."""
+    """A rule's pattern is matched in bounded time, whatever the name."""
     begun = time.monotonic()
     rule = MetricRule(match="*a" * 40 + "b", dimensions=["*a" * 40 + "b"])
     assert not rule.keeps("a" * 255)
@@ -202,7 +202,7 @@ BODY = (
 
 @pytest.fixture
 def spooled(tmp_path: Path) -> Path:
-    """The directory of a process that is no more, with one batch."""
+    """Make the directory of a process that no longer exists, with one batch."""
     spool = Spool(tmp_path)
     path = spool.write(Batch.from_body(BODY))
     spool.close()
@@ -211,7 +211,7 @@ def spooled(tmp_path: Path) -> Path:
 
 
 def taken_over(directory: Path) -> list[str]:
-    """The names of the metrics that a new process finds in the spool."""
+    """Return the names of the metrics that a new process finds in the spool."""
     spool = Spool(directory)
     batches = [spool.read(path) for path in spool.adopt()]
     return [datum.series.name for each in batches if each is not None for datum in each.datums]
@@ -220,7 +220,7 @@ def taken_over(directory: Path) -> list[str]:
 def test_the_spool_of_another_user_is_left_alone(
     spooled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What somebody else put into a shared directory is not sent in this user's name, not moved and not removed."""
+    """Files of another user in a shared directory are not sent, not moved and not removed."""
     others = os.geteuid() + 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "geteuid", lambda: others)
@@ -231,7 +231,7 @@ def test_the_spool_of_another_user_is_left_alone(
 
 
 def test_a_link_to_a_directory_is_not_followed(spooled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing outside of the spool is taken, locked or removed through a link."""
+    """Nothing outside of the spool is adopted, locked or removed through a link."""
     outside = tmp_path_factory.mktemp("outside") / spooled.name
     spooled.rename(outside)
     spooled.symlink_to(outside)
@@ -241,7 +241,7 @@ def test_a_link_to_a_directory_is_not_followed(spooled: Path, tmp_path_factory: 
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(spooled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No file is made where a link points."""
+    """No file is created at the target of a link."""
     target = tmp_path_factory.mktemp("outside") / "made"
     (spooled / "lock").unlink()
     (spooled / "lock").symlink_to(target)
@@ -279,7 +279,7 @@ BAD_FILES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("what", BAD_FILES)
 def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
-    """No link is followed, no pipe waited for, and nothing read into memory that no batch can be."""
+    """No link is followed, no pipe is waited for, and no file larger than a batch is read into memory."""
     (file,) = spooled.glob("*.batch")
     BAD_FILES[what](file)
     begun = time.monotonic()
@@ -289,7 +289,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
-    """A checksum is no proof: JSON of any shape, and nested without end, costs itself only."""
+    """A correct checksum proves nothing: JSON of any shape or depth costs only its own file."""
     from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for what makes the checksum
 
     spool = Spool(tmp_path)
@@ -308,7 +308,7 @@ def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_nothing_in_the_package_executes_data() -> None:
-    """No module of the package unpickles, evaluates, or starts a shell."""
+    """No module of the package unpickles, evaluates code, or starts a shell."""
     forbidden = re.compile(r"\b(pickle|marshal|shelve|eval|exec|os\.system|shell=True|yaml\.load)\b")
     found = {
         f"{path.name}: {line.strip()}"
@@ -320,7 +320,7 @@ def test_nothing_in_the_package_executes_data() -> None:
 
 
 def test_only_loopback_is_listened_on() -> None:
-    """The CloudWatch for demonstrations answers this machine only."""
+    """The local CloudWatch listens on loopback only."""
     program = (
         "from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch\n"
         "with LocalCloudWatch() as running: print(running.environment()['AWS_ENDPOINT_URL_CLOUDWATCH'])"
@@ -330,7 +330,7 @@ def test_only_loopback_is_listened_on() -> None:
 
 
 def test_every_test_named_in_the_policy_exists() -> None:
-    """SECURITY.md says which test holds which line."""
+    """SECURITY.md names the test of each claim."""
     policy = (ROOT / "SECURITY.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", policy))
     there = {

@@ -27,11 +27,11 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 SHOP = ["examples.shop:create_app()"]
 TWO_WORKERS = [*GUNICORN, "--workers", "2", "--threads", "4", "--worker-class", "gthread", "--keep-alive", "60"]
 ACCESS_LOG = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
-"""A line for each request, which says who served it."""
+"""A line for each request, with the process that served it."""
 
 
 def visit(server: Server) -> list[ShopResponse]:
-    """Send all requests over connections that are kept alive for a while, and come back with all answers."""
+    """Send all requests over keep-alive connections, and return all responses."""
     quick = (each for each in shop_requests(seed=11) if each.path != "/slow")
     traffic = LoadGenerator(server.url, islice(quick, REQUESTS), seconds=120, visitors=16)
     traffic.start()
@@ -41,12 +41,12 @@ def visit(server: Server) -> list[ShopResponse]:
 
 
 def requests_by_worker(server: Server) -> Counter[str]:
-    """How many requests each worker served, by its own account."""
+    """Return the number of requests that each worker reports."""
     return Counter(re.findall(r"^served by (\S+)$", server.log.read_text(), re.MULTILINE))
 
 
 def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list[float]]:
-    """What ``add_metric`` and the decorators were given, as the answers show it."""
+    """Return what ``add_metric`` and the decorators recorded, according to the responses."""
     samples: defaultdict[PublishedMetric, list[float]] = defaultdict(list)
 
     def add(name: str, value: float, unit: str = "Count", **dimensions: str) -> None:
@@ -69,7 +69,7 @@ def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list
 
 
 def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Every facade metric has its samples, its sum, its smallest and its largest; and there are no others."""
+    """Every facade metric has its samples, sum, minimum and maximum, and there are no others."""
     expected = samples_of_facade(answers)
     published = {metric for metric in cloudwatch.published.metrics() if not is_open_telemetry(metric)}
     assert published == set(expected)
@@ -98,7 +98,7 @@ def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[Shop
 
 
 def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Each request has one duration, under its own method, route and status."""
+    """Each request has one duration, with its own method, route and status."""
     expected = Counter((each.request.method, each.request.route, str(each.status)) for each in answers)
     found: Counter[tuple[str | None, ...]] = Counter()
     for metric in cloudwatch.published.metrics():
@@ -111,7 +111,7 @@ def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[Sho
 
 
 def is_open_telemetry(metric: PublishedMetric) -> bool:
-    """Whether an instrument made it, not ``add_metric``."""
+    """Return whether a metric comes from an instrument instead of ``add_metric``."""
     return metric.name.startswith(("http.", "shop."))
 
 
@@ -120,7 +120,7 @@ def is_open_telemetry(metric: PublishedMetric) -> bool:
 def test_gunicorn_publishes_every_request(
     cloudwatch: LocalCloudWatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """After 5,000 requests to 2 workers of 4 threads and a SIGTERM, CloudWatch has exactly what was sent."""
+    """After 5,000 requests to 2 workers with 4 threads each and a SIGTERM, CloudWatch has exactly what was sent."""
     command = [*TWO_WORKERS, *ACCESS_LOG, *arguments]
     with serving(cloudwatch, tmp_path / "log", command, SHOP, OTEL_SEMCONV_STABILITY_OPT_IN="") as server:
         answers = visit(server)
@@ -130,4 +130,4 @@ def test_gunicorn_publishes_every_request(
     assert_durations_are_complete(cloudwatch, answers)
     assert_facade_is_exact(cloudwatch, answers)
     assert_instruments_are_exact(cloudwatch, answers)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []

@@ -150,7 +150,7 @@ def test_in_production_it_costs_itself(made: list[Call]) -> None:
     reporter.add_metric("Healthy", 1)
     assert reporter.flush() or reporter.stats().datums_lost
     arrived = sum(cloudwatch.count(name) for name in {metric.name for metric in cloudwatch.metrics()})
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert cloudwatch.count("Healthy") >= len(made) + 1
     assert arrived + sum(reporter.stats().datums_lost.values()) == 2 * len(made) + 1
     assert set(reporter.stats().datums_lost) <= {"invalid"}

@@ -1036,6 +1036,7 @@ def test_the_timeout_of_an_app(
 
     monkeypatch.setattr(CloudWatchMetricExporter, "deliver", deliver)
     app.config["CLOUDWATCH_EXPORT_TIMEOUT_SECONDS"] = 900
+    app.config["CLOUDWATCH_EXPORT_INTERVAL_SECONDS"] = 1000
     programs.reporter(app, client=cloudwatch)
     get(app)
     assert eventually(lambda: deadlines)

@@ -112,7 +112,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         serving(cloudwatch, log, command, [], **variables) as server,
     ):
         yield Served(server.url, cloudwatch, durations)
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.method} {kind.path}")

@@ -1,4 +1,4 @@
-"""The algebra of histograms: what cumulative points, merged points and negative facade values stand on."""
+"""Addition, subtraction and negation of histograms, on which temporality, merging and negative facade values rely."""
 
 import math
 from fractions import Fraction
@@ -25,7 +25,7 @@ scales = st.integers(-3, 8)
 
 
 def counts_of(histogram: ExplicitHistogram | ExponentialHistogram) -> tuple[object, ...]:
-    """Everything that counts samples."""
+    """Return the counts of a histogram."""
     if isinstance(histogram, ExplicitHistogram):
         return (histogram.count, histogram.counts)
     sides = (histogram.positive, histogram.negative)
@@ -33,11 +33,11 @@ def counts_of(histogram: ExplicitHistogram | ExponentialHistogram) -> tuple[obje
 
 
 class TestExplicit:
-    """Histograms with bounds of the user's choice."""
+    """Explicit-bucket histograms."""
 
     @given(samples(), samples())
-    def test_plus_is_recording_both(self, first: list[float], second: list[float]) -> None:
-        """Two histograms together have the counts and extremes of all samples recorded in one."""
+    def test_plus(self, first: list[float], second: list[float]) -> None:
+        """The sum of two histograms has the counts and extremes of all samples recorded in one."""
         together = explicit(first, BOUNDS).plus(explicit(second, BOUNDS))
         in_one = explicit([*first, *second], BOUNDS)
         assert counts_of(together) == counts_of(in_one)
@@ -45,7 +45,7 @@ class TestExplicit:
 
     @given(samples(), samples())
     def test_minus_undoes_plus(self, first: list[float], second: list[float]) -> None:
-        """What was added to an earlier cumulative point comes out of the later one."""
+        """The difference of two cumulative points has the samples that were added between them."""
         a, b = explicit(first, BOUNDS), explicit(second, BOUNDS)
         added = a.plus(b).minus(a)
         assert added is not None
@@ -54,13 +54,13 @@ class TestExplicit:
 
     @given(samples())
     def test_negated_twice(self, recorded: list[float]) -> None:
-        """Turning the sign twice changes nothing."""
+        """Negating twice changes nothing."""
         histogram = explicit(recorded, BOUNDS)
         assert histogram.negated().negated() == histogram
 
     @given(samples())
     def test_negated_buckets(self, recorded: list[float]) -> None:
-        """The buckets of the negated histogram are the negated buckets, ascending."""
+        """The buckets of the negated histogram are the negated buckets, in ascending order."""
         histogram = explicit(recorded, BOUNDS)
         expected = [(-upper, -lower, count) for lower, upper, count in reversed(rows(histogram.buckets()))]
         assert rows(histogram.negated().buckets()) == expected
@@ -77,11 +77,11 @@ class TestExplicit:
         ids=["other-bounds", "a-bucket-lost-samples", "fewer-samples"],
     )
     def test_minus_of_no_continuation(self, later: ExplicitHistogram, earlier: ExplicitHistogram) -> None:
-        """What is no continuation of the earlier point has no difference to it."""
+        """A point that does not continue the previous one has no difference to it."""
         assert later.minus(earlier) is None
 
     def test_buckets(self) -> None:
-        """Filled buckets only, ascending, and open at both ends."""
+        """Only non-empty buckets are listed, in ascending order; the outer ones are open."""
         histogram = explicit([-5, 1, 1.5, 1.5, 99], (0, 1, 2, 3))
         assert rows(histogram.buckets()) == [(-inf, 0, 1), (0, 1, 1), (1, 2, 2), (3, inf, 1)]
 
@@ -117,22 +117,22 @@ class TestExplicit:
         *,
         contradiction: str | None,
     ) -> None:
-        """Numbers that cannot be true are told apart from those that can, in words."""
+        """Contradictory numbers are detected and described."""
         found = ExplicitHistogram(count, total, extremes, bounds, counts).contradiction()
         assert found == contradiction if contradiction is None else contradiction in str(found)
 
     def test_a_sum_beyond_every_float_contradicts_nothing_else(self) -> None:
-        """The SDK adds up whole numbers without a limit; such a sum is named, not raised."""
+        """The SDK adds ints of any size; a sum beyond every float is described, and nothing is raised."""
         histogram = ExplicitHistogram(20, 20 * 10**308, Extremes.recorded(10**308, 10**308), (1.0,), (0, 20))
         assert histogram.contradiction() == "a sum beyond every float"
 
 
 class TestExponential:
-    """Histograms whose buckets are powers."""
+    """Exponential histograms."""
 
     @given(samples(), samples(), scales, scales)
-    def test_plus_is_recording_both(self, first: list[float], second: list[float], one: int, other: int) -> None:
-        """Two histograms together have the counts of all samples recorded in one, at the coarser of the scales."""
+    def test_plus(self, first: list[float], second: list[float], one: int, other: int) -> None:
+        """The sum of two histograms has the counts of all samples recorded in one, at the coarser scale."""
         together = exponential(first, one).plus(exponential(second, other))
         in_one = exponential([*first, *second], min(one, other))
         assert together.scale == min(one, other)
@@ -141,7 +141,7 @@ class TestExponential:
 
     @given(samples(), samples(), scales, scales)
     def test_minus_undoes_plus(self, first: list[float], second: list[float], one: int, other: int) -> None:
-        """What was added to an earlier cumulative point comes out of the later one, whose scale may be coarser."""
+        """The difference of two cumulative points has the added samples, even if the later scale is coarser."""
         a, b = exponential(first, one), exponential(second, other)
         added = a.plus(b).minus(a)
         assert added is not None
@@ -150,13 +150,13 @@ class TestExponential:
 
     @given(samples(), scales)
     def test_negated_twice(self, recorded: list[float], scale: int) -> None:
-        """Turning the sign twice changes nothing."""
+        """Negating twice changes nothing."""
         histogram = exponential(recorded, scale)
         assert histogram.negated().negated() == histogram
 
     @given(samples(), scales)
-    def test_negated_is_recording_the_opposite(self, recorded: list[float], scale: int) -> None:
-        """The negated histogram is the one of the opposite samples."""
+    def test_negated_samples(self, recorded: list[float], scale: int) -> None:
+        """The negated histogram is the histogram of the negated samples."""
         negated = exponential(recorded, scale).negated()
         opposite = exponential([-sample for sample in recorded], scale)
         assert counts_of(negated) == counts_of(opposite)
@@ -165,7 +165,7 @@ class TestExponential:
 
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:
-        """Ascending, filled, adding up, and around the samples of their ranks."""
+        """Buckets are non-empty and ascending, have all samples, and contain the samples of their ranks."""
         buckets = rows(exponential(recorded, scale).buckets())
         assert sum(count for _, _, count in buckets) == len(recorded)
         assert all(upper <= next_lower for (_, upper, _), (next_lower, _, _) in pairwise(buckets))
@@ -175,26 +175,26 @@ class TestExponential:
             assert all(lower <= next(ranked) <= upper for _ in range(count))
 
     def test_minus_of_no_continuation(self) -> None:
-        """A bucket, the zero bucket or the whole that lost samples is no continuation."""
+        """A point with fewer samples in a bucket, in the zero bucket or in total is not a continuation."""
         assert exponential([1], 0).minus(exponential([4], 0)) is None
         assert exponential([-1], 0).minus(exponential([-4], 0)) is None
         assert exponential([4], 0).minus(exponential([0], 0)) is None
         assert exponential([4], 0).minus(exponential([4, 4], 0)) is None
 
     def test_zero_threshold_is_a_bucket(self) -> None:
-        """The zero bucket reaches as far as its threshold to both sides."""
+        """The zero bucket extends to its threshold on both sides."""
         histogram = ExponentialHistogram(3, 0.0, Extremes(), 0, zero_count=3, zero_threshold=0.25)
         assert rows(histogram.buckets()) == [(-0.25, 0.25, 3)]
 
     def test_negative_count(self) -> None:
-        """No bucket has a negative number of samples."""
+        """A bucket with a negative count is contradictory."""
         assert (
             ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, Side.of({1: -1})).contradiction() == "a negative count"
         )
 
 
 class TestExtremes:
-    """The smallest and the largest sample, and what is known of them."""
+    """Known and unknown minimum and maximum."""
 
     @pytest.mark.parametrize(
         ("now", "then", "since"),
@@ -208,40 +208,40 @@ class TestExtremes:
     def test_since(
         self, now: tuple[float, float], then: tuple[float, float], since: tuple[float | None, float | None]
     ) -> None:
-        """A cumulative extreme is the delta's only if it moved; in any case it bounds the delta's."""
+        """A cumulative extreme is that of the delta only if it moved; in any case it bounds the delta."""
         extremes = Extremes.recorded(*now).since(Extremes.recorded(*then))
         assert (extremes.minimum, extremes.maximum) == since
         assert (extremes.floor, extremes.ceiling) == now
 
     def test_unrecorded(self) -> None:
-        """The SDK's inf and -inf, and None, say that nothing was recorded."""
+        """The SDK's inf and -inf, and None, mean that nothing was recorded."""
         assert Extremes.recorded(inf, -inf) == Extremes.recorded(None, None) == Extremes()
 
     def test_union_with_unknown(self) -> None:
-        """Where one side does not know, nobody knows; the bounds are those of both."""
+        """The union is known only if both sides are; its bounds are those of both."""
         assert Extremes.recorded(1, 2).union(Extremes.recorded(None, 5)) == Extremes(None, 5, -inf, 5)
 
 
 def neighbours_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
-    """Raise a double's neighbours to the power that makes a power of two of the true edge."""
+    """Raise the neighbours of a double to the power that makes a power of two of the exact edge."""
     below, above = math.nextafter(value, 0), math.nextafter(value, inf)
     return Fraction(below) ** (1 << scale), Fraction(above) ** (1 << scale)
 
 
 class TestEdge:
-    """The bounds of exponential buckets."""
+    """The edges of exponential buckets."""
 
     @pytest.mark.parametrize("scale", [1, 2, 3, 5, 7])
     @pytest.mark.parametrize("index", [-700, -333, -5, -1, 0, 1, 2, 3, 31, 97, 500])
     def test_within_one_unit_in_the_last_place(self, scale: int, index: int) -> None:
-        """The true edge, 2^(index / 2^scale), lies between the neighbours of the double."""
+        """The exact edge, 2^(index / 2^scale), lies between the neighbours of the double."""
         low, high = neighbours_to_the_power(scale, edge(scale, index))
         assert low < Fraction(2) ** index < high
 
     @pytest.mark.parametrize("scale", [0, -1, -4])
     @pytest.mark.parametrize("index", [-60, -1, 0, 1, 63])
     def test_exact_powers(self, scale: int, index: int) -> None:
-        """At scales up to 0 every edge is a power of two, exactly."""
+        """At scales up to 0 every edge is an exact power of two."""
         assert Fraction(edge(scale, index)) == Fraction(2) ** (index << -scale)
 
     @pytest.mark.parametrize(
@@ -257,32 +257,32 @@ class TestEdge:
         ],
     )
     def test_beyond_floats(self, scale: int, index: int, expected: float) -> None:
-        """What no normal float holds is 0 or inf."""
+        """An edge that a normal float cannot hold is 0 or inf."""
         assert edge(scale, index) == expected
 
     @given(st.integers(-10, 20), st.data())
     def test_ascends(self, scale: int, data: st.DataObject) -> None:
-        """A higher index never has a lower edge, and within the range of floats a higher one."""
+        """A higher index never has a lower edge, and has a higher one within the range of floats."""
         reach = 1000 << scale if scale >= 0 else 1000 >> -scale
         index = data.draw(st.integers(-reach, reach))
         assert edge(scale, index) < edge(scale, index + 1)
 
     def test_scales_agree(self) -> None:
-        """An edge of a coarse scale is an edge of every finer one."""
+        """An edge of a coarse scale is also an edge of every finer one."""
         for index in range(-40, 40):
             assert edge(2, index) == edge(6, index << 4) == edge(20, index << 18)
 
 
 class TestSides:
-    """Exponential buckets on one side of zero, as the SDK has them or by index."""
+    """One side of zero, in the SDK's dense form or by index."""
 
     def test_empty_buckets(self) -> None:
-        """Those of a dense list are left out."""
+        """Empty buckets of a dense list are left out."""
         assert Side(-2, [0, 3, 0, 1]).by_index() == {-1: 3, 1: 1}
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(0, 5), max_size=30), st.integers(0, 12))
     def test_both_forms_have_the_same_buckets(self, samples: dict[int, int], scale: int) -> None:
-        """Whether there is a count for every index, or for the filled ones only."""
+        """Dense and sparse counts give the same buckets."""
         first, last = min(samples, default=0), max(samples, default=0)
         dense = Side(first, [samples.get(index, 0) for index in range(first, last + 1)])
         sparse = Side.of(samples)
@@ -295,7 +295,7 @@ class TestSides:
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(1, 5), max_size=30), st.integers(1, 6))
     def test_coarser(self, samples: dict[int, int], steps: int) -> None:
-        """Each bucket of a coarser scale has the samples of those that it covers, whatever their sign."""
+        """Each bucket of a coarser scale has the samples of the buckets that it covers, on both sides of zero."""
         coarser = Side.of(samples).by_index(coarser=steps)
         for index, count in coarser.items():
             assert count == sum(samples.get(each, 0) for each in range(index << steps, (index + 1) << steps))
@@ -303,7 +303,7 @@ class TestSides:
 
 
 class TestScaleOfZeros:
-    """A histogram without buckets has the SDK's scale 0, which says nothing about other points."""
+    """A histogram without buckets has the SDK's scale 0, which must not affect other points."""
 
     @given(samples(), scales, st.integers(1, 100), st.integers(-10, 20))
     def test_merging_with_zeros_only(self, recorded: list[float], scale: int, zeros: int, scale_of_zeros: int) -> None:
@@ -316,7 +316,7 @@ class TestScaleOfZeros:
 
     @given(samples(), scales, st.integers(1, 100))
     def test_a_delta_from_zeros_only(self, recorded: list[float], scale: int, zeros: int) -> None:
-        """What was added to a running total of zeros has the scale of the total."""
+        """The difference to a cumulative point with zeros only keeps the scale of the later point."""
         before, now = exponential([0.0] * zeros, 0), exponential([*[0.0] * zeros, *recorded], scale)
         added = now.minus(before)
         assert added is not None
@@ -325,11 +325,11 @@ class TestScaleOfZeros:
 
 
 class TestReferences:
-    """Each bucket has a short number near its middle, which is worked out once."""
+    """Each bucket has a short number near its middle, which is computed once."""
 
     @given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
     def test_short_and_near_the_middle(self, lower: float, width: float) -> None:
-        """The number is inside, near the middle, and has no more digits than that needs."""
+        """The number is inside the bucket, near its middle, and has no more digits than necessary."""
         upper = lower * (1 + width)
         number = short_number_between(lower, upper)
         assert lower + 0.37 * (upper - lower) <= number <= lower + 0.63 * (upper - lower)
@@ -337,25 +337,25 @@ class TestReferences:
 
     @given(st.floats(-1e100, 1e100), st.floats(0, 1e100))
     def test_within_any_bucket(self, lower: float, width: float) -> None:
-        """Of whichever sign and width: not outside of it."""
+        """The number is inside buckets of any sign and width."""
         assert lower <= short_number_between(lower, lower + width) <= lower + width
 
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:
-        """Never on an edge, where that leaves room for another number."""
+        """The number is not an edge if there is another number between the edges."""
         found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side.of({index: 1})).buckets()
         ((lower, upper, reference),) = found.bounds
         if lower > 0 and upper < inf:
             assert lower < reference < upper
 
     def test_asked_for_again(self) -> None:
-        """A histogram of the same buckets has the same objects: a table keeps them."""
+        """Histograms with the same buckets share the cached bucket objects."""
         first, second = (exponential([1.0, 2.5, 9.0], 3).buckets().bounds for _ in range(2))
         assert all(one is other for one, other in zip(first, second, strict=True))
 
     @pytest.mark.parametrize("scale", [0, 3, 20])
     def test_any_number_of_buckets(self, scale: int) -> None:
-        """Also more of them, or farther apart, than a table holds."""
+        """Buckets that do not fit in one table are correct as well."""
         for width in (1, 255, 256, 511, 512, 513, 5000):
             for first in (-5000, -256, -1, 0, 1, 255):
                 found = ExponentialHistogram(2, 0.0, Extremes(), scale, positive=Side.of({first: 1, first + width: 1}))
@@ -363,8 +363,8 @@ class TestReferences:
                     (edge(scale, index), edge(scale, index + 1), 1) for index in (first, first + width)
                 ]
 
-    def test_what_is_remembered_is_bounded(self) -> None:
-        """However many scales and magnitudes there are."""
+    def test_the_cache_is_bounded(self) -> None:
+        """The cache is bounded, however many scales and magnitudes there are."""
         for scale in range(-2, 21):
             for block in range(-40, 40):
                 exponential_bucket = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side(block * 256, [1]))

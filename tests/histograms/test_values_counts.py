@@ -1,4 +1,4 @@
-"""Histograms as values and counts: what CloudWatch shows of them is what was recorded."""
+"""Values and counts of histograms: CloudWatch's statistics of them are those of the recorded samples."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -28,13 +28,13 @@ bounds = st.one_of(
 
 
 def one_sided(recorded: Sequence[float], *, has_minimum: bool, has_maximum: bool) -> Extremes:
-    """The extremes as a data point has them on which one may not be recorded."""
+    """Return the extremes of a data point on which the minimum or the maximum may not be recorded."""
     return Extremes.recorded(min(recorded) if has_minimum else None, max(recorded) if has_maximum else None)
 
 
 @st.composite
 def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tuple[Histogram, list[float]]:
-    """Real samples, each often enough to fill a bucket, and a histogram of them."""
+    """Draw samples, some of them repeated to fill a bucket, and a histogram of them."""
     recorded = draw(samples(min_size=min_size, max_size=max_size))
     recorded += recorded[:5] * draw(st.sampled_from([0, 0, 3, 50]))
     extremes = one_sided(recorded, has_minimum=draw(st.booleans()), has_maximum=draw(st.booleans()))
@@ -44,19 +44,19 @@ def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tup
 
 
 def sent(histogram: Histogram) -> Distribution:
-    """The distribution of a histogram that has sendable numbers."""
+    """Return the distribution of a histogram with valid numbers."""
     made = distribution(histogram)
     assert made is not None
     return made
 
 
 def each_sample(made: Distribution) -> list[float]:
-    """The value of each sample, ascending."""
+    """Return the value of each sample, in ascending order."""
     return [value for value, count in zip(*made, strict=True) for _ in range(count)]
 
 
 def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float, Row]]:
-    """Each value beside the bucket of each sample that it stands for."""
+    """Yield each value with the bucket of each of its samples, by rank."""
     ends = list(accumulate(bucket.samples for bucket in buckets))
     start = 0
     for value, count in zip(*made, strict=True):
@@ -66,17 +66,17 @@ def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float,
 
 
 def assert_sum(made: Distribution, total: float, *, rounding: float = 0.0) -> None:
-    """The sum is right within the promised part of the magnitudes that were added."""
+    """Assert that the sum is exact within the promised fraction of the added magnitudes."""
     weight = math.fsum(abs(value) * count for value, count in zip(*made, strict=True))
     assert abs(math.fsum([made.total, -total])) <= 1e-9 * weight + rounding
 
 
 class TestProperties:
-    """What holds for every histogram of real samples."""
+    """Properties of every histogram of real samples."""
 
     @given(histograms())
     def test_count_and_form(self, case: tuple[Histogram, list[float]]) -> None:
-        """The counts are whole, positive and complete; the values ascend, and CloudWatch takes so many."""
+        """Counts are positive ints and complete; values ascend, and there are at most 150."""
         histogram, recorded = case
         made = sent(histogram)
         assert made.samples == histogram.count == len(recorded)
@@ -92,7 +92,7 @@ class TestProperties:
 
     @given(histograms())
     def test_extremes(self, case: tuple[Histogram, list[float]]) -> None:
-        """Minimum and maximum, where recorded, are the smallest and the largest value, as the same doubles."""
+        """Minimum and maximum, where recorded, are the smallest and the largest value, bit for bit."""
         histogram, _ = case
         made = sent(histogram)
         if histogram.extremes.minimum is not None:
@@ -102,7 +102,7 @@ class TestProperties:
 
     @given(histograms())
     def test_values_lie_in_the_buckets_of_their_samples(self, case: tuple[Histogram, list[float]]) -> None:
-        """By rank, every sample is in the bucket it was recorded in, edges included."""
+        """By rank, every value is in the bucket of its sample, edges included."""
         histogram, _ = case
         buckets = rows(histogram.buckets())
         if len(buckets) <= MAX_BUCKETS:
@@ -122,7 +122,7 @@ class TestProperties:
         has_minimum: bool,  # noqa: FBT001 - drawn by hypothesis
         has_maximum: bool,  # noqa: FBT001 - drawn by hypothesis
     ) -> None:
-        """Beyond 148 filled buckets neighbours share values, and at least 75 stay; all else holds."""
+        """Beyond 148 non-empty buckets, neighbours share values and at least 75 remain; everything else holds."""
         recorded = [
             math.copysign(math.sqrt(edge(3, abs(index)) * edge(3, abs(index) + 1)), index)
             for place, index in enumerate(indices)
@@ -151,7 +151,7 @@ class TestProperties:
 
     @given(histograms())
     def test_percentiles_are_within_a_bucket(self, case: tuple[Histogram, list[float]]) -> None:
-        """The value of a rank lies in the bucket of the sample of that rank, so never farther off than its width."""
+        """The value of each rank lies in the bucket of the sample of that rank, so it is off by at most its width."""
         histogram, recorded = case
         buckets = rows(histogram.buckets())
         if len(buckets) > MAX_BUCKETS:
@@ -165,12 +165,12 @@ class TestProperties:
 
 
 class TestFewSamples:
-    """Where the numbers leave nothing open, the samples are exact."""
+    """Samples that the numbers determine completely are exact."""
 
     @pytest.mark.parametrize("sample", [0.0, 7.3, -7.3, 1e100, 5.0])
     @pytest.mark.parametrize("extremes", [None, UNRECORDED])
     def test_one(self, sample: float, extremes: Extremes | None) -> None:
-        """One sample is itself, with or without minimum and maximum."""
+        """A single sample is exact, with or without minimum and maximum."""
         for histogram in (
             explicit([sample], (5.0, 10.0), extremes=extremes),
             exponential([sample], 0, extremes=extremes),
@@ -182,11 +182,11 @@ class TestFewSamples:
         assert sent(explicit([3.3, 4.4], (10.0,))) == Distribution([3.3, 4.4], [1, 1])
 
     def test_three(self) -> None:
-        """The third is what the sum leaves."""
+        """The third of three samples follows from the sum."""
         assert sent(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution([3.0, 3.5, 4.5], [1, 1, 1])
 
     def test_equal_samples(self) -> None:
-        """Equal samples are one value."""
+        """Equal samples become one value."""
         assert sent(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution([4.0], [1000])
         assert sent(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
 
@@ -226,34 +226,34 @@ class TestDeltas:
 
 
 class TestOpenBuckets:
-    """Where minimum and maximum were not recorded, an open bucket reaches as far as the sum needs."""
+    """If minimum and maximum were not recorded, an open bucket reaches as far as the sum requires."""
 
     def test_upper(self) -> None:
-        """Above the last bound the samples have the mean that the sum asks for."""
+        """Above the last bound the samples get the mean that the sum requires."""
         made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
         assert made.total == pytest.approx(205)
         assert made.values[0] <= 10
         assert made.values[-1] == pytest.approx(100, rel=0.1)
 
     def test_lower_stays_above_zero(self) -> None:
-        """Below a first bound that is not negative nothing is negative if the sum does not ask for it."""
+        """Below a first bound that is not negative, values are not negative unless the sum requires it."""
         made = sent(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] >= 0
         assert made.total == pytest.approx(9)
 
     def test_lower_goes_below_zero_for_the_sum(self) -> None:
-        """A sum that cannot be had otherwise shows that there were negative samples."""
+        """Values are negative if no other values have this sum."""
         made = sent(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] < 0
         assert made.total == pytest.approx(-43)
 
     def test_single_bucket(self) -> None:
-        """Without any bound there is only the mean."""
+        """Without any bounds only the mean is known."""
         assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
 
 
 class TestExplicitSpread:
-    """Inside an explicit bucket samples are spread evenly, so that percentiles interpolate."""
+    """Samples are spread inside an explicit bucket, so percentiles interpolate."""
 
     def test_median_of_a_uniform_bucket(self) -> None:
         """The median of evenly distributed samples in one bucket is near its middle, not on an edge."""
@@ -263,7 +263,7 @@ class TestExplicitSpread:
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
-        """Where there are fewer and fewer samples, most of a bucket are on the side of the neighbour that has more."""
+        """With falling density, most samples of a bucket are on the side of the fuller neighbour."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
         values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
@@ -276,7 +276,7 @@ class TestExplicitSpread:
 
 
 class TestUnsendable:
-    """What CloudWatch takes no such numbers of is not sent at all."""
+    """Histograms with numbers that CloudWatch does not accept are not sent."""
 
     @pytest.mark.parametrize(
         "histogram",
@@ -292,7 +292,7 @@ class TestUnsendable:
         ids=["maximum", "minimum", "sum", "single", "after-scaling", "both", "exponential"],
     )
     def test_beyond_the_range(self, histogram: Histogram) -> None:
-        """A number beyond 2^360, also after scaling, makes it none."""
+        """A histogram with a number beyond 2^360, also after scaling, has no distribution."""
         assert distribution(histogram) is None
 
     def test_too_small_is_zero(self) -> None:
@@ -306,10 +306,10 @@ distributions = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 1000)), 
 
 
 class TestCombined:
-    """Distributions that become one datum."""
+    """Distributions that are merged into one datum."""
 
     @given(st.lists(distributions, min_size=1, max_size=8))
-    def test_keeps_what_cloudwatch_shows(self, parts: list[Distribution]) -> None:
+    def test_preserves_the_statistics(self, parts: list[Distribution]) -> None:
         """Count, sum, minimum and maximum are those of all samples, with at most 150 values."""
         whole = combined(parts)
         assert whole.samples == sum(part.samples for part in parts)
@@ -323,7 +323,7 @@ class TestCombined:
 
     @given(distributions, distributions)
     def test_exact_where_there_is_room(self, one: Distribution, other: Distribution) -> None:
-        """Up to 150 values nothing is lost."""
+        """Up to 150 values, the result is exact."""
         both = Distribution.of([*zip(*one, strict=True), *zip(*other, strict=True)])
         if len(both.values) <= MAX_VALUES_PER_DATUM:
             assert combined([one, other]) == both
@@ -342,19 +342,19 @@ class TestCombined:
 
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:
-        """The nearest neighbours share a value, the first and the last never do."""
+        """The closest neighbours share a value; the minimum and the maximum never do."""
         whole = combined([Distribution.of((float(i), 1) for i in range(number))])
         assert 75 <= len(whole.values) <= 150
         assert (whole.values[0], whole.counts[0]) == (0.0, 1)
         assert (whole.values[-1], whole.counts[-1]) == (number - 1.0, 1)
 
-    def test_of_nothing(self) -> None:
-        """Nothing together is nothing."""
+    def test_nothing(self) -> None:
+        """Merging nothing yields nothing."""
         assert combined([]) == Distribution([], [])
 
 
 def test_equal_values_are_one() -> None:
-    """Values are put in order and equal ones together; negative zero is zero."""
+    """Values are sorted and equal ones merged; negative zero counts as zero."""
     made = Distribution.of([(2.0, 1), (0.0, 1), (1.0, 3), (2.0, 4), (-0.0, 2)])
     assert made == Distribution([0.0, 1.0, 2.0], [3, 3, 5])
     assert (made.samples, made.total) == (11, 13.0)

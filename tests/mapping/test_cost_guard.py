@@ -15,14 +15,15 @@ from otel_cloudwatch_flask import (
     MetricRule,
 )
 from otel_cloudwatch_flask.flask_extension.registration import SERIES_PER_METRIC
-from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES
+from otel_cloudwatch_flask.mapping.cardinality import overflow_capacity
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 FORGED = 3000
 MAX_METRICS = 50
+OVERFLOW_SERIES = overflow_capacity(MAX_METRICS)
+PLAIN_SERIES = MAX_METRICS - OVERFLOW_SERIES
 NAMES = 1500
-"""More than have a metric or an overflow series of their own."""
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_whoever_publishes_host_headers_is_bounded() -> None:
     for number in range(500):
         histogram.record(number, {"http.host": f"{number}.example"})
     assert reader.flush()
-    assert len(cloudwatch.metrics()) == MAX_METRICS + 1
+    assert len(cloudwatch.metrics()) == PLAIN_SERIES + 1
     assert cloudwatch.count("duration") == 500
     assert cloudwatch.sum("duration") == pytest.approx(sum(range(500)), rel=1e-9)
     reader.shutdown()
@@ -104,11 +105,11 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
             counter.add(user % 7, {"user.id": str(user)})
         assert reader.flush()
     metrics = cloudwatch.metrics()
-    assert len(metrics) == MAX_METRICS + 1
+    assert len(metrics) == PLAIN_SERIES + 1
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.sum("orders") == sum(user % 7 for user in range(FORGED))
     stats = exporter.stats()
-    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, FORGED - MAX_METRICS)
+    assert (stats.metrics_active, stats.metrics_overflowed) == (PLAIN_SERIES + 1, FORGED - PLAIN_SERIES)
     reader.shutdown()
 
 
@@ -128,7 +129,7 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
             reporter.add_metric("Orders", user % 7 - 3, "Count", {"User": str(user)})
         assert reporter.flush()
     metrics = cloudwatch.metrics()
-    assert len(metrics) == MAX_METRICS + 1
+    assert len(metrics) == PLAIN_SERIES + 1
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.count("Orders") == FORGED
     assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
@@ -147,25 +148,24 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
             counter.add(3)
         assert reader.flush()
     billed = {(metric.name, metric.dimensions) for metric in cloudwatch.metrics()}
-    assert len(billed) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
-    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == MAX_OVERFLOW_SERIES + 1
-    rest = NAMES - MAX_METRICS - MAX_OVERFLOW_SERIES
+    assert len(billed) == MAX_METRICS
+    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == OVERFLOW_SERIES
+    rest = NAMES - MAX_METRICS + 1
     assert cloudwatch.sum("otel.metric.overflow", {"otel.metric.overflow": "true"}) == 2 * 3 * rest
     assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * NAMES
     stats = exporter.stats()
-    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (NAMES - MAX_METRICS))
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS - 1, 2 * (NAMES - PLAIN_SERIES))
     said = [message for message in caplog.messages if "max_metrics" in message]
-    assert len(said) == MAX_OVERFLOW_SERIES + 1
-    first, last = f"orders.{MAX_METRICS}", f"orders.{MAX_METRICS + MAX_OVERFLOW_SERIES}"
+    assert len(said) == OVERFLOW_SERIES
     assert said[0] == (
-        f"{first} has more dimension combinations than max_metrics allows: further ones are published as its overflow "
-        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
-        "costs up to $0.30 a month."
+        f"orders.{PLAIN_SERIES} has more dimension combinations than max_metrics allows: further ones are published as "
+        "its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
+        "each metric costs up to $0.30 a month."
     )
     assert said[-1] == (
-        "More than 1000 metrics have overflow series because max_metrics is reached: dimension combinations of "
-        f"{last} and of further metrics are published together as the metric otel.metric.overflow. Put values that "
-        "clients send into dimensions instead of names, or raise max_metrics."
+        f"max_metrics is reached, overflow series included: dimension combinations of orders.{MAX_METRICS - 1} and of "
+        "further metrics are published together as the metric otel.metric.overflow. Put values that clients send into "
+        "dimensions instead of names, or raise max_metrics."
     )
     reader.shutdown()
 
@@ -177,9 +177,9 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
         reporter.add_metric(f"Login {user}", user % 7 - 3)
     assert reporter.flush()
     names = {metric.name for metric in cloudwatch.metrics()}
-    assert len(cloudwatch.metrics()) == SERIES_PER_METRIC * MAX_METRICS + 1
+    assert len(cloudwatch.metrics()) == MAX_METRICS
     (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
-    assert said.startswith("add_metric has recorded 500 dimension combinations, the maximum: Login 500 and")
+    assert said.startswith(f"add_metric has recorded {SERIES_PER_METRIC * MAX_METRICS} dimension combinations")
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
     assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
@@ -188,11 +188,11 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
 
 def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
     """What overflows is said once for each metric name, not for each sample."""
-    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=1))
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=300))
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
     for _ in range(3):
-        for user in range(20):
+        for user in range(300):
             orders.add(1, {"user.id": user})
             errors.add(1, {"user.id": user})
         assert reader.flush()
@@ -230,7 +230,7 @@ def test_totals_keep_their_places() -> None:
     """Where places run out, rollups have them first, and a point's overflow is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
-    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=3)
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=5)
     reader = CloudWatchMetricReader(exporter)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
     for user in range(4):

@@ -23,12 +23,12 @@ HUGE = 10**400
 
 
 def number(value: float, attributes: dict[str, Any] | None = None, start: int = START) -> sdk.NumberDataPoint:
-    """A point of a sum or gauge."""
+    """Make a point of a sum or gauge."""
     return sdk.NumberDataPoint(attributes or {}, start, start + 1, value)
 
 
 def counter(temporality: AggregationTemporality, *, is_monotonic: bool = True) -> sdk.Sum:
-    """The data of a sum."""
+    """Make the data of a sum."""
     return sdk.Sum([], temporality, is_monotonic)
 
 
@@ -36,7 +36,7 @@ GAUGE = sdk.Gauge([])
 
 
 def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
-    """A point of an explicit histogram that is right, unless it is changed."""
+    """Make a point of a valid explicit histogram, with some changes."""
     fields = {
         "attributes": {},
         "start_time_unix_nano": START,
@@ -52,13 +52,13 @@ def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
 
 
 def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: float = 1.0) -> PointValue | None:
-    """The amount of a point that is going to be merged with others."""
-    amount = reader.value("key", data, point, factor)
-    return None if amount is None else checked(amount)
+    """Read the value of a point that is going to be merged with others."""
+    value = reader.value("key", data, point, factor)
+    return None if value is None else checked(value)
 
 
 @pytest.mark.parametrize(
-    ("data", "values", "amounts"),
+    ("data", "values", "expected"),
     [
         (counter(DELTA), [5, 3], [SumValue(5), SumValue(3)]),
         (counter(CUMULATIVE), [5, 8, 8, 2], [SumValue(5), SumValue(3), None, SumValue(2)]),
@@ -68,10 +68,10 @@ def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: fl
     ],
     ids=["delta", "cumulative", "up-down-cumulative", "up-down-delta", "gauge"],
 )
-def test_numbers(data: sdk.DataT, values: list[float], amounts: list[object]) -> None:
-    """Counters become deltas, what goes up and down its current value, gauges their samples."""
+def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -> None:
+    """Counters become deltas, up-down counters current values, and gauges keep their values."""
     reader = PointReader(START)
-    assert [reader.value("key", data, number(value), 1.0) for value in values] == amounts
+    assert [reader.value("key", data, number(value), 1.0) for value in values] == expected
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_numbers(data: sdk.DataT, values: list[float], amounts: list[object]) ->
 )
 @pytest.mark.parametrize("data", [counter(DELTA), GAUGE], ids=["sum", "gauge"])
 def test_invalid_numbers(data: sdk.DataT, value: float, factor: float) -> None:
-    """What CloudWatch takes no such number of, also after scaling, is invalid."""
+    """A number that CloudWatch does not accept, also after scaling, is invalid."""
     with pytest.raises(InvalidPointError):
         PointReader(START).value("key", data, number(value), factor)
 
 
 def test_an_invalid_cumulative_point_is_no_base() -> None:
-    """NaN between two points of a running total does not disturb the difference of the two."""
+    """NaN between two points of a cumulative sum does not affect the delta between them."""
     reader, data = PointReader(START), counter(CUMULATIVE)
     assert reader.value("key", data, number(5), 1.0) == SumValue(5)
     with pytest.raises(InvalidPointError):
@@ -104,7 +104,7 @@ def test_an_invalid_cumulative_point_is_no_base() -> None:
 
 
 def test_series_are_told_apart_by_type_and_not_by_order() -> None:
-    """``1``, ``True`` and ``"1"`` are different attributes; their order means nothing."""
+    """``1``, ``True`` and ``"1"`` are different attributes; the order of attributes does not matter."""
     reader, data = PointReader(START), counter(CUMULATIVE)
     for value in (1, True, "1", 1.0):
         assert reader.value("key", data, number(5, {"a": value, "b": 2}), 1.0) == SumValue(5)
@@ -134,7 +134,7 @@ def test_series_are_told_apart_by_type_and_not_by_order() -> None:
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 @pytest.mark.parametrize("factor", [1.0, 60.0])
 def test_contradictory_histograms(changes: dict[str, Any], temporality: AggregationTemporality, factor: float) -> None:
-    """A histogram that cannot be true, or cannot be sent, is invalid, and nothing else is raised."""
+    """A contradictory histogram, or one that cannot be sent, is invalid; no other exception is raised."""
     data = sdk.Histogram([], temporality)
     point = histogram_point(**changes)
     with pytest.raises(InvalidPointError):
@@ -144,7 +144,7 @@ def test_contradictory_histograms(changes: dict[str, Any], temporality: Aggregat
 
 
 def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
-    """In a running total an old sample that cannot be sent stays for ever; later samples are published all the same."""
+    """An invalid sample stays in a cumulative histogram for ever; later samples are published all the same."""
     reader, data = PointReader(START), sdk.Histogram([], CUMULATIVE)
     spoilt = {"max": 2.0**361, "sum": 2.0**361}
     with pytest.raises(InvalidPointError):
@@ -156,7 +156,7 @@ def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
 
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> None:
-    """A histogram without samples is nothing to publish."""
+    """A histogram without samples is not published."""
     point = histogram_point(count=0, sum=0.0, bucket_counts=[0, 0], min=inf, max=-inf)
     assert PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0) is None
     assert distribution_of(point, 1.0) is None
@@ -179,12 +179,12 @@ def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: Aggr
 
 def test_explicit_histogram() -> None:
     """Bounds, counts, sum and extremes are those of the point."""
-    amount = PointReader(START).value("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
-    assert amount == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
+    value = PointReader(START).value("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
+    assert value == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
 
 
 def test_exponential_histogram() -> None:
-    """Filled buckets with their indices, both signs and zero."""
+    """The non-empty buckets of both signs have their indices, and zeros are counted."""
     point = sdk.ExponentialHistogramDataPoint(
         attributes={},
         start_time_unix_nano=START,
@@ -199,14 +199,14 @@ def test_exponential_histogram() -> None:
         min=-3.0,
         max=3.0,
     )
-    amount = PointReader(START).value("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
-    assert amount == ExponentialHistogram(
+    value = PointReader(START).value("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
+    assert value == ExponentialHistogram(
         4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive=Side(-1, [1, 0, 1]), negative=Side(1, [1])
     )
 
 
 def test_a_negative_factor() -> None:
-    """The opposite of an amount is of the same kind; only the factor's magnitude is left to be applied."""
+    """A negative factor negates the value; the magnitude of the factor remains to be applied."""
     reader = PointReader(START)
     assert reader.value("key", counter(DELTA), number(5), -1.0) == SumValue(-5)
     assert reader.value("key", GAUGE, number(-2.0), -60.0) == GaugeValue(120.0)

@@ -13,17 +13,17 @@ from tests.support.samples import explicit, exponential
 ORDERS = Series("orders", (), "Count")
 
 
-def merged(*amounts: PointValue, as_statistics: bool = False) -> object:
-    """What one series says that received all of these."""
+def merged(*values: PointValue, as_statistics: bool = False) -> object:
+    """Return the content of the datum of one series that receives all of these values."""
     accumulator = Accumulator(ORDERS, as_statistics)
-    for amount in amounts:
-        accumulator.add(amount, 0)
+    for value in values:
+        accumulator.add(value, 0)
     datum = accumulator.datum()
     return None if datum is None else datum.content
 
 
 @pytest.mark.parametrize(
-    ("amounts", "content"),
+    ("values", "content"),
     [
         ([SumValue(5)], 5.0),
         ([SumValue(5), SumValue(-2.5)], 2.5),
@@ -39,13 +39,13 @@ def merged(*amounts: PointValue, as_statistics: bool = False) -> object:
         ([exponential([1], 4), exponential([9], 0)], Distribution([1.0, 9.0], [1, 1])),
     ],
 )
-def test_points_that_become_one(amounts: Sequence[PointValue], content: object) -> None:
-    """Deltas and current values are added, gauges keep each value, histograms every sample."""
-    assert merged(*amounts) == content
+def test_points_that_become_one(values: Sequence[PointValue], content: object) -> None:
+    """Deltas and current values are added, gauges keep each value, and histograms keep every sample."""
+    assert merged(*values) == content
 
 
 def test_the_latest_time() -> None:
-    """A datum has the latest of its points' times."""
+    """A datum has the latest time of its points."""
     accumulator = Accumulator(ORDERS, as_statistics=False)
     accumulator.add(SumValue(1), 5)
     accumulator.add(SumValue(3), 4)
@@ -65,14 +65,14 @@ def test_points_of_zeros_only_coarsen_nothing(*, zeros_first: bool) -> None:
 
 
 def wide(buckets: int, scale: int) -> ExponentialHistogram:
-    """A histogram of two samples in each of so many buckets."""
+    """A histogram with two samples in each of this many buckets."""
     lowest = [edge(scale, index) * 1.0001 for index in range(buckets)]
     return exponential([sample * factor for sample in lowest for factor in (1.0, 1.01)], scale)
 
 
 @pytest.mark.parametrize(("buckets", "keep_values"), [((73, 73), True), ((73, 74), False)])
 def test_exponential_histograms_of_two_scales(buckets: tuple[int, int], *, keep_values: bool) -> None:
-    """While their values fit in a datum each keeps its own, which are finer; then the coarser scale is that of both."""
+    """Histograms keep their own values while these fit in a datum; beyond that they are added at the coarser scale."""
     one, other = wide(buckets[0], 4), wide(buckets[1], 3)
     assert (one.filled_buckets, other.filled_buckets) == buckets
     parts = [each for each in (distribution(one), distribution(other)) if each is not None]
@@ -81,7 +81,7 @@ def test_exponential_histograms_of_two_scales(buckets: tuple[int, int], *, keep_
 
 
 def test_explicit_histograms() -> None:
-    """Those with the same bounds are added, bucket by bucket; others keep the values that each has."""
+    """Histograms with equal bounds are added bucket by bucket; others keep their own values."""
     one, same, other = (explicit(range(1, end), bounds) for end, bounds in ((90, (50,)), (99, (50,)), (70, (60,))))
     together = distribution(one.plus(same))
     assert together is not None
@@ -92,7 +92,7 @@ def test_explicit_histograms() -> None:
 
 
 def test_at_most_150_values() -> None:
-    """However many points become one, their samples fit in a datum."""
+    """However many points are merged, their samples fit in one datum."""
     content = merged(*[GaugeValue(i) for i in range(1000)])
     assert isinstance(content, Distribution)
     assert 75 <= len(content.values) <= 150
@@ -101,7 +101,7 @@ def test_at_most_150_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amounts", "statistics"),
+    ("values", "statistics"),
     [
         ([explicit([1, 2, 6], (3,))], Statistics(3, 9.0, 1.0, 6.0)),
         ([explicit([1, 2], (3,)), explicit([6], (5,))], Statistics(3, 9.0, 1.0, 6.0)),
@@ -110,34 +110,34 @@ def test_at_most_150_values() -> None:
         ([replace(explicit([1, 2, 6], (3,)), factor=60.0)], Statistics(3, 540.0, 60.0, 360.0)),
     ],
 )
-def test_statistics(amounts: Sequence[PointValue], statistics: Statistics) -> None:
+def test_statistics(values: Sequence[PointValue], statistics: Statistics) -> None:
     """A rule may ask for sum, count, minimum and maximum only."""
-    assert merged(*amounts, as_statistics=True) == statistics
+    assert merged(*values, as_statistics=True) == statistics
 
 
-def test_a_single_number_is_no_statistics() -> None:
-    """One number is a number, whatever was asked for."""
+def test_a_single_number_stays_a_number() -> None:
+    """A single number stays a number, even if statistics were asked for."""
     assert merged(SumValue(5), as_statistics=True) == 5.0
 
 
 @pytest.mark.parametrize(
-    "amounts",
+    "values",
     [[SumValue(2.0**360), SumValue(2.0**360)], [explicit([1e150], ())]],
     ids=["sum", "sample"],
 )
-def test_beyond_what_can_be_sent(amounts: Sequence[PointValue]) -> None:
-    """Numbers that became too large are no datum."""
-    assert merged(*amounts) is None
+def test_numbers_beyond_the_range(values: Sequence[PointValue]) -> None:
+    """Numbers that become too large by merging are not sent."""
+    assert merged(*values) is None
 
 
-def test_a_sum_beyond_what_can_be_sent() -> None:
-    """Samples that are no datum together are none as statistics, nor is one among others that is none alone."""
+def test_a_sum_beyond_the_range() -> None:
+    """Invalid samples are not sent as statistics either, whether one of them is invalid or only their sum."""
     assert merged(GaugeValue(2.0**360), GaugeValue(2.0**360), as_statistics=True) is None
     assert merged(GaugeValue(1), GaugeValue(2.0**361)) is None
 
 
-def test_numbers_that_nobody_has_thought_of(caplog: pytest.LogCaptureFixture) -> None:
-    """They cost their own datum, and an error says which."""
+def test_unexpected_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected number costs its own datum, and an error names it."""
     names = ["strange", "stranger"]
     for name in names:
         accumulator = Accumulator(Series(name, (), "Count"), as_statistics=False)

@@ -1,4 +1,4 @@
-"""CloudWatch does not add up over dimensions, so totals are published: each once, and with the same samples."""
+"""CloudWatch does not aggregate over dimensions, so rollups are published: each once, with the same samples."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ RULES = [MetricRule(dimensions=["route", "status"], rollups=[["route"], []])]
 
 
 class Published:
-    """What 1,000 series and their rollups come to in CloudWatch, one collection at a time."""
+    """A program with 1,000 series and their rollups that is collected on demand."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -29,31 +29,31 @@ class Published:
         self.histogram = meter.create_histogram("duration", unit="ms")
 
     def collect(self) -> None:
-        """Publish what was recorded, and forget what was published before."""
+        """Publish what was recorded, and return what was published by this collection alone."""
         self.cloudwatch.clear()
         assert self.reader.flush()
 
     def times_published(self, name: str) -> Counter[PublishedMetric]:
-        """How many datums each metric of a name has."""
+        """Return the number of datums of each metric of a name."""
         return Counter(each.metric for each in self.cloudwatch.accepted if each.metric.name == name)
 
 
 @pytest.fixture
 def published() -> Iterator[Published]:
-    """A fresh one, without its thread in the end."""
+    """A new program, whose thread ends with the test."""
     fresh = Published()
     yield fresh
     fresh.reader.shutdown()
 
 
 def amount(route: str, status: int) -> int:
-    """What a series has recorded: something else than others."""
+    """What a series has recorded, different for each series."""
     return len(route) * 1000 + status
 
 
 @pytest.mark.parametrize("collections", [1, 3])
 def test_counters(published: Published, collections: int) -> None:
-    """Each rollup is one datum a collection, and the sum of the series it is made of."""
+    """Each rollup is one datum per collection, and the sum of its series."""
     for _ in range(collections):
         for route, status in SERIES:
             published.counter.add(amount(route, status), {"route": route, "status": status, "user": status * 7})
@@ -68,7 +68,7 @@ def test_counters(published: Published, collections: int) -> None:
 
 
 def test_histograms(published: Published) -> None:
-    """Count, sum, minimum and maximum of each rollup are those of the samples of the series it is made of."""
+    """Count, sum, minimum and maximum of each rollup are those of the samples of its series."""
     samples = {series: [1.5 + number % 17, 40.0 * (1 + number % 23), 7.25] for number, series in enumerate(SERIES)}
     for (route, status), recorded in samples.items():
         for sample in recorded:
@@ -88,7 +88,7 @@ def test_histograms(published: Published) -> None:
 
 
 def test_all_levels_have_the_same_total(published: Published) -> None:
-    """The original, its rollup by route and the total add up to the same."""
+    """The original series, the rollup by route and the total have the same sum."""
     for route, status in SERIES:
         published.counter.add(amount(route, status), {"route": route, "status": status})
     published.collect()
@@ -99,7 +99,7 @@ def test_all_levels_have_the_same_total(published: Published) -> None:
 
 
 def test_rollups_of_points_without_the_attribute(published: Published) -> None:
-    """A point without a rollup's attribute is in the total only, besides its own series."""
+    """A point without an attribute of a rollup is only in its own series and in the total."""
     published.counter.add(3, {"route": "/", "status": 200})
     published.counter.add(4, {"status": 500})
     published.collect()

@@ -17,7 +17,7 @@ LATENCIES = [SOURCE.lognormvariate(4, 0.7) for _ in range(1000)]
 
 
 def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str = "ms") -> FakeCloudWatch:
-    """What CloudWatch has of a histogram's samples, recorded in two series that become one."""
+    """Return what CloudWatch gets for a histogram's samples, recorded in two series that are merged."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(match="duration", dimensions=[], distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))
@@ -33,7 +33,7 @@ def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str
 @pytest.mark.parametrize("views", [[], [EXPLICIT]], ids=["exponential", "explicit"])
 @pytest.mark.parametrize("samples", [LATENCIES, [12.5], [3.0, 4.0], [0.0] * 5], ids=["many", "one", "two", "zeros"])
 def test_statistics_are_exact(samples: list[float], views: list[View]) -> None:
-    """One datum of StatisticValues, in which every statistic is that of the samples."""
+    """One datum of StatisticValues has the exact statistics of the samples."""
     cloudwatch = published(samples, views=views)
     (datum,) = cloudwatch.datums
     assert set(datum) == {"MetricName", "Dimensions", "Unit", "Timestamp", "StatisticValues"}
@@ -45,19 +45,19 @@ def test_statistics_are_exact(samples: list[float], views: list[View]) -> None:
 
 
 def test_scaled() -> None:
-    """A unit's factor applies to all four but the count."""
+    """A unit's factor applies to sum, minimum and maximum, but not to the count."""
     statistics = published([1.0, 2.0, 6.0], unit="min").datums[0]["StatisticValues"]
     assert statistics == {"SampleCount": 3, "Sum": 540, "Minimum": 60, "Maximum": 360}
 
 
 def test_there_are_no_percentiles() -> None:
-    """CloudWatch has none of a statistic set, and says so."""
+    """CloudWatch has no percentiles of statistic sets, and the look-up says so."""
     with pytest.raises(LookupError, match="statistic sets"):
         published(LATENCIES).percentile("duration", 99)
 
 
 def test_it_is_smaller() -> None:
-    """What the form is for: a datum of 1,000 samples is less than a quarter of the bytes."""
+    """The purpose of the form: a datum of 1,000 samples takes less than a quarter of the bytes."""
     statistics = published(LATENCIES).datums[0]
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
@@ -70,7 +70,7 @@ def test_it_is_smaller() -> None:
 
 
 def test_numbers_are_values_all_the_same() -> None:
-    """The form is for histograms: a counter's delta is one number either way."""
+    """The form applies to histograms only: the delta of a counter is a number either way."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))

@@ -11,7 +11,7 @@ BEFORE, AFTER, LATER = 500, 2_000, 3_000
 
 
 class TestSums:
-    """Running totals of counters."""
+    """Cumulative sums of counters."""
 
     @pytest.mark.parametrize(
         ("points", "deltas"),
@@ -46,20 +46,20 @@ class TestSums:
         ],
     )
     def test_resets(self, points: list[tuple[int, float]], deltas: list[float | None]) -> None:
-        """A running total is counted once: what was added, or all of it after a reset."""
+        """A cumulative sum is counted once: what was added, or all of it after a reset."""
         series = CumulativeToDelta(EXPORTER_START)
         counted = [series.delta("key", start, RunningSum(total)) for start, total in points]
         assert [None if each is None else each.value for each in counted] == deltas
 
     @given(st.lists(st.integers(0, 2**80), min_size=1, max_size=20))
     def test_deltas_add_up(self, added: list[int]) -> None:
-        """All deltas together are the last total."""
+        """The deltas add up to the last total."""
         series = CumulativeToDelta(EXPORTER_START)
         deltas = [series.delta("key", AFTER, RunningSum(sum(added[: i + 1]))) for i in range(len(added))]
         assert sum(delta.value for delta in deltas if delta) == sum(added)
 
     def test_series_are_apart(self) -> None:
-        """What one key saw is nothing to another."""
+        """Series with different keys do not affect each other."""
         series = CumulativeToDelta(EXPORTER_START)
         assert series.delta("a", AFTER, RunningSum(5)) == RunningSum(5)
         assert series.delta("b", AFTER, RunningSum(7)) == RunningSum(7)
@@ -67,11 +67,11 @@ class TestSums:
 
 
 class TestHistograms:
-    """Running totals of samples."""
+    """Cumulative histograms."""
 
     @given(st.lists(samples(max_size=10), min_size=1, max_size=6), st.booleans())
     def test_deltas_are_what_was_recorded(self, recorded: list[list[float]], is_explicit: bool) -> None:  # noqa: FBT001
-        """Each delta counts the samples of its own interval, though the scale gets coarser on the way."""
+        """Each delta has the samples of its own interval, even if the scale decreases in the meantime."""
         series = CumulativeToDelta(EXPORTER_START)
         so_far: list[float] = []
         for interval, added in enumerate(recorded):
@@ -100,27 +100,27 @@ class TestHistograms:
         ids=["fewer", "bucket-lost", "other-bounds", "exponential-fewer", "exponential-bucket-lost", "other-kind"],
     )
     def test_resets_count_in_full(self, first: ExponentialHistogram, second: ExponentialHistogram) -> None:
-        """What is no continuation of the point before counts in full, extremes included."""
+        """A point that does not continue the previous one counts in full, including its extremes."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, first)
         assert series.delta("key", AFTER, second) == second
 
     def test_new_start_counts_in_full(self) -> None:
-        """A new start time is a reset, though the numbers could be a continuation."""
+        """A new start time is a reset, even if the numbers could be a continuation."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, explicit([1], (2,)))
         restarted = explicit([1, 1], (2,))
         assert series.delta("key", LATER, restarted) == restarted
 
     def test_idle(self) -> None:
-        """A histogram without new samples is nothing to be counted."""
+        """A histogram without new samples yields nothing."""
         series = CumulativeToDelta(EXPORTER_START)
         total = exponential([1, 4], 3)
         assert series.delta("key", AFTER, total) == total
         assert series.delta("key", AFTER, total) is None
 
     def test_extremes_of_the_delta(self) -> None:
-        """A cumulative extreme that did not move only bounds the delta's samples."""
+        """A cumulative minimum or maximum that did not move only bounds the samples of the delta."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, explicit([1, 9], (20,)))
         delta = series.delta("key", AFTER, explicit([1, 9, 5, 12], (20,)))
@@ -130,7 +130,7 @@ class TestHistograms:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-100, 100)), max_size=30))
 def test_deltas_become_the_current_value(changes: list[tuple[str, int]]) -> None:
-    """What goes up and down by deltas is published as where it stands, for each series."""
+    """Deltas of up-down counters become current values, for each series."""
     series = DeltaToCurrent()
     for i, (key, change) in enumerate(changes):
         assert series.current(key, change) == sum(each for name, each in changes[: i + 1] if name == key)

@@ -138,7 +138,7 @@ def test_over_http_through_boto3() -> None:
         for sample in (12.5, 80.0, 3.25):
             histogram.record(sample)
         assert reader.flush()
-        assert cloudwatch.refusals == []
+        assert cloudwatch.validation_errors == []
         (request,) = cloudwatch.published.requests
         assert request["EntityMetricData"][0]["Entity"]["KeyAttributes"]["Name"] == "shop"
         assert request["StrictEntityValidation"] is False

@@ -1,4 +1,4 @@
-"""The record of what was published says what CloudWatch would, in bounded memory."""
+"""The record of what was published: it has CloudWatch's statistics, in bounded memory."""
 
 import json
 import math
@@ -37,12 +37,12 @@ flushes = st.lists(st.lists(st.tuples(series, contents), min_size=1, max_size=6)
 
 
 def sent(*datums: tuple[Series, Any], at: int = NOW, envelope: Envelope = SHOP) -> Iterable[Batch]:
-    """These datums in as many requests as they need."""
+    """Put these datums into as many batches as they need."""
     return batches(envelope, [Datum(series, at, content) for series, content in datums])
 
 
 def observed(*flushes: Iterable[Batch], **bounds: int) -> Observation:
-    """What has seen these flushes."""
+    """Make an observation of these flushes."""
     observation = Observation(clock=FakeClock(NOW), **bounds)
     for flush in flushes:
         for batch in flush:
@@ -52,7 +52,7 @@ def observed(*flushes: Iterable[Batch], **bounds: int) -> Observation:
 
 @given(flushes)
 def test_figures_are_those_of_cloudwatch(flushes: list[list[tuple[Series, Any]]]) -> None:
-    """Sum, samples, extremes and percentiles of each series are to the bit what the strict fake says."""
+    """Sum, sample count, extremes and percentiles of each series equal those of the strict fake, bit for bit."""
     cloudwatch = FakeCloudWatch(clock=lambda: NOW)
     requests = [list(sent(*flush)) for flush in flushes]
     for batch in (batch for request in requests for batch in request):
@@ -72,7 +72,7 @@ def test_figures_are_those_of_cloudwatch(flushes: list[list[tuple[Series, Any]]]
 
 
 def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions: dict[str, str]) -> float | None:
-    """The fake's percentile, and none where it has none."""
+    """Return the fake's percentile, or None if it has none."""
     try:
         return cloudwatch.percentile(name, percent, dimensions)
     except LookupError:
@@ -86,7 +86,7 @@ def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions
     st.floats(0, 100),
 )
 def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: float) -> None:
-    """The quick arithmetic gives what that with fractions gives, to ten digits of a percentage."""
+    """The fast arithmetic equals that with fractions, to ten digits of a percentage."""
     percent = round(percent, 10)
     values = sorted(counted)
     wanted = Fraction(str(percent)) / 100 * sum(map(Fraction, counted.values()))
@@ -101,7 +101,7 @@ def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: f
 
 @given(samples(min_size=20, max_size=200))
 def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
-    """With more different values than there is room for, no percentile is farther off than it says."""
+    """Beyond the maximum number of distinct values, no percentile is off by more than the stated error."""
     values = ValueCounts(max_values=16)
     for value in recorded:
         values.add([value], [1])
@@ -114,12 +114,12 @@ def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
 
 @given(samples(max_size=60))
 def test_sums_have_no_rounding_errors(recorded: list[float]) -> None:
-    """A running sum is what fsum makes of all at once."""
+    """The running sum equals fsum of all samples."""
     assert Tally.of(recorded).sum == math.fsum(recorded)
 
 
 def test_the_document() -> None:
-    """It is JSON, and says of each series who it is, what came of it, and how it was sent last."""
+    """The document is JSON with the identity, the statistics and the last datum of each series."""
     first, second = Distribution.of([(12.5, 1)]), Distribution.of([(10, 3), (20.5, 1)])
     observation = observed(sent((LATENCY, first)), sent((LATENCY, second), at=NOW + 1))
     document = json.loads(json.dumps(observation.document()))
@@ -164,7 +164,7 @@ def flush(at: int, statistics: list[float], percents: list[float]) -> dict[str, 
 
 
 def test_statistic_sets_have_no_percentiles() -> None:
-    """Once one with different samples is among its datums, a series has none any more; sums go on."""
+    """A statistic set with different samples ends a series' percentiles; its sums go on."""
     statistics = Statistics(3, 30.0, 5.0, 20.0)
     (each,) = observed(sent((LATENCY, 7.0)), sent((LATENCY, statistics)), sent((LATENCY, 1.0))).document()["series"]
     assert (each["p50"], each["p90"], each["p99"], each["percentile_error"]) == (None, None, None, None)
@@ -173,7 +173,7 @@ def test_statistic_sets_have_no_percentiles() -> None:
 
 
 def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
-    """Memory is bounded; totals go on."""
+    """Memory is bounded; the totals go on."""
     series = [Series(f"Metric {number}", (), "Count") for number in range(4)]
     observation = observed(*(sent((series[number], 1.0)) for number in (0, 1, 2, 0, 3)), max_series=3)
     document = observation.document()
@@ -182,7 +182,7 @@ def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
 
 
 def test_bounds_of_a_series() -> None:
-    """The last flushes are kept, and so many values; the sum is of all of them."""
+    """The last flushes and a bounded number of values are kept; the sum is that of all samples."""
     datums = [(LATENCY, float(number)) for number in range(1, 1001)]
     observation = observed(*(sent(each) for each in datums), max_flushes=5, max_values=50)
     (each,) = observation.document()["series"]
@@ -194,7 +194,7 @@ def test_bounds_of_a_series() -> None:
 
 
 def test_changes_are_only_what_is_new() -> None:
-    """Whoever tells what it has already gets the series that went on since, and of them the flushes since."""
+    """A caller that names its last answer gets only the series that changed since, with their flushes since."""
     other = Series("Orders", (), "Count")
     observation = observed(sent((LATENCY, 1.0), (other, 2.0)))
     known = observation.changes()
@@ -209,13 +209,13 @@ def test_changes_are_only_what_is_new() -> None:
 
 
 def test_a_stranger_to_the_record() -> None:
-    """A series that is not there raises."""
+    """A series that does not exist raises LookupError."""
     with pytest.raises(LookupError, match="no series 7"):
         observed().series(7)
 
 
 def test_slices_of_time() -> None:
-    """What was accepted is counted by ten seconds."""
+    """Accepted requests are counted in slices of ten seconds."""
     clock = FakeClock(NOW)
     observation = Observation(clock=clock)
     for _ in range(3):
@@ -234,7 +234,7 @@ def test_namespaces_and_entities_are_told_apart() -> None:
 
 
 def test_many_threads() -> None:
-    """Nothing is counted twice or missed, whoever looks meanwhile."""
+    """Nothing is counted twice or missed while other threads read."""
     observation = observed()
 
     def publish() -> None:
@@ -247,7 +247,7 @@ def test_many_threads() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_a_child_shows_nothing_of_its_parent() -> None:
-    """After a fork the record is empty, and another instance's."""
+    """After a fork the record is empty and has another instance ID."""
     observation = observed(sent((LATENCY, 1.0)))
     instance = observation.document()["instance"]
     child = os.fork()

@@ -1,11 +1,11 @@
-"""What developers are told, and what CI runs, exists."""
+"""What the pages for developers name, and what CI runs, exists."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.project.test_layers import ORDER
+from tests.project.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -15,7 +15,7 @@ SESSIONS = set(re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_tex
 @pytest.mark.skipif(not WORKFLOWS, reason="a source distribution has no workflows")
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_run_sessions_of_nox(workflow: Path) -> None:
-    """Each workflow names sessions that there are, and pins each action to a version."""
+    """Each workflow runs existing sessions, and pins each action to a version."""
     text = workflow.read_text("utf-8")
     named = re.findall(r"(?:--session|\{ session:) ([a-z]+)", text)
     assert set(named) <= SESSIONS
@@ -24,25 +24,42 @@ def test_workflows_run_sessions_of_nox(workflow: Path) -> None:
     assert all(re.search(r"@(v\d+|release/v\d+)$", action) for action in actions), actions
 
 
-def test_what_contributors_are_told_exists() -> None:
-    """The sessions, files and modules that CONTRIBUTING.md names."""
+def test_contributing_names_sessions_that_exist() -> None:
+    """The table of sessions in CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = "".join(re.findall(r"^\| `.*?\|", text, re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", rows)) <= SESSIONS
-    paths = set(re.findall(r"`([\w/]+\.(?:py|md|toml))`", text))
-    places = (ROOT, ROOT / "otel_cloudwatch_flask", ROOT / ".github" / "workflows")
-    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
-def test_the_architecture_names_modules_that_exist() -> None:
-    """In the text and in the picture."""
-    docs = ROOT / "docs"
-    named = set(re.findall(r"\(((?:`\w+`(?:, )?)+)\)", (docs / "architecture.md").read_text("utf-8")))
-    in_text = {name for group in named for name in re.findall(r"\w+", group)}
-    picture = (docs / "_static" / "architecture.svg").read_text("utf-8")
-    in_picture = {
-        name for line in re.findall(r'class="m">([\w· ]+)<', picture) if "·" in line for name in line.split(" · ")
-    }
-    assert in_text
-    assert in_picture
-    assert (in_text | in_picture) - set(ORDER) == set()
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/_static/architecture.svg"])
+def test_named_files_and_folders_exist(page: str) -> None:
+    """Every file and folder that a page for developers names, below the repository or the package."""
+    text = (ROOT / page).read_text("utf-8")
+    files = set(re.findall(r"`([\w/]+\.(?:py|js|md|toml|yml))`", text))
+    folders = set(re.findall(r"\b([a-z_]+(?:/[a-z_]+)*)/(?=[`<;,. ])", text))
+    bases = (
+        ROOT,
+        ROOT / "otel_cloudwatch_flask",
+        ROOT / "otel_cloudwatch_flask" / "testing",
+        ROOT / ".github" / "workflows",
+    )
+    assert files | folders
+    assert [name for name in files | folders if not any((base / name).exists() for base in bases)] == []
+
+
+def test_the_picture_shows_every_folder() -> None:
+    """The picture of the architecture has each folder of the package, and names modules that exist."""
+    picture = (ROOT / "docs" / "_static" / "architecture.svg").read_text("utf-8")
+    folders = {folder.partition("/")[0] for folder, _ in LAYERS if folder}
+    assert {folder for folder in folders if f"{folder}/" not in picture} == set()
+
+
+def test_the_table_of_changes_is_complete() -> None:
+    """Each row names at least one file to open and two tests, or folders of them."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = page.partition("## I want to change")[2].partition("\n\n")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) == 10
+    for row in table:
+        _, _, opened, guards, _ = row.split("|")
+        assert re.search(r"`[\w/]+(\.py|\.js|/)`", opened), row
+        assert len(re.findall(r"`tests/[\w/]+(?:\.py|/)`", guards)) >= 2, row

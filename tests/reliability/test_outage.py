@@ -16,7 +16,7 @@ def have_outage(directory: Path, scale: float) -> Outage:
     """Have an outage that is as long as it is to be."""
     with FailingCloudWatch() as cloudwatch:
         outage = Outage(seconds=OUTAGE_SECONDS * scale).run(cloudwatch, directory / "log")
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     return outage
 
 

@@ -24,7 +24,7 @@ def assert_answered_are_counted(cloudwatch: FailingCloudWatch, load: Load) -> No
         assert answered <= found.count(name) <= answered + cut_off, name
     assert found.sum("Requests") == found.count("Requests")
     assert sum(load.answered) <= found.sum("Numbers") <= sum(load.answered) + sum(load.cut_off)
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
 
 
 def put_under_load(server: Server, requests: int, *, requests_per_connection: int = 20) -> Load:

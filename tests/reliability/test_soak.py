@@ -79,7 +79,7 @@ def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
     assert cloudwatch.exactly_once("Orders") == orders
     assert cloudwatch.published.count("Size") == cloudwatch.published.sum("Orders")
     assert [each["datums_lost"] for each in stats] == [{}] * PROCESSES
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     figures(
         seconds=round(result.seconds),
         phases=result.phases,

@@ -38,7 +38,7 @@ def test_a_jump_and_back(
         assert program.do("flush", 60)
         stats = program.do("stats")
     assert cloudwatch.published.sum("Orders") == 321
-    assert cloudwatch.refusals == []
+    assert cloudwatch.validation_errors == []
     assert stats["datums_lost"] == {}
     times = [each.unix_time - time.time() for each in cloudwatch.published.accepted]
     assert max(times) < 2 * 3600, "what was measured in the future happens when it is sent"
@@ -59,5 +59,5 @@ def test_a_clock_that_is_put_right(
         assert program.do("flush", 60)
         stats = program.do("stats")
     assert cloudwatch.published.sum("Orders") == 21
-    assert (cloudwatch.refusals, stats["datums_lost"]) == ([], {})
+    assert (cloudwatch.validation_errors, stats["datums_lost"]) == ([], {})
     figures(published=21)

@@ -167,7 +167,7 @@ class TestNamespace:
         """Whatever the service is called, CloudWatch accepts its metrics."""
         exporter = CloudWatchMetricExporter(client=cloudwatch)
         exporter.export(collected("orders", resource={"service.name": name}))
-        assert [refusal.message for refusal in cloudwatch.refusals] == []
+        assert [error.message for error in cloudwatch.validation_errors] == []
         assert cloudwatch.sum("orders") == 1
 
     @pytest.mark.parametrize("namespace", ["", "AWS/Shop", "Bücher", ":shop", 5])

@@ -107,7 +107,7 @@ def test_all_agree(tmp_path: Path) -> None:
     assert running.otlp.sum("mixed.sizes") == running.otlp.sum("numbers") == total
     assert running.cloudwatch.published.sum("mixed.sizes") == pytest.approx(total, rel=1e-9)
     assert running.cloudwatch.published.sum("Numbers") == pytest.approx(total, rel=1e-9)
-    assert running.cloudwatch.refusals == []
+    assert running.cloudwatch.validation_errors == []
 
 
 def test_cloudwatch_is_on_time_while_otlp_hangs(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ _WIDTH: Final = "96"
 
 
 def written_anew(page: str) -> str:
-    """The page, with what its commands print now."""
+    """Return the page with the current output of its commands."""
     with LocalCloudWatch() as cloudwatch, isolated_environment(), tempfile.TemporaryDirectory() as folder:
         shutil.copy(SHOP, folder)
         # The programs by the names that a user calls them by.
@@ -37,7 +37,7 @@ def written_anew(page: str) -> str:
 
 
 def masked(page: str) -> str:
-    """The page without what is another at each run: numbers, and the width of columns that hold them."""
+    """Return the page without what differs between runs: numbers, and the width of their columns."""
     return re.sub(r" {2,}", "  ", _NUMBER.sub("#", page))
 
 
@@ -46,7 +46,7 @@ def _answered(folder: Path, environment: Mapping[str, str]) -> Callable[[re.Matc
 
 
 def _said(commands: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """What a shell prints, errors included, for these commands; lines that end in a backslash go on."""
+    """Return what a shell prints for these commands, including errors; lines that end in a backslash continue."""
     script = re.sub(r"^\$ ", "", commands, flags=re.MULTILINE)
     ended = subprocess.run(
         ["/bin/sh", "-c", script],

@@ -1,4 +1,4 @@
-"""Commands as a new user runs them: processes, in a folder of their own, with a CloudWatch of this machine."""
+"""Run commands as a new user does: as processes, in an empty folder, with a local CloudWatch."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def run(
     said: str | None = None,
     width: int = 100,
 ) -> "subprocess.CompletedProcess[str]":
-    """``python -m otel_cloudwatch_flask`` with these arguments; ``said`` is its standard input."""
+    """Run ``python -m otel_cloudwatch_flask`` with these arguments; ``said`` is its standard input."""
     return finished([*PROGRAM, *arguments], environment, folder, said, width)
 
 
@@ -37,7 +37,7 @@ def run_flask(
     said: str | None = None,
     width: int = 100,
 ) -> "subprocess.CompletedProcess[str]":
-    """``flask --app APP cloudwatch`` with these arguments."""
+    """Run ``flask --app APP cloudwatch`` with these arguments."""
     command = [sys.executable, "-m", "flask", "--app", str(app), "cloudwatch", *arguments]
     return finished(command, environment, folder, said, width)
 
@@ -45,7 +45,7 @@ def run_flask(
 def finished(
     command: list[str], environment: Mapping[str, str] | None, folder: Path, said: str | None, width: int
 ) -> "subprocess.CompletedProcess[str]":
-    """A process that has ended, and what it printed; nothing of this machine's settings leads it elsewhere."""
+    """Run a process to its end, without this machine's AWS settings, and return its output."""
     with isolated_environment():
         variables = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1", **(environment or {})}
     return subprocess.run(
@@ -55,7 +55,7 @@ def finished(
 
 @cache
 def demo_result() -> dict[str, Any]:
-    """What a real demo prints as JSON; one for all tests."""
+    """The JSON output of a real demo, shared by all tests."""
     ended = run("demo", "--seconds", "1.5", "--json")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     result: dict[str, Any] = json.loads(ended.stdout)

@@ -1,4 +1,4 @@
-"""Would CloudWatch accept this dashboard body? One bad widget and it refuses the whole of it.
+"""Validate a dashboard body like CloudWatch, which rejects all of it for one invalid widget.
 
 The rules are those of
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html,
@@ -36,14 +36,14 @@ _ID: Final = re.compile(r"[a-z][A-Za-z0-9_]{0,254}")
 
 
 class Fault(NamedTuple):
-    """What is wrong, and where in the body, as a path of names and numbers from 0."""
+    """A fault, and its path in the body: names and numbers from 0."""
 
     path: str
     message: str
 
 
 def body_faults(text: object) -> Iterator[Fault]:
-    """What is wrong with a ``DashboardBody``."""
+    """Yield what is wrong with a ``DashboardBody``."""
     body = _from_json(text)
     if not isinstance(body, dict):
         yield Fault("", "The body must be a text with a JSON object.")
@@ -76,7 +76,7 @@ def _number_of_metrics(widget: object) -> int:
 
 
 def _unknown(path: str, value: Mapping[str, Any], known: frozenset[str]) -> Iterator[Fault]:
-    """The service overlooks some of these; a misspelt field is always a mistake."""
+    """Check for unknown fields. The service ignores some of them, but a misspelt field is always a mistake."""
     for member in value:
         if member not in known:
             yield Fault(path, f'The field "{member}" is unknown.')
@@ -96,8 +96,8 @@ def _widget_faults(path: str, widget: object) -> Iterator[Fault]:
     properties = widget.get("properties")
     if not isinstance(properties, dict):
         yield Fault(path, 'The field "properties" is required.')
-    elif judge := _PROPERTY_RULES.get(str(widget.get("type"))):
-        yield from judge(f"{path}/properties", properties)
+    elif rule := _PROPERTY_RULES.get(str(widget.get("type"))):
+        yield from rule(f"{path}/properties", properties)
 
 
 def _place_faults(path: str, widget: Mapping[str, Any]) -> Iterator[Fault]:
@@ -168,7 +168,7 @@ def _metric_faults(path: str, metric: object, *, is_first: bool) -> Iterator[Fau
 
 
 def _identity_faults(path: str, texts: list[Any], *, is_first: bool) -> Iterator[Fault]:
-    """Namespace, name, then pairs of a dimension's name and value; "." repeats what stands above it, "..." the rest."""
+    """Expand namespace, name and pairs of dimensions; "." repeats the value above it, "..." the rest."""
     if not all(isinstance(text, str) and text for text in texts):
         yield Fault(path, "Should be texts that are not empty, and at most one object at the end.")
     elif is_first and {".", "..."} & set(texts):

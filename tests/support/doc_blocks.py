@@ -1,4 +1,4 @@
-"""The code blocks of the documentation, and what runs its Python: each program in a fork of one prepared process."""
+"""The code blocks of the documentation. Their Python programs each run in a fork of one prepared process."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page: its language, what is noted before it in a comment, and its text."""
+    """A block of a page: its language, the note in the comment before it, and its text."""
 
     page: str
     number: int
@@ -33,17 +33,17 @@ class Block:
 
     @property
     def id(self) -> str:
-        """How reports of tests call it."""
+        """The name in test reports."""
         return f"{self.page}-{self.number}"
 
     @property
     def file(self) -> str | None:
-        """The name under which a reader is told to save it."""
+        """The file name under which a reader is asked to save it."""
         return self.note.removeprefix("file: ") if self.note.startswith("file: ") else None
 
 
 def blocks(language: str | None = None) -> list[Block]:
-    """The blocks of all pages, of a language if one is named; directives of Sphinx are none."""
+    """Return the blocks of all pages, optionally of one language, without Sphinx directives."""
     return [
         Block(path.stem, number, found["language"], found["note"] or "", found["text"])
         for path in sorted(DOCS.glob("*.md"))
@@ -54,14 +54,14 @@ def blocks(language: str | None = None) -> list[Block]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended, and what it said."""
+    """How a program ended, and its output."""
 
     code: int
     said: str
 
 
 def outcomes(programs: list[Block], environment: dict[str, str], folder: Path) -> dict[str, Outcome]:
-    """Run programs, in this order, each with its own process and in a namespace of its own."""
+    """Run programs in this order, each in a process and a namespace of its own."""
     run = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-m", "tests.support.doc_blocks", str(folder)],
         input=json.dumps([asdict(each) for each in programs]),
@@ -86,7 +86,7 @@ def _run_all(programs: list[Block], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _prepare() -> None:
-    """Import what is slow to import; none of it starts a thread."""
+    """Import the slow modules, none of which starts a thread."""
     import boto3  # noqa: F401, PLC0415 - only the runner needs it
     import flask  # noqa: F401, PLC0415
     import opentelemetry.instrumentation.flask  # noqa: PLC0415
@@ -97,7 +97,7 @@ def _prepare() -> None:
 
 
 def _run_in_fork(program: Block, log: Path) -> int:
-    """The exit code of a process that runs the program and ends as programs do, with all their exit functions."""
+    """Return the exit code of a process that runs the program and its exit functions."""
     log.touch()
     child = os.fork()
     if child:
@@ -121,7 +121,7 @@ def _run(program: Block) -> None:
 
 
 def _use(namespace: dict[str, Any]) -> None:
-    """Do what the reader would do next: visit the app once, and see whether everything arrives."""
+    """Do what the reader would do next: visit the app once, and check that everything arrives."""
     if app := namespace.get("app"):
         for path in _visitable(app):
             with app.test_client() as client, client.get(path) as response:

@@ -1,4 +1,4 @@
-"""Stand-ins at the rim: a clock that is told the time, clients that answer by a script, and a bounded wait."""
+"""A fake clock and event, scripted clients, and waiting with a deadline."""
 
 import copy
 import threading
@@ -9,26 +9,26 @@ from typing import Any
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 PATIENCE_SECONDS = 30.0
-"""How long a test waits for what must happen at once; only a failing test waits so long."""
+"""The deadline for what happens at once; only a failing test waits this long."""
 
 
 class FakeClock:
-    """A clock that stands still unless it is told otherwise."""
+    """A clock that only moves when it is advanced."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now += seconds
 
 
 class PassingWaits(threading.Event):
-    """An event whose waits pass on a fake clock at once, and are noted."""
+    """An event whose waits advance a fake clock instead of blocking, and are recorded."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PassingWaits(threading.Event):
         self.waits: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let the time pass that somebody wants to wait."""
+        """Advance the clock by the time to wait."""
         if self.is_set():
             return True
         assert timeout is not None
@@ -46,7 +46,7 @@ class PassingWaits(threading.Event):
 
 
 class ScriptedClient:
-    """A strict CloudWatch behind a script: each call raises the next error of it, or is let through for ``None``."""
+    """A strict CloudWatch with a script: each call raises the next error, or is let through for ``None``."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ScriptedClient:
         self._before_each = before_each
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Answer as the script says."""
+        """Answer according to the script."""
         self._before_each()
         self.calls.append(copy.deepcopy(request))
         error = self._script.pop(0) if self._script else None
@@ -74,7 +74,7 @@ class ScriptedClient:
 
 
 class BlockedClient:
-    """A CloudWatch that hangs in every call until it is released."""
+    """A CloudWatch that blocks in every call until it is released."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -82,14 +82,14 @@ class BlockedClient:
         self.released = threading.Event()
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Hang, then accept."""
+        """Block, then accept."""
         self.entered.set()
         self.released.wait(PATIENCE_SECONDS)
         return self.cloudwatch.put_metric_data(**request)
 
 
 def eventually(condition: Callable[[], object], *, within_seconds: float = PATIENCE_SECONDS) -> bool:
-    """Whether the condition comes true in time."""
+    """Wait for a condition; return whether it came true in time."""
     deadline = time.monotonic() + within_seconds
     pause = threading.Event()
     while not condition():
@@ -100,7 +100,7 @@ def eventually(condition: Callable[[], object], *, within_seconds: float = PATIE
 
 
 def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
-    """Start each in a thread of its own."""
+    """Start each function in a thread of its own."""
     threads = [threading.Thread(target=target, daemon=True) for target in targets]
     for thread in threads:
         thread.start()
@@ -108,7 +108,7 @@ def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
 
 
 def join_all(threads: Iterable[threading.Thread]) -> None:
-    """Wait for the end of threads that must end."""
+    """Wait for threads that must end."""
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()

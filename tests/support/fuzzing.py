@@ -1,4 +1,4 @@
-"""How long the tests search that have no end of their own, and datums that can be told apart wherever they are."""
+"""The effort of open-ended searches, and datums that can be identified anywhere."""
 
 from hypothesis import settings
 
@@ -9,18 +9,18 @@ _EXAMPLES_OF_DEFAULT = 100
 
 
 def effort(examples: int, steps: int = 50) -> settings:
-    """Search through so many examples in a usual run, and through more in the longer ones of the profile ``fuzz``."""
+    """Search this many examples in a normal run, and more in the profile ``fuzz``."""
     factor = settings.default.max_examples / _EXAMPLES_OF_DEFAULT if settings.default else 1
     return settings(max_examples=max(int(examples * factor), 1), stateful_step_count=steps)
 
 
 def datum_of(metric_name: str, value: float, *, unix_seconds: int = 0) -> Datum:
-    """A datum as it waits to be sent."""
+    """Make a pending datum."""
     return Datum(Series(metric_name, (), "Count"), unix_seconds, value)
 
 
 def numbers(datum: Datum) -> list[int]:
-    """The numbers of the samples in a datum."""
+    """Return the numbers of the samples in a datum."""
     assert not isinstance(datum.content, Statistics)
     values = datum.content.values if isinstance(datum.content, Distribution) else [datum.content]
     return [int(value) for value in values]

@@ -30,7 +30,7 @@ CHUNK = b"x" * 65_536
 
 @dataclass(frozen=True)
 class Kind:
-    """What a request to ``path`` is answered with, and which metrics it leaves; each is to arrive once."""
+    """A request to ``path``: the response, and the metrics that have to arrive exactly once."""
 
     path: str
     status: int = 200
@@ -81,7 +81,7 @@ def add(ending: str = "") -> str:
 
 
 class HandledError(Exception):
-    """One that the app makes an answer of."""
+    """An exception that the app handles."""
 
 
 @stalls.before_app_request
@@ -94,7 +94,7 @@ def fail_before() -> None:
 
 @stalls.app_errorhandler(HandledError)
 def handle(_error: HandledError) -> tuple[str, int]:
-    """Answer, and say so."""
+    """Answer with a string."""
     return add(), 418
 
 
@@ -106,7 +106,7 @@ def not_found(_error: Exception) -> tuple[str, int]:
 
 @stalls.teardown_app_request
 def tear_down(_error: BaseException | None) -> None:
-    """Add to what the view has added; or be somebody else's, and broken."""
+    """Add to what the view has added, or fail like a broken extension."""
     if request.path == "/teardown":
         add(" torn down")
     if request.path == "/broken-teardown":
@@ -119,13 +119,13 @@ def tear_down(_error: BaseException | None) -> None:
 @stalls.get("/broken-teardown", endpoint="broken_teardown")
 @stalls.get("/before-error", endpoint="before_error")
 def plain() -> str:
-    """Add one."""
+    """Add one metric."""
     return add()
 
 
 @stalls.get("/stream")
 def stream() -> Response:
-    """Add inside of a body that has no context any more."""
+    """Add a metric in a response body without a request context."""
     name = f"{request.method} {request.path}"
 
     def body() -> Iterator[bytes]:
@@ -138,7 +138,7 @@ def stream() -> Response:
 
 @stalls.get("/stream-with-context")
 def stream_in_context() -> Response:
-    """Add in the view, and inside of a body."""
+    """Add metrics in the view and in the response body."""
     add()
 
     def body() -> Iterator[str]:
@@ -157,7 +157,7 @@ def file() -> Response:
 
 @stalls.get("/abort")
 def abort() -> Response:
-    """Send until nobody is there any more."""
+    """Send until the client has gone."""
 
     def body() -> Iterator[bytes]:
         add(" begun")
@@ -172,20 +172,20 @@ def abort() -> Response:
 
 @stalls.get("/handled-error")
 def fail_handled() -> str:
-    """Fail in a way that is foreseen."""
+    """Fail with a handled exception."""
     raise HandledError
 
 
 @stalls.get("/unhandled-error")
 def fail_unhandled() -> str:
-    """Fail."""
+    """Fail with an unhandled exception."""
     add()
     raise KeyError
 
 
 @stalls.get("/nested")
 def nested() -> str:
-    """Add in the request's own context and in others inside of it."""
+    """Add metrics in the request's context and in nested ones."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     name = f"{request.method} {request.path}"
     with app.app_context():
@@ -197,7 +197,7 @@ def nested() -> str:
 
 @stalls.get("/thread")
 def in_thread() -> str:
-    """Add in a thread that the request waits for."""
+    """Add a metric in a thread that the request waits for."""
     thread = threading.Thread(target=copy_current_request_context(add))
     thread.start()
     thread.join()
@@ -206,7 +206,7 @@ def in_thread() -> str:
 
 @stalls.get("/late-thread")
 def in_late_thread() -> str:
-    """Leave a thread behind that adds when the request has ended."""
+    """Leave a thread running that adds a metric after the request has ended."""
 
     @copy_current_request_context
     def add_late() -> None:
@@ -220,14 +220,14 @@ def in_late_thread() -> str:
 
 @stalls.get("/async")
 async def in_coroutine() -> str:
-    """Add in a coroutine."""
+    """Add a metric in a coroutine."""
     await asyncio.sleep(0)
     return add()
 
 
 @stalls.get("/after-this-request")
 def after() -> str:
-    """Add when the view is done."""
+    """Add a metric after the view."""
 
     @after_this_request
     def add_after(response: Response) -> Response:
@@ -239,7 +239,7 @@ def after() -> str:
 
 @stalls.get("/on-close")
 def on_close() -> Response:
-    """Add when the server closes the response."""
+    """Add a metric when the server closes the response."""
     response = Response(add())
     name = f"{request.method} {request.path} on close"
     response.call_on_close(lambda: CloudWatchMetricsReporter.add_metric(name, 1, "Count"))
@@ -265,7 +265,7 @@ def create_app() -> Flask:
 
 
 def serve(server: str, descriptor: int) -> None:
-    """Serve on a socket that listens already, for ever."""
+    """Serve on a listening socket, without end."""
     if server == "werkzeug":
         from werkzeug.serving import make_server  # noqa: PLC0415 - only one of the two is needed
 

@@ -1,4 +1,4 @@
-"""An app with the live page outside of debug mode, and its check; as a program, served by waitress or Werkzeug."""
+"""An app with the live page outside of debug mode and a check; as a program, served by waitress or Werkzeug."""
 
 import hmac
 import socket
@@ -22,7 +22,7 @@ CloudWatchMetricsReporter(app, "Shop", instrument=True)
 
 
 def main(server: str, descriptor: int) -> None:
-    """Serve the app on a socket that is there already, with the server's defaults."""
+    """Serve the app on an existing socket, with the server's defaults."""
     if server == "waitress":
         import waitress  # noqa: PLC0415 - only this server needs it
 

@@ -1,4 +1,4 @@
-"""An app for gunicorn with OTLP, Prometheus and CloudWatch; Prometheus's addresses are in MIXED_APP_PORTS."""
+"""An app for gunicorn with OTLP, Prometheus and CloudWatch; MIXED_APP_PORTS has the Prometheus ports."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 
 def create_app() -> Flask:
-    """Make the app as a program does that had the others first."""
+    """Make the app like a program that had the other exporters first."""
     registry = prometheus_client.CollectorRegistry()
     readers = [
         PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=500),

@@ -1,4 +1,4 @@
-"""An app that `opentelemetry-instrument flask run` serves: it knows add_metric, and nothing of providers."""
+"""An app for `opentelemetry-instrument flask run`: it uses add_metric, and configures no provider."""
 
 from flask import Flask
 

@@ -1,4 +1,4 @@
-"""A collector's place: takes OTLP over HTTP on loopback and adds up what it is told, or hangs."""
+"""A fake OTLP collector on loopback: adds up what it receives over HTTP, or hangs."""
 
 import gzip
 import threading
@@ -17,7 +17,7 @@ DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 
 class OtlpReceiver(ThreadingHTTPServer):
-    """Receives at :attr:`url` as long as the ``with`` block lasts; while ``goes_on`` is cleared, it does not answer."""
+    """Receives at :attr:`url` inside the ``with`` block; while ``goes_on`` is cleared, it does not answer."""
 
     daemon_threads = True
 
@@ -46,28 +46,28 @@ class OtlpReceiver(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Its base address."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def environment(self) -> dict[str, str]:
-        """The variables that lead OpenTelemetry's exporter here."""
+        """Return the variables that make OpenTelemetry's exporter use this receiver."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that did not wait for an answer."""
+        """Do not log clients that did not wait for a response."""
 
     def count(self, name: str) -> float:
-        """How many samples a histogram has, over all series and processes; or what a counter has counted."""
+        """Return the number of samples of a histogram, over all series and processes, or the value of a counter."""
         with self._lock:
             return sum(count for count, _ in self._points[name].values())
 
     def sum(self, name: str) -> float:
-        """The sum of a histogram, over all series and processes."""
+        """Return the sum of a histogram, over all series and processes."""
         with self._lock:
             return sum(total for _, total in self._points[name].values())
 
     def take(self, request: ExportMetricsServiceRequest) -> None:
-        """Take what was sent: deltas are added, of what is cumulative the last counts."""
+        """Store what was sent: deltas are added, cumulative values replace earlier ones."""
         with self._lock:
             for resource in request.resource_metrics:
                 for scope in resource.scope_metrics:
@@ -110,4 +110,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

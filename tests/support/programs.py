@@ -1,4 +1,4 @@
-"""A program that measures with the real SDK and publishes into a strict CloudWatch in memory."""
+"""A program that measures with the real SDK and publishes to a strict in-memory CloudWatch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,11 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 CUMULATIVE: dict[type, AggregationTemporality] = {}
-"""What a reader asks for that has not heard of CloudWatch: the SDK's own defaults."""
+"""The SDK's defaults, as requested by a reader that knows nothing of CloudWatch."""
 
 
 class Program:
-    """A provider whose collections go through an exporter when the program says so; no thread of ours is in it."""
+    """A provider that is collected and exported on demand, without any thread."""
 
     def __init__(
         self,
@@ -44,18 +44,18 @@ class Program:
         self.meter = self.provider.get_meter("tests")
 
     def collected(self) -> MetricsData | None:
-        """What the SDK has now."""
+        """Collect from the SDK."""
         return self.reader.get_metrics_data()
 
     def publish(self) -> list[dict[str, Any]]:
-        """Collect and export; return the datums of this time."""
+        """Collect and export; return the datums of this export."""
         before = len(self.cloudwatch.datums)
         data = self.collected()
         if data is not None:
             assert self.exporter.export(data) is MetricExportResult.SUCCESS
-        assert self.cloudwatch.refusals == []
+        assert self.cloudwatch.validation_errors == []
         return [dict(datum) for datum in self.cloudwatch.datums[before:]]
 
     def lost(self) -> dict[str, int]:
-        """What was lost so far, by reason."""
+        """Return what was lost so far, by reason."""
         return dict(self.exporter.stats().datums_lost)

@@ -1,4 +1,4 @@
-"""Histograms made of samples one by one, the plain way: what the package's arithmetic is compared with."""
+"""Histograms made from samples one by one: the reference for the package's arithmetic."""
 
 import math
 from bisect import bisect_left
@@ -30,18 +30,18 @@ class Row(NamedTuple):
 
 
 def rows(buckets: Buckets) -> list[Row]:
-    """The buckets one by one."""
+    """Return the buckets one by one."""
     return [Row(lower, upper, samples) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
 
 
 def buckets_of(given: Iterable[tuple[float, float, int]]) -> Buckets:
-    """The same in parallel lists."""
+    """Convert rows to parallel lists."""
     each = [*given]
     return Buckets([samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each])
 
 
 def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[float]]:
-    """Samples of every size that CloudWatch takes, of both signs, many of them alike or on a power of two."""
+    """Draw samples of every acceptable size and both signs, many of them equal or powers of two."""
     magnitudes = st.one_of(
         st.floats(1e-3, 1e3),
         st.floats(2.0**-350, 2.0**350),
@@ -55,7 +55,7 @@ def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[
 def explicit(
     recorded: Sequence[float], bounds: Sequence[float], *, extremes: Extremes | None = None
 ) -> ExplicitHistogram:
-    """The histogram of these samples; bounds are the upper ends of their buckets."""
+    """Make the histogram of these samples; bounds are the upper ends of the buckets."""
     counts = Counter(bisect_left(bounds, sample) for sample in recorded)
     return ExplicitHistogram(
         count=len(recorded),
@@ -67,7 +67,7 @@ def explicit(
 
 
 def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | None = None) -> ExponentialHistogram:
-    """The histogram of these samples at a scale."""
+    """Make the histogram of these samples at a scale."""
     return ExponentialHistogram(
         count=len(recorded),
         sum=math.fsum(recorded),
@@ -80,7 +80,7 @@ def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | N
 
 
 def bucket_index(magnitude: float, scale: int) -> int:
-    """The bucket above whose lower edge, and not above whose upper edge, a magnitude lies."""
+    """Return the index of the bucket with an exclusive lower and inclusive upper edge that holds a magnitude."""
     index = math.ceil(math.ldexp(math.log2(magnitude), scale)) - 1
     while magnitude <= edge(scale, index):
         index -= 1

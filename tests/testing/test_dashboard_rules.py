@@ -35,7 +35,7 @@ GOOD: dict[str, Any] = {
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
-    """The good body, with a change made to it."""
+    """The valid body with a change."""
     body = copy.deepcopy(GOOD)
     change(body)
     return json.dumps(body)
@@ -61,7 +61,7 @@ HERE, PROPERTIES, FIRST = "/widgets/0", "/widgets/0/properties", "/widgets/0/pro
 
 
 def test_what_the_documentation_shows_is_accepted() -> None:
-    """Shorthands, expressions and percentiles included; of kinds that are not judged, only the place."""
+    """Shorthands, expressions and percentiles are accepted; of other kinds of widgets only the position is checked."""
     assert list(body_faults(json.dumps(GOOD))) == []
     assert list(body_faults('{"widgets": []}')) == []
     assert list(body_faults(changed(lambda body: body["widgets"].append({"type": "log", "properties": {}})))) == []
@@ -115,14 +115,14 @@ def test_what_the_documentation_shows_is_accepted() -> None:
     ],
 )
 def test_what_is_wrong_is_found(change: Callable[[dict[str, Any]], object], path: str, words: str) -> None:
-    """With its place, and what should be there."""
+    """Each fault is reported with its path and what is expected there."""
     fault = next(body_faults(changed(change)))
     assert fault.path == path
     assert words in fault.message
 
 
 def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
-    """Each of them may have 500."""
+    """Each widget may have 500 metrics."""
     chart = {**METRIC, "properties": {**METRIC["properties"], "metrics": [LINE] * 500}}
     assert list(body_faults(json.dumps({"widgets": [chart] * 5}))) == []
     (fault,) = body_faults(json.dumps({"widgets": [chart] * 5 + [METRIC]}))
@@ -131,5 +131,5 @@ def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
 
 @pytest.mark.parametrize("body", [None, 3, "", "{", "[]", '"widgets"'])
 def test_the_body_is_a_json_object(body: object) -> None:
-    """Anything else is one fault, whatever it is."""
+    """Anything else is a single fault, whatever it is."""
     assert [fault.message for fault in body_faults(body)] == ["The body must be a text with a JSON object."]

@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric, 
 
 
 def datum(name: str, value: float, **dimensions: str) -> dict[str, Any]:
-    """A datum of one value."""
+    """Make a datum of one value."""
     pairs = [{"Name": key, "Value": text} for key, text in dimensions.items()]
     return {"MetricName": name, "Value": value, "Dimensions": pairs, "Unit": "Count"}
 
@@ -44,7 +44,7 @@ def cloudwatch() -> FakeCloudWatch:
 
 
 def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
-    """No dimensions ask for all series together, an empty mapping for the one without, others for exactly these."""
+    """Without dimensions a look-up covers all series; an empty mapping means the series without any."""
     assert cloudwatch.sum("Orders") == 15
     assert cloudwatch.sum("Orders", {}) == 1
     assert cloudwatch.sum("Orders", Page="Index") == 2
@@ -54,7 +54,7 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_statistics_of_each_form(cloudwatch: FakeCloudWatch) -> None:
-    """Values with counts and statistic sets answer the same questions as single values."""
+    """Values with counts and statistic sets have the same look-ups as single values."""
     assert (cloudwatch.sum("Latency"), cloudwatch.count("Latency")) == (1005, 100)
     assert (cloudwatch.minimum("Latency"), cloudwatch.maximum("Latency")) == (5, 20)
     assert cloudwatch.values("Latency") == {5: 1, 10: 98, 20: 1}
@@ -66,7 +66,7 @@ def test_statistics_of_each_form(cloudwatch: FakeCloudWatch) -> None:
 
 @pytest.mark.parametrize(("percent", "value"), [(0, 5), (1, 5), (1.1, 10), (50, 10), (99, 10), (99.01, 20), (100, 20)])
 def test_percentile(cloudwatch: FakeCloudWatch, percent: float, value: float) -> None:
-    """Percentiles are nearest ranks, weighted by counts."""
+    """Percentiles are by nearest rank, weighted by counts."""
     assert cloudwatch.percentile("Latency", percent) == value
 
 
@@ -75,7 +75,7 @@ def test_percentile(cloudwatch: FakeCloudWatch, percent: float, value: float) ->
     st.sampled_from([0, 0.1, 12.5, 25, 50, 66.6, 90, 95, 99, 99.9, 100]),
 )
 def test_nearest_rank(samples: list[int], percent: float) -> None:
-    """The nearest rank is the smallest sample that leaves at most the rest of the samples above it."""
+    """The nearest rank is the smallest sample with at least that share of the samples not above it."""
     (rank,) = percentiles(sorted(samples), [1] * len(samples), [percent])
     not_above = sum(sample <= rank for sample in samples)
     below = sum(sample < rank for sample in samples)
@@ -85,20 +85,20 @@ def test_nearest_rank(samples: list[int], percent: float) -> None:
 
 @pytest.mark.parametrize("percent", [-1, 100.1, inf])
 def test_percentile_out_of_range(cloudwatch: FakeCloudWatch, percent: float) -> None:
-    """A percentile that does not exist is an error of the test."""
+    """A percentile outside of 0 to 100 is an error in the test."""
     with pytest.raises(ValueError, match="from 0 to 100"):
         cloudwatch.percentile("Latency", percent)
 
 
 def test_percentile_of_statistic_sets(cloudwatch: FakeCloudWatch) -> None:
-    """As in CloudWatch there are none, unless all samples are the same."""
+    """As in CloudWatch, statistic sets have no percentiles unless all samples are equal."""
     assert cloudwatch.percentile("Same", 50) == 2
     with pytest.raises(LookupError, match="statistic sets"):
         cloudwatch.percentile("Size", 50)
 
 
 def test_never_published(cloudwatch: FakeCloudWatch) -> None:
-    """What was never published counts as 0, and has no minimum; the error lists what was published."""
+    """A metric that was not published has count 0 and no minimum; the error lists what was published."""
     assert cloudwatch.sum("Orderz") == cloudwatch.count("Orderz") == 0
     for look_up in (cloudwatch.minimum, cloudwatch.maximum, lambda name: cloudwatch.percentile(name, 50)):
         with pytest.raises(
@@ -110,14 +110,14 @@ def test_never_published(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_namespaces(cloudwatch: FakeCloudWatch) -> None:
-    """A look-up can be narrowed to a namespace."""
+    """A look-up can be restricted to a namespace."""
     cloudwatch.put_metric_data(Namespace="Other", MetricData=[datum("Orders", 100)])
     assert cloudwatch.sum("Orders", {}) == 101
     assert cloudwatch.sum("Orders", {}, namespace="Shop") == 1
 
 
 def test_metrics_are_distinct(cloudwatch: FakeCloudWatch) -> None:
-    """The same metric published twice is one metric, in whichever order its dimensions come."""
+    """A metric published twice is one metric, whatever the order of its dimensions."""
     cloudwatch.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 4, Method="GET", Page="Index")])
     orders = [metric for metric in cloudwatch.metrics() if metric.name == "Orders"]
     assert len(orders) == 4
@@ -126,7 +126,7 @@ def test_metrics_are_distinct(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_what_was_sent(cloudwatch: FakeCloudWatch) -> None:
-    """Requests and datums are kept as they were sent, and not what their sender makes of them later."""
+    """Requests and datums are stored as they were sent; later changes by the sender have no effect."""
     data = [datum("Late", 1)]
     cloudwatch.put_metric_data(Namespace="Shop", MetricData=data)
     data[0]["Value"] = 2
@@ -137,14 +137,14 @@ def test_what_was_sent(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_datums_of_entities() -> None:
-    """Datums that come with an entity are published like others."""
+    """Datums with an entity are published like others."""
     fake = FakeCloudWatch()
     fake.put_metric_data(Namespace="Shop", EntityMetricData=[{"Entity": {}, "MetricData": [datum("Orders", 3)]}])
     assert fake.sum("Orders") == 3
 
 
-def test_refusal_stores_nothing() -> None:
-    """One bad datum raises botocore's error, and the good ones beside it are not stored either."""
+def test_rejected_requests_store_nothing() -> None:
+    """One invalid datum raises botocore's error, and the valid ones of its request are not stored either."""
     fake = FakeCloudWatch()
     with pytest.raises(ClientError) as caught:
         fake.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1), datum("Orders", inf)])
@@ -152,12 +152,12 @@ def test_refusal_stores_nothing() -> None:
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     assert caught.value.operation_name == "PutMetricData"
     assert fake.datums == []
-    assert [refused.code for refused in fake.refusals] == ["InvalidParameterValue"]
+    assert [error.code for error in fake.validation_errors] == ["InvalidParameterValue"]
 
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(1_000_000, 1000), (1_000_001, 0)])
 def test_size(size_bytes: int, accepted: int) -> None:
-    """A request of more than 1 MB, as botocore writes it, is rejected with 413."""
+    """A request of more than 1 MB, as encoded by botocore, is rejected with 413."""
     fake = FakeCloudWatch()
     moment = datetime.now(timezone.utc)
     data = [{**datum("Orders", 1, Page="v" * 800), "Timestamp": moment} for _ in range(1000)]
@@ -166,12 +166,12 @@ def test_size(size_bytes: int, accepted: int) -> None:
         data[number % 1000]["Dimensions"][0]["Value"] += "v"
     with contextlib.suppress(ClientError):
         fake.put_metric_data(Namespace="Shop", MetricData=data)
-    assert [refused.status for refused in fake.refusals] == [413] * (not accepted)
+    assert [error.status for error in fake.validation_errors] == [413] * (not accepted)
     assert len(fake.datums) == accepted
 
 
 def test_faults() -> None:
-    """Errors that a test asks for are raised in order, store nothing, and then it works again."""
+    """Errors queued by a test are raised in order and store nothing; after that the client works again."""
     fake = FakeCloudWatch()
     fake.fail_next(client_error("ThrottlingException", "Rate exceeded"), times=2)
     fake.fail_next(EndpointConnectionError(endpoint_url="https://monitoring.invalid"))
@@ -184,7 +184,7 @@ def test_faults() -> None:
 
 
 def test_latency() -> None:
-    """Each request takes as long as the test asks for, changed at any time."""
+    """Each request takes the configured time, which may be changed."""
     slept: list[float] = []
     fake = FakeCloudWatch(latency_seconds=0.5, sleep=slept.append)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1)])
@@ -194,7 +194,7 @@ def test_latency() -> None:
 
 
 def test_times() -> None:
-    """A datum without a timestamp has the time of its arrival; the clock decides what is too old."""
+    """A datum without a timestamp has its time of arrival; the clock determines what is too old."""
     fake = FakeCloudWatch(clock=lambda: 1_800_000_000.0)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("a", 1), {**datum("b", 1), "Timestamp": 1_799_999_940}])
     assert [accepted.unix_time for accepted in fake.accepted] == [1_800_000_000, 1_799_999_940]
@@ -203,7 +203,7 @@ def test_times() -> None:
 
 
 def test_threads() -> None:
-    """Requests from many threads are all kept."""
+    """Requests from many threads are all stored."""
     fake = FakeCloudWatch()
 
     def publish() -> None:
@@ -246,13 +246,13 @@ def test_import_is_light() -> None:
     ],
 )
 def test_assert_published(cloudwatch: FakeCloudWatch, name: str, expected: dict[str, Any], problem: str | None) -> None:
-    """It passes, or says what is different and what there is, the most similar name first."""
+    """It passes, or reports the difference and what was published, the most similar name first."""
     with pytest.raises(AssertionError, match=problem) if problem else contextlib.nullcontext():
         cloudwatch.assert_published(name, **expected)
 
 
 def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
-    """Refused requests are losses, and so is what a reporter or an exporter says it lost or still has."""
+    """Rejected requests count as losses, and so do lost and pending datums of a reporter or an exporter."""
 
     def publisher(**stats: Any) -> SimpleNamespace:
         return SimpleNamespace(stats=lambda: DeliveryStats(**stats))
@@ -268,7 +268,7 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_healing(cloudwatch: FakeCloudWatch) -> None:
-    """What a test has broken can be mended, however much of it is left."""
+    """Queued errors and latency can be cancelled."""
     cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
     cloudwatch.latency_seconds = 1000
     cloudwatch.heal()
@@ -277,7 +277,7 @@ def test_healing(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_a_long_list_is_cut() -> None:
-    """What was published may be thousands of metrics: the message stays readable."""
+    """With thousands of published metrics, the message stays readable."""
     fake = FakeCloudWatch()
     fake.put_metric_data(Namespace="Shop", MetricData=[datum(f"Metric{number}", 1) for number in range(60)])
     with pytest.raises(AssertionError, match=r"\n  Shop: Metric59 .*(\n.*){49}\n  and 10 more metrics$"):

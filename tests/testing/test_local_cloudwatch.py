@@ -49,7 +49,7 @@ ALL: Any = ["Sum", "SampleCount", "Minimum", "Maximum", "Average"]
 
 
 def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]:
-    """Ask for the data points of the last and the coming half hour, in periods of a day."""
+    """Query the data points of the last and the next half hour, in periods of a day."""
     if "ExtendedStatistics" not in asked:
         asked.setdefault("Statistics", ALL)
     now = datetime.now(timezone.utc)
@@ -65,7 +65,7 @@ def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]
 
 
 def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
-    """Send a request that no SDK would write like this."""
+    """Send a request as no SDK would write it."""
     connection = http.client.HTTPConnection(cloudwatch.endpoint_url.removeprefix("http://"), timeout=20)
     credential = "AWS4-HMAC-SHA256 Credential=testing/20270115/us-east-1/monitoring/aws4_request, Signature=0"
     connection.request("POST", "/", body, {"Authorization": credential, **headers})
@@ -76,7 +76,7 @@ def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> t
 
 
 def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
-    """Each form of datum is found again, by exactly its dimensions."""
+    """Each form of datum is found by exactly its dimensions."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -101,7 +101,7 @@ def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
 
 
 def test_moto_has_it_too(client: "CloudWatchClient") -> None:
-    """What is accepted goes on to moto, where metric math and the rest of the API find it."""
+    """Accepted requests are forwarded to moto, where metric math and the rest of the API find them."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -122,7 +122,7 @@ def test_moto_has_it_too(client: "CloudWatchClient") -> None:
 
 
 def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Nothing of an earlier one is left, neither in the gate nor in moto."""
+    """A new server has nothing of an earlier one, neither in the proxy nor in moto."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     client.put_dashboard(DashboardName="old", DashboardBody='{"widgets": []}')
     with LocalCloudWatch() as fresh:
@@ -134,7 +134,7 @@ def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClien
 
 
 def test_list_metrics(client: "CloudWatchClient") -> None:
-    """Each metric is listed once, found by namespace, name and some of its dimensions."""
+    """Each metric is listed once, and found by namespace, name and some of its dimensions."""
     data: list[Any] = [{"MetricName": "Latency", "Values": [1, 2], "Counts": [5, 5], "Dimensions": INDEX}] * 2
     client.put_metric_data(Namespace="Shop", MetricData=data)
     client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Latency", "Value": 1}])
@@ -146,7 +146,7 @@ def test_list_metrics(client: "CloudWatchClient") -> None:
 
 
 def test_list_metrics_in_pages(client: "CloudWatchClient") -> None:
-    """More than 500 metrics come in pages."""
+    """More than 500 metrics are paginated."""
     data: list[Any] = [{"MetricName": f"m{number}", "Value": 1} for number in range(700)]
     client.put_metric_data(Namespace="Shop", MetricData=data)
     pages = list(client.get_paginator("list_metrics").paginate(Namespace="Shop"))
@@ -154,7 +154,7 @@ def test_list_metrics_in_pages(client: "CloudWatchClient") -> None:
 
 
 def test_percentiles(client: "CloudWatchClient") -> None:
-    """Percentiles are nearest ranks over all values and counts of the metric."""
+    """Percentiles are by nearest rank over all values and counts of the metric."""
     data: list[Any] = [
         {"MetricName": "Latency", "Values": [10, 20], "Counts": [500, 498], "Dimensions": INDEX},
         {"MetricName": "Latency", "Values": [30, 40], "Counts": [1, 1], "Dimensions": INDEX},
@@ -175,20 +175,20 @@ def test_percentiles(client: "CloudWatchClient") -> None:
     ],
 )
 def test_no_percentiles(client: "CloudWatchClient", datum: Any) -> None:
-    """As in CloudWatch there are no percentiles of statistic sets and of negative values."""
+    """As in CloudWatch, statistic sets and negative values have no percentiles."""
     data: list[Any] = [{"MetricName": "Odd", **datum}]
     client.put_metric_data(Namespace="Shop", MetricData=data)
     assert statistics(client, "Odd", ExtendedStatistics=["p50"]) == []
 
 
 def query(number: int, stat: str, **metric_stat: Any) -> Any:
-    """One query of GetMetricData for the metric that the test below publishes."""
+    """A GetMetricData query for the metric that the test below publishes."""
     metric = {"Namespace": "Shop", "MetricName": "Latency", "Dimensions": INDEX}
     return {"Id": f"q{number}", "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat, **metric_stat}}
 
 
 def test_metric_data(client: "CloudWatchClient") -> None:
-    """GetMetricData answers each query by exactly the dimensions of its metric, the newest first, percentiles too."""
+    """GetMetricData answers each query by exact dimensions, newest first, including percentiles."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     for moment, values in ((minute, [30, 40]), (minute - timedelta(minutes=1), [10, 20])):
         datum: Any = {"MetricName": "Latency", "Values": values, "Timestamp": moment, "Unit": "Seconds"}
@@ -214,7 +214,7 @@ def test_metric_data(client: "CloudWatchClient") -> None:
 
 
 def test_periods(client: "CloudWatchClient") -> None:
-    """Data points are cut at whole periods, one for each unit."""
+    """Data points are aligned to whole periods, one for each unit."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
     data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]
@@ -235,8 +235,8 @@ def test_periods(client: "CloudWatchClient") -> None:
         ({"Statistics": ["Median"]}, "InvalidParameterValue"),
     ],
 )
-def test_questions_refused(client: "CloudWatchClient", asked: Any, code: str) -> None:
-    """A question that CloudWatch does not answer is refused."""
+def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> None:
+    """A statistic that CloudWatch does not have is rejected."""
     with pytest.raises(ClientError) as caught:
         statistics(client, "Latency", **asked)
     assert caught.value.response["Error"]["Code"] == code
@@ -252,7 +252,7 @@ def test_questions_refused(client: "CloudWatchClient", asked: Any, code: str) ->
     ],
 )
 def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed: dict[str, object], code: str) -> None:
-    """A question with a parameter missing or out of range is refused, too."""
+    """A query with a missing or invalid parameter is rejected."""
     question = {
         "Namespace": "Shop",
         "MetricName": "a",
@@ -280,7 +280,9 @@ def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed:
         ({}, "MissingParameter", "MetricData.member.2.Value is required"),
     ],
 )
-def test_refusals(cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str) -> None:
+def test_rejected_requests(
+    cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str
+) -> None:
     """boto3 raises CloudWatch's error, and nothing of the request is stored anywhere."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1}, {"MetricName": "Orders", **bad}]
     with pytest.raises(ClientError) as caught:
@@ -288,20 +290,20 @@ def test_refusals(cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: 
     assert caught.value.response["Error"]["Code"] == code
     assert fragment in caught.value.response["Error"]["Message"]
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    assert [refused.code for refused in cloudwatch.refusals] == [code]
+    assert [refused.code for refused in cloudwatch.validation_errors] == [code]
     assert cloudwatch.published.datums == []
     assert statistics(client, "Orders") == []
     assert (cloudwatch.traffic.put_requests, cloudwatch.traffic.refused, cloudwatch.traffic.datums) == (1, 1, 0)
 
 
 def test_modelled_exception(client: "CloudWatchClient") -> None:
-    """boto3 finds the exception class that its service model has for the error."""
+    """boto3 raises the exception class of its service model."""
     with pytest.raises(client.exceptions.InvalidParameterValueException):
         client.put_metric_data(Namespace=":a", MetricData=[{"MetricName": "Orders", "Value": 1}])
 
 
 def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Larger bodies are compressed by botocore; both sizes are counted, and the uncompressed one is judged."""
+    """Botocore compresses large bodies; both sizes are counted, and the limit applies to the uncompressed one."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Dimensions": INDEX}] * 1000
     client.put_metric_data(Namespace="Shop", MetricData=data)
     traffic = cloudwatch.traffic
@@ -316,7 +318,7 @@ def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
 
 
 def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
-    """Older SDKs send forms: they are stored, and a dimension's value stays the text that it is."""
+    """Older SDKs send forms: they are stored, and the value of a dimension stays text."""
     form = {
         "Action": "PutMetricData",
         "Version": "2010-08-01",
@@ -343,8 +345,8 @@ def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
     assert cloudwatch.published.sum("Orders") == 3.5
 
 
-def test_query_protocol_refuses(cloudwatch: LocalCloudWatch) -> None:
-    """A refusal is XML for those who sent a form, also of one without any datum."""
+def test_query_protocol_errors(cloudwatch: LocalCloudWatch) -> None:
+    """Form requests get errors as XML, even if they have no datum at all."""
     form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": "<Shop>", "MetricData": ""}
     status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
     assert status == 400
@@ -396,7 +398,7 @@ def test_query_protocol_answers(cloudwatch: LocalCloudWatch, client: "CloudWatch
     ],
 )
 def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str], status: int, code: str) -> None:
-    """What cannot be read is rejected with a clear error, and counted."""
+    """A request that cannot be parsed is rejected with a clear error, and counted."""
     answered, answer_headers, text = post(cloudwatch, body, headers)
     assert (answered, json.loads(text)["__type"].partition("#")[2]) == (status, code)
     assert answer_headers["x-amzn-query-error"] == f"{code};Sender"
@@ -404,7 +406,7 @@ def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str,
 
 
 def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
-    """A body that another encoder wrote and compressed is taken like botocore's."""
+    """A body that was encoded and compressed by another client is accepted like botocore's."""
     body = gzip.compress(b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}')
     status, _, text = post(cloudwatch, body, {**JSON_HEADERS, "Content-Encoding": "gzip"})
     assert (status, json.loads(text or "{}")) == (200, {})
@@ -420,7 +422,7 @@ def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
 def test_faults(
     client: "CloudWatchClient", cloudwatch: LocalCloudWatch, fault: Fault, code: str, *, after_storing: bool
 ) -> None:
-    """The next request meets the fault that a test asked for, before or after it is stored; then all is well."""
+    """The next request gets the fault, before or after it is stored; the one after that succeeds."""
     cloudwatch.fail_next(Fault(fault.code, fault.status, after_storing=after_storing))
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
@@ -433,7 +435,7 @@ def test_faults(
 
 @pytest.mark.parametrize("after_storing", [False, True])
 def test_dropped_connection(client: "CloudWatchClient", cloudwatch: LocalCloudWatch, *, after_storing: bool) -> None:
-    """A connection can be closed without an answer, before or after the data is stored."""
+    """A connection can be closed without a response, before or after the data is stored."""
     cloudwatch.fail_next(Fault(status=None, after_storing=after_storing))
     with pytest.raises(ConnectionClosedError):
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
@@ -441,7 +443,7 @@ def test_dropped_connection(client: "CloudWatchClient", cloudwatch: LocalCloudWa
 
 
 def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
-    """A hook sees each request's parameters and decides about it, until it is taken away."""
+    """A hook gets the parameters of each request and decides on the response, until it is removed."""
     cloudwatch.answer_with = lambda parameters: Fault() if parameters["Namespace"] == "Shop" else None
     for _ in range(2):
         with pytest.raises(ClientError):
@@ -453,7 +455,7 @@ def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None
 
 
 def test_latency() -> None:
-    """PutMetricData takes as long as the test asks for, and nothing else does."""
+    """PutMetricData takes the configured time, and other operations do not."""
     slept: list[float] = []
     with LocalCloudWatch(latency_seconds=2.5, sleep=slept.append) as cloudwatch:
         client = cloudwatch.client()
@@ -466,7 +468,7 @@ def test_latency() -> None:
 
 
 def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
-    """Each datum is kept with its own time and that of its arrival."""
+    """Each datum is stored with its own time and its time of arrival."""
     before = time.time()
     data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Timestamp": int(before) - 3600}]
     client.put_metric_data(Namespace="Shop", MetricData=data)
@@ -476,7 +478,7 @@ def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> Non
 
 
 def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Once stopped nobody is served, not even over a connection that was kept; what was published is still there."""
+    """A stopped server answers no request, not even on a keep-alive connection; look-ups still work."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     cloudwatch.stop()
     cloudwatch.stop()
@@ -488,7 +490,7 @@ def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> Non
 
 
 def test_threads(cloudwatch: LocalCloudWatch) -> None:
-    """Requests of many clients at a time are all kept and counted."""
+    """Requests of many concurrent clients are all stored and counted."""
     body = b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}'
     threads = [
         threading.Thread(target=lambda: [post(cloudwatch, body, JSON_HEADERS) for _ in range(5)]) for _ in range(8)
@@ -501,7 +503,7 @@ def test_threads(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_child_process(cloudwatch: LocalCloudWatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """The environment leads a child's own boto3 client here, and the server says nothing about it."""
+    """The environment makes a child process's own boto3 client use this server, which logs nothing."""
     program = (
         "import boto3; boto3.client('cloudwatch').put_metric_data("
         "Namespace='Shop', MetricData=[{'MetricName': 'Orders', 'Value': 1}])"
@@ -512,7 +514,7 @@ def test_child_process(cloudwatch: LocalCloudWatch, capfd: pytest.CaptureFixture
 
 
 def test_without_moto(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, the error says how to install it."""
+    """Without the extra, the error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "moto.backends", None)
     with pytest.raises(ImportError, match=r"pip install \"otel-cloudwatch-flask\[demo\]\""):
         LocalCloudWatch()

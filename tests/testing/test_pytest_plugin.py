@@ -1,4 +1,4 @@
-"""The fixture as a user has it: installed, in a project of its own, run by a pytest of its own."""
+"""The fixture in a user's project: installed, and run by a separate pytest process."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ FILES = dict(re.findall(r"^```py\n# (\S+)\n(.*?)^```", DOCS, re.DOTALL | re.MULT
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with the documentation's shop, on a machine where nobody may call AWS."""
+    """A project with the documentation's shop, on a machine where calls to AWS fail."""
     for variable in ("PYTEST_ADDOPTS", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -25,12 +25,12 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def run(project: pytest.Pytester) -> pytest.RunResult:
-    """Run the project's tests; a warning is an error there, too."""
+    """Run the project's tests, with warnings as errors."""
     return project.runpytest_subprocess("-Werror", "-p", "no:cacheprovider")
 
 
 def test_the_documentation(project: pytest.Pytester) -> None:
-    """What docs/testing.md shows is a project that passes."""
+    """The project of docs/testing.md passes."""
     for name, code in FILES.items():
         (project.path / name).write_text(code, "utf-8")
     result = run(project)
@@ -39,9 +39,9 @@ def test_the_documentation(project: pytest.Pytester) -> None:
 
 
 def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
-    """Apps of a module, of a session and of a test all publish here, and nothing of one test is seen in the next.
+    """Apps of a module, of a session and of a test all publish to the fixture, and each test starts empty.
 
-    The apps of earlier tests are gone with their threads. At the end nothing is left to be sent anywhere.
+    The apps of earlier tests are gone with their threads. At the end nothing is pending.
     """
     project.makepyfile(
         """
@@ -76,7 +76,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
             assert cloudwatch.sum("module.counter") == 3
             assert threading.active_count() <= 16
             cloudwatch.assert_no_losses()
-            module_counter.add(50)  # nobody looks
+            module_counter.add(50)  # Never looked up.
 
 
         def test_a_context_that_is_still_open(cloudwatch):
@@ -109,7 +109,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
 
 
 def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
-    """A wrong name, a wrong number, a loss and an app that publishes elsewhere: the report shows what there is."""
+    """A wrong name, a wrong number, a loss and an app with its own client: the report shows what was published."""
     project.makepyfile(
         """
         import pytest
@@ -165,7 +165,7 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used() -> None:
-    """Pytest imports the plugin in every project: it brings neither Flask nor OpenTelemetry nor boto3 along."""
+    """Pytest imports the plugin in every project, so it imports neither Flask nor OpenTelemetry nor boto3."""
     program = (
         "import sys, pytest; before = set(sys.modules); import otel_cloudwatch_flask.pytest_plugin; "
         "print(sorted(name for name in set(sys.modules) - before if name.count('.') == 0))"

@@ -33,17 +33,17 @@ def dimensions(number: int) -> list[dict[str, str]]:
 
 
 def dimension(name: object, value: object) -> dict[str, Any]:
-    """A datum with one dimension."""
+    """Make a datum with one dimension."""
     return datum(Dimensions=[{"Name": name, "Value": value}])
 
 
 def values(*numbers: object, **members: Any) -> dict[str, Any]:
-    """A datum of several values."""
+    """Make a datum of several values."""
     return datum("Value", Values=list(numbers), **members)
 
 
 def statistics(**members: Any) -> dict[str, Any]:
-    """A datum of statistics, but for the members that a case changes."""
+    """Make a datum of statistics, with the changed members of a case."""
     return datum("Value", StatisticValues={**STATISTICS, **members})
 
 
@@ -195,34 +195,34 @@ def test_units(unit: str) -> None:
 
 @pytest.mark.parametrize(("bad", "code", "fragment"), DATUM_FAULTS.values(), ids=DATUM_FAULTS)
 def test_one_bad_datum(bad: object, code: str, fragment: str) -> None:
-    """One bad datum among good ones refuses the request, with its name in the message."""
-    refused = validation_error(request(datum(), bad, datum()), now=NOW)
-    assert refused is not None
-    assert (refused.code, refused.status) == (code, 400)
-    assert fragment in refused.message
+    """One invalid datum among valid ones makes the request invalid; the message has its path."""
+    error = validation_error(request(datum(), bad, datum()), now=NOW)
+    assert error is not None
+    assert (error.code, error.status) == (code, 400)
+    assert fragment in error.message
 
 
 @pytest.mark.parametrize(("number", "fragment"), NUMBER_FAULTS)
 @pytest.mark.parametrize("place", [lambda x: datum(Value=x), values, lambda x: statistics(Sum=x)])
 def test_bad_number(place: Callable[[object], dict[str, Any]], number: object, fragment: str) -> None:
-    """A number that CloudWatch does not take is refused wherever it stands."""
-    refused = validation_error(request(place(number)), now=NOW)
-    assert refused is not None
-    assert refused.code == VALUE
-    assert fragment in refused.message
+    """A number that CloudWatch does not accept is rejected wherever it occurs."""
+    error = validation_error(request(place(number)), now=NOW)
+    assert error is not None
+    assert error.code == VALUE
+    assert fragment in error.message
 
 
 @pytest.mark.parametrize(("bad", "code", "fragment"), REQUEST_FAULTS.values(), ids=REQUEST_FAULTS)
 def test_bad_request(bad: Mapping[str, Any], code: str, fragment: str) -> None:
-    """A fault of the request itself is refused."""
-    refused = validation_error(bad, now=NOW)
-    assert refused is not None
-    assert refused.code == code
-    assert fragment in refused.message
+    """An invalid parameter of the request itself is rejected."""
+    error = validation_error(bad, now=NOW)
+    assert error is not None
+    assert error.code == code
+    assert fragment in error.message
 
 
 def test_entities() -> None:
-    """Datums may come with entities alone, or beside others."""
+    """Datums may be in entities only, or in both."""
     entities = [{"Entity": {"KeyAttributes": {"Type": "Service"}}, "MetricData": [datum()] * 500}] * 2
     assert (
         validation_error({"Namespace": "Shop", "EntityMetricData": entities, "StrictEntityValidation": True}, now=NOW)
@@ -231,20 +231,20 @@ def test_entities() -> None:
 
 
 def test_size() -> None:
-    """A body over 1 MB is rejected with 413, whatever is in it."""
-    refused = validation_error(request(datum()), size_bytes=1_000_001, now=NOW)
-    assert refused is not None
-    assert (refused.code, refused.status) == ("RequestEntityTooLarge", 413)
+    """A body over 1 MB is rejected with 413, whatever its content."""
+    error = validation_error(request(datum()), size_bytes=1_000_001, now=NOW)
+    assert error is not None
+    assert (error.code, error.status) == ("RequestEntityTooLarge", 413)
 
 
 def test_every_fault_is_told() -> None:
-    """As with the service, each fault has its line, up to a readable number of them."""
-    refused = validation_error(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
-    assert refused is not None
-    lines = refused.message.splitlines()
+    """As in the service, each violation has a line, up to a readable number of them."""
+    error = validation_error(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
+    assert error is not None
+    lines = error.message.splitlines()
     assert len(lines) == 10
     assert [line.split(".")[2] for line in lines[:3]] == ["1", "2", "3"]
-    assert refused.code == MISSING
+    assert error.code == MISSING
 
 
 ANY_JSON = st.recursive(
@@ -257,19 +257,19 @@ DATUM_MEMBERS = ("Value", "Values", "Counts", "StatisticValues", "MetricName", "
 
 @given(st.sampled_from(("Namespace", "MetricData", "EntityMetricData")), ANY_JSON)
 def test_any_request_is_judged(member: str, anything: object) -> None:
-    """Whatever JSON arrives is accepted or refused, and raises nothing."""
+    """Any JSON as a request is accepted or rejected, and raises nothing."""
     validation_error(request(datum(), **{member: anything}), now=NOW)
 
 
 @given(st.sampled_from(DATUM_MEMBERS), ANY_JSON)
 def test_any_datum_is_judged(member: str, anything: object) -> None:
-    """Whatever JSON stands in a datum is accepted or refused, and raises nothing."""
+    """Any JSON as a datum is accepted or rejected, and raises nothing."""
     validation_error(request(datum(**{member: anything})), now=NOW)
 
 
 @given(st.floats() | st.integers())
 def test_acceptable_numbers(number: float) -> None:
-    """A finite number is acceptable exactly if it is 0 or its magnitude is in the range."""
+    """A finite number is acceptable if and only if it is 0 or its magnitude is in the range."""
     in_range = abs(number) <= 2**360 and (abs(number) * 2**361 >= 2 if abs(number) < 1 else True)
     assert is_acceptable_number(number) == (number == 0 or in_range)
 

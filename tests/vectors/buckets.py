@@ -1,4 +1,4 @@
-"""The buckets of a vector's histogram, and which of its samples a published value stands for."""
+"""The buckets of a vector's histogram, and the samples that a published value represents."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -9,12 +9,12 @@ from itertools import accumulate
 from tests.vectors.inputs import Json, bucket_counts, number
 
 VALUES_THAT_NEED_NO_MERGING = 148
-"""So many filled buckets, beside the minimum and the maximum, fit into one datum."""
+"""Number of non-empty buckets that fit in one datum, in addition to the minimum and the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """So many samples between two edges."""
+    """A number of samples between two edges."""
 
     low: float
     high: float
@@ -22,7 +22,7 @@ class Bucket:
 
 
 def filled_buckets(point: Json, *, factor: float = 1.0) -> list[Bucket]:
-    """The buckets with samples in ascending order, narrowed to the point's minimum and maximum, times ``factor``."""
+    """Return the non-empty buckets in ascending order, clamped to the point's minimum and maximum, times ``factor``."""
     minimum, maximum = _recorded(point, "min", -math.inf), _recorded(point, "max", math.inf)
     every = _exponential(point) if "scale" in point else _explicit(point)
     return [
@@ -35,9 +35,9 @@ def filled_buckets(point: Json, *, factor: float = 1.0) -> list[Bucket]:
 def values_astray(
     values: Sequence[tuple[float, float]], buckets: Sequence[Bucket], *, relative_slack: float
 ) -> Iterator[str]:
-    """What is wrong with these ascending ``(value, count)``: each has to lie in every bucket it stands for, by rank.
+    """Yield what is wrong with ascending ``(value, count)``: by rank, each has to lie in every bucket it represents.
 
-    Only where the buckets are too many for a datum may a value stand for neighbours, and lie anywhere among them.
+    If there are more buckets than fit in a datum, a value may represent neighbours, and lie anywhere among them.
     """
     last_ranks = list(accumulate(bucket.count for bucket in buckets))
     value_ranks = list(accumulate(count for _, count in values))
@@ -70,7 +70,7 @@ def _exponential(point: Json) -> Iterator[Bucket]:
 
 
 def _side(point: Json, sign: str) -> list[Bucket]:
-    """The buckets of one sign, by magnitude."""
+    """Return the buckets of one sign, by magnitude."""
     side: Json = point.get(sign, {"offset": 0, "counts": []})
     return [
         Bucket(_edge(index, point["scale"]), _edge(index + 1, point["scale"]), count)
@@ -79,7 +79,7 @@ def _side(point: Json, sign: str) -> list[Bucket]:
 
 
 def _edge(index: int, scale: int) -> float:
-    """2 to the power of index / 2^scale, and infinity where that is no float."""
+    """Return 2 to the power of index / 2^scale, or infinity if a float cannot hold it."""
     try:
         return float(2.0 ** (index * 2.0**-scale))
     except OverflowError:

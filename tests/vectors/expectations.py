@@ -1,6 +1,6 @@
 """Whether what arrived is what a vector expects; vectors/README.md describes each key.
 
-Nothing here knows the exporter. A verdict is a list of faults, each a line to read; none means right.
+Nothing here knows the exporter. The result is a list of faults, one line each; an empty list means that all is right.
 """
 
 import math
@@ -15,10 +15,10 @@ from tests.vectors.request_checks import Datum, Request, request_faults
 from tests.vectors.series import dimensions_of, entry_faults, samples_of, speaks_of
 
 Identity: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
-"""What CloudWatch tells metrics apart by: the name and the dimensions."""
+"""What identifies a metric in CloudWatch: name and dimensions."""
 
 NAMESPACE = "Ns"
-"""Where every vector is published."""
+"""The namespace of every vector."""
 
 _FIGURES = frozenset({"datums", "requests", "series_count", "lost", "lost_at_least", "totals"})
 _KEYS_OF_AN_EXPORT = _FIGURES | {"series", "others_unaffected", "generated"}
@@ -27,23 +27,23 @@ _KEYS_OF_THE_WHOLE = frozenset({"exports", "warnings", "distinct_series", "ucum_
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The metrics of one export, in the vector's own form, and what came of them."""
+    """The metrics of one export, in the vector's form, and the requests that resulted."""
 
     metrics: Sequence[Json]
     requests: Sequence[Request]
     lost: int
 
     def datums(self) -> list[Datum]:
-        """Every datum of every request."""
+        """Return every datum of every request."""
         return [datum for request in self.requests for datum in request["MetricData"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a whole case.
+    """The outcome of a case.
 
     ``late`` are the requests that only the shutdown can have caused; ``units_back`` is, for each facade metric, the
-    CloudWatch unit that became of the unit another reader saw.
+    CloudWatch unit that results from the unit that another reader saw.
     """
 
     exports: Sequence[Export]
@@ -52,18 +52,18 @@ class Run:
     units_back: Mapping[str, str] | None = None
 
     def requests(self) -> Iterator[Request]:
-        """Every request, whatever caused it."""
+        """Return every request, whatever caused it."""
         return chain(self.late, *(export.requests for export in self.exports))
 
 
 def run_faults(expect: Json, run: Run, *, units_given: Mapping[str, str] | None = None, now: float) -> list[str]:
-    """Everything that is wrong with a case; nothing if it is right.
+    """Return everything that is wrong with a case.
 
-    ``units_given`` are the CloudWatch units of the facade's metrics. A request that CloudWatch would refuse is judged
+    ``units_given`` are the CloudWatch units of the facade's metrics. A request that CloudWatch would reject is checked
     no further.
     """
-    refused = [fault for request in run.requests() for fault in request_faults(request, now=now)]
-    return refused or [
+    invalid = [fault for request in run.requests() for fault in request_faults(request, now=now)]
+    return invalid or [
         *_misdirected(run),
         *_late_faults(run),
         *_faults_of_exports(expect, run.exports),
@@ -72,7 +72,7 @@ def run_faults(expect: Json, run: Run, *, units_given: Mapping[str, str] | None 
 
 
 def identity(datum: Datum) -> Identity:
-    """The CloudWatch metric that a datum belongs to."""
+    """Return the CloudWatch metric that a datum belongs to."""
     return datum["MetricName"], frozenset(dimensions_of(datum).items())
 
 
@@ -88,7 +88,7 @@ def _late_faults(run: Run) -> Iterator[str]:
 
 
 def _faults_of_exports(expect: Json, exports: Sequence[Export]) -> Iterator[str]:
-    """Judge each export by its own expectation, and those beyond the last expectation by that one."""
+    """Check each export by its own expectation, and those beyond the last expectation by the last one."""
     expectations: Sequence[Json] = expect.get("exports", [expect])
     for index, export in enumerate(exports):
         expectation = expectations[min(index, len(expectations) - 1)]
@@ -97,7 +97,7 @@ def _faults_of_exports(expect: Json, exports: Sequence[Export]) -> Iterator[str]
 
 def _export_faults(expect: Json, export: Export) -> Iterator[str]:
     if unknown := expect.keys() - _KEYS_OF_AN_EXPORT - _KEYS_OF_THE_WHOLE:
-        raise ValueError(f"a vector expects {sorted(unknown)}, which nobody checks")
+        raise ValueError(f"a vector expects {sorted(unknown)}, which is not a key")
     datums = export.datums()
     arrivals = _Arrivals(datums)
     unexplained = set(range(len(datums)))
@@ -112,7 +112,7 @@ def _export_faults(expect: Json, export: Export) -> Iterator[str]:
 
 
 def _entries(expect: Json, metrics: Sequence[Json]) -> Iterator[Json]:
-    """All that is expected, in the form of entries of ``series``."""
+    """Yield all expectations in the form of entries of ``series``."""
     yield from expect.get("series", ())
     for name in expect.get("others_unaffected", ()):
         (gauge,) = (metric for metric in metrics if metric.get("name", "m") == name)
@@ -136,7 +136,7 @@ def _entry_of_generated(name: str, point: Json) -> Json:
 
 
 class _Arrivals:
-    """Datums, found by the name and the dimensions of an entry."""
+    """Datums by the name and dimensions of an entry."""
 
     def __init__(self, datums: Sequence[Datum]) -> None:
         self._datums = datums
@@ -145,7 +145,7 @@ class _Arrivals:
             self._indexes[identity(datum)].append(index)
 
     def find(self, entry: Json) -> Sequence[int]:
-        """The indexes of the datums that an entry speaks of; at once where it gives name and dimensions as they are."""
+        """Return the indices of the datums that an entry matches; without a search if it has exact dimensions."""
         dims: Json = entry.get("dims", {})
         if "dims" in entry and all(isinstance(value, str) for value in dims.values()):
             exactly = self._indexes.get((entry.get("name", "m"), frozenset(dims.items())))
@@ -155,7 +155,7 @@ class _Arrivals:
 
 
 def _arrival_faults(entry: Json, datums: Sequence[Datum], metrics: Sequence[Json]) -> Iterator[str]:
-    """An entry is about one datum, or about none where that is fine."""
+    """Check that an entry matches exactly one datum, or none if it may be absent."""
     label = f"{entry.get('name', 'm')} {str(entry.get('dims', ''))[:120]}".rstrip()
     if len(datums) > 1 or not (datums or entry.get("may_be_absent")):
         yield f"{label}: {len(datums)} datums"

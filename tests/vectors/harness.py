@@ -1,4 +1,4 @@
-"""Run test vectors through the public exporter, or the facade, in front of a client that only listens."""
+"""Run test vectors through the public exporter, or the facade, with a client that records its calls."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ class Case:
 
 
 class RecordingClient:
-    """Keep what ``put_metric_data`` is called with."""
+    """A client that stores the arguments of ``put_metric_data``."""
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
@@ -47,34 +47,34 @@ class RecordingClient:
         return {"ResponseMetadata": {"HTTPStatusCode": 200}}
 
     def take(self) -> list[Request]:
-        """The requests since the last time this was asked."""
+        """Return the requests since the last call."""
         taken, self._requests = self._requests, []
         return taken
 
 
 def load_cases() -> list[Case]:
-    """Every vector of every file."""
+    """Return every vector of every file."""
     files = sorted(VECTORS.glob("*.json"))
     return [Case(**case) for file in files for case in json.loads(file.read_text("utf-8"))["cases"]]
 
 
 def faults_of(case: Case) -> list[str]:
-    """Run a case and judge it."""
+    """Run a case and return its faults."""
     with _warnings_of_the_package() as warnings:
         run = _through_the_facade(case.input) if "facade" in case.input else _through_the_exporter(case.input)
     units_given = {metric["name"]: metric["unit"] for metric in case.input.get("facade", ())}
     now = time.time()
     return [
         *run_faults(case.expect, replace(run, warnings=warnings), units_given=units_given, now=now),
-        *_refusals(run, now=now),
+        *_validation_errors(run, now=now),
     ]
 
 
-def _refusals(run: Run, *, now: float) -> Iterator[str]:
-    """What the package's own gate has against a request, beside the judge's."""
+def _validation_errors(run: Run, *, now: float) -> Iterator[str]:
+    """Yield the errors of the package's own validation, in addition to those of the expectations."""
     for request in run.requests():
-        if refused := validation_error(request, size_bytes=body_size_bytes(request), now=now):
-            yield f"{refused.code}: {refused.message}"
+        if error := validation_error(request, size_bytes=body_size_bytes(request), now=now):
+            yield f"{error.code}: {error.message}"
 
 
 def _through_the_exporter(case_input: Json) -> Run:
@@ -112,7 +112,7 @@ def _through_the_facade(case_input: Json) -> Run:
 
 
 def _units_back(elsewhere: InMemoryMetricReader) -> dict[str, str]:
-    """The CloudWatch unit of a gauge that has the unit another reader sees, for each facade metric's name."""
+    """Return, for each facade metric, the CloudWatch unit of a gauge with the unit that other readers see."""
     gauges = [
         {"name": name, "kind": "gauge", "unit": unit, "points": [{"value": 1}]}
         for name, unit in _units_seen(elsewhere.get_metrics_data())
@@ -122,7 +122,7 @@ def _units_back(elsewhere: InMemoryMetricReader) -> dict[str, str]:
 
 
 def _units_seen(collected: MetricsData | None) -> Iterator[tuple[str, str]]:
-    """The facade name and the OpenTelemetry unit of each facade metric in a collection."""
+    """Yield the facade name and the OpenTelemetry unit of each facade metric in a collection."""
     for resource in collected.resource_metrics if collected else ():
         for scope in resource.scope_metrics:
             if facade := facade_metric(scope.scope):
@@ -135,7 +135,7 @@ def _lost(counting: CloudWatchMetricExporter | CloudWatchMetricsReporter) -> int
 
 @contextmanager
 def _warnings_of_the_package() -> Iterator[list[str]]:
-    """Collect what the package's loggers warn of."""
+    """Collect the warnings of the package's loggers."""
     warnings: list[str] = []
     handler = _Collector(warnings)
     logger = logging.getLogger("otel_cloudwatch_flask")

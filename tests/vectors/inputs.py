@@ -1,4 +1,4 @@
-"""From the JSON of a vector's input to the SDK's ``MetricsData``; vectors/README.md describes the JSON."""
+"""Convert the JSON of a vector's input to the SDK's ``MetricsData``; vectors/README.md describes the JSON."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,19 +31,19 @@ Json: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What a point's times refer to, in Unix nanoseconds: when the exporter was ready, and now."""
+    """The base of a point's times, in Unix nanoseconds: when the exporter was ready, and now."""
 
     exporter_ready: int
     now: int
 
     def start(self, of: str | float) -> int:
-        """When a series began that the vector says to have begun ``of`` the exporter, or so many seconds after it."""
+        """Return the start time of a series, which a vector gives relative to the exporter's start."""
         seconds = {"after": 0.0, "before": -3600.0}[of] if isinstance(of, str) else of
         return self.exporter_ready + round(seconds * 1e9)
 
 
 def exports_of(case_input: Json) -> list[Sequence[Json]]:
-    """The metrics of each export, in the vectors' own form."""
+    """Return the metrics of each export, in the vectors' form."""
     if "generate" in case_input:
         return [list(generated_metrics(case_input["generate"]))]
     if "exports" in case_input:
@@ -52,7 +52,7 @@ def exports_of(case_input: Json) -> list[Sequence[Json]]:
 
 
 def metrics_data(metrics: Sequence[Json], *, resource: Json, times: Times) -> MetricsData:
-    """One collection of these metrics, as a reader hands it to an exporter."""
+    """Make one collection of these metrics, as a reader passes it to an exporter."""
     scopes = [
         ScopeMetrics(InstrumentationScope(scope), [_metric(metric, times) for metric in of_scope], schema_url="")
         for scope, of_scope in groupby(metrics, key=lambda metric: metric.get("scope", "vectors"))
@@ -61,7 +61,7 @@ def metrics_data(metrics: Sequence[Json], *, resource: Json, times: Times) -> Me
 
 
 def number(value: float | str) -> float:
-    """A number, also one that JSON lacks: ``"NaN"``, ``"-Infinity"``, or an int such as ``"10**400"``."""
+    """Parse a number, including those that JSON lacks: ``"NaN"``, ``"-Infinity"``, or an int such as ``"10**400"``."""
     if not isinstance(value, str):
         return value
     base, power, exponent = value.partition("**")
@@ -69,14 +69,14 @@ def number(value: float | str) -> float:
 
 
 def bucket_counts(counts: Sequence[int] | Json) -> list[int]:
-    """The counts of a histogram's buckets, written out or as the length and the nonzero entries."""
+    """Parse the counts of a histogram's buckets: a list, or the length and the nonzero entries."""
     if not isinstance(counts, Mapping):
         return list(counts)
     return [counts["nonzero"].get(str(index), 0) for index in range(counts["length"])]
 
 
 def generated_metrics(spec: Json) -> Iterator[Json]:
-    """Many metrics of one shape, each point with a number and attributes of its own."""
+    """Make many metrics of one shape, each point with a number and attributes of its own."""
     points = spec.get("points", 1)
     for metric in range(spec["metrics"]):
         yield {
@@ -100,7 +100,7 @@ def _generated_attributes(spec: Json, serial: int) -> Json:
 
 
 def _filled_buckets(values: int, serial: int) -> Json:
-    """An exponential histogram from 1 up, at eight buckets a doubling, its samples a hundredth above the edges."""
+    """Make an exponential histogram from 1 up, with eight buckets per power of two and samples 1 % above the edges."""
     counts = [1 + (serial + bucket) % 7 for bucket in range(values)]
     samples = [1.01 * 2.0 ** (bucket / 8) for bucket in range(values)]
     return {
@@ -176,7 +176,7 @@ def _side(point: Json, sign: str) -> Buckets:
 
 
 def _statistics(point: Json, *, samples: int) -> dict[str, Any]:
-    """Count, sum, min and max; where the SDK was told not to record the extremes it says inf and -inf."""
+    """Return count, sum, min and max; like the SDK, inf and -inf for extremes that are not recorded."""
     minimum, maximum = point.get("min", math.inf), point.get("max", -math.inf)
     return {
         "count": point.get("count", samples),

@@ -1,4 +1,4 @@
-"""How many vectors of each file are right, and what is wrong with the others: ``python -m tests.vectors.report``."""
+"""Print how many vectors of each file pass, and the faults of the others: ``python -m tests.vectors.report``."""
 
 import sys
 from collections import defaultdict
@@ -7,7 +7,7 @@ from tests.vectors.harness import Case, faults_of, load_cases
 
 
 def main() -> int:
-    """Run every vector; the exit status says whether all are right."""
+    """Run every vector; the exit status is 0 if all pass."""
     wrong = {case.id: faults for case in load_cases() if (faults := _faults(case))}
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case in load_cases():

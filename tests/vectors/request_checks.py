@@ -1,6 +1,6 @@
-"""Whether CloudWatch takes a request, as its documentation has it.
+"""Whether CloudWatch accepts a request, according to its documentation.
 
-Written apart from the package's own checks: these judge what those let through.
+Written apart from the package's own checks: these check what those accept.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
 """
 
@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from otel_cloudwatch_flask import limits
 
 Datum: TypeAlias = Mapping[str, Any]
-"""A ``MetricDatum`` that nobody has checked."""
+"""An unchecked ``MetricDatum``."""
 Request: TypeAlias = Mapping[str, Any]
-"""The arguments of a ``put_metric_data`` call that nobody has checked."""
+"""The unchecked arguments of a ``put_metric_data`` call."""
 
 _SIZES = [
     f"{prefix}{size}".capitalize() for prefix in ("", "kilo", "mega", "giga", "tera") for size in ("bytes", "bits")
@@ -28,18 +28,18 @@ _OPTIONAL_KEYS = frozenset(
 
 
 def unix_seconds(timestamp: datetime | float) -> float:
-    """A datum's time as botocore understands it."""
+    """Return a datum's time as botocore understands it."""
     return timestamp.timestamp() if isinstance(timestamp, datetime) else timestamp
 
 
 def body_size_bytes(request: Request) -> int:
-    """How long the JSON is that botocore makes of a request: default separators, whole seconds."""
+    """Return the length of the JSON that botocore makes of a request: default separators, whole seconds."""
     datums = [{**datum, "Timestamp": int(unix_seconds(datum["Timestamp"]))} for datum in request["MetricData"]]
     return len(json.dumps({**request, "MetricData": datums}).encode())
 
 
 def request_faults(request: Request, *, now: float) -> Iterator[str]:
-    """Why CloudWatch would refuse this request; nothing if it would not."""
+    """Yield why CloudWatch would reject this request."""
     shapes = list(_shape_faults(request))
     if shapes:
         yield from shapes
@@ -89,7 +89,7 @@ def _dimension_faults(dimensions: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _is_text(text: object, length: int) -> bool:
-    """At most so long, of printable ASCII, and not only blanks."""
+    """Return whether this is text of at most this length, of printable ASCII, and not blank."""
     return (
         isinstance(text, str)
         and len(text) <= length

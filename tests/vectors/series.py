@@ -1,4 +1,4 @@
-"""Whether a datum is what an entry of a vector's ``series`` wants; vectors/README.md describes each key."""
+"""Check a datum against an entry of a vector's ``series``; vectors/README.md describes each key."""
 
 import json
 import math
@@ -12,26 +12,26 @@ from tests.vectors.inputs import Json, number
 from tests.vectors.request_checks import Datum
 
 _EXPONENTIAL_EDGE_SLACK = 1e-12
-"""Powers of fractions of 2 carry rounding, so that such an edge is a matter of the last digits."""
+"""Powers of fractions of 2 carry rounding, so such an edge is exact to the last few digits only."""
 _FACTOR_SLACK = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What a datum says of its samples; ``values`` ascend, each with its count, and a statistic set has none."""
+    """The samples of a datum; ``values`` ascend, each with its count, and are empty for a statistic set."""
 
     values: Sequence[tuple[float, float]]
     count: float
     sum: float
     magnitude: float
-    """The sum of the magnitudes, which is what a sum's rounding is measured against."""
+    """The sum of the magnitudes, to which the rounding of a sum is relative."""
     minimum: float
     maximum: float
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A datum beside the entry that speaks of it, and the metrics it may have been made of."""
+    """A datum, the entry that matches it, and the metrics that it may come from."""
 
     entry: Json
     datum: Datum
@@ -39,7 +39,7 @@ class Seen:
     metrics: Sequence[Json]
 
     def same(self, arrived: float, wanted: float | str) -> bool:
-        """Equal to the last digit, or nearly so where the unit was scaled."""
+        """Return whether two numbers are equal, or nearly equal if the unit was scaled."""
         wanted = number(wanted)
         return arrived == wanted or (
             "factor" in self.entry and math.isclose(arrived, wanted, rel_tol=_FACTOR_SLACK, abs_tol=0)
@@ -47,7 +47,7 @@ class Seen:
 
 
 def samples_of(datum: Datum) -> Samples:
-    """Read the samples out of an acceptable datum."""
+    """Read the samples of an acceptable datum."""
     if "StatisticValues" in datum:
         given = datum["StatisticValues"]
         total = given["Sum"]
@@ -64,19 +64,19 @@ def samples_of(datum: Datum) -> Samples:
 
 
 def dimensions_of(datum: Datum) -> dict[str, str]:
-    """A datum's dimensions by name."""
+    """Return a datum's dimensions by name."""
     return {dimension["Name"]: dimension["Value"] for dimension in datum.get("Dimensions", ())}
 
 
 def speaks_of(entry: Json, datum: Datum) -> bool:
-    """Whether the entry is about this datum, right or wrong: it has the name and, where given, the dimensions."""
+    """Return whether the entry is about this datum: the name and, if given, the dimensions match."""
     if not fnmatchcase(datum["MetricName"], entry.get("name", "m")):
         return False
     return "dims" not in entry or _same_dimensions(entry["dims"], dimensions_of(datum))
 
 
 def entry_faults(entry: Json, datum: Datum, metrics: Sequence[Json]) -> Iterator[str]:
-    """What is wrong with a datum that an entry speaks of."""
+    """Yield what is wrong with a datum that an entry matches."""
     seen = Seen(entry, datum, samples_of(datum), metrics)
     for key, wanted in {"form": "values", "resolution": 60, "max_values": 150, **entry}.items():
         if key.startswith("sum_rel_"):
@@ -92,7 +92,7 @@ def _same_dimensions(wanted: Json, arrived: Mapping[str, str]) -> bool:
 
 
 def _same_text(wanted: str | Json, arrived: str) -> bool:
-    """The very text or, for ``{"json": x}``, any JSON text of x; ``true`` is not 1."""
+    """Return whether the text is equal or, for ``{"json": x}``, is any JSON text of x; ``true`` is not 1."""
     if isinstance(wanted, str):
         return arrived == wanted
     try:
@@ -116,7 +116,7 @@ def _bucket_faults(seen: Seen, wanted: Any) -> Iterator[str]:
 
 
 def _only_point(seen: Seen) -> Json:
-    """The only point of the metrics that the entry names."""
+    """Return the only point of the metrics that the entry names."""
     named = [metric for metric in seen.metrics if fnmatchcase(metric.get("name", "m"), seen.entry.get("name", "m"))]
     points: list[Json] = [point for metric in named for point in metric["points"]]
     (point,) = points
@@ -173,13 +173,13 @@ _CHECKS: Mapping[str, Callable[[Seen, Any], bool]] = {
     "min_values": lambda seen, wanted: len(seen.samples.values) >= wanted,
     "max_values": lambda seen, wanted: len(seen.samples.values) <= wanted,
 }
-"""Whether a datum is as a key of an entry wants it."""
+"""Checks by the keys of an entry."""
 
 _DETAILED_CHECKS: Mapping[str, Callable[[Seen, Any], Iterator[str]]] = {
     "values_within_bucket": _bucket_faults,
     "percentile": _percentile_faults,
 }
-"""Checks that can say more than that it is not so."""
+"""Checks that describe what is wrong."""
 
 _NO_CHECKS = frozenset({"name", "dims", "factor", "values_abs", "may_be_absent"})
-"""Keys that find the datum, or say how the others are meant."""
+"""Keys that select the datum, or modify other checks."""

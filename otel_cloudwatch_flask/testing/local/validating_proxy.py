@@ -90,7 +90,7 @@ class ValidatingProxy:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._traffic = Traffic()
-        self._refusals: deque[ValidationError] = deque(maxlen=_MAX_ERRORS_KEPT)
+        self._validation_errors: deque[ValidationError] = deque(maxlen=_MAX_ERRORS_KEPT)
         self._faults: deque[Fault] = deque()
 
     @property
@@ -100,10 +100,10 @@ class ValidatingProxy:
             return self._traffic
 
     @property
-    def refusals(self) -> list[ValidationError]:
+    def validation_errors(self) -> list[ValidationError]:
         """The errors of the last 100 requests that were rejected, oldest first."""
         with self._lock:
-            return list(self._refusals)
+            return list(self._validation_errors)
 
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
         """Answer the next ``times`` PutMetricData with this fault; further calls are queued."""
@@ -174,7 +174,7 @@ class ValidatingProxy:
 
     def _rejected(self, error: ValidationError) -> ValidationError:
         with self._lock:
-            self._refusals.append(error)
+            self._validation_errors.append(error)
         self._count(refused=1)
         return error
 
