@@ -55,15 +55,6 @@ class Backlog:
         self._datums = 0
 
     @property
-    def has_spool(self) -> bool:
-        """Whether batches are written to disk."""
-        return self._spool is not None
-
-    def use_spool(self, spool: Spool) -> None:
-        """Write the batches added from now on to disk."""
-        self._spool = spool
-
-    @property
     def has_room(self) -> bool:
         """Whether batches that are in memory only take less than half of the bytes allowed."""
         with self._lock:
@@ -108,11 +99,7 @@ class Backlog:
         """Prepend the batches that processes which have ended left in the spool."""
         if self._spool is None:
             return
-        found = []
-        for file in self._spool.adopt():
-            batch = self._spool.read(file)
-            if batch is not None:
-                found.append(_Entry(len(batch.datums), None, file))
+        found = [entry for file in self._spool.adopt() if (entry := _adopted(self._spool, file))]
         with self._lock:
             self._push(found, in_front=True)
 
@@ -122,7 +109,16 @@ class Backlog:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
             return None
-        return self._in_flight.batch or self._read_in_flight(self._in_flight)
+        try:
+            return self._in_flight.batch or self._read_in_flight(self._in_flight)
+        except OSError as error:
+            _each_minute.warning(
+                "read", "Spooled metrics cannot be read now, and are kept. Raise the limit of open files. (%s)", error
+            )
+        with self._lock:
+            self._waiting.appendleft(self._in_flight)
+            self._in_flight = None
+        return None
 
     def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
         """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front.
@@ -185,6 +181,7 @@ class Backlog:
         with self._lock:
             self._count(waiting, -1)
             waiting.batch = batch or Batch.empty()
+            waiting.datums = len(batch.datums) if batch else waiting.datums
             self._count(waiting, +1)
         if batch is None:
             waiting.file = None  # the spool has set it aside
@@ -245,6 +242,14 @@ class Backlog:
     def _count(self, waiting: _Entry, sign: int) -> None:
         self._size_bytes += sign * waiting.size_bytes
         self._datums += sign * waiting.datums
+
+
+def _adopted(spool: Spool, file: Path) -> _Entry | None:
+    try:
+        batch = spool.read(file)
+    except OSError:
+        return _Entry(1, None, file)  # its datums are counted when it can be read
+    return None if batch is None else _Entry(len(batch.datums), None, file)
 
 
 def _forget_encodings(waiting: Iterable[_Entry]) -> None:
