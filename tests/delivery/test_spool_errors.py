@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,8 +186,8 @@ def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pyte
         (os, "unlink"),
         (os, "stat"),
         (os, "lstat"),
-        (module.tempfile, "mkdtemp"),
-        (module.shutil, "rmtree"),
+        (tempfile, "mkdtemp"),
+        (shutil, "rmtree"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -63,7 +63,7 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
 
-    def late(remaining: Any = ()) -> None:
+    def late(remaining: Any = (), **_: Any) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
         settle(remaining)
