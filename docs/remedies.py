@@ -200,10 +200,9 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Fix the delivery problem logged earlier.",
         ),
         Remedy(
-            "Cannot open the spool",
-            "Nothing is lost yet: pending metrics are kept in memory, and lost if the process ends before they are "
-            "sent.",
-            "Give the forked process permission to write to `spool_directory`, and free disk space.",
+            "Spooled metrics cannot be read now",
+            "Nothing is lost: they stay in the spool, and are sent when a file descriptor is free.",
+            "Raise the limit of open files of the process (`ulimit -n`), or find what keeps so many open.",
         ),
         Remedy(
             "Metrics cannot be spooled",

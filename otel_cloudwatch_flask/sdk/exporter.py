@@ -34,9 +34,8 @@ from otel_cloudwatch_flask.delivery.boto_client import (
     plain_put,
 )
 from otel_cloudwatch_flask.delivery.sender import Delivery
-from otel_cloudwatch_flask.delivery.spool import Spool
+from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
-from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
@@ -149,8 +148,9 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
+        if settings.spool_directory:
+            check_directory(settings.spool_directory)
         self._start()
-        self._open_spool()
         _live_exporters[id(self)] = self
         call_after_fork(self._restart)
 
@@ -159,7 +159,8 @@ class CloudWatchMetricExporter(MetricExporter):
         # The resource of the last collection: one object for all collections of a provider.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder)
+        spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
         self._delivery = Delivery(
             self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
         )
@@ -184,20 +185,6 @@ class CloudWatchMetricExporter(MetricExporter):
         parents_backlog = self._backlog
         self._start()
         parents_backlog.release()
-
-    def _open_spool(self) -> None:
-        """Open the spool of this process, if one is configured; raises :class:`ConfigurationError`."""
-        if self._settings.spool_directory and not self._backlog.has_spool:
-            self._backlog.use_spool(Spool(self._settings.spool_directory))
-
-    def _try_to_open_spool(self) -> None:
-        """Open the spool of a forked child, which may have dropped privileges since the fork, or found a full disk."""
-        try:
-            self._open_spool()
-        except ConfigurationError as error:
-            _each_minute.warning(
-                "spool", "Cannot open the spool: pending metrics are kept in memory only, and retried. (%s)", error
-            )
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
@@ -291,7 +278,6 @@ class CloudWatchMetricExporter(MetricExporter):
         if not self._settings.enabled:
             return
         with self._mapping_lock:
-            self._try_to_open_spool()
             datums = self._mapper.datums(metrics_data)
         self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
         if self._is_closed:
