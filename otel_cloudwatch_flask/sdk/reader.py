@@ -222,7 +222,7 @@ class CloudWatchMetricReader(MetricReader):
         """Count measurements as lost that could not be collected before the shutdown's deadline."""
         self._is_lost = True
         lost = self._count_measurements() - self._collected_measurements
-        self._exporter.ledger.lost(LossReason.SHUTDOWN, lost)
+        self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before the shutdown and are lost: %d measurements of add_metric, and those "
             "of other instruments. Fix the observable callback that hangs or raises.",
