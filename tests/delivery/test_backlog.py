@@ -79,8 +79,17 @@ def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
         join_all(in_threads(lambda: answered.append(backlog.datums)))
 
     encode, remove = batch_module.encoded, Spool.remove
-    monkeypatch.setattr(batch_module, "encoded", lambda datum: (ask(), encode(datum))[1])
-    monkeypatch.setattr(Spool, "remove", lambda self, path: (ask(), remove(self, path))[1])
+
+    def asked_encode(datum: Datum) -> str:
+        ask()
+        return encode(datum)
+
+    def asked_remove(spool: Spool, path: Path) -> None:
+        ask()
+        remove(spool, path)
+
+    monkeypatch.setattr(batch_module, "encoded", asked_encode)
+    monkeypatch.setattr(Spool, "remove", asked_remove)
     for name in ("a", "a", "b", "c"):
         backlog.add([batch(name)])
     one = backlog.check_out()
