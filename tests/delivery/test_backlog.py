@@ -182,6 +182,16 @@ def test_datums_of_one_series_are_merged() -> None:
     assert samples == {1: 1, 2: 2, 3.5: 1}
 
 
+def test_every_datum_is_counted_once() -> None:
+    """Datums that are merged because memory is short are counted, so that all figures add up to what was added."""
+    accounts = Accounts(2 * ONE)
+    for name in "aabbaacd":
+        accounts.backlog.add([batch(name)])
+    stats = accounts.recorder.stats(datums_pending=accounts.backlog.datums, metrics_active=0, metrics_overflowed=0)
+    assert stats.datums_merged > 0
+    assert stats.datums_pending + stats.datums_merged + sum(stats.datums_lost.values()) == 8
+
+
 def test_in_flight_is_not_dropped() -> None:
     """A batch in flight is not dropped for newer ones."""
     accounts = Accounts(2 * ONE)
