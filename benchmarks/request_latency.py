@@ -256,6 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(CLOUDWATCH_SECONDS)
         self.send_response(200)
+        self.send_header("x-amzn-RequestId", "benchmark")
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", "2")
         self.end_headers()

@@ -38,7 +38,7 @@ def answered(client: Any, traffic: Traffic | None = None) -> Any:
     def answer(request: Any, **_: object) -> AWSResponse:
         if traffic is not None:
             traffic.bodies.append(request.body)
-        headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
+        headers: Any = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-requestid": "benchmark"}
         return AWSResponse(request.url, 200, headers, _EmptyBody())
 
     client.meta.events.register("before-send.cloudwatch.PutMetricData", answer)

@@ -233,6 +233,7 @@ class Backlog:
                 self._count(dropped[-1], -1)
         for each in dropped:
             self._forget(each)
+        self._stats_recorder.merged(sum(each.datums for each in merging) - sum(each.datums for each in merged))
         return sum(each.datums for each in dropped)
 
     def _resume(self) -> None:

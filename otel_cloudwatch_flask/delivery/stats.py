@@ -29,8 +29,14 @@ class LossReason(str, Enum):
 class DeliveryStats:
     """Counters of one exporter since this process started.
 
-    ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all datums the
-    exporter produced; datums of one series that were merged because the backlog was full count as one.
+    ``datums_*`` count datums. For every datum that the exporter has produced, ``datums_sent``, ``datums_pending``,
+    ``datums_merged`` or one reason in ``datums_lost`` (keys: :class:`LossReason` values) goes up by one: their sum is
+    the number of all. ``datums_merged`` are those that became part of another datum, with all their samples, because
+    the backlog was full. A data point that cannot become a datum counts as one, in ``datums_lost["invalid"]``.
+
+    ``measurements_lost`` counts measurements that never became part of a data point, by reason: calls of ``add_metric``
+    with invalid arguments, or after shutdown. All others are samples of the datums above.
+
     ``datums_possibly_duplicated`` counts the datums of requests whose response was lost, once for each such request: at
     most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of
     successful requests, ``requests_failed`` of all others, ``requests_seconds`` the total duration of both, and
@@ -42,6 +48,8 @@ class DeliveryStats:
     datums_sent: int = 0
     datums_pending: int = 0
     datums_lost: Mapping[str, int] = field(default_factory=dict)
+    datums_merged: int = 0
+    measurements_lost: Mapping[str, int] = field(default_factory=dict)
     datums_possibly_duplicated: int = 0
     requests_sent: int = 0
     requests_failed: int = 0
@@ -56,12 +64,14 @@ class DeliveryStats:
     def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
         """Return the sums over several exporters, with the latest ``last_success``."""
         every = list(exporters)
-        lost: Counter[str] = Counter()
+        datums_lost, measurements_lost = Counter[str](), Counter[str]()
         for each in every:
-            lost.update(each.datums_lost)
+            datums_lost.update(each.datums_lost)
+            measurements_lost.update(each.measurements_lost)
         return cls(
             **{name: sum(getattr(each, name) for each in every) for name in _SUMMED},
-            datums_lost=dict(lost),
+            datums_lost=dict(datums_lost),
+            measurements_lost=dict(measurements_lost),
             last_error=next((each.last_error for each in every if each.last_error), None),
             last_success=max((each.last_success for each in every if each.last_success), default=None),
         )
@@ -76,6 +86,8 @@ class StatsRecorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lost: Counter[str] = Counter()
+        self._measurements_lost: Counter[str] = Counter()
+        self._datums_merged = 0
         self._datums_sent = 0
         self._datums_possibly_duplicated = 0
         self._requests_sent = 0
@@ -111,11 +123,21 @@ class StatsRecorder:
             with self._lock:
                 self._lost[reason.value] += datums
 
+    def lost_measurement(self, reason: LossReason) -> None:
+        """Count a measurement that never became part of a data point."""
+        with self._lock:
+            self._measurements_lost[reason.value] += 1
+
+    def merged(self, datums: int) -> None:
+        """Count datums that became part of others."""
+        with self._lock:
+            self._datums_merged += datums
+
     def lost_in_delivery(self) -> int:
-        """Return the number of lost datums that were valid."""
+        """Return the number of lost datums and measurements that were valid."""
         # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
-        lost = dict(self._lost)
-        return sum(lost.values()) - lost.get(LossReason.INVALID.value, 0)
+        lost = [*dict(self._lost).items(), *dict(self._measurements_lost).items()]
+        return sum(number for reason, number in lost if reason != LossReason.INVALID.value)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
         """Return a snapshot, completed by the given figures, which other objects count."""
@@ -124,6 +146,8 @@ class StatsRecorder:
                 datums_sent=self._datums_sent,
                 datums_pending=datums_pending,
                 datums_lost=dict(self._lost),
+                datums_merged=self._datums_merged,
+                measurements_lost=dict(self._measurements_lost),
                 datums_possibly_duplicated=self._datums_possibly_duplicated,
                 requests_sent=self._requests_sent,
                 requests_failed=self._requests_failed,

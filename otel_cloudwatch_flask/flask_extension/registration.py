@@ -120,7 +120,7 @@ def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPol
 
 def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
     if setup.reader:
-        setup.reader.exporter.stats_recorder.lost(reason)
+        setup.reader.exporter.stats_recorder.lost_measurement(reason)
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -81,6 +82,7 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
     is_late = stats.last_success is None or now - stats.last_success > _LATE_SECONDS
     return {
         **asdict(stats),
+        "lost": Counter(stats.datums_lost) + Counter(stats.measurements_lost),
         "is_failing": bool(stats.datums_pending and stats.last_error and is_late),
         "calls_per_minute": 60 * requests_per_second(observed["slices"], now=now, seconds=observed["seconds"]),
         "mean_seconds": stats.requests_seconds / calls if calls else None,

@@ -23,13 +23,16 @@ def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
         return [lambda _options: [Observation(getattr(stats(), field))]]
 
-    def losses(_options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(datums, {"reason": reason}) for reason, datums in stats().datums_lost.items()]
+    def losses(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
+        return [
+            lambda _options: [Observation(lost, {"reason": reason}) for reason, lost in getattr(stats(), field).items()]
+        ]
 
     name = METER_NAME
     meter.create_observable_counter(f"{name}.datums_sent", observing("datums_sent"), "{datum}")
     meter.create_observable_up_down_counter(f"{name}.datums_pending", observing("datums_pending"), "{datum}")
-    meter.create_observable_counter(f"{name}.datums_lost", [losses], "{datum}")
+    meter.create_observable_counter(f"{name}.datums_lost", losses("datums_lost"), "{datum}")
+    meter.create_observable_counter(f"{name}.measurements_lost", losses("measurements_lost"), "{measurement}")
     meter.create_observable_counter(f"{name}.requests_sent", observing("requests_sent"), "{request}")
     meter.create_observable_counter(f"{name}.requests_failed", observing("requests_failed"), "{request}")
     meter.create_observable_counter(f"{name}.requests_time", observing("requests_seconds"), "s")

@@ -132,6 +132,7 @@ def problem_of(stats: DeliveryStats) -> str:
     '2 datum(s) lost: invalid; 1 datum(s) not sent yet, the last error was: No Region'
     """
     problems = [f"{datums} datum(s) lost: {reason}" for reason, datums in stats.datums_lost.items()]
+    problems += [f"{number} measurement(s) lost: {reason}" for reason, number in stats.measurements_lost.items()]
     if stats.datums_pending:
         problems.append(f"{stats.datums_pending} datum(s) not sent yet, the last error was: {stats.last_error}")
     return "; ".join(problems)

@@ -34,7 +34,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lost_before = {exporter: exporter.stats().datums_lost for exporter in live_exporters()}
+        self._stats_before = {exporter: exporter.stats() for exporter in live_exporters()}
 
     @property
     def requests(self) -> list[Mapping[str, Any]]:
@@ -81,7 +81,12 @@ class InterceptedCloudWatch(FakeCloudWatch):
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
         stats = exporter.stats()
-        return replace(stats, datums_lost=Counter(stats.datums_lost) - Counter(self._lost_before.get(exporter, {})))
+        before = self._stats_before.get(exporter, DeliveryStats())
+        return replace(
+            stats,
+            datums_lost=Counter(stats.datums_lost) - Counter(before.datums_lost),
+            measurements_lost=Counter(stats.measurements_lost) - Counter(before.measurements_lost),
+        )
 
 
 def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:

@@ -79,8 +79,17 @@ def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
         join_all(in_threads(lambda: answered.append(backlog.datums)))
 
     encode, remove = batch_module.encoded, Spool.remove
-    monkeypatch.setattr(batch_module, "encoded", lambda datum: (ask(), encode(datum))[1])
-    monkeypatch.setattr(Spool, "remove", lambda self, path: (ask(), remove(self, path))[1])
+
+    def asked_encode(datum: Datum) -> str:
+        ask()
+        return encode(datum)
+
+    def asked_remove(spool: Spool, path: Path) -> None:
+        ask()
+        remove(spool, path)
+
+    monkeypatch.setattr(batch_module, "encoded", asked_encode)
+    monkeypatch.setattr(Spool, "remove", asked_remove)
     for name in ("a", "a", "b", "c"):
         backlog.add([batch(name)])
     one = backlog.check_out()
@@ -171,6 +180,16 @@ def test_datums_of_one_series_are_merged() -> None:
                 samples[value] = samples.get(value, 0) + count
         accounts.backlog.settle()
     assert samples == {1: 1, 2: 2, 3.5: 1}
+
+
+def test_every_datum_is_counted_once() -> None:
+    """Datums that are merged because memory is short are counted, so that all figures add up to what was added."""
+    accounts = Accounts(2 * ONE)
+    for name in "aabbaacd":
+        accounts.backlog.add([batch(name)])
+    stats = accounts.recorder.stats(datums_pending=accounts.backlog.datums, metrics_active=0, metrics_overflowed=0)
+    assert stats.datums_merged > 0
+    assert stats.datums_pending + stats.datums_merged + sum(stats.datums_lost.values()) == 8
 
 
 def test_in_flight_is_not_dropped() -> None:

@@ -267,7 +267,7 @@ class TestNames:
         reporter.add_metric("After", 1)
         assert reporter.flush()
         assert {metric.name for metric in cloudwatch.metrics()} == {"Before", "After"}
-        assert reporter.stats().datums_lost == {"invalid": 1}
+        assert reporter.stats().measurements_lost == {"invalid": 1}
         reporter.shutdown()
 
 

@@ -152,6 +152,6 @@ def test_in_production_it_costs_itself(made: list[Call]) -> None:
     arrived = sum(cloudwatch.count(name) for name in {metric.name for metric in cloudwatch.metrics()})
     assert cloudwatch.validation_errors == []
     assert cloudwatch.count("Healthy") >= len(made) + 1
-    assert arrived + sum(reporter.stats().datums_lost.values()) == 2 * len(made) + 1
-    assert set(reporter.stats().datums_lost) <= {"invalid"}
+    assert arrived + sum(reporter.stats().measurements_lost.values()) == 2 * len(made) + 1
+    assert set(reporter.stats().measurements_lost) <= {"invalid"}
     reporter.shutdown()

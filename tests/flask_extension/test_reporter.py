@@ -864,7 +864,7 @@ def test_a_bad_metric_is_counted(programs: Programs, app: Flask, caplog: pytest.
         CloudWatchMetricsReporter.add_metric("", 1)
     with reporter.timer("\n"):
         pass
-    assert reporter.stats().datums_lost == {"invalid": 11}
+    assert reporter.stats().measurements_lost == {"invalid": 11}
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
     assert "metric 'Orders': the value nan is not a finite number" in messages[0]
@@ -1104,6 +1104,7 @@ class _AwsHandler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.authorizations.append(self.headers["Authorization"])
         self.send_response(200)
+        self.send_header("x-amzn-RequestId", "b7a1")
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -1225,7 +1226,7 @@ def test_after_the_shutdown_what_comes_is_counted_as_lost(
     add_order()
     reporter.add_metric("Late", 1)
     assert not reporter.flush()
-    assert reporter.stats().datums_lost["shutdown"] >= 1
+    assert reporter.stats().measurements_lost["shutdown"] >= 1
 
 
 def test_a_process_forked_in_a_request_sends_nothing_of_the_requests(
@@ -1265,4 +1266,4 @@ def test_nothing_a_programs_objects_raise_reaches_production(
     """In production such a metric is counted as invalid."""
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=programs.provider(), strict=False)
     reporter.add_metric("Orders", 1, "Count", dimensions)
-    assert reporter.stats().datums_lost == {"invalid": 1}
+    assert reporter.stats().measurements_lost == {"invalid": 1}

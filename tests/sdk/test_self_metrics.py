@@ -35,11 +35,11 @@ def test_what_is_measured_is_what_the_stats_say() -> None:
     for name in ("datums_sent", "datums_pending", "requests_sent", "requests_failed"):
         assert measured[name].value == getattr(stats, name)  # type: ignore[union-attr]
     assert measured["requests_time"].value == stats.requests_seconds > 0  # type: ignore[union-attr]
-    lost = measured["datums_lost"]
+    lost = measured["measurements_lost"]
     assert (lost.value, lost.attributes) == (1, {"reason": "invalid"})  # type: ignore[union-attr]
     assert reporter.flush()
     assert cloudwatch.sum(f"{METER_NAME}.requests_sent") == 1
-    assert cloudwatch.sum(f"{METER_NAME}.datums_lost", reason="invalid") == 1
+    assert cloudwatch.sum(f"{METER_NAME}.measurements_lost", reason="invalid") == 1
     reporter.shutdown()
 
 

@@ -158,7 +158,7 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
             "E *Shop: RequestCount {ResourceName=Index} in Count: sum 1, count 1",
             "E *RequestCount {ResourceName=Index} has sum 1, not 2. Published metrics:",
             "E *Metrics did not arrive:",
-            "E *1 datum(s) lost: invalid",
+            "E *1 measurement(s) lost: invalid",
             "  (An exporter was created with a client of its own, and publishes there instead.)",
         ]
     )

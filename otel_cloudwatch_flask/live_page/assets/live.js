@@ -83,14 +83,14 @@ function fillSelect(select, options, chosen) {
 }
 
 function showState({ delivery, settings, datums }) {
-  const lost = Object.values(delivery.datums_lost).reduce((sum, each) => sum + each, 0);
+  const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
     return state("bad", `Not delivering: ${dataPoints(delivery.datums_pending)} buffered, retrying.`, error);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "Unset CLOUDWATCH_DRY_RUN to send metrics.");
-  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.datums_lost)}); ${sent} delivered.`, error && `Last error: ${error}`);
+  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.lost)}); ${sent} delivered.`, error && `Last error: ${error}`);
   if (!delivery.datums_sent && !delivery.datums_pending) {
     return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are sent.");
   }
@@ -125,7 +125,7 @@ function showUnreachable(problem) {
 
 function showSummary({ delivery, cost, settings, series_active: active, series_seen: seen, series_forgotten: evicted }) {
   $("summary").hidden = false;
-  const lost = Object.values(delivery.datums_lost).reduce((sum, each) => sum + each, 0);
+  const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   put("sent", whole(delivery.datums_sent));
   put("pending", whole(delivery.datums_pending));
   put("lost", whole(lost));
