@@ -67,8 +67,8 @@ class CloudWatchMetricReader(MetricReader):
 
     ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
     :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While CloudWatch
-    does not accept datums, collections go on by the interval until the backlog is half full, or with a
-    spool that too; then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
+    does not accept datums, collections go on by the interval until the backlog is half full (and the spool full, if
+    there is one); then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
 
     All measurements are flushed at exit and by :meth:`shutdown`. In a forked child the reader starts afresh without the
     parent's measurements. Children of multiprocessing flush when they end, and when they are terminated, as
@@ -110,7 +110,8 @@ class CloudWatchMetricReader(MetricReader):
         self._is_requested = False
         self._next_collection = time.monotonic() + self._interval_seconds
         self._exit_deadline: float | None = None
-        self._is_collected = self._is_lost = False  # by the shutdown
+        self._is_collected = False  # by the shutdown
+        self._uncollected_measurements = 0  # that are counted as lost
         self._collected_measurements = self._count_measurements()
         self._has_ended = False
         self._starting = threading.Lock()
@@ -120,6 +121,11 @@ class CloudWatchMetricReader(MetricReader):
     def exporter(self) -> CloudWatchMetricExporter:
         """The exporter that publishes the collections."""
         return self._exporter
+
+    @property
+    def has_collected(self) -> bool:
+        """Whether :meth:`shutdown` could collect everything by its deadline."""
+        return self._is_collected
 
     @property
     def count_measurement(self) -> Callable[[], object]:
@@ -162,8 +168,8 @@ class CloudWatchMetricReader(MetricReader):
         else:
             _shut_down([self], time.monotonic() + timeout_millis / 1000)
 
-    def begin_shutdown(self, deadline: float) -> bool:
-        """Start the last flush; :meth:`end_shutdown` waits for it. ``False`` if the reader is already shut down."""
+    def _begin_shutdown(self, deadline: float) -> bool:
+        """Start the last flush; :meth:`_end_shutdown` waits for it. ``False`` if the reader is already shut down."""
         if self._is_shut_down:
             return False
         self._is_shut_down = True
@@ -179,7 +185,7 @@ class CloudWatchMetricReader(MetricReader):
         self._inbox.put(None)
         return True
 
-    def end_shutdown(self, deadline: float) -> None:
+    def _end_shutdown(self, deadline: float) -> None:
         """Wait for the last flush until the deadline, and count what it leaves behind."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
@@ -220,8 +226,7 @@ class CloudWatchMetricReader(MetricReader):
 
     def _count_uncollected(self) -> None:
         """Count measurements as lost that could not be collected before the shutdown's deadline."""
-        self._is_lost = True
-        lost = self._count_measurements() - self._collected_measurements
+        self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
         self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before the shutdown and are lost: %d measurements of add_metric, and those "
@@ -230,8 +235,10 @@ class CloudWatchMetricReader(MetricReader):
         )
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
-        if not self._is_lost:
-            self._exporter.accept(metrics_data)
+        # A collection that comes after the shutdown's deadline is counted as lost by the exporter, datum by datum.
+        self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, -self._uncollected_measurements)
+        self._uncollected_measurements = 0
+        self._exporter.accept(metrics_data)
 
     def _wait_for_flush(self, deadline: float) -> bool:
         """Have the thread start another flush and return its outcome; ``False`` if it is not over by the deadline."""
@@ -340,8 +347,8 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
 
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
     """Shut readers down, all at the same time: each has until the deadline, whatever keeps the others."""
-    for each in [each for each in readers if each.begin_shutdown(deadline)]:
-        each.end_shutdown(deadline)
+    for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
+        each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
 
 
 def _shut_down_at_exit() -> None:
