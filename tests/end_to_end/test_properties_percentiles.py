@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import ExponentialHistogramDataPoint, MetricExportResult, MetricsData
 
+from otel_cloudwatch_flask.model.datum import Dimensions
 from tests.support.fuzzing import effort
 from tests.support.programs import CUMULATIVE, Program
 
@@ -32,6 +33,12 @@ class Recording(NamedTuple):
     page: int
     region: int
     samples: Sequence[float]
+
+
+ZEROS_AND_LATENCIES = [
+    Recording(0, region, [KINDS[kind](random.Random(region)) * (1 + i / 1000) for i in range(1200)])
+    for region, kind in enumerate(["zeros", "latencies", "narrow"])
+]
 
 
 @st.composite
@@ -86,6 +93,7 @@ def assert_within_a_bucket(program: Program, dimensions: dict[str, Any], samples
     is_merged=st.booleans(),
     is_rolled_up=st.booleans(),
 )
+@example(rounds=[ZEROS_AND_LATENCIES], is_cumulative=False, is_merged=True, is_rolled_up=False)
 @effort(60, fuzzed=10_000)
 def test_percentiles(
     rounds: Sequence[Sequence[Recording]], *, is_cumulative: bool, is_merged: bool, is_rolled_up: bool
@@ -94,12 +102,13 @@ def test_percentiles(
     rule = {"exclude": ["region"] if is_merged else [], "rollups": [["page"], []] if is_rolled_up else []}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[rule])
     histogram = program.meter.create_histogram("latency")
-    recorded: dict[tuple[tuple[str, str], ...], list[float]] = defaultdict(list)
+    recorded: dict[Dimensions, list[float]] = defaultdict(list)
     scales: dict[int, int] = {}
     for events in rounds:
         for page, region, samples in events:
-            series = {(("page", str(page)),) if is_merged else (("page", str(page)), ("region", str(region)))}
-            series |= {(("page", str(page)),), ()} if is_rolled_up else set()
+            paged: Dimensions = (("page", str(page)),)
+            series: set[Dimensions] = {paged if is_merged else (*paged, ("region", str(region)))}
+            series |= {paged, ()} if is_rolled_up else set()
             for each in series:
                 recorded[each] += samples
             for sample in samples:
