@@ -1,4 +1,4 @@
-"""Sphinx's configuration; `sphinx-build -W docs build/docs` makes the site, without the network."""
+"""Sphinx configuration. `sphinx-build -W docs build/docs` builds the site; it needs no network."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["*.py"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
-suppress_warnings = ["myst.header"]  # the examples begin where they like
+suppress_warnings = ["myst.header"]  # pages of examples may start at any heading level
 
 html_theme = "furo"
 html_title = "otel_cloudwatch_flask"
@@ -39,21 +39,21 @@ python_display_short_literal_types = True
 
 
 def find_examples(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Let the page of examples be their README, with the programs below what is said of them."""
+    """Build the page of examples from their README, with each program below its description."""
     if docname == "examples":
         text = (DOCS.parent / "examples" / "README.md").read_text("utf-8")
         source[0] = re.sub(r"^\[.*?\]\(.*?(?=\n\n)", _with_programs, text, flags=re.DOTALL | re.MULTILINE)
 
 
 def _with_programs(paragraph: re.Match[str]) -> str:
-    """A paragraph whose links lead to the programs, and the programs themselves."""
+    """Return a paragraph with its links made relative to this folder, followed by the linked programs."""
     found = re.findall(r"\]\(([^)]+\.py)\)", paragraph[0])
     programs = "\n\n".join(f"```{{literalinclude}} ../examples/{path}\n:language: python\n```" for path in found)
     return paragraph[0].replace("](", "](../examples/") + "\n\n" + programs
 
 
 def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: TextElement) -> Element | None:
-    """Resolve what a docstring calls by its last name, if one documented object has that."""
+    """Resolve a reference to the last part of a name, if exactly one documented object has it."""
     if node["refdomain"] != "py":
         return None
     ending = "." + node["reftarget"].lstrip(".~")
@@ -64,6 +64,6 @@ def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, co
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the functions above."""
+    """Register the functions above with Sphinx."""
     app.connect("source-read", find_examples)
     app.connect("missing-reference", find_by_last_name)

@@ -1,6 +1,6 @@
-"""The parts of the documentation that are made of the code; run this file to write them anew.
+"""Generate parts of the documentation from the code. Run this file to update them.
 
-A page has such a part between ``<!-- generated: name -->`` and ``<!-- end -->``. The tests fail if one is not current.
+A page has a generated part between ``<!-- generated: name -->`` and ``<!-- end -->``. The tests fail if it is outdated.
 """
 
 import ast
@@ -15,7 +15,7 @@ DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
-from docs.said import PACKAGE, Said, attribute_docstrings, errors, logged, rendered  # noqa: E402
+from docs.source_messages import PACKAGE, Message, attribute_docstrings, errors, logged, rendered  # noqa: E402
 from otel_cloudwatch_flask import (  # noqa: E402
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
@@ -31,32 +31,32 @@ PROCESSES: Final = (1, 4, 16, 40, 100, 400)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     columns = list(head)
     lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def code(text: str) -> str:
-    """A text as inline code, in a table too."""
+    """Return a text as inline code, escaped for tables."""
     fence = "``" if "`" in text else "`"
     padding = " " if "`" in text else ""
     return f"{fence}{padding}{text}{padding}{fence}".replace("|", r"\|")
 
 
 def dollars(amount: float) -> str:
-    """An amount as it is written here: cents below 100 dollars."""
+    """Format an amount of money, with cents below 100 dollars."""
     return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
 
 
 def settings() -> str:
-    """Every key of the configuration."""
+    """Return a section for each setting."""
     texts = setting_texts()
     return "\n\n".join(_setting(key, texts[key.field]) for key in KEYS)
 
 
 def setting_texts() -> dict[str, str]:
-    """What each setting means, by its field."""
+    """Return the description of each setting by its field."""
     return {field: text for field, text, _ in attribute_docstrings("config", "Settings")}
 
 
@@ -97,7 +97,7 @@ def service_limits() -> str:
 
 
 def prices() -> str:
-    """The price of metrics, tier by tier, and of requests."""
+    """Return the prices of metrics, by tier, and of requests."""
     bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
     rows = [
         (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
@@ -108,7 +108,7 @@ def prices() -> str:
 
 
 def requests_by_processes() -> str:
-    """What the requests of busy processes cost, by how many there are and how often they flush."""
+    """Return the monthly cost of the requests of busy processes, by their number and flush policy."""
     rows = []
     for processes in PROCESSES:
         each_second, each_minute = (
@@ -127,7 +127,7 @@ def requests_by_processes() -> str:
 
 
 def metrics_by_dimensions() -> str:
-    """What metrics cost by how their dimensions multiply."""
+    """Return the monthly cost of metrics for typical sets of dimensions."""
     cases = (
         ("a counter without dimensions", 1),
         ("a counter by 5 status codes", 5),
@@ -140,25 +140,25 @@ def metrics_by_dimensions() -> str:
 
 
 def log_messages() -> str:
-    """Every message in the log, by what it is about."""
-    said = {remedy.beginning: _said_with(remedy, logged()) for each in SECTIONS.values() for remedy in each}
+    """Return all log messages, by topic."""
+    texts = {remedy.beginning: _message_with(remedy, logged()) for each in SECTIONS.values() for remedy in each}
     return "\n\n".join(
-        f"### {title}\n\n" + "\n".join(_log_message(remedy, said[remedy.beginning]) for remedy in remedies)
+        f"### {title}\n\n" + "\n".join(_log_message(remedy, texts[remedy.beginning]) for remedy in remedies)
         for title, remedies in SECTIONS.items()
     )
 
 
-def _said_with(remedy: Remedy, messages: Iterable[Said]) -> Said:
+def _message_with(remedy: Remedy, messages: Iterable[Message]) -> Message:
     found = [each for each in messages if each.text.startswith(remedy.beginning)]
     if len(found) != 1:
-        raise LookupError(f"{len(found)} messages begin with {remedy.beginning!r}; mend docs/remedies.py.")
+        raise LookupError(f"{len(found)} messages begin with {remedy.beginning!r}; update docs/remedies.py.")
     return found[0]
 
 
-def _log_message(remedy: Remedy, said: Said) -> str:
+def _log_message(remedy: Remedy, message: Message) -> str:
     return (
-        f"* {code(said.text)}\n"
-        f"  * {said.how.lower()} of `{_logger(said.module)}`\n"
+        f"* {code(message.text)}\n"
+        f"  * {message.how.lower()} of `{_logger(message.module)}`\n"
         f"  * **For the data:** {remedy.data}\n"
         f"  * **To do:** {remedy.remedy}"
     )
@@ -173,46 +173,46 @@ _METRIC: Final = dict.fromkeys(("facade/arguments", "model/dimension_arguments")
 
 
 def configuration_errors() -> str:
-    """What is raised while a program is set up."""
+    """Return the errors raised during setup."""
     parts = [each for each in errors() if each.module in _SETUP and each.how == "ValueError"]
     return _error_list([*parts, *(each for each in errors() if each.how == "ConfigurationError")])
 
 
 def metric_errors() -> str:
-    """What is raised, or logged, for one call of ``add_metric``."""
+    """Return the errors that a call of ``add_metric`` raises or logs."""
     return _error_list(each for each in errors() if each.module in _METRIC and each.how == "ValueError")
 
 
 def point_errors() -> str:
-    """Why a data point cannot be sent."""
+    """Return the reasons why a data point cannot be sent."""
     return _error_list([*(each for each in errors() if each.how == "InvalidPointError"), *_contradictions()])
 
 
 def other_errors() -> str:
-    """What the rest of the package raises; of it, what stands in for CloudWatch answers with most."""
+    """Return the other errors of the package, most of which are answers of the fake CloudWatch."""
     elsewhere = {"ConfigurationError", "InvalidPointError", "InvalidMetricError"}
     rest = [each for each in errors() if each.how not in elsewhere and each.module not in {*_SETUP, *_METRIC}]
     return table(("in", "error", "message"), [(code(each.module), code(each.how), code(each.text)) for each in rest])
 
 
-def _error_list(found: Iterable[Said]) -> str:
+def _error_list(found: Iterable[Message]) -> str:
     prefixes = {**_SETUP, **_METRIC}
     texts = sorted({prefixes.get(each.module, "") * (each.how == "ValueError") + each.text for each in found})
     return "\n".join(f"* {code(text)}" for text in texts)
 
 
-def _contradictions() -> Iterator[Said]:
-    """What makes a histogram impossible; the texts that the functions of that name return."""
+def _contradictions() -> Iterator[Message]:
+    """Yield the reasons why a histogram is inconsistent: the texts that these functions return."""
     tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
     for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
         if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
-            yield Said("histograms/buckets", "InvalidPointError", text)
+            yield Message("histograms/buckets", "InvalidPointError", text)
 
 
 def loss_reasons() -> str:
-    """Why datums are lost: the values of ``LossReason`` with the text below each."""
+    """Return the values of ``LossReason`` with their docstrings."""
     rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
     return table(("key of `datums_lost`", "why the data point was lost"), rows)
 
@@ -236,12 +236,12 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def current(page: str) -> str:
-    """The page with all its generated parts as the code would write them now."""
+    """Return the page with all generated parts updated."""
     return _PART.sub(lambda part: f"{part[1]}{part[2]}\n{PARTS[part[1]]()}\n\n", page)
 
 
 def main() -> None:
-    """Write every page anew that is not current."""
+    """Update all outdated pages."""
     for path in sorted(DOCS.glob("**/*.md")):
         text = path.read_text("utf-8")
         if (new := current(text)) != text:

@@ -1,6 +1,7 @@
-"""What each message in the log means for the data, and what to do: found by how the message begins.
+"""Explanations of the log messages: what each message means for the data, and what to do.
 
-``tests/documentation/test_messages.py`` requires an entry for every log message.
+A message is identified by its beginning, with ``…`` for values that are filled in.
+``tests/documentation/test_messages.py`` requires exactly one entry for every log message.
 """
 
 from dataclasses import dataclass
@@ -9,91 +10,97 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """The beginning of a message, what it means for what was measured, and what to do."""
+    """The beginning of a message, its meaning for the data, and the remedy."""
 
     beginning: str
     data: str
     remedy: str
 
 
-_NOTHING: Final = "Nothing."
+_INVALID_POINT: Final = "This data point is lost, and counted as `invalid`. All others are sent."
+_REPORT: Final = "The traceback shows the reason. Unless your code produced the data point, this is a bug: report it."
 
 SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
-    "Metrics do not get to CloudWatch": (
+    "Delivery": (
         Remedy(
             "Metrics cannot be sent, and are kept until they can.",
-            "Nothing is lost yet. What was measured waits in the process, or in the spool, and is tried again.",
-            "The message has it: credentials that may call `cloudwatch:PutMetricData`, or a Region. What boto3 or "
-            "CloudWatch said stands in brackets. It is said once an outage.",
+            "Nothing is lost yet. Metrics are buffered in memory or in the spool, and retried.",
+            "Follow the message: configure credentials that allow `cloudwatch:PutMetricData`, or a Region. The error "
+            "of boto3 or CloudWatch is in parentheses. Logged once per outage.",
         ),
         Remedy(
             "Metrics could not be sent (",
-            "Nothing is lost yet. Counts that wait are complete; only their time gets coarser if it takes long.",
-            "Nothing, if it does not last. `throttled`: flush less often, see [operations](operations.md). `server`: "
-            "wait. `network`: see whether the process reaches the endpoint. `unknown`: read the error. It is said once "
-            "a minute.",
+            "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
+            "None, if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
+            "`server`: wait. `network`: check that the process can reach the endpoint. `unknown`: see the error. "
+            "Logged once a minute.",
         ),
-        Remedy("CloudWatch accepts metrics again;", "What waited is sent, oldest first.", _NOTHING),
+        Remedy("CloudWatch accepts metrics again;", "Buffered metrics are sent, oldest first.", "None."),
         Remedy(
             "The backlog is full:",
-            "The oldest datums are lost, and counted as `backlog_full`.",
-            "Find the reason in an earlier message. To hold out longer, raise `MAX_BACKLOG_BYTES`, or set "
+            "The oldest data points are lost, and counted as `backlog_full`.",
+            "Fix the delivery problem logged earlier. To survive longer outages, raise `MAX_BACKLOG_BYTES`, or set "
             "`SPOOL_DIRECTORY`.",
         ),
         Remedy(
             "… datum(s) are lost: they waited for two weeks",
-            "They are lost, and counted as `expired`: CloudWatch takes nothing that is older.",
-            "Find the reason in an earlier message.",
+            "They are lost, and counted as `expired`: CloudWatch rejects data points older than two weeks.",
+            "Fix the delivery problem logged earlier.",
         ),
         Remedy(
             "CloudWatch refused a datum of",
-            "This datum is lost, and counted as `refused`. All others of its request are sent without it.",
-            "Fix what CloudWatch names. If nothing is wrong with the metric, it is a fault of this package: report it.",
+            "This data point is lost, and counted as `refused`. The others in its request are sent.",
+            "Fix what CloudWatch's error names. If nothing is wrong with the metric, this is a bug: report it.",
         ),
         Remedy(
             "… datum(s) could not be sent before the exporter was shut down",
             "They are lost, and counted as `shutdown`.",
-            "Find the reason in an earlier message. Where ends of processes meet outages, set `SPOOL_DIRECTORY`.",
+            "Fix the delivery problem logged earlier. To keep data across restarts, set `SPOOL_DIRECTORY`.",
         ),
         Remedy(
             "… datum(s) could not be sent, and are left in the spool",
             "Nothing is lost: the next process with this spool directory sends them, for up to two weeks.",
-            "Find the reason in an earlier message. Keep the directory on a disk that outlives the process.",
+            "Fix the delivery problem logged earlier. Keep the directory on a disk that outlives the process.",
         ),
         Remedy(
             "… datum(s) were sent, and CloudWatch has not answered yet",
-            "They may be in CloudWatch, and are if its answer still comes. With a spool, the next process sends them "
-            "again: then CloudWatch may have them twice.",
-            "Nothing, if it happens once. Otherwise see what is slow between the process and CloudWatch.",
+            "They may or may not be in CloudWatch. With a spool, the next process sends them again, so CloudWatch may "
+            "count them twice.",
+            "None, if it happens once. Otherwise, check the latency between the process and CloudWatch.",
         ),
         Remedy(
             "Metrics exported after shutdown are lost",
             "They are lost, and counted as `shutdown`.",
-            "Shut the exporter down last: after the reader, and after the threads that record.",
+            "Shut down the exporter last: after the reader, and after all threads that record metrics.",
         ),
         Remedy(
             "Cannot start the reader's thread",
-            'Nothing is lost: `flush()`, `flush="sync"` and the end of the process send what was recorded.',
-            "Raise the limit of threads of the process (`ulimit -u`, or the container's limit of pids). Nothing if the "
-            "program is at its end.",
+            'Nothing is lost: `flush()`, `flush="sync"` and the exit of the process send all metrics.',
+            "Raise the thread limit of the process (`ulimit -u`, or the container's pids limit). None, if the process "
+            "is exiting.",
         ),
         Remedy(
-            "A fork hook failed",
-            "Metrics of this child process may be lost or counted twice.",
-            "Report it with the traceback.",
+            "A fork or exit hook failed",
+            "Metrics of this process may be lost or counted twice.",
+            "This is a bug: report it with the traceback.",
+        ),
+        Remedy(
+            "Metrics could not be collected before the shutdown",
+            "Those recorded since the last flush are lost; the measurements of `add_metric` are counted as `shutdown`.",
+            "Find the callback of an observable instrument that hangs or raises, and give it a timeout.",
         ),
         Remedy(
             "Collecting metrics failed",
-            "This collection is not sent. Counters and histograms keep adding up, and come with the next one.",
-            "The traceback ends in the callback of an observable instrument, or in a view: mend that.",
+            "Nothing is lost: counters and histograms keep accumulating, and are sent with the next collection.",
+            "Fix the callback of an observable instrument, or the view, at the end of the traceback.",
         ),
     ),
-    "A metric is not what it could be": (
+    "Metrics and dimensions": (
         Remedy(
             "Lost a metric: …. It is counted as invalid",
-            "This metric is lost, and counted as `invalid`. In debug mode and in tests `InvalidMetricError` is raised "
+            "This metric is lost, and counted as `invalid`. In debug mode and in tests, `InvalidMetricError` is raised "
             "instead, with the same text.",
-            "Change the call in the file and line that the message names, as it says.",
+            "Fix the call in the file and line that the message names.",
         ),
         Remedy(
             "Lost a metric: its arguments could not be read",
@@ -104,47 +111,42 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Lost a measurement: OpenTelemetry did not accept",
             "This measurement is lost, and counted as `invalid`.",
-            "The traceback shows what the SDK raised: its histograms reject a few finite numbers.",
+            "The traceback shows the exception of the SDK, whose histograms reject a few finite numbers.",
         ),
         Remedy(
             "Lost a data point of …: it has …, which CloudWatch does not accept",
-            "This data point is lost, and counted as `invalid`. All others are sent.",
+            _INVALID_POINT,
             "Do not record NaN, infinities, or magnitudes beyond 2^360. The reasons are listed "
             "[below](#data-points-that-cannot-be-sent).",
         ),
-        Remedy(
-            "Lost a data point of …: it could not be read",
-            "This data point is lost, and counted as `invalid`. All others are sent.",
-            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
-        ),
+        Remedy("Lost a data point of …: it could not be read", _INVALID_POINT, _REPORT),
         Remedy(
             "Lost a data point of …: it could not be converted",
-            "Data points that are merged into one are lost, and counted as one `invalid`. All others are sent.",
-            "The traceback shows the reason: the fault is in this package or in its producer: report it.",
+            "The merged data point is lost, and counted as one `invalid`. All others are sent.",
+            _REPORT,
         ),
         Remedy(
             "CloudWatch has no equivalent of the unit",
-            "The numbers are right. The metric has the unit None.",
-            "Give the instrument a UCUM unit that [the table of units](mapping.md#units) has.",
+            "Values are correct. The metric has the unit None.",
+            "Give the instrument a UCUM unit from [the table of units](mapping.md#units).",
         ),
         Remedy(
             "… has … attributes, but CloudWatch allows 30 dimensions",
-            "The numbers are right. The metric has fewer dimensions than the instrument has attributes.",
-            "Name the attributes to keep in a rule: `MetricRule(dimensions=[...])`.",
+            "Values are correct. The metric has fewer dimensions than the instrument has attributes.",
+            "Select the attributes to keep with a rule: `MetricRule(dimensions=[...])`.",
         ),
         Remedy(
             "… has more dimension combinations than max_metrics",
-            "The totals are right. New combinations of dimensions are published together, as "
-            "`otel.metric.overflow=true`.",
-            "See which dimension has so many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to "
-            "pay for each of them.",
+            "Totals are correct. New dimension combinations are published together, as `otel.metric.overflow=true`.",
+            "Find the dimension with many values, and drop it with a rule. Raise `MAX_METRICS` only if you want to pay "
+            "for every combination.",
         ),
         Remedy(
-            "More than … metrics have overflow series",
-            "Nothing is lost. But what such combinations brought is published together, as the metric "
-            "`otel.metric.overflow`, and cannot be told apart any more.",
-            "See which part of a name has so many values (a user, an order, a URL), and make it a dimension. Raise "
-            "`MAX_METRICS` only if you want to pay for each of them.",
+            "max_metrics is reached, overflow series included",
+            "Nothing is lost, but these dimension combinations are published together as the metric "
+            "`otel.metric.overflow`, and cannot be distinguished.",
+            "Find the part of the name that varies (a user, an order, a URL), and make it a dimension. Raise "
+            "`MAX_METRICS` only if you want to pay for every combination.",
         ),
         Remedy(
             "add_metric has recorded … dimension combinations, the maximum: … and further new metrics",
@@ -158,11 +160,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Unsupported opentelemetry-sdk internals",
-            "Counts, sums, minimum and maximum are exact. Percentiles of a series stay coarse after an outlier.",
+            "Counts, sums, minimum and maximum are exact. After an outlier, percentiles of a series stay coarse.",
             "Use a release that [this package is tested with](compatibility.md), or report the new one.",
         ),
     ),
-    "The setup is not what was meant": (
+    "Configuration": (
         Remedy(
             "No CloudWatch namespace is configured",
             "Metrics are sent to a namespace with the app's name.",
@@ -190,70 +192,71 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Add the exporter before the reporter, or remove it: the reporter publishes the same metrics.",
         ),
     ),
-    "The spool": (
+    "Spool": (
         Remedy(
             "The spool holds … bytes",
-            "Nothing is lost yet: further metrics wait in memory, and are lost if the process ends before they are "
+            "Nothing is lost yet: further metrics are kept in memory, and lost if the process ends before they are "
             "sent.",
-            "Find in an earlier message why CloudWatch does not take them.",
+            "Fix the delivery problem logged earlier.",
         ),
         Remedy(
-            "Cannot open the spool",
-            "Nothing is lost yet: pending metrics are in memory, and lost if the process ends before they are sent.",
-            "Give the forked process the right to write to `spool_directory`, and free disk space.",
+            "Spooled metrics cannot be read now",
+            "Nothing is lost: they stay in the spool, and are sent when a file descriptor is free.",
+            "Raise the limit of open files of the process (`ulimit -n`), or find what keeps so many open.",
         ),
         Remedy(
             "Metrics cannot be spooled",
-            "Nothing is lost yet: they wait in memory, and are lost if the process ends before they are sent.",
-            "See to the room on the disk, and to the right to write to the directory.",
+            "Nothing is lost yet: pending metrics are kept in memory, and lost if the process ends before they are "
+            "sent.",
+            "Check the free disk space, and the permission to write to the directory.",
         ),
         Remedy(
             "A spooled batch cannot be removed",
-            "It is in CloudWatch, and will be there twice if the next process finds the file.",
-            "See to the right to delete files in the directory.",
+            "It is in CloudWatch, and is counted twice if the next process sends the file.",
+            "Give the process permission to delete files in the directory.",
         ),
         Remedy(
             "A spooled batch of an earlier process cannot be adopted",
-            "What a process left there waits, for up to two weeks.",
-            "See to the right to rename files in the directory: all processes that share it must be of one user.",
+            "The batch stays in the spool for up to two weeks.",
+            "Give the process permission to rename files in the directory. Run all processes that share "
+            "it as one user.",
         ),
         Remedy(
             "… belongs to another user",
-            "What is in it waits for a process of that user; this process neither sends nor changes it.",
-            "Run what shares a spool directory as one user; delete the directory if nobody of yours has made it.",
+            "Its batches stay there for a process of that user; this process neither sends nor changes them.",
+            "Run all processes that share a spool directory as one user. Delete the directory if it is not yours.",
         ),
         Remedy(
             "The spool directory cannot be read",
-            "What other processes left there waits, for up to two weeks. This process's own metrics are sent.",
-            "See to the right to read the directory.",
+            "Batches of earlier processes stay there for up to two weeks. This process's own metrics are sent.",
+            "Give the process permission to read the directory.",
         ),
         Remedy(
             "… is not a batch of metrics",
-            "What the file held is lost, and counted as `unreadable` if this process has written it.",
-            "Nothing else should write to the spool directory. Delete the `.bad` file if you do not want to look at "
-            "it.",
+            "The content of the file is lost, and counted as `unreadable` if this process wrote it.",
+            "Make sure that nothing else writes to the spool directory. Delete the `.bad` file after inspecting it.",
         ),
         Remedy(
             "A file that is not a batch of metrics cannot be renamed",
-            "Other batches are sent. The file is met again by the next process.",
-            "Delete it, and see to the right to rename files in the directory.",
+            "All other batches are sent. The next process will read the file again.",
+            "Delete the file, and give the process permission to rename files in the directory.",
         ),
     ),
-    "Faults of a program, or of this package": (
+    "Errors in callbacks, and bugs": (
         Remedy(
             "CLOUDWATCH_LIVE_PAGE_CHECK raised",
-            "Nothing is lost: metrics are sent as before. The page answers 404 to every request.",
-            "Fix the function that the traceback ends in.",
+            "Metrics are not affected. The page returns 404 for every request.",
+            "Fix the function at the end of the traceback.",
         ),
         Remedy(
             "A callback passed to watch() failed",
             "Nothing is lost: the metrics are in CloudWatch.",
-            "The traceback ends in the callable that was given to `watch()`: mend that.",
+            "Fix the callback passed to `watch()`, at the end of the traceback.",
         ),
         Remedy(
             "Recording or flushing metrics at the end of a request failed",
             "Metrics of that request may be lost. Its response is not affected.",
-            "This is a bug of this package: report it with the traceback.",
+            "This is a bug: report it with the traceback.",
         ),
     ),
 }

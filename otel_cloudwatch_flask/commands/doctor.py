@@ -15,10 +15,15 @@ from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplica
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.terminal import counted, escaped
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of
-from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.commands.shared.user_app import (
+    UserApp,
+    load_user_app,
+    namespaces_of,
+    traceback_option,
+)
+from otel_cloudwatch_flask.errors import ConfigurationError
 
 _SIGNS: Final[Mapping[Status, str]] = {"ok": "✓", "problem": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"ok": "+", "problem": "!", "unknown": "?"}
@@ -28,9 +33,11 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 @click.command(cls=Command)
 @click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
 @click.option("--namespace", help="With --send: namespace of the data point. Default: the app's.")
+@click.option("--verbose", is_flag=True, help="Also show settings with default values.")
 @json_option("the checks")
+@traceback_option
 @click.pass_context
-def command(context: click.Context, namespace: str | None, *, sends: bool, as_json: bool) -> None:
+def command(context: click.Context, namespace: str | None, *, sends: bool, verbose: bool, as_json: bool) -> None:
     """Diagnose why metrics would not arrive, and how to fix it.
 
     Checks the settings and where each one comes from; credentials, Region, endpoint and clock; the server
@@ -51,7 +58,7 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, as_js
     if as_json:
         echo_json({"healthy": is_healthy, "checks": [asdict(check) for check in checks]})
     else:
-        _show(checks)
+        _show(checks, verbose=verbose)
     context.exit(0 if is_healthy else EXIT_PROBLEM)
 
 
@@ -59,9 +66,10 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
     """Run all checks, and redact secrets from their texts."""
     try:
         user_app, app_checks = load_user_app(context), []
-    except CloudWatchMetricsError as error:
-        user_app, app_checks = UserApp(), [Check("App", "problem", "The app does not start.", str(error))]
+    except CommandError as error:
+        user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
     found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
+    # Messages of boto3 and AWS may repeat secrets, so all texts are redacted in one place.
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))
@@ -70,11 +78,11 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
 
 
 def _sections(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
-    yield from settings_checks(user_app)
     yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
     yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"))
     yield from instrumentation_checks(user_app)
     yield from duplicate_checks(user_app.environ)
+    yield from settings_checks(user_app)
 
 
 def _namespace(user_app: UserApp) -> str | None:
@@ -84,16 +92,23 @@ def _namespace(user_app: UserApp) -> str | None:
         return None
 
 
-def _show(checks: Sequence[Check]) -> None:
+def _show(checks: Sequence[Check], *, verbose: bool) -> None:
+    """Print the checks by section, sections with problems first; settings at their default only if ``verbose``."""
     signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
-    for section, group in groupby(checks, lambda check: check.section):
+    with_problems = {check.section for check in checks if check.status == "problem"}
+    shown = [check for check in checks if verbose or not check.is_default]
+    # The sort is stable: it keeps the order of sections and, in a section, puts problems first.
+    shown.sort(key=lambda check: check.section not in with_problems)
+    for section, group in groupby(shown, lambda check: check.section):
         click.secho(section, bold=True)
-        for check in group:
+        for check in sorted(group, key=lambda check: check.status != "problem"):
             sign = click.style(signs[check.status], fg=_COLORS[check.status])
             click.echo(f"  {sign} {escaped(f'{check.finding} {check.remedy}'.rstrip())}")
     problems = [check.status for check in checks].count("problem")
     verdict = counted(problems, "problem") if problems else "no problems"
-    click.echo(f"\n{len(checks)} checks: {verdict}.")
+    hidden = len(checks) - len(shown)
+    more = f" Pass --verbose to see {counted(hidden, 'setting')} with default values." if hidden else ""
+    click.echo(f"\n{len(checks)} checks: {verdict}.{more}")
 
 
 def _can_encode(text: str) -> bool:

@@ -7,7 +7,7 @@ import click
 
 from otel_cloudwatch_flask.commands.shared.command import Command, CommandError, echo_json
 from otel_cloudwatch_flask.commands.shared.document import from_option, read_document
-from otel_cloudwatch_flask.commands.shared.user_app import load_user_app, namespaces_of
+from otel_cloudwatch_flask.commands.shared.user_app import load_user_app, namespaces_of, traceback_option
 from otel_cloudwatch_flask.config import parse_namespace
 
 
@@ -52,6 +52,7 @@ def _checked_namespace(namespace: str) -> str:
     help="Namespace to allow; repeat the option to allow several.",
 )
 @from_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, namespaces: tuple[str, ...], source: str | None) -> None:
     """Print the IAM policy that publishing requires.

@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import document_from
 from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped, number, terminal_width
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
@@ -41,6 +41,7 @@ class PathResult:
 @click.argument("paths", nargs=-1)
 @click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Requests per path.")
 @json_option("the document that cost, dashboard and alarms read")
+@traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
@@ -124,6 +125,7 @@ def _require_dry_run(user_app: UserApp) -> None:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
+    # Access logs would be mixed into the output.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 

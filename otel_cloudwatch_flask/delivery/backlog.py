@@ -2,8 +2,9 @@
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -45,8 +46,10 @@ class Backlog:
         self._max_bytes = max_bytes
         self._stats_recorder = stats_recorder
         self._spool = spool
+        self._adoption: Iterator[Path] | None = None
         self._lock = threading.Lock()
         self._waiting: deque[_Entry] = deque()
+        self._deferred: list[_Entry] = []
         self._in_flight: _Entry | None = None
         self._reported_at_close: _Entry | None = None
         """The batch in flight that :meth:`close` has logged, so that closing again does not repeat the message."""
@@ -54,13 +57,10 @@ class Backlog:
         self._datums = 0
 
     @property
-    def has_spool(self) -> bool:
-        """Whether batches are written to disk."""
-        return self._spool is not None
-
-    def use_spool(self, spool: Spool) -> None:
-        """Write the batches added from now on to disk."""
-        self._spool = spool
+    def has_room(self) -> bool:
+        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        with self._lock:
+            return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -82,12 +82,9 @@ class Backlog:
             if self._waiting:
                 _forget_encodings(added)
             self._push(added)
-            if self._size_bytes > self._max_bytes:
-                self._drop_spooled_from_memory()
-            if self._size_bytes > self._max_bytes:
-                self._compact()
-            lost = self._drop_oldest()
-        if lost:
+            self._drop_spooled_from_memory()
+            is_full = self._size_bytes > self._max_bytes
+        if is_full and (lost := self._make_room()):
             self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
             _each_minute.log(
                 logging.ERROR,
@@ -97,17 +94,25 @@ class Backlog:
                 lost,
             )
 
-    def adopt_spooled(self) -> None:
-        """Prepend the batches that processes which have ended left in the spool."""
+    def adopt_spooled(self, deadline: float) -> bool:
+        """Prepend the batches that processes which have ended left in the spool; return ``True`` if more are left.
+
+        Stops at ``deadline`` (``time.monotonic`` seconds), but after at least one batch; the next call goes on there.
+        """
         if self._spool is None:
-            return
+            return False
         found = []
-        for file in self._spool.adopt():
-            batch = self._spool.read(file)
-            if batch is not None:
-                found.append(_Entry(len(batch.datums), None, file))
+        self._adoption = self._adoption or self._spool.adopt()
+        for file in self._adoption:
+            if entry := _adopted(self._spool, file):
+                found.append(entry)
+            if time.monotonic() >= deadline:
+                break
+        else:
+            self._adoption = None
         with self._lock:
             self._push(found, in_front=True)
+        return self._adoption is not None
 
     def check_out(self) -> Batch | None:
         """Return the oldest batch, to be sent now, or ``None``; report its outcome to :meth:`settle`."""
@@ -115,10 +120,22 @@ class Backlog:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
             return None
-        return self._in_flight.batch or self._read_in_flight(self._in_flight)
+        try:
+            return self._in_flight.batch or self._read_in_flight(self._in_flight)
+        except OSError as error:
+            _each_minute.warning(
+                "read", "Spooled metrics cannot be read now, and are kept. Raise the limit of open files. (%s)", error
+            )
+        with self._lock:
+            self._waiting.appendleft(self._in_flight)
+            self._in_flight = None
+        return None
 
-    def settle(self, remaining: Iterable[Batch] = ()) -> None:
-        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front."""
+    def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
+        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front.
+
+        With ``deferred``, it is not checked out again before :meth:`resume`.
+        """
         settled = self._in_flight
         if settled is None:
             return
@@ -130,10 +147,17 @@ class Backlog:
             self._count(settled, -1)
             self._in_flight = None
             self._push(again, in_front=True)
+            if deferred:
+                self._deferred.append(self._waiting.popleft())
             if again:
                 _forget_encodings(self._waiting)
         if not is_unchanged:
             self._forget(settled)
+
+    def resume(self) -> None:
+        """Put deferred batches back to the front."""
+        with self._lock:
+            self._resume()
 
     def close(self) -> None:
         """Count all queued batches that are only in memory as lost; leave those on disk to the next process.
@@ -141,6 +165,7 @@ class Backlog:
         A batch in flight stays pending. If it comes back, or another one is added, call this again.
         """
         with self._lock:
+            self._resume()
             lost = sum(each.datums for each in self._waiting if each.file is None)
             spooled = sum(each.datums for each in self._waiting if each.file is not None)
             unanswered = None if self._in_flight is self._reported_at_close else self._in_flight
@@ -159,19 +184,24 @@ class Backlog:
             self._spool.release()
 
     def _spooled(self, batch: Batch) -> _Entry:
-        return _Entry(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)
+        entry = _Entry(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)
+        entry.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
+        return entry
 
     def _read_in_flight(self, waiting: _Entry) -> Batch:
         """Return a batch that is only on disk, or one without datums if it cannot be read."""
         batch = self._spool.read(waiting.file) if self._spool and waiting.file else None
+        read = batch or Batch.empty()
+        read.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
         with self._lock:
             self._count(waiting, -1)
-            waiting.batch = batch or Batch.empty()
+            waiting.batch = read
+            waiting.datums = len(batch.datums) if batch else waiting.datums
             self._count(waiting, +1)
         if batch is None:
             waiting.file = None  # the spool has set it aside
             self._stats_recorder.lost(LossReason.UNREADABLE, waiting.datums)
-        return waiting.batch
+        return read
 
     def _forget(self, waiting: _Entry) -> None:
         if self._spool and waiting.file:
@@ -186,30 +216,28 @@ class Backlog:
                 waiting.batch = None
                 self._count(waiting, +1)
 
-    def _compact(self) -> None:
-        """Merge batches that are only in memory. Only neighbours are merged, which keeps the order."""
-        waiting, self._waiting = self._waiting, deque()
-        for key, group in groupby(waiting, key=lambda each: (each.file, each.batch.envelope if each.batch else None)):
-            members = list(group)
-            together = [each.batch for each in members if each.batch is not None]
-            if key[0] is None and len(together) > 1:
-                for each in members:
-                    self._count(each, -1)
-                merged = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
-                _forget_encodings(merged)
-                self._push(merged)
-            else:
-                self._waiting.extend(members)
+    def _make_room(self) -> int:
+        """Merge datums, then drop the oldest batches if that is not enough; return the number of lost datums."""
+        with self._lock:
+            merging, self._waiting = self._waiting, deque()
+        # Without the lock, because this encodes up to max_bytes. The batches stay counted as pending meanwhile.
+        merged = [*_merged_neighbours(merging)]
+        dropped = []
+        with self._lock:
+            for each in merging:
+                self._count(each, -1)
+            self._push(merged, in_front=True)
+            # The newest batch always stays, even if it alone exceeds the bound.
+            while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
+                dropped.append(self._waiting.popleft())
+                self._count(dropped[-1], -1)
+        for each in dropped:
+            self._forget(each)
+        return sum(each.datums for each in dropped)
 
-    def _drop_oldest(self) -> int:
-        lost = 0
-        # The newest batch always stays, even if it alone exceeds the bound.
-        while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
-            oldest = self._waiting.popleft()
-            self._count(oldest, -1)
-            self._forget(oldest)
-            lost += oldest.datums
-        return lost
+    def _resume(self) -> None:
+        self._waiting.extendleft(reversed(self._deferred))
+        self._deferred.clear()
 
     def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
         items = list(added)
@@ -223,6 +251,25 @@ class Backlog:
     def _count(self, waiting: _Entry, sign: int) -> None:
         self._size_bytes += sign * waiting.size_bytes
         self._datums += sign * waiting.datums
+
+
+def _merged_neighbours(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
+    """Merge batches that are only in memory. Only neighbours are merged, which keeps the order."""
+    for (file, _), group in groupby(waiting, key=lambda each: (each.file, each.batch and each.batch.envelope)):
+        members = list(group)
+        together = [each.batch for each in members if each.batch is not None]
+        if file is None and len(together) > 1:
+            members = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
+            _forget_encodings(members)
+        yield from members
+
+
+def _adopted(spool: Spool, file: Path) -> _Entry | None:
+    try:
+        batch = spool.read(file)
+    except OSError:
+        return _Entry(1, None, file)  # its datums are counted when it can be read
+    return None if batch is None else _Entry(len(batch.datums), None, file)
 
 
 def _forget_encodings(waiting: Iterable[_Entry]) -> None:

@@ -79,6 +79,8 @@ class Batch:
 
     envelope: Envelope
     datums: tuple[Datum, ...]
+    is_suspect: bool = field(default=False, compare=False)
+    """Whether it is a part of a batch that CloudWatch has refused."""
     _texts: list[str] | None = field(default=None, compare=False, repr=False)
     _size_bytes: int = field(default=0, compare=False, repr=False)
 
@@ -127,9 +129,10 @@ class Batch:
         return self.envelope.parameters([_with_datetime(members_of(datum)) for datum in self.datums])
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """Return two batches with half of the datums each."""
+        """Return two suspect batches with half of the datums each."""
         middle = len(self.datums) // 2
-        return Batch(self.envelope, self.datums[:middle]), Batch(self.envelope, self.datums[middle:])
+        first, second = self.datums[:middle], self.datums[middle:]
+        return Batch(self.envelope, first, is_suspect=True), Batch(self.envelope, second, is_suspect=True)
 
 
 def members_of(datum: Datum) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = Fal
         texts += map(encoded, datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
         ends = [*accumulate(size_of(text) + separator_bytes for text in texts)]
         number = len(texts) if ends[-1] <= room else max(bisect_right(ends, room), 1)
-        yield Batch(envelope, tuple(datums[begin : begin + number]), texts[:number])
+        yield Batch(envelope, tuple(datums[begin : begin + number]), _texts=texts[:number])
         begin, texts = begin + number, texts[number:]
 
 

@@ -40,7 +40,7 @@ class Client(Protocol):
 
 
 Put: TypeAlias = Callable[[Batch], object]
-"""Sends a batch, or raises what the client raises."""
+"""Sends a batch and returns the client's response, or raises what the client raises."""
 
 ClientFactory: TypeAlias = Callable[[], Any]
 

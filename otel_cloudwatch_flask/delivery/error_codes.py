@@ -7,6 +7,7 @@ botocore's standard retry mode treats as throttling, which lack CloudWatch's own
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -32,25 +33,46 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed call: its kind, a log-safe message, and the value of ``Retry-After`` in seconds, if any."""
+    """A failed call: its kind, a log-safe message, and the value of ``Retry-After`` in seconds, if any.
+
+    ``may_be_stored`` says that the request may have been stored although its response was lost.
+    """
 
     kind: Kind
     message: str
     retry_after_seconds: float | None = None
+    may_be_stored: bool = False
 
 
+# Without the suffix "Exception" or "Fault", which depends on the protocol.
 _KIND_OF_CODE: Final = {
+    # CloudWatch's verdicts on the data itself. Every other response is retried, because the data may be accepted later:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
+    **dict.fromkeys(
+        (
+            "InvalidFormat",
+            "InvalidParameterCombination",
+            "InvalidParameterValue",
+            "MissingParameter",
+            "MissingRequiredParameter",
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
+            "InvalidQueryParameter",
+            "MalformedQueryString",
+            "RequestEntityTooLarge",
+            "Serialization",
+            "Validation",
+            "ValidationError",
+        ),
+        Kind.REFUSED,
+    ),
     **dict.fromkeys(
         (
             "Throttling",
-            "ThrottlingException",
-            "ThrottledException",
+            "Throttled",
             "RequestThrottled",
-            "RequestThrottledException",
             "RequestLimitExceeded",
-            "TooManyRequestsException",
+            "TooManyRequests",
             "LimitExceeded",
-            "LimitExceededException",
             "SlowDown",
         ),
         Kind.THROTTLED,
@@ -58,38 +80,36 @@ _KIND_OF_CODE: Final = {
     **dict.fromkeys(
         (
             "InternalFailure",
+            "InternalServerError",
+            "InternalService",
             "InternalServiceError",
-            "InternalServiceFault",
             "ServiceUnavailable",
-            "ServiceUnavailableException",
+            "RequestAborted",
             "RequestTimeout",
-            "RequestTimeoutException",
         ),
         Kind.SERVER,
     ),
     **dict.fromkeys(
         (
             "AccessDenied",
-            "AccessDeniedException",
             "ExpiredToken",
-            "ExpiredTokenException",
             "IncompleteSignature",
             "InvalidClientTokenId",
-            "InvalidSignatureException",
+            "InvalidSignature",
             "MissingAuthenticationToken",
             "NotAuthorized",
             "OptInRequired",
             "RequestExpired",
+            "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
+            "UnrecognizedClient",
         ),
         Kind.CREDENTIALS,
     ),
 }
 
 _KIND_OF_STATUS: Final = {
-    400: Kind.REFUSED,
-    413: Kind.REFUSED,
+    413: Kind.REFUSED,  # also a proxy's: smaller requests may pass
     401: Kind.CREDENTIALS,
     403: Kind.CREDENTIALS,
     429: Kind.THROTTLED,
@@ -109,10 +129,52 @@ _KIND_OF_EXCEPTION: Final = {
     "MetadataRetrievalError": Kind.CREDENTIALS,
     "SSOError": Kind.CREDENTIALS,
     "LoginError": Kind.CREDENTIALS,
+    "ResponseParserError": Kind.NETWORK,  # the response of a proxy or captive portal
     "HTTPClientError": Kind.NETWORK,
     "ConnectionError": Kind.NETWORK,
     "OSError": Kind.NETWORK,
 }
+
+
+_RESPONSE_LOST: Final = frozenset(
+    # botocore's and Python's errors that may come after a complete request
+    {
+        "ReadTimeoutError",
+        "ConnectionClosedError",
+        "ResponseStreamingError",
+        "IncompleteReadError",
+        "ConnectionResetError",
+        "BrokenPipeError",
+        "TimeoutError",
+    }
+)
+_GATEWAY_STATUSES: Final = frozenset({502, 504})
+"""A gateway received no response to the request that it passed on."""
+
+
+def unconfirmed(response: object) -> Failure | None:
+    """Return why what a client returned does not confirm that CloudWatch has stored the data; ``None`` if it does.
+
+    A captive portal's page, a 204 or an empty body is no error to botocore, but has no request ID. A client that does
+    not return botocore's structure, such as a mock, has stored what it was given.
+    """
+    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
+    if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
+        return None
+    status = metadata.get("HTTPStatusCode")
+    return Failure(Kind.NETWORK, f"The response, with status {status}, has no request ID: it is not CloudWatch's.")
+
+
+def service_time(response: object) -> float | None:
+    """Return the ``Date`` of a response or an error of CloudWatch as Unix time; ``None`` if it has none."""
+    response = getattr(response, "response", response)
+    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
+    if not isinstance(metadata, Mapping) or not metadata.get("RequestId"):
+        return None  # a proxy's, perhaps
+    try:
+        return parsedate_to_datetime(metadata["HTTPHeaders"]["date"]).timestamp()
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def failure(error: BaseException) -> Failure:
@@ -122,7 +184,8 @@ def failure(error: BaseException) -> Failure:
         return _from_response(response, str(error))
     for parent in type(error).__mro__:
         if kind := _KIND_OF_EXCEPTION.get(parent.__name__):
-            return Failure(kind, _described(error))
+            is_lost = not _RESPONSE_LOST.isdisjoint(each.__name__ for each in type(error).__mro__)
+            return Failure(kind, _described(error), may_be_stored=is_lost)
     return Failure(Kind.UNKNOWN, _described(error))
 
 
@@ -130,11 +193,10 @@ def _from_response(response: Mapping[str, Any], message: str) -> Failure:
     """Classify an error response."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
-    kind = _KIND_OF_CODE.get(response["Error"].get("Code", "")) or _KIND_OF_STATUS.get(status)
-    if kind is None:
-        # Some fakes answer without a status; a code we don't know is then a refusal, as it is with a 400.
-        kind = Kind.SERVER if status >= 500 else Kind.REFUSED if not status else Kind.UNKNOWN
-    return Failure(kind, _safe(message), _seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+    code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status) or (Kind.SERVER if status >= 500 else Kind.UNKNOWN)
+    retry_after = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    return Failure(kind, _safe(message), retry_after, may_be_stored=status in _GATEWAY_STATUSES)
 
 
 def _seconds(header: str | None) -> float | None:

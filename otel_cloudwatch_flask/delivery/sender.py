@@ -13,9 +13,10 @@ from typing import Final
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.boto_client import Put
-from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure, service_time, unconfirmed
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.limits import MAX_AGE_SECONDS, MAX_AHEAD_SECONDS
+from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -27,7 +28,16 @@ _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 """Upper bound for a response's ``Retry-After``: it may come from a proxy, and the backlog is bounded."""
+_MAX_LOST_RESPONSES: Final = 3
+"""After so many lost responses in a row the longest backoff applies: each retry may store the batch once more."""
 _LOG_SECONDS: Final = 60.0
+
+_MAX_BISECTION_CALLS: Final = 50
+"""In each period of ``_BISECTION_SECONDS``, so that many bad datums do not cost a thousand calls. The rest waits."""
+_BISECTION_SECONDS: Final = 10.0
+_REFUSED_SERIES_SECONDS: Final = 600.0
+"""How long the datums of a series are lost without a call after CloudWatch has refused one of them."""
+_MAX_REFUSED_SERIES: Final = 10_000
 
 _OPERATOR_REMEDIES: Final = {
     Kind.CREDENTIALS: "Provide credentials that may call cloudwatch:PutMetricData: an instance or task role, "
@@ -74,6 +84,13 @@ class Delivery:
         self._is_ending = False
         self._needs_operator = False
         self._backoff = Backoff()
+        self._service_clock_offset: float | None = None
+        """From ``clock`` to CloudWatch's time. The wall clock may have jumped, so no datum expires by it."""
+        self._lost_responses = 0
+        """In a row, for the oldest batch."""
+        self._bisection_calls = 0
+        self._bisection_period_end = -math.inf
+        self._refused_series: dict[Series, tuple[float, str]] = {}
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
         self._once_an_outage = RateLimitedLog(_logger)
 
@@ -95,18 +112,21 @@ class Delivery:
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
         """Send everything that is pending; return ``False`` if some of it still is at ``deadline`` (on ``clock``).
 
-        The last delivery of a process does not wait for what an operator has to provide: credentials or a Region.
+        The last delivery of a process does not wait for what an operator has to provide: credentials or a Region. It
+        isolates bad datums with as many calls as the time allows; others leave some of that to the next delivery.
         """
-        while self._backlog.datums:
-            if not self._wait_for_retry(deadline, is_last=is_last):
-                return False
-            self.is_calling = True  # before reading _is_ending: a shutdown sets that before it reads is_calling
-            try:
-                if self._is_ending and not is_last:
+        try:
+            while self._backlog.datums:
+                if not self._wait_for_retry(deadline, is_last=is_last):
                     return False
-                self._send_oldest()
-            finally:
-                self.is_calling = False
+                self.is_calling = True  # before reading _is_ending: a shutdown sets that before it reads is_calling
+                try:
+                    if (self._is_ending and not is_last) or not self._send_oldest(is_last=is_last):
+                        return False
+                finally:
+                    self.is_calling = False
+        finally:
+            self._backlog.resume()
         return True
 
     def _wait_for_retry(self, deadline: float, *, is_last: bool) -> bool:
@@ -121,28 +141,60 @@ class Delivery:
             self._expedited.clear()
         return True
 
-    def _send_oldest(self) -> None:
-        """Make one call for the oldest batch, and settle the batch whatever is raised."""
+    def _send_oldest(self, *, is_last: bool) -> bool:
+        """Make one call for the oldest batch, and settle the batch whatever is raised; ``False`` if there is none."""
         batch = self._backlog.check_out()
         if batch is None:
-            return
+            return False
         remaining: Sequence[Batch] = (batch,)
+        is_deferred = batch.is_suspect and not is_last and not self._may_bisect()
         try:
-            timely = self._timely(batch) if batch.datums else batch
-            if timely is batch and batch.datums:
-                remaining = self._remaining(batch, self._try_put(batch))
-            else:
-                # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
-                remaining = (timely,) if timely.datums else ()
+            if not is_deferred:
+                remaining = self._sent(batch)
         finally:
-            self._backlog.settle(remaining)
+            self._backlog.settle(remaining, deferred=is_deferred)
+        return True
+
+    def _may_bisect(self) -> bool:
+        """Whether another call for a part of a refused batch may be made now."""
+        now = self._clock()
+        if now >= self._bisection_period_end:
+            self._bisection_calls, self._bisection_period_end = 0, now + _BISECTION_SECONDS
+        return self._bisection_calls < _MAX_BISECTION_CALLS
+
+    def _sent(self, batch: Batch) -> Sequence[Batch]:
+        """Send a batch and return what is still to be sent of it."""
+        sendable = self._timely(self._accepted_series(batch), self._service_time())
+        if sendable is not batch:
+            # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
+            return (sendable,) if sendable.datums else ()
+        if not batch.datums:
+            return ()
+        self._bisection_calls += batch.is_suspect
+        return self._remaining(batch, self._try_put(batch))
+
+    def _accepted_series(self, batch: Batch) -> Batch:
+        """Return the batch without datums of series that CloudWatch has refused recently, which are lost."""
+        now = self._clock()
+        while self._refused_series and next(iter(self._refused_series.values()))[0] <= now:
+            del self._refused_series[next(iter(self._refused_series))]
+        refused = [datum for datum in batch.datums if datum.series in self._refused_series]
+        if not refused:
+            return batch
+        for datum in refused:
+            self._lose_refused(datum, self._refused_series[datum.series][1])
+        accepted = tuple(datum for datum in batch.datums if datum.series not in self._refused_series)
+        return Batch(batch.envelope, accepted, is_suspect=batch.is_suspect)
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Return what is still to be sent of a batch after an attempt."""
         if problem is None:
+            self._lost_responses = 0
             self._accepted(batch)
             return ()
-        self._stats_recorder.failed(problem.message)
+        possibly_stored = len(batch.datums) if problem.may_be_stored else 0
+        self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
+        self._lost_responses += problem.may_be_stored
         if problem.kind.is_final:
             return self._refused(batch, problem)
         self._postpone(problem)
@@ -151,13 +203,18 @@ class Delivery:
             self._put = None  # a boto3 client looks for credentials once; a new one looks again
         return (batch,)
 
-    def _timely(self, batch: Batch) -> Batch:
-        """Return the batch with times that CloudWatch accepts now.
+    def _service_time(self) -> float | None:
+        """Return CloudWatch's time now, computed from its last response; ``None`` if there was none."""
+        return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
+
+    def _timely(self, batch: Batch, now: float | None) -> Batch:
+        """Return the batch with times that CloudWatch accepts at ``now``, in Unix time; unchanged if that is unknown.
 
         Datums that are too old are lost. Datums in the future were recorded while the clock was wrong, and get the
         present time.
         """
-        now = self._wall_clock()
+        if now is None or not batch.datums:
+            return batch
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
         times = [*map(_TIME, batch.datums)]
         if oldest < min(times) and max(times) <= newest:
@@ -176,19 +233,26 @@ class Delivery:
                 "delivery problem logged earlier.",
                 expired,
             )
-        return Batch(batch.envelope, timely)
+        return Batch(batch.envelope, timely, is_suspect=batch.is_suspect)
 
     def _try_put(self, batch: Batch) -> Failure | None:
         begun = self._clock()
         try:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
-                put(batch)
+                response = put(batch)
+            self._set_service_clock(response)
+            return unconfirmed(response)
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
+            self._set_service_clock(error)
             return failure(error)
         finally:
             self._stats_recorder.took(self._clock() - begun)
-        return None
+
+    def _set_service_clock(self, response: object) -> None:
+        unix_time = service_time(response)
+        if unix_time is not None:
+            self._service_clock_offset = unix_time - self._clock()
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
@@ -203,22 +267,37 @@ class Delivery:
 
         CloudWatch refuses a whole request for one bad datum, so the batch is bisected until that one is alone.
         """
+        now = self._service_time()
+        if now is None and len(batch.datums) == 1:
+            now = self._wall_clock()  # the client hides CloudWatch's time, but CloudWatch has refused this very datum
+        timely = self._timely(batch, now)
+        if timely is not batch:
+            return (timely,) if timely.datums else ()
         if len(batch.datums) > 1:
             return batch.halves()
-        metric_name = batch.datums[0].series.name
+        (datum,) = batch.datums
+        if "Timestamp" not in problem.message:  # the next datum of the series has another one
+            if len(self._refused_series) >= _MAX_REFUSED_SERIES:
+                del self._refused_series[next(iter(self._refused_series))]
+            self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)
+        self._lose_refused(datum, problem.message)
+        return ()
+
+    def _lose_refused(self, datum: Datum, message: str) -> None:
         self._stats_recorder.lost(LossReason.REFUSED)
         self._each_minute.log(
             logging.ERROR,
-            ("refused", metric_name),
+            "refused",
             "CloudWatch refused a datum of %s, which is lost; the others of its request are not. Fix what CloudWatch "
             "names, or drop the metric with a MetricRule. It answered: %s",
-            metric_name,
-            problem.message,
+            datum.series.name,
+            message,
         )
-        return ()
 
     def _postpone(self, problem: Failure) -> None:
         delay = self._backoff.next_delay_seconds()
+        if problem.may_be_stored and self._lost_responses >= _MAX_LOST_RESPONSES:
+            delay = _LONGEST_BACKOFF_SECONDS
         self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS))
         remedy = _OPERATOR_REMEDIES.get(problem.kind)
         if remedy:

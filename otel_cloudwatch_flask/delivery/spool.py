@@ -7,6 +7,7 @@ executed, and links are not followed. Any other file is set aside and not read a
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import logging
@@ -46,6 +47,9 @@ _STEM_LENGTH: Final = len(f"{0:020d}-{0:06d}")
 """Length of a file's stem; an adopting process appends its own sequence number to that, so names stay short."""
 _LOCK_NAME: Final = "lock"
 _PREFIX: Final = "process-"
+_MAX_ATTEMPTS: Final = 3
+_TEMPORARY_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about the file."""
 
 
 class Spool:
@@ -57,8 +61,8 @@ class Spool:
         self._sizes: dict[Path, int] = {}
         self._size_bytes = 0
         self._numbers = itertools.count()
-        self._own, lock = _new_process_directory(directory)
-        self._locks = [lock]
+        self._own: Path | None = None
+        self._locks: list[int] = []
         self._next_adoption = -math.inf
 
     def write(self, batch: Batch) -> Path | None:
@@ -71,8 +75,9 @@ class Spool:
                 self._size_bytes,
             )
             return None
-        path = self._own / f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
+        name = f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
+            path = self._own_directory() / name
             _write_privately(path, content)
         except OSError as error:
             _quiet_log.warning(
@@ -86,10 +91,15 @@ class Spool:
         return path
 
     def read(self, path: Path) -> Batch | None:
-        """Return the batch in a file; set the file aside, log a warning and return ``None`` if it is not readable."""
+        """Return the batch in a file; set the file aside, log a warning and return ``None`` if it is not a batch.
+
+        Raises ``OSError`` if it cannot be read now, for want of file descriptors or memory.
+        """
         try:
             return _sendable(Batch.from_body(_verified(_content(path))))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
+                raise
             self._set_aside(path, error)
             return None
 
@@ -118,18 +128,25 @@ class Spool:
         self._next_adoption = now + _ADOPTION_INTERVAL_SECONDS
         for directory in self._directories_of_others():
             lock = _try_lock(directory)
-            if lock is not None:
-                try:
-                    yield from self._moved_files(directory)
-                    if not any(directory.glob("*" + _BATCH_SUFFIX)):
-                        shutil.rmtree(directory, ignore_errors=True)
-                finally:
-                    os.close(lock)
+            if lock is None:
+                continue
+            try:
+                yield from self._moved_files(directory)
+            except OSError as error:
+                _quiet_log.warning(
+                    "move",
+                    "A spooled batch of an earlier process cannot be adopted, and stays where it is. Give this process "
+                    "permission to rename files in spool_directory. (%s)",
+                    error,
+                )
+            finally:
+                os.close(lock)
 
     def close(self) -> None:
         """Release the directory; the next process finds what is in it."""
-        if not any(self._own.glob("*" + _BATCH_SUFFIX)) and not any(self._own.glob("*" + _BAD_SUFFIX)):
-            shutil.rmtree(self._own, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if self._own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in self._own.iterdir()):
+                shutil.rmtree(self._own, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
@@ -155,20 +172,20 @@ class Spool:
 
     def _moved_files(self, directory: Path) -> Iterator[Path]:
         for file in sorted(directory.glob("*" + _BATCH_SUFFIX)):
-            path = self._own / f"{file.stem[:_STEM_LENGTH]}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
-            try:
-                size = file.lstat().st_size
-                file.rename(path)
-            except OSError as error:
-                _quiet_log.warning(
-                    "move",
-                    "A spooled batch of an earlier process cannot be adopted, and stays where it is. Give this process "
-                    "permission to rename files in spool_directory. (%s)",
-                    error,
-                )
-                continue
+            number = next(self._numbers)
+            path = self._own_directory() / f"{file.stem[:_STEM_LENGTH]}-{number:06d}{_BATCH_SUFFIX}"
+            size = file.lstat().st_size
+            file.rename(path)
             self._count(path, size)
             yield path
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def _own_directory(self) -> Path:
+        """Return this process's directory; create it at its first use, by the user that the process runs as then."""
+        if self._own is None:
+            self._own, lock = _new_process_directory(self._directory)
+            self._locks.append(lock)
+        return self._own
 
     def _count(self, path: Path, size: int) -> None:
         self._sizes[path] = size
@@ -198,7 +215,11 @@ class Spool:
             )
 
 
-def _new_process_directory(directory: Path) -> tuple[Path, int]:
+def check_directory(directory: Path) -> None:
+    """Raise :class:`ConfigurationError` if a spool cannot be in this directory.
+
+    The directory is not created: the process that is going to write to it may run as another user.
+    """
     if fcntl is None:
         raise ConfigurationError(
             "spool_directory needs file locks, which this operating system does not have; omit it.",
@@ -206,21 +227,40 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
             value=directory,
         )
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
+        existing = next(each for each in (directory, *directory.parents) if _exists(each))
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(existing))
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is not writable", str(existing))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ConfigurationError(
             f"spool_directory={str(directory)!r} cannot be used: {error}. Set one that this process may write to.",
             key="spool_directory",
             value=directory,
         ) from error
-    lock = _try_lock(own)
-    if lock is None or not own.exists():
-        # Another process adopted the directory before it was locked.
-        if lock is not None:
-            os.close(lock)
-        return _new_process_directory(directory)
-    return own, lock
+
+
+def _exists(path: Path) -> bool:
+    """Whether the path exists; raises what :meth:`Path.exists` hides, such as an invalid name."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _new_process_directory(directory: Path) -> tuple[Path, int]:
+    """Create a directory of this process; return it with the descriptor that holds its lock."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for _ in range(_MAX_ATTEMPTS):
+        own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
+        lock = _try_lock(own)
+        if lock is not None and own.exists():
+            return own, lock
+        # Another process adopted the directory before it was locked, or there is no descriptor left.
+        with contextlib.suppress(OSError):
+            own.rmdir() if lock is None else os.close(lock)
+    raise OSError(errno.EAGAIN, "the directory of this process cannot be locked")
 
 
 def _free_path(path: Path) -> Path:
@@ -274,9 +314,14 @@ def _content(path: Path) -> bytes:
 def _write_privately(path: Path, content: bytes) -> None:
     """Write a file atomically, readable by its owner only."""
     unfinished = path.with_suffix(".tmp")
-    with open(unfinished, "wb", opener=_private_opener) as file:
-        file.write(content)
-    unfinished.replace(path)
+    try:
+        with open(unfinished, "wb", opener=_private_opener) as file:
+            file.write(content)
+        unfinished.replace(path)
+    except BaseException:  # an incomplete file would take the rest of a full disk
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def _private_opener(path: str, flags: int) -> int:

@@ -31,15 +31,18 @@ class DeliveryStats:
 
     ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all datums the
     exporter produced; datums of one series that were merged because the backlog was full count as one.
-    ``requests_sent`` is the number of successful requests, ``requests_failed`` of all others, ``requests_seconds`` the
-    total duration of both, and ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is
-    the number of distinct CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one
-    exceeded ``max_metrics``. ``last_success`` is a Unix time in seconds.
+    ``datums_possibly_duplicated`` counts the datums of requests whose response was lost, once for each such request: at
+    most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of
+    successful requests, ``requests_failed`` of all others, ``requests_seconds`` the total duration of both, and
+    ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is the number of distinct
+    CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one exceeded
+    ``max_metrics``. ``last_success`` is a Unix time in seconds.
     """
 
     datums_sent: int = 0
     datums_pending: int = 0
     datums_lost: Mapping[str, int] = field(default_factory=dict)
+    datums_possibly_duplicated: int = 0
     requests_sent: int = 0
     requests_failed: int = 0
     requests_seconds: float = 0.0
@@ -74,6 +77,7 @@ class StatsRecorder:
         self._lock = threading.Lock()
         self._lost: Counter[str] = Counter()
         self._datums_sent = 0
+        self._datums_possibly_duplicated = 0
         self._requests_sent = 0
         self._requests_failed = 0
         self._requests_seconds = 0.0
@@ -89,10 +93,11 @@ class StatsRecorder:
             self._bytes_sent += size_bytes
             self._last_success = unix_time
 
-    def failed(self, error: str) -> None:
-        """Count a request that was not accepted."""
+    def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
+        """Count a request that was not accepted, or whose response was lost after these datums may have been stored."""
         with self._lock:
             self._requests_failed += 1
+            self._datums_possibly_duplicated += datums_possibly_stored
             self._last_error = error
 
     def took(self, seconds: float) -> None:
@@ -108,8 +113,9 @@ class StatsRecorder:
 
     def lost_in_delivery(self) -> int:
         """Return the number of lost datums that were valid."""
-        with self._lock:
-            return self._lost.total() - self._lost[LossReason.INVALID.value]
+        # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
+        lost = dict(self._lost)
+        return sum(lost.values()) - lost.get(LossReason.INVALID.value, 0)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
         """Return a snapshot, completed by the given figures, which other objects count."""
@@ -118,6 +124,7 @@ class StatsRecorder:
                 datums_sent=self._datums_sent,
                 datums_pending=datums_pending,
                 datums_lost=dict(self._lost),
+                datums_possibly_duplicated=self._datums_possibly_duplicated,
                 requests_sent=self._requests_sent,
                 requests_failed=self._requests_failed,
                 requests_seconds=self._requests_seconds,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
+from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.observation.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
@@ -23,18 +24,9 @@ _ROUNDING: Final = 1e-9
 _FINEST_SCALE, _COARSEST_SCALE = 20, -10
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Series:
-    """A CloudWatch metric in one unit; ``dimensions`` are sorted pairs of name and value."""
-
-    name: str
-    dimensions: tuple[tuple[str, str], ...] = ()
-    unit: str = "None"
-
-    @classmethod
-    def of(cls, name: str, unit: str = "None", /, **dimensions: object) -> "Series":
-        """Create a series with dimensions given as keyword arguments."""
-        return cls(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
+def series_of(name: str, unit: str = "None", /, **dimensions: object) -> Series:
+    """Return a series with dimensions given as keyword arguments."""
+    return Series(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
 
 
 @dataclass(frozen=True, slots=True)

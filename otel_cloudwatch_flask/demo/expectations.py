@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from otel_cloudwatch_flask.demo.comparison import Expectation, Series, between, occurrences, samples, total
+from otel_cloudwatch_flask.demo.comparison import Expectation, between, occurrences, samples, series_of, total
 from otel_cloudwatch_flask.demo.load_generator import ShopResponse
+from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5
@@ -36,16 +37,16 @@ def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
     """Expectations of ``add_metric``, the counter and the histogram, from the shop's books."""
     values: defaultdict[Series, list[float]] = defaultdict(list)
     for payment, amount in books["orders"]:
-        values[Series.of("Orders", "Count", Payment=payment)].append(1)
-        values[Series.of("Order Value", Kind="sale")].append(amount)
+        values[series_of("Orders", "Count", Payment=payment)].append(1)
+        values[series_of("Order Value", Kind="sale")].append(amount)
     for amount in books["refunds"]:
-        values[Series.of("Order Value", Kind="refund")].append(-amount)
-    values[Series.of("Basket Size", "Count")] += books["baskets"]
-    values[Series.of("shop.search.results", "Count")] += books["searches"]
+        values[series_of("Order Value", Kind="refund")].append(-amount)
+    values[series_of("Basket Size", "Count")] += books["baskets"]
+    values[series_of("shop.search.results", "Count")] += books["searches"]
     views = Counter(books["views"])
     return {
         **{series: samples(recorded) for series, recorded in values.items() if recorded},
-        **{Series.of("shop.product.views", "Count", category=name): total(count) for name, count in views.items()},
+        **{series_of("shop.product.views", "Count", category=name): total(count) for name, count in views.items()},
     }
 
 
@@ -54,23 +55,23 @@ def _of_decorators(responses: Iterable[ShopResponse]) -> dict[Series, Expectatio
     counts: Counter[Series] = Counter()
     for response in responses:
         if resource := _RESOURCES.get(response.request.route or ""):
-            counts[Series.of("RequestCount", "Count", ResourceName=resource, StatusCode=response.status)] += 1
+            counts[series_of("RequestCount", "Count", ResourceName=resource, StatusCode=response.status)] += 1
         if resource == "Checkout" and response.status >= 400:
             name = "Failure" if response.status == 500 else "Error"
-            counts[Series.of(name, "Count", ResourceName=resource)] += 1
+            counts[series_of(name, "Count", ResourceName=resource)] += 1
     return {series: samples([1] * count, counted_by="visitors") for series, count in counts.items()}
 
 
 def _of_timers(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
     times = [response.milliseconds for response in responses if response.request.route == "/slow"]
-    return {Series.of("Report Time", "Milliseconds"): occurrences(len(times), max(times))} if times else {}
+    return {series_of("Report Time", "Milliseconds"): occurrences(len(times), max(times))} if times else {}
 
 
 def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
     """Expectations of up-down counters: there cannot be more active requests than visitors."""
     series = {each for each in found if each.name == ACTIVE_REQUESTS}
     if books["orders"]:
-        series.add(Series.of("shop.checkouts.open", "Count"))
+        series.add(series_of("shop.checkouts.open", "Count"))
     return dict.fromkeys(series, between(0, visitors))
 
 
@@ -80,6 +81,7 @@ def _of_http(responses: Iterable[ShopResponse], found: list[Series]) -> dict[Ser
     for response in responses:
         key = response.request.method, response.request.route, str(response.status)
         times[key].append(response.milliseconds)
+    # One or both names, depending on OTEL_SEMCONV_STABILITY_OPT_IN.
     names = {series.name for series in found} & DURATIONS.keys() or {"http.server.duration"}
     return {
         _http_series(name, request, found): _durations(DURATIONS[name].unit, milliseconds)
@@ -98,7 +100,7 @@ def _http_series(name: str, request: tuple[str, str | None, str], found: Iterabl
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
     of_request = (each for each in found if each.name == name and _has(each, attributes))
     known = {key: value for key, value in attributes.items() if value is not None}
-    return next(of_request, Series.of(name, metric.unit, **known))
+    return next(of_request, series_of(name, metric.unit, **known))
 
 
 def _has(series: Series, attributes: Mapping[str, str | None]) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures, Series
+from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures
+from otel_cloudwatch_flask.model.datum import Series
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -61,6 +62,7 @@ def _figures_by_series(
     }
     statistics = client.get_metric_statistics(**query, Statistics=[*_FIGURE_NAMES])["Datapoints"]
     percentiles = client.get_metric_statistics(**query, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
+    # GetMetricStatistics does not accept both kinds of statistics in one call.
     by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
     for point in cast("list[dict[str, Any]]", statistics):
         figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _FIGURE_NAMES.items()}

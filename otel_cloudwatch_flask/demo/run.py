@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
+    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8
@@ -50,7 +50,7 @@ class Outcome:
     responses: int
     failures: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    api: "ApiTraffic"
+    api: "Traffic"
     api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
@@ -95,7 +95,9 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
         with ShopProcess(cloudwatch.environment()) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             _send(traffic, cloudwatch, on_progress)
+            # Taken before the shop's last flush, which would distort the rate.
             arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
+            # Closing flushes the last metrics, so the series are read afterwards.
             summary = shop.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
         expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)

@@ -45,20 +45,15 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 
 
 class RequestEndMiddleware:
-    """End a request's buffer when the response starts, and call ``flush`` when the server closes the response body.
+    """End a request's buffer when the response starts, and call ``flush`` when the response body has ended.
 
     Flask's teardown functions are unsuitable for both: one that raises skips the rest, FlaskInstrumentor records the
     duration after them, and a streamed body adds metrics later. A request that raises flushes immediately.
-
-    ``closes_exhausted`` is for adapters that never close a body: it is then closed after its last part.
     """
 
-    def __init__(
-        self, application: "WSGIApplication", flush: Callable[[], object], *, closes_exhausted: bool = False
-    ) -> None:
+    def __init__(self, application: "WSGIApplication", flush: Callable[[], object]) -> None:
         self._application = application
         self._flush = flush
-        self._body_class = SelfClosingBody if closes_exhausted else ClosingBody
 
     def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Handle a request: the WSGI application."""
@@ -76,7 +71,7 @@ class RequestEndMiddleware:
         if file_wrapper is not None and is_file(body, file_wrapper):
             call_after_close(body, finish)
             return body
-        return self._body_class(body, finish)
+        return ResponseBody(body, finish)
 
     def _finish(self, state: RequestState) -> None:
         try:
@@ -94,42 +89,44 @@ class RequestEndMiddleware:
             )
 
 
-class ClosingBody:
-    """A response body that calls ``callback`` once, after it was closed, even if closing raises."""
+class ResponseBody:
+    """A response body that calls ``finish`` once, after it has ended and was closed.
 
-    __slots__ = ("_body", "_callback", "_close")
+    A body ends when it is closed, read to its end, or garbage collected: asgiref's ``WsgiToAsgi`` and some adapters for
+    AWS Lambda never call ``close``.
+    """
 
-    def __init__(self, body: Iterable[bytes], callback: Callable[[], None]) -> None:
+    __slots__ = ("_body", "_close", "_finish", "_parts")
+
+    def __init__(self, body: Iterable[bytes], finish: Callable[[], None]) -> None:
         self._body = body
         self._close: Callable[[], None] | None = getattr(body, "close", None)
-        self._callback: Callable[[], None] | None = callback
+        self._finish: Callable[[], None] | None = finish
+        self._parts: Iterator[bytes] = iter(())
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        self._parts = iter(self._body)
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._parts)
+        except BaseException:  # StopIteration, or an error of the body: either ends it
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Close the body, then call the callback."""
-        callback, self._callback = self._callback, None
-        if callback is None:
+        """Close the body, then call ``finish``, even if closing raises; later calls do nothing."""
+        finish, self._finish = self._finish, None
+        if finish is None:
             return
         try:
             if self._close is not None:
                 self._close()
         finally:
-            callback()
+            finish()
 
-
-class SelfClosingBody(ClosingBody):
-    """A body that closes itself after its last part."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for part in self._body:  # noqa: UP028 - "yield from" would close the body as well: twice
-                yield part
-        finally:
-            self.close()
+    __del__ = close
 
 
 def is_file(body: object, file_wrapper: object) -> bool:
@@ -143,7 +140,15 @@ def is_file(body: object, file_wrapper: object) -> bool:
 
 def call_after_close(body: Any, callback: Callable[[], None]) -> None:
     """Make ``body.close`` call ``callback``, without wrapping the body; call it now if that is impossible."""
+    close = getattr(body, "close", lambda: None)
+
+    def close_and_call() -> None:
+        try:
+            close()
+        finally:
+            callback()
+
     try:
-        body.close = ClosingBody(body, callback).close
+        body.close = close_and_call
     except (AttributeError, TypeError):
         callback()

@@ -24,7 +24,6 @@ from otel_cloudwatch_flask.config import (
     FlushPolicy,
     Settings,
     are_given,
-    is_in_lambda,
     misspelt_keys,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client, client_factory
@@ -170,7 +169,7 @@ class CloudWatchMetricsReporter:
         registration = self._register(app)
         app.extensions[_EXTENSION_NAME] = _Installation(self, registration)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
-            app.wsgi_app, registration.flush_after_request, closes_exhausted=is_in_lambda(os.environ)
+            app.wsgi_app, registration.flush_after_request
         ).answer
         _serve_live_page(app, registration)
         if self._instrument:

@@ -1,4 +1,4 @@
-"""Who may see the page in debug mode, and which answers other sites may not read."""
+"""Access checks: local requests in debug mode, and requests from other sites."""
 
 import ipaddress
 from typing import TYPE_CHECKING, Final
@@ -12,22 +12,22 @@ _OWN_SITES: Final = ("same-origin", "none")
 
 
 def is_local_request() -> bool:
-    """:func:`is_local` of the current request."""
+    """Return :func:`is_local` of the current request."""
     return is_local(request.environ)
 
 
 def is_local(environ: "WSGIEnvironment") -> bool:
-    """Whether the peer's address and the ``Host`` header are both loopback.
+    """Return whether the peer's address and the ``Host`` header are both loopback.
 
-    The ``Host`` matters because a website can point its own name at 127.0.0.1 and let a visitor's browser read what
-    runs there (DNS rebinding). Neither proves anything behind a proxy on the same machine: good for a developer's own
-    machine only.
+    The ``Host`` is checked because a website can resolve its own name to 127.0.0.1 and make a visitor's browser read
+    the page (DNS rebinding). Neither check is meaningful behind a proxy on the same machine, so this protects a
+    developer's own machine only.
     """
     return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
 
 
 def is_from_other_site(environ: "WSGIEnvironment") -> bool:
-    """Whether the browser says that another site's page asked: an app may let all origins read its answers.
+    """Return whether a page of another site sent the request: the app may allow all origins to read its responses.
 
     https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
     """

@@ -1,4 +1,4 @@
-"""The page's blueprint: a few resources under one path, which answer 404 unless the request may see the page."""
+"""The blueprint of the page: HTML, assets and JSON data under one path. Unauthorized requests get a 404."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observations import observation_of
-from otel_cloudwatch_flask.live_page.page_data import ActiveRules, page_document
+from otel_cloudwatch_flask.live_page.page_data import IndexedRules, page_document
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
@@ -25,7 +25,7 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""All of them are routed here, so that other clients get 404 for each; only GET and HEAD are answered."""
+"""All methods are routed here, so that unauthorized requests get a 404 for each. Only GET and HEAD are served."""
 
 _ASSETS: Final = {
     "live.css": "text/css",
@@ -52,68 +52,68 @@ _HEADERS: Final = {
 
 
 def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
-    """Add the page to an app, and begin to record what it shows; without an exporter it says that nothing is sent."""
+    """Register the page with an app, and start the observation; without an exporter, metrics are shown as disabled."""
     MESSAGES.attach()
     app.register_blueprint(LivePage(settings, exporter).blueprint())
 
 
 def url_pattern(settings: Settings) -> str:
-    """A regular expression for the URLs of the page, for what measures all others."""
+    """Return a regular expression that matches the URLs of the page, to exclude them from instrumentation."""
     return f"https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
 
 
 class LivePage:
-    """One app's page."""
+    """The page of one app."""
 
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._rules = ActiveRules(exporter.settings.rules if exporter else ())
+        self._rules = IndexedRules(exporter.settings.rules if exporter else ())
         self._observation = None if exporter is None else observation_of(exporter)
 
     def blueprint(self) -> Blueprint:
-        """The page, its data and what it is drawn with."""
+        """Return the blueprint that serves the page, its data and its assets."""
         blueprint = Blueprint(_NAME, __name__, url_prefix=self._settings.live_page_path)
         for rule in ("", "/<path:resource>"):
             blueprint.add_url_rule(
                 rule,
                 "page",
-                self._answer,
+                self._respond,
                 methods=_METHODS,
                 provide_automatic_options=False,
-                # Neither "/_cloudwatch/" nor "//_cloudwatch" is redirected here, which would tell that the page exists.
+                # A redirect of "/_cloudwatch/" or "//_cloudwatch" would reveal that the page exists.
                 strict_slashes=True,
                 merge_slashes=False,
             )
         return blueprint
 
-    def _answer(self, resource: str = "") -> Response:
-        if not self._may_look(resource):
+    def _respond(self, resource: str = "") -> Response:
+        if not self._is_authorized(resource):
             abort(404)
-        # Looking must not cause a flush, which costs a request.
+        # Polling the page must not cause flushes, which are billed.
         disable_flush(request.environ)
         if request.method not in ("GET", "HEAD"):
             abort(405)
-        answer = self._answer_of(resource)
-        if answer is None:
+        view = self._view_of(resource)
+        if view is None:
             abort(404)
-        response = answer()
+        response = view()
         response.headers.update(_HEADERS)
         return response
 
-    def _answer_of(self, resource: str) -> Callable[[], Response] | None:
+    def _view_of(self, resource: str) -> Callable[[], Response] | None:
         if resource in _ASSETS:
             return partial(_asset, resource)
         own = {"": self._page, "data.json": self._data, "series.json": self._series}
         return own.get(resource)
 
-    def _may_look(self, resource: str) -> bool:
+    def _is_authorized(self, resource: str) -> bool:
         if resource.endswith(".json") and is_from_other_site(request.environ):
             return False
         check = self._settings.live_page_check
-        if check is None:  # debug mode was on at set-up, and may be off by now
+        if check is None:  # debug mode was on during init_app, and may have been turned off since
             return current_app.debug and is_local_request()
-        return _says_yes(check)
+        return _passes(check)
 
     def _page(self) -> Response:
         root = request.script_root + self._settings.live_page_path
@@ -127,29 +127,30 @@ class LivePage:
         known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
         observed = self._observation.changes(known)
         document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
-        # Writing the answer takes about as long as making it; the page looks less often where both are much.
+        # Encoding takes about as long as collecting. The page polls less often if both take long.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
 
     def _series(self) -> Response:
-        """One series, if it is this process that is asked; another one's are others."""
+        """Return one series; the instance alone if it is unknown, because IDs belong to one process."""
         number = request.args.get("id", -1, type=int)
-        if self._observation is None:
+        if self._exporter is None or self._observation is None:
             abort(404)
         try:
-            return _json(self._observation.series(number))
+            series = self._observation.series(number)
+            return _json({**series, "kind": self._exporter.kind_of(series["metric_name"])})
         except LookupError:
             return _json({"instance": self._observation.instance})
 
 
-def _says_yes(check: Callable[[], object]) -> bool:
+def _passes(check: Callable[[], object]) -> bool:
     try:
         return bool(check())
-    except Exception:  # noqa: BLE001 - the boundary to the program's own check
+    except Exception:  # noqa: BLE001 - the boundary to the app's check
         _each_minute.log(
             logging.ERROR,
             "check",
-            "CLOUDWATCH_LIVE_PAGE_CHECK raised, so the live page answers 404; metrics are sent as before. Fix the "
-            "function that the traceback ends in.",
+            "CLOUDWATCH_LIVE_PAGE_CHECK raised an exception, so the live page returns 404. Metrics are not affected. "
+            "Fix the function at the end of the traceback.",
             exc_info=True,
         )
         return False

@@ -1,4 +1,4 @@
-"""The record of what an exporter publishes, one for each exporter."""
+"""The observation of each exporter whose metrics a live page shows."""
 
 import threading
 import weakref
@@ -8,7 +8,10 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 
 def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
-    """The exporter's record, which begins with the first call; apps that share an exporter share its record."""
+    """Return the observation of an exporter, which starts at the first call.
+
+    Apps that share an exporter share its observation.
+    """
     with _lock:
         observation = _observations.get(exporter)
         if observation is None:
@@ -18,4 +21,5 @@ def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
 
 
 _lock = threading.Lock()
+# Weak keys: an observation is dropped with its exporter, so that apps can be created and discarded in one process.
 _observations: "weakref.WeakKeyDictionary[CloudWatchMetricExporter, Observation]" = weakref.WeakKeyDictionary()

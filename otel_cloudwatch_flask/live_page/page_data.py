@@ -1,4 +1,4 @@
-"""What the page is told: the record of what was published, with delivery, costs and rules beside it."""
+"""The data that the page polls: published series, delivery, costs, rules and recent messages."""
 
 import os
 import time
@@ -15,21 +15,26 @@ from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, mo
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 RATE_SECONDS: Final = 60.0
-"""Rates are those of the last minute."""
-_LEAST_RATE_SECONDS: Final = 10.0
-_MOST_POINTS: Final = 60
+"""Rates are averages over the last minute."""
+_MIN_RATE_SECONDS: Final = 10.0
+_MAX_TREND_POINTS: Final = 60
 _LATE_SECONDS: Final = 5.0
+"""Pending data points count as failing if the last success is older than this; younger ones are on their way."""
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
 def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
-    """The rate of accepted requests in the last minute, or since the beginning if that is less."""
+    """Return the rate of accepted requests in the last minute, or since the start if that is less than a minute ago.
+
+    ``seconds`` is the time since the start.
+    """
     recent = sum(each["requests"] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
-    return recent / min(max(seconds, _LEAST_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
+    # A process that has just started is not extrapolated from less than ten seconds.
+    return recent / min(max(seconds, _MIN_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
 
 
 def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
-    """What goes on as now costs a month, what this process has cost so far, and how the first changed, in dollars."""
+    """Return the projected monthly cost at the current rate, its trend, and the cost so far, in dollars."""
     rate = requests_per_second(observed["slices"], now=now, seconds=observed["seconds"])
     month = monthly_cost(metrics=observed["series_active"], requests_per_second=rate)
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
@@ -45,9 +50,9 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
 
 
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
-    """The last hour in at most sixty equal parts, without the slice that still runs and the one that it began in."""
+    """Return the last hour in at most 60 equal parts, without incomplete slices (the first and the current one)."""
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
-    size = -(-len(whole) // _MOST_POINTS) or 1
+    size = -(-len(whole) // _MAX_TREND_POINTS) or 1
     return [_point(whole[start : start + size]) for start in range(0, len(whole), size)]
 
 
@@ -58,7 +63,7 @@ def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
-    """The slices that are over, and empty ones where nothing was sent."""
+    """Yield all complete slices of the last hour, with empty ones where nothing was sent."""
     if not slices:
         return
     by_time = {each["time"]: each for each in slices}
@@ -71,7 +76,7 @@ def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Itera
 
 
 def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
-    """The accounts, and what follows from them; seconds are the mean of all calls, failed ones included."""
+    """Return the delivery statistics, call rate, trend and mean latency (including failed calls)."""
     calls = stats.requests_sent + stats.requests_failed
     is_late = stats.last_success is None or now - stats.last_success > _LATE_SECONDS
     return {
@@ -83,20 +88,21 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
     }
 
 
-class ActiveRules:
-    """Which rule a metric's name has matched, by its place; the default rule is the last."""
+class IndexedRules:
+    """The exporter's rules by index, which is how the page refers to them; the last one is the default rule."""
 
     def __init__(self, rules: Iterable[MetricRule]) -> None:
         self._rules = Rules(rules)
         self._every = list(self._rules)
-        self.index_of = lru_cache(maxsize=4096)(self._place_of)
+        # Matching globs for every series at every poll would be slow; the bound is for programs with endless names.
+        self.index_of = lru_cache(maxsize=4096)(self._index_of)
 
-    def _place_of(self, metric_name: str) -> int:
+    def _index_of(self, metric_name: str) -> int:
         found = self._rules.of(metric_name)
-        return next(place for place, rule in enumerate(self._every) if rule is found)
+        return next(index for index, rule in enumerate(self._every) if rule is found)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Each rule: what it matches, and of its other fields those that are not at their default."""
+        """Return for each rule its pattern and the fields that differ from their defaults."""
         return [{"match": rule.match, "fields": _given_fields(rule)} for rule in self._every]
 
 
@@ -107,7 +113,7 @@ def _given_fields(rule: MetricRule) -> dict[str, Any]:
 
 
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
-    """Those settings, of the app and of the exporter that it may share, that explain what the page shows."""
+    """Return the settings that the page shows: those of the app, and those of its exporter, which may be shared."""
     names = ("namespace", "region_name", "max_metrics", "dry_run")
     return {
         "pid": os.getpid(),
@@ -121,12 +127,15 @@ def page_document(
     observed: dict[str, Any],
     settings: Settings,
     exporter: CloudWatchMetricExporter,
-    rules: ActiveRules,
+    rules: IndexedRules,
     messages: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """What the page asks for every few seconds."""
+    """Return everything that the page polls every few seconds."""
     now = time.time()
-    series = [{**each, "rule": rules.index_of(each["metric_name"])} for each in observed["series"]]
+    series = [
+        {**each, "rule": rules.index_of(each["metric_name"]), "kind": exporter.kind_of(each["metric_name"])}
+        for each in observed["series"]
+    ]
     return {
         **{name: value for name, value in observed.items() if name != "slices"},
         "now": now,

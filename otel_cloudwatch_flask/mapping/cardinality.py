@@ -1,4 +1,4 @@
-"""The cost guard: how many CloudWatch metrics one process may create.
+"""The cost guard: bounds the CloudWatch metrics that one process creates.
 
 Each distinct metric costs $0.30 a month (the first 10,000), billed by the hour:
 https://aws.amazon.com/cloudwatch/pricing/.
@@ -10,76 +10,88 @@ from typing import Final
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
 
 IDLE_SECONDS: Final = 3600.0
-"""A metric without a datum for this long costs nothing, so another one may replace it."""
-
-MAX_OVERFLOW_SERIES: Final = 1000
-"""Number of metrics that get an overflow series of their own; a bound, because names may come from client input too."""
+"""A metric without a datum for this long costs nothing more, so that another may replace it."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
-"""Name of the metric that further overflow series are published as."""
+"""The metric whose overflow series replaces the overflow series of all further metrics."""
 
 _SWEEP_SECONDS: Final = 10.0
 _EPOCH_SECONDS: Final = 60.0
 
 
-class _ActiveSeries:
-    """At most ``limit`` series; a series that is idle for an hour is removed when another one needs room."""
+def overflow_capacity(max_metrics: int) -> int:
+    """Return how many of ``max_metrics`` are reserved for overflow series: a hundredth, and at least 2.
 
-    def __init__(self, limit: int, now: float) -> None:
-        self._limit = limit
+    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later. Fewer
+    than 4 metrics leave room for the overflow series of one metric only; that of all others is one more then.
+
+    >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
+    (10, 2, 1)
+    """
+    return 1 if max_metrics < 4 else max(2, max_metrics // 100)
+
+
+class _SeriesPool:
+    """Up to ``capacity`` series with the time of their last use; idle ones are removed when the pool is full."""
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self._capacity = capacity
         self._swept_at = now
         self.last_used: dict[Series, float] = {}
 
     def use(self, series: Series, now: float) -> bool:
-        """Mark a series as used, adding it if there is room; return False if there is none."""
+        """Update the last use of a series, adding it if there is room; return whether it is in the pool."""
         if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
         return True
 
     def _has_room(self, now: float) -> bool:
-        # A sweep looks at every series, so it must not happen for each of many new ones.
-        if len(self.last_used) >= self._limit and now - self._swept_at >= _SWEEP_SECONDS:
+        if len(self.last_used) >= self._capacity and now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
             self.last_used = {series: used for series, used in self.last_used.items() if now - used < IDLE_SECONDS}
-        return len(self.last_used) < self._limit
+        return len(self.last_used) < self._capacity
 
 
 class CardinalityGuard:
-    """Admit at most ``max_metrics`` distinct series; replace further ones by their metric's overflow series.
+    """Admit at most ``max_metrics`` distinct series, overflow series included.
 
-    Overflow series have a limit of their own, :data:`MAX_OVERFLOW_SERIES`. Beyond it they are all published as the
-    metric :data:`OVERFLOW_NAME`, one series for each unit.
+    Once the places for other series are used up, further series become the overflow series of their metric. Once those
+    are used up (see :func:`overflow_capacity`), they become the overflow series of :data:`OVERFLOW_NAME`: one metric,
+    although its datums may have different units.
     """
 
     def __init__(self, max_metrics: int, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._series = _ActiveSeries(max_metrics, clock())
-        self._overflow_series = _ActiveSeries(MAX_OVERFLOW_SERIES, clock())
+        reserved = overflow_capacity(max_metrics)
+        self._pool = _SeriesPool(max_metrics - reserved, clock())
+        # One of those reserved is the overflow series of OVERFLOW_NAME.
+        self._overflow_pool = _SeriesPool(max(reserved - 1, 1), clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:
-        """Return the series if it is active or there is room, else its metric's overflow series or the common one."""
+        """Return the series if there is room for it, else the overflow series of its metric or of all metrics."""
         now = self._clock()
         if series.dimensions != OVERFLOW_DIMENSIONS:
-            if self._series.use(series, now):
+            if self._pool.use(series, now):
                 return series
             self.overflowed += 1
             series = series._replace(dimensions=OVERFLOW_DIMENSIONS)
-        return series if self._overflow_series.use(series, now) else series._replace(name=OVERFLOW_NAME)
+        return series if self._overflow_pool.use(series, now) else series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Mark a series as used if it is active; return whether it is."""
-        if series not in self._series.last_used:
+        """Update the last use of an admitted series; return whether it is still admitted."""
+        if series not in self._pool.last_used:
             return False
-        self._series.last_used[series] = self._clock()
+        self._pool.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """Return a number that changes every minute: callers have to renew their series once in each epoch."""
+        """A number that changes every minute: how often admitted series have to be renewed."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """Return the number of series published within the last hour, without overflow series."""
+        """The number of series published within the last hour, overflow series of single metrics included."""
         oldest = self._clock() - IDLE_SECONDS
-        return sum(last_used > oldest for last_used in tuple(self._series.last_used.values()))
+        pools = self._pool, self._overflow_pool
+        return sum(last_used > oldest for pool in pools for last_used in tuple(pool.last_used.values()))

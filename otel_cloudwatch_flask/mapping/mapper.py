@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.limits import are_plain
-from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES, CardinalityGuard
+from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.data_points import (
     InvalidPointError,
     PointReader,
@@ -187,10 +187,9 @@ class Mapper:
         if admitted.name != series.name:
             self._once.warning(
                 "overflow",
-                "More than %d metrics have overflow series because max_metrics is reached: dimension combinations of "
-                "%s and of further metrics are published together as the metric otel.metric.overflow. Put values that "
-                "clients send into dimensions instead of names, or raise max_metrics.",
-                MAX_OVERFLOW_SERIES,
+                "max_metrics is reached, overflow series included: dimension combinations of %s and of further metrics "
+                "are published together as the metric otel.metric.overflow. Put values that clients send into "
+                "dimensions instead of names, or raise max_metrics.",
                 series.name,
             )
         elif admitted is not series:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -17,6 +17,11 @@ from otel_cloudwatch_flask.model.units import NO_UNIT, ScaledUnit, from_ucum
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
+
+MetricKind = Literal["counter", "up-down counter", "gauge", "histogram"]
+_KINDS: Final[Mapping[type, MetricKind]] = {sdk.Sum: "counter", sdk.Gauge: "gauge"}
+_MAX_KINDS: Final = 10_000
+"""Bounds the memory for programs that keep creating metric names."""
 
 Attributes = Mapping[str, Any]
 _NamedAttributes = tuple[tuple[str, Any], ...]
@@ -55,7 +60,7 @@ class MetricStream:
 
 
 class MetricStreams:
-    """Select the metrics of a collection that this exporter publishes.
+    """Select the metrics of a collection that this exporter publishes, and remember the kind of each.
 
     ``publishes`` takes a reporter's identity, or ``None`` for metrics that were not recorded through a reporter, and
     returns whether this exporter publishes its metrics.
@@ -68,6 +73,8 @@ class MetricStreams:
         self._resource_dimensions = frozenset(resource_dimensions)
         self._publishes = publishes
         self._once = RateLimitedLog(_logger)
+        self.kinds: dict[str, MetricKind] = {}
+        """The kind of each published metric by name, for those that look at metrics."""
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
         """Yield the metrics of a collection, except those that a rule drops."""
@@ -101,8 +108,15 @@ class MetricStreams:
             name = metric_name(metric.name if facade is None else facade.name)
             rule = self._rules.of(name)
             if not rule.drop:
+                self._remember_kind(name, metric.data)
                 identity = (scope, name, metric.unit)
                 yield MetricStream(identity, name, self._unit(metric), rule, facade, resource_attributes, metric.data)
+
+    def _remember_kind(self, name: str, data: sdk.DataT) -> None:
+        if len(self.kinds) >= _MAX_KINDS and name not in self.kinds:
+            return
+        kind = _KINDS.get(type(data), "histogram")
+        self.kinds[name] = "up-down counter" if isinstance(data, sdk.Sum) and not data.is_monotonic else kind
 
     def _unit(self, metric: sdk.Metric) -> ScaledUnit:
         unit = from_ucum(metric.unit or "")

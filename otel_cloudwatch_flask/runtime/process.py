@@ -1,5 +1,6 @@
 """Hooks for forks and for process exit, including those that ``os`` and ``atexit`` do not cover.
 
+* SIGTERM ends a process without ``atexit`` unless it is handled: waitress, Werkzeug's server and scripts do not.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks unless ``py-call-osafterfork`` is set; it has a
   hook of its own.
 * A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``; it runs finalizers.
@@ -16,6 +17,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -38,9 +40,22 @@ def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None
     _forks.add(forget, start)
 
 
-def call_at_exit(method: Callable[[], None]) -> Callable[[], None]:
-    """Call a bound method when this process or a fork of it exits; return a function that cancels that."""
-    return _exits.add(method)
+def call_at_exit(function: Callable[[], None]) -> None:
+    """Call a function when this process or a fork of it exits; it is called once, however often it is passed."""
+    _exits.add(function)
+
+
+def handle_sigterm() -> None:
+    """Run the exit hooks on SIGTERM, unless the program or its server handles that signal.
+
+    Only the main thread can set a handler: call this at every opportunity; once the handler is set it does nothing.
+    """
+    _exits.handle_sigterm()
+
+
+def is_exiting() -> bool:
+    """Return whether the interpreter has ended its main thread, and runs the functions registered with ``atexit``."""
+    return not threading.main_thread().is_alive()
 
 
 @contextlib.contextmanager
@@ -76,13 +91,7 @@ class _ForkHooks:
         self.lock = threading.RLock()  # another thread of the parent may have held it
         for reference in [*self._forgets, *self._starts]:
             if method := reference():
-                try:
-                    method()
-                except Exception:  # boundary: a hook that fails must not keep the others from running
-                    _logger.exception(
-                        "A fork hook failed: metrics of this child process may be lost or counted twice. Report this "
-                        "with the traceback."
-                    )
+                _run_guarded(method)
         _exits.register_in_child()
 
     def _acquire(self) -> None:
@@ -94,28 +103,32 @@ class _ForkHooks:
 
 
 class _ExitHooks:
-    """The methods to call at exit."""
+    """The functions to call at exit."""
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], None]] = []
+        self._functions: list[Callable[[], None]] = []
+        self._looks_at_sigterm = True
 
-    def add(self, method: Callable[[], None]) -> Callable[[], None]:
-        reference = weakref.WeakMethod(method)
+    def handle_sigterm(self) -> None:
+        if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
+            self._looks_at_sigterm = False
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                with contextlib.suppress(ValueError):  # a subinterpreter
+                    signal.signal(signal.SIGTERM, self._end)
 
-        def call() -> None:
-            if bound := reference():
-                bound()
+    def _end(self, number: int, _frame: object) -> None:
+        """Run the hooks, and end as without this handler; a second SIGTERM meanwhile ends the process at once."""
+        signal.signal(number, signal.SIG_DFL)
+        for function in self._functions:
+            _run_guarded(function)
+        signal.raise_signal(number)
 
-        def cancel() -> None:
-            atexit.unregister(call)
-            with contextlib.suppress(ValueError):
-                self._calls.remove(call)
-
-        atexit.register(call)
-        self._calls.append(call)
-        if _is_child_of_multiprocessing():
-            _finalize(call)
-        return cancel
+    def add(self, function: Callable[[], None]) -> None:
+        if function not in self._functions:
+            self._functions.append(function)
+            atexit.register(function)
+            if _is_child_of_multiprocessing():
+                _finalize(function)
 
     def register_in_child(self) -> None:
         """Register finalizers again in a child of multiprocessing, which clears them and then runs this hook."""
@@ -123,8 +136,18 @@ class _ExitHooks:
             util.register_after_fork(self, _ExitHooks._finalize_all)
 
     def _finalize_all(self) -> None:
-        for call in self._calls:
-            _finalize(call)
+        for function in self._functions:
+            _finalize(function)
+
+
+def _run_guarded(hook: Callable[[], None]) -> None:
+    try:
+        hook()
+    except Exception:  # boundary: a hook that fails must not keep the others from running
+        _logger.exception(
+            "A fork or exit hook failed: metrics of this process may be lost or counted twice. Report this with the "
+            "traceback."
+        )
 
 
 def _is_child_of_multiprocessing() -> bool:

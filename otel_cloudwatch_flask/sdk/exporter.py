@@ -34,13 +34,12 @@ from otel_cloudwatch_flask.delivery.boto_client import (
     plain_put,
 )
 from otel_cloudwatch_flask.delivery.sender import Delivery
-from otel_cloudwatch_flask.delivery.spool import Spool
+from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
-from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
-from otel_cloudwatch_flask.mapping.metric_streams import MetricStreams
+from otel_cloudwatch_flask.mapping.metric_streams import MetricKind, MetricStreams
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -50,6 +49,8 @@ from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 
 _logger = logging.getLogger(__name__)
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
+
+_ADOPTION_STEP_SECONDS: Final = 1.0
 
 _DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
@@ -80,7 +81,7 @@ def default_aggregation() -> dict[type, Aggregation]:
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
-_live_exporters: "weakref.WeakSet[CloudWatchMetricExporter]" = weakref.WeakSet()
+_live_exporters: "weakref.WeakValueDictionary[int, CloudWatchMetricExporter]" = weakref.WeakValueDictionary()
 
 
 class CloudWatchMetricExporter(MetricExporter):
@@ -149,9 +150,10 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
+        if settings.spool_directory:
+            check_directory(settings.spool_directory)
         self._start()
-        self._open_spool()
-        _live_exporters.add(self)
+        _live_exporters[id(self)] = self
         call_after_fork(self._restart)
 
     def _start(self) -> None:
@@ -159,20 +161,22 @@ class CloudWatchMetricExporter(MetricExporter):
         # The resource of the last collection: one object for all collections of a provider.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder)
+        spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
+        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
         self._delivery = Delivery(
             self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
         )
         self._turn = threading.Condition()
-        self._is_delivering = False
+        self._delivering_thread: int | None = None
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._mapping_lock = threading.Lock()
+        self._streams = MetricStreams(
+            Rules(self._settings.rules),
+            resource_dimensions=self._settings.resource_dimensions,
+            publishes=self._publishes,
+        )
         self._mapper = Mapper(
-            MetricStreams(
-                Rules(self._settings.rules),
-                resource_dimensions=self._settings.resource_dimensions,
-                publishes=self._publishes,
-            ),
+            self._streams,
             guard=self._guard,
             start_unix_nano=time.time_ns(),
             lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
@@ -183,20 +187,6 @@ class CloudWatchMetricExporter(MetricExporter):
         parents_backlog = self._backlog
         self._start()
         parents_backlog.release()
-
-    def _open_spool(self) -> None:
-        """Open the spool of this process, if one is configured; raises :class:`ConfigurationError`."""
-        if self._settings.spool_directory and not self._backlog.has_spool:
-            self._backlog.use_spool(Spool(self._settings.spool_directory))
-
-    def _try_to_open_spool(self) -> None:
-        """Open the spool of a forked child, which may have dropped privileges since the fork, or found a full disk."""
-        try:
-            self._open_spool()
-        except ConfigurationError as error:
-            _each_minute.warning(
-                "spool", "Cannot open the spool: pending metrics are kept in memory only, and retried. (%s)", error
-            )
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
@@ -251,6 +241,10 @@ class CloudWatchMetricExporter(MetricExporter):
         """The resolved settings."""
         return self._settings
 
+    def kind_of(self, metric_name: str) -> MetricKind | None:
+        """Return the kind of a published metric by its name in CloudWatch; ``None`` if unknown."""
+        return self._streams.kinds.get(metric_name)
+
     @property
     def is_in_use(self) -> bool:
         """Whether one of the SDK's readers uses it, or it has exported."""
@@ -286,7 +280,6 @@ class CloudWatchMetricExporter(MetricExporter):
         if not self._settings.enabled:
             return
         with self._mapping_lock:
-            self._try_to_open_spool()
             datums = self._mapper.datums(metrics_data)
         self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
         if self._is_closed:
@@ -299,20 +292,35 @@ class CloudWatchMetricExporter(MetricExporter):
         """
         # No lock is held during a call: a signal handler may interrupt it and flush in the same thread, and a greenlet
         # must not block on a lock that was created before gevent patched threading.
+        if self._delivering_thread == threading.get_ident():  # in a signal handler
+            return False
         with self._turn:
-            if not self._turn.wait_for(lambda: not self._is_delivering, seconds_until(deadline)):
+            if not self._turn.wait_for(lambda: self._delivering_thread is None, seconds_until(deadline)):
                 return False
-            self._is_delivering = True
+            self._delivering_thread = threading.get_ident()
         try:
-            if not self._is_closed:
-                self._backlog.adopt_spooled()
-            return self._delivery.deliver(deadline, is_last=is_last)
+            return self._adopt_and_send(deadline, is_last=is_last)
         finally:
             if self._is_closed:
                 self._backlog.close()  # shut down during the call: its batch may be back in the backlog
             with self._turn:
-                self._is_delivering = False
+                self._delivering_thread = None
                 self._turn.notify()
+
+    def _adopt_and_send(self, deadline: float, *, is_last: bool) -> bool:
+        # A spool can hold more than can be read by the deadline, so batches are adopted and sent by turns.
+        has_more = True
+        while has_more:
+            step_ends = min(deadline, time.monotonic() + _ADOPTION_STEP_SECONDS)
+            has_more = not self._is_closed and self._backlog.adopt_spooled(step_ends)
+            if not self._delivery.deliver(deadline, is_last=is_last):
+                return False
+        return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the backlog can take another collection without merging or dropping datums."""
+        return self._backlog.has_room
 
     @property
     def client(self) -> Client | None:
@@ -358,4 +366,5 @@ def seconds_until(deadline: float) -> float:
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters of this process that are still referenced."""
-    return list(_live_exporters)
+    # valuerefs() copies in one step; other iterations fail if another thread adds an exporter meanwhile.
+    return [exporter for reference in _live_exporters.valuerefs() if (exporter := reference()) is not None]

@@ -121,7 +121,8 @@ class FakeCloudWatch(PublishedMetrics):
                 self._validation_errors.append(invalid)
             raise client_error(invalid.code, invalid.message, status=invalid.status)
         self.store(request, now=now)
-        return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
+        metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
+        return {"ResponseMetadata": metadata}
 
 
 def problem_of(stats: DeliveryStats) -> str:

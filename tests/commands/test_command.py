@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from flask.cli import ScriptInfo
 
 from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.shared.command import CommandError
@@ -60,6 +61,50 @@ def test_an_invalid_setting_is_reported_without_a_traceback(monkeypatch: pytest.
     result = CliRunner().invoke(main, ["cost", "--metrics", "3"])
     assert result.exit_code == 2
     assert result.output.startswith("Error: OTEL_EXPORTER_CLOUDWATCH_FLUSH='often' is not a flush policy;")
+
+
+BROKEN = {
+    "import": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "exception": ("raise ValueError('\\x1b[2J' + 'no database')\n", "ValueError: \\x1b[2Jno database"),
+    "syntax": ("def (:\n", "SyntaxError: invalid syntax"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize(
+    "arguments",
+    [["preview"], ["policy"], ["cost", "--metrics=3"], ["alarms", "--list"], ["dashboard", "--list"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list[str]) -> None:
+    """One error has the last line of the traceback; --traceback prints all of it."""
+    program, line = BROKEN[kind]
+    (tmp_path / "broken.py").write_text(program, "utf-8")
+    info = ScriptInfo(app_import_path=str(tmp_path / "broken.py"))
+    error = f"Error: The app cannot be loaded: {line}"
+    short = CliRunner().invoke(flask_commands, arguments, obj=info)
+    assert (short.exit_code, short.stdout) == (2, "")
+    assert short.stderr == f"{error} Pass --traceback for details.\n"
+    long = CliRunner().invoke(flask_commands, [*arguments, "--traceback"], obj=info)
+    assert "Traceback (most recent call last):" in long.stderr
+    assert long.stderr.endswith(f"{error}\n")
+
+
+def test_doctor_reports_an_app_that_cannot_be_loaded(tmp_path: Path) -> None:
+    """It is a problem among others, and everything else is checked."""
+    program, line = BROKEN["import"]
+    (tmp_path / "broken.py").write_text(program, "utf-8")
+    ended = run_flask(tmp_path / "broken.py", "doctor")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith(f"App\n  ✗ The app cannot be loaded: {line} Pass --traceback for details.\n")
+    assert "Traceback (most recent call last):" in run_flask(tmp_path / "broken.py", "doctor", "--traceback").stderr
+
+
+def test_an_app_that_is_not_found() -> None:
+    """Flask's own message is shown."""
+    ended = run_flask(Path("no_such_app"), "preview")
+    assert ended.returncode == 2
+    assert ended.stderr == "Error: The app cannot be loaded: Could not import 'no_such_app'.\n"
 
 
 def test_flask_finds_the_commands() -> None:

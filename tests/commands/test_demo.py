@@ -21,12 +21,12 @@ from otel_cloudwatch_flask.demo.comparison import (
     Comparison,
     Expectation,
     Figures,
-    Series,
     between,
     bucket_ratio,
     compare,
     occurrences,
     samples,
+    series_of,
     total,
 )
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
@@ -34,11 +34,11 @@ from otel_cloudwatch_flask.demo.load_generator import shop_requests
 from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopProcessError
-from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic as ApiTraffic
+from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
-ORDERS = Series.of("Orders", "Count", Payment="card")
+ORDERS = series_of("Orders", "Count", Payment="card")
 THREE = samples((1.0, 1.0, 4.0))
 FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4, "p99": 4}
 
@@ -50,7 +50,7 @@ def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
         responses=500,
         failures=(),
         comparisons=tuple(comparisons),
-        api=ApiTraffic(put_requests=6, bytes_received=9000, datums=120),
+        api=Traffic(put_requests=6, bytes_received=9000, datums=120),
         api_requests_per_second=1.0,
         refusals=(),
         delivery={"datums_lost": {}, "datums_pending": 0},
@@ -259,7 +259,7 @@ def test_differences(expectation: Expectation, found: Figures, sentences: list[s
 
 def test_a_series_on_only_one_side_is_a_difference() -> None:
     """It is missing in CloudWatch, or not expected there."""
-    missing, extra = compare({Series.of("B"): FOUND}, {Series.of("A"): THREE})
+    missing, extra = compare({series_of("B"): FOUND}, {series_of("A"): THREE})
     assert missing.differences == ("Missing in CloudWatch.",)
     assert extra.differences == ("In CloudWatch, but not expected.",)
 
@@ -286,7 +286,7 @@ def test_losses_and_failures_are_problems(changes: dict[str, Any], problem: str)
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_report_fits_the_terminal(width: int) -> None:
     """Both sides are aligned, no line is longer than the terminal, and markup in names is shown as text."""
-    hostile = Series.of("[bold]Orders[/]", "Count", Payment="card", Path="/products/<int:product_id>" * 2)
+    hostile = series_of("[bold]Orders[/]", "Count", Payment="card", Path="/products/<int:product_id>" * 2)
     comparisons = compare({ORDERS: FOUND, hostile: FOUND}, {ORDERS: THREE})
     text = StringIO()
     report.show(outcome(comparisons), Console(file=text, width=width))
@@ -312,7 +312,7 @@ def test_the_json_output() -> None:
 
 def test_one_metric_in_two_units_is_billed_once() -> None:
     """The unit is not part of a metric's identity."""
-    other = replace(ORDERS, unit="Bytes")
+    other = ORDERS._replace(unit="Bytes")
     assert outcome(compare({ORDERS: FOUND, other: FOUND}, {ORDERS: THREE, other: THREE})).metrics == 1
 
 

@@ -1,13 +1,16 @@
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from otel_cloudwatch_flask.delivery import batch as batch_module
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
 from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from tests.support.fakes import in_threads, join_all
@@ -50,20 +53,40 @@ class Accounts:
 
 
 def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While datums are being merged, another thread still sees them as pending."""
+    """While datums are being merged, another thread sees at once that they are pending."""
     backlog = Accounts(ONE).backlog
     pending: list[int] = []
-    asking = threading.Thread(target=lambda: pending.append(backlog.datums))
 
-    def slowly(together: list[Batch]) -> list[Batch]:
-        asking.start()
-        asking.join(0.1)  # it has time to get a wrong answer; the right one is had only afterwards
+    def ask(together: list[Batch]) -> list[Batch]:
+        join_all(in_threads(lambda: pending.append(backlog.datums)))
         return compacted(together)
 
-    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", slowly)
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", ask)
     backlog.add([batch("a"), batch("a")])
-    asking.join(10)
-    assert pending == [backlog.datums] == [1]
+    assert pending == [2]
+    assert backlog.datums == 1
+
+
+def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread reads statistics meanwhile."""
+    spool = Spool(tmp_path)
+    backlog = Backlog(ONE, StatsRecorder(), spool)
+    answered: list[int] = []
+
+    def ask() -> None:
+        join_all(in_threads(lambda: answered.append(backlog.datums)))
+
+    encode, remove = batch_module.encoded, Spool.remove
+    monkeypatch.setattr(batch_module, "encoded", lambda datum: (ask(), encode(datum))[1])
+    monkeypatch.setattr(Spool, "remove", lambda self, path: (ask(), remove(self, path))[1])
+    for name in ("a", "a", "b", "c"):
+        backlog.add([batch(name)])
+    one = backlog.check_out()
+    assert one is not None
+    backlog.settle(batch("d", "e").halves())
+    assert answered
 
 
 class TestMemory:

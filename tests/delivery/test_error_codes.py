@@ -1,11 +1,12 @@
 import socket
+import unittest.mock
 from typing import Any
 
 import botocore.exceptions as botocore
 import pytest
 import urllib3.exceptions
 
-from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure, service_time, unconfirmed
 from otel_cloudwatch_flask.testing.fake import client_error
 
 
@@ -46,6 +47,16 @@ from otel_cloudwatch_flask.testing.fake import client_error
         ("ValidationError", 400, Kind.REFUSED),
         ("SerializationException", 400, Kind.REFUSED),
         ("RequestEntityTooLarge", 413, Kind.REFUSED),
+        ("MissingRequiredParameterException", 400, Kind.REFUSED),
+        ("InvalidFormatFault", 400, Kind.REFUSED),
+        ("ValidationException", 400, Kind.REFUSED),
+        ("", 413, Kind.REFUSED),
+        ("InternalServerError", 400, Kind.SERVER),
+        ("RequestAbortedException", 400, Kind.SERVER),
+        ("MissingAuthenticationTokenException", 400, Kind.CREDENTIALS),
+        ("RequestTimeTooSkewed", 400, Kind.CREDENTIALS),
+        ("400", 400, Kind.UNKNOWN),  # a proxy's, with HTML or without a body
+        ("Unheard", 400, Kind.UNKNOWN),
         ("Unheard", 404, Kind.UNKNOWN),
         ("301", 301, Kind.UNKNOWN),
     ],
@@ -132,7 +143,7 @@ class OtherError(Exception):
     [
         ({"Error": {"Code": "InvalidParameterValue"}}, Kind.REFUSED),
         ({"Error": {"Code": "ThrottlingException"}}, Kind.THROTTLED),
-        ({"Error": {}}, Kind.REFUSED),
+        ({"Error": {}}, Kind.UNKNOWN),
         ({"Error": "text"}, Kind.UNKNOWN),
         ({}, Kind.UNKNOWN),
         ("text", Kind.UNKNOWN),
@@ -147,3 +158,64 @@ def test_others_errors(response: object, kind: Kind) -> None:
 def test_message_of_an_exception() -> None:
     """The message has the class's name and what it said."""
     assert failure(ValueError("what?")) == Failure(Kind.UNKNOWN, "ValueError: what?")
+
+
+def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any]:
+    """What botocore returns for a response without an error."""
+    metadata: dict[str, Any] = {"HTTPStatusCode": status, "HTTPHeaders": headers, "RetryAttempts": 0}
+    return {"ResponseMetadata": {**metadata, "RequestId": request_id} if request_id else metadata}
+
+
+@pytest.mark.parametrize(
+    ("response", "is_confirmed"),
+    [
+        (answer(200, "b7a1"), True),
+        (answer(200, None, server="nginx"), False),  # an HTML page, or an empty body
+        (answer(204, None), False),
+        ({"ResponseMetadata": {"HTTPStatusCode": 200}}, True),
+        ({}, True),
+        (None, True),
+        (unittest.mock.Mock(), True),
+    ],
+)
+def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> None:
+    """Botocore's response counts as success only with CloudWatch's request ID; a mock may return anything."""
+    problem = unconfirmed(response)
+    assert (problem is None) is is_confirmed
+    assert problem is None or problem.kind is Kind.NETWORK
+
+
+@pytest.mark.parametrize(
+    ("response", "unix_time"),
+    [
+        (answer(200, "b7a1", date="Tue, 22 Sep 2026 14:13:20 GMT"), 1_790_086_400),
+        (answer(200, None, date="Tue, 22 Sep 2026 14:13:20 GMT"), None),
+        (answer(200, "b7a1", date="soon"), None),
+        (answer(200, "b7a1"), None),
+        (OtherError(answer(400, "b7a1", date="Tue, 22 Sep 2026 14:13:20 GMT")), 1_790_086_400),
+        (ValueError("no response"), None),
+        (None, None),
+    ],
+)
+def test_service_time(response: object, unix_time: float | None) -> None:
+    """Responses and errors of CloudWatch carry its time; those of proxies say nothing about it."""
+    assert service_time(response) == unix_time
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_stored"),
+    [
+        (botocore.ReadTimeoutError(endpoint_url="https://monitoring"), True),
+        (botocore.ConnectionClosedError(endpoint_url="https://monitoring"), True),
+        (ConnectionResetError(104, "reset"), True),
+        (client_error("504", status=504), True),
+        (client_error("502", status=502), True),
+        (client_error("InternalFailure", status=500), False),
+        (botocore.ConnectTimeoutError(endpoint_url="https://monitoring"), False),
+        (botocore.EndpointConnectionError(endpoint_url="https://monitoring"), False),
+        (ConnectionRefusedError(111, "refused"), False),
+    ],
+)
+def test_lost_responses(error: Exception, *, may_be_stored: bool) -> None:
+    """Only errors that come after a complete request leave open whether CloudWatch has stored it."""
+    assert failure(error).may_be_stored is may_be_stored

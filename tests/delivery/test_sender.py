@@ -4,11 +4,18 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from email.utils import formatdate
 from math import inf
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ReadTimeoutError,
+)
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
@@ -169,6 +176,20 @@ class TestRetries:
         assert setting.deliver(within_seconds=1000)
         assert setting.waits.waits[0] <= 300
 
+    def test_lost_responses(self) -> None:
+        """After three lost responses each retry waits half a minute; the copies that may be stored are counted."""
+        client = scripted(*[ReadTimeoutError(endpoint_url="https://monitoring")] * 5)
+        setting = Setting(client)
+        setting.add("a", "b")
+        assert setting.deliver()
+        assert max(setting.waits.waits[:2]) <= 1.0
+        assert setting.waits.waits[2:] == [pytest.approx(30)] * 3
+        stats = setting.stats()
+        assert (stats.datums_sent, stats.datums_possibly_duplicated) == (2, 10)
+        setting.add("c")
+        assert setting.deliver()
+        assert setting.stats().datums_possibly_duplicated == 10
+
     def test_deadline(self) -> None:
         """If the next attempt is after the deadline, it returns at once and the batch stays pending."""
         error = client_error("ThrottlingException")
@@ -229,6 +250,23 @@ class TestRetries:
         assert len(client.calls) == 2
 
 
+def test_an_answer_of_another_server_is_no_success() -> None:
+    """The page of a captive portal, with status 200, confirms nothing: the batch is kept and retried."""
+    portal = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"server": "portal"}, "RetryAttempts": 0}}
+    confirmed = {"ResponseMetadata": {**portal["ResponseMetadata"], "RequestId": "b7a1"}}
+    answers = [portal, portal, confirmed]
+
+    class Client:
+        def put_metric_data(self, **_request: Any) -> object:
+            return answers.pop(0)
+
+    setting = Setting(Client())
+    setting.add("a")
+    assert setting.deliver()
+    stats = setting.stats()
+    assert (stats.datums_sent, stats.requests_sent, stats.requests_failed) == (1, 1, 2)
+
+
 class PickyClient:
     """A CloudWatch that refuses each request with a bad datum in it."""
 
@@ -266,7 +304,7 @@ class TestRefusals:
         assert setting.waits.waits == []
 
     def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Each bad datum is counted, and one line a minute and metric says so."""
+        """Each bad datum is counted, and one line a minute says so."""
         setting = Setting(PickyClient())
         setting.add(*["bad"] * 8)
         assert setting.deliver()
@@ -275,6 +313,60 @@ class TestRefusals:
         assert record.levelno == logging.ERROR
         assert "bad" in record.getMessage()
         assert "The value is invalid" in record.getMessage()
+
+    def test_the_calls_of_one_delivery_are_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of a thousand bad datums some are isolated at a time, in at most 60 calls; batches behind them arrive."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add(*[f"bad{i}" for i in range(1000)])
+        setting.add("good")
+        assert not setting.deliver()
+        assert client.calls <= 60
+        assert client.stored == ["good"]
+        lost = setting.stats().datums_lost["refused"]
+        assert 0 < lost == 1000 - setting.stats().datums_pending
+        assert len(caplog.records) == 1
+        assert not setting.deliver()
+        assert client.calls <= 60, "within ten seconds no further calls are made"
+        for _ in range(60):
+            setting.clock.advance(10)
+            setting.deliver()
+        assert setting.stats().datums_lost == {"refused": 1000}
+
+    def test_the_last_delivery_isolates_all(self) -> None:
+        """At the end good datums among bad ones are not left behind."""
+        client = PickyClient()
+        setting = Setting(client)
+        names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
+        setting.add(*names)
+        setting.delivery.expedite(is_ending=True)
+        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert client.stored == [name for name in names if name.startswith("good")]
+
+    def test_a_refused_series_is_remembered(self) -> None:
+        """For ten minutes its datums are lost without a call, and no request is refused for them."""
+        client = PickyClient()
+        setting = Setting(client)
+        setting.add("good", "bad")
+        assert setting.deliver()
+        calls = client.calls
+        setting.add("good", "bad")
+        assert setting.deliver()
+        assert client.calls == calls + 1
+        assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {"refused": 2})
+        setting.clock.advance(600)
+        setting.add("bad")
+        assert setting.deliver()
+        assert client.calls == calls + 2
+
+    def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond a bound the oldest are forgotten."""
+        monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
+        setting = Setting(PickyClient())
+        for name in ("bad1", "bad2", "bad3"):
+            setting.add(name)
+            assert setting.deliver()
+        assert [series.name for series in setting.delivery._refused_series] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses nothing, and the bad datum is still found."""
@@ -297,43 +389,78 @@ class TestRefusals:
         assert setting.stats().datums_lost == {"refused": 1}
 
 
+class DatedClient(ScriptedClient):
+    """A client whose responses and errors have CloudWatch's time, as botocore's have."""
+
+    def put_metric_data(self, **request: Any) -> Any:
+        """Add the header."""
+        metadata = {"RequestId": "b7a1", "HTTPHeaders": {"date": formatdate(self.cloudwatch._clock(), usegmt=True)}}
+        try:
+            response = super().put_metric_data(**request)
+        except ClientError as error:
+            error.response["ResponseMetadata"].update(metadata)  # type: ignore[typeddict-item]
+            raise
+        response["ResponseMetadata"].update(metadata)
+        return response
+
+
 class TestExpired:
     """Datums older than CloudWatch accepts."""
 
     def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        """What is older than two weeks is lost, with its reason; what is not is sent."""
+        """A datum that CloudWatch refuses, and that is older than two weeks, has expired; others are sent."""
         client = scripted()
         setting = Setting(client)
         setting.add("old", unix_seconds=NOW - TWO_WEEKS - 60)
         setting.add("new")
         assert setting.deliver()
-        assert client.names() == [["new"]]
+        assert client.names() == [["old"], ["new"]]
         assert setting.stats().datums_lost == {"expired": 1}
         assert "two weeks" in caplog.text
+        setting.add("old")
+        assert setting.deliver()
+        assert setting.stats().datums_sent == 2
 
     def test_grows_old_while_it_waits(self) -> None:
-        """The age is checked before each attempt."""
-        client = scripted(*[RuntimeError()] * 3)
+        """The age is checked before each attempt, by CloudWatch's time."""
+        now = FakeClock(NOW)
+        client = DatedClient(None, *[RuntimeError()] * 3, clock=now)
         setting = Setting(client)
+        setting.add("first")
+        assert setting.deliver()
         setting.add("older", unix_seconds=NOW - TWO_WEEKS + 600)
         setting.add("newer")
         assert not setting.deliver(within_seconds=1e-9)
-        setting.wall_clock.advance(700)
+        setting.clock.advance(700)
+        now.advance(700)
         assert setting.deliver()
         assert setting.stats().datums_lost == {"expired": 1}
         assert client.names()[-1] == ["newer"]
 
     def test_each_by_its_own_time(self) -> None:
         """In one request the datum that is too old is lost, the one of tomorrow gets the present time."""
-        client = scripted()
+        client = DatedClient(clock=lambda: NOW)
         setting = Setting(client)
         times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
         made = [Datum(Series(name, (), "Count"), at, 1.0) for name, at in times.items()]
         setting.backlog.add(batches(Envelope("Shop"), made))
         assert setting.deliver()
-        assert client.names() == [["new", "tomorrow"]]
-        assert [datum["Timestamp"].timestamp() for datum in client.calls[0]["MetricData"]] == [NOW, NOW]
+        assert client.names()[1:] == [["new", "tomorrow"]]
+        assert [datum["Timestamp"].timestamp() for datum in client.calls[1]["MetricData"]] == [NOW, NOW]
         assert setting.stats().datums_lost == {"expired": 1}
+
+    @pytest.mark.parametrize("client", [scripted(RuntimeError()), DatedClient(None, clock=lambda: NOW)])
+    @pytest.mark.parametrize("days", [15, -15])
+    def test_a_clock_that_jumps(self, client: ScriptedClient, days: int) -> None:
+        """Nothing expires, or gets another time, because the system's clock is wrong."""
+        setting = Setting(client)
+        setting.wall_clock.advance(days * 86400)
+        for name in ("a", "b"):
+            setting.add(name)
+            assert setting.deliver()
+        assert client.names()[-1] == ["b"]
+        assert setting.stats().datums_lost == {}
+        assert [each["MetricData"][0]["Timestamp"].timestamp() for each in client.calls[-2:]] == [NOW, NOW]
 
 
 class TestCredentials:

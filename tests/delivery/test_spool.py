@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
-from otel_cloudwatch_flask.delivery.spool import Spool, _checked
+from otel_cloudwatch_flask.delivery.spool import Spool, _checked, check_directory
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
@@ -228,4 +228,4 @@ def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> Non
     occupied = tmp_path / "file"
     occupied.write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_directory='.*file'.*may write to"):
-        Spool(occupied)
+        check_directory(occupied)

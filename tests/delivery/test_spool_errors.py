@@ -1,15 +1,19 @@
 """Failing file operations: batches that cannot be written wait in memory, others stay where they are."""
 
+import errno
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from otel_cloudwatch_flask.delivery import spool as module
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
-from otel_cloudwatch_flask.delivery.spool import Spool
+from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import StatsRecorder
 from tests.support.fuzzing import datum_of
 
@@ -33,7 +37,7 @@ def drained(backlog: Backlog) -> list[str]:
 def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
     """If the directory is gone, batches wait in memory."""
     spool = Spool(tmp_path)
-    shutil.rmtree(spool._own)
+    shutil.rmtree(spool._own_directory())
     assert spool.write(batch("a")) is None
     backlog = Backlog(10**6, StatsRecorder(), spool)
     backlog.add([batch("a"), batch("b")])
@@ -61,7 +65,7 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
     dead, broken = Spool(tmp_path), Spool(tmp_path)
     assert dead.write(batch("a")) is not None
     dead.release()
-    shutil.rmtree(broken._own)
+    shutil.rmtree(broken._own_directory())
     assert list(broken.adopt()) == []
     third = Spool(tmp_path)
     assert [third.read(path) for path in third.adopt()] == [batch("a")]
@@ -70,7 +74,7 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
 def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
     """Each entry gets its own name, whether file or directory."""
     spool = Spool(tmp_path)
-    path = spool._own / "0.batch"
+    path = spool._own_directory() / "0.batch"
     for number in range(3):
         if number == 0:
             path.mkdir()
@@ -85,6 +89,7 @@ def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is closed once: its number may be another file's by then."""
     spool = Spool(tmp_path)
+    spool._own_directory()
     close, closed = os.close, list[int]()
 
     def close_while_another_does(descriptor: int) -> None:
@@ -114,7 +119,7 @@ def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
     recorder, spool = StatsRecorder(), Spool(tmp_path)
     backlog = Backlog(1, recorder, spool)
     backlog.add([Batch(SHOP, (datum_of("a", 1), datum_of("b", 1))), batch("c"), batch("d")])
-    min(spool._own.glob("*.batch")).write_bytes(b"torn")
+    min(spool._own_directory().glob("*.batch")).write_bytes(b"torn")
     assert drained(backlog) == ["c", "d"]
     stats = recorder.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
     assert stats.datums_lost == {"unreadable": 2}
@@ -134,6 +139,92 @@ def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(module, "_try_lock", late)
     spool = Spool(tmp_path)
-    assert spool._own.is_dir()
-    assert len(list(tmp_path.iterdir())) == 1
     assert spool.write(batch("a")) is not None
+    assert spool._own_directory().is_dir()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
+    """The process that writes creates the directory, which may run as another user than the one that set it up."""
+    directory = tmp_path / "spool"
+    check_directory(directory)
+    spool = Spool(directory)
+    assert list(spool.adopt()) == []
+    spool.close()
+    assert not directory.exists()
+    assert Spool(directory).write(batch("a")) is not None
+
+
+def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """A function of the operating system that fails with this error."""
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), function.__name__)
+
+    return fail
+
+
+def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incomplete file is removed, so that it takes no room."""
+    spool = Spool(tmp_path)
+    own = spool._own_directory()
+    monkeypatch.setattr(Path, "replace", failing(Path.replace, errno.ENOSPC))
+    assert spool.write(batch("a")) is None
+    assert [each.name for each in own.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (os, "open"),
+        (os, "listdir"),
+        (os, "scandir"),
+        (os, "mkdir"),
+        (os, "rename"),
+        (os, "replace"),
+        (os, "unlink"),
+        (os, "stat"),
+        (os, "lstat"),
+        (tempfile, "mkdtemp"),
+        (shutil, "rmtree"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_failing_file_operations_cost_only_the_spooling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int
+) -> None:
+    """Whatever operation fails, while another process has left a batch: nothing is raised, set aside or lost."""
+    dead = Spool(tmp_path)
+    assert dead.write(batch("left")) is not None
+    dead.release()
+    recorder = StatsRecorder()
+    backlog = Backlog(10**6, recorder, Spool(tmp_path))
+    with monkeypatch.context() as failing_disk:
+        if name != "rmtree":  # of which we ask that it ignores errors
+            failing_disk.setattr(place, name, failing(getattr(place, name), number))
+        backlog.adopt_spooled()
+        backlog.add([batch("a")])
+        sent = drained(backlog)
+    backlog._spool._next_adoption = 0.0  # type: ignore[union-attr]
+    backlog.adopt_spooled()
+    sent += drained(backlog)
+    backlog.close()
+    rest = Backlog(10**6, recorder, Spool(tmp_path))
+    rest.adopt_spooled()
+    sent += drained(rest)
+    assert set(sent) == {"a", "left"}
+    assert recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0).datums_lost == {}
+    assert not list(tmp_path.glob("*.bad"))
+
+
+def test_a_file_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor a batch that is only on disk stays pending, and is sent later."""
+    recorder = StatsRecorder()
+    backlog = Backlog(1, recorder, Spool(tmp_path))
+    backlog.add([batch("a"), batch("b")])
+    with monkeypatch.context() as no_descriptors:
+        no_descriptors.setattr(os, "open", failing(os.open, errno.EMFILE))
+        assert backlog.check_out() is None
+        assert backlog.datums == 2
+    assert drained(backlog) == ["a", "b"]

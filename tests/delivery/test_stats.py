@@ -18,7 +18,7 @@ def test_accounts() -> None:
     recorder.sent(datums=3, size_bytes=100, unix_time=5.0)
     recorder.sent(datums=2, size_bytes=50, unix_time=6.0)
     recorder.failed("first")
-    recorder.failed("second")
+    recorder.failed("second", datums_possibly_stored=5)
     recorder.lost(LossReason.REFUSED)
     recorder.lost(LossReason.INVALID, 4)
     recorder.lost(LossReason.EXPIRED, 0)
@@ -26,6 +26,7 @@ def test_accounts() -> None:
         datums_sent=5,
         datums_pending=7,
         datums_lost={"refused": 1, "invalid": 4},
+        datums_possibly_duplicated=5,
         requests_sent=2,
         requests_failed=2,
         bytes_sent=150,

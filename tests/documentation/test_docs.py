@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: programs run, commands run, configuration is read."""
+"""The documentation is correct: its programs and commands are run, and its configuration is parsed."""
 
 import configparser
 import json
@@ -17,18 +17,18 @@ from tests.documentation.test_examples import terminal
 from tests.support.doc_blocks import Block, Outcome, blocks, outcomes
 
 OWN_TESTS = {
-    ("testing", "py"): "tests of pytest's fixture, which run as a project of their own",
-    ("command-line", "console"): "the command line's own tests write that page's output",
+    ("testing", "py"): "tests with the pytest fixture, which run as a separate project",
+    ("command-line", "console"): "test_command_docs.py compares that page's output",
 }
-"""Blocks that other tests run, by page and language."""
+"""Blocks run by other tests, by page and language."""
 
 NOT_RUN = {
-    "pip ": "would change the environment that the tests run in; the README's commands do install",
+    "pip ": "would change the environment of the tests",
     "python -m otel_cloudwatch_flask demo": "takes seconds; tests/commands/test_demo.py runs it",
     "python -m benchmarks": "takes half an hour, or two minutes; .ci/run runs the short form",
-    "uwsgi ": "compiled by hand where it is wanted; tests/reliability runs uWSGI with these options, where it is there",
+    "uwsgi ": "must be compiled; tests/reliability runs uWSGI with these options if it is installed",
 }
-"""Commands that are not run here, by how they begin."""
+"""Commands that are not run here, by their beginning."""
 
 PROGRAMS = blocks("python")
 PAGES_WITH_COMMANDS = sorted({each.page for each in blocks("console")} - {page for page, _ in OWN_TESTS})
@@ -37,14 +37,14 @@ SHOWN_ONLY = {"text", "md", "xml", ""}
 
 @contextmanager
 def environment_of(cloudwatch: LocalCloudWatch) -> Iterator[dict[str, str]]:
-    """What a program finds that publishes here."""
+    """The environment of a program that publishes to this emulator."""
     with isolated_environment():
         yield {**os.environ, **cloudwatch.environment()}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """How each program ended. All are run at once: to start Python and boto3 for each takes longer than they do."""
+    """The outcome of each program. All are run at once, because importing boto3 takes longer than the programs."""
     with LocalCloudWatch() as cloudwatch, environment_of(cloudwatch) as environment:
         ended = outcomes(PROGRAMS, environment, tmp_path_factory.mktemp("programs"))
         assert cloudwatch.validation_errors == []
@@ -54,13 +54,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the programs are run in forks")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda block: block.id)
 def test_each_program_runs(program: Block, ended: dict[str, Outcome]) -> None:
-    """Every Python block runs as it stands, what it asserts is true, and what it records arrives."""
+    """Every Python block runs unchanged, its assertions hold, and its metrics are delivered."""
     assert ended[program.id].code == 0, ended[program.id].said
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
-def test_each_command_does_what_is_shown(page: str, tmp_path: Path) -> None:
-    """The commands of a page, one after the other, with the files that it tells to save, print what stands there."""
+def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) -> None:
+    """The commands of a page are run in order, with the files that it tells the reader to save."""
     for block in blocks():
         if block.page == page and block.file:
             (tmp_path / block.file).write_text(block.text, "utf-8")
@@ -75,25 +75,25 @@ def test_each_command_does_what_is_shown(page: str, tmp_path: Path) -> None:
 
 
 def steps(block: Block) -> list[tuple[str, str]]:
-    """The commands of a block, each with what it prints."""
+    """The commands of a block, each with its documented output."""
     assert block.text.startswith("$ "), f"{block.id} begins with something else than a command"
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
 
 
 def is_known(command: str) -> bool:
-    """Whether the terminal knows it as something that prints nothing, or goes on."""
+    """Whether the terminal handles this command itself: it prints nothing, or is a server."""
     return command.startswith(("export ", "gunicorn ")) or " run" in command
 
 
-def test_only_what_is_listed_is_not_run() -> None:
-    """Nothing is in the lists above that is not in the documentation any more."""
+def test_exceptions_are_up_to_date() -> None:
+    """Every command listed as not run is still in the documentation."""
     commands = [command for block in blocks("console") for command, _ in steps(block)]
     assert {start for start in NOT_RUN if not any(command.startswith(start) for command in commands)} == set()
 
 
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language != "python"], ids=lambda block: block.id)
-def test_every_other_block_can_be_read(block: Block) -> None:
-    """Configuration is what it says it is, and no block is in a language that nobody tests."""
+def test_every_other_block_is_valid(block: Block) -> None:
+    """Configuration can be parsed, and no block is in an untested language."""
     readers: dict[str, Callable[[str], object]] = {"json": json.loads, "ini": ini}
     if block.language in readers:
         assert readers[block.language](block.text)
@@ -103,7 +103,7 @@ def test_every_other_block_can_be_read(block: Block) -> None:
 
 
 def ini(text: str) -> object:
-    """The sections of an INI file, or, where there are none, the settings that a file of variables makes."""
+    """The sections of an INI file or, without sections, the settings that the variables define."""
     parser = configparser.RawConfigParser(delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # the way configparser documents
     if text.startswith("["):

@@ -1,4 +1,4 @@
-"""No figure in the documentation is older than the code that it comes from."""
+"""The figures in the documentation match the code."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,17 @@ from otel_cloudwatch_flask import limits, pricing
 from tests.support.doc_blocks import DOCS, ROOT
 
 MADE_BY_RUNNING = {"command-line.md", "live-page.md"}
-"""Pages whose prices are the output of commands, which other tests compare."""
+"""Pages whose prices are the output of commands, compared by other tests."""
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 GENERATED = re.compile(r"<!-- generated: ([\w-]+) -->.*?<!-- end -->", re.DOTALL)
 
 SAID_OF_OTHERS = {"$250"}
-"""Amounts that are not ours: what somebody was billed, by the source that is linked."""
+"""Amounts quoted from linked sources."""
 
 
 def amounts() -> set[str]:
-    """Every amount of money that the prose may name, made of the prices."""
+    """Every amount of money that prose may mention, derived from the prices."""
     (_, first_price), *_ = pricing.DOLLARS_PER_METRIC_MONTH
     monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 60)]
     return {
@@ -34,13 +34,13 @@ def amounts() -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_generated_parts_are_current(path: Path) -> None:
-    """What is made of the code is what the code makes now."""
+    """They are what the code generates."""
     text = path.read_text("utf-8")
     assert current(text) == text, "run: python docs/generated.py"
 
 
-def test_every_part_is_shown() -> None:
-    """No part is made for nothing."""
+def test_every_part_is_used() -> None:
+    """Each generated part is on some page."""
     shown = {name for path in PAGES for name in GENERATED.findall(path.read_text("utf-8"))}
     assert shown == set(PARTS)
 
@@ -49,13 +49,13 @@ def test_every_part_is_shown() -> None:
     "path", [each for each in PAGES if each.name not in MADE_BY_RUNNING], ids=lambda path: path.name
 )
 def test_prices(path: Path) -> None:
-    """Every amount of money in the prose follows from the table of prices."""
+    """Every amount of money in prose is derived from the prices."""
     prose = GENERATED.sub("", path.read_text("utf-8"))
     assert set(re.findall(r"\$\d[\d,.]*\d|\$\d", prose)) - amounts() - SAID_OF_OTHERS == set()
 
 
 def test_limits() -> None:
-    """What the prose says of limits is what they are."""
+    """Limits mentioned in prose are the constants of the code."""
     mapping, concepts, operations = (
         " ".join((DOCS / name).read_text("utf-8").split()) for name in ("mapping.md", "concepts.md", "operations.md")
     )

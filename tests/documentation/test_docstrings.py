@@ -1,4 +1,4 @@
-"""What docstrings show is what happens."""
+"""The examples in docstrings are correct."""
 
 import doctest
 import importlib
@@ -17,8 +17,8 @@ MODULES = [
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_each_example_is_true(module: str) -> None:
-    """Every example gives what it says."""
+def test_doctests(module: str) -> None:
+    """Every example has the documented result."""
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted
     assert not outcome.failed

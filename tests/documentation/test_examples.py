@@ -1,4 +1,4 @@
-"""The examples do what their README says: its commands are run, their output and what CloudWatch gets are compared."""
+"""The examples behave as their README says: its commands are run, and output and published metrics are compared."""
 
 import os
 import re
@@ -28,12 +28,12 @@ receiver = pytest.importorskip("tests.support.otlp_receiver")
 BIN = Path(sys.executable).parent
 README = ROOT / "examples" / "README.md"
 OF_EVERY_APP = ("http.server.",)
-"""How the names begin of what README.md does not list series by series."""
+"""Prefixes of metrics that the README lists by name only, not by series."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One example: its commands with what they print, and what CloudWatch has afterwards."""
+    """An example: its commands with their output, and the metrics that are published."""
 
     title: str
     steps: list[tuple[str, str]]
@@ -42,7 +42,7 @@ class Section:
 
 
 def sections() -> list[Section]:
-    """The README's."""
+    """The sections of the README."""
     found = []
     for text in re.split(r"^## ", README.read_text("utf-8"), flags=re.MULTILINE)[1:]:
         blocks = "".join(re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
@@ -60,7 +60,7 @@ def sections() -> list[Section]:
 
 @dataclass
 class Terminal:
-    """Runs commands as somebody would who copies them, but on ports that are free."""
+    """Runs commands as a reader would who copies them, but on free ports."""
 
     log: Path
     environment: dict[str, str]
@@ -69,7 +69,7 @@ class Terminal:
     port: int = field(default=0)
 
     def run(self, command: str, expected: str) -> None:
-        """Run one command."""
+        """Run one command, and compare its output."""
         words = shlex.split(command)
         if words[0] == "export":
             self.environment.update({name: value for name, _, value in (word.partition("=") for word in words[1:])})
@@ -89,7 +89,7 @@ class Terminal:
             assert (done.stdout, done.returncode) == (expected, 0), done.stderr
 
     def end(self) -> None:
-        """Press Ctrl-C, or what gunicorn takes for it, and wait."""
+        """Stop the server with the signal that it expects, and wait."""
         if self.server is not None:
             self.server.send_signal(signal.SIGINT if "flask" in str(self.server.args) else signal.SIGTERM)
             self.server.wait(PATIENCE_SECONDS)
@@ -134,7 +134,7 @@ class Terminal:
 
 @contextmanager
 def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> Iterator[Terminal]:
-    """Open one in this environment and folder, and leave nothing running in it."""
+    """Open a terminal in this environment and folder, and stop its server afterwards."""
     with isolated_environment():
         environment = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")])}
     for each in environments:
@@ -151,7 +151,7 @@ def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> I
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.title)
 def test_each_example(section: Section, tmp_path: Path) -> None:
-    """Its commands print what stands below them, and CloudWatch has the metrics that are listed, and no others."""
+    """Its commands print the documented output, and exactly the listed metrics are published."""
     with (
         LocalCloudWatch() as cloudwatch,
         receiver.OtlpReceiver() as otlp,
@@ -169,7 +169,7 @@ def test_each_example(section: Section, tmp_path: Path) -> None:
 
 
 def test_every_program_is_in_the_readme() -> None:
-    """No example is forgotten."""
+    """No example is undocumented."""
     text = README.read_text("utf-8")
     programs = {path.relative_to(README.parent).as_posix() for path in README.parent.glob("*.py")}
     programs |= {path.relative_to(README.parent).as_posix() for path in README.parent.glob("migration/*.py")}

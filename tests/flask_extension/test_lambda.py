@@ -1,6 +1,5 @@
 """In AWS Lambda: an invocation's metrics are in CloudWatch when its answer is there, whatever the adapter."""
 
-import io
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +9,6 @@ from flask import Flask, Response, stream_with_context
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
-from otel_cloudwatch_flask.facade.wsgi import SelfClosingBody
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -118,29 +116,3 @@ def test_each_invocation_is_published(
         assert int(handle(event("/nowhere"), None)["statusCode"]) == 404
         assert published.count("http.server.duration") == 3 * invocation + 3
     assert cloudwatch.validation_errors == []
-
-
-def test_a_body_closes_itself_once() -> None:
-    """At its end, after an error, or when it is dropped half-way, a body is closed, and calls back, once."""
-    calls: list[str] = []
-
-    class Body(io.BytesIO):
-        def close(self) -> None:
-            calls.append("closed")
-            super().close()
-
-    def broken() -> Iterator[bytes]:
-        yield b"a"
-        raise KeyError
-
-    body = SelfClosingBody(Body(b"a\nb\n"), lambda: calls.append("called back"))
-    assert list(body) == [b"a\n", b"b\n"]
-    body.close()
-    half = iter(SelfClosingBody(Body(b"a\nb\n"), lambda: calls.append("called back")))
-    next(half)
-    half.close()  # type: ignore[attr-defined]
-    assert calls == ["closed", "called back"] * 2
-    calls.clear()
-    with pytest.raises(KeyError):
-        list(SelfClosingBody(broken(), lambda: calls.append("called back")))
-    assert calls == ["called back"]

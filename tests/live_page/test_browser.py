@@ -1,4 +1,4 @@
-"""The live page in a real browser, from a real server: under load, by keyboard, on a phone, with hostile names."""
+"""The live page in a real browser, on a real server: under load, by keyboard, on a phone, with untrusted names."""
 
 import json
 import random
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 SERIES = 1000
 PHONE, DESK = (390, 844), (1280, 900)
 PATIENCE_SECONDS = 40.0
-"""A browser and a server under load on two cores take their time."""
+"""A browser and a server under load on two cores are slow."""
 
 HOSTILE = [
     "<img src=x onerror=window.hacked=1>",
@@ -45,7 +45,7 @@ HOSTILE = [
 
 
 class Site:
-    """An app behind a server on loopback, whose metrics go into a CloudWatch in memory."""
+    """An app on a loopback server that publishes to a fake CloudWatch in memory."""
 
     def __init__(self, client: Any = None, **options: Any) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -55,8 +55,9 @@ class Site:
         )
         self.app.add_url_rule("/many", view_func=self.many)
         self.app.add_url_rule("/hostile", view_func=self.hostile)
+        self.provider = MeterProvider(shutdown_on_exit=False)
         self.reporter = CloudWatchMetricsReporter(
-            self.app, "Shop", client or self.cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), **options
+            self.app, "Shop", client or self.cloudwatch, meter_provider=self.provider, **options
         )
         self.server = make_server("127.0.0.1", 0, self.app, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -65,42 +66,42 @@ class Site:
         self._threads[0].start()
 
     def many(self) -> str:
-        """Measure every series once."""
+        """Record every series once."""
         for number in range(SERIES):
             name, route = f"Metric {number % 50:02}", f"/page/{number // 50}"
             self.reporter.add_metric(name, random.expovariate(0.1), "Milliseconds", {"Route": route})
-        return "Measured"
+        return "Recorded"
 
     def hostile(self) -> str:
-        """Measure under every hostile name, and with it as a dimension."""
+        """Record a metric under every hostile name, with the name as a dimension too."""
         for text in HOSTILE:
             self.reporter.add_metric(text, 1, "Count", {"Text": text, "Long": "y" * 1000, "Odd": "\u202e\u0007😀</b>"})
-        return "Measured"
+        return "Recorded"
 
-    def visit(self, path: str) -> None:
+    def request(self, path: str) -> None:
         """Send the app one request."""
-        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310 - loopback
-            assert answer.status == 200
+        with urlopen(self.url + path, timeout=30) as response:  # noqa: S310 - loopback
+            assert response.status == 200
 
-    def be_busy(self) -> None:
-        """Visit all the time, a few times a second."""
+    def start_load(self) -> None:
+        """Send a few requests per second from a thread."""
 
-        def visits() -> None:
+        def send() -> None:
             while not self._ended.wait(0.3):
-                self.visit("/many")
+                self.request("/many")
 
-        self._threads.append(threading.Thread(target=visits, daemon=True))
+        self._threads.append(threading.Thread(target=send, daemon=True))
         self._threads[-1].start()
 
-    def rest(self) -> None:
-        """End the visits, and send what they left."""
+    def stop_load(self) -> None:
+        """Stop the load, and flush."""
         self._ended.set()
         for thread in self._threads[1:]:
             thread.join()
         assert self.reporter.flush()
 
-    def end(self) -> None:
-        """Stop serving."""
+    def close(self) -> None:
+        """Stop the server and the reporter."""
         self._ended.set()
         for thread in self._threads[1:]:
             thread.join()
@@ -112,30 +113,30 @@ class Site:
 
 
 class Page:
-    """The page as somebody sees it."""
+    """The page in the browser."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def look(self, width: int, height: int, *, is_dark: bool = False) -> None:
-        """Be a screen of this size, for eyes that like it dark or not."""
+    def set_screen(self, width: int, height: int, *, is_dark: bool = False) -> None:
+        """Emulate a screen of this size and color scheme."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def open(self, site: Site, rows: int | None = None) -> None:
-        """Go to a site's page, and wait until it shows something, or so many rows of the table."""
-        self.driver.get("about:blank")  # so that the page before asks for nothing more: its site may be gone
+        """Open a site's page, and wait until it shows data, or this number of rows."""
+        self.driver.get("about:blank")  # so that the previous page stops polling: its site may be closed
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(f"{site.url}/_cloudwatch")
-        self.wait("document.getElementById('sentence').textContent !== 'Asking the app …'")
+        self.wait("document.getElementById('sentence').textContent !== 'Loading …'")
         if rows is not None:
             self.wait(f"document.querySelectorAll('#body tr').length === {rows}")
 
     def run(self, expression: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluate an expression in the page."""
         return self.driver.execute_script(f"return ({expression})")
 
     def wait(self, condition: str) -> None:
@@ -145,22 +146,22 @@ class Page:
         )
 
     def text(self, selector: str) -> str:
-        """The text of the first element that fits."""
+        """The text of the first element that matches a selector."""
         return str(self.run(f"document.querySelector({json.dumps(selector)}).textContent"))
 
     def press(self, *keys: str) -> None:
-        """Press keys, whatever has the focus."""
+        """Press keys in the focused element."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def names(self) -> list[str]:
-        """The names in the rows that are shown, in order."""
+        """The metric names in the visible rows, in order."""
         shown: list[str] = self.run(
             "[...document.querySelectorAll('#body tr:not([hidden]) .open')].map(e => e.textContent)"
         )
         return shown
 
-    def assert_was_quiet(self, site: Site) -> None:
-        """Nothing was logged to the console, and nobody but the site was asked for anything."""
+    def assert_is_clean(self, site: Site) -> None:
+        """Nothing was logged to the console, and no other host was contacted."""
         assert self.driver.get_log("browser") == []
         messages = [json.loads(each["message"])["message"] for each in self.driver.get_log("performance")]
         urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
@@ -170,7 +171,7 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    """A browser without a screen."""
+    """A headless browser."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
@@ -184,10 +185,10 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """An app with the page."""
+    """A site with a rule."""
     site = Site(rules=[MetricRule(match="Metric 0*", storage_resolution=1)])
     yield site
-    site.end()
+    site.close()
 
 
 FRAMES = """
@@ -205,17 +206,17 @@ requestAnimationFrame(frame);
 
 
 def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
-    """All series are there, go on by themselves, and can be scrolled through meanwhile; then the figures are right."""
-    site.be_busy()
-    page.look(*DESK)
+    """All series are shown, updated, and can be scrolled smoothly under load; afterwards, the figures are exact."""
+    site.start_load()
+    page.set_screen(*DESK)
     page.open(site, rows=SERIES)
     before = page.text("#sent")
     page.wait(f"document.getElementById('sent').textContent !== '{before}'")
     gaps = page.driver.execute_async_script(FRAMES)
-    # Milliseconds; 50 and 200 on two busy cores. Drawing all rows at each update takes seconds.
+    # Milliseconds; 50 and 200 on two busy cores. Redrawing all rows at each update would take seconds.
     assert gaps[len(gaps) // 2] < 500
     assert gaps[-1] < 1500
-    site.rest()
+    site.stop_load()
     page.driver.execute_script("scrollTo(0, 0)")
     page.wait(f"document.getElementById('sent').textContent === '{len(site.cloudwatch.datums):,}'")
     page.wait("document.querySelectorAll('#body tr:first-child .sparkline').length === 1")
@@ -230,14 +231,14 @@ def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
         *(cloudwatch.percentile(name, percent, Route=route) for percent in (50, 90, 99)),
         cloudwatch.maximum(name, Route=route),
     ]
-    page.assert_was_quiet(site)
+    page.assert_is_clean(site)
 
 
 def test_filter_and_sort(page: Page, site: Site) -> None:
-    """Words narrow the list, a rule does, and each column orders it both ways."""
-    site.visit("/many")
+    """Words and a rule filter the table, and each column sorts it in both directions."""
+    site.request("/many")
     assert site.reporter.flush()
-    page.look(*DESK)
+    page.set_screen(*DESK)
     page.open(site, rows=SERIES)
     page.driver.find_element("css selector", "#filter").send_keys("metric 07 ROUTE=/page/1")
     page.wait("document.getElementById('count').textContent === '11 of 1,000 metrics'")
@@ -260,21 +261,21 @@ def test_filter_and_sort(page: Page, site: Site) -> None:
         assert [values[each] for each in ids] == sorted(values.values(), reverse=state == "descending")
     page.driver.find_element("css selector", "#filter").send_keys("nothing like it")
     page.wait("!document.getElementById('nothing').hidden")
-    page.assert_was_quiet(site)
+    page.assert_is_clean(site)
 
 
 def p99_by_id(site: Site) -> dict[int, float]:
-    """What the page was told."""
-    with urlopen(f"{site.url}/_cloudwatch/data.json", timeout=30) as answer:  # noqa: S310 - loopback
-        return {each["id"]: each["p99"] for each in json.load(answer)["series"]}
+    """The p99 of each series in the page's data."""
+    with urlopen(f"{site.url}/_cloudwatch/data.json", timeout=30) as response:  # noqa: S310 - loopback
+        return {each["id"]: each["p99"] for each in json.load(response)["series"]}
 
 
 def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
-    """Enter opens a series, with charts and its datums as sent; Escape closes it, and the focus is where it was."""
+    """Enter opens a series with charts and its data points as sent; Escape closes it and restores the focus."""
     for _ in range(3):
-        site.visit("/many")
+        site.request("/many")
         assert site.reporter.flush()
-    page.look(*DESK)
+    page.set_screen(*DESK)
     page.open(site, rows=SERIES)
     page.press("/")
     assert page.run("document.activeElement.id") == "filter"
@@ -290,18 +291,43 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
     page.press("\ue00c")
     page.wait("!document.getElementById('detail').open")
     assert page.run("document.activeElement === document.querySelector('#body tr:nth-child(3) .open')")
-    page.assert_was_quiet(site)
+    page.assert_is_clean(site)
 
 
-def test_hostile_names_are_inert(page: Page, site: Site) -> None:
-    """Names are shown as they are, cut, and what cannot be seen written out; nothing in them is run."""
-    site.visit("/hostile")
+def test_statistics_without_meaning_are_not_shown(page: Page, site: Site) -> None:
+    """Percentiles of a counter and the sum of a gauge are left out, with the reason; numbers have no exponent."""
+    meter = site.provider.get_meter("shop")
+    meter.create_counter("views").add(160.4)
+    meter.create_gauge("temperature").set(0.000861)
     assert site.reporter.flush()
-    page.look(*DESK)
+    page.set_screen(*DESK)
+    page.open(site, rows=2)
+    page.wait("document.querySelectorAll('#body .number:not(:empty)').length === 14")
+    cells = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.textContent)"
+    titles = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.title.split(':')[0])"
+    assert page.names() == ["temperature", "views"]
+    assert page.run(cells.format(1)) == ["1", "–", *["0.000861"] * 5]  # noqa: RUF001 - the page's dash
+    assert page.run(cells.format(2)) == ["1", "160.4", *["–"] * 5]  # noqa: RUF001 - the page's dash
+    assert page.run(titles.format(1))[1] == "Not meaningful for a gauge"
+    assert set(page.run(titles.format(2))[2:]) == {"Not meaningful for a counter"}
+    text = f"await import('{site.url}/_cloudwatch/text.js')"
+    page.driver.execute_script(
+        f"const text = {text}; window.formats = [0.1604, 0.00086, 2.5, 999.96].map(text.milliseconds)"
+    )
+    page.wait("window.formats !== undefined")
+    assert page.run("window.formats") == ["160 ms", "0.86 ms", "2.5 s", "1,000 s"]
+    page.assert_is_clean(site)
+
+
+def test_untrusted_names_are_shown_as_text(page: Page, site: Site) -> None:
+    """Names are truncated, invisible characters are escaped, and nothing in them is executed."""
+    site.request("/hostile")
+    assert site.reporter.flush()
+    page.set_screen(*DESK)
     page.open(site, rows=len(HOSTILE))
     assert set(page.names()) == {each if len(each) <= 120 else each[:120] + "…" for each in HOSTILE}
-    for place in range(len(HOSTILE)):
-        page.driver.execute_script(f"document.querySelectorAll('.open')[{place}].click()")
+    for index in range(len(HOSTILE)):
+        page.driver.execute_script(f"document.querySelectorAll('.open')[{index}].click()")
         page.wait("document.querySelectorAll('#detail pre').length === 1")
         assert (
             page.run("document.querySelectorAll('main img, main script, dialog img, dialog script, dialog svg').length")
@@ -310,11 +336,11 @@ def test_hostile_names_are_inert(page: Page, site: Site) -> None:
         page.driver.execute_script("document.getElementById('detail').close()")
     assert page.run("window.hacked") is None
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
-    page.assert_was_quiet(site)
+    page.assert_is_clean(site)
 
 
-def test_text_of_errors_is_inert(page: Page) -> None:
-    """What an error or a warning says is text, with the marks written out that would turn it around."""
+def test_errors_are_shown_as_text(page: Page) -> None:
+    """Markup in messages is not interpreted, and bidirectional marks are escaped."""
 
     class Down:
         def put_metric_data(self, **_request: Any) -> None:
@@ -322,29 +348,29 @@ def test_text_of_errors_is_inert(page: Page) -> None:
 
     site = Site(Down())
     try:
-        site.visit("/hostile")
+        site.request("/hostile")
         assert not site.reporter.flush(timeout_seconds=0.5)
-        page.look(*PHONE, is_dark=True)
+        page.set_screen(*PHONE, is_dark=True)
         page.open(site)
         page.wait("document.getElementById('state').dataset.state === 'bad'")
         assert "<img src=x onerror=window.hacked=1> \\u" in page.text("#remedy")
         assert not {"\u202e", "\u0007"} & set(page.run("document.body.textContent"))
-        assert page.text("#sentence") == f"Nothing arrives: {len(HOSTILE)} datums are kept, and tried again."
+        assert page.text("#sentence") == f"Not delivering: {len(HOSTILE)} data points buffered, retrying."
         assert page.run("window.hacked") is None
-        page.assert_was_quiet(site)
+        page.assert_is_clean(site)
     finally:
-        site.end()
+        site.close()
 
 
-def test_an_app_that_ends_is_noticed(page: Page) -> None:
-    """When nobody answers any more, the page says so, and keeps what it has."""
+def test_an_app_that_stops_responding(page: Page) -> None:
+    """The page says so, and keeps showing its data."""
     site = Site()
-    site.visit("/hostile")
+    site.request("/hostile")
     assert site.reporter.flush()
-    page.look(*DESK)
+    page.set_screen(*DESK)
     page.open(site, rows=len(HOSTILE))
-    site.end()
-    page.wait("document.getElementById('sentence').textContent.startsWith('The app does not answer.')")
+    site.close()
+    page.wait("document.getElementById('sentence').textContent.startsWith('The app is not responding.')")
     assert len(page.names()) == len(HOSTILE)
     page.driver.get("about:blank")
     page.driver.get_log("browser")
@@ -384,13 +410,13 @@ CONTRASTS = """
 
 @pytest.mark.parametrize("is_dark", [False, True])
 @pytest.mark.parametrize("size", [PHONE, DESK])
-def test_it_can_be_read(page: Page, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
-    """At each size and in both schemes, text has AA's contrast, nothing is wider than the screen, all has a name."""
+def test_accessibility(page: Page, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
+    """At each size and in both schemes, text has AA contrast, nothing overflows, and all controls are labelled."""
     site = Site(rules=[MetricRule(match="a*")])
     try:
-        site.visit("/hostile")
+        site.request("/hostile")
         assert site.reporter.flush()
-        page.look(*size, is_dark=is_dark)
+        page.set_screen(*size, is_dark=is_dark)
         page.open(site, rows=len(HOSTILE))
         assert page.run(CONTRASTS) == {}
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
@@ -402,4 +428,4 @@ def test_it_can_be_read(page: Page, size: tuple[int, int], is_dark: bool) -> Non
         assert page.run(f"{controls}.filter(e => !e.labels?.length && !e.textContent).length") == 0
         assert page.run("document.querySelectorAll('table[role=table] tr[role=row] [role=columnheader]').length") == 9
     finally:
-        site.end()
+        site.close()

@@ -1,4 +1,4 @@
-"""The live page: who may see it, what it says, and that it is nothing where it is off."""
+"""The live page: access, content, and no effects if disabled."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ MakeApp = Callable[..., "Shop"]
 
 
 class Shop:
-    """An app with a reporter on a provider of its own, and a CloudWatch in memory."""
+    """An app with a reporter on its own provider, and a fake CloudWatch in memory."""
 
     def __init__(
         self, config: dict[str, Any], client: Any = None, *, debug: bool | None = True, **options: Any
@@ -44,33 +44,33 @@ class Shop:
             self.app.debug = debug
         self.app.config.update(config)
         self.app.add_url_rule("/order", view_func=self.order)
-        provider = MeterProvider(shutdown_on_exit=False)
+        self.provider = MeterProvider(shutdown_on_exit=False)
         options.setdefault("flush", "interval")
         self.reporter = CloudWatchMetricsReporter(
-            self.app, "Shop", client or self.cloudwatch, meter_provider=provider, **options
+            self.app, "Shop", client or self.cloudwatch, meter_provider=self.provider, **options
         )
 
     def order(self) -> str:
-        """Measure what an order is."""
+        """Record the metrics of an order."""
         self.reporter.add_metric("Orders", 1, "Count", {"Payment": random.choice(["card", "invoice"])})
         self.reporter.add_metric("Checkout Time", random.lognormvariate(4, 1), "Milliseconds")
         return "Thanks"
 
     def get(self, path: str = PATH, method: str = "GET", **environ: Any) -> TestResponse:
-        """Ask from this machine, unless the environment says otherwise."""
+        """Send a request from this machine, unless the environment overrides it."""
         return self.app.test_client().open(path, method=method, environ_overrides=environ, buffered=True)
 
     def data(self, **arguments: str) -> dict[str, Any]:
-        """What the page would be told."""
-        answer = self.app.test_client().get(f"{PATH}/data.json", query_string=arguments)
-        assert answer.status_code == 200
-        document: dict[str, Any] = json.loads(answer.text)
+        """The data that the page polls."""
+        response = self.app.test_client().get(f"{PATH}/data.json", query_string=arguments)
+        assert response.status_code == 200
+        document: dict[str, Any] = json.loads(response.text)
         return document
 
 
 @pytest.fixture
 def make_app() -> Iterator[MakeApp]:
-    """Makes apps that end with the test."""
+    """Create apps whose reporters are shut down after the test."""
     made: list[Shop] = []
 
     def make(live_page: bool | None = None, client: Any = None, **options: Any) -> Shop:  # noqa: FBT001
@@ -88,7 +88,7 @@ def make_app() -> Iterator[MakeApp]:
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:5000"}
 
-FRIENDS: list[dict[str, str]] = [
+LOCAL_VARIANTS: list[dict[str, str]] = [
     {},
     {"REMOTE_ADDR": "127.8.9.1"},
     {"REMOTE_ADDR": "::1", "HTTP_HOST": "[::1]:5000"},
@@ -97,7 +97,7 @@ FRIENDS: list[dict[str, str]] = [
     {"HTTP_HOST": "Shop.localhost:80"},
 ]
 
-STRANGERS: list[dict[str, str]] = [
+REMOTE: list[dict[str, str]] = [
     {"REMOTE_ADDR": "192.168.0.7"},
     {"REMOTE_ADDR": "::ffff:10.0.0.1"},
     {"REMOTE_ADDR": ""},
@@ -112,51 +112,51 @@ STRANGERS: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("environ", FRIENDS, ids=str)
-def test_this_machine_may_look(environ: dict[str, str]) -> None:
-    """A loopback peer that asked for a loopback host is local."""
+@pytest.mark.parametrize("environ", LOCAL_VARIANTS, ids=str)
+def test_local_requests(environ: dict[str, str]) -> None:
+    """A request from a loopback address to a loopback host is local."""
     assert is_local({**LOCAL, **environ})
 
 
-@pytest.mark.parametrize("environ", [each for each in STRANGERS if each != {"HTTP_HOST": "[::1"}], ids=str)
-def test_strangers_may_not_look(environ: dict[str, str]) -> None:
-    """Neither other machines nor other names for this machine are local."""
+@pytest.mark.parametrize("environ", [each for each in REMOTE if each != {"HTTP_HOST": "[::1"}], ids=str)
+def test_remote_requests(environ: dict[str, str]) -> None:
+    """Requests from other machines, or to other host names, are not local."""
     assert not is_local({**LOCAL, **environ})
 
 
 @pytest.mark.parametrize("resource", ["", "/data.json", "/series.json?id=1", "/live.js", "/uplot.css", "/none"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
-def test_a_stranger_finds_what_is_nowhere(make_app: MakeApp, resource: str, method: str) -> None:
-    """Each resource, by any method, is answered as a path that no route has."""
+def test_remote_requests_get_the_404_of_an_unknown_path(make_app: MakeApp, resource: str, method: str) -> None:
+    """For each resource and method, the response is the one for a path without a route."""
     shop = make_app()
-    answer = shop.get(PATH + resource, method, REMOTE_ADDR="10.0.0.1")
+    response = shop.get(PATH + resource, method, REMOTE_ADDR="10.0.0.1")
     nowhere = shop.get("/nowhere", REMOTE_ADDR="10.0.0.1")
-    assert answer.status_code == 404
-    assert (dict(answer.headers), answer.data) == (dict(nowhere.headers), nowhere.data)
+    assert response.status_code == 404
+    assert (dict(response.headers), response.data) == (dict(nowhere.headers), nowhere.data)
 
 
-def test_a_host_that_cannot_be_read(make_app: MakeApp) -> None:
-    """Nonsense for a host is no name of this machine."""
+def test_an_invalid_host_header(make_app: MakeApp) -> None:
+    """A malformed host is not local."""
     assert make_app().get(HTTP_HOST="[::1:5000").status_code in (400, 404)
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(None, True), (True, True), (True, False)])
-def test_on(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """The page is on where the setting says so or, if that says nothing, where debug mode is on at set-up."""
+def test_enabled(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """The page is enabled by the setting or, by default, by debug mode during init_app."""
     shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=None if debug else lambda: True)
     assert shop.get().status_code == 200
     assert shop.get(f"{PATH}/data.json").status_code == 200
 
 
-def test_on_where_flask_runs_in_debug_mode(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`flask run --debug` sets this variable before it loads the app; the README's first steps show the page."""
+def test_enabled_by_flask_run_debug(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flask run --debug` sets FLASK_DEBUG before it loads the app."""
     monkeypatch.setenv("FLASK_DEBUG", "1")
     assert make_app(debug=None).get().status_code == 200
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(None, False), (False, False), (False, True)])
-def test_off_is_nothing(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """Where the page is off, the app has no route, the exporter no watcher, and logging no handler."""
+def test_disabled(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """If the page is disabled, the app has no route, the exporter no watcher, and the logger no handler."""
     shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=lambda: True)
     registration = shop.app.extensions["cloudwatch_metrics"].registration
     assert [rule.endpoint for rule in shop.app.url_map.iter_rules()] == ["static", "order"]
@@ -165,15 +165,15 @@ def test_off_is_nothing(make_app: MakeApp, live_page: bool | None, debug: bool) 
     assert "cloudwatch" not in shop.app.test_cli_runner().invoke(args=["routes"]).output
 
 
-def test_off_leaves_the_path_to_the_app(make_app: MakeApp) -> None:
-    """Where the page is off, the path is the app's: also one that a catch-all route serves."""
+def test_disabled_leaves_the_path_to_the_app(make_app: MakeApp) -> None:
+    """If the page is disabled, the app can serve its path, for example with a catch-all route."""
     shop = make_app(debug=False)
     shop.app.add_url_rule("/<path:page>", "page", lambda page: page)
     assert shop.get(f"{PATH}/data.json").text == "_cloudwatch/data.json"
 
 
-def test_on_outside_of_debug_mode_needs_a_check() -> None:
-    """Set-up refuses the page without one, says what to write, and leaves the app and the provider as they were."""
+def test_outside_of_debug_mode_a_check_is_required() -> None:
+    """Without one, set-up fails with a message that shows one, and changes neither the app nor the provider."""
     app, provider = Flask("shop"), MeterProvider(shutdown_on_exit=False)
     app.config["CLOUDWATCH_LIVE_PAGE"] = True
     with pytest.raises(ConfigurationError, match="debug mode") as raised:
@@ -189,8 +189,8 @@ def test_on_outside_of_debug_mode_needs_a_check() -> None:
     CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=provider).shutdown()
 
 
-def test_debug_mode_that_has_ended(make_app: MakeApp) -> None:
-    """Without a check the page answers only as long as debug mode is on."""
+def test_debug_mode_turned_off_later(make_app: MakeApp) -> None:
+    """Without a check, the page is served only while debug mode is on."""
     shop = make_app()
     shop.app.debug = False
     assert shop.get().status_code == 404
@@ -198,12 +198,12 @@ def test_debug_mode_that_has_ended(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("path", ["/_cloudwatch/", "/_cloudwatch//", "/_cloudwatch//live.js"])
 def test_no_redirect(make_app: MakeApp, path: str) -> None:
-    """Other spellings of the path are not redirected to the page, which would tell others that it exists."""
+    """Other spellings of the path are not redirected, which would reveal that the page exists."""
     assert make_app().get(path).status_code == 404
 
 
 def test_headers(make_app: MakeApp) -> None:
-    """Nothing is kept by browsers, framed, guessed or run that the package does not ship."""
+    """Responses are not cached, framed or sniffed, and run no scripts but the package's."""
     shop = make_app()
     for resource in ("", "/data.json", "/live.js", "/icon.svg"):
         headers = shop.get(PATH + resource).headers
@@ -224,21 +224,21 @@ def test_headers(make_app: MakeApp) -> None:
 @pytest.mark.parametrize(
     ("site", "status"), [("cross-site", 404), ("same-site", 404), ("same-origin", 200), ("none", 200)]
 )
-def test_other_sites_may_not_read(make_app: MakeApp, site: str, status: int) -> None:
-    """An app that lets every origin read its answers does not let them read these."""
+def test_other_sites_cannot_read_the_data(make_app: MakeApp, site: str, status: int) -> None:
+    """This holds even if the app allows all origins to read its responses."""
     assert make_app().get(f"{PATH}/data.json", HTTP_SEC_FETCH_SITE=site).status_code == status
 
 
 def test_other_methods(make_app: MakeApp) -> None:
-    """The page is for reading only."""
+    """Only GET and HEAD are allowed."""
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert make_app().get(method=method).status_code == 405
     assert make_app().get(method="HEAD").status_code == 200
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(True, False), (None, True)])
-def test_a_check_decides(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """A check of the user's own decides alone, in the app's context and with the request."""
+def test_the_check_decides(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
+    """The app's check replaces the local one, and runs in the request's context."""
     is_me = {"CLOUDWATCH_LIVE_PAGE_CHECK": lambda: request.headers.get("Authorization") == "Bearer me"}
     shop = make_app(live_page, debug=debug, **is_me)
     far = {"REMOTE_ADDR": "10.0.0.1", "HTTP_HOST": "shop.example", "HTTP_X_FORWARDED_FOR": "8.8.8.8"}
@@ -247,24 +247,24 @@ def test_a_check_decides(make_app: MakeApp, live_page: bool | None, debug: bool)
     assert shop.get().status_code == 404
 
 
-def test_a_check_that_fails_lets_nobody_in(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """What it raises is logged, and the answer is that of a stranger."""
+def test_a_check_that_raises_denies_access(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """The exception is logged, and the response is a 404."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK="otel_cloudwatch_flask.errors:missing")
     assert shop.get().status_code == 404
     assert "CLOUDWATCH_LIVE_PAGE_CHECK raised" in caplog.text
 
 
 def test_another_path(make_app: MakeApp) -> None:
-    """The page is where the setting says, also under a prefix that a server has taken away."""
+    """The page is served at the configured path, also below a SCRIPT_NAME."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_PATH="/ops/metrics")
     assert shop.get().status_code == 404
-    answer = shop.get("/ops/metrics", SCRIPT_NAME='/sh"op')
-    assert 'data-root="/sh&#34;op/ops/metrics"' in answer.text
+    response = shop.get("/ops/metrics", SCRIPT_NAME='/sh"op')
+    assert 'data-root="/sh&#34;op/ops/metrics"' in response.text
     assert shop.get("/ops/metrics/live.css").mimetype == "text/css"
 
 
 def test_figures_are_those_of_cloudwatch(make_app: MakeApp) -> None:
-    """The page says of each series what the strict fake says of the same run."""
+    """The figures of each series are those of the strict fake."""
     shop = make_app()
     for _ in range(40):
         shop.get("/order")
@@ -285,8 +285,8 @@ def test_figures_are_those_of_cloudwatch(make_app: MakeApp) -> None:
     assert stats["requests_sent"] == document["requests"] == len(shop.cloudwatch.requests)
 
 
-def test_a_series_in_full(make_app: MakeApp) -> None:
-    """The detail view gets all kept flushes, and the last datums as they were sent."""
+def test_details_of_a_series(make_app: MakeApp) -> None:
+    """They contain all retained flushes, and the latest data points as they were sent."""
     shop = make_app()
     for _ in range(2):
         shop.get("/order")
@@ -300,14 +300,14 @@ def test_a_series_in_full(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("number", ["999", "x", "", "-1"])
-def test_a_series_that_is_not_there(make_app: MakeApp, number: str) -> None:
-    """The answer says only who gives it: it may be another process than the one that has it."""
+def test_an_unknown_series(make_app: MakeApp, number: str) -> None:
+    """The response contains only the instance: the series may belong to another process."""
     shop = make_app()
     assert json.loads(shop.get(f"{PATH}/series.json?id={number}").text) == {"instance": shop.data()["instance"]}
 
 
-def test_only_what_is_new(make_app: MakeApp) -> None:
-    """Who says what it has is told the rest."""
+def test_incremental_data(make_app: MakeApp) -> None:
+    """A client that sends the last known sequence gets only the series that changed."""
     shop = make_app()
     shop.get("/order")
     assert shop.reporter.flush()
@@ -318,7 +318,7 @@ def test_only_what_is_new(make_app: MakeApp) -> None:
 
 
 def test_rules(make_app: MakeApp) -> None:
-    """The page is told the rules, and which of them each series has matched."""
+    """The data contains the rules, and the index of the matching rule of each series."""
     rules = [MetricRule(match="Check*", storage_resolution=1), MetricRule(match="debug.*", drop=True)]
     shop = make_app(rules=rules)
     shop.get("/order")
@@ -333,27 +333,27 @@ def test_rules(make_app: MakeApp) -> None:
 
 
 def test_warnings_and_overflow(make_app: MakeApp) -> None:
-    """The page has the package's last warnings, the overflow series and how many were put there."""
-    shop = make_app(CLOUDWATCH_MAX_METRICS=1)
+    """The data contains recent warnings, the overflow series, and the number of metrics over the limit."""
+    shop = make_app(CLOUDWATCH_MAX_METRICS=3)
     for _ in range(20):
         shop.get("/order")
     assert shop.reporter.flush()
     document = shop.data()
     assert document["delivery"]["metrics_overflowed"] > 0
     assert {"otel.metric.overflow": "true"} in [each["dimensions"] for each in document["series"]]
-    assert "more dimension combinations than max_metrics" in document["messages"][0]["text"]
+    assert all("max_metrics" in each["text"] for each in document["messages"])
 
 
 class Unreachable:
-    """A CloudWatch that cannot be reached."""
+    """An unreachable CloudWatch."""
 
     def put_metric_data(self, **_request: Any) -> None:
         """Fail."""
         raise ConnectionError("<b>no route to host</b>")
 
 
-def test_what_does_not_arrive(make_app: MakeApp) -> None:
-    """Failure, its reason and what waits are shown."""
+def test_failing_delivery(make_app: MakeApp) -> None:
+    """The data contains the failure, its reason, and the number of pending data points."""
     shop = make_app(client=Unreachable())
     shop.get("/order")
     assert not shop.reporter.flush(timeout_seconds=0.01)
@@ -363,13 +363,13 @@ def test_what_does_not_arrive(make_app: MakeApp) -> None:
     assert "no route to host" in stats["last_error"]
 
 
-def test_nothing_is_sent(make_app: MakeApp) -> None:
-    """Where metrics are switched off, the page says so."""
+def test_disabled_metrics(make_app: MakeApp) -> None:
+    """The data says that metrics are disabled."""
     assert make_app(CLOUDWATCH_ENABLED=False).data() == {"enabled": False}
 
 
-def test_looking_is_not_measured(make_app: MakeApp) -> None:
-    """The page's own requests are no traffic of the app: they are neither measured nor cause a flush."""
+def test_requests_to_the_page_are_not_recorded(make_app: MakeApp) -> None:
+    """They are neither instrumented nor cause a flush."""
     shop = make_app(instrument=True, flush="sync")
     shop.get("/order")
     sent = len(shop.cloudwatch.requests)
@@ -381,27 +381,47 @@ def test_looking_is_not_measured(make_app: MakeApp) -> None:
     assert shop.cloudwatch.count("http.server.duration") == 1
 
 
-def test_apps_that_share_an_exporter_share_the_record(make_app: MakeApp) -> None:
-    """An exporter is observed once, however many apps it serves."""
+def test_apps_that_share_an_exporter_share_its_observation(make_app: MakeApp) -> None:
+    """An exporter is observed once, for any number of apps."""
     shop = make_app()
     other = Flask("shop")
     other.debug = True
     shop.reporter.init_app(other)
     shop.get("/order")
     assert shop.reporter.flush()
-    answer = json.loads(other.test_client().get(f"{PATH}/data.json").text)
-    assert answer["requests"] == shop.data()["requests"] == 1
+    document = json.loads(other.test_client().get(f"{PATH}/data.json").text)
+    assert document["requests"] == shop.data()["requests"] == 1
 
 
-def test_every_asset_is_there(make_app: MakeApp) -> None:
-    """Whatever the page and its scripts name is served by the package itself, with the library's licence beside it."""
+def test_kinds_of_metrics(make_app: MakeApp) -> None:
+    """The data contains the kind of each metric, which decides what statistics are shown."""
+    shop = make_app()
+    meter = shop.provider.get_meter("shop")
+    meter.create_counter("views").add(3)
+    meter.create_up_down_counter("open").add(2)
+    meter.create_gauge("temperature").set(21.5)
+    shop.get("/order")
+    assert shop.reporter.flush()
+    kinds = {each["metric_name"]: (each["kind"], each["id"]) for each in shop.data()["series"]}
+    assert {name: kind for name, (kind, _) in kinds.items()} == {
+        "views": "counter",
+        "open": "up-down counter",
+        "temperature": "gauge",
+        "Orders": "histogram",
+        "Checkout Time": "histogram",
+    }
+    assert json.loads(shop.get(f"{PATH}/series.json?id={kinds['views'][1]}").text)["kind"] == "counter"
+
+
+def test_assets(make_app: MakeApp) -> None:
+    """All assets are served by the package and reference no other host; other files are not served."""
     shop = make_app()
     names = ["live.css", "uplot.css", "uplot.js", "icon.svg"]
     names += [f"{name}.js" for name in ("live", "text", "model", "table", "charts", "detail")]
     for name in names:
-        answer = shop.get(f"{PATH}/{name}")
-        assert (answer.status_code, len(answer.data) > 100) == (200, True), name
-        assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", ""), name
+        response = shop.get(f"{PATH}/{name}")
+        assert (response.status_code, len(response.data) > 100) == (200, True), name
+        assert "http://" not in response.text.replace("http://www.w3.org/2000/svg", ""), name
     assert shop.get(f"{PATH}/uplot.LICENSE").status_code == 404
     assert shop.get(f"{PATH}/../__init__.py").status_code == 404
 
@@ -420,27 +440,27 @@ assert [each["text"] for each in MESSAGES.documents()] == ["Mind the gap."]
     ("setup", "said"),
     [("", "Mind the gap.\n"), ("logging.basicConfig(format='%(levelname)s %(message)s')", "WARNING Mind the gap.\n")],
 )
-def test_listening_silences_nothing(setup: str, said: str) -> None:
-    """Warnings are printed once, as without the page, whether logging is set up or not."""
+def test_the_handler_does_not_silence_warnings(setup: str, said: str) -> None:
+    """Warnings are printed once, as without the page, with and without a logging configuration."""
     program = [sys.executable, "-c", WARNS.format(setup=setup)]
     run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60, env=dict(os.environ))
     assert (run.returncode, run.stderr) == (0, said)
 
 
 def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
-    """Ten seconds each, the last of them just over."""
-    begun = NOW - 10 * len(requests)
-    return [{"time": begun + 10 * place, "requests": count, "series": series} for place, count in enumerate(requests)]
+    """Slices of ten seconds each, the last of which has just ended."""
+    start = NOW - 10 * len(requests)
+    return [{"time": start + 10 * index, "requests": count, "series": series} for index, count in enumerate(requests)]
 
 
-def test_the_rate_is_that_of_the_last_minute() -> None:
-    """Older requests count no more, and a process that has just begun is not made out to be busier than it is."""
+def test_the_rate_covers_the_last_minute() -> None:
+    """Older requests are ignored, and a process that has just started is not extrapolated from a single request."""
     assert requests_per_second(slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
     assert requests_per_second(slices(1), now=NOW, seconds=1) == 0.1
 
 
-def test_cost_is_that_of_the_price_list() -> None:
-    """A month of so many metrics and calls, and its trend from slice to slice."""
+def test_cost_follows_the_price_list() -> None:
+    """It is the monthly price of metrics and calls, with its trend from slice to slice."""
     observed = {
         "slices": slices(10, 20, series=100),
         "started": NOW - 20,
@@ -457,8 +477,8 @@ def test_cost_is_that_of_the_price_list() -> None:
     assert found["trend"] == pytest.approx([30 + 25.92, 30 + 51.84])
 
 
-def test_the_trend_has_no_gaps_and_no_more_than_an_hour() -> None:
-    """What was not sent counts as nothing; the part that still runs is left out; sixty points are enough."""
+def test_the_trend_has_no_gaps_and_covers_at_most_an_hour() -> None:
+    """Times without requests count as zero, the current slice is left out, and there are at most 60 points."""
     gap = [*slices(6, 0, 0, 12)[:1], *slices(6, 0, 0, 12)[3:]]
     found = trend({"slices": gap, "started": 0.0}, now=NOW + 5)
     assert [point["requests_per_second"] for point in found] == [0.6, 0, 0, 1.2]
@@ -470,13 +490,13 @@ def test_the_trend_has_no_gaps_and_no_more_than_an_hour() -> None:
     assert all(point["requests_per_second"] == pytest.approx(0.1) for point in points)
 
 
-def test_delivery_is_late_before_it_fails() -> None:
-    """Something that waits a moment is on its way; with an error, and after five seconds, it is failing."""
+def test_pending_data_is_failing_only_after_a_while() -> None:
+    """Delivery is failing if there is an error and the last success is more than five seconds ago."""
     observed = {"slices": [], "started": 0.0, "seconds": 60.0}
-    waiting = DeliveryStats(
+    pending = DeliveryStats(
         datums_pending=1, requests_sent=3, requests_failed=1, requests_seconds=2.0, last_success=NOW
     )
     failing = DeliveryStats(datums_pending=1, last_error="no", last_success=NOW - 60)
-    assert not delivery(waiting, observed, now=NOW)["is_failing"]
-    assert delivery(waiting, observed, now=NOW)["mean_seconds"] == 0.5
+    assert not delivery(pending, observed, now=NOW)["is_failing"]
+    assert delivery(pending, observed, now=NOW)["mean_seconds"] == 0.5
     assert delivery(failing, observed, now=NOW)["is_failing"]

@@ -1,4 +1,4 @@
-"""The live page outside of debug mode, behind real servers and proxies, asked by clients without the secret."""
+"""The live page outside of debug mode, behind real servers and proxies, requested by clients without the secret."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ from tests.support.live_page_app import SECRET
 REQUESTS = 100
 PATIENCE_SECONDS = 20.0
 
-# Beside each other in turn, as many of each as have no common divisor, so that all meet in many combinations.
+# The lists are cycled through in parallel. Their lengths have no common divisor, which gives many combinations.
 HOSTS = [
     "localhost",
     "127.0.0.1",
@@ -72,7 +72,7 @@ Address = str | tuple[str, int]
 
 
 def forged() -> Iterator[tuple[str, bytes]]:
-    """The requests, each with its method."""
+    """The forged requests, each with its method."""
     columns = zip(range(REQUESTS), cycle(HOSTS), cycle(METHODS), cycle(HEADERS), cycle(TARGETS), strict=False)
     for number, host, method, header, target in columns:
         version = "1.0" if number % 10 == 9 else "1.1"
@@ -80,20 +80,20 @@ def forged() -> Iterator[tuple[str, bytes]]:
 
 
 def request(method: str, target: str, version: str, host: str, header: str) -> bytes:
-    """A request as bytes, after whose answer the server closes the connection."""
+    """The bytes of a request that asks the server to close the connection after the response."""
     length = "Content-Length: 0\r\n" if method in ("POST", "PUT") else ""
     lines = f"{method} {target} HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n{length}{header}\r\n\r\n"
     return lines.encode("latin-1")
 
 
 def nowhere(forged_request: bytes) -> bytes:
-    """The same request of a path that no route has."""
+    """The same request for a path without a route."""
     line, end, rest = forged_request.partition(b"\r\n")
     return re.sub(b"cloudwatch", b"cloudwatcx", line, flags=re.IGNORECASE) + end + rest
 
 
-def answer(address: Address, sent: bytes) -> tuple[int, bytes, bytes]:
-    """The status, the head in lower case, and the body of the answer to a request."""
+def response_to(address: Address, sent: bytes) -> tuple[int, bytes, bytes]:
+    """Send a request; return the status, the lower-case head and the body of the response."""
     kind = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with closing(socket.socket(kind)) as connection:
         connection.settimeout(PATIENCE_SECONDS)
@@ -106,14 +106,14 @@ def answer(address: Address, sent: bytes) -> tuple[int, bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """Where the app publishes to."""
+    """The emulator that the app publishes to."""
     with LocalCloudWatch() as local:
         yield local
 
 
 @contextmanager
 def served(cloudwatch: LocalCloudWatch, folder: Path, server: str) -> Iterator[Address]:
-    """The app behind a server with its defaults."""
+    """Run the app on a server with its default configuration."""
     program = [sys.executable, "-m", "tests.support.live_page_app", server, "{fd}"]
     command, application = (GUNICORN, ["tests.support.live_page_app:app"]) if server == "gunicorn" else (program, [])
     with serving(cloudwatch, folder / f"{server}.log", command, application) as running:
@@ -152,7 +152,7 @@ PROXIES = {
 
 @contextmanager
 def proxied(proxy: str, port: int) -> Iterator[Address]:
-    """A proxy before what listens on this port, on a socket whose name is short enough for one."""
+    """Run a proxy in front of this port; its Unix socket has a path short enough for the operating system."""
     program = shutil.which(proxy, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip(f"{proxy} is not installed")
@@ -169,7 +169,7 @@ def proxied(proxy: str, port: int) -> Iterator[Address]:
 
 @pytest.fixture(scope="module")
 def gunicorn(cloudwatch: LocalCloudWatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The app behind gunicorn, which may stand behind a proxy."""
+    """The app on gunicorn, used directly and behind proxies."""
     with served(cloudwatch, tmp_path_factory.mktemp("gunicorn"), "gunicorn") as address:
         yield address
 
@@ -177,7 +177,7 @@ def gunicorn(cloudwatch: LocalCloudWatch, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.skipif(sys.platform == "win32", reason="these servers need Unix sockets or fork")
 @pytest.mark.parametrize("server", ["nginx", "haproxy", "waitress", "gunicorn", "werkzeug"])
 def test_forged_requests(cloudwatch: LocalCloudWatch, gunicorn: Address, tmp_path: Path, server: str) -> None:
-    """Requests without the secret get nothing of the page, whatever they claim; those with it get the page."""
+    """Requests without the secret get a 404 like any unknown path; a request with the secret gets the page."""
     with ExitStack() as stack:
         if server in PROXIES:
             address = stack.enter_context(proxied(server, int(gunicorn[1])))
@@ -186,13 +186,13 @@ def test_forged_requests(cloudwatch: LocalCloudWatch, gunicorn: Address, tmp_pat
         else:
             address = stack.enter_context(served(cloudwatch, tmp_path, server))
         with_secret = request("GET", "/_cloudwatch", "1.1", "shop.example", f"X-Live-Page-Key: {SECRET}")
-        status, head, body = answer(address, with_secret)
+        status, head, body = response_to(address, with_secret)
         assert (status, b"x-robots-tag" in head, b"data-root" in body) == (200, True, True)
         for method, sent in forged():
-            status, head, body = answer(address, sent)
+            status, head, body = response_to(address, sent)
             assert status >= 400, sent
             assert b"x-robots-tag" not in head, sent
             assert b"data-root" not in body, sent
-            if method != "PROPFIND":  # no route takes it, which is what the answer says
-                elsewhere, _, body_elsewhere = answer(address, nowhere(sent))
+            if method != "PROPFIND":  # no route accepts this method, so the response is a 405
+                elsewhere, _, body_elsewhere = response_to(address, nowhere(sent))
                 assert (status, body) == (elsewhere, body_elsewhere), sent

@@ -1,76 +1,83 @@
 import pytest
 
-from otel_cloudwatch_flask.mapping.cardinality import IDLE_SECONDS, MAX_OVERFLOW_SERIES, OVERFLOW_NAME, CardinalityGuard
+from otel_cloudwatch_flask.mapping.cardinality import (
+    IDLE_SECONDS,
+    OVERFLOW_NAME,
+    CardinalityGuard,
+    overflow_capacity,
+)
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, Series
 from tests.support.fakes import FakeClock
 
 
 def series(user: object, name: str = "orders") -> Series:
-    """One of arbitrarily many series, such as one for each user."""
+    """A series that somebody can make as many of as there are users."""
     return Series(name, (("user", str(user)),), "Count")
 
 
 def overflow(name: str = "orders") -> Series:
-    """The overflow series of a metric."""
+    """The series for those that found no place."""
     return Series(name, OVERFLOW_DIMENSIONS, "Count")
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test advances."""
+    """A clock that the test moves."""
     return FakeClock()
 
 
 def test_limit(clock: FakeClock) -> None:
-    """The first series are admitted and stay; each further one becomes its metric's overflow series."""
-    guard = CardinalityGuard(2, clock)
+    """The first series are admitted and stay admitted; further ones become an overflow series."""
+    guard = CardinalityGuard(4, clock)
     first, second = series(1), series(2)
     assert guard.admit(first) is first
     assert guard.admit(second) is second
     assert guard.admit(series(3)) == overflow()
-    assert guard.admit(series(4, "errors")) == overflow("errors")
+    assert guard.admit(series(4, "errors")) == overflow(OVERFLOW_NAME)
     assert guard.admit(first) is first
     assert guard.admit(series(2)) == second
-    assert (guard.active(), guard.overflowed) == (2, 2)
+    assert (guard.active(), guard.overflowed) == (3, 2)
 
 
-def test_overflow_series_do_not_count(clock: FakeClock) -> None:
-    """Overflow series do not count against max_metrics, however many metrics have one."""
-    guard = CardinalityGuard(1, clock)
-    guard.admit(series(1))
-    admitted = {guard.admit(series(i, f"metric{i % 7}")) for i in range(2, 1000)}
-    assert admitted == {overflow(f"metric{i}") for i in range(7)}
-    assert (guard.active(), guard.overflowed) == (1, 998)
+@pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
+def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
+    """Values and names that clients make up create ``max_metrics`` metrics, overflow included; below 4, one more."""
+    guard = CardinalityGuard(max_metrics, clock)
+    admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
+    assert len(admitted) == max_metrics + (max_metrics < 4)
+    overflow = [each for each in admitted if each.dimensions == OVERFLOW_DIMENSIONS]
+    assert len(overflow) == overflow_capacity(max_metrics) + (max_metrics < 4)
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
-    """A limited number of metrics get an overflow series and keep it; further ones share a common one."""
-    guard = CardinalityGuard(1, clock)
-    guard.admit(series(1))
-    admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(2000), 0, MAX_OVERFLOW_SERIES - 1]]
-    assert admitted[:MAX_OVERFLOW_SERIES] == [overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES)]
-    assert set(admitted[MAX_OVERFLOW_SERIES:2000]) == {overflow(OVERFLOW_NAME)}
-    assert admitted[2000:] == [overflow("metric0"), overflow(f"metric{MAX_OVERFLOW_SERIES - 1}")]
-    assert (guard.active(), guard.overflowed) == (1, 2002)
+    """The first metrics keep their overflow series; one series replaces those of all others."""
+    guard = CardinalityGuard(1000, clock)
+    own = overflow_capacity(1000) - 1
+    for user in range(1000 - own - 1):
+        guard.admit(series(user))
+    admitted = [guard.admit(series(2, f"metric{i}")) for i in [*range(2000), 0, own - 1]]
+    assert admitted[:own] == [overflow(f"metric{i}") for i in range(own)]
+    assert set(admitted[own:2000]) == {overflow(OVERFLOW_NAME)}
+    assert admitted[2000:] == [overflow("metric0"), overflow(f"metric{own - 1}")]
+    assert (guard.active(), guard.overflowed) == (999, 2002)
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
-    """A series that arrives as an overflow series is admitted as one, and not counted as overflow."""
-    guard = CardinalityGuard(1, clock)
-    first, *others, last = (overflow(f"metric{i}") for i in range(MAX_OVERFLOW_SERIES + 1))
+    """One that arrives as such, from add_metric or an SDK, is one of them, and is not counted as overflowed."""
+    guard = CardinalityGuard(300, clock)
+    first, second, third = (overflow(f"metric{i}") for i in range(3))
     assert guard.admit(first) is first
-    assert all(guard.admit(each) is each for each in others)
-    assert guard.admit(last) == overflow(OVERFLOW_NAME)
+    assert guard.admit(second) is second
+    assert guard.admit(third) == overflow(OVERFLOW_NAME)
     assert guard.admit(first) is first
-    assert (guard.active(), guard.overflowed) == (0, 0)
+    assert (guard.active(), guard.overflowed) == (2, 0)
     assert guard.renew(first) is False
 
 
-def test_idle_overflow_series_make_room(clock: FakeClock) -> None:
-    """An overflow series that was idle for an hour makes room for that of another metric."""
-    guard = CardinalityGuard(1, clock)
-    for i in range(MAX_OVERFLOW_SERIES):
-        guard.admit(overflow(f"metric{i}"))
+def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
+    """One that was idle for an hour is replaced by that of another metric."""
+    guard = CardinalityGuard(2, clock)
+    guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
     clock.advance(IDLE_SECONDS)
     assert guard.admit(overflow("new")) == overflow("new")
@@ -78,18 +85,17 @@ def test_idle_overflow_series_make_room(clock: FakeClock) -> None:
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     """An overflow series differs from its metric in the dimensions only."""
-    guard = CardinalityGuard(1, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
     assert admitted == Series("orders", OVERFLOW_DIMENSIONS, "Seconds", 1)
-    for i in range(MAX_OVERFLOW_SERIES):
-        admitted = guard.admit(Series(f"metric{i}", (), "Seconds", 1))
+    admitted = guard.admit(Series("errors", (), "Seconds", 1))
     assert admitted == Series(OVERFLOW_NAME, OVERFLOW_DIMENSIONS, "Seconds", 1)
 
 
-def test_idle_series_make_room(clock: FakeClock) -> None:
-    """A series that was idle for an hour makes room for another one; a series that was used in the meantime stays."""
-    guard = CardinalityGuard(2, clock)
+def test_idle_places_are_free_again(clock: FakeClock) -> None:
+    """A series that was idle for an hour gives its place back; one that was used meanwhile keeps it."""
+    guard = CardinalityGuard(4, clock)
     guard.admit(series("idle"))
     guard.admit(series("busy"))
     clock.advance(IDLE_SECONDS - 1)
@@ -101,9 +107,9 @@ def test_idle_series_make_room(clock: FakeClock) -> None:
     assert guard.admit(series("idle")) == overflow()
 
 
-def test_renewed_series_stay(clock: FakeClock) -> None:
-    """A renewed series counts as used, and stays for another hour."""
-    guard = CardinalityGuard(1, clock)
+def test_renewed_places_are_kept(clock: FakeClock) -> None:
+    """Whose place is renewed was used, and keeps it for another hour."""
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
     assert guard.renew(series(1))
@@ -115,7 +121,7 @@ def test_renewed_series_stay(clock: FakeClock) -> None:
 
 
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:
-    """A series that was last published more than an hour ago is not active, whether or not its room was needed."""
+    """What was published longer than an hour ago is not active, whether its place was needed or not."""
     guard = CardinalityGuard(10, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS / 2)
@@ -126,8 +132,8 @@ def test_active_counts_the_last_hour(clock: FakeClock) -> None:
 
 
 def test_never_more_than_the_limit(clock: FakeClock) -> None:
-    """However many series arrive over any length of time, no hour has more of them than the limit."""
-    guard = CardinalityGuard(5, clock)
+    """However many come and however long it takes, an hour never has more series than the limit."""
+    guard = CardinalityGuard(7, clock)
     published: dict[Series, float] = {}
     for i in range(3000):
         clock.advance(7)

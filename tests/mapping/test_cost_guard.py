@@ -1,4 +1,4 @@
-"""Clients that make up attributes cannot create more metrics than the limit, and no sample is lost."""
+"""Whoever makes up attributes makes no metrics beyond the limit, and loses no sample."""
 
 import random
 from collections.abc import Iterator
@@ -15,19 +15,20 @@ from otel_cloudwatch_flask import (
     MetricRule,
 )
 from otel_cloudwatch_flask.flask_extension.registration import SERIES_PER_METRIC
-from otel_cloudwatch_flask.mapping.cardinality import MAX_OVERFLOW_SERIES
+from otel_cloudwatch_flask.mapping.cardinality import overflow_capacity
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 FORGED = 3000
 MAX_METRICS = 50
+OVERFLOW_SERIES = overflow_capacity(MAX_METRICS)
+PLAIN_SERIES = MAX_METRICS - OVERFLOW_SERIES
 NAMES = 1500
-"""More names than there are metrics and overflow series."""
 
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict fake CloudWatch."""
+    """A strict CloudWatch."""
     return FakeCloudWatch()
 
 
@@ -47,7 +48,7 @@ def app(cloudwatch: FakeCloudWatch) -> Iterator[Flask]:
 
 
 def request_with_forged_hosts(app: Flask, number: int) -> None:
-    """Send requests, each with a different Host header."""
+    """Requests, each with a Host header of its own."""
     source = random.Random(1)
     client = app.test_client()
     for item in range(number):
@@ -57,14 +58,14 @@ def request_with_forged_hosts(app: Flask, number: int) -> None:
 
 
 def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
-    """Return the reporter of an app."""
+    """The reporter that serves an app."""
     reporter = app.extensions["cloudwatch_metrics"].reporter
     assert isinstance(reporter, CloudWatchMetricsReporter)
     return reporter
 
 
 def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """The Host header is not a dimension: each route, method and status has one duration metric with all requests."""
+    """The Host header is no dimension: there is one duration for each route, method and status, with every request."""
     number = 600
     request_with_forged_hosts(app, number)
     assert reporter_of(app).flush()
@@ -75,8 +76,8 @@ def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWa
     assert reporter_of(app).stats().metrics_overflowed == 0
 
 
-def test_published_host_headers_are_bounded() -> None:
-    """With a rule that keeps the forged attribute, the limit holds, and the overflow series gets the rest."""
+def test_whoever_publishes_host_headers_is_bounded() -> None:
+    """With a rule that keeps the forged attribute, the limit holds, and the overflow series has the rest."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter(
         "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
@@ -86,7 +87,7 @@ def test_published_host_headers_are_bounded() -> None:
     for number in range(500):
         histogram.record(number, {"http.host": f"{number}.example"})
     assert reader.flush()
-    assert len(cloudwatch.metrics()) == MAX_METRICS + 1
+    assert len(cloudwatch.metrics()) == PLAIN_SERIES + 1
     assert cloudwatch.count("duration") == 500
     assert cloudwatch.sum("duration") == pytest.approx(sum(range(500)), rel=1e-9)
     reader.shutdown()
@@ -94,7 +95,7 @@ def test_published_host_headers_are_bounded() -> None:
 
 @pytest.mark.parametrize("flushes", [1, 6])
 def test_values_of_a_user_dimension(flushes: int) -> None:
-    """However many users and collections there are, the limit and one overflow series hold; every order is counted."""
+    """However many users there are, in however many collections: the limit and one overflow series, and every order."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -104,16 +105,16 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
             counter.add(user % 7, {"user.id": str(user)})
         assert reader.flush()
     metrics = cloudwatch.metrics()
-    assert len(metrics) == MAX_METRICS + 1
+    assert len(metrics) == PLAIN_SERIES + 1
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.sum("orders") == sum(user % 7 for user in range(FORGED))
     stats = exporter.stats()
-    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, FORGED - MAX_METRICS)
+    assert (stats.metrics_active, stats.metrics_overflowed) == (PLAIN_SERIES + 1, FORGED - PLAIN_SERIES)
     reader.shutdown()
 
 
 def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """Make a reporter with this max_metrics."""
+    """A reporter of an app that may have so many metrics."""
     app = Flask("shop")
     app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
     provider = MeterProvider(shutdown_on_exit=False)
@@ -121,14 +122,14 @@ def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
 
 
 def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
-    """The same through add_metric, whose dimensions have no other bound."""
+    """The same through add_metric, whose dimensions nothing else bounds."""
     reporter = bounded_reporter(cloudwatch)
     for start in range(0, FORGED, 1000):
         for user in range(start, start + 1000):
             reporter.add_metric("Orders", user % 7 - 3, "Count", {"User": str(user)})
         assert reporter.flush()
     metrics = cloudwatch.metrics()
-    assert len(metrics) == MAX_METRICS + 1
+    assert len(metrics) == PLAIN_SERIES + 1
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.count("Orders") == FORGED
     assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
@@ -136,7 +137,7 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
 
 
 def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Made-up names create a bounded number of overflow series and a common one; no order is lost, the log is short."""
+    """Whoever makes up names makes so many overflow series and a common one, loses no order, and fills no log."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -147,39 +148,38 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
             counter.add(3)
         assert reader.flush()
     billed = {(metric.name, metric.dimensions) for metric in cloudwatch.metrics()}
-    assert len(billed) == MAX_METRICS + MAX_OVERFLOW_SERIES + 1
-    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == MAX_OVERFLOW_SERIES + 1
-    rest = NAMES - MAX_METRICS - MAX_OVERFLOW_SERIES
+    assert len(billed) == MAX_METRICS
+    assert sum(dimensions == OVERFLOW_DIMENSIONS for _, dimensions in billed) == OVERFLOW_SERIES
+    rest = NAMES - MAX_METRICS + 1
     assert cloudwatch.sum("otel.metric.overflow", {"otel.metric.overflow": "true"}) == 2 * 3 * rest
     assert sum(cloudwatch.sum(name) for name in {name for name, _ in billed}) == 2 * 3 * NAMES
     stats = exporter.stats()
-    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS, 2 * (NAMES - MAX_METRICS))
+    assert (stats.metrics_active, stats.metrics_overflowed) == (MAX_METRICS - 1, 2 * (NAMES - PLAIN_SERIES))
     said = [message for message in caplog.messages if "max_metrics" in message]
-    assert len(said) == MAX_OVERFLOW_SERIES + 1
-    first, last = f"orders.{MAX_METRICS}", f"orders.{MAX_METRICS + MAX_OVERFLOW_SERIES}"
+    assert len(said) == OVERFLOW_SERIES
     assert said[0] == (
-        f"{first} has more dimension combinations than max_metrics allows: further ones are published as its overflow "
-        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
-        "costs up to $0.30 a month."
+        f"orders.{PLAIN_SERIES} has more dimension combinations than max_metrics allows: further ones are published as "
+        "its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
+        "each metric costs up to $0.30 a month."
     )
     assert said[-1] == (
-        "More than 1000 metrics have overflow series because max_metrics is reached: dimension combinations of "
-        f"{last} and of further metrics are published together as the metric otel.metric.overflow. Put values that "
-        "clients send into dimensions instead of names, or raise max_metrics."
+        f"max_metrics is reached, overflow series included: dimension combinations of orders.{MAX_METRICS - 1} and of "
+        "further metrics are published together as the metric otel.metric.overflow. Put values that clients send into "
+        "dimensions instead of names, or raise max_metrics."
     )
     reader.shutdown()
 
 
 def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The same through add_metric with samples of either sign; OpenTelemetry's own series are bounded as well."""
+    """The same through add_metric, with samples of either sign; OpenTelemetry has no more of them to remember."""
     reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
     assert reporter.flush()
     names = {metric.name for metric in cloudwatch.metrics()}
-    assert len(cloudwatch.metrics()) == SERIES_PER_METRIC * MAX_METRICS + 1
+    assert len(cloudwatch.metrics()) == MAX_METRICS
     (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
-    assert said.startswith("add_metric has recorded 500 dimension combinations, the maximum: Login 500 and")
+    assert said.startswith(f"add_metric has recorded {SERIES_PER_METRIC * MAX_METRICS} dimension combinations")
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
     assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
@@ -187,12 +187,12 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
 
 
 def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
-    """Overflow is logged once for each metric name, not for each sample."""
-    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=1))
+    """What overflows is said once for each metric name, not for each sample."""
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=300))
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
     for _ in range(3):
-        for user in range(20):
+        for user in range(300):
             orders.add(1, {"user.id": user})
             errors.add(1, {"user.id": user})
         assert reader.flush()
@@ -203,7 +203,7 @@ def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_other_readers_see_every_attribute(app: Flask) -> None:
-    """On a provider of the user's, other exporters still get what is not published here."""
+    """On a provider that is somebody else's, what is not published here is still there for other exporters."""
     other = InMemoryMetricReader()
     reporter_provider = MeterProvider([other], shutdown_on_exit=False)
     app = Flask("other")
@@ -226,11 +226,11 @@ def test_other_readers_see_every_attribute(app: Flask) -> None:
     reporter.shutdown()
 
 
-def test_rollups_are_admitted_first() -> None:
-    """Rollups are admitted first when the limit is reached, and the overflow of a point is counted once."""
+def test_totals_keep_their_places() -> None:
+    """Where places run out, rollups have them first, and a point's overflow is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
-    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=3)
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=5)
     reader = CloudWatchMetricReader(exporter)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
     for user in range(4):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.config import KEYS, Settings
-from otel_cloudwatch_flask.delivery.spool import Spool
+from otel_cloudwatch_flask.delivery.spool import check_directory
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules, parse_rules
 from tests.support.fuzzing import effort
@@ -131,5 +131,5 @@ def test_brackets_without_end(key: Any, brackets: str) -> None:
 def test_a_directory_that_no_file_system_has(tmp_path: Any, name: str) -> None:
     """It is refused by its name, too."""
     with pytest.raises(ConfigurationError, match="spool_directory=") as caught:
-        Spool(tmp_path / name)
+        check_directory(tmp_path / name)
     assert caught.value.key == "spool_directory"

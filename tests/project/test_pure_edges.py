@@ -26,7 +26,10 @@ SHOP = Envelope("Shop")
 
 HUGE = 10**5000
 UNWRITTEN = "<int that cannot be written out>"
-NO_UNIT = "metric 'a': None is not a CloudWatch unit; for a metric without a unit use 'None', the text, or leave it out"
+NO_UNIT = (
+    "metric 'a': None is not a CloudWatch unit; "
+    "for a metric without a unit pass the string 'None', or omit the argument"
+)
 
 
 class TestUnits:
@@ -96,8 +99,8 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("name", "unit", "message"),
         [
-            (" ", "Count", "metric ' ': the name must be a text with a visible character, such as 'RequestCount'"),
-            ("a\nb", "Count", "metric 'a\\nb': the name has control characters; leave them out"),
+            (" ", "Count", "metric ' ': the name must be a string with a visible character, such as 'RequestCount'"),
+            ("a\nb", "Count", "metric 'a\\nb': the name has control characters; remove them"),
             ("a", "Bytes/Secnd", "metric 'a': 'Bytes/Secnd' is not a CloudWatch unit; did you mean 'Bytes/Second'?"),
             ("a", None, NO_UNIT),
         ],
@@ -111,7 +114,7 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            ((HUGE, 1, "Count", {}), f"metric {UNWRITTEN}: the name must be a text"),
+            ((HUGE, 1, "Count", {}), f"metric {UNWRITTEN}: the name must be a string"),
             (("a", HUGE, "Count", {}), f"metric 'a': the value {UNWRITTEN} is not a number that CloudWatch can store"),
             (("a", 1, HUGE, {}), f"metric 'a': {UNWRITTEN} is not a CloudWatch unit; use one of Seconds"),
             (("a", 1, "Count", HUGE), f"metric 'a': dimensions {UNWRITTEN} are neither a mapping nor a list of pairs"),
@@ -170,7 +173,7 @@ class TestPlaces:
     def test_an_hour(self) -> None:
         """A metric counts for less than an hour, and then gives its place back."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(2, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
         clock.advance(3600)
         assert guard.active() == 0
@@ -180,7 +183,7 @@ class TestPlaces:
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
         """A look costs as much as there are metrics."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(2, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
         for now, has_place in ((3595, False), (3600, False), (3604.9, False), (3605, True)):
             clock.now = now
@@ -189,7 +192,7 @@ class TestPlaces:
     def test_renewal(self) -> None:
         """Who has a place keeps it; minutes have numbers."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(1, clock)
+        guard = CardinalityGuard(2, clock)
         guard.admit(Series("a", (), "None"))
         assert guard.renew(Series("a", (), "None")) is True
         assert guard.renew(Series("b", (), "None")) is False

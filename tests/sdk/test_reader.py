@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,12 +22,30 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricRead
 from otel_cloudwatch_flask.delivery.boto_client import Client
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.runtime.process import call_after_fork
+from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.sdk.internals import consumer_of
-from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.sdk.reader import live_readers, readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
 
 NEVER = 1e6
+
+THREE_HANGING_READERS = """
+import atexit, time
+from opentelemetry.sdk.metrics import MeterProvider
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
+from otel_cloudwatch_flask.sdk import reader
+from tests.support.fakes import BlockedClient
+
+reader.EXIT_TIMEOUT_SECONDS = 2.0
+atexit.register(lambda: print(time.monotonic() - begun))
+for client in [BlockedClient(), BlockedClient(), BlockedClient()]:
+    one = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client))
+    MeterProvider([one]).get_meter("tests").create_counter("orders").add(1)
+    one.request_flush()
+    assert client.entered.wait(30)
+begun = time.monotonic()
+"""
 
 
 class Reading:
@@ -128,7 +148,7 @@ class TestFlush:
         reading.counter.add(1)  # recorded before either of them asks
         answers: list[bool] = []
         threads = in_threads(*[lambda: answers.append(reading.reader.flush())] * 2)
-        assert eventually(lambda: len(reading.reader._deadlines) == 2)
+        assert eventually(lambda: reading.reader._inbox.qsize() == 2)
         refusing.set()
         released.set()
         join_all(threads)
@@ -205,7 +225,7 @@ class TestSharing:
         first = in_threads(record_and_flush)
         assert eventually(lambda: client.sums == [1])
         others = in_threads(*[record_and_flush] * 16)
-        assert eventually(lambda: len(reading.reader._deadlines) == 16)
+        assert eventually(lambda: reading.reader._inbox.qsize() == 16)
         client.may_answer.release()
         assert eventually(lambda: client.sums == [1, 16])
         join_all(first)
@@ -225,7 +245,7 @@ class TestSharing:
         answers: list[bool] = []
         reading.counter.add(10)
         threads = in_threads(lambda: answers.append(reading.reader.flush(PATIENCE_SECONDS)))
-        assert eventually(lambda: reading.reader._deadlines)
+        assert eventually(lambda: reading.reader._inbox.qsize() == 1)
         client.may_answer.release()
         assert eventually(lambda: client.sums == [1, 10])
         assert answers == []
@@ -265,7 +285,7 @@ class TestSharing:
             lambda: answers.append(("short", reading.reader.flush(0.2))),
             lambda: answers.append(("long", reading.reader.flush(PATIENCE_SECONDS))),
         )
-        assert eventually(lambda: len(reading.reader._deadlines) == 2)
+        assert eventually(lambda: reading.reader._inbox.qsize() == 2)
         may_go_on.set()
         join_all([*first, *threads])
         assert answers == [("short", False), ("long", True)]
@@ -291,8 +311,8 @@ class TestSharing:
 class TestOutage:
     """While CloudWatch does not take anything."""
 
-    def test_nothing_is_collected(self) -> None:
-        """Deltas keep adding up inside the SDK; afterwards everything is there, in two requests."""
+    def test_flushes_collect_nothing(self) -> None:
+        """Deltas accumulate inside the SDK until the interval is over; then everything arrives in two requests."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         for _ in range(20):
@@ -513,6 +533,50 @@ class TestShutdown:
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
 
 
+class TestCollectionsInAnOutage:
+    """They go on by the interval while there is room."""
+
+    @staticmethod
+    def interrupted(**options: Any) -> Reading:
+        """A reader whose CloudWatch has asked for a rest, with nothing pending but what that request had."""
+        reading = Reading(ScriptedClient(resting(1000)), **options)
+        reading.counter.add(1)
+        assert not reading.reader.flush(timeout_seconds=0.05)
+        return reading
+
+    @pytest.mark.parametrize(("interval_seconds", "files"), [(0.001, 6), (NEVER, 1)])
+    def test_with_a_spool(self, tmp_path: Path, interval_seconds: float, files: int) -> None:
+        """Every interval's measurements are on disk, where they survive the process; flushes in between add nothing."""
+        reading = self.interrupted(interval_seconds=interval_seconds, spool_directory=str(tmp_path))
+        for _ in range(5):
+            reading.counter.add(1)
+            assert eventually(lambda: time.monotonic() > reading.reader._next_collection or files == 1)
+            assert not reading.reader.flush(timeout_seconds=0.05)
+        assert len([*tmp_path.glob("*/*.batch")]) == files
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert reading.exporter.stats().datums_sent == files + (files == 1)
+        reading.reader.shutdown()
+
+    def test_without_a_spool(self) -> None:
+        """Collections go on until the backlog is half full; then the SDK keeps the counts, and none is lost."""
+        reading = self.interrupted(interval_seconds=0.001, max_backlog_bytes=1000)
+        pending = []
+        for _ in range(50):
+            reading.counter.add(1)
+            assert eventually(lambda: time.monotonic() > reading.reader._next_collection)
+            assert not reading.reader.flush(timeout_seconds=0.05)
+            pending.append(reading.exporter.stats().datums_pending)
+        assert 2 < pending[-1] == pending[-20] < 10
+        reading.exporter.delivery.expedite()
+        assert reading.reader.flush()
+        assert reading.exporter.stats().datums_lost == {}
+        client = reading.exporter.client
+        assert isinstance(client, ScriptedClient)
+        assert client.cloudwatch.sum("orders") == 51
+        reading.reader.shutdown()
+
+
 class TestTheThread:
     """One thread collects and calls CloudWatch, and no caller waits for it longer than its timeout."""
 
@@ -580,6 +644,28 @@ class TestTheThread:
         assert reading.reader.flush()
         assert cloudwatch.sum("orders") == 1
 
+    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
+    def test_a_callback_that_raises(self, error: type[BaseException]) -> None:
+        """The thread goes on whatever a callback raises, and later flushes deliver everything."""
+        client = ScriptedClient()
+        reading = Reading(client)
+        errors = [error]
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            if errors:
+                raise errors.pop()
+            return [Observation(3)]
+
+        reading.provider.get_meter("tests").create_observable_gauge("level", [observe])
+        reading.counter.add(1)
+        reading.reader.flush()
+        thread = reading.reader._thread
+        assert thread.is_alive()
+        assert reading.reader.flush()
+        assert reading.reader._thread is thread
+        assert (client.cloudwatch.sum("orders"), client.cloudwatch.values("level")) == (1, {3: 1})
+        reading.reader.shutdown()
+
     def test_a_flush_while_a_call_hangs(self) -> None:
         """It says in time that not everything is in."""
         client = BlockedClient()
@@ -624,6 +710,60 @@ class TestTheThread:
         client.released.set()
         join_all(ending)
         assert client.cloudwatch.sum("orders") == 11
+
+
+class TestSeveralReaders:
+    """Several readers in one process."""
+
+    def test_listing_while_others_are_made(self) -> None:
+        """A thread can list the readers and exporters while another one makes some."""
+        is_over = threading.Event()
+        errors: list[Exception] = []
+
+        def list_all() -> None:
+            try:
+                while not is_over.is_set():
+                    live_readers(), live_exporters()
+            except RuntimeError as error:
+                errors.append(error)
+
+        threads = in_threads(list_all)
+        made = [CloudWatchMetricExporter("Shop", client=FakeCloudWatch()) for _ in range(3000)]
+        is_over.set()
+        join_all(threads)
+        assert errors == []
+        assert len(made) <= len(live_exporters())
+
+    def test_the_end_of_the_process(self) -> None:
+        """Three readers on providers that shut them down at exit need the time of one, whatever CloudWatch does."""
+        begun = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-c", THREE_HANGING_READERS], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0
+        assert ended.stderr.count("CloudWatch has not answered yet") == 3, ended.stderr
+        assert 2.0 <= float(ended.stdout) < 2.5
+        assert time.monotonic() - begun < PATIENCE_SECONDS
+
+    def test_a_shutdown_with_a_callback_that_hangs(self) -> None:
+        """It takes its timeout also while a call to CloudWatch hangs, which makes another thread collect."""
+        released, client = threading.Event(), BlockedClient()
+        reading = Reading(client)
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert client.entered.wait(PATIENCE_SECONDS)
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            assert released.wait(PATIENCE_SECONDS)
+            return []
+
+        reading.provider.get_meter("tests").create_observable_gauge("slow", [observe])
+        begun = time.monotonic()
+        reading.reader.shutdown(timeout_millis=200)
+        assert time.monotonic() - begun < 0.7
+        released.set()
+        client.released.set()
+        join_all([reading.reader._thread])
 
 
 class TestWithoutAThread:

@@ -1,16 +1,22 @@
 """The end of an exporter, at the very moment when somebody else delivers: whatever comes of that is counted, too."""
 
+import itertools
 import signal
+import sys
 import threading
+import time
 from typing import Any
 
 import pytest
+from flask import Flask
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
-from otel_cloudwatch_flask.testing.fake import client_error
-from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, eventually, in_threads, join_all
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
 
 
 class Throttling:
@@ -60,10 +66,10 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
 
-    def late(remaining: Any = ()) -> None:
+    def late(remaining: Any = (), *, deferred: bool = False) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
-        settle(remaining)
+        settle(remaining, deferred=deferred)
 
     exporter._backlog.settle = late  # type: ignore[method-assign]  # the moment that matters, held
     delivering = in_threads(lambda: exporter.force_flush(100))
@@ -127,6 +133,42 @@ def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
     assert reader.exporter.stats().datums_lost == {}
 
 
+def flush_interrupted(at_line: int) -> bool:
+    """Flush, and shut down as a signal handler does when so many lines were run; return whether that was reached."""
+    client = ScriptedClient()
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
+    counter.add(1)
+    lines, took = itertools.count(), []
+
+    def trace(_frame: object, event: str, _argument: object) -> Any:
+        if event == "line" and next(lines) == at_line:
+            sys.settrace(None)
+            counter.add(10)
+            begun = time.monotonic()
+            reader.shutdown(timeout_millis=PATIENCE_SECONDS * 1000)
+            took.append(time.monotonic() - begun)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        reader.flush(PATIENCE_SECONDS)
+    finally:
+        sys.settrace(before)
+    reader.shutdown()
+    assert client.cloudwatch.sum("orders") == (11 if took else 1), at_line
+    assert reader.exporter.stats().datums_lost == {}
+    assert max(took, default=0) < 5, at_line
+    return bool(took)
+
+
+def test_a_shutdown_in_the_middle_of_a_flush() -> None:
+    """A signal handler may interrupt a flush at any line: it neither waits for its timeout nor loses anything."""
+    interrupted = list(itertools.takewhile(flush_interrupted, itertools.count()))
+    assert len(interrupted) > 30
+
+
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
 def test_a_signal_in_the_middle_of_a_call() -> None:
     """A handler that shuts down in the very thread that is calling ends in time, and the batch is accounted for."""
@@ -134,8 +176,10 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     exporter = pending(client)
 
     def end(*_: object) -> None:
-        assert not exporter.force_flush(10)
-        exporter.shutdown(timeout_millis=10)
+        begun = time.monotonic()
+        assert not exporter.force_flush(10_000)
+        exporter.shutdown(timeout_millis=10_000)
+        assert time.monotonic() - begun < 5
         raise SystemExit
 
     before = signal.signal(signal.SIGTERM, end)
@@ -145,3 +189,29 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
+    """What was recorded with add_metric and not collected, because a callback hangs, is counted once, and logged."""
+    released, cloudwatch = threading.Event(), FakeCloudWatch()
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    (reader,) = readers_on(provider)
+    for _ in range(10):
+        reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    for _ in range(100):
+        reporter.add_metric("Orders", 1)
+
+    def observe(_options: CallbackOptions) -> list[Observation]:
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    provider.get_meter("tests").create_observable_gauge("slow", [observe])
+    reporter.shutdown(timeout_seconds=0.1)
+    assert reporter.stats().datums_lost == {"shutdown": 100}
+    assert "100 measurements of add_metric" in caplog.text
+    released.set()
+    join_all([reader._thread])
+    assert (reporter.stats().datums_pending, reporter.stats().datums_lost) == (0, {"shutdown": 100})
+    assert cloudwatch.sum("Orders") == 10

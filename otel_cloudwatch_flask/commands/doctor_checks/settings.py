@@ -46,8 +46,9 @@ def _setting(user_app: UserApp, key: Key) -> Check:
         value = user_app.value(key.name)
     except ConfigurationError as error:
         return Check(SECTION, "problem", f"{key.name}: {error}", "The app does not start with this value.")
-    source = _described_source(key, user_app.source(key.name))
-    return Check(SECTION, "ok", f"{key.name}: {described(value)} ({source})")
+    source = user_app.source(key.name)
+    finding = f"{key.name}: {described(value)} ({_described_source(key, source)})"
+    return Check(SECTION, "ok", finding, is_default=source is None)
 
 
 def _described_source(key: Key, source: str | None) -> str:

@@ -8,14 +8,15 @@ import click
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of, traceback_option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def series_options(command: _F) -> _F:
-    """Add the options ``--from``, ``--list``, ``--namespace`` and ``--region``."""
+    """Add the options ``--from``, ``--list``, ``--namespace``, ``--region`` and ``--traceback``."""
     options: tuple[Callable[[_F], _F], ...] = (
+        traceback_option,
         click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
         click.option("--namespace", "namespaces", multiple=True, help="With --list: namespace to list; repeatable."),
         click.option("--list", "is_listed", is_flag=True, help="Get the metrics from CloudWatch (ListMetrics)."),

@@ -1,20 +1,24 @@
 """The app that ``flask cloudwatch`` loads, and its settings and reporter."""
 
 import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 from flask import Flask
-from flask.cli import ScriptInfo
+from flask.cli import NoAppException, ScriptInfo
 
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.commands.shared.terminal import escaped
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Key
-from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
 from otel_cloudwatch_flask.flask_extension.reporter import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 
+_TRACEBACK_KEY: Final = f"{__name__}.traceback"
 DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 
@@ -64,11 +68,22 @@ class UserApp:
         return setting_key(name).source(*self.setting_sources)
 
 
+traceback_option: Final = click.option(
+    "--traceback",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _parameter, value: context.meta.update({_TRACEBACK_KEY: value}),
+    help="Print the traceback if the app cannot be loaded.",
+)
+"""The option ``--traceback``, for commands that load the app."""
+
+
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app selected with ``flask --app`` in dry-run mode; without ``flask``, there is no app.
 
     Dry-run mode keeps measurements made while a command inspects the app out of CloudWatch. An optional app
-    (``is_needed=False``) is loaded only if one was selected explicitly.
+    (``is_needed=False``) is loaded only if one was selected explicitly. Raises :class:`CommandError`
+    with the last line of the traceback if the app cannot be loaded.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
@@ -76,11 +91,26 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     before = dict(os.environ)
     os.environ[DRY_RUN_VARIABLE] = "true"
     context.call_on_close(lambda: _restore(before))
-    return UserApp(info.load_app(), before)
+    try:
+        return UserApp(info.load_app(), before)
+    except Exception as error:  # the boundary to the user's program
+        raise _load_error(context, error) from error
+
+
+def _load_error(context: click.Context, error: Exception) -> CommandError:
+    # These messages need no traceback. Flask's has one if there was an ImportError.
+    has_message = isinstance(error, (NoAppException, CloudWatchMetricsError))
+    text = str(error) if has_message else "".join(traceback.format_exception(error))
+    lines, hint = text.strip().splitlines(), ""
+    if context.meta.get(_TRACEBACK_KEY):
+        click.echo(text, err=True)
+    elif len(lines) > 1:
+        hint = " Pass --traceback for details."
+    return CommandError(f"The app cannot be loaded: {escaped(lines[-1], 500)}{hint}")
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Return the namespaces of the process's exporters or, without exporters, the configured one."""
+    """Return the namespaces that the process's exporters use or, without exporters, the configured one."""
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()

@@ -1,4 +1,6 @@
-// Sparklines by hand, charts by uPlot (MIT, see uplot.LICENSE).
+// Sparklines drawn as SVG, and charts drawn with uPlot (MIT, see uplot.LICENSE).
+
+import { number } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, PADDING] = [120, 28, 3];
@@ -9,12 +11,12 @@ const make = (tag, attributes) => {
   return made;
 };
 
-// Draw into a place what it last showed, or not at all if there is nothing new.
-export const sparkline = (place, values) => {
+// Draw a sparkline into an element, unless it already shows these values.
+export const sparkline = (container, values) => {
   const known = values.join();
-  if (place.dataset.drawn === known) return;
-  place.dataset.drawn = known;
-  if (values.length < 2) return place.replaceChildren();
+  if (container.dataset.drawn === known) return;
+  container.dataset.drawn = known;
+  if (values.length < 2) return container.replaceChildren();
   const low = Math.min(...values);
   const high = Math.max(...values);
   const x = (index) => PADDING + (index * (WIDTH - 2 * PADDING)) / (values.length - 1);
@@ -27,13 +29,13 @@ export const sparkline = (place, values) => {
     make("path", { d: `M${points}`, class: "line" }),
     make("circle", { cx: end[0], cy: end[1], r: 2, class: "end" }),
   );
-  place.replaceChildren(drawing);
+  container.replaceChildren(drawing);
 };
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const axis = (more = {}) => ({
-  stroke: color("--quiet"),
+  stroke: color("--muted"),
   grid: { stroke: color("--line"), width: 1 },
   ticks: { show: false },
   font: "12px system-ui, sans-serif",
@@ -46,11 +48,11 @@ const times24 = (self, seconds) => seconds.map((each) => time.format(each * 1000
 const tick = (value) => (value === null ? "" : Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 }).format(value));
 
 // lines: [{ label, color (a custom property), values, style: "line" | "bars" | "band" }]
-export const chart = (place, times, lines, height = 180) => {
-  place.replaceChildren();
+export const chart = (container, times, lines, height = 180) => {
+  container.replaceChildren();
   const numbers = (self, values) => values.map(tick);
   const options = {
-    width: Math.max(place.clientWidth, 200),
+    width: Math.max(container.clientWidth, 200),
     height,
     cursor: { y: false, points: { size: 7 } },
     legend: { live: true, markers: { width: 0, fill: (self, index) => color(lines[index - 1].color) } },
@@ -65,7 +67,7 @@ export const chart = (place, times, lines, height = 180) => {
         fill: line.style === "bars" ? color(line.color) : undefined,
         paths: line.style === "bars" ? uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) : undefined,
         points: { show: line.style !== "bars" && times.length < 3 },
-        value: (self, value) => (value === null ? "–" : String(Number(value.toPrecision(6)))),
+        value: (self, value) => number(value),
       })),
     ],
     hooks: { ready: [showLast], setCursor: [(self) => self.cursor.idx === null && showLast(self)], setData: [showLast] },
@@ -73,21 +75,21 @@ export const chart = (place, times, lines, height = 180) => {
       ? [{ series: [lines.findIndex((line) => line.label === "max") + 1, lines.findIndex((line) => line.label === "min") + 1], fill: color("--band") }]
       : [],
   };
-  return new uPlot(options, [times, ...lines.map((line) => line.values)], place);
+  return new uPlot(options, [times, ...lines.map((line) => line.values)], container);
 };
 
-// Where nobody points, the legend says what came last.
+// Without a cursor, the legend shows the latest values.
 const showLast = (self) => self.setLegend({ idx: self.data[0].length - 1 }, false);
 
-// Half a flush of room on either side, for bars.
+// Extend the time axis by half a bar on either side.
 const around = (first, last, count) => {
-  const room = count > 1 ? (last - first) / (count - 1) / 2 || 0.5 : 5;
-  return [first - room, last + room];
+  const margin = count > 1 ? (last - first) / (count - 1) / 2 || 0.5 : 5;
+  return [first - margin, last + margin];
 };
 
 const range = (low, high, lines) => {
   if (low === null || high === null) return [0, 1];
   if (lines.some((line) => line.style === "bars")) return [Math.min(low, 0), Math.max(high, 0) * 1.08 || 1];
-  const room = (high - low || Math.abs(high) || 1) * 0.08;
-  return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+  const margin = (high - low || Math.abs(high) || 1) * 0.08;
+  return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
 };

@@ -1,4 +1,4 @@
-// One series in full: what it is, its figures, larger charts, and its last datums as they were sent.
+// The detail view of one series: its statistics, charts, dimensions, and the last data points as they were sent.
 
 import { chart } from "./charts.js";
 import { clock, element, escaped, exact, name, number, unit } from "./text.js";
@@ -31,7 +31,7 @@ export class Detail {
     return this.refresh();
   }
 
-  // Told a moment after: the next series may be open already.
+  // The event is asynchronous: the next series may be open already.
   closed() {
     if (this.isOpen) return;
     for (const each of this.charts) each.destroy();
@@ -49,20 +49,20 @@ export class Detail {
     this.datums = element("div", { className: "datums" });
     this.dialog.replaceChildren(
       element("div", { className: "panel" },
-        element("header", {}, element("div", {}, element("p", { className: "quiet", textContent: name(series.namespace, 255) }), heading), close),
+        element("header", {}, element("div", {}, element("p", { className: "muted", textContent: name(series.namespace, 255) }), heading), close),
         this.figures, this.plots, facts(series, rule),
-        element("h3", { textContent: "Last datums, as sent" }), this.datums));
+        element("h3", { textContent: "Latest data points, as sent" }), this.datums));
     this.fillFigures(series);
   }
 
   fillFigures(series) {
     this.figures.replaceChildren(...FIGURES.map(([key, label]) =>
-      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: number(series[key]), title: exact(series[key]) }))));
+      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: number(series[key]), title: exact(series[key], series.kind) }))));
   }
 
-  // Ask for what is shown, and draw it anew if it went on.
+  // Fetch the series, and redraw it if it changed.
   async refresh(isForced = false) {
-    const series = await this.processes.askSeries(this.series.id);
+    const series = await this.processes.series(this.series.id);
     if (!this.isOpen) return;
     if (series === null) return this.gone();
     const last = JSON.stringify(series.flushes.at(-1)) + series.samples;
@@ -75,7 +75,7 @@ export class Detail {
   }
 
   gone() {
-    this.datums.replaceChildren(element("p", { className: "quiet", textContent: "This series is no longer kept, or its process has ended." }));
+    this.datums.replaceChildren(element("p", { className: "muted", textContent: "This series was evicted, or its process has ended." }));
   }
 
   draw(series) {
@@ -87,7 +87,7 @@ export class Detail {
     const isSingle = series.flushes.every((flush) => flush.samples === 1);
     const inUnit = unit(series.unit) ? `, ${unit(series.unit)}` : "";
     if (isSingle) {
-      this.plot(`Value of each flush${inUnit}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }]);
+      this.plot(`Value per flush${inUnit}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }]);
       return;
     }
     const outer = [
@@ -101,26 +101,26 @@ export class Detail {
         { label: "p90", color: "--second", values: column("p90") },
         { label: "p99", color: "--third", values: column("p99") },
       ];
-    this.plot(`Distribution of each flush${inUnit}`, times, [...outer, ...inner], 230);
-    this.plot("Samples of each flush", times, [{ label: "samples", color: "--accent", values: column("samples"), style: "bars" }], 150);
+    this.plot(`Distribution per flush${inUnit}`, times, [...outer, ...inner], 230);
+    this.plot("Samples per flush", times, [{ label: "samples", color: "--accent", values: column("samples"), style: "bars" }], 150);
   }
 
   plot(title, times, lines, height) {
-    const place = element("div", { className: "plot" });
-    const description = `${title}: ${lines.map((line) => `${line.label} ${number(line.values.at(-1))}`).join(", ")} at last.`;
-    this.plots.append(element("figure", {}, element("figcaption", { textContent: title }), place));
-    place.setAttribute("role", "img");
-    place.setAttribute("aria-label", description);
-    this.charts.push(chart(place, times, lines, height));
+    const container = element("div", { className: "plot" });
+    const description = `${title}; latest: ${lines.map((line) => `${line.label} ${number(line.values.at(-1))}`).join(", ")}.`;
+    this.plots.append(element("figure", {}, element("figcaption", { textContent: title }), container));
+    container.setAttribute("role", "img");
+    container.setAttribute("aria-label", description);
+    this.charts.push(chart(container, times, lines, height));
   }
 
   list(series) {
-    this.datums.replaceChildren(...series.last_datums.toReversed().map((datum, place) => {
+    this.datums.replaceChildren(...series.last_datums.toReversed().map((datum, index) => {
       const text = compactJson(datum);
       const copy = element("button", { type: "button", className: "copy", textContent: "Copy" });
       copy.addEventListener("click", () => navigator.clipboard?.writeText(JSON.stringify(datum)).then(() => (copy.textContent = "Copied")));
-      return element("details", { open: place === 0 },
-        element("summary", { textContent: `Sent for ${clock(datum.Timestamp)}` }), element("div", { className: "code" }, copy, element("pre", { textContent: text, tabIndex: 0 })));
+      return element("details", { open: index === 0 },
+        element("summary", { textContent: `Timestamp ${clock(datum.Timestamp)}` }), element("div", { className: "code" }, copy, element("pre", { textContent: text, tabIndex: 0 })));
     }));
   }
 
@@ -135,6 +135,7 @@ export class Detail {
 const facts = (series, rule) => {
   const rows = [
     ...Object.entries(series.dimensions).map(([key, value]) => [name(key, 255), name(value, 1024)]),
+    ["Instrument kind", series.kind ?? "unknown"],
     ["Unit", name(series.unit, 40)],
     ["Resolution", series.storage_resolution === 1 ? "1 second" : "1 minute"],
     ["Rule", rule],
@@ -144,12 +145,13 @@ const facts = (series, rule) => {
     element("div", {}, element("dt", { textContent: key }), element("dd", { textContent: value }))));
 };
 
-const precision = ({ percentile_error: error }) => {
-  if (error === null) return "none: it is sent as statistic sets";
-  return error === 0 ? "exact" : `within ${(100 * error).toPrecision(1)} %`;
+const precision = ({ kind, percentile_error: error }) => {
+  if (kind === "counter") return "not meaningful for a counter";
+  if (error === null) return "not available: sent as statistic sets";
+  return error === 0 ? "exact" : `within ${number(Number((100 * error).toPrecision(1)))} %`;
 };
 
-// Lists of numbers on one line: that is how they are read.
+// Put each list of numbers on one line.
 const compactJson = (datum) =>
   escapedLines(JSON.stringify(datum, null, 2).replace(/\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]/g, (list) => list.replace(/\s+/g, " ")));
 

@@ -1,4 +1,4 @@
-// The page: asks the app what it has published, every two seconds, or less often where answering is much work.
+// The page. It polls the app every two seconds, or less often if responding takes the app long.
 
 import { sparkline } from "./charts.js";
 import { Detail } from "./detail.js";
@@ -15,7 +15,7 @@ const processes = new Processes(document.documentElement.dataset.root);
 const detail = new Detail(processes);
 const table = new Table(openDetail);
 let isPaused = false;
-let lastHeard = null;
+let lastResponse = null;
 let failures = 0;
 let timer = null;
 
@@ -27,9 +27,9 @@ function openDetail(id, opener) {
 async function update() {
   clearTimeout(timer);
   try {
-    const { enabled, changed } = await processes.ask();
+    const { enabled, changed } = await processes.poll();
     failures = 0;
-    lastHeard = Date.now();
+    lastResponse = Date.now();
     if (enabled && processes.model) show(changed);
     else showDisabled();
     if (detail.isOpen) await detail.refresh();
@@ -51,25 +51,25 @@ function schedule() {
 
 function show(changed) {
   const { model } = processes;
-  const { document: said } = model;
+  const { document: data } = model;
   const isAnother = table.model !== model;
-  showHeader(said);
-  showState(said);
-  showSummary(said);
-  showMessages(said.messages);
-  showRules(said.rules, model);
+  showHeader(data);
+  showState(data);
+  showSummary(data);
+  showMessages(data.messages);
+  showRules(data.rules, model);
   $("series").hidden = !model.series.size;
   $("empty").hidden = model.series.size > 0;
   table.show(model, isAnother ? [...model.series.keys()] : changed);
 }
 
-function showHeader(said) {
-  const { settings } = said;
-  const title = name(said.namespaces.length ? said.namespaces.join(", ") : settings.namespace ?? "No namespace yet", 60);
+function showHeader(data) {
+  const { settings } = data;
+  const title = name(data.namespaces.length ? data.namespaces.join(", ") : settings.namespace ?? "No namespace yet", 60);
   put("namespace", title);
   document.title = `${title} · CloudWatch live`;
-  const flush = { background: "sends within a second of a request", sync: "sends before a request ends", interval: `sends every ${duration(settings.export_interval_seconds)}` };
-  const parts = [`Process ${settings.pid}`, `up ${duration(said.seconds)}`, flush[settings.flush], settings.region_name && name(settings.region_name, 40)];
+  const flush = { background: "flushes after requests", sync: "flushes before each request ends", interval: `flushes every ${duration(settings.export_interval_seconds)}` };
+  const parts = [`Process ${settings.pid}`, `up ${duration(data.seconds)}`, flush[settings.flush], settings.region_name && name(settings.region_name, 40)];
   put("about", parts.filter(Boolean).join(" · "));
   const options = [...processes.models].map(([instance, model]) => [instance, String(model.document.settings.pid)]);
   $("process-choice").hidden = options.length < 2;
@@ -87,19 +87,19 @@ function showState({ delivery, settings, datums }) {
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
-    return state("bad", `Nothing arrives: ${datumsAre(delivery.datums_pending)} kept, and tried again.`, error);
+    return state("bad", `Not delivering: ${dataPoints(delivery.datums_pending)} buffered, retrying.`, error);
   }
-  if (settings.dry_run) return state("idle", `Dry run: ${sent} datums were made, and none was sent.`, "Unset CLOUDWATCH_DRY_RUN to send them.");
-  if (lost) return state("warn", `${datumsAre(lost)} lost (${reasons(delivery.datums_lost)}); ${sent} are in CloudWatch.`, error && `Last error: ${error}`);
+  if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "Unset CLOUDWATCH_DRY_RUN to send metrics.");
+  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.datums_lost)}); ${sent} delivered.`, error && `Last error: ${error}`);
   if (!delivery.datums_sent && !delivery.datums_pending) {
-    return state("idle", "Nothing was published yet.", "Send the app a request: what it measures appears here as soon as it is sent.");
+    return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are sent.");
   }
-  const waiting = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} on the way` : "";
-  const seen = datums < delivery.datums_sent ? `The page has seen ${whole(datums)} of them: it was switched on later.` : "";
-  return state("good", `Everything arrives: ${datumsAre(delivery.datums_sent)} in CloudWatch${waiting}.`, seen);
+  const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
+  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them: the rest was sent before the page was enabled.` : "";
+  return state("good", `All metrics delivered: ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
 }
 
-const datumsAre = (count) => (count === 1 ? "1 datum is" : `${whole(count)} datums are`);
+const dataPoints = (count) => (count === 1 ? "1 data point" : `${whole(count)} data points`);
 
 const reasons = (lost) => Object.entries(lost).map(([reason, count]) => `${whole(count)} ${name(reason, 40).replaceAll("_", " ")}`).join(", ");
 
@@ -111,19 +111,19 @@ function state(kind, sentence, remedy = "") {
 
 function showDisabled() {
   for (const id of ["summary", "series", "rules", "empty", "notices"]) $(id).hidden = true;
-  put("namespace", "Switched off");
-  state("idle", "Nothing is sent: this app’s metrics are switched off.", "Set CLOUDWATCH_ENABLED to true, and see that OTEL_SDK_DISABLED is not.");
+  put("namespace", "Disabled");
+  state("idle", "Metrics are disabled for this app; nothing is sent.", "Set CLOUDWATCH_ENABLED to true, and check that OTEL_SDK_DISABLED is not true.");
 }
 
 function showUnreachable(problem) {
-  const since = lastHeard ? ` Figures are those of ${clock(lastHeard / 1000)}.` : "";
+  const since = lastResponse ? ` Showing data from ${clock(lastResponse / 1000)}.` : "";
   const isGone = /^404/.test(problem.message);
-  state("bad", `The app does not answer.${since}`, isGone
-    ? "It says that there is no such page: it may have been restarted without it."
-    : `Trying again. (${escaped(problem.message).slice(0, 200)})`);
+  state("bad", `The app is not responding.${since}`, isGone
+    ? "The page was not found: the app may have been restarted with the page disabled."
+    : `Retrying. (${escaped(problem.message).slice(0, 200)})`);
 }
 
-function showSummary({ delivery, cost, settings, series_active: active, series_seen: seen, series_forgotten: forgotten }) {
+function showSummary({ delivery, cost, settings, series_active: active, series_seen: seen, series_forgotten: evicted }) {
   $("summary").hidden = false;
   const lost = Object.values(delivery.datums_lost).reduce((sum, each) => sum + each, 0);
   put("sent", whole(delivery.datums_sent));
@@ -142,8 +142,8 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
   $("room").firstElementChild.style.width = `${Math.min(100, (100 * delivery.metrics_active) / settings.max_metrics)}%`;
   put("overflowed", whole(delivery.metrics_overflowed));
   $("overflowed").dataset.alarm = delivery.metrics_overflowed > 0;
-  put("idle", whole(seen - forgotten - active));
-  put("forgotten", whole(forgotten));
+  put("idle", whole(seen - evicted - active));
+  put("evicted", whole(evicted));
   put("dollars", dollars(cost.dollars));
   sparkline($("cost-trend"), cost.trend);
   put("metrics-dollars", dollars(cost.metrics_dollars));
@@ -158,11 +158,11 @@ function showMessages(messages) {
   $("messages").dataset.known = known;
   put("notices-title", messages.length === 1 ? "1 warning" : `${messages.length} warnings`);
   $("messages").replaceChildren(...messages.map(({ time, text }) =>
-    element("li", {}, element("time", { className: "quiet", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
+    element("li", {}, element("time", { className: "muted", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
 }
 
-const ruleText = (rules, place) =>
-  place === rules.length - 1 ? "none: published as it is" : `${place + 1}: ${name(rules[place].match, 80)}`;
+const ruleText = (rules, index) =>
+  index === rules.length - 1 ? "none: published unchanged" : `${index + 1}: ${name(rules[index].match, 80)}`;
 
 function showRules(rules, model) {
   const hasRules = rules.length > 1;
@@ -173,26 +173,26 @@ function showRules(rules, model) {
   const known = JSON.stringify([rules, counts]);
   if ($("rule-list").dataset.known === known) return;
   $("rule-list").dataset.known = known;
-  fillSelect($("rule"), [["", "all"], ...rules.map((rule, place) => [String(place), place === rules.length - 1 ? "none" : ruleText(rules, place)])]);
-  $("rule-list").replaceChildren(...rules.map((rule, place) => ruleLine(rule, place === rules.length - 1, counts[place])));
+  fillSelect($("rule"), [["", "all"], ...rules.map((rule, index) => [String(index), index === rules.length - 1 ? "none" : ruleText(rules, index)])]);
+  $("rule-list").replaceChildren(...rules.map((rule, index) => ruleLine(rule, index === rules.length - 1, counts[index])));
 }
 
 function ruleLine(rule, isDefault, count) {
   const fields = Object.entries(rule.fields).map(([key, value]) => `${key}=${name(JSON.stringify(value), 200)}`).join("  ");
   const match = element("code", { textContent: isDefault ? "everything else" : name(rule.match, 120) });
-  const matched = rule.fields.drop ? "drops what it matches" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
-  return element("li", {}, match, element("span", { className: "quiet", textContent: fields || "published as it is" }), element("span", { className: "matched", textContent: matched }));
+  const matched = rule.fields.drop ? "dropped" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
+  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "published unchanged" }), element("span", { className: "matched", textContent: matched }));
 }
 
 function freshness() {
-  if (isPaused) return put("freshness", lastHeard ? `Paused at ${clock(lastHeard / 1000)}` : "Paused");
-  put("freshness", lastHeard ? `Updated ${clock(lastHeard / 1000)}` : "");
+  if (isPaused) return put("freshness", lastResponse ? `Paused at ${clock(lastResponse / 1000)}` : "Paused");
+  put("freshness", lastResponse ? `Updated ${clock(lastResponse / 1000)}` : "");
 }
 
 table.onCount = (shown, all) => {
   put("count", shown === all ? `${whole(all)} ${all === 1 ? "metric" : "metrics"}` : `${whole(shown)} of ${whole(all)} metrics`);
   $("nothing").hidden = shown > 0;
-  if (!shown) put("nothing", "No metric fits the filter.");
+  if (!shown) put("nothing", "No metrics match the filter.");
 };
 
 const refilter = () => table.model && table.filterBy($("filter").value, $("rule").value);

@@ -1,7 +1,20 @@
-// What the processes behind this address have said. Each answer may come from another one of a server's workers, so
-// each has a model of its own, and a request says how far it knows each of them.
+// The data of each process. Any worker of the server may respond to a request, so there is one model per process, and
+// each request says which data of each process is already known.
 
-const MOST_FLUSHES = 30;
+const MAX_FLUSHES = 30;
+
+// Statistics that say nothing about a kind of metric: each data point of a counter is the increase between two flushes,
+// and each data point of a gauge or an up-down counter is the value at that time.
+const MEANINGLESS = {
+  counter: ["minimum", "p50", "p90", "p99", "maximum"],
+  gauge: ["sum"],
+  "up-down counter": ["sum"],
+};
+
+const meaningful = (series) => {
+  for (const key of MEANINGLESS[series.kind] ?? []) series[key] = null;
+  return series;
+};
 
 export class Model {
   constructor() {
@@ -9,16 +22,18 @@ export class Model {
     this.document = null;
   }
 
-  take(document) {
+  // Merge a response; return the IDs of the series that changed.
+  merge(document) {
     if (!document.since) this.series.clear();
     for (const each of document.series ?? []) {
+      meaningful(each);
       const known = this.series.get(each.id);
-      each.flushes = [...(known?.flushes ?? []), ...each.flushes].slice(-MOST_FLUSHES);
+      each.flushes = [...(known?.flushes ?? []), ...each.flushes].slice(-MAX_FLUSHES);
       each.text = known?.text ?? searchable(each);
       this.series.set(each.id, each);
     }
     this.document = document;
-    this.heard = Date.now();
+    this.lastResponse = Date.now();
     return (document.series ?? []).map((each) => each.id);
   }
 }
@@ -38,32 +53,33 @@ export class Processes {
     return this.models.get(this.chosen);
   }
 
-  // One question; resolves to the ids of the chosen process's series that changed.
-  async ask() {
+  // Poll once; resolves to the IDs of the chosen process's series that changed.
+  async poll() {
     const known = [...this.models].map(([instance, model]) => `${instance}:${model.document.sequence}`).join(",");
-    const answer = await this.fetch(`data.json?known=${encodeURIComponent(known)}`);
-    this.workSeconds = answer.work_seconds ?? 0;
-    if (!answer.enabled) return { enabled: false, changed: [] };
-    const model = this.models.get(answer.instance) ?? new Model();
-    this.models.set(answer.instance, model);
-    this.chosen ??= answer.instance;
-    const changed = model.take(answer);
-    this.forgetSilent();
-    return { enabled: true, changed: answer.instance === this.chosen ? changed : [] };
+    const data = await this.fetch(`data.json?known=${encodeURIComponent(known)}`);
+    this.workSeconds = data.work_seconds ?? 0;
+    if (!data.enabled) return { enabled: false, changed: [] };
+    const model = this.models.get(data.instance) ?? new Model();
+    this.models.set(data.instance, model);
+    this.chosen ??= data.instance;
+    const changed = model.merge(data);
+    this.removeStale();
+    return { enabled: true, changed: data.instance === this.chosen ? changed : [] };
   }
 
-  async askSeries(id) {
+  // Fetch one series. Other workers may respond first; null if the chosen process does not know it or does not respond.
+  async series(id) {
     for (let attempt = 0; attempt < 8; attempt++) {
-      const answer = await this.fetch(`series.json?id=${id}`, this.chosen);
-      if (answer.instance === this.chosen) return answer.metric_name === undefined ? null : answer;
+      const data = await this.fetch(`series.json?id=${id}`, this.chosen);
+      if (data.instance === this.chosen) return data.metric_name === undefined ? null : meaningful(data);
     }
     return null;
   }
 
-  // A worker that has ended answers no more, and a restarted app is a new one.
-  forgetSilent() {
+  // Remove processes that have ended; a restarted app has a new instance.
+  removeStale() {
     for (const [instance, model] of this.models) {
-      if (Date.now() - model.heard < 30_000) continue;
+      if (Date.now() - model.lastResponse < 30_000) continue;
       this.models.delete(instance);
       if (this.chosen === instance) this.chosen = [...this.models.keys()][0] ?? null;
     }

@@ -1,5 +1,5 @@
-// The table of series: every row is there, for the keyboard, for reading aloud and for finding in the page, but only
-// those in sight are kept up to date, so that a thousand of them cost what twenty do.
+// The table of series. All rows are in the document, for keyboards, screen readers and the browser's search, but only
+// visible rows are updated, so that a thousand rows cost as much as twenty.
 
 import { element, exact, name, number, unit } from "./text.js";
 import { sparkline } from "./charts.js";
@@ -24,15 +24,15 @@ export class Table {
     this.sort = { key: "metric_name", descending: false };
     this.words = [];
     this.rule = "";
-    this.inSight = new Set();
-    this.observer = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "300px" });
+    this.visible = new Set();
+    this.observer = new IntersectionObserver((entries) => this.onVisibility(entries), { rootMargin: "300px" });
     this.body = document.getElementById("body");
     this.build();
   }
 
   build() {
     document.getElementById("columns").append(
-      ...COLUMNS.map((column, place) => element("col", { className: `column-${place}` })));
+      ...COLUMNS.map((column, index) => element("col", { className: `column-${index}` })));
     this.heads = COLUMNS.map((column) => this.head(column));
     document.getElementById("head").append(...this.heads);
     const sort = document.getElementById("sort");
@@ -64,15 +64,15 @@ export class Table {
   }
 
   markSorted() {
-    COLUMNS.forEach(({ key }, place) => {
+    COLUMNS.forEach(({ key }, index) => {
       if (!key) return;
       const state = key !== this.sort.key ? "none" : this.sort.descending ? "descending" : "ascending";
-      this.heads[place].setAttribute("aria-sort", state);
+      this.heads[index].setAttribute("aria-sort", state);
     });
     document.getElementById("sort").value = this.sort.key;
   }
 
-  // Another process's series, or all of this one's anew.
+  // Show the changed series of a model; another model replaces all rows.
   show(model, changed) {
     if (this.model !== model) this.clear();
     this.model = model;
@@ -81,7 +81,7 @@ export class Table {
     for (const id of changed) {
       const row = this.rows.get(id);
       if (!row) isNew = true, this.add(model.series.get(id));
-      else if (this.inSight.has(id)) this.fill(row, model.series.get(id));
+      else if (this.visible.has(id)) this.fill(row, model.series.get(id));
       else row.isStale = true;
     }
     if (isNew) this.filter();
@@ -97,7 +97,7 @@ export class Table {
     this.observer.unobserve(line);
     line.remove();
     this.rows.delete(id);
-    this.inSight.delete(id);
+    this.visible.delete(id);
   }
 
   add(series) {
@@ -112,25 +112,25 @@ export class Table {
     this.observer.observe(line);
   }
 
-  seen(entries) {
+  onVisibility(entries) {
     for (const { target, isIntersecting } of entries) {
       const id = Number(target.dataset.id);
       const row = this.rows.get(id);
       if (!row) continue;
-      if (!isIntersecting) this.inSight.delete(id);
+      if (!isIntersecting) this.visible.delete(id);
       else {
-        this.inSight.add(id);
+        this.visible.add(id);
         if (row.isStale) this.fill(row, this.model.series.get(id));
       }
     }
   }
 
   fill(row, series) {
-    NUMBERS.forEach(({ key }, place) => {
-      const cell = row.numbers[place];
+    NUMBERS.forEach(({ key }, index) => {
+      const cell = row.numbers[index];
       const text = number(series[key]);
       if (cell.textContent !== text) cell.textContent = text;
-      cell.title = exact(series[key]);
+      cell.title = exact(series[key], series.kind);
     });
     sparkline(row.spark, trendOf(series));
     row.isStale = false;
@@ -146,16 +146,16 @@ export class Table {
     let shown = 0;
     for (const [id, { line }] of this.rows) {
       const series = this.model.series.get(id);
-      const fits = (this.rule === "" || String(series.rule) === this.rule) && this.words.every((word) => series.text.includes(word));
-      line.hidden = !fits;
-      shown += fits;
+      const matches = (this.rule === "" || String(series.rule) === this.rule) && this.words.every((word) => series.text.includes(word));
+      line.hidden = !matches;
+      shown += matches;
     }
     this.onCount?.(shown, this.rows.size);
   }
 
-  // Rows stay where they are under a pointer or the keyboard's focus, unless somebody asked for another order.
-  order(isAsked) {
-    if (!isAsked && (this.body.matches(":hover") || this.body.contains(document.activeElement))) return;
+  // Keep the order while the pointer or the focus is in the table, unless the user asked for another order.
+  order(isRequested) {
+    if (!isRequested && (this.body.matches(":hover") || this.body.contains(document.activeElement))) return;
     const { key, descending } = this.sort;
     const direction = descending ? -1 : 1;
     const value = (id) => this.model.series.get(id)[key];
@@ -168,7 +168,7 @@ export class Table {
     };
     const ordered = [...this.rows.keys()].sort(compare);
     const current = [...this.body.children].map((line) => Number(line.dataset.id));
-    if (ordered.length === current.length && ordered.every((id, place) => id === current[place])) return;
+    if (ordered.length === current.length && ordered.every((id, index) => id === current[index])) return;
     const focused = document.activeElement;
     this.body.append(...ordered.map((id) => this.rows.get(id).line));
     if (this.body.contains(focused)) focused.focus({ preventScroll: true });
@@ -181,28 +181,28 @@ export class Table {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-// Counts are seen by their sum, what is measured by its mean.
+// Sparklines show the sum of counts, and the mean of everything else.
 export const isCounted = ({ unit: given }) => given === "Count" || given === "None" || given === "Bytes";
 
 const trendOf = (series) =>
   series.flushes.map(([, sum, samples]) => (isCounted(series) ? sum : sum / samples));
 
-// What hardly ever tells two series apart comes last, where it may be cut off.
-const MOSTLY_ALIKE = new Set([
+// Dimensions that rarely differ between series come last, where they may be truncated.
+const RARELY_DIFFERENT = new Set([
   "http.flavor", "http.scheme", "network.protocol.name", "network.protocol.version", "url.scheme",
 ]);
 
-const tellingFirst = ([first], [second]) => MOSTLY_ALIKE.has(first) - MOSTLY_ALIKE.has(second);
+const distinctiveFirst = ([first], [second]) => RARELY_DIFFERENT.has(first) - RARELY_DIFFERENT.has(second);
 
 export const identity = (series) => {
-  const parts = Object.entries(series.dimensions).sort(tellingFirst).map(([key, value]) =>
+  const parts = Object.entries(series.dimensions).sort(distinctiveFirst).map(([key, value]) =>
     element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
       element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60)));
   const line = element("span", { className: "dimensions" });
   if (unit(series.unit)) line.append(element("span", { className: "unit", textContent: unit(series.unit) }));
   line.append(...parts);
   if (series.dimensions["otel.metric.overflow"] === "true") {
-    line.append(element("span", { className: "badge", textContent: "overflow", title: "Takes what found no place among max_metrics" }));
+    line.append(element("span", { className: "badge", textContent: "overflow", title: "Combines all metrics beyond max_metrics" }));
   }
   return [line];
 };

@@ -1,6 +1,6 @@
-"""What the package says, read from its source: every message that it logs, and every error that it makes.
+"""The texts of all log messages and exceptions of the package, extracted from its source.
 
-``%s`` and what stands in braces become ``…``; the numbers of ``limits.py`` and texts that have a name are put in.
+Placeholders (``%s``, ``{...}``) become ``…``, except for named texts and the numbers in ``limits.py``.
 """
 
 import ast
@@ -17,10 +17,10 @@ from otel_cloudwatch_flask import limits
 
 PACKAGE: Final = Path(otel_cloudwatch_flask.__file__).parent
 PROGRAMS: Final = {"cli", "__main__", "demo", "commands"}
-"""Modules of the command line, which speaks to whoever has typed a command, and is documented with it."""
-THE_LOG_ITSELF: Final = "rate_limited_log"
+"""Modules of the command line, whose output is documented with the commands."""
+RATE_LIMITED_LOG: Final = "rate_limited_log"
 
-_PLACE: Final = "…"
+_PLACEHOLDER: Final = "…"
 _MESSAGE_POSITION: Final = {
     ("getLogger", "log"): 1,
     ("RateLimitedLog", "log"): 2,
@@ -30,8 +30,8 @@ _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical", 
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Said:
-    """One message: the module that says it, how (a level, or the name of an error), and its text."""
+class Message:
+    """A text with its module; ``how`` is the log level or the class of the exception."""
 
     module: str
     how: str
@@ -40,20 +40,20 @@ class Said:
 
 @cache
 def modules() -> tuple[tuple[str, ast.Module], ...]:
-    """The name and the syntax of every module but the programs."""
+    """Return the name and syntax tree of every module except the command line's."""
     paths = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
     return tuple(
         (name, ast.parse(path.read_text("utf-8"), str(path)))
         for name, path in paths.items()
-        if name.split("/")[0] not in PROGRAMS and not name.endswith(THE_LOG_ITSELF)
+        if name.split("/")[0] not in PROGRAMS and not name.endswith(RATE_LIMITED_LOG)
     )
 
 
 @cache
-def logged() -> list[Said]:
-    """Every message that is logged."""
+def logged() -> list[Message]:
+    """Return all log messages."""
     return sorted(
-        Said(module, level, text)
+        Message(module, level, text)
         for module, tree in modules()
         for call, logger in _log_calls(tree)
         for level, text in [_level_and_text(call, logger, tree)]
@@ -61,11 +61,11 @@ def logged() -> list[Said]:
 
 
 @cache
-def errors() -> list[Said]:
-    """Every error that is made with a text of the module's own."""
+def errors() -> list[Message]:
+    """Return all exceptions that are created with a literal text."""
     return sorted(
         {
-            Said(module, _name(call.func), text)
+            Message(module, _name(call.func), text)
             for module, tree in modules()
             for call in ast.walk(tree)
             if isinstance(call, ast.Call) and _is_error(_name(call.func)) and (text := _text_of_error(call, tree))
@@ -74,7 +74,7 @@ def errors() -> list[Said]:
 
 
 def attribute_docstrings(module: str, class_name: str) -> Iterator[tuple[str, str, object]]:
-    """Each attribute of a class with the text below it, and what it is set to, if that is a constant."""
+    """Yield each attribute of a class with its docstring, and its value if that is a constant."""
     tree = dict(modules())[module]
     (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == class_name]
     for attribute, text in pairwise(body):
@@ -105,7 +105,7 @@ def _level_and_text(call: ast.Call, logger: str, tree: ast.Module) -> tuple[str,
     position = _MESSAGE_POSITION.get((logger, method), 0)
     level = next((each.attr for each in call.args if isinstance(each, ast.Attribute) and each.attr.isupper()), method)
     text = rendered(call.args[position], tree)
-    return level.upper().replace("EXCEPTION", "ERROR"), re.sub(r"%[sdr]", _PLACE, text)
+    return level.upper().replace("EXCEPTION", "ERROR"), re.sub(r"%[sdr]", _PLACEHOLDER, text)
 
 
 def _is_error(name: str) -> bool:
@@ -113,19 +113,21 @@ def _is_error(name: str) -> bool:
 
 
 def _text_of_error(call: ast.Call, tree: ast.Module) -> str:
-    """The first argument that is a sentence; an error's code is none."""
+    """Return the first argument with a space: error codes have none."""
     texts = (rendered(argument, tree) for argument in call.args)
     return next((text.partition("\n")[0] for text in texts if " " in text), "")
 
 
 def rendered(node: ast.expr, tree: ast.Module) -> str:
-    """A text as it is written, with places for what is filled in; of a name, the longest text that it is given."""
-    text = _PLACE
+    """Return a text with placeholders for inserted values; for a name, the longest text assigned to it."""
+    text = _PLACEHOLDER
     match node:
         case ast.Constant(value=str(written)):
             text = written
         case ast.JoinedStr(values=parts):
-            text = re.sub(rf"{_PLACE}(?:{_PLACE})+", _PLACE, "".join(rendered(part, tree) for part in parts))
+            text = re.sub(
+                rf"{_PLACEHOLDER}(?:{_PLACEHOLDER})+", _PLACEHOLDER, "".join(rendered(part, tree) for part in parts)
+            )
         case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper() and hasattr(limits, name):
             text = str(getattr(limits, name))
         case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper():
@@ -133,7 +135,7 @@ def rendered(node: ast.expr, tree: ast.Module) -> str:
         case ast.Name(id=name):
             text = _assigned(name, tree)
         case ast.BinOp(left=left):
-            text = rendered(left, tree) + _PLACE
+            text = rendered(left, tree) + _PLACEHOLDER
         case ast.Call(func=ast.Attribute(value=value)):
             text = rendered(value, tree)
     return text
@@ -148,7 +150,7 @@ def _assigned(name: str, tree: ast.Module) -> str:
         and name in {ast.unparse(each) for each in (node.targets if isinstance(node, ast.Assign) else [node.target])}
     ]
     longest = max(texts, key=len, default="")
-    return longest if longest.strip(_PLACE) else ""
+    return longest if longest.strip(_PLACEHOLDER) else ""
 
 
 def _name(function: ast.expr) -> str:

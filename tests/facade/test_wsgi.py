@@ -1,0 +1,156 @@
+"""The end of a request: when its response body was closed, read to its end, or garbage collected."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, ResponseBody, call_after_close
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+from tests.support.fakes import eventually
+
+
+class Body(io.BytesIO):
+    """A body of two parts that notes when it is closed."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__(b"a\nb\n")
+        self._events = events
+
+    def close(self) -> None:
+        """Note it, once."""
+        if not self.closed:
+            self._events.append("closed")
+        super().close()
+
+
+def close(body: ResponseBody) -> None:
+    """As PEP 3333 asks of servers."""
+    list(body)
+    body.close()
+
+
+def read_to_end(body: ResponseBody) -> None:
+    """As asgiref does."""
+    assert list(body) == [b"a\n", b"b\n"]
+
+
+def close_at_once(body: ResponseBody) -> None:
+    """As for a HEAD request."""
+    body.close()
+
+
+def drop_half_way(body: ResponseBody) -> None:
+    """As a server does whose client has gone."""
+    assert next(iter(body)) == b"a\n"
+
+
+def drop(body: ResponseBody) -> None:
+    """Without reading anything."""
+
+
+@pytest.mark.parametrize("end", [close, read_to_end, close_at_once, drop_half_way, drop])
+def test_each_end_counts_once(end: Callable[[ResponseBody], None]) -> None:
+    """The body is closed first, then the request is finished."""
+    events: list[str] = []
+    end(ResponseBody(Body(events), lambda: events.append("finished")))
+    assert events == ["closed", "finished"]
+
+
+def test_the_end_comes_with_the_last_part() -> None:
+    """Not before the body was read, and not again when it is closed."""
+    events: list[str] = []
+    body = ResponseBody(Body(events), lambda: events.append("finished"))
+    parts = iter(body)
+    assert [next(parts), next(parts)] == [b"a\n", b"b\n"]
+    assert events == []
+    assert next(parts, None) is None
+    assert events == ["closed", "finished"]
+    body.close()
+    assert events == ["closed", "finished"]
+
+
+def test_a_body_that_raises() -> None:
+    """An error ends the request, and reaches the server."""
+    events: list[str] = []
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise KeyError
+
+    body = ResponseBody(broken(), lambda: events.append("finished"))
+    with pytest.raises(KeyError):
+        list(body)
+    assert events == ["finished"]
+
+
+def test_a_file_stays_the_object_it_is() -> None:
+    """Its own ``close`` is called first; a body whose ``close`` cannot be replaced finishes at once."""
+    events: list[str] = []
+    body = Body(events)
+    call_after_close(body, lambda: events.append("finished"))
+    body.close()
+    assert events == ["closed", "finished"]
+    events.clear()
+    call_after_close((b"a",), lambda: events.append("finished"))
+    assert events == ["finished"]
+
+
+def test_a_body_that_cannot_be_read_twice_is_flushed_once() -> None:
+    """Whatever an adapter does with a body, each request causes one flush."""
+    flushes: list[int] = []
+
+    def application(_environ: object, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"a"]
+
+    answer = RequestEndMiddleware(application, lambda: flushes.append(1)).answer
+    for _ in range(3):
+        b"".join(answer({}, lambda *_: print))
+    assert len(flushes) == 3
+
+
+@pytest.mark.parametrize("flush", ["background", "sync"])
+def test_requests_through_asgiref(flush: Any) -> None:
+    """``WsgiToAsgi``, which Flask's documentation names for ASGI servers, never closes a body; each request flushes."""
+    wsgi_to_asgi = pytest.importorskip("asgiref.wsgi").WsgiToAsgi
+    cloudwatch, app = FakeCloudWatch(), Flask("shop")
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=provider, flush=flush, flush_min_interval_seconds=0
+    )
+
+    @app.get("/")
+    def index() -> Response:
+        reporter.add_metric("Orders", 1)
+        return Response(iter(["a", "b"]))
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [],
+        "query_string": b"",
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(wsgi_to_asgi(app)(scope, receive, send))
+    assert b"".join(each.get("body", b"") for each in sent) == b"ab"
+    if flush == "sync":
+        assert cloudwatch.sum("Orders") == 1
+    else:
+        assert eventually(lambda: cloudwatch.sum("Orders") == 1)
+    reporter.shutdown()
