@@ -52,7 +52,7 @@ _OUTAGE_REMEDIES: Final = {
 }
 
 
-class Delivery:
+class Sender:
     """Send pending batches, oldest first, until all are delivered or lost, or a deadline passes.
 
     For one thread at a time, which also makes the calls. The deadline is checked between calls; a call in progress
@@ -164,7 +164,7 @@ class Delivery:
 
     def _sent(self, batch: Batch) -> Sequence[Batch]:
         """Send a batch and return what is still to be sent of it."""
-        sendable = self._timely(self._accepted_series(batch), self._service_time())
+        sendable = self._with_accepted_times(self._accepted_series(batch), self._service_time())
         if sendable is not batch:
             # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
             return (sendable,) if sendable.datums else ()
@@ -207,7 +207,7 @@ class Delivery:
         """Return CloudWatch's time now, computed from its last response; ``None`` if there was none."""
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
-    def _timely(self, batch: Batch, now: float | None) -> Batch:
+    def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
         """Return the batch with times that CloudWatch accepts at ``now``, in Unix time; unchanged if that is unknown.
 
         Datums that are too old are lost. Datums in the future were recorded while the clock was wrong, and get the
@@ -270,7 +270,7 @@ class Delivery:
         now = self._service_time()
         if now is None and len(batch.datums) == 1:
             now = self._wall_clock()  # the client hides CloudWatch's time, but CloudWatch has refused this very datum
-        timely = self._timely(batch, now)
+        timely = self._with_accepted_times(batch, now)
         if timely is not batch:
             return (timely,) if timely.datums else ()
         if len(batch.datums) > 1:

@@ -1,14 +1,33 @@
-"""Access checks: local requests in debug mode, and requests from other sites."""
+"""Who may see the live page."""
 
 import ipaddress
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from flask import request
+from flask import current_app, request
+
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
+
 _OWN_SITES: Final = ("same-origin", "none")
+
+
+def is_authorized(check: Callable[[], object] | None, *, reads_data: bool) -> bool:
+    """Return whether the current request may see the page.
+
+    :param check: the app's ``LIVE_PAGE_CHECK``. Without it, only a local request in debug mode is authorized.
+    :param reads_data: whether the request is for JSON, which no page of another site may read.
+    """
+    if reads_data and is_from_other_site(request.environ):
+        return False
+    if check is None:  # debug mode was on during init_app, and may have been turned off since
+        return current_app.debug and is_local_request()
+    return _passes(check)
 
 
 def is_local_request() -> bool:
@@ -32,6 +51,20 @@ def is_from_other_site(environ: "WSGIEnvironment") -> bool:
     https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
     """
     return environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES
+
+
+def _passes(check: Callable[[], object]) -> bool:
+    try:
+        return bool(check())
+    except Exception:  # noqa: BLE001 - the boundary to the app's check
+        _each_minute.log(
+            logging.ERROR,
+            "check",
+            "CLOUDWATCH_LIVE_PAGE_CHECK raised an exception, so the live page returns 404. Metrics are not affected. "
+            "Fix the function at the end of the traceback.",
+            exc_info=True,
+        )
+        return False
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,7 +1,6 @@
 """The blueprint of the page: HTML, assets and JSON data under one path. Unauthorized requests get a 404."""
 
 import json
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -9,19 +8,16 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Flask, Response, abort, current_app, request
+from flask import Blueprint, Flask, Response, abort, request
 from markupsafe import escape
 
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.facade.wsgi import disable_flush
-from otel_cloudwatch_flask.live_page.access import is_from_other_site, is_local_request
+from otel_cloudwatch_flask.live_page.access import is_authorized
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observations import observation_of
 from otel_cloudwatch_flask.live_page.page_data import IndexedRules, page_document
-from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
-
-_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -88,7 +84,7 @@ class LivePage:
         return blueprint
 
     def _respond(self, resource: str = "") -> Response:
-        if not self._is_authorized(resource):
+        if not is_authorized(self._settings.live_page_check, reads_data=resource.endswith(".json")):
             abort(404)
         # Polling the page must not cause flushes, which are billed.
         disable_flush(request.environ)
@@ -106,14 +102,6 @@ class LivePage:
             return partial(_asset, resource)
         own = {"": self._page, "data.json": self._data, "series.json": self._series}
         return own.get(resource)
-
-    def _is_authorized(self, resource: str) -> bool:
-        if resource.endswith(".json") and is_from_other_site(request.environ):
-            return False
-        check = self._settings.live_page_check
-        if check is None:  # debug mode was on during init_app, and may have been turned off since
-            return current_app.debug and is_local_request()
-        return _passes(check)
 
     def _page(self) -> Response:
         root = request.script_root + self._settings.live_page_path
@@ -140,20 +128,6 @@ class LivePage:
             return _json({**series, "kind": self._exporter.kind_of(series["metric_name"])})
         except LookupError:
             return _json({"instance": self._observation.instance})
-
-
-def _passes(check: Callable[[], object]) -> bool:
-    try:
-        return bool(check())
-    except Exception:  # noqa: BLE001 - the boundary to the app's check
-        _each_minute.log(
-            logging.ERROR,
-            "check",
-            "CLOUDWATCH_LIVE_PAGE_CHECK raised an exception, so the live page returns 404. Metrics are not affected. "
-            "Fix the function at the end of the traceback.",
-            exc_info=True,
-        )
-        return False
 
 
 def _json(document: Mapping[str, Any]) -> Response:

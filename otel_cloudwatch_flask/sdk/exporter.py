@@ -33,7 +33,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
     encoded_put,
     plain_put,
 )
-from otel_cloudwatch_flask.delivery.sender import Delivery
+from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
@@ -163,9 +163,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._stats_recorder = StatsRecorder()
         spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
         self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
-        self._delivery = Delivery(
-            self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
-        )
+        self._sender = Sender(self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers)
         self._turn = threading.Condition()
         self._delivering_thread: int | None = None
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
@@ -213,7 +211,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = True
         # PeriodicExportingMetricReader passes "timeout" instead, also in milliseconds.
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
-        self._delivery.expedite(is_ending=True)
+        self._sender.expedite(is_ending=True)
         self.deliver(deadline, is_last=True)
         self._is_closed = True
         self._backlog.close()
@@ -232,9 +230,9 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._stats_recorder
 
     @property
-    def delivery(self) -> Delivery:
+    def sender(self) -> Sender:
         """Sends the backlog to CloudWatch; callers can see whether a call is in progress, and expedite the next."""
-        return self._delivery
+        return self._sender
 
     @property
     def settings(self) -> Settings:
@@ -313,7 +311,7 @@ class CloudWatchMetricExporter(MetricExporter):
         while has_more:
             step_ends = min(deadline, time.monotonic() + _ADOPTION_STEP_SECONDS)
             has_more = not self._is_closed and self._backlog.adopt_spooled(step_ends)
-            if not self._delivery.deliver(deadline, is_last=is_last):
+            if not self._sender.deliver(deadline, is_last=is_last):
                 return False
         return True
 
@@ -330,7 +328,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def use_client(self, client: Client) -> None:
         """Send with this client from now on, and retry pending datums at once."""
         self._client = client
-        self._delivery.renew_client()
+        self._sender.renew_client()
 
     def _notify_watchers(self, batch: Batch) -> None:
         try:

@@ -175,8 +175,8 @@ class CloudWatchMetricReader(MetricReader):
         self._is_shut_down = True
         _live_readers.pop(id(self), None)
         self._is_collected = False
-        self._exporter.delivery.expedite(is_ending=True)
-        if self._has_thread() and self._exporter.delivery.is_calling:
+        self._exporter.sender.expedite(is_ending=True)
+        if self._has_thread() and self._exporter.sender.is_calling:
             # The call may outlast the deadline, by which new measurements must be on disk or counted as lost.
             self._collecting_thread = _start(lambda: self._collect_now(deadline), "CloudWatchMetricReader shutdown")
             if self._collecting_thread is _NO_THREAD:
@@ -255,7 +255,7 @@ class CloudWatchMetricReader(MetricReader):
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
             due = time.monotonic() + self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
             if not is_delivered:
-                due = min(due, max(self._exporter.delivery.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
+                due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
             waiters = self._next_waiters(begun + self._min_interval_seconds, due)
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun = time.monotonic()

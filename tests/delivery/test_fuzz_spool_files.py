@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.boto_client import plain_put
-from otel_cloudwatch_flask.delivery.sender import Delivery
+from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, _checked
 from otel_cloudwatch_flask.delivery.stats import StatsRecorder
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
@@ -97,12 +97,12 @@ def test_it_costs_itself(content: bytes) -> None:
         put(Path(name), content)
         spool = Spool(Path(name))
         backlog = Backlog(10**6, recorder, spool)
-        delivery = Delivery(
+        sender = Sender(
             lambda: plain_put(cloudwatch), backlog, recorder, clock=clock, wall_clock=lambda: NOW + clock.now - 1000
         )
-        delivery._expedited = PassingWaits(clock)
+        sender._expedited = PassingWaits(clock)
         backlog.adopt_spooled(math.inf)
-        assert delivery.deliver(clock.now + 3600)
+        assert sender.deliver(clock.now + 3600)
         assert [cloudwatch.count(name) for name in ("Before", "After")] == [1, 1]
         stats = recorder.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)
         assert stats.datums_sent == len(cloudwatch.datums)

@@ -21,7 +21,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Envelope, batches
 from otel_cloudwatch_flask.delivery.boto_client import Client, plain_put
-from otel_cloudwatch_flask.delivery.sender import Backoff, Delivery
+from otel_cloudwatch_flask.delivery.sender import Backoff, Sender
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.testing.fake import client_error
@@ -44,14 +44,14 @@ class Setting:
         self.wall_clock = FakeClock(NOW)
         self.recorder = StatsRecorder()
         self.backlog = Backlog(10**8, self.recorder)
-        self.delivery = Delivery(
+        self.sender = Sender(
             lambda: plain_put(make_client() if make_client else client),
             self.backlog,
             self.recorder,
             clock=self.clock,
             wall_clock=self.wall_clock,
         )
-        self.waits = self.delivery._expedited = PassingWaits(self.clock)
+        self.waits = self.sender._expedited = PassingWaits(self.clock)
 
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
         """Add datums in one batch."""
@@ -60,7 +60,7 @@ class Setting:
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
         """Deliver within this time."""
-        return self.delivery.deliver(self.clock.now + within_seconds)
+        return self.sender.deliver(self.clock.now + within_seconds)
 
     def stats(self) -> DeliveryStats:
         """The statistics."""
@@ -199,7 +199,7 @@ class TestRetries:
         setting.add("a")
         assert not setting.deliver(within_seconds=10)
         assert (len(client.calls), setting.waits.waits, setting.backlog.datums) == (1, [], 1)
-        assert setting.delivery.retry_at == pytest.approx(setting.clock.now + 17)
+        assert setting.sender.retry_at == pytest.approx(setting.clock.now + 17)
         assert not setting.deliver(within_seconds=16)
         assert len(client.calls) == 1
         setting.clock.advance(17)
@@ -231,7 +231,7 @@ class TestRetries:
         setting = Setting(client)
         setting.add("a")
         assert not setting.deliver(within_seconds=5)
-        setting.delivery.expedite()
+        setting.sender.expedite()
         assert setting.deliver(within_seconds=5)
         assert len(client.calls) == 2
 
@@ -242,10 +242,10 @@ class TestRetries:
         client = scripted(error)
         backlog = Backlog(10**6, StatsRecorder())
         backlog.add(batches(Envelope("Shop"), [Datum(Series("a", (), "Count"), NOW, 1.0)]))
-        delivery = Delivery(lambda: plain_put(client), backlog, StatsRecorder(), wall_clock=FakeClock(NOW))
-        threads = in_threads(lambda: delivery.deliver(inf))
-        assert eventually(lambda: client.calls and delivery.retry_at > -inf)
-        delivery.expedite()
+        sender = Sender(lambda: plain_put(client), backlog, StatsRecorder(), wall_clock=FakeClock(NOW))
+        threads = in_threads(lambda: sender.deliver(inf))
+        assert eventually(lambda: client.calls and sender.retry_at > -inf)
+        sender.expedite()
         join_all(threads)
         assert len(client.calls) == 2
 
@@ -339,8 +339,8 @@ class TestRefusals:
         setting = Setting(client)
         names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
         setting.add(*names)
-        setting.delivery.expedite(is_ending=True)
-        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        setting.sender.expedite(is_ending=True)
+        assert setting.sender.deliver(setting.clock.now + 1, is_last=True)
         assert client.stored == [name for name in names if name.startswith("good")]
 
     def test_a_refused_series_is_remembered(self) -> None:
@@ -366,7 +366,7 @@ class TestRefusals:
         for name in ("bad1", "bad2", "bad3"):
             setting.add(name)
             assert setting.deliver()
-        assert [series.name for series in setting.delivery._refused_series] == ["bad2", "bad3"]
+        assert [series.name for series in setting.sender._refused_series] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses nothing, and the bad datum is still found."""
@@ -537,13 +537,13 @@ class TestCalls:
         setting = Setting(
             scripted(
                 client_error("503", status=503),
-                before_each=lambda: calls.append((threading.current_thread(), setting.delivery.is_calling)),
+                before_each=lambda: calls.append((threading.current_thread(), setting.sender.is_calling)),
             )
         )
         setting.add("a")
         assert setting.deliver()
         assert calls == [(threading.current_thread(), True)] * 2
-        assert not setting.delivery.is_calling
+        assert not setting.sender.is_calling
 
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
     def test_an_interrupt_keeps_the_batch(self, interrupt: type[BaseException]) -> None:
@@ -558,7 +558,7 @@ class TestCalls:
         setting.add("a")
         with pytest.raises(interrupt):
             setting.deliver()
-        assert not setting.delivery.is_calling
+        assert not setting.sender.is_calling
         assert setting.stats().datums_pending == 1
         assert setting.deliver()
         assert setting.stats().datums_sent == 1
@@ -572,22 +572,22 @@ class TestEnd:
         client = scripted()
         setting = Setting(client)
         setting.add("a")
-        setting.delivery.expedite(is_ending=True)
+        setting.sender.expedite(is_ending=True)
         assert not setting.deliver()
         assert client.calls == []
-        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert setting.sender.deliver(setting.clock.now + 1, is_last=True)
         assert client.names() == [["a"]]
 
     def test_a_delivery_in_progress_stops_between_calls(self) -> None:
         """The end may begin during a call: what is pending after it is left to the last delivery."""
-        client = scripted(before_each=lambda: setting.delivery.expedite(is_ending=True))
+        client = scripted(before_each=lambda: setting.sender.expedite(is_ending=True))
         setting = Setting(client)
         setting.add("a")
         setting.add("b")
         assert not setting.deliver()
         assert client.names() == [["a"]]
-        assert not setting.delivery.is_calling
-        assert setting.delivery.deliver(setting.clock.now + 1, is_last=True)
+        assert not setting.sender.is_calling
+        assert setting.sender.deliver(setting.clock.now + 1, is_last=True)
         assert client.names() == [["a"], ["b"]]
 
     @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
@@ -596,6 +596,6 @@ class TestEnd:
         client = scripted(*[error] * 9)
         setting = Setting(client)
         setting.add("a")
-        setting.delivery.expedite(is_ending=True)
-        assert not setting.delivery.deliver(setting.clock.now + 1000, is_last=True)
+        setting.sender.expedite(is_ending=True)
+        assert not setting.sender.deliver(setting.clock.now + 1000, is_last=True)
         assert (len(client.calls), setting.waits.waits) == (1, [])

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from otel_cloudwatch_flask.delivery import sender
 from otel_cloudwatch_flask.delivery.backlog import Backlog, _Entry
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
-from otel_cloudwatch_flask.delivery.sender import Delivery
+from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, _verified
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum
@@ -109,10 +109,10 @@ class Process:
         self.backlog = Backlog(max_bytes, self.recorder, spool)
         self.spool = spool
         self.service = service
-        self.delivery = Delivery(
+        self.sender = Sender(
             lambda: service.put, self.backlog, self.recorder, clock=clock, wall_clock=lambda: NOW + clock.now
         )
-        self.delivery._expedited = PassingWaits(clock)
+        self.sender._expedited = PassingWaits(clock)
         self.is_closed = False
         self.has_deferred = False
         """Whether parts of refused batches may have waited while later batches were sent."""
@@ -153,7 +153,7 @@ class Process:
             self._wait_for_thread()
         if self.service.hanging:
             self.clock.advance(within_seconds)
-        self.has_deferred |= self.delivery._bisection_calls >= sender._MAX_BISECTION_CALLS
+        self.has_deferred |= self.sender._bisection_calls >= sender._MAX_BISECTION_CALLS
         return answers == [True]
 
     def _deliver(self, answers: list[bool], deadline: float, *, is_last: bool) -> None:
@@ -161,7 +161,7 @@ class Process:
             try:
                 if not self.is_closed:
                     self.backlog.adopt_spooled(math.inf)
-                answers.append(self.delivery.deliver(deadline, is_last=is_last))
+                answers.append(self.sender.deliver(deadline, is_last=is_last))
             finally:
                 if self.is_closed:
                     self.backlog.close()
@@ -179,7 +179,7 @@ class Process:
 
     def shut_down(self, within_seconds: float) -> None:
         """End."""
-        self.delivery.expedite(is_ending=True)
+        self.sender.expedite(is_ending=True)
         self.deliver(within_seconds, is_last=True)
         self.is_closed = True
         self.backlog.close()
@@ -270,7 +270,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @rule()
     def expedite(self) -> None:
         """The next attempt is to be made now."""
-        self.process.delivery.expedite()
+        self.process.sender.expedite()
 
     @rule(
         script=st.lists(ANSWERS, max_size=4),

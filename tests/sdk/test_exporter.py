@@ -111,7 +111,7 @@ class TestUnderTheSdksReader:
         for _ in range(3):
             counter.add(1)
             provider.force_flush()
-        exporter.delivery.expedite()
+        exporter.sender.expedite()
         assert exporter.force_flush()
         assert client.cloudwatch.sum("orders") == 3
         provider.shutdown()
@@ -333,7 +333,7 @@ class TestForceFlush:
         assert exporter.force_flush()
         assert exporter.export(collected("orders"), timeout_millis=50) is MetricExportResult.FAILURE
         assert not exporter.force_flush(timeout_millis=50)
-        exporter.delivery.expedite()
+        exporter.sender.expedite()
         assert exporter.force_flush()
 
 

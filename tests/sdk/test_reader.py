@@ -116,7 +116,7 @@ class TestFlush:
         begun = time.monotonic()
         assert not reading.reader.flush(timeout_seconds=0.2)
         assert time.monotonic() - begun < 2
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 1
         reading.reader.shutdown()
@@ -278,7 +278,7 @@ class TestSharing:
         reading = Reading(client)
         reading.counter.add(1)
         first = in_threads(reading.reader.flush)
-        assert eventually(lambda: reading.exporter.delivery.is_calling)
+        assert eventually(lambda: reading.exporter.sender.is_calling)
         reading.counter.add(1)
         answers: list[tuple[str, bool]] = []
         threads = in_threads(
@@ -319,7 +319,7 @@ class TestOutage:
             reading.counter.add(1)
             assert not reading.reader.flush()
         assert reading.exporter.stats().datums_pending == 1
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 20
         assert len(client.cloudwatch.requests) == 2
@@ -553,7 +553,7 @@ class TestCollectionsInAnOutage:
             assert eventually(lambda: time.monotonic() > reading.reader._next_collection or files == 1)
             assert not reading.reader.flush(timeout_seconds=0.05)
         assert len([*tmp_path.glob("*/*.batch")]) == files
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert reading.exporter.stats().datums_sent == files + (files == 1)
         reading.reader.shutdown()
@@ -568,7 +568,7 @@ class TestCollectionsInAnOutage:
             assert not reading.reader.flush(timeout_seconds=0.05)
             pending.append(reading.exporter.stats().datums_pending)
         assert 2 < pending[-1] == pending[-20] < 10
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert reading.exporter.stats().datums_lost == {}
         client = reading.exporter.client
@@ -916,7 +916,7 @@ class TestFork:
 
         assert self.in_child(work) == [0, True, 1]
         assert reading.exporter.stats().datums_pending == 1
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 100
         reading.reader.shutdown()
@@ -948,7 +948,7 @@ class TestFork:
         assert self.in_child(work) == [True, 1, 0]
         monkeypatch.undo()
         hook.is_armed = False
-        reading.exporter.delivery.expedite()
+        reading.exporter.sender.expedite()
         assert reading.reader.flush()
         assert client.cloudwatch.sum("orders") == 1100
         reading.reader.shutdown()

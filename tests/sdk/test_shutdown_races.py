@@ -109,7 +109,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
     exporter._backlog.check_out = late  # type: ignore[method-assign]  # the moment that matters, held
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_taken.wait(PATIENCE_SECONDS)
-    assert exporter.delivery.is_calling  # what a reader's shutdown looks at
+    assert exporter.sender.is_calling  # what a reader's shutdown looks at
     exporter.shutdown(timeout_millis=0)
     is_closed.set()
     join_all(delivering)

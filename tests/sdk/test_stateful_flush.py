@@ -45,7 +45,7 @@ class ScriptedReader(CloudWatchMetricReader):
             export_interval_seconds=NEVER,
             flush_min_interval_seconds=0.0,
         )
-        self.exporter.delivery.retry_at = math.inf  # no flush begins by itself after one that has failed
+        self.exporter.sender.retry_at = math.inf  # no flush begins by itself after one that has failed
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         run = Run(deadline)

@@ -114,7 +114,7 @@ class ReaderMachine(RuleBasedStateMachine):
     @rule(timeout_seconds=st.sampled_from([0.0, 0.005, 1.0]))
     def flush(self, timeout_seconds: float) -> None:
         """Somebody flushes; ``True`` is true, and without faults it is true in time."""
-        had_faults = bool(self.client.script) or self.exporter.delivery.retry_at > -inf
+        had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         is_delivered = self.reader.flush(timeout_seconds if had_faults else 10.0)
         assert is_delivered or had_faults
         if is_delivered:
@@ -140,7 +140,7 @@ class ReaderMachine(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         """CloudWatch has rested."""
-        self.exporter.delivery.retry_at = -inf
+        self.exporter.sender.retry_at = -inf
 
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
@@ -168,7 +168,7 @@ class ReaderMachine(RuleBasedStateMachine):
     @rule(timeout_millis=st.sampled_from([0, 5, 20]))
     def end(self, timeout_millis: int) -> None:
         """The program ends, whatever CloudWatch answers, and another one starts."""
-        had_faults = bool(self.client.script) or self.exporter.delivery.retry_at > -inf
+        had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
         assert eventually(lambda: not self.reader._thread.is_alive())
         assert eventually(lambda: not self.exporter.stats().datums_pending)  # an answer may come late
