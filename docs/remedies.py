@@ -80,9 +80,14 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "is exiting.",
         ),
         Remedy(
-            "A fork hook failed",
-            "Metrics of this child process may be lost or counted twice.",
+            "A fork or exit hook failed",
+            "Metrics of this process may be lost or counted twice.",
             "This is a bug: report it with the traceback.",
+        ),
+        Remedy(
+            "Metrics could not be collected before the shutdown",
+            "Those recorded since the last flush are lost; the measurements of `add_metric` are counted as `shutdown`.",
+            "Find the callback of an observable instrument that hangs or raises, and give it a timeout.",
         ),
         Remedy(
             "Collecting metrics failed",

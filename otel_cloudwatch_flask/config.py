@@ -306,7 +306,9 @@ class Settings:
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a background flush, in seconds. Metrics it could not send are retried by the next one."""
+    """Timeout of a background flush, in seconds; the export interval if that is shorter. Metrics it could not send are
+    retried by the next one.
+    """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
     """Dimensions added to every add_metric call; a dimension passed to the call itself takes precedence. In the
     environment: name=value,name=value or a JSON object.

@@ -25,21 +25,17 @@ from otel_cloudwatch_flask.commands.shared.terminal import counted
     help="Alarm when p99 exceeds this many seconds. Default: twice the observed p99, at least 0.1; 1 if unknown.",
 )
 @click.option(
-    "--routes",
-    type=click.IntRange(1, 100),
-    default=10,
-    show_default=True,
-    help="Create alarms for this many of the busiest routes.",
+    "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of the busiest routes."
 )
 @click.pass_context
 def command(
     context: click.Context, /, failure_percent: float, latency: float | None, routes: int, **options: Any
 ) -> None:
-    """Suggest CloudWatch alarms for your app, as a CloudFormation template.
+    """Suggest CloudWatch alarms for your app.
 
-    Prints a JSON template with alarms on the 5xx rate and the p99 latency of each of the busiest routes, and one alarm
-    for missing data. The metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list).
-    Review the template, adjust the thresholds, and deploy it:
+    Prints a CloudFormation template in JSON with alarms on the 5xx rate and the p99 latency of each of the busiest
+    routes, and one alarm for missing data. The metrics come from a preview, a demo or a running app (--from), or from
+    CloudWatch (--list). Review the template, adjust the thresholds, and deploy it:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json
@@ -54,9 +50,6 @@ def command(
         context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
     )
     suggested = alarms(document.series, Thresholds(failure_percent, latency), routes=routes)
-    alarm_count, metric_count = (
-        counted(len(suggested.template["Resources"]), "alarm"),
-        counted(suggested.metrics, "metric"),
-    )
-    click.echo(f"{alarm_count} on {metric_count}: ${suggested.dollars:,.2f} a month.", err=True)
+    on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
+    click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
     echo_json(suggested.template)

@@ -34,28 +34,14 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @from_option()
 @click.option("--metrics", type=click.IntRange(0), help="Number of CloudWatch metrics, instead of --from.")
 @click.option(
-    "--processes",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Total number of processes across all hosts.",
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Total number across all hosts."
 )
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy. Default: the app's setting, or background.")
 @click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
-@click.option(
-    "--flush-min-interval",
-    _FIELDS[1],
-    type=click.FloatRange(0),
-    help="Seconds between request-triggered flushes. Default: FLUSH_MIN_INTERVAL_SECONDS.",
-)
-@click.option(
-    "--export-interval",
-    _FIELDS[2],
-    type=click.FloatRange(0, min_open=True),
-    help="Seconds between periodic flushes. Default: EXPORT_INTERVAL_SECONDS.",
-)
+@click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="Default: the app's setting.")
+@click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the setting.")
 @json_option("the estimate")
-@traceback_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
     """Estimate the monthly cost of your metrics, and how to cut it.
@@ -77,6 +63,7 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
     if (source is None) == (metrics is None):
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
     user_app = load_user_app(context, is_needed=False)
+    # The app's settings are the defaults, so that the estimate is for the app as it is configured.
     flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
     document = read_document(source) if source else Document(())
     every = billed(document.series)
@@ -137,6 +124,7 @@ class _Result:
         processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"Monthly cost of {counted(self.number, 'metric')} from {processes}", bold=True)
         self._show_policies()
+        # A dimension with a single value saves nothing.
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
         _show_part("By metric name", by_metric(self.metrics), ("metric",))
         _show_part("By dimension", dimensions, ("metric", "dimension", "values"))

@@ -18,9 +18,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not _NAME.fullmatch(value):
-        raise click.BadParameter(
-            f"{value!r} is not a dashboard name; use 1 to 255 characters from A-Z, a-z, 0-9, '-' and '_'."
-        )
+        raise click.BadParameter(f"{value!r} is invalid; use 1 to 255 characters from A-Z, a-z, 0-9, '-' and '_'.")
     return value
 
 
@@ -52,6 +50,7 @@ def command(
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
     if name is None:
+        # On standard output alone, so that it can be redirected to a file; messages go to standard error.
         echo_json(generated.body)
     else:
         _put(name, generated, region)

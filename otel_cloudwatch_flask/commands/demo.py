@@ -25,21 +25,17 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 
 
 @click.command(cls=Command)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.5, 3600),
-    help="Duration of the traffic in seconds. Default: 5; 3600 with --serve.",
-)
+@click.option("--seconds", type=click.FloatRange(0.5, 3600), help="Traffic duration. Default: 5; 3600 with --serve.")
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @json_option("the comparison")
 @click.pass_context
 def command(context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, as_json: bool) -> None:
-    """Run a demo shop on this machine and check that its metrics arrive.
+    """Run a demo shop and check that its metrics arrive.
 
-    Starts a strict local CloudWatch emulator and a small shop, sends the shop real HTTP traffic for some seconds, and
-    compares the numbers in CloudWatch with those that the shop and its visitors counted. Needs no AWS account, no
-    credentials and no network.
+    Starts a strict CloudWatch emulator and a small shop on this machine, sends the shop real HTTP traffic for some
+    seconds, and compares the numbers in CloudWatch with those that the shop and its visitors counted. Needs no AWS
+    account, no credentials and no network.
 
     With --serve, the shop, its traffic, the emulator and the shop's live page keep running, and the URLs are printed.
     Nothing is compared.

@@ -15,16 +15,15 @@ from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplica
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.terminal import counted, escaped
 from otel_cloudwatch_flask.commands.shared.user_app import (
-    AppLoadError,
     UserApp,
     load_user_app,
     namespaces_of,
     traceback_option,
 )
-from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.errors import ConfigurationError
 
 _SIGNS: Final[Mapping[Status, str]] = {"ok": "✓", "problem": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"ok": "+", "problem": "!", "unknown": "?"}
@@ -34,9 +33,9 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 @click.command(cls=Command)
 @click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
 @click.option("--namespace", help="With --send: namespace of the data point. Default: the app's.")
-@click.option("--verbose", is_flag=True, help="Show settings that have their default, too.")
+@click.option("--verbose", is_flag=True, help="Also show settings with default values.")
 @json_option("the checks")
-@traceback_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, namespace: str | None, *, sends: bool, verbose: bool, as_json: bool) -> None:
     """Diagnose why metrics would not arrive, and how to fix it.
@@ -67,11 +66,10 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
     """Run all checks, and redact secrets from their texts."""
     try:
         user_app, app_checks = load_user_app(context), []
-    except AppLoadError as error:
+    except CommandError as error:
         user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
-    except CloudWatchMetricsError as error:
-        user_app, app_checks = UserApp(), [Check("App", "problem", "The app does not start.", str(error))]
     found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
+    # Messages of boto3 and AWS may repeat secrets, so all texts are redacted in one place.
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))

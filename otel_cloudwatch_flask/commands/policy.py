@@ -52,7 +52,7 @@ def _checked_namespace(namespace: str) -> str:
     help="Namespace to allow; repeat the option to allow several.",
 )
 @from_option()
-@traceback_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, namespaces: tuple[str, ...], source: str | None) -> None:
     """Print the IAM policy that publishing requires.

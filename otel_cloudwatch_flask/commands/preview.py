@@ -41,7 +41,7 @@ class PathResult:
 @click.argument("paths", nargs=-1)
 @click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Requests per path.")
 @json_option("the document that cost, dashboard and alarms read")
-@traceback_option()
+@traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
@@ -125,6 +125,7 @@ def _require_dry_run(user_app: UserApp) -> None:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
+    # Access logs would be mixed into the output.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 

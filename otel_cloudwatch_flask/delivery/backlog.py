@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Backlog:
         self._max_bytes = max_bytes
         self._stats_recorder = stats_recorder
         self._spool = spool
+        self._adoption: Iterator[Path] | None = None
         self._lock = threading.Lock()
         self._waiting: deque[_Entry] = deque()
         self._deferred: list[_Entry] = []
@@ -92,13 +94,25 @@ class Backlog:
                 lost,
             )
 
-    def adopt_spooled(self) -> None:
-        """Prepend the batches that processes which have ended left in the spool."""
+    def adopt_spooled(self, deadline: float) -> bool:
+        """Prepend the batches that processes which have ended left in the spool; return ``True`` if more are left.
+
+        Stops at ``deadline`` (``time.monotonic`` seconds), but after at least one batch; the next call goes on there.
+        """
         if self._spool is None:
-            return
-        found = [entry for file in self._spool.adopt() if (entry := _adopted(self._spool, file))]
+            return False
+        found = []
+        self._adoption = self._adoption or self._spool.adopt()
+        for file in self._adoption:
+            if entry := _adopted(self._spool, file):
+                found.append(entry)
+            if time.monotonic() >= deadline:
+                break
+        else:
+            self._adoption = None
         with self._lock:
             self._push(found, in_front=True)
+        return self._adoption is not None
 
     def check_out(self) -> Batch | None:
         """Return the oldest batch, to be sent now, or ``None``; report its outcome to :meth:`settle`."""

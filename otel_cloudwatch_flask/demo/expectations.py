@@ -81,6 +81,7 @@ def _of_http(responses: Iterable[ShopResponse], found: list[Series]) -> dict[Ser
     for response in responses:
         key = response.request.method, response.request.route, str(response.status)
         times[key].append(response.milliseconds)
+    # One or both names, depending on OTEL_SEMCONV_STABILITY_OPT_IN.
     names = {series.name for series in found} & DURATIONS.keys() or {"http.server.duration"}
     return {
         _http_series(name, request, found): _durations(DURATIONS[name].unit, milliseconds)

@@ -12,6 +12,7 @@ _KEPT: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _NEUTRAL: Final = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    # Without this, boto3 would look for an instance role and wait for a timeout.
     "AWS_EC2_METADATA_DISABLED": "true",
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",

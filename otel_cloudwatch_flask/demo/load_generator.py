@@ -165,6 +165,7 @@ class LoadGenerator:
         with self._lock:
             request = next(self.requests, None)
             number, self._started_requests = self._started_requests, self._started_requests + 1
+        # A fixed schedule instead of pauses: a slow response does not lower the rate.
         due = number / self.rate if self.rate else 0.0
         if due >= self.seconds or self.elapsed_seconds >= self.seconds:
             return None

@@ -62,6 +62,7 @@ def _figures_by_series(
     }
     statistics = client.get_metric_statistics(**query, Statistics=[*_FIGURE_NAMES])["Datapoints"]
     percentiles = client.get_metric_statistics(**query, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
+    # GetMetricStatistics does not accept both kinds of statistics in one call.
     by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
     for point in cast("list[dict[str, Any]]", statistics):
         figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _FIGURE_NAMES.items()}

@@ -35,6 +35,7 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress],
         TextColumn("{task.fields[figures]}", style="dim"),
         TimeRemainingColumn(),
     )
+    # A bar in a log file would be noise.
     is_hidden = not (is_shown and console.is_terminal)
     with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
         task = bar.add_task("Starting the shop", total=None, figures="")

@@ -95,7 +95,9 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
         with ShopProcess(cloudwatch.environment()) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             _send(traffic, cloudwatch, on_progress)
+            # Taken before the shop's last flush, which would distort the rate.
             arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
+            # Closing flushes the last metrics, so the series are read afterwards.
             summary = shop.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
         expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)

@@ -56,7 +56,7 @@ class ShopProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            start_new_session=True,
+            start_new_session=True,  # keeps the terminal's Ctrl-C from it
         )
         try:
             self.url = self._first_message()["url"]

@@ -54,8 +54,9 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
 class Recorder:
     """Record the measurements of one reporter; thread-safe.
 
-    ``lost`` is called for each measurement that the SDK rejects; nothing is raised. Once ``max_series`` distinct
-    sets of dimensions exist, further ones are recorded as their metric's overflow series, and new metric names as
+    ``lost`` is called for each measurement that the SDK rejects, ``count`` for each that it accepts; nothing is
+    raised. Once ``max_series`` distinct sets of dimensions exist, further ones are recorded as their metric's overflow
+    series, and new metric names as
     :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
@@ -66,12 +67,14 @@ class Recorder:
         default_dimensions: Mapping[str, str],
         lost: Callable[[LossReason], None],
         *,
+        count: Callable[[], object] | None = None,
         max_series: int = DEFAULT_MAX_SERIES,
     ) -> None:
         self._provider = provider
         self._reporter_id = reporter_id
         self._default_dimensions = dict(default_dimensions)
         self._lost = lost
+        self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
         # Never evicted: the SDK also keeps instruments for the life of the process.
@@ -102,6 +105,7 @@ class Recorder:
                 histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
             else:
                 histogram.record(value, series.attributes, context)
+            self._count()
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
             _quiet_log.log(

@@ -62,8 +62,9 @@ class ProviderSetup:
         if isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider):
             # In this order, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-            self.reader.drop_plain_metrics_of_others()
-            self.provider.remove_metric_reader(self.reader)
+            if self.reader.has_collected:  # else both would wait for the callback that still hangs
+                self.reader.drop_plain_metrics_of_others()
+                self.provider.remove_metric_reader(self.reader)
 
 
 class _ReporterMeters(metrics.MeterProvider):

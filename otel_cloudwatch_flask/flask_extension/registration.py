@@ -56,6 +56,7 @@ class Registration:
             setup.reporter_id,
             settings.default_dimensions,
             partial(_count_as_lost, setup),
+            count=setup.reader.count_measurement if setup.reader else None,
             max_series=SERIES_PER_METRIC * settings.max_metrics,
         )
         return cls(setup, recorder, settings, app_name, is_strict)

@@ -108,32 +108,33 @@ def scaled(
 def combined(distributions: Iterable[Distribution]) -> Distribution:
     """Merge distributions into one with at most 150 values.
 
-    If there are more, the closest neighbours are replaced by their weighted mean. Count, sum, minimum, maximum and the
-    number of zeros are preserved.
+    If there are more, neighbours are replaced by their weighted mean, those closest to each other relative to their
+    size first. Count, sum, minimum, maximum, the number of zeros and the common percentiles are preserved.
     """
     merged = Distribution.of(sample for each in distributions for sample in zip(*each, strict=True))
-    if len(merged.values) <= MAX_VALUES_PER_DATUM:
-        return merged
-    first, *inner, last = zip(*merged, strict=True)
-    return Distribution.of([first, *_condensed(inner, MAX_VALUES_PER_DATUM - 2), last])
+    while len(merged.values) > MAX_VALUES_PER_DATUM:
+        merged = _with_neighbours_joined([*zip(*merged, strict=True)], len(merged.values) - MAX_VALUES_PER_DATUM)
+    return merged
 
 
 _Sample = tuple[float, int]
 """A value and the number of samples at it."""
 
 
-def _condensed(samples: list[_Sample], most: int) -> list[_Sample]:
-    """Replace pairs of neighbours by their weighted mean, the closest pairs first, until at most ``most`` are left."""
-    while len(samples) > most:
-        surplus = len(samples) - most
-        pairs = [i for i in range(0, len(samples) - 1, 2) if samples[i][0] and samples[i + 1][0]]
-        nearest = set(sorted(pairs, key=lambda i: samples[i + 1][0] - samples[i][0])[:surplus])
-        samples = [
-            sample
-            for i in range(0, len(samples), 2)
-            for sample in ([_mean(*samples[i : i + 2])] if i in nearest else samples[i : i + 2])
-        ]
-    return samples
+def _with_neighbours_joined(samples: list[_Sample], most: int) -> Distribution:
+    """Replace at most this many pairs of neighbours by their weighted mean."""
+    kept = {0, len(samples) - 1, *_indices_of_percentiles([count for _, count in samples])}
+
+    def distance(i: int) -> float:
+        # Relative: values may span decades, and by absolute distance the small ones would be joined first.
+        low, high = samples[i][0], samples[i + 1][0]
+        return (high - low) / max(-low, high)
+
+    pairs = [
+        i for i in range(1, len(samples) - 1, 2) if kept.isdisjoint((i, i + 1)) and samples[i][0] and samples[i + 1][0]
+    ]
+    joined = {i + 1: _mean(*samples[i : i + 2]) for i in sorted(pairs, key=distance)[:most]}
+    return Distribution.of(joined.get(i, sample) for i, sample in enumerate(samples) if i + 1 not in joined)
 
 
 def _mean(lower: _Sample, upper: _Sample) -> _Sample:

@@ -21,4 +21,5 @@ def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
 
 
 _lock = threading.Lock()
+# Weak keys: an observation is dropped with its exporter, so that apps can be created and discarded in one process.
 _observations: "weakref.WeakKeyDictionary[CloudWatchMetricExporter, Observation]" = weakref.WeakKeyDictionary()

@@ -96,6 +96,7 @@ class IndexedRules:
     def __init__(self, rules: Iterable[MetricRule]) -> None:
         self._rules = Rules(rules)
         self._every = list(self._rules)
+        # Matching globs for every series at every poll would be slow; the bound is for programs with endless names.
         self.index_of = lru_cache(maxsize=4096)(self._index_of)
 
     def _index_of(self, metric_name: str) -> int:

@@ -5,7 +5,7 @@ Temporality is dealt with here: behind this module every value is a delta or a c
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
 
@@ -24,6 +24,10 @@ from otel_cloudwatch_flask.histograms.buckets import (
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
 from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
 from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, RunningSum
+from otel_cloudwatch_flask.model.datum import Statistics
+
+_DETERMINED_SAMPLES: Final = 3
+"""Up to this many samples follow from count, sum, minimum and maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,8 @@ def _number_of(value: Any) -> float:
     return value if type(value) in NUMBERS else float(value)
 
 
-def distribution_of(point: Any, factor: float) -> Distribution | None:
-    """Return values and counts of a delta histogram point that is not merged with others; ``None`` if it is empty.
+def distribution_of(point: Any, factor: float) -> Distribution | Statistics | None:
+    """Return the content of a delta histogram point that is not merged with others; ``None`` if it is empty.
 
     Raises :class:`InvalidPointError`.
     """
@@ -161,7 +165,20 @@ def distribution_of(point: Any, factor: float) -> Distribution | None:
     made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
     if made is None:
         raise InvalidPointError("samples beyond 2^360")
+    if is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES and None not in extremes:
+        # Valid in OTLP: count, sum, minimum and maximum only. Values would have percentiles that were not measured.
+        return statistics(made, total * factor)
     return made
+
+
+def statistics(whole: Distribution, total: float) -> Statistics:
+    """Return the statistics of a distribution whose recorded sum is ``total``.
+
+    Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
+    """
+    if (number := sendable(total)) is None:
+        raise InvalidPointError("a sum beyond 2^360")
+    return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
 
 
 def _histogram(point: Any, factor: float) -> Histogram:

@@ -20,11 +20,12 @@ from otel_cloudwatch_flask.mapping.data_points import (
     distribution_of,
     is_delta_histogram,
     is_published_as_it_is,
+    statistics,
 )
-from otel_cloudwatch_flask.mapping.merging import Accumulator, statistics
+from otel_cloudwatch_flask.mapping.merging import Accumulator
 from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
-from otel_cloudwatch_flask.model.datum import Datum, Series
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -130,10 +131,15 @@ class Mapper:
                 self._lose(stream, error)
 
     def _append(
-        self, stream: MetricStream, own: Sequence[Series], seconds: int, content: Distribution, total: float
+        self,
+        stream: MetricStream,
+        own: Sequence[Series],
+        seconds: int,
+        content: Distribution | Statistics,
+        total: float,
     ) -> None:
         """Add the datums of a point that is not merged with others."""
-        sent = statistics(content, total) if stream.as_statistics else content
+        sent = statistics(content, total) if stream.as_statistics and isinstance(content, Distribution) else content
         for series in own:
             self._datums.append(Datum(series, seconds, sent))
 

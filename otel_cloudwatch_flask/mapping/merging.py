@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined, distribution
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
-from otel_cloudwatch_flask.mapping.data_points import GaugeValue, InvalidPointError, PointValue, SumValue
+from otel_cloudwatch_flask.mapping.data_points import GaugeValue, InvalidPointError, PointValue, SumValue, statistics
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -73,16 +73,6 @@ class Accumulator:
         if not self.as_statistics:
             return whole
         return statistics(whole, math.fsum([*numbers, *(each.sum * each.factor for each in self.histograms)]))
-
-
-def statistics(whole: Distribution, total: float) -> Statistics:
-    """Return the statistics of a distribution whose recorded sum is ``total``.
-
-    Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
-    """
-    if (number := sendable(total)) is None:
-        raise InvalidPointError("a sum beyond 2^360")
-    return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
 
 
 def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:

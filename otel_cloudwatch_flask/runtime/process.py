@@ -1,5 +1,6 @@
 """Hooks for forks and for process exit, including those that ``os`` and ``atexit`` do not cover.
 
+* SIGTERM ends a process without ``atexit`` unless it is handled: waitress, Werkzeug's server and scripts do not.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks unless ``py-call-osafterfork`` is set; it has a
   hook of its own.
 * A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``; it runs finalizers.
@@ -16,6 +17,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -41,6 +43,14 @@ def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None
 def call_at_exit(function: Callable[[], None]) -> None:
     """Call a function when this process or a fork of it exits; it is called once, however often it is passed."""
     _exits.add(function)
+
+
+def handle_sigterm() -> None:
+    """Run the exit hooks on SIGTERM, unless the program or its server handles that signal.
+
+    Only the main thread can set a handler: call this at every opportunity; once the handler is set it does nothing.
+    """
+    _exits.handle_sigterm()
 
 
 def is_exiting() -> bool:
@@ -81,13 +91,7 @@ class _ForkHooks:
         self.lock = threading.RLock()  # another thread of the parent may have held it
         for reference in [*self._forgets, *self._starts]:
             if method := reference():
-                try:
-                    method()
-                except Exception:  # boundary: a hook that fails must not keep the others from running
-                    _logger.exception(
-                        "A fork hook failed: metrics of this child process may be lost or counted twice. Report this "
-                        "with the traceback."
-                    )
+                _run_guarded(method)
         _exits.register_in_child()
 
     def _acquire(self) -> None:
@@ -103,6 +107,21 @@ class _ExitHooks:
 
     def __init__(self) -> None:
         self._functions: list[Callable[[], None]] = []
+        self._looks_at_sigterm = True
+
+    def handle_sigterm(self) -> None:
+        if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
+            self._looks_at_sigterm = False
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                with contextlib.suppress(ValueError):  # a subinterpreter
+                    signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, number: int, _frame: object) -> None:
+        """Run the hooks, and end as without this handler; a second SIGTERM meanwhile ends the process at once."""
+        signal.signal(number, signal.SIG_DFL)
+        for function in self._functions:
+            _run_guarded(function)
+        signal.raise_signal(number)
 
     def add(self, function: Callable[[], None]) -> None:
         if function not in self._functions:
@@ -119,6 +138,16 @@ class _ExitHooks:
     def _finalize_all(self) -> None:
         for function in self._functions:
             _finalize(function)
+
+
+def _run_guarded(hook: Callable[[], None]) -> None:
+    try:
+        hook()
+    except Exception:  # boundary: a hook that fails must not keep the others from running
+        _logger.exception(
+            "A fork or exit hook failed: metrics of this process may be lost or counted twice. Report this with the "
+            "traceback."
+        )
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -50,6 +50,8 @@ from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 _logger = logging.getLogger(__name__)
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
+_ADOPTION_STEP_SECONDS: Final = 1.0
+
 _DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
 TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
@@ -165,7 +167,7 @@ class CloudWatchMetricExporter(MetricExporter):
             self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers
         )
         self._turn = threading.Condition()
-        self._is_delivering = False
+        self._delivering_thread: int | None = None
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._mapping_lock = threading.Lock()
         self._streams = MetricStreams(
@@ -290,20 +292,30 @@ class CloudWatchMetricExporter(MetricExporter):
         """
         # No lock is held during a call: a signal handler may interrupt it and flush in the same thread, and a greenlet
         # must not block on a lock that was created before gevent patched threading.
+        if self._delivering_thread == threading.get_ident():  # in a signal handler
+            return False
         with self._turn:
-            if not self._turn.wait_for(lambda: not self._is_delivering, seconds_until(deadline)):
+            if not self._turn.wait_for(lambda: self._delivering_thread is None, seconds_until(deadline)):
                 return False
-            self._is_delivering = True
+            self._delivering_thread = threading.get_ident()
         try:
-            if not self._is_closed:
-                self._backlog.adopt_spooled()
-            return self._delivery.deliver(deadline, is_last=is_last)
+            return self._adopt_and_send(deadline, is_last=is_last)
         finally:
             if self._is_closed:
                 self._backlog.close()  # shut down during the call: its batch may be back in the backlog
             with self._turn:
-                self._is_delivering = False
+                self._delivering_thread = None
                 self._turn.notify()
+
+    def _adopt_and_send(self, deadline: float, *, is_last: bool) -> bool:
+        # A spool can hold more than can be read by the deadline, so batches are adopted and sent by turns.
+        has_more = True
+        while has_more:
+            step_ends = min(deadline, time.monotonic() + _ADOPTION_STEP_SECONDS)
+            has_more = not self._is_closed and self._backlog.adopt_spooled(step_ends)
+            if not self._delivery.deliver(deadline, is_last=is_last):
+                return False
+        return True
 
     @property
     def has_room(self) -> bool:

@@ -159,11 +159,11 @@ def test_errors_of_aws_have_a_remedy() -> None:
         ([], "Pass either --from FILE"),
         (["--list", "--from", "x"], "Pass either --from FILE"),
         (["--from", "EMPTY"], "No metrics found"),
-        (["--from", "SEEN", "--put", "My Shop"], "'My Shop' is not a dashboard name"),
-        (["--from", "SEEN", "--put", ""], "'' is not a dashboard name"),
+        (["--from", "SEEN", "--put", "My Shop"], "'My Shop' is invalid"),
+        (["--from", "SEEN", "--put", ""], "'' is invalid"),
         (["--from", "SEEN", "--put", "a" * 256], "use 1 to 255 characters"),
-        (["--from", "SEEN", "--put", "Bücher"], "'Bücher' is not a dashboard name"),
-        (["--from", "SEEN", "--put", "Shop\n"], "is not a dashboard name"),
+        (["--from", "SEEN", "--put", "Bücher"], "'Bücher' is invalid"),
+        (["--from", "SEEN", "--put", "Shop\n"], "is invalid"),
     ],
 )
 def test_usage_errors(tmp_path: Path, arguments: list[str], message: str) -> None:

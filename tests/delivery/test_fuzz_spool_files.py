@@ -101,7 +101,7 @@ def test_it_costs_itself(content: bytes) -> None:
             lambda: plain_put(cloudwatch), backlog, recorder, clock=clock, wall_clock=lambda: NOW + clock.now - 1000
         )
         delivery._expedited = PassingWaits(clock)
-        backlog.adopt_spooled()
+        backlog.adopt_spooled(math.inf)
         assert delivery.deliver(clock.now + 3600)
         assert [cloudwatch.count(name) for name in ("Before", "After")] == [1, 1]
         stats = recorder.stats(datums_pending=backlog.datums, metrics_active=0, metrics_overflowed=0)

@@ -1,6 +1,7 @@
 """Failing file operations: batches that cannot be written wait in memory, others stay where they are."""
 
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -203,15 +204,15 @@ def test_failing_file_operations_cost_only_the_spooling(
     with monkeypatch.context() as failing_disk:
         if name != "rmtree":  # of which we ask that it ignores errors
             failing_disk.setattr(place, name, failing(getattr(place, name), number))
-        backlog.adopt_spooled()
+        backlog.adopt_spooled(math.inf)
         backlog.add([batch("a")])
         sent = drained(backlog)
     backlog._spool._next_adoption = 0.0  # type: ignore[union-attr]
-    backlog.adopt_spooled()
+    backlog.adopt_spooled(math.inf)
     sent += drained(backlog)
     backlog.close()
     rest = Backlog(10**6, recorder, Spool(tmp_path))
-    rest.adopt_spooled()
+    rest.adopt_spooled(math.inf)
     sent += drained(rest)
     assert set(sent) == {"a", "left"}
     assert recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0).datums_lost == {}

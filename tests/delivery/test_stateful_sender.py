@@ -4,6 +4,7 @@ Each datum has a unique value, by which it is recognised in CloudWatch and on di
 """
 
 import contextlib
+import math
 import shutil
 import tempfile
 import threading
@@ -159,7 +160,7 @@ class Process:
         with contextlib.suppress(Killed):
             try:
                 if not self.is_closed:
-                    self.backlog.adopt_spooled()
+                    self.backlog.adopt_spooled(math.inf)
                 answers.append(self.delivery.deliver(deadline, is_last=is_last))
             finally:
                 if self.is_closed:

@@ -1024,10 +1024,16 @@ def test_default_dimensions_and_rules(programs: Programs, app: Flask, cloudwatch
     )
 
 
-def test_the_timeout_of_an_app(
-    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("interval_seconds", "timeout_seconds"), [(1000, 900), (500, 500)])
+def test_the_timeout_of_an_app(  # noqa: PLR0917
+    programs: Programs,
+    app: Flask,
+    cloudwatch: FakeCloudWatch,
+    monkeypatch: pytest.MonkeyPatch,
+    interval_seconds: int,
+    timeout_seconds: int,
 ) -> None:
-    """What an app is configured with is how long a flush that nobody waits for may take."""
+    """The configured timeout is that of background flushes, but they end before the next collection is due."""
     deadlines: list[float] = []
 
     def deliver(_exporter: CloudWatchMetricExporter, deadline: float, **_: bool) -> bool:
@@ -1036,11 +1042,11 @@ def test_the_timeout_of_an_app(
 
     monkeypatch.setattr(CloudWatchMetricExporter, "deliver", deliver)
     app.config["CLOUDWATCH_EXPORT_TIMEOUT_SECONDS"] = 900
-    app.config["CLOUDWATCH_EXPORT_INTERVAL_SECONDS"] = 1000
+    app.config["CLOUDWATCH_EXPORT_INTERVAL_SECONDS"] = interval_seconds
     programs.reporter(app, client=cloudwatch)
     get(app)
     assert eventually(lambda: deadlines)
-    assert 800 < deadlines[0] <= 900
+    assert timeout_seconds - 100 < deadlines[0] <= timeout_seconds
 
 
 def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:

@@ -47,7 +47,7 @@ COMMON = recorded([1.0, 2.0, 3.0, 10.0])
 def published(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
     """The values of a point that can be sent."""
     made = distribution_of(point, 1.0)
-    assert made is not None
+    assert isinstance(made, Distribution)
     return made
 
 

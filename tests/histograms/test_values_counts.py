@@ -348,6 +348,21 @@ class TestCombined:
         assert (whole.values[0], whole.counts[0]) == (0.0, 1)
         assert (whole.values[-1], whole.counts[-1]) == (number - 1.0, 1)
 
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_values_that_span_decades(self, sign: float) -> None:
+        """Values far apart, relative to their size, stay as they are if others are close to each other."""
+        small, dense = [1e-6 * 1.2**i for i in range(75)], [1000.0 + i for i in range(125)]
+        whole = combined([Distribution.of((sign * value, 1) for value in part) for part in (small, dense)])
+        assert len(whole.values) == MAX_VALUES_PER_DATUM
+        assert {sign * value for value in small} <= set(whole.values)
+
+    @pytest.mark.parametrize("number", [151, 299, 300, 1000, 5000])
+    def test_common_percentiles_are_exact(self, number: int) -> None:
+        """The values that hold common percentiles are not merged with others."""
+        whole = each_sample(combined([Distribution.of((float(i), 1) for i in range(number))]))
+        ranks = [math.ceil(thousandth * number / 1000) - 1 for thousandth in (500, 750, 900, 950, 990, 999)]
+        assert [whole[rank] for rank in ranks] == ranks
+
     def test_nothing(self) -> None:
         """Merging nothing yields nothing."""
         assert combined([]) == Distribution([], [])

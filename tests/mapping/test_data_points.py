@@ -6,7 +6,7 @@ from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
 from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes, Side
-from otel_cloudwatch_flask.histograms.values_counts import distribution
+from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
 from otel_cloudwatch_flask.mapping.data_points import (
     GaugeValue,
     InvalidPointError,
@@ -16,6 +16,7 @@ from otel_cloudwatch_flask.mapping.data_points import (
     checked,
     distribution_of,
 )
+from otel_cloudwatch_flask.model.datum import Statistics
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 START = 1_000
@@ -173,8 +174,18 @@ def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: Aggr
     amount = PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0)
     assert isinstance(amount, ExplicitHistogram)
     for made in (distribution(amount), distribution_of(point, 1.0)):
-        assert made is not None
+        assert isinstance(made, Distribution)
         assert (made.samples, made.total) == (3, 6.0)
+
+
+def test_statistics_of_a_histogram_without_buckets() -> None:
+    """With minimum and maximum it is a statistic set, else its mean: it must not have percentiles."""
+    known = {"bucket_counts": [], "explicit_bounds": [], "count": 10, "sum": 20.0}
+    assert distribution_of(histogram_point(**known), 60.0) == Statistics(10, 1200.0, 60.0, 180.0)
+    assert distribution_of(histogram_point(**known), -1.0) == Statistics(10, -20.0, -3.0, -1.0)
+    assert distribution_of(histogram_point(**known, min=inf, max=-inf), 1.0) == Distribution([2.0], [10])
+    equal = {**known, "min": 2.0, "max": 2.0}
+    assert distribution_of(histogram_point(**equal), 1.0) == Statistics(10, 20.0, 2.0, 2.0)
 
 
 def test_explicit_histogram() -> None:

@@ -26,7 +26,7 @@ def test_one_refused_datum_in_a_thousand(
         return Fault("InvalidParameterValue", 400) if is_bad else None
 
     cloudwatch.fault = refuse
-    with Program(cloudwatch, tmp_path / "log") as program:
+    with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS="2000") as program:
         program.do("add_names", names)
         assert program.do("flush", 60) is False, "one is lost"
         stats = program.do("stats")

@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
+from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.scope import SCOPE_NAME, FacadeMetric
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import BlockedClient, ScriptedClient, eventually, in_threads, join_all
@@ -270,6 +274,30 @@ def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
     join_all(threads)
     assert exporter.force_flush()
     assert client.cloudwatch.sum("errors") == 1
+
+
+def test_a_large_spool_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its batches are adopted in steps: a flush ends by its deadline, and later ones go on where it ended."""
+    client = ScriptedClient()
+    other = Spool(tmp_path)
+    for number in range(40):
+        other.write(Batch(Envelope("Shop"), (Datum(Series(f"orders{number}", (), "Count"), int(time.time()), 1.0),)))
+    other.release()
+    read = Spool.read
+
+    def read_slowly(spool: Spool, path: Path) -> Batch | None:
+        threading.Event().wait(0.02)  # a slow disk
+        return read(spool, path)
+
+    monkeypatch.setattr(Spool, "read", read_slowly)
+    exporter = CloudWatchMetricExporter("Shop", client=client, spool_directory=tmp_path)
+    begun = time.monotonic()
+    assert not exporter.force_flush(timeout_millis=100)
+    assert time.monotonic() - begun < 0.6
+    assert 0 < exporter.stats().datums_pending < 40
+    assert exporter.force_flush()
+    assert len(client.cloudwatch.datums) == 40
+    exporter.shutdown()
 
 
 def test_odd_numbers_cost_nothing_but_themselves() -> None:

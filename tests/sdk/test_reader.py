@@ -564,6 +564,7 @@ class TestCollectionsInAnOutage:
         pending = []
         for _ in range(50):
             reading.counter.add(1)
+            assert eventually(lambda: time.monotonic() > reading.reader._next_collection)
             assert not reading.reader.flush(timeout_seconds=0.05)
             pending.append(reading.exporter.stats().datums_pending)
         assert 2 < pending[-1] == pending[-20] < 10

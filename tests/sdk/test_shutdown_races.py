@@ -8,11 +8,14 @@ import time
 from typing import Any
 
 import pytest
+from flask import Flask
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
-from otel_cloudwatch_flask.testing.fake import client_error
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient, eventually, in_threads, join_all
 
 
@@ -63,10 +66,10 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
 
-    def late(remaining: Any = (), **_: Any) -> None:
+    def late(remaining: Any = (), *, deferred: bool = False) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
-        settle(remaining)
+        settle(remaining, deferred=deferred)
 
     exporter._backlog.settle = late  # type: ignore[method-assign]  # the moment that matters, held
     delivering = in_threads(lambda: exporter.force_flush(100))
@@ -173,8 +176,10 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     exporter = pending(client)
 
     def end(*_: object) -> None:
-        assert not exporter.force_flush(10)
-        exporter.shutdown(timeout_millis=10)
+        begun = time.monotonic()
+        assert not exporter.force_flush(10_000)
+        exporter.shutdown(timeout_millis=10_000)
+        assert time.monotonic() - begun < 5
         raise SystemExit
 
     before = signal.signal(signal.SIGTERM, end)
@@ -184,3 +189,34 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
+
+
+def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
+    """What was recorded with add_metric and not collected, because a callback hangs, is counted as lost, and logged.
+
+    If the callback returns after all, the datum that is made of it counts instead.
+    """
+    released, cloudwatch = threading.Event(), FakeCloudWatch()
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    (reader,) = readers_on(provider)
+    for _ in range(10):
+        reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    for _ in range(100):
+        reporter.add_metric("Orders", 1)
+
+    def observe(_options: CallbackOptions) -> list[Observation]:
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    provider.get_meter("tests").create_observable_gauge("slow", [observe])
+    begun = time.monotonic()
+    reporter.shutdown(timeout_seconds=0.1)
+    assert time.monotonic() - begun < 0.6
+    assert reporter.stats().datums_lost == {"shutdown": 100}
+    assert "100 measurements of add_metric" in caplog.text
+    released.set()
+    join_all([reader._thread])
+    assert (reporter.stats().datums_pending, reporter.stats().datums_lost) == (0, {"shutdown": 1})
+    assert cloudwatch.sum("Orders") == 10

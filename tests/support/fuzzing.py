@@ -8,10 +8,11 @@ from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 _EXAMPLES_OF_DEFAULT = 100
 
 
-def effort(examples: int, steps: int = 50) -> settings:
-    """Search this many examples in a normal run, and more in the profile ``fuzz``."""
+def effort(examples: int, steps: int = 50, *, fuzzed: int | None = None) -> settings:
+    """Search this many examples in a normal run, and in the profile ``fuzz`` more: ``fuzzed``, or in proportion."""
     factor = settings.default.max_examples / _EXAMPLES_OF_DEFAULT if settings.default else 1
-    return settings(max_examples=max(int(examples * factor), 1), stateful_step_count=steps)
+    searched = fuzzed if fuzzed and factor > 1 else int(examples * factor)
+    return settings(max_examples=max(searched, 1), stateful_step_count=steps)
 
 
 def datum_of(metric_name: str, value: float, *, unix_seconds: int = 0) -> Datum:

@@ -44,6 +44,7 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
         yield Check(SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network.")
     else:
         yield from _boto3_checks(target)
+    # Without --send the permission stays unknown: PutMetricData has no dry run.
     yield _permission(target, sends=sends)
 
 
@@ -98,7 +99,7 @@ def _clock(ahead_seconds: float | None) -> Check:
     if ahead_seconds is None:
         return Check(SECTION, "unknown", "The endpoint sent no Date header.", "Compare the system clock yourself.")
     if abs(ahead_seconds) <= _CLOCK_TOLERANCE_SECONDS:
-        return Check(SECTION, "ok", f"The system clock is within {abs(ahead_seconds):.0f} s of the endpoint's.")
+        return Check(SECTION, "ok", f"The system clock is accurate to {max(abs(ahead_seconds), 1):.0f} s.")
     off = f"{abs(ahead_seconds):.0f} s {'slow' if ahead_seconds > 0 else 'fast'}"
     remedy = "Synchronize it with NTP: metrics get wrong timestamps, and from 300 s on AWS rejects every request."
     return Check(SECTION, "problem", f"The system clock is {off}.", remedy)

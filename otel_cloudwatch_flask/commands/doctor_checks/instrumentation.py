@@ -16,17 +16,16 @@ from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_expor
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.sdk.reader import readers_on
 
-INSTRUMENTATION: Final = "Instrumentation"
-DUPLICATES: Final = "Duplicates"
-_AUTO_INSTRUMENTATION: Final = "opentelemetry.instrumentation.auto_instrumentation"
+_SECTION: Final = "Instrumentation"
+_DUPLICATES: Final = "Duplicates"
+_AUTO__SECTION: Final = "opentelemetry.instrumentation.auto_instrumentation"
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
 
 
 def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
     """Check the reporter, the Flask instrumentation and the global meter provider."""
     if user_app.app is None:
-        remedy = "Run flask --app YOUR_APP cloudwatch doctor."
-        yield Check(INSTRUMENTATION, "unknown", "No app was loaded.", remedy)
+        yield Check(_SECTION, "unknown", "No app was loaded.", "Run flask --app YOUR_APP cloudwatch doctor.")
         return
     yield _reporter_check(user_app)
     yield _instrumentation_check(user_app.app)
@@ -36,36 +35,33 @@ def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
     """Yield a problem for everything that would publish a metric twice, or one ok finding."""
     found = [*_exporters_on_one_provider(), *_exporter_of_environment(environ), *_predecessor()]
-    yield from found or [Check(DUPLICATES, "ok", "No metric is published twice.")]
+    yield from found or [Check(_DUPLICATES, "ok", "No metric is published twice.")]
 
 
 def _reporter_check(user_app: UserApp) -> Check:
     if user_app.reporter is not None:
-        return Check(INSTRUMENTATION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric().")
+        return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric().")
     if live_exporters():
-        finding = "The app has no CloudWatchMetricsReporter, but the process has a CloudWatch exporter."
-        return Check(INSTRUMENTATION, "ok", finding)
+        return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
     remedy = "Create CloudWatchMetricsReporter(app), or run the app with opentelemetry-instrument."
-    return Check(INSTRUMENTATION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
+    return Check(_SECTION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
 
 
 def _instrumentation_check(app: Flask) -> Check:
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
-        return Check(INSTRUMENTATION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
+        return Check(_SECTION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
     remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
-    finding = "FlaskInstrumentor is not active: request durations are not recorded."
-    return Check(INSTRUMENTATION, "unknown", finding, remedy)
+    return Check(_SECTION, "unknown", "Request durations are not recorded: FlaskInstrumentor is not active.", remedy)
 
 
 def _provider_check(provider: metrics.MeterProvider) -> Check:
     if isinstance(provider, MeterProvider):
         count = len(readers_on(provider))
-        return Check(INSTRUMENTATION, "ok", f"CloudWatchMetricReaders on the global MeterProvider: {count}.")
+        return Check(_SECTION, "ok", f"CloudWatchMetricReaders on the global MeterProvider: {count}.")
     if _is_placeholder(provider):
-        remedy = "Only instruments of the reporter's own provider are published."
-        return Check(INSTRUMENTATION, "unknown", "No global MeterProvider is set.", remedy)
+        return Check(_SECTION, "unknown", "No global MeterProvider is set.", "Only the reporter's own is published.")
     remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
-    return Check(INSTRUMENTATION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
+    return Check(_SECTION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
 
 
 def _is_placeholder(provider: metrics.MeterProvider) -> bool:
@@ -80,21 +76,21 @@ def _exporters_on_one_provider() -> Iterator[Check]:
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
-            yield Check(DUPLICATES, "problem", finding, "Remove all but one.")
+            yield Check(_DUPLICATES, "problem", finding, "Remove all but one.")
 
 
 def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
     names = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",")]
     if names.count("cloudwatch") > 1:
-        yield Check(DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
-    if "cloudwatch" in names and programs_exporters() and _AUTO_INSTRUMENTATION not in sys.modules:
+        yield Check(_DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
+    if "cloudwatch" in names and programs_exporters() and _AUTO__SECTION not in sys.modules:
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."
-        yield Check(DUPLICATES, "problem", finding, remedy)
+        yield Check(_DUPLICATES, "problem", finding, remedy)
 
 
 def _predecessor() -> Iterator[Check]:
     if _PREDECESSOR in sys.modules:
         finding = "The program also imports flask_cloudwatch_metric, which publishes its metrics separately."
         remedy = "Import CloudWatchMetricsReporter from otel_cloudwatch_flask instead."
-        yield Check(DUPLICATES, "problem", finding, remedy)
+        yield Check(_DUPLICATES, "problem", finding, remedy)

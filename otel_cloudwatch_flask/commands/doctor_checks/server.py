@@ -62,6 +62,7 @@ def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:
+    # uWSGI's files have options without values and repeated options, and "%" is a placeholder.
     parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
     try:
         parser.read(path, "utf-8")

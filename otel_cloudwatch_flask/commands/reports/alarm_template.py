@@ -97,6 +97,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     """Return an alarm on the 5xx rate of a route, even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
+    # FILL makes a series without data count as 0: a status that has not occurred must not void the expression.
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
     filled = [f"FILL({each}, 0)" for each in ids]
     expression = f"100 * ({' + '.join(filled[: len(failures)])}) / ({' + '.join(filled)})"
@@ -137,6 +138,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
         "Threshold": _latency_threshold(series, thresholds),
         "EvaluationPeriods": 3,
         "DatapointsToAlarm": 2,
+        # With few samples, a p99 is the maximum: a single slow request at night would trigger the alarm.
         "EvaluateLowSampleCountPercentile": "ignore",
         "TreatMissingData": "notBreaching",
     }

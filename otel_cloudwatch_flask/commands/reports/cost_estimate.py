@@ -110,6 +110,7 @@ def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric],
 
 
 def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
+    # Prices are tiered: dropping metrics saves the price of the last ones, not the average.
     return Contribution(number, saved, metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved), **of)
 
 

@@ -112,6 +112,7 @@ def _statistic(unit: str) -> str:
 
 def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
     """Return the first charts that are within CloudWatch's limits for a dashboard."""
+    # Charts are ordered by importance, so everything after the first that does not fit is omitted.
     fitting: list[_Chart] = []
     metrics = 0
     for chart in islice(charts, MAX_WIDGETS - 1):

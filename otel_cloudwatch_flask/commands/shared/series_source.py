@@ -16,11 +16,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def series_options(command: _F) -> _F:
     """Add the options ``--from``, ``--list``, ``--namespace``, ``--region`` and ``--traceback``."""
     options: tuple[Callable[[_F], _F], ...] = (
+        traceback_option,
         click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
         click.option("--namespace", "namespaces", multiple=True, help="With --list: namespace to list; repeatable."),
         click.option("--list", "is_listed", is_flag=True, help="Get the metrics from CloudWatch (ListMetrics)."),
         from_option(),
-        traceback_option(),
     )
     for option in options:
         command = option(command)

@@ -26,6 +26,7 @@ def escaped(text: str, width: int | None = None) -> str:
     >>> escaped("Orders \x1b[31m\u202e")
     'Orders \\x1b[31m\\u202e'
     """
+    # Truncate first: escaping a megabyte to show 60 characters would be wasteful.
     safe = "".join(map(_escaped_character, text if width is None else text[: width + 1]))
     return safe if width is None else truncated(safe, width)
 

@@ -2,9 +2,9 @@
 
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from flask import Flask
@@ -17,8 +17,6 @@ from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationEr
 from otel_cloudwatch_flask.flask_extension.reporter import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _TRACEBACK_KEY: Final = f"{__name__}.traceback"
 DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
@@ -70,26 +68,22 @@ class UserApp:
         return setting_key(name).source(*self.setting_sources)
 
 
-class AppLoadError(CommandError):
-    """The app selected with ``flask --app`` cannot be loaded. The message ends with the last line of the traceback."""
-
-
-def traceback_option() -> Callable[[_F], _F]:
-    """Return the option ``--traceback``, for commands that load the app."""
-    return click.option(
-        "--traceback",
-        is_flag=True,
-        expose_value=False,
-        callback=lambda context, _parameter, value: context.meta.update({_TRACEBACK_KEY: value}),
-        help="Print the traceback if the app cannot be loaded.",
-    )
+traceback_option: Final = click.option(
+    "--traceback",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _parameter, value: context.meta.update({_TRACEBACK_KEY: value}),
+    help="Print the traceback if the app cannot be loaded.",
+)
+"""The option ``--traceback``, for commands that load the app."""
 
 
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app selected with ``flask --app`` in dry-run mode; without ``flask``, there is no app.
 
     Dry-run mode keeps measurements made while a command inspects the app out of CloudWatch. An optional app
-    (``is_needed=False``) is loaded only if one was selected explicitly. Raises :class:`AppLoadError`.
+    (``is_needed=False``) is loaded only if one was selected explicitly. Raises :class:`CommandError`
+    with the last line of the traceback if the app cannot be loaded.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
@@ -99,26 +93,24 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     context.call_on_close(lambda: _restore(before))
     try:
         return UserApp(info.load_app(), before)
-    except CloudWatchMetricsError:
-        raise  # its message already names the setting and the remedy
-    except Exception as error:
+    except Exception as error:  # the boundary to the user's program
         raise _load_error(context, error) from error
 
 
-def _load_error(context: click.Context, error: Exception) -> AppLoadError:
-    # Flask turns an ImportError into a NoAppException, with the traceback in its message.
-    is_flasks = isinstance(error, NoAppException)
-    text = str(error) if is_flasks else "".join(traceback.format_exception(error))
+def _load_error(context: click.Context, error: Exception) -> CommandError:
+    # These messages need no traceback. Flask's has one if there was an ImportError.
+    has_message = isinstance(error, (NoAppException, CloudWatchMetricsError))
+    text = str(error) if has_message else "".join(traceback.format_exception(error))
     lines, hint = text.strip().splitlines(), ""
     if context.meta.get(_TRACEBACK_KEY):
         click.echo(text, err=True)
     elif len(lines) > 1:
         hint = " Pass --traceback for details."
-    return AppLoadError(f"The app cannot be loaded: {escaped(lines[-1], 500)}{hint}")
+    return CommandError(f"The app cannot be loaded: {escaped(lines[-1], 500)}{hint}")
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Return the namespaces of the process's exporters or, without exporters, the configured one."""
+    """Return the namespaces that the process's exporters use or, without exporters, the configured one."""
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()

@@ -135,7 +135,7 @@ export class Detail {
 const facts = (series, rule) => {
   const rows = [
     ...Object.entries(series.dimensions).map(([key, value]) => [name(key, 255), name(value, 1024)]),
-    ["Kind", series.kind ?? "unknown"],
+    ["Instrument kind", series.kind ?? "unknown"],
     ["Unit", name(series.unit, 40)],
     ["Resolution", series.storage_resolution === 1 ? "1 second" : "1 minute"],
     ["Rule", rule],
