@@ -1,4 +1,4 @@
-"""Delivery statistics: what was sent, and what was lost for which reason."""
+"""Count datums and requests, and the reasons for which datums were lost."""
 
 import threading
 from collections import Counter
@@ -9,40 +9,45 @@ from typing import Final
 
 
 class LossReason(str, Enum):
-    """Why a datum will never reach CloudWatch."""
+    """The reason why a datum will never reach CloudWatch."""
 
     INVALID = "invalid"
     """The value is outside CloudWatch's range, or the data point is inconsistent."""
     REFUSED = "refused"
-    """CloudWatch rejected this datum."""
+    """CloudWatch refused the datum."""
     EXPIRED = "expired"
-    """It became older than CloudWatch accepts (two weeks) before it could be sent."""
+    """The datum could not be sent within two weeks, and CloudWatch accepts nothing older."""
     BACKLOG_FULL = "backlog_full"
-    """It was the oldest datum when the backlog was full."""
+    """The datum was among the oldest when the backlog was full."""
     UNREADABLE = "unreadable"
-    """It was in the spool, and its file was damaged or removed."""
+    """The datum's file in the spool was damaged or removed."""
     SHUTDOWN = "shutdown"
-    """The process ended, or the exporter was shut down, before it was sent."""
+    """The exporter was shut down, or the process ended, before the datum was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStats:
     """Counters of one exporter since this process started.
 
-    ``datums_*`` count datums. For every datum that the exporter has produced, ``datums_sent``, ``datums_pending``,
-    ``datums_merged`` or one reason in ``datums_lost`` (keys: :class:`LossReason` values) goes up by one: their sum is
-    the number of all. ``datums_merged`` are those that became part of another datum, with all their samples, because
-    the backlog was full. A data point that cannot become a datum counts as one, in ``datums_lost["invalid"]``.
+    Every datum that the exporter has produced counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
+    ``datums_lost``. The other counts are independent of each other.
 
-    ``measurements_lost`` counts measurements that never became part of a data point, by reason: calls of ``add_metric``
-    with invalid arguments, or after shutdown. All others are samples of the datums above.
-
-    ``datums_possibly_duplicated`` counts the datums of requests whose response was lost, once for each such request: at
-    most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of
-    successful requests, ``requests_failed`` of all others, ``requests_seconds`` the total duration of both, and
-    ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is the number of distinct
-    CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one exceeded
-    ``max_metrics``. ``last_success`` is a Unix time in seconds.
+    :param datums_merged: number of datums that became part of another datum, with all their samples, because the
+        backlog was full.
+    :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
+        counts as one, in ``datums_lost["invalid"]``.
+    :param measurements_lost: number of measurements that never became part of a data point, by reason: calls of
+        ``add_metric`` with invalid arguments or after the shutdown. All other measurements are samples of datums.
+    :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
+        these datums, and may store them again when they are retried.
+    :param requests_sent: number of requests that CloudWatch accepted.
+    :param requests_failed: number of all other requests.
+    :param requests_seconds: total duration of all requests.
+    :param bytes_sent: total size of the accepted request bodies, before compression.
+    :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
+    :param metrics_overflowed: how often a new CloudWatch metric exceeded ``max_metrics``.
+    :param last_error: message of the last failed request.
+    :param last_success: Unix time of the last accepted request, in seconds.
     """
 
     datums_sent: int = 0
@@ -62,7 +67,7 @@ class DeliveryStats:
 
     @classmethod
     def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
-        """Return the sums over several exporters, with the latest ``last_success``."""
+        """Add up the statistics of several exporters. ``last_success`` is the latest one."""
         every = list(exporters)
         datums_lost, measurements_lost = Counter[str](), Counter[str]()
         for each in every:
@@ -81,7 +86,7 @@ _SUMMED: Final = tuple(each.name for each in fields(DeliveryStats) if each.defau
 
 
 class StatsRecorder:
-    """Count what happens to datums and requests. Thread-safe."""
+    """Counts datums and requests by their outcome. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,14 +111,14 @@ class StatsRecorder:
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
-        """Count a request that was not accepted, or whose response was lost after these datums may have been stored."""
+        """Count a failed request, and those of its datums that may be stored because only the response was lost."""
         with self._lock:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored
             self._last_error = error
 
     def took(self, seconds: float) -> None:
-        """Add the duration of a request, whether it succeeded or not."""
+        """Add the duration of a request, regardless of its outcome."""
         with self._lock:
             self._requests_seconds += seconds
 
@@ -134,13 +139,13 @@ class StatsRecorder:
             self._datums_merged += datums
 
     def lost_in_delivery(self) -> int:
-        """Return the number of lost datums and measurements that were valid."""
-        # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
+        """Return the number of datums and measurements lost for any reason other than being invalid."""
+        # Without the lock: a signal handler that interrupts flush() here may wait for a thread that needs the lock.
         lost = [*dict(self._lost).items(), *dict(self._measurements_lost).items()]
         return sum(number for reason, number in lost if reason != LossReason.INVALID.value)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
-        """Return a snapshot, completed by the given figures, which other objects count."""
+        """Return a snapshot of the counters, together with the arguments, which other objects count."""
         with self._lock:
             return DeliveryStats(
                 datums_sent=self._datums_sent,
