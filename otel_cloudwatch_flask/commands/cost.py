@@ -27,7 +27,7 @@ from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"
 _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_seconds")
-"""Options that default to the setting of the same name."""
+"""The options that default to the app's setting with the same name."""
 
 
 @click.command(cls=Command)
@@ -46,9 +46,9 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
     """Estimate the monthly cost of your metrics, and how to cut it.
 
-    CloudWatch bills metrics and API calls. The metrics come from a preview, a demo or a running app (--from), or are a
-    number (--metrics); the number of calls follows from the flush policy and the number of processes. Processes that
-    publish the same metric share its price, unless a dimension identifies the process.
+    CloudWatch bills metrics and API calls. Pass the metrics of a preview, a demo or a running app (--from), or only
+    their number (--metrics). The number of calls follows from the flush policy and the number of processes. Processes
+    that publish the same metric share its price, unless a dimension identifies the process.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
@@ -82,9 +82,9 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 
 
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
-    """Return the monthly cost under each flush policy, and with the call rate ``observed`` in one process if given.
+    """Map each flush policy to the monthly cost, or to ``None`` if the number of calls is unknown.
 
-    The cost is ``None`` if the number of calls is unknown.
+    If ``observed``, the call rate of one process, is given, the result also has the cost at that rate.
     """
     costs: dict[str, MonthlyCost | None] = {
         policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
@@ -100,7 +100,7 @@ def _cost(metrics: int, rate: float | None) -> MonthlyCost | None:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The estimate, ready to be printed."""
+    """An estimate that can be printed as text or as JSON."""
 
     number: int
     fleet: Fleet
@@ -124,7 +124,7 @@ class _Result:
         processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"Monthly cost of {counted(self.number, 'metric')} from {processes}", bold=True)
         self._show_policies()
-        # A dimension with a single value saves nothing.
+        # Dropping a dimension that merges no series, such as one with a single value, saves nothing.
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
         _show_part("By metric name", by_metric(self.metrics), ("metric",))
         _show_part("By dimension", dimensions, ("metric", "dimension", "values"))
@@ -145,6 +145,7 @@ class _Result:
 
 
 def _cost_cells(cost: MonthlyCost | None, chosen: MonthlyCost | None) -> list[str]:
+    # The cost of sync is unknown without a request rate.
     if cost is None:
         return ["-"] * 5
     figures = [cost.metrics_dollars, cost.requests_dollars, cost.dollars]
@@ -162,6 +163,7 @@ def _show_part(title: str, contributions: Sequence[Contribution], columns: Seque
         [*(escaped(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
         for each in contributions[:_ROWS_SHOWN]
     ]
+    # "values" is the only one of the given columns that is a number, so it is right-aligned as well.
     first = len(columns) - columns.count("values")
     echo_table([*columns, "metrics", "removed if dropped", "saved $"], rows, right=range(first, len(columns) + 3))
     if len(contributions) > _ROWS_SHOWN:

@@ -31,9 +31,9 @@ def command(
 ) -> None:
     """Generate a CloudWatch dashboard for your app.
 
-    Prints the dashboard body: requests, errors, latency by route (p50, p90, p99), and all other metrics grouped by
-    unit. The metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list), which does not
-    report units. With --put the dashboard is created; an existing dashboard of the same name is replaced.
+    Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
+    by unit. The metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list), which does
+    not report units. With --put, creates the dashboard, or replaces an existing dashboard with the same name.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
@@ -43,14 +43,14 @@ def command(
     --list requires cloudwatch:ListMetrics, --put requires cloudwatch:PutDashboard. CloudWatch bills $3 a month for each
     dashboard beyond the third.
 
-    Exit status: 0 ok, 2 no metrics found or the dashboard was rejected.
+    Exit status: 0 ok, 2 no metrics found or the dashboard was refused.
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, source, listing["namespaces"], region, is_listed=listing["is_listed"])
     region = region_for(context, region)
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
     if name is None:
-        # On standard output alone, so that it can be redirected to a file; messages go to standard error.
+        # Nothing else is written to standard output, so that the body can be redirected to a file.
         echo_json(generated.body)
     else:
         _put(name, generated, region)

@@ -1,4 +1,4 @@
-"""``demo``: run the demo shop against a local CloudWatch emulator. The work is done by the ``demo`` package."""
+"""``demo``: run the demo shop against a local CloudWatch emulator, using ``otel_cloudwatch_flask.demo``."""
 
 import contextlib
 import importlib
@@ -18,9 +18,9 @@ from otel_cloudwatch_flask.commands.shared.command import (
 )
 
 _COMPARE_DEFAULTS: Final = (5.0, 100.0)
-"""Duration in seconds, and requests per second."""
+"""The duration in seconds, and the number of requests per second."""
 _SERVE_DEFAULTS: Final = (3600.0, 20.0)
-"""The emulator keeps every data point in memory, so the traffic must end at some time."""
+"""The duration is limited because the emulator keeps every datum in memory."""
 _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
 
 
@@ -33,14 +33,14 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 def command(context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, as_json: bool) -> None:
     """Run a demo shop and check that its metrics arrive.
 
-    Starts a strict CloudWatch emulator and a small shop on this machine, sends the shop real HTTP traffic for some
-    seconds, and compares the numbers in CloudWatch with those that the shop and its visitors counted. Needs no AWS
-    account, no credentials and no network.
+    Starts a strict CloudWatch emulator and a small shop on this machine, sends real HTTP requests to the shop for a few
+    seconds, and compares the numbers in CloudWatch with the numbers that the shop and its visitors counted. The demo
+    needs no AWS account, no credentials and no network.
 
-    With --serve, the shop, its traffic, the emulator and the shop's live page keep running, and the URLs are printed.
-    Nothing is compared.
+    With --serve, prints the URLs, and keeps the shop with its live page, the traffic and the emulator running. Nothing
+    is compared.
 
-    Exit status: 0 all numbers match, 1 a mismatch or a lost or rejected data point, 2 the demo could not start, 130
+    Exit status: 0 all numbers match, 1 a number differs or a datum was lost or refused, 2 the demo could not start, 130
     interrupted by Ctrl-C (0 with --serve).
     """
     if serve and as_json:
@@ -69,7 +69,7 @@ def _compare(seconds: float, rate: float, *, as_json: bool) -> int:
 
 
 def _serve(seconds: float, rate: float) -> int:
-    """Serve until Ctrl-C."""
+    """Keep the shop running until Ctrl-C."""
     from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
     with running_shop(seconds=seconds, rate=rate) as shop:
@@ -79,7 +79,7 @@ def _serve(seconds: float, rate: float) -> int:
             f"CloudWatch  {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
             f"Sending {rate:g} requests/s for {seconds / 60:g} minutes. Press Ctrl-C to stop."
         )
-        # Event.wait() is interruptible: the signal raises KeyboardInterrupt in it.
+        # Ctrl-C raises KeyboardInterrupt inside Event.wait(), and is the normal way to end this command.
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         click.echo("Stopped.", err=True)
@@ -87,6 +87,7 @@ def _serve(seconds: float, rate: float) -> int:
 
 
 def _require_demo_extra() -> None:
+    # Checked up front, so that a missing package is reported before the shop and the emulator start.
     try:
         for name in _REQUIRED_MODULES:
             importlib.import_module(name)

@@ -40,16 +40,16 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 def command(context: click.Context, namespace: str | None, *, sends: bool, verbose: bool, as_json: bool) -> None:
     """Diagnose why metrics would not arrive, and how to fix it.
 
-    Checks the settings and where each one comes from; credentials, Region, endpoint and clock; the server
-    configuration; the instrumentation, and whether any metric would be published twice. Each line is ok (✓), a problem
-    with its remedy (✗), or could not be checked (?). Keys and tokens are never printed.
+    Checks each setting and its source, the credentials, Region, endpoint and clock, the server configuration, the
+    instrumentation, and whether any metric would be published twice. Each line is marked as ok (✓), as a problem with
+    its remedy (✗), or as something that could not be checked (?). Keys and tokens are never printed.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
-    Nothing is sent, unless you pass --send: it publishes the metric otel_cloudwatch_flask.doctor once, which CloudWatch
-    bills as one metric for one hour.
+    Nothing is sent unless you pass --send, which publishes one datum of the metric otel_cloudwatch_flask.doctor.
+    CloudWatch bills it as one metric for one hour.
 
     Exit status: 0 no problems, 1 problems found.
     """  # noqa: D301 - click takes \b for "do not wrap"
@@ -63,13 +63,14 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, verbo
 
 
 def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> list[Check]:
-    """Run all checks, and redact secrets from their texts."""
+    """Run all checks, and redact secrets from their findings and remedies."""
     try:
         user_app, app_checks = load_user_app(context), []
     except CommandError as error:
+        # Most checks work without the app, and one of them may explain why it cannot be loaded.
         user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
     found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
-    # Messages of boto3 and AWS may repeat secrets, so all texts are redacted in one place.
+    # Messages from boto3 and AWS may repeat secrets, so every finding and remedy is redacted here.
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))
@@ -93,11 +94,11 @@ def _namespace(user_app: UserApp) -> str | None:
 
 
 def _show(checks: Sequence[Check], *, verbose: bool) -> None:
-    """Print the checks by section, sections with problems first; settings at their default only if ``verbose``."""
+    """Print the checks by section, sections with problems first; settings with default values only if ``verbose``."""
     signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
     with_problems = {check.section for check in checks if check.status == "problem"}
     shown = [check for check in checks if verbose or not check.is_default]
-    # The sort is stable: it keeps the order of sections and, in a section, puts problems first.
+    # Sorting is stable, so sections keep their order among those with problems and among those without.
     shown.sort(key=lambda check: check.section not in with_problems)
     for section, group in groupby(shown, lambda check: check.section):
         click.secho(section, bold=True)

@@ -12,11 +12,12 @@ from otel_cloudwatch_flask.config import parse_namespace
 
 
 def policy_document(namespaces: Sequence[str]) -> dict[str, Any]:
-    """Return an IAM policy that allows publishing to these namespaces and nothing else.
+    """Return an IAM policy that allows publishing to ``namespaces`` and nothing else.
 
     PutMetricData does not support resource-level permissions, so the resource is ``"*"`` and a condition restricts the
     namespace: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html.
     """
+    # IAM accepts a list with one item as well, but a string is the usual form.
     allowed = namespaces[0] if len(namespaces) == 1 else list(namespaces)
     return {
         "Version": "2012-10-17",
@@ -57,15 +58,15 @@ def _checked_namespace(namespace: str) -> str:
 def command(context: click.Context, namespaces: tuple[str, ...], source: str | None) -> None:
     """Print the IAM policy that publishing requires.
 
-    The policy allows cloudwatch:PutMetricData to the namespaces passed with --namespace, found in a document (--from),
-    or else configured by the app. Attach it to the server's role:
+    The policy allows cloudwatch:PutMetricData in the namespaces that you pass (--namespace), that a document contains
+    (--from), or else that the app is configured with. Attach the policy to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\
             --policy-document "$(flask cloudwatch policy)"
 
-    The policy does not cover the commands: "--list" also requires cloudwatch:ListMetrics, and "dashboard --put"
-    requires cloudwatch:PutDashboard.
+    The policy does not cover other commands: --list requires cloudwatch:ListMetrics, and dashboard --put requires
+    cloudwatch:PutDashboard.
 
     Exit status: 0 ok, 2 no namespace known.
     """  # noqa: D301 - click takes \b for "do not wrap"

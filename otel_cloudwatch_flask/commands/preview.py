@@ -30,7 +30,7 @@ _FLUSH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PathResult:
-    """A requested path and its response status; ``error`` describes an exception that the view raised instead."""
+    """The response status for a path; if the view raised an exception, ``status`` is ``None`` and ``error`` is set."""
 
     path: str
     status: int | None
@@ -46,10 +46,10 @@ class PathResult:
 def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Requests each PATH with Flask's test client or, without PATHS, every route that accepts GET and has no variable
-    part. Measurements are processed as in production, except that nothing is sent to CloudWatch; other exporters of
-    the app export as usual. Your views really run. Only GET is used; list PATHS explicitly if some GET has side
-    effects.
+    Requests each of PATHS with Flask's test client. Without PATHS, requests every route that accepts GET and has no
+    variable part. Measurements are processed as in production, but nothing is sent to CloudWatch. Other exporters in
+    the app export as usual. Your views really run: only GET requests are made, but pass PATHS explicitly if a GET
+    request has side effects.
 
     \b
         flask --app shop cloudwatch preview
@@ -75,7 +75,7 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
 def requestable_paths(app: Flask) -> list[str]:
     """Return the paths of all routes that accept GET and have no variable part.
 
-    Raises :class:`CommandError` if there is none.
+    Raises :class:`CommandError` if the app has no such route.
     """
     paths = sorted({rule.rule for rule in app.url_map.iter_rules() if _is_requestable(rule)})
     if not paths:
@@ -89,8 +89,9 @@ def _is_requestable(rule: Rule) -> bool:
 
 
 def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResult], dict[str, Any]]:
-    """Request every path, and return the results and a document of what all exporters of the process published."""
+    """Request every path ``times`` times; return the results, and a document of the series that were published."""
     observation = Observation()
+    # The requests may record with any exporter in the process, not only with the reporter's.
     for exporter in live_exporters():
         exporter.watch(observation.observe)
     results = [_requested(app, path) for _ in range(times) for path in paths]
@@ -102,12 +103,12 @@ def _requested(app: Flask, path: str) -> PathResult:
     try:
         with app.test_client() as client, client.get(path) as response:
             return PathResult(path, response.status_code)
-    except Exception as error:  # noqa: BLE001 - the boundary to the user's views, which may raise anything
+    except Exception as error:  # noqa: BLE001 - the user's views may raise anything
         return PathResult(path, None, f"{type(error).__name__}: {error}")
 
 
 def _flush() -> None:
-    """Export all measurements: flush our readers, and the provider if one of the SDK's readers has our exporter."""
+    """Export all measurements, including those collected by an SDK reader that has a CloudWatch exporter."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
@@ -154,7 +155,7 @@ def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None
 
 
 def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
-    """Print a heading with the dimensions that all series share, and a table of the dimensions that differ."""
+    """Print the dimensions that all series have in common, and a table of the series with their other dimensions."""
     unit_text = "without unit" if unit == "None" else f"in {unit}"
     click.echo()
     click.echo(click.style(escaped(name, 60), fg="cyan") + " " + escaped(unit_text, 40))
@@ -174,7 +175,7 @@ def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Format dimensions as ``name=value``, wrapped to the width of the terminal."""
+    """Format dimensions as ``name=value``, and wrap them to the width of the terminal."""
     text = ", ".join(f"{escaped(key, 40)}={escaped(value, 60)}" for key, value in pairs)
     return textwrap.wrap(text, terminal_width() - 2)
 

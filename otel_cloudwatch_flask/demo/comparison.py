@@ -1,4 +1,4 @@
-"""Comparison of the figures in CloudWatch with independently counted ones. Pure."""
+"""Compare the figures in CloudWatch with figures that were counted independently."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,31 +11,33 @@ from otel_cloudwatch_flask.observation.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float | None]
-"""Figures of a series; CloudWatch has no percentiles of series with negative values."""
+"""The figures of a series. CloudWatch has no percentiles for series with negative values."""
 
 PERCENTILES: Final[tuple[Figure, ...]] = ("p50", "p90", "p99")
 FIGURES: Final[tuple[Figure, ...]] = ("samples", "sum", "min", "max", *PERCENTILES)
 
 _LIMITS: Final[Mapping[Figure, tuple[Callable[..., float], str]]] = {"min": (min, "least"), "max": (max, "most")}
 _ROUNDING: Final = 1e-9
-"""Tolerance of a sum, relative to the sum of magnitudes."""
+"""The tolerance for rounding: relative to ``magnitude`` for sums, and to ``ratio`` for percentiles."""
 
 # https://opentelemetry.io/docs/specs/otel/metrics/sdk/#base2-exponential-bucket-histogram-aggregation
 _FINEST_SCALE, _COARSEST_SCALE = 20, -10
 
 
 def series_of(name: str, unit: str = "None", /, **dimensions: object) -> Series:
-    """Return a series with dimensions given as keyword arguments."""
+    """Return a series whose dimensions are the keyword arguments."""
     return Series(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Independently counted figures of a series.
+    """The figures that a series should have in CloudWatch, counted independently.
 
-    The sum may differ by rounding, relative to the ``magnitude`` of the added values, and percentiles by ``ratio``, the
-    ratio of a bucket's edges; all other ``figures`` must be equal. ``limits`` bound ``min`` and ``max`` where their
-    exact values are unknown.
+    :param counted_by: Who counted the figures: the shop or its visitors.
+    :param figures: The exact figures, except for the tolerances below.
+    :param limits: A lower limit for ``min`` and an upper limit for ``max``, if their exact values are unknown.
+    :param magnitude: The sum of the absolute values, from which the tolerance for rounding errors of the sum follows.
+    :param ratio: The factor by which percentiles may differ, which is the ratio of a histogram bucket's edges.
     """
 
     counted_by: str
@@ -45,7 +47,7 @@ class Expectation:
     ratio: float = 1.0
 
     def differences(self, found: Figures) -> Iterator[str]:
-        """Describe each figure in CloudWatch that differs from the expected one."""
+        """Describe each figure in CloudWatch that differs from the expected figure."""
         for name, known in self.figures.items():
             if not self._agrees(name, found.get(name), known):
                 yield f"CloudWatch has {name}={found.get(name)!r}, expected {known!r}."
@@ -64,7 +66,7 @@ class Expectation:
 
 
 def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
-    """Expect the figures of these values, for ``add_metric`` and histograms: every sample is known."""
+    """Expect the exact figures of ``values``, for ``add_metric`` and histograms, whose samples are all known."""
     ordered = sorted(values)
     found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
     figures: dict[Figure, float | None] = {
@@ -78,23 +80,23 @@ def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
 
 
 def total(amount: float) -> Expectation:
-    """Expect a sum, for counters: the number of samples depends on the number of flushes."""
+    """Expect a sum only, for counters, whose number of samples depends on the number of flushes."""
     return Expectation("shop", {"sum": amount}, magnitude=abs(amount))
 
 
 def occurrences(number: int, longest: float) -> Expectation:
-    """Expect a number of timings between 0 and ``longest``."""
+    """Expect ``number`` samples between 0 and ``longest``, for timings."""
     return Expectation("visitors", {"samples": number}, {"min": 0, "max": longest})
 
 
 def between(smallest: float, largest: float) -> Expectation:
-    """Expect values within limits, for up-down counters: each flush publishes the current value."""
+    """Expect samples within limits only, for up-down counters, whose value is sampled at each flush."""
     return Expectation("visitors", limits={"min": smallest, "max": largest})
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A series with its figures in CloudWatch and the expected ones; ``None`` on the side where it is missing."""
+    """The figures of a series in CloudWatch and the expected figures, either of which is ``None`` if missing."""
 
     series: Series
     found: Figures | None
@@ -102,7 +104,7 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """The differences, as sentences."""
+        """A sentence for each difference."""
         if self.found is None:
             return ("Missing in CloudWatch.",)
         if self.expectation is None:
@@ -111,12 +113,12 @@ class Comparison:
 
 
 def compare(found: Mapping[Series, Figures], expected: Mapping[Series, Expectation]) -> list[Comparison]:
-    """Compare the series of both sides, sorted."""
+    """Compare every series that was found or expected, in sorted order."""
     return [Comparison(series, found.get(series), expected.get(series)) for series in sorted({*found, *expected})]
 
 
 def bucket_ratio(values: Iterable[float]) -> float:
-    """Return the ratio of upper to lower bucket edge in an exponential histogram of these values.
+    """Return the ratio of a bucket's upper edge to its lower edge in an exponential histogram of ``values``.
 
     The SDK uses the finest scale at which the values fit into the maximum number of buckets.
 

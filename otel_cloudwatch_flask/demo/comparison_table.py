@@ -1,4 +1,4 @@
-"""Table of compared series, for terminals of any width."""
+"""Format the compared series as a table that fits terminals of any width."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.demo.comparison import FIGURES, Comparison, Expectati
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """Symbols for a match, a mismatch, a lower and an upper bound."""
+    """Symbols for a match, a mismatch, a lower bound and an upper bound."""
 
     match: str
     mismatch: str
@@ -28,7 +28,7 @@ _COUNTED_BY: Final = "    counted by"
 
 
 class ComparisonTable:
-    """A block per metric; each series has a line of CloudWatch's figures and a line of the expected ones."""
+    """A table with a block for each metric, and two lines for each series: CloudWatch's and the expected figures."""
 
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons
@@ -56,7 +56,8 @@ class ComparisonTable:
                 yield from self._lines(comparison, _label(comparison, varying))
 
     def _lines(self, comparison: Comparison, label: str) -> Iterator[Text]:
-        """Yield the line of CloudWatch's figures, and below it the line of the expected ones."""
+        """Yield a line of CloudWatch's figures, followed by a line of expected figures."""
+        # A label that is too wide gets a separate line, because truncated labels could look the same.
         if len(label) > self._label_width:
             yield Text(label)
             label = ""
@@ -87,7 +88,7 @@ def _label(comparison: Comparison, names: Sequence[str]) -> str:
 
 
 def _varying_dimensions(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return the names of the dimensions whose values differ between the series of a metric."""
+    """Return the names of the dimensions whose values differ between the series, status dimensions last."""
     pairs = [set(each.series.dimensions) for each in comparisons]
     common = set.intersection(*pairs) if len(pairs) > 1 else set()
     names = {name for name, _ in set.union(*pairs) - common}

@@ -1,4 +1,4 @@
-"""Expected series, from the shop's own books and from the responses that visitors got, without OpenTelemetry."""
+"""Derive the expected series from the shop's books and the visitors' responses, without using OpenTelemetry."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,18 +10,20 @@ from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, DURATIONS, PER_SECOND
 
 _ROUNDED_TO_MILLISECONDS: Final = 0.5
-"""``http.server.duration`` is rounded to whole milliseconds, so it may exceed the measured time by half of one."""
+"""``http.server.duration`` is rounded to milliseconds, so it may exceed the measured time by half a millisecond."""
 _RESOURCES: Final = {"/": "Index", "/checkout": "Checkout"}
-"""Resource names of the decorated views, by route."""
+"""The resource name of each decorated view, by route."""
 
 
 def expected_series(
     books: Mapping[str, Any], responses: Iterable[ShopResponse], found: Iterable[Series], *, visitors: int
 ) -> dict[Series, Expectation]:
-    """Return the expectation of each series.
+    """Map each series that should be in CloudWatch to its expected figures.
 
-    ``found`` are the series in CloudWatch, which supply the remaining dimensions of HTTP metrics: those depend on the
-    version of the instrumentation.
+    :param books: The orders, refunds, searches and so on that the shop counted.
+    :param responses: The responses that the visitors received.
+    :param found: The series in CloudWatch, which supply those HTTP dimensions that depend on the instrumentation.
+    :param visitors: The number of visitors, and hence the highest possible number of concurrent requests.
     """
     every = list(responses)
     return {
@@ -34,7 +36,7 @@ def expected_series(
 
 
 def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
-    """Expectations of ``add_metric``, the counter and the histogram, from the shop's books."""
+    """Return the series of ``add_metric``, the counter and the histogram, as counted in the shop's books."""
     values: defaultdict[Series, list[float]] = defaultdict(list)
     for payment, amount in books["orders"]:
         values[series_of("Orders", "Count", Payment=payment)].append(1)
@@ -51,7 +53,7 @@ def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
 
 
 def _of_decorators(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
-    """Expectations of the two decorated views, from the status codes of responses."""
+    """Return the series of the two decorated views, as counted from the status codes of the responses."""
     counts: Counter[Series] = Counter()
     for response in responses:
         if resource := _RESOURCES.get(response.request.route or ""):
@@ -68,7 +70,7 @@ def _of_timers(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
 
 
 def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
-    """Expectations of up-down counters: there cannot be more active requests than visitors."""
+    """Return the series of up-down counters, which cannot exceed the number of visitors."""
     series = {each for each in found if each.name == ACTIVE_REQUESTS}
     if books["orders"]:
         series.add(series_of("shop.checkouts.open", "Count"))
@@ -76,12 +78,12 @@ def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visi
 
 
 def _of_http(responses: Iterable[ShopResponse], found: list[Series]) -> dict[Series, Expectation]:
-    """Expectations of request durations, by method, route and status."""
+    """Return the series of request durations, by method, route and status."""
     times: defaultdict[tuple[str, str | None, str], list[float]] = defaultdict(list)
     for response in responses:
         key = response.request.method, response.request.route, str(response.status)
         times[key].append(response.milliseconds)
-    # One or both names, depending on OTEL_SEMCONV_STABILITY_OPT_IN.
+    # OTEL_SEMCONV_STABILITY_OPT_IN determines whether the old name, the new name or both are in use.
     names = {series.name for series in found} & DURATIONS.keys() or {"http.server.duration"}
     return {
         _http_series(name, request, found): _durations(DURATIONS[name].unit, milliseconds)
@@ -95,7 +97,7 @@ def _durations(unit: str, milliseconds: list[float]) -> Expectation:
 
 
 def _http_series(name: str, request: tuple[str, str | None, str], found: Iterable[Series]) -> Series:
-    """Return the series in CloudWatch of such requests, or a series with only the known dimensions."""
+    """Return the series in ``found`` with this method, route and status, or one that has only these dimensions."""
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
     of_request = (each for each in found if each.name == name and _has(each, attributes))

@@ -1,4 +1,4 @@
-"""An environment without the AWS and OpenTelemetry configuration of this machine."""
+"""Isolate the demo from this machine's AWS and OpenTelemetry configuration."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from typing import Final
 
 _REMOVED_PREFIXES: Final = ("AWS_", "OTEL_", "BOTO_", "CLOUDWATCH_", "FLASK_")
 _KEPT: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
-"""Kept so that the demo can be run with either version of the HTTP semantic conventions."""
+"""A variable that is kept so that the demo can run with either version of the HTTP semantic conventions."""
 
 _NEUTRAL: Final = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    # Without this, boto3 would look for an instance role and wait for a timeout.
+    # Otherwise, boto3 would look for an instance role and wait for a timeout.
     "AWS_EC2_METADATA_DISABLED": "true",
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
@@ -21,7 +21,7 @@ _NEUTRAL: Final = {
 
 @contextmanager
 def isolated_environment() -> Iterator[None]:
-    """Remove profiles, exporters and proxies from this process's environment for the duration of the block."""
+    """Remove AWS, OpenTelemetry and Flask settings from ``os.environ`` inside the ``with`` block."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(_REMOVED_PREFIXES) and name != _KEPT:

@@ -1,4 +1,4 @@
-"""Simulated visitors of the shop: threads that send real HTTP requests and record the responses."""
+"""Simulate visitors of the shop with threads that send real HTTP requests and record the responses."""
 
 import http.client
 import itertools
@@ -19,7 +19,7 @@ _PAYMENTS: Final = ("card",) * 12 + ("invoice",) * 6 + ("voucher",) * 2
 
 @dataclass(frozen=True, slots=True)
 class ShopRequest:
-    """A request to the shop. ``route`` is the URL rule that matches it, or ``None``."""
+    """A request to the shop. ``route`` is the URL rule that matches the path, or ``None`` if none does."""
 
     method: str
     route: str | None
@@ -29,7 +29,7 @@ class ShopRequest:
 
 @dataclass(frozen=True, slots=True)
 class ShopResponse:
-    """The response to a request: its status, its decoded JSON, and the time that the visitor waited."""
+    """The response to a request. ``body`` is decoded JSON, and ``milliseconds`` is how long the visitor waited."""
 
     request: ShopRequest
     status: int
@@ -38,7 +38,7 @@ class ShopResponse:
 
 
 def shop_requests(seed: int) -> Iterator[ShopRequest]:
-    """Yield requests forever, the same ones for the same seed; the first ten are one of each kind."""
+    """Yield an endless sequence of requests that ``seed`` determines, starting with one request of each kind."""
     source = random.Random(seed)  # noqa: S311 - not used for security
     kinds = [_index, _product, _search, _cart, _checkout, _refund, _slow, _missing_product, _unknown_page, _expensive]
     weights = [24, 30, 12, 14, 12, 2, 1, 2, 1, 2]
@@ -87,18 +87,21 @@ def _unknown_page(source: random.Random) -> ShopRequest:
 
 
 def _basket(source: random.Random) -> dict[str, int]:
-    """Return product quantities of moderate total price: the shop declines large payments."""
+    """Return product quantities with a moderate total price, because the shop declines large payments."""
     products = source.sample((1, 3, 4, 5, 7, 8), source.randint(1, 4))
     return {str(product): source.randint(1, 2) for product in products}
 
 
 @dataclass(slots=True)
 class LoadGenerator:
-    """``visitors`` threads that together send ``rate`` requests per second for ``seconds``.
+    """A group of threads, one for each visitor, that send requests to the shop.
 
-    Without a rate, requests follow each other immediately. Stops early after the last of ``requests``. A visitor opens
-    a new connection after ``requests_per_connection``. ``responses`` and ``failures`` (requests without a response)
-    grow while it runs.
+    :param requests: The requests to send. The threads end early if there are no more.
+    :param seconds: The duration of the traffic.
+    :param rate: The total number of requests per second. Default: each visitor sends requests without pauses.
+    :param requests_per_connection: The number of requests after which a visitor opens a new connection.
+    :param responses: The list to which responses are appended.
+    :param failures: The list to which descriptions of requests without a response are appended.
     """
 
     url: str
@@ -127,11 +130,11 @@ class LoadGenerator:
             thread.start()
 
     def stop(self) -> None:
-        """Stop after the requests in progress."""
+        """Let the threads end after their current requests, without waiting for them."""
         self._stopping.set()
 
     def wait(self, timeout_seconds: float = _FOREVER) -> bool:
-        """Wait for the threads to end; return whether all have ended within the timeout."""
+        """Wait for the threads to end. Returns False if any is still running when the timeout expires."""
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
@@ -142,11 +145,11 @@ class LoadGenerator:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the start, or from the start to the end once all threads have ended."""
+        """The number of seconds since the start or, once :meth:`wait` has returned True, the total duration."""
         return (self._ended_at or time.monotonic()) - self._started_at
 
     def _send_requests(self) -> None:
-        """Send requests as one visitor."""
+        """Send requests on behalf of one visitor."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=_TIMEOUT_SECONDS)
         for number in itertools.count(1):
             if (request := self._next()) is None:
@@ -161,11 +164,11 @@ class LoadGenerator:
         connection.close()
 
     def _next(self) -> ShopRequest | None:
-        """Wait until the next request is due and return it; ``None`` at the end."""
+        """Wait until the next request is due and return it, or return ``None`` if the traffic is over."""
         with self._lock:
             request = next(self.requests, None)
             number, self._started_requests = self._started_requests, self._started_requests + 1
-        # A fixed schedule instead of pauses: a slow response does not lower the rate.
+        # Requests follow a fixed schedule, so that a slow response does not lower the rate.
         due = number / self.rate if self.rate else 0.0
         if due >= self.seconds or self.elapsed_seconds >= self.seconds:
             return None

@@ -1,4 +1,4 @@
-"""The published series and their figures, read from CloudWatch with boto3."""
+"""Read the published series and their figures back from CloudWatch with boto3."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -23,7 +23,7 @@ _DAY: Final = 24 * 3600
 def published_series(
     client: "CloudWatchClient", namespace: str, *, start: datetime, end: datetime
 ) -> dict[Series, Figures]:
-    """Return the figures of every series in a namespace, each over the whole time range."""
+    """Return the figures of every series in ``namespace``, computed over the whole time range."""
     found: dict[Series, Figures] = {}
     for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
         for metric in page["Metrics"]:
@@ -32,10 +32,10 @@ def published_series(
 
 
 def whole_period(start: datetime, end: datetime) -> int:
-    """Return a period, in seconds, that covers both times in one data point: percentiles cannot be merged.
+    """Return a period in seconds such that ``start`` and ``end`` fall into the same period.
 
-    CloudWatch's periods are multiples of a minute, aligned to multiples of themselves, and at most a day. Raises
-    ``ValueError`` if the times are too far apart.
+    A single period is necessary because percentiles cannot be merged. A period is a multiple of a minute, at most a
+    day, and starts at a multiple of its length. Raises ``ValueError`` if no period covers both times.
 
     >>> midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     >>> whole_period(midnight, midnight + timedelta(hours=5))
@@ -53,16 +53,16 @@ def whole_period(start: datetime, end: datetime) -> int:
 def _figures_by_series(
     client: "CloudWatchClient", metric: Mapping[str, Any], start: datetime, end: datetime
 ) -> Iterator[tuple[Series, Figures]]:
-    """Yield the figures of one metric, once per unit in which it was published."""
+    """Yield the figures of one metric, separately for each unit in which it was published."""
     query = {
         **metric,
         "StartTime": start,
         "EndTime": end + timedelta(minutes=1),
         "Period": whole_period(start, end),
     }
+    # GetMetricStatistics does not accept both kinds of statistics in one call.
     statistics = client.get_metric_statistics(**query, Statistics=[*_FIGURE_NAMES])["Datapoints"]
     percentiles = client.get_metric_statistics(**query, ExtendedStatistics=[*PERCENTILES])["Datapoints"]
-    # GetMetricStatistics does not accept both kinds of statistics in one call.
     by_unit = {point["Unit"]: point["ExtendedStatistics"] for point in percentiles}
     for point in cast("list[dict[str, Any]]", statistics):
         figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _FIGURE_NAMES.items()}

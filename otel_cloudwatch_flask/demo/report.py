@@ -1,4 +1,4 @@
-"""The demo's outcome as terminal output and as JSON. All strings are passed to rich as plain text, not markup."""
+"""Format the demo's outcome for a terminal or as JSON. No string is interpreted as rich's markup."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,10 @@ _PROBLEMS_SHOWN: Final = 20
 
 @contextmanager
 def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar on standard error, apart from the result; only on a terminal, and if ``is_shown``."""
+    """Show a progress bar on standard error, if it is a terminal and ``is_shown`` is true.
+
+    Yields the callback that updates the bar.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -35,7 +38,7 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress],
         TextColumn("{task.fields[figures]}", style="dim"),
         TimeRemainingColumn(),
     )
-    # A bar in a log file would be noise.
+    # In a log file, a progress bar would be noise.
     is_hidden = not (is_shown and console.is_terminal)
     with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
         task = bar.add_task("Starting the shop", total=None, figures="")
@@ -53,14 +56,14 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress],
 
 
 def show(outcome: Outcome, console: Console | None = None) -> None:
-    """Print the outcome to standard output, or to another console."""
+    """Print the outcome to ``console``. Default: standard output."""
     console = console or Console()
     signs = ASCII if console.options.ascii_only else UNICODE
     console.print(Group(*_parts(outcome, console.width, signs)), highlight=False)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome for scripts; ``problems`` is empty if, and only if, the demo's exit status is 0."""
+    """Convert the outcome to JSON. ``problems`` is empty if, and only if, the demo's exit status is 0."""
     return {
         "equal": not outcome.problems,
         "problems": outcome.problems,

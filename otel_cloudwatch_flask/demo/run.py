@@ -1,4 +1,4 @@
-"""Run the demo, and collect its outcome."""
+"""Run the shop, the emulator and the traffic, and compare the metrics with the expectations."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8
 INTERVAL_SECONDS: Final = 60.0
-"""Default time between flushes under the policy ``interval``."""
+"""The default time between flushes with the policy ``interval``."""
 
 _SEED: Final = 7
 _TICK_SECONDS: Final = 0.1
@@ -31,7 +31,7 @@ _TICK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Seconds of traffic so far, responses of the shop, and requests that reached CloudWatch."""
+    """The duration of the traffic so far, and the numbers of responses and of PutMetricData requests."""
 
     seconds: float
     responses: int
@@ -42,8 +42,13 @@ class Progress:
 class Outcome:
     """The outcome of a demo.
 
-    ``api`` counts what CloudWatch received, ``api_requests_per_second`` is its rate during the traffic, and
-    ``document`` describes the published series for the commands ``cost``, ``dashboard`` and ``alarms``.
+    :param responses: The number of responses that the visitors received.
+    :param failures: Descriptions of the requests that got no response from the shop.
+    :param api: The numbers of requests, datums and bytes that CloudWatch received.
+    :param api_requests_per_second: The rate of PutMetricData requests during the traffic.
+    :param refusals: The errors of the requests that CloudWatch refused.
+    :param delivery: The shop's ``DeliveryStats``.
+    :param document: The published series in the form that ``cost``, ``dashboard`` and ``alarms`` read.
     """
 
     seconds: float
@@ -58,13 +63,13 @@ class Outcome:
 
     @property
     def metrics(self) -> int:
-        """The number of metrics that CloudWatch bills; series that differ only in their unit are one metric."""
+        """The number of metrics that CloudWatch bills. Series that differ only in unit count as one."""
         found = [each.series for each in self.comparisons if each.found is not None]
         return len({(series.name, series.dimensions) for series in found})
 
     @property
     def problems(self) -> list[str]:
-        """All mismatches, rejections, losses and failed requests, as sentences."""
+        """A sentence for each mismatch, refused request, loss reason and failed request."""
         lost = {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}
         return [
             *(f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences),
@@ -76,7 +81,7 @@ class Outcome:
 
     @property
     def costs(self) -> dict[str, MonthlyCost]:
-        """The monthly cost by flush policy: ``background``, which the demo uses, and ``interval``."""
+        """The monthly cost with the flush policies ``background``, which the demo uses, and ``interval``."""
         return {
             "background": monthly_cost(metrics=self.metrics, requests_per_second=self.api_requests_per_second),
             "interval": monthly_cost(metrics=self.metrics, requests_per_second=1 / INTERVAL_SECONDS),
@@ -84,9 +89,10 @@ class Outcome:
 
 
 def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], None]) -> Outcome:
-    """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare.
+    """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare the metrics.
 
-    Raises :class:`ShopProcessError` if the shop does not start or stop. All threads and processes have ended on return.
+    All threads and processes end before this function returns or raises. Raises :class:`ShopProcessError` if the shop
+    does not start or does not stop.
     """
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
@@ -95,9 +101,9 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
         with ShopProcess(cloudwatch.environment()) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             _send(traffic, cloudwatch, on_progress)
-            # Taken before the shop's last flush, which would distort the rate.
+            # Read before the shop's last flush, which would distort the rate.
             arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
-            # Closing flushes the last metrics, so the series are read afterwards.
+            # The series are read after this, because stopping the shop flushes its last metrics.
             summary = shop.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
         expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
@@ -105,7 +111,7 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
 
 
 def _send(traffic: LoadGenerator, cloudwatch: "LocalCloudWatch", on_progress: Callable[[Progress], None]) -> None:
-    """Send all traffic; stop the threads if interrupted."""
+    """Send all traffic while reporting the progress. If interrupted, stop the threads."""
     traffic.start()
     try:
         while not traffic.wait(_TICK_SECONDS):
@@ -137,7 +143,7 @@ def _outcome(
 
 
 def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the document of these requests, as an observer of the exporter would record it."""
+    """Return the document that an observer of the exporter would have recorded for ``requests``."""
     observation = Observation()
     for request in requests:
         datums = list(map(datum_of, datums_of(request)))
@@ -146,9 +152,9 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def steady_rate(arrivals: Sequence[float], elapsed_seconds: float) -> float:
-    """Return the arrivals per second in the steady state.
+    """Return the number of arrivals per second in the steady state.
 
-    The first arrival is ignored if there are at least three: it is late, because creating the client takes time.
+    If there are at least three arrivals, the first is ignored because creating the client delays it.
 
     >>> steady_rate([10.25, 11.0, 12.0, 13.0], elapsed_seconds=4.0)
     1.0

@@ -1,4 +1,4 @@
-"""The demo of ``demo --serve``: shop, traffic and CloudWatch emulator keep running, nothing is compared."""
+"""Keep the shop, its traffic and the CloudWatch emulator running, for ``demo --serve``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _SEED: Final = 11
 _VISITORS: Final = 4
 _LIVE_PAGE: Final = {
     ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
-    # The shop is not in debug mode. The check is safe here: the shop listens on loopback, without a proxy.
+    # Without debug mode, the page needs a check. This one is safe: the shop listens on loopback, without a proxy.
     ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
 }
 _LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "LIVE_PAGE_PATH")
@@ -25,7 +25,7 @@ _LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "L
 
 @dataclass(frozen=True, slots=True)
 class RunningShop:
-    """The URL of the shop, the emulator and the traffic."""
+    """The shop's URL, the CloudWatch emulator, and the traffic."""
 
     shop_url: str
     cloudwatch: "LocalCloudWatch"
@@ -39,9 +39,9 @@ class RunningShop:
 
 @contextmanager
 def running_shop(*, seconds: float, rate: float) -> Iterator[RunningShop]:
-    """Run a shop with its live page and an emulator for the block, with traffic in the first ``seconds``.
+    """Run a shop with its live page, and an emulator, inside the ``with`` block; send traffic for ``seconds``.
 
-    Raises :class:`ShopProcessError` if the shop does not start. All threads and processes end with the block.
+    All threads and processes end with the block. Raises :class:`ShopProcessError` if the shop does not start.
     """
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 

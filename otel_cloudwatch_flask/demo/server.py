@@ -1,8 +1,8 @@
-"""The program of the shop's process: serves the shop with waitress until standard input is closed.
+"""The program that serves the shop with waitress in a separate process, until standard input is closed.
 
-Writes two lines of JSON to standard output: the URL at the start, and the shop's books and delivery statistics at the
-end. Standard input is a pipe from the demo, which the operating system closes if the demo dies, so no server is left
-behind.
+It writes the URL as a line of JSON to standard output when it starts, and the shop's books and delivery statistics as a
+second line when it ends. Standard input is a pipe from the demo. The operating system closes the pipe if the demo dies,
+so that no server is left behind.
 """
 
 import importlib.util
@@ -31,6 +31,7 @@ def main() -> None:
     threading.Thread(target=server.run, name="waitress", daemon=True).start()
     _write_message({"url": f"http://127.0.0.1:{server.effective_port}"})
     sys.stdin.read()
+    # Requests in progress end before the last flush, so that the books and the metrics agree.
     server.task_dispatcher.shutdown()
     shop.reporter.shutdown()
     _write_message({"books": asdict(shop.books), "delivery": asdict(shop.reporter.stats())})
@@ -43,7 +44,7 @@ def load_shop() -> Any:
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} cannot be imported.")
     shop = importlib.util.module_from_spec(specification)
-    sys.modules["shop"] = shop  # Flask looks the module up to find the app's root path
+    sys.modules["shop"] = shop  # Flask looks up the module to find the app's root path
     specification.loader.exec_module(shop)
     return shop
 

@@ -1,4 +1,4 @@
-"""The shop's process, controlled by the demo; its program is ``server``."""
+"""Start and stop the process that runs the shop, whose program is ``server``."""
 
 import contextlib
 import json
@@ -25,22 +25,22 @@ _MAX_OUTPUT_LINES: Final = 15
 
 
 class ShopProcessError(CloudWatchMetricsError, RuntimeError):
-    """The shop did not start, or did not stop properly. The message ends with its last output."""
+    """Raised if the shop does not start or stop properly. The message ends with the shop's last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShopSummary:
-    """What the shop counted (``books``), and its ``DeliveryStats`` (``delivery``)."""
+    """The orders, views and so on that the shop counted (``books``), and its ``DeliveryStats`` (``delivery``)."""
 
     books: Mapping[str, Any]
     delivery: Mapping[str, Any]
 
 
 class ShopProcess:
-    """A shop in its own process, running for the duration of the ``with`` block.
+    """A shop that runs in a separate process inside the ``with`` block.
 
-    It stops when its standard input is closed, so also if this process is killed. It runs in its own session and does
-    not receive the terminal's Ctrl-C: the demo handles it and stops the shop.
+    The shop stops when its standard input is closed, which also happens if this process is killed. It runs in a session
+    of its own, so that the terminal's Ctrl-C interrupts only the demo, which then stops the shop.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -56,7 +56,7 @@ class ShopProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            start_new_session=True,  # keeps the terminal's Ctrl-C from it
+            start_new_session=True,  # the terminal's Ctrl-C must not reach the shop
         )
         try:
             self.url = self._first_message()["url"]
@@ -69,13 +69,13 @@ class ShopProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
     ) -> None:
         with self._stderr, self._process:
-            # Give it time to finish its current request: the emulator would report a truncated one.
+            # Give the shop time to finish its current call, because the emulator would report a truncated request.
             with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
                 self._process.communicate(timeout=_KILL_SECONDS)
             self._process.kill()
 
     def close(self) -> ShopSummary:
-        """Stop the shop after its last flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
+        """Stop the shop after a last flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
         try:
             stdout, _ = self._process.communicate(timeout=_STOP_SECONDS)
             return ShopSummary(**json.loads(stdout))
@@ -84,7 +84,7 @@ class ShopProcess:
 
     def _first_message(self) -> Any:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        # readline() has no timeout. Killing the process closes the pipe, which ends the call.
+        # readline() has no timeout, but killing the process closes the pipe, which ends the call.
         timeout = threading.Timer(_START_SECONDS, self._process.kill)
         timeout.daemon = True  # so that an interrupt right after start() need not wait for the timer
         try:

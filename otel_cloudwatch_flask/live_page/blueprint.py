@@ -1,4 +1,4 @@
-"""The blueprint of the page: HTML, assets and JSON data under one path. Unauthorized requests get a 404."""
+"""Serve the page, its assets and its JSON data under one path. Unauthorized requests get a 404 response."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""All methods are routed here, so that unauthorized requests get a 404 for each. Only GET and HEAD are served."""
+"""All methods are routed, so that unauthorized requests get a 404 for each. Only GET and HEAD are served."""
 
 _ASSETS: Final = {
     "live.css": "text/css",
@@ -48,18 +48,18 @@ _HEADERS: Final = {
 
 
 def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
-    """Register the page with an app, and start the observation; without an exporter, metrics are shown as disabled."""
+    """Register the page with ``app``, and start observing ``exporter``. If it is ``None``, metrics show as disabled."""
     MESSAGES.attach()
     app.register_blueprint(LivePage(settings, exporter).blueprint())
 
 
 def url_pattern(settings: Settings) -> str:
-    """Return a regular expression that matches the URLs of the page, to exclude them from instrumentation."""
+    """Return a regular expression that matches the page's URLs, which excludes them from instrumentation."""
     return f"https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
 
 
 class LivePage:
-    """The page of one app."""
+    """The live page of one app."""
 
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class LivePage:
                 self._respond,
                 methods=_METHODS,
                 provide_automatic_options=False,
-                # A redirect of "/_cloudwatch/" or "//_cloudwatch" would reveal that the page exists.
+                # A redirect from "/_cloudwatch/" or "//_cloudwatch" would reveal that the page exists.
                 strict_slashes=True,
                 merge_slashes=False,
             )
@@ -115,11 +115,14 @@ class LivePage:
         known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
         observed = self._observation.changes(known)
         document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
-        # Encoding takes about as long as collecting. The page polls less often if both take long.
+        # Doubled because encoding takes about as long. The page polls less often if this number is high.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
 
     def _series(self) -> Response:
-        """Return one series; the instance alone if it is unknown, because IDs belong to one process."""
+        """Return the requested series, or only this process's instance ID if the series is unknown here.
+
+        Series IDs are specific to a process, and the next request may reach another one.
+        """
         number = request.args.get("id", -1, type=int)
         if self._exporter is None or self._observation is None:
             abort(404)

@@ -1,4 +1,4 @@
-"""Recent warnings and errors of this package, shown on the page."""
+"""Collect this package's recent warnings and errors, which the page shows."""
 
 import logging
 from collections import deque
@@ -7,13 +7,13 @@ from typing import Any, Final
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 
 _LOGGER: Final = logging.getLogger(__name__.partition(".")[0])
-"""The package's root logger."""
+"""The parent of all loggers in this package."""
 _MAX_MESSAGES: Final = 30
 _MAX_TEXT_LENGTH: Final = 1000
 
 
 class RecentMessages(logging.Handler):
-    """A handler that keeps the package's most recent warnings and errors of this process."""
+    """A logging handler that keeps the most recent warnings and errors that the package logs in this process."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -21,22 +21,22 @@ class RecentMessages(logging.Handler):
         call_after_fork(self._clear)
 
     def attach(self) -> None:
-        """Add this handler to the package's logger, once."""
+        """Add this handler to the package's logger, unless it has already been added."""
         if self not in _LOGGER.handlers:
             _LOGGER.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a message; print it to standard error if no other handler exists."""
+        """Keep the message, and print it to standard error if no other handler would handle it."""
         try:
             self._messages.append(_document(record))
-            # Python prints warnings if no handler is configured at all; adding this one must not silence them.
+            # Python prints warnings if there is no handler at all, so adding this handler must not silence them.
             if logging.lastResort is not None and not self._has_other_handler(record.name):
                 logging.lastResort.handle(record)
         except Exception:  # noqa: BLE001 - handlers must not raise: see logging.Handler.handleError
             self.handleError(record)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Return the messages, newest first, each with its Unix ``time`` in seconds, ``level`` and ``text``."""
+        """Return the messages, newest first, each with ``time`` (Unix seconds), ``level`` and ``text``."""
         return list(self._messages)[::-1]
 
     def _clear(self) -> None:
@@ -59,4 +59,4 @@ def _document(record: logging.LogRecord) -> dict[str, Any]:
 
 
 MESSAGES: Final = RecentMessages()
-"""One handler per process, like the logger it is attached to."""
+"""The only instance, because the logger that it is attached to is global as well."""

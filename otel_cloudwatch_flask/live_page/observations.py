@@ -1,4 +1,4 @@
-"""The observation of each exporter whose metrics a live page shows."""
+"""Keep an observation for each exporter whose metrics a live page shows."""
 
 import threading
 import weakref
@@ -8,9 +8,9 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 
 def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
-    """Return the observation of an exporter, which starts at the first call.
+    """Return the observation of ``exporter``, and start it at the first call.
 
-    Apps that share an exporter share its observation.
+    Apps that share an exporter also share its observation.
     """
     with _lock:
         observation = _observations.get(exporter)
@@ -21,5 +21,5 @@ def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
 
 
 _lock = threading.Lock()
-# Weak keys: an observation is dropped with its exporter, so that apps can be created and discarded in one process.
+# The keys are weak references, so that an observation is deleted along with its exporter when an app is discarded.
 _observations: "weakref.WeakKeyDictionary[CloudWatchMetricExporter, Observation]" = weakref.WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""The data that the page polls: published series, delivery, costs, rules and recent messages."""
+"""Compute the data that the page polls: published series, delivery, costs, rules and recent messages."""
 
 import os
 import time
@@ -16,26 +16,28 @@ from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, mo
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 RATE_SECONDS: Final = 60.0
-"""Rates are averages over the last minute."""
+"""The length of time over which rates are averaged."""
 _MIN_RATE_SECONDS: Final = 10.0
 _MAX_TREND_POINTS: Final = 60
 _LATE_SECONDS: Final = 5.0
-"""Pending data points count as failing if the last success is older than this; younger ones are on their way."""
+"""Delivery counts as failing only if the last success is older than this; pending datums alone are normal."""
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
 def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
-    """Return the rate of accepted requests in the last minute, or since the start if that is less than a minute ago.
+    """Return the rate of accepted requests over the last minute, or since the start if that is more recent.
 
-    ``seconds`` is the time since the start.
+    :param slices: The numbers of requests by time slice.
+    :param now: The current time in Unix seconds.
+    :param seconds: The time since the start of the observation.
     """
     recent = sum(each["requests"] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
-    # A process that has just started is not extrapolated from less than ten seconds.
+    # Extrapolating from less than ten seconds would exaggerate the rate of a process that has just started.
     return recent / min(max(seconds, _MIN_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
 
 
 def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
-    """Return the projected monthly cost at the current rate, its trend, and the cost so far, in dollars."""
+    """Return the monthly cost at the current rate, its trend over the last hour, and the cost so far, in dollars."""
     rate = requests_per_second(observed["slices"], now=now, seconds=observed["seconds"])
     month = monthly_cost(metrics=observed["series_active"], requests_per_second=rate)
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
@@ -51,7 +53,10 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
 
 
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
-    """Return the last hour in at most 60 equal parts, without incomplete slices (the first and the current one)."""
+    """Return the request rate and number of series in the last hour, divided into at most 60 parts of equal length.
+
+    The first and the current time slice are omitted because they are incomplete.
+    """
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
     size = -(-len(whole) // _MAX_TREND_POINTS) or 1
     return [_point(whole[start : start + size]) for start in range(0, len(whole), size)]
@@ -64,7 +69,7 @@ def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
-    """Yield all complete slices of the last hour, with empty ones where nothing was sent."""
+    """Yield all complete time slices of the last hour, including empty slices for times when nothing was sent."""
     if not slices:
         return
     by_time = {each["time"]: each for each in slices}
@@ -77,7 +82,7 @@ def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Itera
 
 
 def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
-    """Return the delivery statistics, call rate, trend and mean latency (including failed calls)."""
+    """Return the delivery statistics, the call rate and its trend, and the mean latency including failed calls."""
     calls = stats.requests_sent + stats.requests_failed
     is_late = stats.last_success is None or now - stats.last_success > _LATE_SECONDS
     return {
@@ -91,12 +96,12 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
 
 
 class IndexedRules:
-    """The exporter's rules by index, which is how the page refers to them; the last one is the default rule."""
+    """The exporter's rules, which the page refers to by index. The default rule is last."""
 
     def __init__(self, rules: Iterable[MetricRule]) -> None:
         self._rules = Rules(rules)
         self._every = list(self._rules)
-        # Matching globs for every series at every poll would be slow; the bound is for programs with endless names.
+        # Matching globs for every series at every poll would be slow. The bound limits memory if names are unlimited.
         self.index_of = lru_cache(maxsize=4096)(self._index_of)
 
     def _index_of(self, metric_name: str) -> int:
@@ -104,7 +109,7 @@ class IndexedRules:
         return next(index for index, rule in enumerate(self._every) if rule is found)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Return for each rule its pattern and the fields that differ from their defaults."""
+        """Return the pattern of each rule, and its fields that differ from their defaults."""
         return [{"match": rule.match, "fields": _given_fields(rule)} for rule in self._every]
 
 
@@ -115,7 +120,7 @@ def _given_fields(rule: MetricRule) -> dict[str, Any]:
 
 
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
-    """Return the settings that the page shows: those of the app, and those of its exporter, which may be shared."""
+    """Return the settings that the page shows, some of which come from the exporter because apps may share it."""
     names = ("namespace", "region_name", "max_metrics", "dry_run")
     return {
         "pid": os.getpid(),
@@ -132,7 +137,7 @@ def page_document(
     rules: IndexedRules,
     messages: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return everything that the page polls every few seconds."""
+    """Return all the data that the page polls every few seconds."""
     now = time.time()
     series = [
         {**each, "rule": rules.index_of(each["metric_name"]), "kind": exporter.kind_of(each["metric_name"])}

@@ -369,7 +369,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 def seconds_until(deadline: float) -> float:
-    """Return the seconds until ``deadline`` (``time.monotonic``), at least 0 and at most the longest wait for a lock."""
+    """Return the seconds until ``deadline`` (``time.monotonic``), from 0 to ``threading.TIMEOUT_MAX``."""
     return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 

@@ -324,7 +324,7 @@ class CloudWatchMetricReader(MetricReader):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self._is_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
-            # In a calling thread, SystemExit may come from a signal handler. In the reader's thread, it must not end it.
+            # In a calling thread, SystemExit may come from a signal handler. It must not end the reader's thread.
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
                 raise
             _logger.exception(

@@ -1,1 +1,1 @@
-"""Checks run by ``doctor``, one module per subject. Each check returns a finding and, if needed, a remedy."""
+"""The checks that ``doctor`` runs, one module per subject. Each check yields a finding and, if needed, a remedy."""

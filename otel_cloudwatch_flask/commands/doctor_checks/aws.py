@@ -1,4 +1,4 @@
-"""Checks of credentials, Region, endpoint, clock and the permission to publish."""
+"""Check the credentials, Region, endpoint, clock and the permission to publish."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from otel_cloudwatch_flask.delivery.error_codes import failure
 
 SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
-"""A larger difference puts metrics into the wrong minute; from 300 seconds on, AWS rejects request signatures."""
+"""A larger difference puts metrics in the wrong minute. From 300 seconds on, AWS refuses request signatures."""
 _NO_CREDENTIALS: Final = (
     "Attach a role to the server or, on your own machine, run aws configure or set AWS_PROFILE. Until then metrics are "
     "buffered."
 )
 _METHOD_NAMES: Final = {"env": "environment variables", "iam-role": "instance role", "container-role": "container role"}
-"""botocore's names of credential providers that are not self-explanatory."""
+"""Descriptions of credential providers whose names in botocore are not self-explanatory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the app publishes to: its own client, or the Region for a new one, and the namespace."""
+    """The destination of an app's metrics: its client, or the Region for a new client, and the namespace."""
 
     client: Any
     has_own_keys: bool
@@ -32,19 +32,19 @@ class Target:
 
     @classmethod
     def of(cls, user_app: UserApp, namespace: str | None) -> "Target":
-        """Return the target configured by the app or, without an app, by the environment."""
+        """Return the target that the app or, if there is no app, the environment configures."""
         return cls(user_app.client, bool(user_app.keys_given), user_app.value_or_default("REGION"), namespace)
 
 
 def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
-    """Check credentials, Region, endpoint and clock and, if ``sends``, publish a probe."""
+    """Check credentials, Region, endpoint and clock. If ``sends`` is true, also publish one datum."""
     if target.client is not None and aws.endpoint_of(target.client) is None:
         kind = type(target.client).__name__
-        # Not a boto3 client: there is nothing else to inspect.
+        # Only boto3 clients expose their endpoint and Region.
         yield Check(SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network.")
     else:
         yield from _boto3_checks(target)
-    # Without --send the permission stays unknown: PutMetricData has no dry run.
+    # Only publishing can prove the permission, because PutMetricData has no dry run.
     yield _permission(target, sends=sends)
 
 
@@ -52,7 +52,7 @@ def _boto3_checks(target: Target) -> Iterator[Check]:
     yield _credentials(target)
     try:
         client = target.client or aws.cloudwatch_client(target.region_name)
-    except Exception as error:  # noqa: BLE001 - the boundary to boto3, which raises many unrelated classes
+    except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
         found = failure(error)
         yield Check(SECTION, "problem", f"Cannot create a boto3 client: {found.message}", aws.REMEDIES[found.kind])
         return

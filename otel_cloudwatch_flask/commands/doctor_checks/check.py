@@ -1,4 +1,4 @@
-"""The result of one check."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -8,9 +8,9 @@ Status: TypeAlias = Literal["ok", "problem", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A finding in one sentence, and the remedy for a problem or for something that could not be checked.
+    """A finding in one sentence, with a remedy if it is a problem or could not be checked.
 
-    ``is_default`` marks settings that have their default, which ``doctor`` shows only with ``--verbose``.
+    ``is_default`` marks settings with default values, which ``doctor`` shows only with ``--verbose``.
     """
 
     section: str

@@ -1,4 +1,4 @@
-"""Checks of what is instrumented, which exporter publishes it, and what would be published twice."""
+"""Check whether the app is instrumented, whether its metrics are published, and whether any is published twice."""
 
 import sys
 from collections import Counter
@@ -33,7 +33,7 @@ def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
 
 
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Yield a problem for everything that would publish a metric twice, or one ok finding."""
+    """Yield a problem for each cause of duplicate metrics, or one ok finding if there is none."""
     found = [*_exporters_on_one_provider(), *_exporter_of_environment(environ), *_predecessor()]
     yield from found or [Check(_DUPLICATES, "ok", "No metric is published twice.")]
 
@@ -48,6 +48,7 @@ def _reporter_check(user_app: UserApp) -> Check:
 
 
 def _instrumentation_check(app: Flask) -> Check:
+    # FlaskInstrumentor has no public way to ask.
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
         return Check(_SECTION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
     remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
@@ -65,7 +66,7 @@ def _provider_check(provider: metrics.MeterProvider) -> Check:
 
 
 def _is_placeholder(provider: metrics.MeterProvider) -> bool:
-    """Return whether this is the proxy that the API returns while no provider is set."""
+    """Return whether ``provider`` is the proxy that the API returns until a provider is set."""
     is_of_api = type(provider).__module__.startswith(metrics.__name__)
     return is_of_api and not isinstance(provider, NoOpMeterProvider)
 
@@ -83,6 +84,7 @@ def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
     names = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",")]
     if names.count("cloudwatch") > 1:
         yield Check(_DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
+    # Under opentelemetry-instrument, the exporter may be the one that the variable asks for.
     if "cloudwatch" in names and programs_exporters() and _AUTO__SECTION not in sys.modules:
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."

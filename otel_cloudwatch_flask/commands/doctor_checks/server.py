@@ -1,6 +1,7 @@
-"""Checks of the server: whether the reader's thread can run, and whether the last flush happens at shutdown.
+"""Check whether the server lets the reader's thread run, and lets the last flush happen at shutdown.
 
-Servers are detected by configuration files in the working directory and by environment variables. Nothing is executed.
+Servers are detected by configuration files in the working directory, environment variables and installed or imported
+modules. No configuration file is executed.
 """
 
 import configparser
@@ -19,7 +20,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
-    """Check every detected server, or return one finding on what supported servers need."""
+    """Check every detected server, or yield one finding that states which servers need configuration."""
     found = [
         *_lambda_checks(environ, flush),
         *_uwsgi_checks(directory, flush),
@@ -38,7 +39,7 @@ def _lambda_checks(environ: Mapping[str, str], flush: str) -> Iterator[Check]:
     if flush == "sync":
         yield Check(SECTION, "ok", "AWS Lambda: each invocation sends its metrics before it ends.")
     else:
-        # Lambda freezes the process between invocations, so a background thread cannot send.
+        # Lambda freezes the process between invocations, so a background thread may never send.
         finding = f"AWS Lambda with FLUSH={flush}: no thread runs between invocations."
         yield Check(SECTION, "problem", finding, "Remove FLUSH; the default on Lambda is sync.")
 
@@ -62,11 +63,12 @@ def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:
-    # uWSGI's files have options without values and repeated options, and "%" is a placeholder.
+    # uWSGI allows options to be repeated or to have no value, and has a different meaning for "%".
     parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
     try:
         parser.read(path, "utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError):
+        # Other programs have .ini files that configparser cannot read.
         return None
     return {name: value or "true" for name, value in parser["uwsgi"].items()} if "uwsgi" in parser else None
 

@@ -1,4 +1,4 @@
-"""Checks of the settings: value and source of each, misspelt names, and a disabled SDK."""
+"""Check the value and source of each setting, and look for misspelled names and a disabled SDK."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ SECTION = "Settings"
 
 
 def settings_checks(user_app: UserApp) -> Iterator[Check]:
-    """Report every setting with its value and source, then names that look like a misspelt setting."""
+    """Report the value and source of every setting, names that look like misspelled settings, and a disabled SDK."""
     _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
     misspelt = {**misspelt_keys(app_config, APP_CONFIG_PREFIX), **misspelt_keys(environ, ENVIRONMENT_PREFIX)}
@@ -31,7 +31,7 @@ def settings_checks(user_app: UserApp) -> Iterator[Check]:
 
 
 def described(value: object) -> str:
-    """Format a setting's value."""
+    """Format the value of a setting for ``doctor``; rules are shown by their patterns."""
     if value in (None, (), {}):
         return "not set"
     if isinstance(value, Mapping):

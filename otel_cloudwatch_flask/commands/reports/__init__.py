@@ -1,5 +1,4 @@
-"""Pure functions that build what commands print: the alarm template, the dashboard body and the cost estimate.
+"""Functions without side effects that compute the alarm template, the dashboard body and the cost estimate.
 
-Input: the series in a document of ``preview``, ``demo`` or the live page, or those that CloudWatch lists. Output: JSON
-documents and numbers.
+They take the series of a document, or those that CloudWatch lists, and return numbers and JSON-serializable objects.
 """

@@ -1,4 +1,4 @@
-"""Suggested alarms for an app's metrics, as a CloudFormation template. Pure.
+"""Suggest alarms for an app's metrics as a CloudFormation template.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-alarm.html
 """
@@ -15,15 +15,15 @@ from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 DOLLARS_PER_ALARM_METRIC: Final = 0.10
-"""Monthly price per metric of a standard-resolution alarm: https://aws.amazon.com/cloudwatch/pricing/."""
+"""The monthly price of a standard-resolution alarm, per metric: https://aws.amazon.com/cloudwatch/pricing/."""
 _MAX_METRICS_PER_ALARM: Final = 10
 _PERIOD_SECONDS: Final = 300
 _DEFAULT_FAILURE_STATUS: Final = "500"
-"""Watched if no 5xx has been observed yet, so that the first ones trigger the alarm."""
+"""The status that an alarm watches if no 5xx has been observed yet, so that the first errors trigger it."""
 _LATENCY_HEADROOM: Final = 2.0
-"""Factor between the observed p99 and the threshold."""
+"""The ratio of the threshold to the observed p99."""
 _MIN_LATENCY_SECONDS: Final = 0.1
-"""Lower bound of the threshold: a preview without network is faster than production."""
+"""The lowest threshold derived from an observed p99, because a preview without a network is unusually fast."""
 _DEFAULT_LATENCY_SECONDS: Final = 1.0
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
 _PARAMETER: Final = "${"
@@ -34,27 +34,30 @@ Resource: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """A template, and the number of metrics its alarms evaluate, which determines their price."""
+    """A CloudFormation template, and the number of metrics that its alarms evaluate."""
 
     template: dict[str, Any]
     metrics: int
 
     @property
     def dollars(self) -> float:
-        """The monthly price of the alarms."""
+        """The monthly price of the alarms, which depends on the number of metrics that they evaluate."""
         return self.metrics * DOLLARS_PER_ALARM_METRIC
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Alarm thresholds: percentage of 5xx responses, and p99 latency (``None``: derived from the observed p99)."""
+    """The percentage of 5xx responses and the p99 latency that trigger an alarm.
+
+    If ``latency_seconds`` is ``None``, the threshold is derived from the observed p99.
+    """
 
     error_percent: float = 1.0
     latency_seconds: float | None = None
 
 
 def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: int) -> Alarms:
-    """Suggest alarms on 5xx rate and p99 latency of the busiest ``routes``, and one on missing data."""
+    """Suggest alarms on the 5xx rate and p99 latency of the ``routes`` busiest routes, and one on missing data."""
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
         for kind, alarm in _route_alarms(group, thresholds):
@@ -64,6 +67,7 @@ def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: i
 
 
 def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
+    # Without a status dimension, the 5xx responses cannot be told apart.
     if all(each.status for each in group):
         yield "Failures", _failure_alarm(group)
     successful = list(filter(_has_latency, group))
@@ -72,7 +76,7 @@ def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Ite
 
 
 def rounded_up(value: float) -> float:
-    """Round up to a positive number with one significant digit, or 1.5 times a power of ten.
+    """Round a positive number up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten; return 1 for all other numbers.
 
     >>> [rounded_up(value) for value in (0.0123, 17.0, 200.0)]
     [0.015, 20.0, 200.0]
@@ -85,7 +89,7 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Group the series of each route that differ only in their status, routes with the most requests first."""
+    """Return the ``routes`` busiest groups of series that differ only in status, most requests first."""
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     for each in sorted(requests, key=lambda each: -each.series.samples):
         if each.route is not None:
@@ -94,10 +98,10 @@ def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[Reques
 
 
 def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
-    """Return an alarm on the 5xx rate of a route, even if no 5xx has been observed yet."""
+    """Return an alarm on the 5xx rate of a route, which works even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
-    # FILL makes a series without data count as 0: a status that has not occurred must not void the expression.
+    # FILL replaces missing data with 0. Otherwise the result would be missing if any of the statuses did not occur.
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
     filled = [f"FILL({each}, 0)" for each in ids]
     expression = f"100 * ({' + '.join(filled[: len(failures)])}) / ({' + '.join(filled)})"
@@ -114,7 +118,10 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 
 
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
-    """Return the 5xx series (or the future series of a 500), and the others, within CloudWatch's limit per alarm."""
+    """Return the 5xx series and all others, limited to the number of metrics that CloudWatch allows per alarm.
+
+    If no 5xx has been observed, the series that the first 500 would create stands for the 5xx series.
+    """
     observed = [each.series for each in group if each.is_failure]
     failures = (observed or [_with_status(group[0], _DEFAULT_FAILURE_STATUS)])[: _MAX_METRICS_PER_ALARM // 2]
     others = [each.series for each in group if not each.is_failure]
@@ -122,12 +129,12 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
 
 
 def _has_latency(request: RequestSeries) -> bool:
-    # Error responses are left out: they are often faster than successful ones.
+    # Error responses are excluded because they are often faster than successful ones.
     return request.is_duration and not request.is_error and request.series.unit in {*PER_SECOND, "None"}
 
 
 def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
-    """Return an alarm on the p99 of a route's most frequent series."""
+    """Return an alarm on the p99 latency of ``request``."""
     series = request.series
     return {
         "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
@@ -138,7 +145,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
         "Threshold": _latency_threshold(series, thresholds),
         "EvaluationPeriods": 3,
         "DatapointsToAlarm": 2,
-        # With few samples, a p99 is the maximum: a single slow request at night would trigger the alarm.
+        # The p99 of few samples is their maximum, so a single slow request at night would trigger the alarm.
         "EvaluateLowSampleCountPercentile": "ignore",
         "TreatMissingData": "notBreaching",
     }
@@ -153,7 +160,7 @@ def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
 
 
 def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
-    """Return an alarm on missing data of the series that was published most often."""
+    """Return an alarm on missing data in the series that was published most often."""
     # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
@@ -170,7 +177,7 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
 
 
 def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
-    """Return the series of the same requests with another status."""
+    """Return the series for the same method and route with a different status."""
     series, name = request.series, request.metric.status
     dimensions = tuple((key, status if key == name else value) for key, value in series.dimensions)
     return SeriesSummary(series.namespace, series.name, dimensions, series.unit)
@@ -191,7 +198,7 @@ def _metric(series: SeriesSummary) -> Resource:
 
 
 def _literal(text: str) -> Any:
-    """Return the text, split where it contains ``${``, which cfn-lint would take for a parameter."""
+    """Return ``text`` as an expression that does not contain ``${``, which cfn-lint would take for a parameter."""
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
 
@@ -200,7 +207,7 @@ def _metric_count(alarm: Resource) -> int:
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """Return an unused logical ID, which may contain only letters and digits."""
+    """Return a logical ID that is not in ``named``, made of letters and digits as CloudFormation requires."""
     words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
     return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base

@@ -1,4 +1,4 @@
-"""Monthly cost of an app's metrics, and the contribution of each metric name, dimension and rule. Pure."""
+"""Estimate the monthly cost of an app's metrics, and the share of each metric name, dimension and rule."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
 Metric: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
-"""The identity that CloudWatch bills: namespace, name, and sorted dimension pairs."""
+"""The identity by which CloudWatch bills metrics: namespace, name, and sorted dimensions."""
 
 NO_RULE: Final = "(no rule)"
 POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
@@ -19,7 +19,7 @@ POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The publishing processes, their flush intervals, and their total request rate (``None`` if unknown)."""
+    """The number of publishing processes, their flush intervals, and their total request rate (``None``: unknown)."""
 
     processes: int = 1
     requests_per_second: float | None = None
@@ -27,10 +27,10 @@ class Fleet:
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
-        """Return the total rate of calls to CloudWatch; ``None`` if it depends on an unknown request rate.
+        """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.
 
-        Under ``background``, an unknown request rate means processes that are never idle. Under ``sync``, the result
-        is an upper bound, because concurrent requests share a call.
+        For ``background`` with an unknown request rate, the processes are assumed to be always busy. For ``sync``, the
+        result is an upper bound, because concurrent requests share a call.
         """
         least, rate = self.processes / self.export_interval_seconds, self.requests_per_second
         if policy == "interval":
@@ -43,10 +43,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A share of the metrics, and the metrics and dollars per month saved by dropping it.
+    """The number of metrics with a name, dimension or rule, and the monthly savings from dropping it.
 
-    It is identified by ``metric``, ``dimension`` or ``rule``; those that do not apply are empty. ``values`` is the
-    number of distinct values of the dimension.
+    Those of ``metric``, ``dimension`` and ``rule`` that do not apply are empty. ``values`` is the number of distinct
+    values that the dimension has.
     """
 
     metrics: int
@@ -59,19 +59,19 @@ class Contribution:
 
 
 def billed(series: Iterable[SeriesSummary]) -> list[Metric]:
-    """Return the distinct metrics; series that differ only in their unit are one metric."""
+    """Return the distinct metrics that CloudWatch bills. Series that differ only in unit count as one."""
     return list(dict.fromkeys(each.metric for each in series))
 
 
 def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
-    """Return the contribution of each metric name, largest saving first."""
+    """Return the contribution of each metric name, largest savings first."""
     return _sorted(
         _contribution(metrics, len(group), len(group), metric=name) for name, group in _grouped(metrics).items()
     )
 
 
 def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
-    """Return the contribution of each dimension: without it, series that differ only in it become one."""
+    """Return the contribution of each dimension. Dropping it merges the series that differ in no other dimension."""
     return _sorted(
         _of_dimension(metrics, name, group, dimension)
         for name, group in _grouped(metrics).items()
@@ -80,7 +80,7 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """Return the contribution of each rule and, separately, of each of its rollups."""
+    """Return the contributions of each rule and, separately, of each rollup in it."""
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:
@@ -110,7 +110,7 @@ def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric],
 
 
 def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
-    # Prices are tiered: dropping metrics saves the price of the last ones, not the average.
+    # Prices are tiered, so each dropped metric saves the price of the current tier and not the average price.
     return Contribution(number, saved, metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved), **of)
 
 

@@ -1,6 +1,7 @@
-"""Body of a CloudWatch dashboard for an app's metrics. Pure.
+"""Generate the body of a CloudWatch dashboard for an app's metrics.
 
-Format: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+The format is described at
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,18 +21,18 @@ GRID_COLUMNS: Final = 24
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
 _LINES_PER_CHART: Final = 100
-"""CloudWatch allows 500, but such a chart is unreadable."""
+"""CloudWatch allows 500 lines, but such a chart would be unreadable."""
 _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEAT_MARKERS: Final = {".", "..."}
-"""CloudWatch reads these as "same as in the line above", so metrics with such a name or dimension cannot be shown."""
+"""Values that mean "same as in the line above", so metrics with such a name or dimension cannot be shown."""
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard body, and the series that could not be included."""
+    """A dashboard body, and the series that it omits because of CloudWatch's restrictions."""
 
     body: dict[str, Any]
     omitted: tuple[SeriesSummary, ...]
@@ -39,7 +40,7 @@ class Dashboard:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """A graph of one statistic of several series, each with its label."""
+    """A chart of one statistic, with a labeled line for each series."""
 
     title: str
     statistic: str
@@ -48,7 +49,7 @@ class _Chart:
 
 
 def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
-    """Generate a dashboard: request rate, errors and latency first, then all other metrics grouped by unit."""
+    """Generate a dashboard that shows requests, errors and latency first, then other metrics grouped by unit."""
     every = [each for each in series if not _REPEAT_MARKERS & {each.namespace, each.name, *sum(each.dimensions, ())}]
     charts = _fitting(_charts(every))
     shown = {each.metric for chart in charts for each, _ in chart.lines}
@@ -89,7 +90,7 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
 def _chart(
     title: str, statistic: str, lines: Iterable[tuple[SeriesSummary, str]], *, width: int = 12
 ) -> Iterator[_Chart]:
-    """Yield one chart, or several numbered ones if there are too many lines; nothing without lines."""
+    """Yield the charts that ``lines`` need: none without lines, and several numbered ones if there are too many."""
     every = list(lines)
     for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
         numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
@@ -111,11 +112,11 @@ def _statistic(unit: str) -> str:
 
 
 def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
-    """Return the first charts that are within CloudWatch's limits for a dashboard."""
-    # Charts are ordered by importance, so everything after the first that does not fit is omitted.
+    """Return as many of the first charts as CloudWatch allows on a dashboard."""
+    # The most important charts come first, so a smaller chart must not take the place of one that does not fit.
     fitting: list[_Chart] = []
     metrics = 0
-    for chart in islice(charts, MAX_WIDGETS - 1):
+    for chart in islice(charts, MAX_WIDGETS - 1):  # one widget is the heading
         metrics += len(chart.lines)
         if metrics > MAX_METRICS_PER_DASHBOARD:
             break
@@ -124,7 +125,7 @@ def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
 
 
 def _placed(charts: Iterable[_Chart], region: str) -> Iterator[dict[str, Any]]:
-    """Yield the widgets in rows; a new row starts when one is full or the width changes."""
+    """Yield the charts as widgets in rows. A new row starts when a row is full or the width changes."""
     x, y, width = 0, _TEXT_HEIGHT, 0
     for chart in charts:
         if x and (x + chart.width > GRID_COLUMNS or chart.width != width):
@@ -148,7 +149,7 @@ def _properties(chart: _Chart, region: str) -> dict[str, Any]:
 
 
 def _metric(series: SeriesSummary, label: str) -> list[Any]:
-    # "${" would start a dynamic label.
+    # CloudWatch would interpret "${" as the start of a dynamic label.
     label = label.replace("${", "$ {")
     return [series.namespace, series.name, *sum(series.dimensions, ()), {"label": label}]
 

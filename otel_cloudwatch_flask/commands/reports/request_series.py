@@ -1,4 +1,4 @@
-"""The series of an app that count or time HTTP requests. Pure."""
+"""Find the series that count or time an app's HTTP requests."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from otel_cloudwatch_flask.model.http_metrics import COUNTS, DURATIONS, RequestM
 
 @dataclass(frozen=True, slots=True)
 class RequestSeries:
-    """A series with one sample per request, and the names of its route, method and status dimensions."""
+    """A series with one sample per request, and the names of its method, route and status dimensions."""
 
     series: SeriesSummary
     metric: RequestMetric
 
     @property
     def route(self) -> str | None:
-        """The route of the requests, if it is a dimension."""
+        """The route of the requests, or ``None`` if the series has no route dimension."""
         return dict(self.series.dimensions).get(self.metric.route)
 
     @property
     def status(self) -> str:
-        """The status of the responses; empty if it is not a dimension."""
+        """The status of the responses, or an empty string if the series has no status dimension."""
         return dict(self.series.dimensions).get(self.metric.status, "")
 
     @property
     def is_duration(self) -> bool:
-        """Whether samples are durations."""
+        """Whether the samples are durations."""
         return self.series.name in DURATIONS
 
     @property
@@ -40,16 +40,16 @@ class RequestSeries:
         return self.status.startswith("5")
 
     def label(self, *, with_status: bool = True) -> str:
-        """Return a label such as ``GET /cart 200`` from the dimensions that are present."""
+        """Return a label such as ``GET /cart 200``, made of the dimensions that the series has."""
         dimensions = dict(self.series.dimensions)
         names = (self.metric.method, self.metric.route, *([self.metric.status] if with_status else []))
         return " ".join(dimensions[name] for name in names if name in dimensions) or "all requests"
 
 
 def request_series(every: Iterable[SeriesSummary]) -> list[RequestSeries]:
-    """Return the series of durations or, if there are none, of request counts.
+    """Return the series of request durations or, if there are none, of request counts.
 
-    Counts are recorded by decorated views only, durations by every request.
+    Durations are preferred because every request records them, whereas only decorated views record counts.
     """
     known = DURATIONS | COUNTS
     found = [RequestSeries(series, known[series.name]) for series in every if series.name in known]

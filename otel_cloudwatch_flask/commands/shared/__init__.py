@@ -1,1 +1,1 @@
-"""Helpers used by several commands: loading the app, reading series, calling AWS, formatting for a terminal."""
+"""Helpers that several commands use to load the app, read series, call AWS and format output for a terminal."""

@@ -1,4 +1,4 @@
-"""Calls to AWS, and explanations of its errors. The only module of the commands that uses boto3."""
+"""Calls to AWS, with errors that explain what to do. No other module in ``commands`` imports boto3."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ REMEDIES: Final[Mapping[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The provider that credentials come from, and when they expire. Holds no secrets."""
+    """The name of the provider that supplies the credentials, and their expiry time. Contains no secrets."""
 
     method: str
     expires: datetime | None
@@ -42,7 +42,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The response time of an endpoint, and how far its clock is ahead of ours; ``None`` if it sent no date."""
+    """An endpoint's response time, and how far its clock is ahead of ours (``None`` if it sent no date)."""
 
     seconds: float
     clock_ahead_seconds: float | None
@@ -50,23 +50,23 @@ class EndpointResponse:
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Turn exceptions of boto3 into a :class:`CommandError` with a remedy."""
+    """Convert exceptions from boto3 to a :class:`CommandError` with a remedy."""
     try:
         yield
     except CommandError:
         raise
-    except Exception as error:  # the boundary to boto3, which raises many unrelated classes
+    except Exception as error:  # boto3 raises many unrelated classes
         found = failure(error)
         raise CommandError(f"{found.message} {REMEDIES[found.kind]}") from error
 
 
 def cloudwatch_client(region_name: str | None = None) -> Any:
-    """Create a client the way the exporter does."""
+    """Create a boto3 client with the configuration that the exporter uses."""
     return boto_client.client_factory(region_name)()
 
 
 def endpoint_of(client: Any) -> str | None:
-    """Return the URL that a client calls, without user and password; ``None`` if it is not a boto3 client."""
+    """Return the endpoint URL of a boto3 client, without user and password; ``None`` for any other client."""
     url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if not isinstance(url, str):
         return None
@@ -76,14 +76,14 @@ def endpoint_of(client: Any) -> str | None:
 
 
 def region_of(client: Any) -> str | None:
-    """Return the Region of a client; ``None`` if it is not a boto3 client."""
+    """Return the Region of a boto3 client; ``None`` for any other client."""
     return getattr(getattr(client, "meta", None), "region_name", None)
 
 
 def credentials() -> Credentials | None:
-    """Return the credentials that boto3 finds, refreshing temporary ones; ``None`` if it finds none.
+    """Describe the credentials that boto3 finds, after refreshing temporary ones; ``None`` if it finds none.
 
-    Raises the exceptions of boto3 if a provider is configured but fails.
+    Raises boto3's exceptions if a provider is configured but fails.
     """
     import boto3  # noqa: PLC0415 - slow to import
 
@@ -96,20 +96,21 @@ def credentials() -> Credentials | None:
 
 
 def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
-    """Return the secrets to redact, longest first: keys and tokens in the environment, given, and found by boto3."""
+    """Return the keys and tokens in ``environ``, in ``given`` and found by boto3, longest first."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
     with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
 
         found = boto3.Session().get_credentials()
         known |= {*found.get_frozen_credentials()} if found else set()
+    # Longest first: a secret that is part of a longer one must not be replaced before it.
     return sorted({each for each in known if isinstance(each, str) and each}, key=len, reverse=True)
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """Remove keys, tokens and URL passwords from a message of boto3 or AWS.
+    """Remove the ``hidden`` secrets and URL passwords from a message of boto3 or AWS.
 
-    AWS replies to a wrong signature with the expected string to sign, which contains the session token.
+    When a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
     """
     for secret in hidden:
         text = text.replace(secret, _HIDDEN)
@@ -117,7 +118,10 @@ def redacted(text: str, hidden: Iterable[str]) -> str:
 
 
 def call_endpoint(url: str) -> EndpointResponse:
-    """Send an unsigned GET request; the rejection carries the server's time. Raises the exceptions of botocore."""
+    """Send an unsigned GET request to measure the response time and the clock difference.
+
+    AWS refuses the request, but its response has a date. Raises botocore's exceptions if there is no response.
+    """
     import botocore.session  # noqa: PLC0415 - slow to import
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415
     from botocore.httpsession import URLLib3Session  # noqa: PLC0415
@@ -129,11 +133,12 @@ def call_endpoint(url: str) -> EndpointResponse:
     begun, begun_unix = time.monotonic(), time.time()
     response = http.send(AWSRequest("GET", url).prepare())
     seconds = time.monotonic() - begun
+    # The server's time is assumed to be that of the middle of the round trip.
     return EndpointResponse(seconds, _clock_ahead(response.headers.get("Date"), begun_unix + seconds / 2))
 
 
 def send_probe(client: Any, namespace: str) -> Failure | None:
-    """Publish one data point; return the failure, or ``None`` on success."""
+    """Publish one datum of ``PROBE_METRIC``. Returns the failure, or ``None`` on success."""
     datum = {
         "MetricName": PROBE_METRIC,
         "Value": 1.0,
@@ -142,13 +147,13 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
     }
     try:
         client.put_metric_data(Namespace=namespace, MetricData=[datum])
-    except Exception as error:  # noqa: BLE001 - the boundary to boto3, or to the app's own client
+    except Exception as error:  # noqa: BLE001 - the app may pass a client that is not boto3's
         return failure(error)
     return None
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
-    """Yield the metrics that ListMetrics returns for these namespaces; their units are unknown."""
+    """Yield the metrics that ListMetrics returns for ``namespaces``, which have no units and no figures."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:
@@ -157,14 +162,14 @@ def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSumm
 
 
 def put_dashboard(client: Any, name: str, body: str) -> list[str]:
-    """Create or replace a dashboard; return CloudWatch's validation messages."""
+    """Create or replace a dashboard, and return CloudWatch's validation messages."""
     response = client.put_dashboard(DashboardName=name, DashboardBody=body)
     return [str(each.get("Message", each)) for each in response.get("DashboardValidationMessages") or ()]
 
 
 def _clock_ahead(date: str | None, now: float) -> float | None:
     try:
-        # The header has whole seconds: on average it is half a second behind.
+        # The header is truncated to whole seconds, so the server's time is half a second later on average.
         return parsedate_to_datetime(date or "").timestamp() + 0.5 - now
     except (TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Base classes of the commands: exit codes, error messages that list the known options, and lazy imports."""
+"""Base classes for commands and their group, exit codes, and the option ``--json``."""
 
 import importlib
 import json
@@ -12,24 +12,24 @@ from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 EXIT_PROBLEM: Final = 1
-"""The command ran, and found a problem."""
+"""The exit code of a command that ran and found a problem."""
 EXIT_ERROR: Final = 2
-"""The command could not run; the same code that click uses for usage errors."""
+"""The exit code of a command that could not run, which is also click's code for usage errors."""
 EXIT_INTERRUPTED: Final = 130
-"""The code that a shell reports for a command interrupted by Ctrl-C."""
+"""The exit code that shells report for a program interrupted by Ctrl-C."""
 
 
 class CommandError(click.ClickException):
-    """The command cannot run. Click prints the message after "Error: "."""
+    """Raised if a command cannot run. Click prints the message, preceded by "Error: "."""
 
     exit_code = EXIT_ERROR
 
 
 class Command(click.Command):
-    """A command that lists its options if it gets an unknown one."""
+    """A command that lists its options when it is called with an unknown one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the options and arguments."""
+        """Parse the arguments; raise an error that lists the known options if one is unknown."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -38,7 +38,7 @@ class Command(click.Command):
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; report configuration errors without a traceback."""
+        """Run the command, and report this package's exceptions without a traceback."""
         try:
             return super().invoke(ctx)
         except CloudWatchMetricsError as error:
@@ -46,9 +46,9 @@ class Command(click.Command):
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is first used, and lists the commands if it gets an unknown one.
+    """A group that imports each command only when it is used, and lists the commands when one is unknown.
 
-    ``names`` are the names of the commands and of their modules.
+    :param names: The names of the commands, each of which is also the name of a module in ``commands``.
     """
 
     def __init__(self, *arguments: Any, names: Iterable[str], **keyword_arguments: Any) -> None:
@@ -56,11 +56,11 @@ class LazyGroup(click.Group):
         self._names = tuple(names)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in alphabetical order."""
+        """Return the names of the commands in alphabetical order."""
         return sorted(self._names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import a command; return ``None`` if the name is unknown."""
+        """Import and return a command; return ``None`` if the name is unknown."""
         if cmd_name not in self._names:
             return None
         command: click.Command = importlib.import_module(f"otel_cloudwatch_flask.commands.{cmd_name}").command
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command named by the first argument."""
+        """Return the command that the first argument names; fail with a list of commands if it is unknown."""
         if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
             ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
         return super().resolve_command(ctx, args)
@@ -81,7 +81,7 @@ def echo_json(value: object) -> None:
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
-    """Return the option ``--json``; ``what`` completes its help text."""
+    """Return the option ``--json``, whose help text is "Print ``what`` as JSON, for scripts."."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON, for scripts.")
 
 

@@ -1,4 +1,4 @@
-"""Documents of published series: the JSON of ``preview --json``, ``demo --json`` and the live page's data."""
+"""Read the JSON documents of published series that ``preview``, ``demo`` and the live page produce."""
 
 import json
 import math
@@ -18,12 +18,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _TIMEOUT_SECONDS: Final = 5.0
 _NESTED: Final = "document"
-"""Key of the nested document in the output of ``demo --json``."""
+"""The key under which the output of ``demo --json`` contains the document."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:
-    """A CloudWatch metric in one unit, with figures of its samples where they are known (not from ListMetrics)."""
+    """A CloudWatch metric published in one unit. The figures are zero or ``None`` for metrics from ListMetrics."""
 
     namespace: str
     name: str
@@ -35,13 +35,13 @@ class SeriesSummary:
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """The identity that CloudWatch bills, which does not include the unit."""
+        """The identity by which CloudWatch bills metrics, which does not include the unit."""
         return self.namespace, self.name, self.dimensions
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Series in their original order, and the rate of calls to CloudWatch, if known."""
+    """The published series in document order, and the rate of calls to CloudWatch (``None`` if unknown)."""
 
     series: tuple[SeriesSummary, ...]
     requests_per_second: float | None = None
@@ -53,7 +53,7 @@ class Document:
 
 
 def document_from(value: object) -> Document:
-    """Convert decoded JSON. Raises ``ValueError`` if it is not such a document."""
+    """Convert decoded JSON to a document. Raises ``ValueError`` if its content is invalid."""
     document: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
     if "series" not in document and isinstance(document.get(_NESTED), Mapping):
         document = document[_NESTED]
@@ -79,7 +79,7 @@ def read_document(source: str) -> Document:
 
 
 def from_option() -> Callable[[_F], _F]:
-    """Return the option ``--from``, whose parameter is ``source``."""
+    """Return the option ``--from``, which click passes to the command as ``source``."""
     return click.option(
         "--from",
         "source",
@@ -120,7 +120,7 @@ def _checked_series(value: Any) -> SeriesSummary:
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
-    """Return the given calls per second, which may be null for "unknown", or else the average."""
+    """Return the calls per second: ``requests_per_second`` if present (null: unknown), or else the average."""
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
         return float(rate) if math.isfinite(rate) else None

@@ -1,4 +1,4 @@
-"""The series that ``alarms`` and ``dashboard`` work on: from a document, or from CloudWatch's ListMetrics."""
+"""Options and functions that select the series for ``alarms`` and ``dashboard``, from a document or from CloudWatch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ def series_options(command: _F) -> _F:
 def selected_series(
     context: click.Context, source: str | None, namespaces: Sequence[str], region: str | None, *, is_listed: bool
 ) -> Document:
-    """Return the document selected by the options. Raises :class:`CommandError` if it has no series."""
+    """Return the series from ``source`` or from ListMetrics. Raises :class:`CommandError` if there are none."""
     if bool(source) == is_listed:
         raise click.UsageError("Pass either --from FILE (output of preview --json) or --list.", context)
     document = read_document(source) if source else _listed(context, namespaces, region)
@@ -40,8 +40,9 @@ def selected_series(
 
 
 def region_for(context: click.Context, region: str | None) -> str:
-    """Return the given Region, or the app's, or boto3's. Raises :class:`CommandError` if there is none."""
+    """Return ``region``, or else the app's or boto3's Region. Raises :class:`CommandError` if none is configured."""
     with aws.errors_explained():
+        # The app is loaded last: a Region in the environment makes that unnecessary.
         found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")
         found = found or aws.region_of(aws.cloudwatch_client())
     if not found:

@@ -1,4 +1,4 @@
-"""Output for terminals: escaping of untrusted text, truncation, tables and number formats."""
+"""Format output for terminals: escape and truncate untrusted text, align tables, and format numbers."""
 
 import shutil
 import unicodedata
@@ -8,31 +8,31 @@ from typing import Final
 import click
 
 TRUNCATION_MARK: Final = "~"
-"""Marks the end of truncated text."""
+"""The last character of truncated text."""
 
 _GAP: Final = "  "
 _MIN_COLUMN_WIDTH: Final = 12
-"""Columns are not truncated below this width."""
+"""The width below which columns are not truncated."""
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
 
 def escaped(text: str, width: int | None = None) -> str:
-    r"""Escape everything that a terminal might interpret or a reader might not see; truncate to ``width`` columns.
+    r"""Escape everything that a terminal might interpret or a reader might not see, and truncate to ``width`` columns.
 
-    Kept: printable ASCII, and letters and digits of left-to-right scripts. Escaped: control characters (so escape
-    sequences), bidirectional marks and right-to-left letters, combining and invisible characters, emoji and other
-    symbols, and the backslash itself, so that different texts stay different.
+    Printable ASCII and the letters and digits of left-to-right scripts are kept. Everything else is escaped: control
+    characters, bidirectional marks, right-to-left letters, combining and invisible characters, and symbols such as
+    emoji. The backslash is escaped too, so that different strings remain different.
 
     >>> escaped("Orders \x1b[31m\u202e")
     'Orders \\x1b[31m\\u202e'
     """
-    # Truncate first: escaping a megabyte to show 60 characters would be wasteful.
+    # Truncated before escaping as well, so that showing 60 characters does not mean escaping a megabyte.
     safe = "".join(map(_escaped_character, text if width is None else text[: width + 1]))
     return safe if width is None else truncated(safe, width)
 
 
 def truncated(text: str, width: int) -> str:
-    """Return the text, shortened to ``width`` columns with a mark at the end if it is wider."""
+    """Shorten text that is wider than ``width`` columns, and end it with ``TRUNCATION_MARK``."""
     if display_width(text) <= width:
         return text
     shown = text[:width]
@@ -42,19 +42,19 @@ def truncated(text: str, width: int) -> str:
 
 
 def display_width(text: str) -> int:
-    """Return the number of terminal columns that a text takes; wide East Asian characters take two."""
+    """Return the number of terminal columns that ``text`` occupies. Wide East Asian characters occupy two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def terminal_width() -> int:
-    """Return the number of columns of the terminal, at least 40; 100 if unknown."""
+    """Return the width of the terminal in columns: at least 40, or 100 if unknown."""
     return max(shutil.get_terminal_size((100, 24)).columns, 40)
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = 100
 ) -> Iterator[str]:
-    """Yield the lines of a table at most ``width`` columns wide; the widest column is truncated if needed.
+    """Yield the lines of a table. If the table is wider than ``width``, its widest columns are truncated.
 
     Columns whose index is in ``right`` are right-aligned. Cells must already be escaped.
     """
@@ -70,7 +70,7 @@ def table(
 def echo_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0
 ) -> None:
-    """Print a table with a dim header, no wider than the terminal."""
+    """Print a table with a dim header, truncated to the width of the terminal."""
     lines = table(header, rows, right=right, width=terminal_width() - indent)
     click.echo(" " * indent + click.style(next(lines), dim=True))
     for line in lines:
@@ -78,7 +78,7 @@ def echo_table(
 
 
 def number(value: float | None) -> str:
-    """Format a number: integers exactly, others with four significant digits, or two decimals from 1,000 on.
+    """Format integers exactly, and other numbers with two decimals from 1,000 on or else four significant digits.
 
     >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
     ['12,345', '-12,345.68', '123.5', '0.01235', '-']
@@ -91,7 +91,7 @@ def number(value: float | None) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Format a count with its noun in the singular or plural.
+    """Format a count, followed by ``noun`` in the singular or plural.
 
     >>> counted(1, "metric"), counted(1200, "metric")
     ('1 metric', '1,200 metrics')
@@ -104,6 +104,7 @@ def _escaped_character(character: str) -> str:
         return _ESCAPES[character]
     if character.isascii():
         return character if character.isprintable() else f"\\x{ord(character):02x}"
+    # Right-to-left letters would reorder the rest of the line.
     if character.isalnum() and unicodedata.bidirectional(character) == "L":
         return character
     return character.encode("ascii", "backslashreplace").decode()

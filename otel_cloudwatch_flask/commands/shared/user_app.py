@@ -1,4 +1,4 @@
-"""The app that ``flask cloudwatch`` loads, and its settings and reporter."""
+"""Load the app that a command inspects, and find its reporter and settings."""
 
 import os
 import traceback
@@ -25,7 +25,7 @@ _EXTENSION_NAME: Final = "cloudwatch_metrics"
 
 @dataclass(frozen=True, slots=True)
 class UserApp:
-    """The loaded app, if any, and a copy of the environment from before dry-run mode was set in it."""
+    """The loaded app, if any, and a copy of the environment made before dry-run mode was enabled."""
 
     app: Flask | None = None
     environ: Mapping[str, str] = field(default_factory=os.environ.copy)
@@ -38,7 +38,7 @@ class UserApp:
 
     @property
     def setting_sources(self) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]:
-        """The sources of settings by precedence: the reporter's arguments, the app's config, and the environment."""
+        """The reporter's arguments, the app's config and the environment, in order of precedence."""
         arguments = self.reporter._arguments if self.reporter else {}  # noqa: SLF001 - the package's own
         return arguments, self.app.config if self.app else {}, self.environ
 
@@ -49,22 +49,22 @@ class UserApp:
 
     @property
     def keys_given(self) -> tuple[str, ...]:
-        """The access keys passed to the reporter. Secret: never print them."""
+        """The access keys passed to the reporter. They are secret and must never be printed."""
         return tuple(self.reporter._credentials.values()) if self.reporter else ()  # noqa: SLF001 - the package's own
 
     def value(self, name: str) -> Any:
-        """Return a setting as it would be without dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
+        """Return the value of a setting without dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
         return setting_key(name).resolve(*self.setting_sources)
 
     def value_or_default(self, name: str) -> Any:
-        """Return a setting, or its default if it is invalid."""
+        """Return the value of a setting, or its default if the value is invalid."""
         try:
             return self.value(name)
         except ConfigurationError:
             return setting_key(name).default
 
     def source(self, name: str) -> str | None:
-        """Return where a setting was found; ``None`` if it has its default."""
+        """Return the name of the argument, config key or variable that sets ``name``; ``None`` for a default."""
         return setting_key(name).source(*self.setting_sources)
 
 
@@ -75,15 +75,14 @@ traceback_option: Final = click.option(
     callback=lambda context, _parameter, value: context.meta.update({_TRACEBACK_KEY: value}),
     help="Print the traceback if the app cannot be loaded.",
 )
-"""The option ``--traceback``, for commands that load the app."""
+"""The option ``--traceback`` for commands that load the app. :func:`load_user_app` reads it from the context."""
 
 
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
-    """Load the app selected with ``flask --app`` in dry-run mode; without ``flask``, there is no app.
+    """Load the app selected with ``flask --app``, in dry-run mode, so that a command never publishes its metrics.
 
-    Dry-run mode keeps measurements made while a command inspects the app out of CloudWatch. An optional app
-    (``is_needed=False``) is loaded only if one was selected explicitly. Raises :class:`CommandError`
-    with the last line of the traceback if the app cannot be loaded.
+    There is no app if the command was not run with ``flask``, or if ``is_needed`` is false and no app was selected
+    explicitly. Raises :class:`CommandError` with the last line of the traceback if the app cannot be loaded.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
@@ -93,12 +92,12 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     context.call_on_close(lambda: _restore(before))
     try:
         return UserApp(info.load_app(), before)
-    except Exception as error:  # the boundary to the user's program
+    except Exception as error:  # the user's program may raise anything
         raise _load_error(context, error) from error
 
 
 def _load_error(context: click.Context, error: Exception) -> CommandError:
-    # These messages need no traceback. Flask's has one if there was an ImportError.
+    # The message is sufficient for these exceptions. NoAppException includes a traceback after an ImportError.
     has_message = isinstance(error, (NoAppException, CloudWatchMetricsError))
     text = str(error) if has_message else "".join(traceback.format_exception(error))
     lines, hint = text.strip().splitlines(), ""
@@ -110,7 +109,7 @@ def _load_error(context: click.Context, error: Exception) -> CommandError:
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Return the namespaces that the process's exporters use or, without exporters, the configured one."""
+    """Return the namespaces of all exporters in the process or, if there are none, the configured namespace."""
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()
@@ -123,11 +122,12 @@ def _namespace_of_service() -> str | None:
 
 
 def setting_key(name: str) -> Key:
-    """Return the key of the setting with this name."""
+    """Return the ``Key`` for the setting ``name``."""
     return next(key for key in KEYS if key.name == name)
 
 
 def _restore(environ: Mapping[str, str]) -> None:
+    # Only this variable is restored, because loading the app may have set others on purpose.
     if DRY_RUN_VARIABLE in environ:
         os.environ[DRY_RUN_VARIABLE] = environ[DRY_RUN_VARIABLE]
     else:
