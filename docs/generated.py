@@ -79,7 +79,7 @@ def _setting(key: Key, text: str) -> str:
 _LIMITS: Final = (
     ("data points per request", "MAX_DATUMS_PER_REQUEST", "split into several requests"),
     ("request body, in bytes", "MAX_REQUEST_BYTES", "split into several requests"),
-    ("distinct values per data point", "MAX_VALUES_PER_DATUM", "neighbouring buckets share a value"),
+    ("distinct values per data point", "MAX_VALUES_PER_DATUM", "neighboring buckets share a value"),
     ("dimensions per metric", "MAX_DIMENSIONS", "those named by a rule are kept first, then alphabetically"),
     ("dimension name, in characters", "MAX_DIMENSION_NAME_LENGTH", "truncated, with a hash"),
     ("dimension value, in characters", "MAX_DIMENSION_VALUE_LENGTH", "truncated, with a hash"),

@@ -1,7 +1,7 @@
-"""Send OpenTelemetry metrics, and a Flask app's own metrics, to Amazon CloudWatch.
+"""Send OpenTelemetry metrics, and the metrics that a Flask app records itself, to Amazon CloudWatch.
 
-Public names are imported on first use: pytest and other programs that load entry points import this package in every
-process of an environment, and should not pay for boto3 and the SDK.
+Public names are imported on first use. pytest, and other programs that load entry points, import this package in every
+environment it is installed in, and should not pay for importing boto3 and the OpenTelemetry SDK.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value  # so that __getattr__ runs once per name
+    globals()[name] = value  # Python calls __getattr__ only for missing names.
     return value
 
 

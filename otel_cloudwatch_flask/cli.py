@@ -1,4 +1,4 @@
-"""Entry points of the command line: ``python -m otel_cloudwatch_flask`` and ``flask cloudwatch``."""
+"""The command-line entry points, ``python -m otel_cloudwatch_flask`` and ``flask cloudwatch``."""
 
 from typing import Any, Final
 

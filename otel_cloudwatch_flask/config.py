@@ -1,7 +1,7 @@
-"""The settings: one table of keys, and one frozen object that is built from it.
+"""The settings, which :meth:`Settings.resolve` reads from arguments, ``app.config`` and the environment.
 
-The precedence is the same for every setting: argument, ``app.config["CLOUDWATCH_<KEY>"]``, environment variable
-``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent variable of OpenTelemetry or AWS, default.
+The first of these sources that provides a value takes precedence: the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the
+environment variable ``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, the default.
 """
 
 import difflib
@@ -24,10 +24,10 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 Parser: TypeAlias = Callable[[object], object]
-"""Parse a raw value, or raise a ``ValueError`` whose message continues "<key>=<value> ..."."""
+"""Parses a raw value, or raises ``ValueError`` with a message that completes the sentence "<key>=<value> ..."."""
 
 Source: TypeAlias = Mapping[str, Any]
-"""A source of raw settings: arguments, ``app.config`` or the environment."""
+"""A mapping of raw settings: the arguments, ``app.config`` or the environment."""
 
 APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
@@ -35,13 +35,13 @@ _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
 class DefaultFloat(float):
-    """A default value, distinguishable from the same number passed by the caller."""
+    """A default value that :func:`is_given` distinguishes from an equal float passed by the caller."""
 
     __slots__ = ()
 
 
 class DefaultInt(int):
-    """A default value, distinguishable from the same number passed by the caller."""
+    """A default value that :func:`is_given` distinguishes from an equal int passed by the caller."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ def _flush_policy(value: object) -> FlushPolicy:
 
 
 def _seconds(value: object) -> float:
-    """Parse a duration in seconds, zero included."""
+    """Parse a duration in seconds, which may be 0."""
     if not 0 <= (seconds := _number(value)) < math.inf:
         raise ValueError("is not a duration; use a number of seconds, 0 or more")
     return seconds
@@ -100,7 +100,7 @@ def _milliseconds(value: object) -> float:
 
 
 def _number(value: object) -> float:
-    """Parse a number; return NaN for anything else."""
+    """Return ``value`` as a float, or NaN if it is not a number."""
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -137,7 +137,9 @@ def _url_path(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NamedFunction:
-    """A function given as ``module:function``; it is imported at each call, because its module may not exist yet.
+    """A function given as ``module:function``, which is imported when it is called.
+
+    The module may not be importable yet when the settings are resolved.
 
     >>> NamedFunction("os.path:basename")("/a/b")
     'b'
@@ -146,7 +148,7 @@ class NamedFunction:
     name: str
 
     def __call__(self, *arguments: object) -> object:
-        """Import the function and call it."""
+        """Import the function and call it with ``arguments``."""
         return pkgutil.resolve_name(self.name)(*arguments)
 
 
@@ -202,7 +204,7 @@ def _from_json(text: str) -> object:
 
 
 def _dimensions_from_text(text: str) -> object:
-    """Parse dimensions from an environment variable: a JSON object, or ``name=value,name=value``."""
+    """Parse an environment variable that contains a JSON object or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
     return dict(map(_pair_from_text, filter(str.strip, text.split(","))))
@@ -216,7 +218,7 @@ def _pair_from_text(text: str) -> tuple[str, str]:
 
 
 def is_given(value: object) -> bool:
-    """Whether the caller passed a value, as opposed to leaving the argument at its default."""
+    """Return whether the caller passed ``value``, as opposed to leaving the argument at its default."""
     return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
 
 
@@ -230,9 +232,12 @@ def _parsed(source: str, value: object, parse: Parser) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: its parser, its default, and the field of :class:`Settings` that stores it.
+    """The definition of one setting.
 
-    ``fallbacks`` are equivalent environment variables of AWS and OpenTelemetry, each with its own parser.
+    :param parse: parser for the argument, the ``app.config`` entry and this package's environment variable.
+    :param default: value if no source provides one.
+    :param fallbacks: equivalent AWS and OpenTelemetry environment variables, each with its parser.
+    :param field: name of the :class:`Settings` field that stores the value.
     """
 
     parse: Parser
@@ -242,31 +247,31 @@ class Key:
 
     @property
     def name(self) -> str:
-        """The name in ``app.config`` and the environment, without the prefix."""
+        """The name of the setting in ``app.config`` and in the environment, without the prefix."""
         return self.field.removesuffix("_name").upper()
 
     @property
     def app_config_name(self) -> str:
-        """The key in ``app.config``."""
+        """The key of the setting in ``app.config``."""
         return APP_CONFIG_PREFIX + self.name
 
     @property
     def variable(self) -> str:
-        """The environment variable."""
+        """The name of this package's environment variable for the setting."""
         return ENVIRONMENT_PREFIX + self.name
 
     def resolve(self, arguments: Source, app_config: Source, environ: Source) -> object:
-        """Parse and return the first value found, in order of precedence; return the default if there is none."""
+        """Return the parsed value of the source that takes precedence, or the default if no source has a value."""
         found = next(self._given(arguments, app_config, environ), None)
         return _parsed(*found) if found else self.default
 
     def source(self, arguments: Source, app_config: Source, environ: Source) -> str | None:
-        """The source of the effective value, as error messages name it; ``None`` for the default."""
+        """Return the name that error messages use for the source of the value, or ``None`` if the default applies."""
         found = next(self._given(arguments, app_config, environ), None)
         return found[0] if found else None
 
     def _given(self, arguments: Source, app_config: Source, environ: Source) -> Iterator[tuple[str, object, Parser]]:
-        """Yield source, raw value and parser wherever the setting is present, in order of precedence."""
+        """Yield the name, raw value and parser of each source that provides a value, in order of precedence."""
         candidates = [
             (self.field, arguments.get(self.field), self.parse),
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
@@ -280,12 +285,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, parsed and validated. The settings tables of the docs are generated from the docstrings below."""
+    """The parsed and validated settings. The documentation of each setting is generated from its docstring below."""
 
     namespace: Annotated[str | None, Key(parse_namespace)]
-    """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME), else the Flask app's name."""
+    """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME), or the Flask app's name."""
     region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
-    """AWS Region that receives the metrics. Default: the Region boto3 resolves, for example from the profile."""
+    """AWS Region that receives the metrics. Default: the Region that boto3 resolves, for example from the profile."""
     flush: Annotated[
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
@@ -293,7 +298,7 @@ class Settings:
     'interval' leaves it to the next periodic flush. The default in AWS Lambda is 'sync'.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS))]
-    """Minimum time between two request-triggered flushes, in seconds."""
+    """Minimum time between two flushes triggered by requests, in seconds."""
     export_interval_seconds: Annotated[
         float,
         Key(
@@ -306,53 +311,53 @@ class Settings:
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a background flush, in seconds; the export interval if that is shorter. Metrics it could not send are
-    retried by the next one.
+    """Timeout of a background flush, in seconds. A shorter export interval is used as the timeout instead. Metrics that
+    could not be sent are retried by the next flush.
     """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
-    """Dimensions added to every add_metric call; a dimension passed to the call itself takes precedence. In the
-    environment: name=value,name=value or a JSON object.
+    """Dimensions added to every metric recorded with add_metric. A dimension of the same name passed to add_metric
+    takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
     """Maximum number of distinct CloudWatch metrics per exporter, overflow series included."""
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum memory for metrics waiting to be sent, in bytes."""
     spool_directory: Annotated[Path | None, Key(_directory)]
-    """Directory that keeps unsent metrics across restarts. Default: they are kept in memory only."""
+    """Directory that keeps unsent metrics across restarts. Default: unsent metrics are kept in memory only."""
     strict: Annotated[bool | None, Key(_boolean)]
-    """Whether add_metric raises InvalidMetricError for an invalid metric instead of counting and logging it. Default:
-    in debug mode and in tests.
+    """Whether add_metric raises InvalidMetricError for an invalid metric, instead of logging it and counting it as
+    lost. Default: true in debug mode and in tests.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
-    """If false, the API works as usual and nothing is sent; OTEL_SDK_DISABLED=true has the same effect."""
+    """If false, the API works as usual but nothing is sent. OTEL_SDK_DISABLED=true has the same effect."""
     rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
-    """What is published of each metric: a list of MetricRule objects or of mappings of their fields; the first match
-    applies. In the environment: a JSON array.
+    """Rules for publishing metrics: a list of MetricRule objects, or of mappings with the same fields. The first rule
+    that matches the name of a metric applies to it. Format in the environment: a JSON array of objects.
     """
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
-    """Resource attributes published as dimensions of every metric. In the environment: separated by commas."""
+    """Resource attributes published as dimensions of every metric. Format in the environment: comma-separated names."""
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether requests name the service that the metrics belong to, for CloudWatch's 'Explore related'."""
+    """Whether requests name the service that the metrics belong to, which CloudWatch's 'Explore related' needs."""
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
-    """Whether the reporter publishes metrics about its own delivery, otel_cloudwatch_flask.delivery.*."""
+    """Whether the reporter publishes the metrics otel_cloudwatch_flask.delivery.*, which describe its deliveries."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """If true, everything runs except the network call; requests that would be sent are counted as sent."""
+    """If true, everything runs except the network calls, and each request is counted as sent."""
     live_page: Annotated[bool | None, Key(_boolean)]
-    """Whether the app serves the live page, which shows what it publishes. Default: app.debug at the time of init_app.
-    Outside debug mode the page requires LIVE_PAGE_CHECK.
+    """Whether the app serves the live page, which shows the metrics that the app publishes. Default: the value of
+    app.debug when init_app is called. Outside debug mode, the page requires LIVE_PAGE_CHECK.
     """
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Callable without arguments, or 'module:function', that returns True if the current request may see the live page.
-    Default: loopback only, in debug mode only.
+    """Function without arguments, or its name as 'module:function', that returns whether the current request may see
+    the live page. Default: only requests from the loopback interface may, and only in debug mode.
     """
 
     @classmethod
     def resolve(cls, *, arguments: Source, app_config: Source, environ: Source) -> "Settings":
-        """Build the settings from the three sources; the keys of ``arguments`` are field names.
+        """Build the settings from the three sources. The keys of ``arguments`` are field names.
 
-        Raises :class:`ConfigurationError` for the first invalid value; the message names the key it came from.
+        Raises :class:`ConfigurationError` for the first invalid value, with a message that names its source.
         """
         values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
@@ -362,16 +367,16 @@ class Settings:
 KEYS: Final[tuple[Key, ...]] = tuple(
     replace(hint.__metadata__[0], field=name) for name, hint in get_type_hints(Settings, include_extras=True).items()
 )
-"""All settings, in the order of the docs."""
+"""The definitions of all settings, in the order in which the documentation lists them."""
 
 
 def sdk_is_disabled(environ: Mapping[str, str]) -> bool:
-    """Whether ``OTEL_SDK_DISABLED`` is true, by the SDK's own parsing."""
+    """Return whether ``OTEL_SDK_DISABLED`` is true, parsed as the OpenTelemetry SDK parses it."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def is_in_lambda(environ: Mapping[str, str]) -> bool:
-    """Whether this process runs in AWS Lambda, which suspends it between invocations.
+    """Return whether this process runs in AWS Lambda, which suspends it between invocations.
 
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     """
@@ -379,7 +384,9 @@ def is_in_lambda(environ: Mapping[str, str]) -> bool:
 
 
 def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """Map each unknown key with our prefix to the setting it most resembles.
+    """Map each unknown key that starts with ``prefix`` to the most similar key of a setting.
+
+    Keys that resemble no setting are left out.
 
     >>> misspelt_keys({"CLOUDWATCH_NAMESPCE": "Shop", "CLOUDWATCH_ALARM_TOPIC": ""}, "CLOUDWATCH_")
     {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
@@ -392,6 +399,6 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def are_given(fields: Collection[str], *, arguments: Source, app_config: Source) -> bool:
-    """Whether any of these settings is an argument or in ``app.config``, as opposed to process-wide."""
+    """Return whether any setting in ``fields`` is given for this app, rather than by the environment of the process."""
     keys = [key for key in KEYS if key.field in fields]
     return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)

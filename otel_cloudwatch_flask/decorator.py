@@ -1,4 +1,4 @@
-"""Decorators that count the calls and the failures of a view, as in flask-cloudwatch-metric."""
+"""Decorators that count the calls and failures of a view, as flask-cloudwatch-metric's decorators do."""
 
 import inspect
 from collections.abc import Callable
@@ -19,25 +19,26 @@ _INTERNAL_SERVER_ERROR: Final = 500
 
 
 class AddsMetrics(Protocol):
-    """The method of a reporter that the decorators call."""
+    """Any object with the ``add_metric`` method of a reporter."""
 
     def add_metric(self, *, metric_name: str, value: float, unit: str, dimensions: list[dict[str, str]]) -> None:
-        """Add one metric."""
+        """Record one value of a metric."""
 
 
 class _Outcome(Protocol):
-    """Callback for one call: receives the value that the view returned, or the exception that it raised."""
+    """A callback that receives the value that a view returned, or the exception that the view raised."""
 
     def __call__(self, returned: object, raised: Exception | None) -> None: ...
 
 
 def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a view to add the metric ``RequestCount`` = 1 for each call, by ``ResourceName`` and ``StatusCode``.
+    """Decorate a view to count its calls with the metric ``RequestCount``.
 
-    ``metrics_reporter``: the reporter whose ``add_metric`` is called. ``resource_name``: value of the dimension
-    ``ResourceName``, such as the name of the view.
+    The dimensions are ``ResourceName`` and ``StatusCode``. An exception other than an ``HTTPException`` counts as
+    status 500, which Flask responds with unless an error handler changes it.
 
-    An exception other than an ``HTTPException`` counts as 500, Flask's answer unless an error handler changes it.
+    :param metrics_reporter: reporter whose ``add_metric`` is called.
+    :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
     """
 
     def count(returned: object, raised: Exception | None) -> None:
@@ -51,11 +52,13 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
 def fault_failure_error(
     metrics_reporter: AddsMetrics, resource_name: str
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a view to count unsuccessful calls by ``ResourceName``: 4xx responses, 5xx responses and exceptions.
+    """Decorate a view to count its unsuccessful calls.
 
-    ``metrics_reporter``: the reporter whose ``add_metric`` is called. ``resource_name``: value of the dimension
-    ``ResourceName``. Metrics: ``Error`` for a 4xx response, ``Fault`` for a 5xx response, ``Failure`` for an exception
-    other than an ``HTTPException``; each with the value 1.
+    A 4xx response counts as ``Error``, a 5xx response as ``Fault``, and an exception other than an ``HTTPException`` as
+    ``Failure``. The dimension of these metrics is ``ResourceName``.
+
+    :param metrics_reporter: reporter whose ``add_metric`` is called.
+    :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
     """
 
     def count(returned: object, raised: Exception | None) -> None:
@@ -67,7 +70,7 @@ def fault_failure_error(
 
 
 def status_of(returned: object) -> int:
-    """The status code that Flask sends for a view's return value.
+    """Return the status code of the response that Flask makes from a view's return value.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 
@@ -88,7 +91,7 @@ def _failure_metric_name(returned: object, raised: Exception | None) -> str | No
 
 
 def _body_and_status(returned: object) -> tuple[object, Any]:
-    """Split a return value into body and status; the status is ``None`` if the value has none."""
+    """Split a view's return value into body and status. The status is ``None`` if the value does not include one."""
     if not isinstance(returned, tuple):
         return returned, None
     if len(returned) not in (2, 3):
@@ -114,7 +117,7 @@ def _status_of_exception(error: Exception) -> int:
 
 
 def _status_code(status: Any) -> int:
-    """The code of a status such as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``; 500 for anything else."""
+    """Return the code of a status such as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``, or 500 if invalid."""
     try:
         return int(status.split(None, 1)[0] if isinstance(status, str) else f"{status:d}")
     except (ValueError, TypeError, IndexError):

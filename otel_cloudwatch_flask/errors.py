@@ -1,7 +1,7 @@
-"""The exceptions of this package.
+"""The exceptions that this package raises for invalid settings and metrics.
 
-They are raised only for invalid settings and metrics. Whatever goes wrong later, between a recorded measurement and
-CloudWatch, is counted in ``DeliveryStats`` and logged.
+A failure after a measurement is recorded raises nothing: it is logged, and lost datums are counted in
+:class:`DeliveryStats`.
 """
 
 
@@ -10,10 +10,10 @@ class CloudWatchMetricsError(Exception):
 
 
 class ConfigurationError(CloudWatchMetricsError, ValueError):
-    """A setting is invalid. The message names the setting, its value, and what is allowed.
+    """An invalid setting. The message names the setting and its value, and says which values are allowed.
 
-    ``key`` is the source of the setting (an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment
-    variable), ``value`` its value.
+    :param key: source of the setting: an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment variable.
+    :param value: the invalid value.
     """
 
     def __init__(self, message: str, *, key: str | None = None, value: object = None) -> None:
@@ -23,9 +23,10 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
 
 
 class InvalidMetricError(CloudWatchMetricsError, ValueError):
-    """A metric is invalid. The message says what to write instead.
+    """An invalid metric. The message says how to correct it.
 
-    ``metric_name`` is the name that the caller passed, ``value`` the invalid argument.
+    :param metric_name: the name that the caller passed.
+    :param value: the invalid argument.
     """
 
     def __init__(self, message: str, *, metric_name: object = None, value: object = None) -> None:

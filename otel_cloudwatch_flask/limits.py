@@ -1,4 +1,4 @@
-"""CloudWatch's limits, and which numbers it accepts.
+"""CloudWatch's limits on requests, datums, names, times and numbers.
 
 Sources:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html,
@@ -10,21 +10,21 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-# A request.
+# Limits of a request.
 MAX_DATUMS_PER_REQUEST: Final = 1000
 MAX_REQUEST_BYTES: Final = 1_000_000
-"""Bytes of the JSON body before compression. The documentation says "1 MB"; this is the smaller reading."""
+"""Maximum size of the uncompressed JSON body. AWS documents "1 MB", and this is its stricter interpretation."""
 
-# A datum.
+# Limits of a datum.
 MAX_VALUES_PER_DATUM: Final = 150
 MAX_MAGNITUDE: Final = 2.0**360
-"""Largest magnitude of a value. NaN and infinity are refused, too."""
+"""Largest magnitude of a value. CloudWatch also refuses NaN and infinity."""
 MIN_MAGNITUDE: Final = 2.0**-360
 """Smallest magnitude of a nonzero value."""
 STORAGE_RESOLUTIONS: Final = (1, 60)
-"""Seconds."""
+"""The storage resolutions that CloudWatch accepts, in seconds."""
 
-# Names.
+# Limits of names and dimensions.
 MAX_DIMENSIONS: Final = 30
 MAX_DIMENSION_NAME_LENGTH: Final = 255
 MAX_DIMENSION_VALUE_LENGTH: Final = 1024
@@ -32,27 +32,27 @@ MAX_METRIC_NAME_LENGTH: Final = 255
 MAX_NAMESPACE_LENGTH: Final = 255
 RESERVED_NAMESPACE_PREFIX: Final = "AWS/"
 
-# Time.
+# How far a timestamp may be from the current time.
 MAX_AGE_SECONDS: Final = 14 * 24 * 3600
 MAX_AHEAD_SECONDS: Final = 2 * 3600
 
-# An account in a Region.
+# Limits of an account in one Region.
 QUOTA_REQUESTS_PER_SECOND: Final = 500
-"""The default for PutMetricData:
+"""The default quota for PutMetricData:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html.
 """
 
-# Which numbers CloudWatch accepts.
+# The numbers that CloudWatch accepts.
 NUMBERS: Final = frozenset({float, int})
 _EXACT: Final = 10**15
-"""Every int below it can be represented as a float."""
+"""Every int whose magnitude is below this limit can be represented exactly as a float."""
 
 
 def sendable(value: float) -> float | None:
-    """Return the number as CloudWatch accepts it, or ``None`` if it cannot be sent.
+    """Return ``value`` as a float that CloudWatch accepts, or ``None`` if there is no such float.
 
-    NaN, infinity and magnitudes above 2^360 cannot. A nonzero magnitude below 2^-360, which CloudWatch refuses as well,
-    becomes 0; so does negative zero.
+    NaN, infinity and magnitudes above 2^360 cannot be sent. Negative zero, and nonzero magnitudes below 2^-360, which
+    CloudWatch refuses, become 0.
 
     >>> sendable(float("nan")) is None
     True
@@ -61,15 +61,15 @@ def sendable(value: float) -> float | None:
     """
     try:
         number = float(value)
-    except OverflowError:  # an int beyond the largest float
+    except OverflowError:  # An int can exceed the largest float.
         return None
-    if not abs(number) <= MAX_MAGNITUDE:  # NaN fails every comparison
+    if not abs(number) <= MAX_MAGNITUDE:  # Not `>`: NaN fails every comparison.
         return None
     return number if abs(number) >= MIN_MAGNITUDE else 0.0
 
 
 def is_finite(value: float) -> bool:
-    """Whether a number is neither NaN nor infinite; it may be larger than any float."""
+    """Return whether a number is neither NaN nor infinite. An int beyond the largest float counts as finite."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -77,7 +77,7 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Whether CloudWatch accepts all of these ints and floats unchanged."""
+    """Return whether CloudWatch accepts all ``values`` unchanged. Any other type than int and float makes it false."""
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

@@ -1,6 +1,6 @@
-"""CloudWatch's prices for metrics and requests.
+"""CloudWatch's prices for metrics and requests in us-east-1.
 
-They are those of us-east-1, without the free tier (10 metrics, 1,000,000 requests):
+The free tier (10 metrics and 1,000,000 requests a month) is not deducted. Source:
 https://aws.amazon.com/cloudwatch/pricing/
 """
 
@@ -17,15 +17,15 @@ DOLLARS_PER_METRIC_MONTH: Final = (
     (1_000_000, 0.05),
     (math.inf, 0.02),
 )
-"""Price tiers: the number of metrics up to which each price applies. Metrics are billed by the hour; these are whole
-months."""
+"""Price tiers, as pairs of the highest number of metrics that a price applies to, and the price of each metric. AWS
+bills metrics by the hour; the prices are for whole months."""
 
 DOLLARS_PER_REQUEST: Final = 0.01 / 1000
 
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """The distinct metrics and PutMetricData requests of a month, and their costs in dollars."""
+    """The number of distinct metrics and PutMetricData requests in a month, and their costs in dollars."""
 
     metrics: int
     requests: float
@@ -34,16 +34,16 @@ class MonthlyCost:
 
     @property
     def dollars(self) -> float:
-        """The total cost."""
+        """The total cost of metrics and requests."""
         return self.metrics_dollars + self.requests_dollars
 
     def document(self) -> dict[str, float]:
-        """Return all figures for JSON."""
+        """Return all fields and the total as a JSON-serializable dictionary."""
         return {**asdict(self), "dollars": self.dollars}
 
 
 def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
-    """Return the cost of metrics published for a month of 30 days, at a constant rate of requests.
+    """Return the cost of publishing ``metrics`` distinct metrics for 30 days, at a constant rate of requests.
 
     >>> cost = monthly_cost(metrics=50, requests_per_second=1)
     >>> f"${cost.metrics_dollars:.2f} + ${cost.requests_dollars:.2f} = ${cost.dollars:.2f}"
@@ -54,7 +54,7 @@ def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
 
 
 def metrics_dollars(metrics: int) -> float:
-    """Return the monthly cost of this many distinct metrics.
+    """Return the monthly cost of ``metrics`` distinct metrics.
 
     >>> metrics_dollars(10_000), metrics_dollars(12_000)
     (3000.0, 3200.0)
@@ -68,5 +68,5 @@ def metrics_dollars(metrics: int) -> float:
 
 
 def requests_dollars(requests: float) -> float:
-    """Return the cost of this many PutMetricData requests."""
+    """Return the cost of ``requests`` PutMetricData requests."""
     return requests * DOLLARS_PER_REQUEST

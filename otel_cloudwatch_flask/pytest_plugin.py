@@ -1,6 +1,6 @@
-"""pytest plugin with the fixture ``cloudwatch``: a fake CloudWatch that the app under test publishes to.
+"""A pytest plugin whose fixture ``cloudwatch`` is a fake CloudWatch that receives the metrics of the app under test.
 
-pytest imports this module wherever the package is installed; the fake is imported when a test requests the fixture.
+pytest imports this module wherever the package is installed, so the fake is not imported before a test requests it.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ _KEY: "pytest.StashKey[InterceptedCloudWatch]" = pytest.StashKey()
 
 @pytest.fixture
 def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatch]":
-    """An in-memory CloudWatch with the validation of the real one; receives all metrics of this process.
+    """An in-memory fake that validates metrics as CloudWatch does, and stores them instead of sending them.
 
-    During the test, reporters, readers and exporters without a client of their own publish to it, whenever they were
-    created. Every query flushes first: ``assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
+    It receives the metrics of every reporter, reader and exporter in this process that was created without a client,
+    even if that was before the test. Every query flushes first:
+    ``assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
     """
     from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch  # noqa: PLC0415 - see above
 
@@ -30,7 +31,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> None:
-    """Add the published and the lost metrics to the report of a failed test."""
+    """Add the published and lost metrics to the report of a failed test."""
     fake = item.stash.get(_KEY, None)
     if fake is not None and call.when == "call" and call.excinfo is not None:
         item.add_report_section("call", "cloudwatch", fake.report())

@@ -1,3 +1,3 @@
-"""The version of the package, in its only place."""
+"""The version of the package, which pyproject.toml and the command line read from here."""
 
 __version__ = "0.1.0"

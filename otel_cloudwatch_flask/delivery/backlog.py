@@ -225,7 +225,7 @@ class Backlog:
         with self._lock:
             merging, self._waiting = self._waiting, deque()
         # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
-        merged = [*_merged_neighbours(merging)]
+        merged = [*_merged_neighbors(merging)]
         dropped = []
         with self._lock:
             for each in merging:
@@ -258,7 +258,7 @@ class Backlog:
         self._datums += sign * waiting.datums
 
 
-def _merged_neighbours(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
+def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
     """Merge adjacent batches that are only in memory. Others are not merged, because that would change the order."""
     for (file, _), group in groupby(waiting, key=lambda each: (each.file, each.batch and each.batch.envelope)):
         members = list(group)

@@ -1,5 +1,5 @@
-"""Histogram arithmetic: no OpenTelemetry, no CloudWatch API, no state.
+"""Histogram arithmetic, which depends neither on OpenTelemetry nor on the CloudWatch API.
 
-Input: the buckets, count, sum, minimum and maximum of a data point. Output: at most 150 values with their counts, which
-preserve count, sum, minimum and maximum and keep every value inside the bucket of its samples.
+It converts the buckets, count, sum, minimum and maximum of a data point to at most 150 values with their counts, which
+preserve the count, sum, minimum and maximum. Each value lies within the bucket whose samples it represents.
 """

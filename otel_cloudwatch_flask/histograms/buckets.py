@@ -1,8 +1,8 @@
-"""Explicit-bucket and exponential histograms, and their addition and subtraction.
+"""Explicit-bucket and exponential histograms.
 
-A histogram holds the number of samples in each bucket, their sum and, usually, the minimum and the maximum. Both kinds
-support addition (several points become one CloudWatch metric) and subtraction (cumulative points become deltas), and
-list their non-empty buckets as :class:`Buckets`, from which ``values_counts.distribution`` computes what to send.
+A histogram consists of the number of samples in each bucket, the sum of all samples and, usually, the minimum and the
+maximum. Histograms are added to merge data points into one series, and subtracted to convert cumulative data points to
+deltas. ``values_counts.distribution`` converts their non-empty buckets to the values that are sent to CloudWatch.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
-"""How far a minimum or maximum may lie outside its bucket, relative to the edge: the SDK's own rounding causes that."""
+"""How far the SDK's rounding may move a minimum or maximum out of its bucket, as a fraction of the edge."""
 
 _MAX_FLOAT: Final = sys.float_info.max
 
@@ -27,38 +27,39 @@ _REFERENCE_TOLERANCE: Final = 0.125
 
 _BLOCK_BITS: Final = 8
 _BLOCK: Final = 1 << _BLOCK_BITS
-"""Bucket bounds are cached in tables of two blocks, so that the SDK's 160 buckets fit wherever they start."""
+"""Buckets are cached in tables of two blocks, so that the SDK's 160 buckets fit into one table wherever they start."""
 _POSITIONS: Final = tuple(range(2 * _BLOCK))
 _MAX_TABLES: Final = 256
-"""A completely filled table takes 70 kB."""
+"""Limits the memory for cached buckets: a completely filled table takes 70 kB."""
 
 Bucket: TypeAlias = tuple[float, float, float]
-"""``(lower, upper, reference)``: both edges belong to the bucket, and the reference is a number near its middle with as
-few digits as possible. An open end is infinite. The reference of an explicit bucket is 0 until the bucket is divided.
+"""``(lower, upper, reference)``. Both edges belong to the bucket, and the edge of an open end is infinite.
+``reference`` is a number with few digits near the middle. For an explicit bucket it is 0 until the bucket is divided.
 """
 
 
 class Buckets(NamedTuple):
-    """Non-empty buckets in ascending order, as parallel lists: ``samples[i]`` samples in ``bounds[i]``."""
+    """Non-empty buckets in ascending order. The bucket ``bounds[i]`` contains ``samples[i]`` samples."""
 
-    # Parallel lists instead of one object per bucket: the bounds are shared tuples from the cache.
+    # Parallel lists rather than one object per bucket, so that cached bounds are shared instead of copied.
     samples: list[int]
     bounds: list[Bucket]
 
     def negated(self) -> "Buckets":
-        """Return the same samples with the opposite sign."""
+        """Return the buckets that contain the samples after their sign is reversed."""
         bounds = [(-upper, -lower, -reference) for lower, upper, reference in reversed(self.bounds)]
         return Buckets(self.samples[::-1], bounds)
 
     def plus(self, other: "Buckets") -> "Buckets":
-        """Append buckets that lie above these."""
+        """Return these buckets followed by ``other``, which must lie above them."""
         return Buckets(self.samples + other.samples, self.bounds + other.bounds)
 
 
 class Extremes(NamedTuple):
-    """The minimum and maximum of a histogram, or bounds for them where they are unknown.
+    """The minimum and maximum of a histogram, if they are known, and bounds of its samples.
 
-    ``minimum`` and ``maximum`` are samples; ``floor`` and ``ceiling`` only bound the samples.
+    ``floor`` and ``ceiling`` equal ``minimum`` and ``maximum`` if these are known. Otherwise no sample lies beyond
+    them, but they need not be samples.
     """
 
     minimum: float | None = None
@@ -68,7 +69,7 @@ class Extremes(NamedTuple):
 
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
-        """Return the extremes of a data point; ``None``, and the SDK's inf and -inf, mean "not recorded"."""
+        """Create the extremes of a data point. ``None``, like the SDK's initial ``inf`` or ``-inf``, means unknown."""
         minimum = None if minimum == math.inf else minimum
         maximum = None if maximum == -math.inf else maximum
         floor = -math.inf if minimum is None else minimum
@@ -76,13 +77,13 @@ class Extremes(NamedTuple):
         return cls(minimum, maximum, floor, ceiling)
 
     def negated(self) -> "Extremes":
-        """Return the extremes of the same samples with the opposite sign."""
+        """Return the extremes of the samples after their sign is reversed."""
         minimum = None if self.maximum is None else -self.maximum
         maximum = None if self.minimum is None else -self.minimum
         return Extremes(minimum, maximum, -self.ceiling, -self.floor)
 
     def union(self, other: "Extremes") -> "Extremes":
-        """Return the extremes of the samples of both."""
+        """Return the extremes of the combined samples."""
         return Extremes(
             None if self.minimum is None or other.minimum is None else min(self.minimum, other.minimum),
             None if self.maximum is None or other.maximum is None else max(self.maximum, other.maximum),
@@ -91,9 +92,10 @@ class Extremes(NamedTuple):
         )
 
     def since(self, previous: "Extremes") -> "Extremes":
-        """Return the extremes of the samples added between two cumulative points.
+        """Return the extremes of the samples that were added after the earlier cumulative data point ``previous``.
 
-        They are exact only where the later point extends the range; otherwise its extremes are just bounds.
+        The minimum or maximum is known only if the later data point extended the range. Otherwise only bounds are
+        known.
         """
         lowered = self.minimum is not None and self.minimum < previous.floor
         raised = self.maximum is not None and self.maximum > previous.ceiling
@@ -105,9 +107,9 @@ HistogramT = TypeVar("HistogramT", bound="Histogram")
 
 @dataclass(slots=True)
 class Histogram:
-    """Base of both kinds of histograms.
+    """The base class of both kinds of histograms.
 
-    Multiplying by ``factor`` converts every number to the unit, and the sign, of the datum.
+    :param factor: multiplier that converts the sum, the extremes and the bounds to the unit and sign of the datum.
     """
 
     count: int
@@ -117,27 +119,27 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """A key that is equal for histograms that can be added."""
+        """A key. Histograms whose keys are equal can be added."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:
-        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
+        """Return the non-empty buckets in new lists, which the caller may modify."""
         raise NotImplementedError
 
     def plus(self, other: "Self") -> "Self":
-        """Return the samples of both; the layouts must be equal."""
+        """Return a histogram of the combined samples. Both histograms must have the same ``layout``."""
         raise NotImplementedError
 
     def minus(self, previous: "Self") -> "Self | None":
-        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
+        """Return the samples added since ``previous``, or ``None`` if a count decreased, which indicates a reset."""
         raise NotImplementedError
 
     def negated(self) -> "Self":
-        """Return the same samples with the opposite sign."""
+        """Return a histogram of the samples after their sign is reversed."""
         raise NotImplementedError
 
     def contradiction(self) -> str | None:
-        """Return why these numbers contradict each other, or ``None`` if they do not."""
+        """Describe how the numbers contradict each other, or return ``None`` if they are consistent."""
         return contradiction(self.count, self.sum, self.extremes, self.buckets())
 
     def _plus(self, other: "Histogram", **fields: Any) -> "Self":
@@ -164,22 +166,22 @@ class Histogram:
 
 @dataclass(slots=True)
 class ExplicitHistogram(Histogram):
-    """A histogram with user-defined bounds: ``counts[i]`` samples above ``bounds[i-1]`` and up to ``bounds[i]``."""
+    """A histogram with user-defined bounds. ``counts[i]`` samples lie above ``bounds[i-1]`` and up to ``bounds[i]``."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
 
     @property
     def layout(self) -> object:
-        """A key that is equal for histograms with the same buckets."""
+        """The bounds and the factor. Explicit histograms are added only if both are equal."""
         return (self.bounds, self.factor)
 
     def plus(self, other: "ExplicitHistogram") -> "ExplicitHistogram":
-        """Return the samples of both; the layouts must be equal."""
+        """Return a histogram of the combined samples. Both histograms must have the same ``layout``."""
         return self._plus(other, counts=tuple(map(sum, zip(self.counts, other.counts, strict=True))))
 
     def minus(self, previous: "ExplicitHistogram") -> "ExplicitHistogram | None":
-        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
+        """Return the samples added since ``previous``, or ``None`` if bounds changed or a count decreased (a reset)."""
         if self.bounds != previous.bounds:
             return None
         counts = tuple(now - then for now, then in zip(self.counts, previous.counts, strict=True))
@@ -188,23 +190,23 @@ class ExplicitHistogram(Histogram):
         return self._minus(previous, counts=counts)
 
     def negated(self) -> "ExplicitHistogram":
-        """Return the same samples with the opposite sign."""
+        """Return a histogram of the samples after their sign is reversed."""
         return self._negated(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
 
     def buckets(self) -> Buckets:
-        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
+        """Return the non-empty buckets in new lists, which the caller may modify."""
         return explicit_buckets(self.bounds, self.counts)
 
     def contradiction(self) -> str | None:
-        """Return why these numbers contradict each other, or ``None`` if they do not."""
+        """Describe how the numbers contradict each other, or return ``None`` if they are consistent."""
         # Zero-argument super() does not work in a dataclass with slots.
         return bounds_contradiction(self.bounds, self.counts) or Histogram.contradiction(self)
 
 
 class Side(NamedTuple):
-    """Exponential buckets on one side of zero: ``counts[i]`` samples in bucket ``offset + positions[i]``.
+    """The exponential buckets on one side of zero. Bucket ``offset + positions[i]`` contains ``counts[i]`` samples.
 
-    With ``positions=None``, the SDK's form, the counts are dense: position ``i`` is ``i``, and most counts are 0.
+    If ``positions`` is ``None``, as in data points from the SDK, bucket ``offset + i`` contains ``counts[i]`` samples.
     """
 
     offset: int
@@ -213,13 +215,13 @@ class Side(NamedTuple):
 
     @classmethod
     def of(cls, samples: Mapping[int, int]) -> "Side":
-        """Make a side from the number of samples by bucket index."""
+        """Create a side from a mapping of bucket indices to sample counts."""
         indices = sorted(index for index, count in samples.items() if count)
         offset = indices[0] if indices else 0
         return cls(offset, [samples[index] for index in indices], [index - offset for index in indices])
 
     def by_index(self, *, coarser: int = 0) -> dict[int, int]:
-        """Return the samples by bucket index, at a scale lower by ``coarser`` steps."""
+        """Map each bucket index to its sample count, after reducing the scale by ``coarser``."""
         samples: dict[int, int] = {}
         positions = range(len(self.counts)) if self.positions is None else self.positions
         for position, count in zip(positions, self.counts, strict=True):
@@ -234,7 +236,10 @@ EMPTY_SIDE: Final = Side(0, (), ())
 
 @dataclass(slots=True)
 class ExponentialHistogram(Histogram):
-    """A histogram whose bounds are powers of ``base = 2 ** 2 ** -scale``; bucket ``i`` ends at ``base ** (i + 1)``."""
+    """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``.
+
+    ``base`` is ``2 ** 2 ** -scale``.
+    """
 
     scale: int
     zero_count: int = 0
@@ -244,11 +249,11 @@ class ExponentialHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """A key that is equal for histograms that can be added at a common scale."""
+        """A key without the scale, because histograms of different scales can be added."""
         return (ExponentialHistogram, self.zero_threshold, self.factor)
 
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
-        """Return the samples of both at the coarser scale; the layouts must be equal."""
+        """Return a histogram of the combined samples at the lower scale. Both must have the same ``layout``."""
         scale = self._common_scale(other)
         positive, negative = (
             Side.of(_added(mine.by_index(coarser=self.scale - scale), theirs.by_index(coarser=other.scale - scale)))
@@ -258,7 +263,7 @@ class ExponentialHistogram(Histogram):
         return self._plus(other, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def minus(self, previous: "ExponentialHistogram") -> "ExponentialHistogram | None":
-        """Return what was added since an earlier cumulative point, or ``None`` if the series was reset in between."""
+        """Return the samples added since ``previous``, or ``None`` if a count decreased, which indicates a reset."""
         scale = self._common_scale(previous)
         zeros = self.zero_count - previous.zero_count
         sides = [
@@ -271,16 +276,16 @@ class ExponentialHistogram(Histogram):
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def negated(self) -> "ExponentialHistogram":
-        """Return the same samples with the opposite sign."""
+        """Return a histogram of the samples after their sign is reversed."""
         return self._negated(positive=self.negative, negative=self.positive)
 
     @property
     def filled_buckets(self) -> int:
-        """The number of non-empty buckets."""
+        """The number of non-empty buckets, including the zero bucket."""
         return sum(map(bool, (*self.positive.counts, *self.negative.counts, self.zero_count)))
 
     def _common_scale(self, other: "ExponentialHistogram") -> int:
-        # The SDK gives a point with zeros only scale 0. It has no buckets, so its scale must not coarsen the other's.
+        # The SDK assigns scale 0 to a data point that contains only zeros, which must not reduce the other's precision.
         scales = [each.scale for each in (self, other) if any(each.positive.counts) or any(each.negative.counts)]
         return min(scales, default=min(self.scale, other.scale))
 
@@ -288,12 +293,12 @@ class ExponentialHistogram(Histogram):
         return (self.positive, other.positive), (self.negative, other.negative)
 
     def buckets(self) -> Buckets:
-        """Return the non-empty buckets in ascending order; the caller may modify the lists."""
+        """Return the non-empty buckets in new lists, which the caller may modify."""
         return exponential_buckets(self.scale, self.zero_count, self.zero_threshold, self.positive, self.negative)
 
 
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
-    """Return the non-empty buckets of an explicit histogram, with 0 for their references."""
+    """Return the non-empty buckets of an explicit histogram, each with the reference 0."""
     edges = (-math.inf, *bounds, math.inf)
     filled = [(lower, upper, 0.0) for lower, upper in compress(pairwise(edges), counts)]
     return Buckets([*filter(None, counts)], filled)
@@ -313,13 +318,13 @@ def exponential_buckets(
 
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
-    """Return the shared table of two blocks of positive buckets; ``None`` for those not computed yet."""
+    """Return the cached table of the positive buckets in two blocks, with ``None`` for each bucket not yet computed."""
     del scale, block
     return [None] * (2 * _BLOCK)
 
 
 def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Sequence[int] | None) -> Buckets:
-    """Return the non-empty buckets of one side of zero, by magnitude."""
+    """Return the non-empty buckets on one side of zero, in the order of their magnitude."""
     if positions is None:
         positions = [*compress(_POSITIONS if len(counts) <= len(_POSITIONS) else range(len(counts)), counts)]
         counts = _selector(positions)(counts) if positions else ()
@@ -343,22 +348,22 @@ def _bucket(scale: int, index: int) -> Bucket:
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
-    """Make the bucket with these edges."""
+    """Return the bucket from ``lower`` to ``upper``."""
     return lower, upper, short_number_between(lower, upper)
 
 
 def _selector(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Return a function that selects the elements at these positions from a sequence."""
+    """Return a function that selects the elements at ``positions`` from a sequence."""
     if len(positions) > 1:
-        return itemgetter(*positions)  # Twice as fast as a comprehension.
+        return itemgetter(*positions)  # It is twice as fast as a comprehension.
     (position,) = positions
     return lambda column: (column[position],)
 
 
 def edge(scale: int, index: int) -> float:
-    """Return the lower edge of an exponential bucket; 0 or inf if a normal float cannot hold it.
+    """Return the lower edge of an exponential bucket, or 0 or ``inf`` if a normal float cannot represent the edge.
 
-    Subnormal numbers are counted in the bucket of the smallest normal one:
+    The bucket of the smallest normal float also contains the subnormal floats:
     https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponential-scale.
 
     >>> edge(0, 3), edge(1, 1), edge(-10, 1)
@@ -367,7 +372,7 @@ def edge(scale: int, index: int) -> float:
     if scale <= 0:
         return _power_of_two(index << -scale)
     exponent, part = divmod(index, 1 << scale)
-    # The power operator is correctly rounded far more often here than exp(log(2) * ...).
+    # The power operator returns the correctly rounded result far more often than exp(log(2) * ...).
     return _power_of_two(exponent, 2.0 ** (part / (1 << scale)))
 
 
@@ -380,9 +385,9 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
 
 
 def short_number_between(lower: float, upper: float) -> float:
-    """Return the number with the fewest digits that is close to the middle of two others.
+    """Return a number with few digits near the middle between ``lower`` and ``upper``.
 
-    Each digit is a byte of the request, and a bucket's samples may be anywhere in it.
+    Each digit costs a byte of the request, and the exact middle would be no better an estimate of a bucket's samples.
 
     >>> short_number_between(2.0, 4.0), short_number_between(1.0905, 1.1388), short_number_between(107e3, 112e3)
     (3.0, 1.11, 110000.0)
@@ -390,7 +395,7 @@ def short_number_between(lower: float, upper: float) -> float:
     middle, tolerance = lower / 2 + upper / 2, (upper - lower) * _REFERENCE_TOLERANCE
     if not 0 < tolerance < math.inf:
         return middle
-    # The estimate of the digits needed may be one too low, so it is only where the search begins.
+    # The logarithm may underestimate the digits needed by one, so it is only the start of the search.
     for digits in range(max(int(math.log10(abs(middle) / tolerance)), 1) if middle else 1, 17):
         rounded = float(f"{middle:.{digits}g}")
         if abs(rounded - middle) <= tolerance:
@@ -413,19 +418,19 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
 
 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
-    """Return why the numbers of a histogram contradict each other, or ``None`` if they do not."""
+    """Describe how the numbers of a histogram contradict each other, or return ``None`` if they are consistent."""
     counted = sum(buckets.samples)
     if buckets.samples and min(buckets.samples) < 0:
         return "a negative count"
     if counted != count:
         return f"count {count}, but {counted} samples in the buckets"
-    if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
+    if not abs(total) <= _MAX_FLOAT:  # Not `>`: NaN fails every comparison.
         return "a sum beyond every float"
     return _extremes_contradiction(extremes, buckets) if count else None
 
 
 def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
-    """Return what is wrong with the bounds of an explicit histogram, or ``None`` if nothing is."""
+    """Describe what makes the bounds of an explicit histogram invalid, or return ``None`` if they are valid."""
     if len(counts) != len(bounds) + 1:
         return f"{len(bounds)} bounds and {len(counts)} counts"
     if not all(map(math.isfinite, bounds)):

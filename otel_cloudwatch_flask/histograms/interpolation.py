@@ -1,13 +1,13 @@
-"""Estimate where the samples of a wide bucket lie, from its neighbours and the recorded sum.
+"""Estimate where the samples of wide buckets lie, from the neighboring buckets and the recorded sum.
 
-The density of samples is assumed to change linearly across a bucket, from one edge to the other. At an edge shared by
-two buckets it is between their densities: the weighted harmonic mean of monotone cubic interpolation
-(https://doi.org/10.1137/0717021), which invents no peaks. Buckets of positive values use a logarithmic axis, on which
-distributions of latencies and sizes are smooth. Then all densities are tilted together, towards higher or lower values,
-until the mean is the recorded one.
+The density of samples is assumed to change linearly from one edge of a bucket to the other. At an edge shared by two
+buckets, the density is the weighted harmonic mean of their average densities, as in monotone cubic interpolation
+(https://doi.org/10.1137/0717021), which adds no peaks. Buckets of positive values use a logarithmic axis, on which the
+distributions of latencies and sizes are smooth. All densities are then tilted toward higher or lower values, until
+their mean equals the recorded mean.
 
-The result is each bucket divided into narrower ones with a few samples each, so that the common fraction that makes the
-sum exact has little left to correct.
+Each bucket is divided into narrower buckets that follow the estimated density and contain few samples each. The exact
+sum then requires only a small correction.
 """
 
 import math
@@ -19,23 +19,23 @@ from typing import Final
 from otel_cloudwatch_flask.histograms.buckets import Bucket, Buckets
 
 _FEW: Final = 4
-"""Up to this many samples of a bucket share one value: more values would cost bytes and add no information."""
+"""A bucket with at most this many samples is not divided: more values would cost bytes and add no information."""
 
 _STEEPEST: Final = 0.999
-"""The largest slope; with a slope of 1 the density at one edge is 0, and tilting cannot change it."""
+"""The largest slope. A slope of 1 would be a fixed point of the tilt, which could then no longer change it."""
 _TILT_STEPS: Final = 40
-"""Bisection steps in the search for the tilt, which has an error of 2 / 2^40 after them."""
+"""Number of bisection steps in the search for the tilt, which reduce its error to 2 / 2^40."""
 
 _NARROW: Final = 0.01
-"""Below this width, relative to the lower edge, both axes agree, and the logarithm would only lose precision."""
+"""Buckets narrower than this fraction of their lower edge use a linear axis: a logarithm would only lose precision."""
 
 _FLAT: Final = 1e-6
-"""Below this slope the density counts as constant; the inverse of its integral would be 0 / 0."""
+"""A density with a smaller slope is treated as constant, because the inverse of its integral approaches 0 / 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A bucket and the coordinate along which its samples are spread: 0 at the lower edge, 1 at the upper edge."""
+    """The axis along which a bucket's samples are spread. Positions range from 0 (lower edge) to 1 (upper edge)."""
 
     samples: int
     lower: float
@@ -51,7 +51,7 @@ class _Axis:
         return math.log(self.upper) - math.log(self.lower) if self.is_logarithmic else self.upper - self.lower
 
     def along(self, density: float, value: float) -> float:
-        """Convert samples per unit of value to samples per unit of the axis."""
+        """Convert a density at ``value`` from samples per unit of value to samples per unit of axis length."""
         return density * value if self.is_logarithmic else density
 
     def value(self, position: float) -> float:
@@ -69,10 +69,10 @@ class _Axis:
 
 
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
-    """Divide buckets into at most ``most`` narrower ones whose middles add up to about ``total``.
+    """Divide ``buckets`` into at most ``most`` narrower buckets, whose middles add up to about ``total``.
 
-    Returns ``None`` if no linear densities reach that total, because it is too close to that of all lower or all upper
-    edges.
+    Returns ``None`` if ``total`` is so close to the sum with all samples at the lower edges, or at the upper edges,
+    that no linear density reaches it.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -88,13 +88,13 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
 
 
 def _slopes(axes: Sequence[_Axis]) -> list[float]:
-    """Return the slope of the density in each bucket: from -1, all at the lower edge, to 1."""
+    """Return the slope of the density in each bucket, from -1 (zero at the upper edge) to 1 (zero at the lower)."""
     shared = [_density_at_shared_edge(lower, upper) for lower, upper in pairwise(axes)]
     return [*map(_slope, axes, [None, *shared], [*shared, None])]
 
 
 def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
-    """Return the samples per unit of value at a shared edge; 0 if there is an empty bucket between the two."""
+    """Return the samples per unit of value at the shared edge, or 0 if an empty bucket lies between the two buckets."""
     edge = lower.upper
     is_logarithmic = lower.is_logarithmic and upper.is_logarithmic
     first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in (lower, upper))
@@ -106,7 +106,7 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """Return the slope between the densities at the two edges, of which an outermost one (``None``) is extrapolated."""
+    """Return the slope between the densities at both edges. An outermost density (``None``) is extrapolated."""
     if not axis.length:
         return 0.0
     average = axis.samples / axis.length
@@ -127,7 +127,7 @@ def _relative_rise(low: float, high: float) -> float:
 
 
 def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> list[float] | None:
-    """Tilt all slopes by the same amount until the samples add up to ``total``; ``None`` if no tilt does that."""
+    """Tilt all slopes equally so that the samples add up to ``total``, or return ``None`` if no tilt achieves that."""
 
     def tilt(by: float) -> list[float]:
         # The addition theorem of tanh: every result stays between -1 and 1.
@@ -146,9 +146,9 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 
 
 def _parts(samples: Sequence[int], most: int) -> list[int]:
-    """Return the number of parts of each bucket: proportional to the square root of its samples.
+    """Return the number of parts of each bucket, which is proportional to the square root of its sample count.
 
-    In proportion to the samples, the sparse buckets would get too few, and high percentiles are read from those.
+    Proportional to the sample count itself, it would be too low for sparse buckets, which contain the high percentiles.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]
@@ -160,7 +160,7 @@ def _parts(samples: Sequence[int], most: int) -> list[int]:
 
 
 def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[float]]:
-    """Divide a bucket into parts of about equal counts; returns the counts and the edges of the parts."""
+    """Divide a bucket into parts with about equal sample counts, and return the counts and the edges of the parts."""
     counted = [axis.samples * part // parts for part in range(parts + 1)]
     inner = [axis.value(_quantile(count / axis.samples, slope)) for count in counted[1:-1]]
     edges = [axis.lower, *(min(max(edge, axis.lower), axis.upper) for edge in inner), axis.upper]
@@ -168,7 +168,7 @@ def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[flo
 
 
 def _quantile(share: float, slope: float) -> float:
-    """Return the position below which this share of the samples lies: the inverse of the density's integral."""
+    """Return the position below which ``share`` of the samples lies, by inverting the integral of the density."""
     if abs(slope) < _FLAT:
         return share
     return (slope - 1 + math.sqrt((1 - slope) ** 2 + 4 * slope * share)) / (2 * slope)

@@ -1,12 +1,12 @@
 """Convert histograms to CloudWatch's ``Values`` and ``Counts``, at most 150 of each.
 
-Count, sum, minimum and maximum are preserved, and every value lies in the bucket of its samples, so a percentile is
-never off by more than the width of one bucket.
+The count, sum, minimum and maximum are preserved. Each value lies within the bucket whose samples it represents, so the
+error of a percentile does not exceed the width of a bucket.
 
-The minimum and the maximum become values of their own, and the outer buckets are clamped to them. The other samples of
-a bucket share its reference, a short number near its middle. Then as few values as possible are adjusted within their
-buckets to make the sum exact. If that is not enough, all values are placed at one common fraction of their buckets:
-with all at the lower edges the sum is too small, with all at the upper edges too large, so such a fraction exists.
+The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
+a bucket are represented by its reference, a number with few digits near its middle. As few values as possible are then
+adjusted within their buckets to make the sum exact. If that is not enough, all values move to the same fraction of
+their buckets. Such a fraction exists, because the sum lies between those of all lower edges and of all upper edges.
 """
 
 import math
@@ -30,29 +30,29 @@ from otel_cloudwatch_flask.histograms.interpolation import refined
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_VALUES_PER_DATUM, MIN_MAGNITUDE, sendable
 
 MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
-"""Non-empty buckets that fit in one datum, in addition to the minimum and the maximum."""
+"""Number of non-empty buckets that fit into one datum in addition to the minimum and the maximum."""
 
 _COMMON_PERCENTILES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 _RESERVE_FOR_PERCENTILES: Final = 2 * len(_COMMON_PERCENTILES)
-"""When buckets have to be joined, this many values stay free to divide the buckets that hold common percentiles."""
+"""Number of values reserved, when buckets have to be joined, to divide the buckets that contain these percentiles."""
 
 _SAMPLES_PER_PART: Final = 6
-"""Minimum number of samples that share a value in an exponential bucket, which is narrow anyway."""
+"""Minimum number of samples for each part of a divided exponential bucket, which is narrow even if undivided."""
 _OVERFULL: Final = 2 * _SAMPLES_PER_PART
-"""A bucket with at least this many samples is divided, if there is room."""
+"""An exponential bucket with at least this many samples is over-full, and is divided if the datum has room."""
 
 _MAX_ADJUSTED: Final = 8
-"""Number of values to adjust for an exact sum before all of them are placed at a common fraction instead."""
+"""Number of values to adjust for an exact sum before all values move to a common fraction instead."""
 _EDGE_MARGIN: Final = 0.02
-"""Distance to keep from an edge when a value is adjusted, as a fraction of the bucket's width."""
+"""Distance that an adjusted value keeps from the edges of its bucket, as a fraction of the bucket's width."""
 
 _FARTHEST_EDGE: Final = 2.0**370
-"""Replaces edges beyond it: no value there can be sent, and sums of edges stay finite."""
+"""Edges are clamped to this magnitude, which CloudWatch refuses anyway, so that sums of edges remain finite."""
 
 
 class Distribution(NamedTuple):
-    """CloudWatch's ``Values`` and ``Counts``: ascending values, and the number of samples at each."""
+    """The ``Values``, in ascending order, and ``Counts`` of a datum."""
 
     values: Sequence[float]
     counts: Sequence[int]
@@ -78,7 +78,7 @@ class Distribution(NamedTuple):
 
 
 def distribution(histogram: Histogram) -> Distribution | None:
-    """Return the values and counts for a non-empty histogram; ``None`` if CloudWatch does not accept such numbers."""
+    """Convert a non-empty histogram to values and counts, or return ``None`` if CloudWatch does not accept them."""
     is_explicit, factor = isinstance(histogram, ExplicitHistogram), histogram.factor
     buckets = histogram.buckets()
     return scaled(histogram.count, histogram.sum, histogram.extremes, buckets, factor, is_explicit=is_explicit)
@@ -87,13 +87,13 @@ def distribution(histogram: Histogram) -> Distribution | None:
 def scaled(
     count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
 ) -> Distribution | None:
-    """Return values and counts in the datum's unit; ``None`` if CloudWatch does not accept such numbers.
+    """Convert the parts of a histogram as :func:`distribution` does, without creating a :class:`Histogram`.
 
     Modifies ``buckets``.
     """
     try:
         values, counts = _values_and_counts(count, total, extremes, buckets, is_explicit=is_explicit)
-    except OverflowError:  # Samples near the largest float.
+    except OverflowError:  # The samples are near the largest float.
         return None
     if factor != 1.0:
         values = [value * factor for value in values]
@@ -106,23 +106,24 @@ def scaled(
 
 
 def combined(distributions: Iterable[Distribution]) -> Distribution:
-    """Merge distributions into one with at most 150 values.
+    """Merge distributions into one distribution with at most 150 values.
 
-    If there are more, neighbours are replaced by their weighted mean, those closest to each other relative to their
-    size first. Count, sum, minimum, maximum, the number of zeros and the common percentiles are preserved.
+    If there are more values, neighbors are replaced by their weighted mean, beginning with those that are closest
+    relative to their size. The count, the sum, the minimum, the maximum, the number of zeros and the common percentiles
+    are preserved.
     """
     merged = Distribution.of(sample for each in distributions for sample in zip(*each, strict=True))
     while len(merged.values) > MAX_VALUES_PER_DATUM:
-        merged = _with_neighbours_joined([*zip(*merged, strict=True)], len(merged.values) - MAX_VALUES_PER_DATUM)
+        merged = _with_neighbors_joined([*zip(*merged, strict=True)], len(merged.values) - MAX_VALUES_PER_DATUM)
     return merged
 
 
 _Sample = tuple[float, int]
-"""A value and the number of samples at it."""
+"""A value, and the number of samples that have this value."""
 
 
-def _with_neighbours_joined(samples: list[_Sample], most: int) -> Distribution:
-    """Replace at most this many pairs of neighbours by their weighted mean."""
+def _with_neighbors_joined(samples: list[_Sample], most: int) -> Distribution:
+    """Replace at most ``most`` pairs of neighbors by their weighted mean."""
     kept = {0, len(samples) - 1, *_indices_of_percentiles([count for _, count in samples])}
 
     def distance(i: int) -> float:
@@ -146,7 +147,7 @@ def _mean(lower: _Sample, upper: _Sample) -> _Sample:
 def _values_and_counts(
     count: int, total: float, extremes: Extremes, buckets: Buckets, *, is_explicit: bool
 ) -> tuple[list[float], list[int]]:
-    """Return values and counts in the histogram's unit, with its count, sum, minimum and maximum.
+    """Convert the parts of a histogram to values and counts, before ``factor`` is applied.
 
     Modifies ``buckets``.
     """
@@ -170,19 +171,19 @@ def _values_and_counts(
 
 
 def _single_value(total: float, extremes: Extremes, buckets: Buckets) -> float:
-    """Return the value of a single sample, or of many equal ones."""
+    """Return the value of the only sample, or the common value of equal samples."""
     minimum, maximum, floor, ceiling = extremes
     if minimum is not None:
         return minimum
     if maximum is not None:
         return maximum
-    # The difference of two cumulative sums carries the rounding of both, and may lie outside the bucket.
+    # A difference of cumulative sums contains the rounding errors of both, and may lie outside the bucket.
     lower, upper, _ = buckets.bounds[0]
     return min(max(total, lower, floor), upper, ceiling)
 
 
 def _remove_extreme(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
-    """Remove the minimum or maximum from its outer bucket, and clamp the rest of that bucket to it."""
+    """Remove the minimum or maximum from the outermost bucket, and clamp that bucket to ``floor`` and ``ceiling``."""
     samples, bounds = buckets
     samples[index] -= 1
     if samples[index]:
@@ -192,7 +193,7 @@ def _remove_extreme(buckets: Buckets, index: int, floor: float, ceiling: float) 
 
 
 def _clamp(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
-    """Clamp an outer bucket to the known bounds of the samples."""
+    """Clamp an outermost bucket to ``floor`` and ``ceiling``, the bounds of the samples."""
     lower, upper, reference = buckets.bounds[index]
     lower, upper = min(max(lower, floor), ceiling), min(max(upper, floor), ceiling)
     if not lower < reference < upper:
@@ -201,7 +202,7 @@ def _clamp(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
 
 
 def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
-    """Return values and counts, with the sum ``total``, of the samples that are neither minimum nor maximum."""
+    """Return values and counts with the sum ``total`` for the samples other than the minimum and the maximum."""
     if not buckets.samples:
         return [], []
     if len(buckets.samples) > MAX_BUCKETS:
@@ -212,7 +213,7 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
         value = min(max(total, lower), upper)
-        # The last digits of what is left of a sum are rounding, but not those of a whole number.
+        # The last digits of a difference of sums are rounding errors, unless it is a whole number.
         return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
     finer = _divided(buckets, total, is_explicit=is_explicit)
     values = None if is_explicit or not _are_spread(buckets) else _adjusted(finer, total)
@@ -223,17 +224,17 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
 
 
 def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
-    """Divide wide or over-full buckets into narrower ones."""
+    """Divide explicit buckets and over-full exponential buckets into narrower buckets."""
     if is_explicit:
         return refined(buckets, total, MAX_BUCKETS) or buckets
     return _with_overfull_divided(buckets) if max(buckets.samples) >= _OVERFULL else buckets
 
 
 def _are_spread(buckets: Buckets) -> bool:
-    """Return whether at most half of the samples are in over-full buckets, and none is negative.
+    """Return whether at most half of the samples lie in over-full buckets, and no sample is negative.
 
-    Otherwise adjusting a few values is not enough: an over-full bucket is likely to hold the value of a percentile, and
-    samples of both signs would have to be moved far.
+    Otherwise, a few values must not absorb the whole correction of the sum: an over-full bucket is likely to contain a
+    percentile, and values of both signs would have to move far.
     """
     samples, bounds = buckets
     overfull = sum(count for count in samples if count >= _OVERFULL)
@@ -241,15 +242,15 @@ def _are_spread(buckets: Buckets) -> bool:
 
 
 def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
-    """Adjust as few references as possible, within their buckets, so that the sum is ``total``.
+    """Adjust as few references as possible, within their buckets, so that the sum of all samples is ``total``.
 
-    Returns ``None`` if more than ``_MAX_ADJUSTED`` would have to change. The values with the largest share of the sum
-    are adjusted first, because they need the smallest relative change.
+    The values with the largest share of the sum are adjusted first, because they need the smallest relative change.
+    Returns ``None`` if adjusting ``_MAX_ADJUSTED`` values is not enough.
     """
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
-    left = -math.fsum([*weights, -total])  # rounded once: sums of whole numbers come out right to the last digit
+    left = -math.fsum([*weights, -total])  # fsum() rounds only once, so sums of whole numbers are exact.
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
     for _ in range(_MAX_ADJUSTED):
@@ -270,16 +271,15 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
 
 
 def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
-    """Round a value to this many digits, to save bytes, unless that would move it out of its bucket."""
+    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result leaves the bucket."""
     rounded = float(f"{value:.{digits}g}")
     return rounded if lower < rounded < upper else value
 
 
 def _coarsened(buckets: Buckets, most: int) -> Buckets:
-    """Join neighbouring buckets until at most ``most`` are left.
+    """Join neighboring buckets until at most ``most`` buckets are left.
 
-    Adjacent buckets are joined before others, then those without a common percentile, then those with the fewest
-    samples.
+    The order of preference is that of ``harm`` in :func:`_to_join`.
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:
@@ -293,7 +293,7 @@ def _coarsened(buckets: Buckets, most: int) -> Buckets:
 
 
 def _to_join(rows: Sequence[tuple[int, float, float]], most: int) -> set[int]:
-    """Return the indices of buckets to join with the next one; no two of them are neighbours."""
+    """Return the indices of buckets to join with their successors. No bucket takes part in two joins."""
     with_percentiles = _indices_of_percentiles([count for count, _, _ in rows])
 
     def harm(i: int) -> tuple[bool, bool, bool, int]:
@@ -311,15 +311,15 @@ def _to_join(rows: Sequence[tuple[int, float, float]], most: int) -> set[int]:
 
 
 def _indices_of_percentiles(samples: Sequence[int]) -> set[int]:
-    """Return the indices of the buckets that hold the common percentiles."""
+    """Return the indices of the buckets that contain the common percentiles."""
     counted = list(accumulate(samples))
     return {bisect_left(counted, share * counted[-1]) for share in _COMMON_PERCENTILES}
 
 
 def _with_overfull_divided(buckets: Buckets) -> Buckets:
-    """Divide over-full buckets evenly, as far as there is room for more values.
+    """Divide over-full buckets evenly, as far as the datum has room for more values.
 
-    An over-full bucket is likely to hold a percentile, and sometimes holds several.
+    An over-full bucket is likely to contain one or more percentiles.
     """
     divided = Buckets(buckets.samples[:], buckets.bounds[:])
     for i, parts in reversed([*enumerate(_numbers_of_parts(buckets.samples))]):
@@ -333,7 +333,7 @@ def _with_overfull_divided(buckets: Buckets) -> Buckets:
 
 
 def _numbers_of_parts(samples: Sequence[int]) -> list[int]:
-    """Return the number of values for each bucket; 0 and 1 both mean that it is not divided."""
+    """Return the number of parts to divide each bucket into. A bucket with 0 or 1 parts is not divided."""
     room, total = MAX_BUCKETS - len(samples), sum(samples)
     if room <= _RESERVE_FOR_PERCENTILES:
         indices = _indices_of_percentiles(samples)
@@ -344,7 +344,7 @@ def _numbers_of_parts(samples: Sequence[int]) -> list[int]:
 
 @lru_cache(1000)
 def _parts(samples: int, parts: int) -> tuple[list[int], list[float]]:
-    """Return the samples of each part of a bucket, and the ends of the parts as fractions of the bucket."""
+    """Return the sample count of each part of a bucket, and the edges of the parts as fractions of its width."""
     ends = [samples * part // parts for part in range(parts + 1)]
     return [end - begin for begin, end in pairwise(ends)], [end / samples for end in ends]
 
@@ -357,10 +357,10 @@ def _can_add_up_to(buckets: Buckets, total: float) -> bool:
 
 
 def _closed(buckets: Buckets, total: float) -> list[Bucket]:
-    """Close open outer buckets, as near as ``total`` allows.
+    """Replace the infinite edges of the outermost buckets by finite edges that are compatible with ``total``.
 
-    With the other samples in the middle of their buckets, the samples of an open one get the mean that results in
-    ``total``. An open lower end does not go below 0 if its upper edge is not negative and ``total`` allows it.
+    The samples of an open bucket get the mean that results in ``total`` if all other samples lie in the middle of their
+    buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total`` requires that.
     """
     samples, bounds = buckets
     closed = [bucket_between(*_nearest_edges(lower, upper)) for lower, upper, _ in bounds]
@@ -376,7 +376,7 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
 
 
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
-    """Return the narrowest edges that a bucket can have: an open lower end reaches down to 0 at most."""
+    """Replace an infinite lower edge by 0, or by a negative ``upper``, and an infinite upper edge by ``lower``."""
     if lower == -math.inf:
         lower = min(0.0, upper)
     if upper == math.inf:
@@ -385,27 +385,27 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
-    """Return the mean of ``count`` samples if all others are in the middle of their buckets."""
+    """Return the mean of the ``count`` remaining samples if the others lie in the middle of their buckets."""
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count
 
 
 def _at_common_fraction(buckets: Buckets, total: float) -> list[float]:
-    """Return one value for each bucket, all at about the same fraction of their buckets, with the sum ``total``."""
+    """Place each bucket's value at about the same fraction of its width, so that all samples add up to ``total``."""
     samples, bounds = buckets
     rows = [*zip(samples, bounds, strict=True)]
     width = math.fsum(count * (upper - lower) for count, (lower, upper, _) in rows)
     if width == 0:
         return [lower for lower, _, _ in bounds]
-    # The fraction is measured from both edges and the nearer one is used: in wide buckets it would lose digits. It is
-    # clamped because the SDK's own sum carries rounding and may lie slightly beyond the edges.
+    # Measuring the fraction from the nearer edge keeps more digits in wide buckets. It is clamped because the SDK's
+    # sum contains rounding errors, and may lie slightly beyond the sum of all lower or all upper edges.
     above = max(math.fsum((total, *(-count * lower for count, (lower, _, _) in rows))) / width, 0.0)
     below = max(math.fsum((-total, *(count * upper for count, (_, upper, _) in rows))) / width, 0.0)
     values = [
         min(max(upper - below * (upper - lower) if below < above else lower + above * (upper - lower), lower), upper)
         for lower, upper, _ in bounds
     ]
-    # Long numbers cost bytes: round all values, then let as few as possible absorb the rounding.
+    # Each digit costs a byte, so round all values, and let as few as possible absorb the rounding errors.
     rounded = [
         (lower, upper, _rounded(value, 8, lower, upper))
         for value, (lower, upper, _) in zip(values, bounds, strict=True)

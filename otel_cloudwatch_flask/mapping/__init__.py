@@ -1,5 +1,5 @@
-"""Convert a collection of the OpenTelemetry SDK to a list of datums.
+"""Convert the OpenTelemetry SDK's ``MetricsData`` to a list of datums.
 
-Input: ``MetricsData``. Applies rules, temporality and the cost guard, and merges points of the same CloudWatch metric.
-Pure: no clock of its own, no network, no threads.
+The conversion applies the rules, converts cumulative data points to deltas, limits the number of series, and merges
+data points that belong to the same series. It performs no I/O and starts no threads, and the caller provides the clock.
 """

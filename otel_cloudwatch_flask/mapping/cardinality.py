@@ -1,6 +1,6 @@
-"""The cost guard: bounds the CloudWatch metrics that one process creates.
+"""The limit on the number of series that one exporter creates, which bounds their cost.
 
-Each distinct metric costs $0.30 a month (the first 10,000), billed by the hour:
+Each of the first 10,000 metrics costs $0.30 a month, billed by the hour:
 https://aws.amazon.com/cloudwatch/pricing/.
 """
 
@@ -10,20 +10,21 @@ from typing import Final
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
 
 IDLE_SECONDS: Final = 3600.0
-"""A metric without a datum for this long costs nothing more, so that another may replace it."""
+"""CloudWatch no longer bills a series that has received no datum for this long, so another series may replace it."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
-"""The metric whose overflow series replaces the overflow series of all further metrics."""
+"""The metric whose overflow series is used for metrics that have no room for an overflow series."""
 
 _SWEEP_SECONDS: Final = 10.0
 _EPOCH_SECONDS: Final = 60.0
 
 
 def overflow_capacity(max_metrics: int) -> int:
-    """Return how many of ``max_metrics`` are reserved for overflow series: a hundredth, and at least 2.
+    """Return how many of the ``max_metrics`` series are reserved for overflow: a hundredth, but at least 2.
 
-    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later. Fewer
-    than 4 metrics leave room for the overflow series of one metric only; that of all others is one more then.
+    They are reserved in advance because CloudWatch bills a metric from its first datum, so that replacing it later
+    would save nothing. If ``max_metrics`` is below 4, only 1 is reserved, and :data:`OVERFLOW_NAME` may exceed the
+    limit by 1.
 
     >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
     (10, 2, 1)
@@ -32,7 +33,7 @@ def overflow_capacity(max_metrics: int) -> int:
 
 
 class _SeriesPool:
-    """Up to ``capacity`` series with the time of their last use; idle ones are removed when the pool is full."""
+    """A pool of up to ``capacity`` series. When it is full, idle series make room for others."""
 
     def __init__(self, capacity: int, now: float) -> None:
         self._capacity = capacity
@@ -40,7 +41,7 @@ class _SeriesPool:
         self.last_used: dict[Series, float] = {}
 
     def use(self, series: Series, now: float) -> bool:
-        """Update the last use of a series, adding it if there is room; return whether it is in the pool."""
+        """Record that a datum uses ``series``, adding it if there is room. Returns whether the pool contains it."""
         if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
@@ -54,23 +55,23 @@ class _SeriesPool:
 
 
 class CardinalityGuard:
-    """Admit at most ``max_metrics`` distinct series, overflow series included.
+    """Admits at most ``max_metrics`` distinct series, including overflow series.
 
-    Once the places for other series are used up, further series become the overflow series of their metric. Once those
-    are used up (see :func:`overflow_capacity`), they become the overflow series of :data:`OVERFLOW_NAME`: one metric,
-    although its datums may have different units.
+    Each further series is replaced by the overflow series of its metric. If there is no room for that either (see
+    :func:`overflow_capacity`), it is replaced by the overflow series of :data:`OVERFLOW_NAME`, which counts as one
+    metric even if its datums have different units.
     """
 
     def __init__(self, max_metrics: int, clock: Callable[[], float]) -> None:
         self._clock = clock
         reserved = overflow_capacity(max_metrics)
         self._pool = _SeriesPool(max_metrics - reserved, clock())
-        # One of those reserved is the overflow series of OVERFLOW_NAME.
+        # The overflow series of OVERFLOW_NAME is one of the reserved series.
         self._overflow_pool = _SeriesPool(max(reserved - 1, 1), clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:
-        """Return the series if there is room for it, else the overflow series of its metric or of all metrics."""
+        """Return ``series`` if there is room for it, or else the overflow series that replaces it."""
         now = self._clock()
         if series.dimensions != OVERFLOW_DIMENSIONS:
             if self._pool.use(series, now):
@@ -80,18 +81,18 @@ class CardinalityGuard:
         return series if self._overflow_pool.use(series, now) else series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Update the last use of an admitted series; return whether it is still admitted."""
+        """Record that an admitted series is still used. Returns False if it is no longer admitted."""
         if series not in self._pool.last_used:
             return False
         self._pool.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """A number that changes every minute: how often admitted series have to be renewed."""
+        """Return a number that changes every minute. Callers renew each series they use once per epoch."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """The number of series published within the last hour, overflow series of single metrics included."""
+        """Return the number of series used within the last hour, with the overflow series of individual metrics."""
         oldest = self._clock() - IDLE_SECONDS
         pools = self._pool, self._overflow_pool
         return sum(last_used > oldest for pool in pools for last_used in tuple(pool.last_used.values()))

@@ -1,6 +1,6 @@
-"""Read the SDK's data points: sums, gauge values and histograms of the time since the last collection.
+"""Convert the SDK's data points to sums, gauge values and histograms.
 
-Temporality is dealt with here: behind this module every value is a delta or a current value.
+Cumulative data points are converted to deltas here, so the rest of the package handles only deltas and current values.
 """
 
 from collections.abc import Hashable
@@ -32,14 +32,14 @@ _DETERMINED_SAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class SumValue:
-    """The delta of a counter or the current value of an up-down counter; merged points are added."""
+    """The delta of a counter, or the current value of an up-down counter. Values that are merged are added."""
 
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class GaugeValue:
-    """The value of a gauge; merged points keep each value."""
+    """The value of a gauge. Values that are merged become separate samples of one datum."""
 
     value: float
 
@@ -48,24 +48,23 @@ PointValue: TypeAlias = SumValue | GaugeValue | Histogram
 
 
 class InvalidPointError(ValueError):
-    """A data point whose numbers CloudWatch does not accept, or that contradict each other."""
+    """An error in a data point: CloudWatch does not accept its numbers, or they contradict each other."""
 
 
 class PointReader:
-    """Read data points, and keep the previous point of each cumulative series.
-
-    A ``key`` identifies scope, name and unit of a metric.
-    """
+    """Converts data points, and stores the totals that converting the next collection requires."""
 
     def __init__(self, start_unix_nano: int) -> None:
         self._to_delta = CumulativeToDelta(start_unix_nano)
         self._to_current = DeltaToCurrent()
 
     def value(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> PointValue | None:
-        """Return the value of one point of a metric's data; ``None`` if there is nothing to publish.
+        """Convert one data point, or return ``None`` if there is nothing to publish.
 
-        Multiplying by ``factor`` converts its numbers to the unit, and the sign, in which they are published. Raises
-        :class:`InvalidPointError`.
+        :param key: scope, name and unit of the metric.
+        :param data: the metric's data, which ``point`` belongs to.
+        :param factor: multiplier that converts the numbers to the published unit and sign.
+        :raises InvalidPointError: if the numbers of the data point cannot be published.
         """
         if isinstance(point, sdk.NumberDataPoint):
             return self._number(key, data, point, factor)
@@ -77,7 +76,7 @@ class PointReader:
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
         if delta is None or not delta.count:
             return None
-        # Histograms are added bucket by bucket only if their factors are equal, so the sign moves into the buckets.
+        # Only histograms with equal factors are added bucket by bucket, so the buckets take on the sign of the factor.
         return replace(delta.negated(), factor=-factor) if factor < 0 else delta
 
     def _number(
@@ -99,19 +98,19 @@ class PointReader:
 
 
 def is_published_as_it_is(data: sdk.DataT) -> bool:
-    """Return whether the values of these data points are published unchanged: numbers without conversion."""
+    """Return whether the values are published without conversion between deltas, totals and current values."""
     if isinstance(data, sdk.Sum):
         return not (_should_become_delta(data) or _should_become_current(data))
     return isinstance(data, sdk.Gauge)
 
 
 def is_delta_histogram(data: sdk.DataT) -> bool:
-    """Return whether these data points are histograms with delta temporality."""
+    """Return whether the data points of ``data`` are histograms with delta temporality."""
     return isinstance(data, sdk.Histogram | sdk.ExponentialHistogram) and not _is_cumulative(data)
 
 
 def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
-    """Return a key that ignores the order of attributes, but distinguishes ``1``, ``True`` and ``"1"``."""
+    """Return a key that does not depend on the order of attributes, but distinguishes ``1``, ``True`` and ``"1"``."""
     attributes = point.attributes or {}
     return (key, type(data), frozenset((name, repr(value)) for name, value in attributes.items()))
 
@@ -129,7 +128,7 @@ def _should_become_current(data: sdk.Sum) -> bool:
 
 
 def _scaled(value: float, factor: float) -> float:
-    # Without scaling, ints stay ints of any size.
+    # Multiplying by 1.0 would turn ints into floats, and fail for large ones.
     try:
         scaled = value if factor == 1.0 else value * factor
     except OverflowError:
@@ -140,16 +139,16 @@ def _scaled(value: float, factor: float) -> float:
 
 
 def _number_of(value: Any) -> float:
-    """Return a number of any type as a float, or unchanged if it is an int."""
+    """Return a float or int unchanged, and convert any other type, such as a NumPy number, to a float."""
     return value if type(value) in NUMBERS else float(value)
 
 
 def distribution_of(point: Any, factor: float) -> Distribution | Statistics | None:
-    """Return the content of a delta histogram point that is not merged with others; ``None`` if it is empty.
+    """Convert a delta histogram that is not merged with others, or return ``None`` if it is empty.
 
-    Raises :class:`InvalidPointError`.
+    Raises :class:`InvalidPointError` if its numbers cannot be published.
     """
-    # The hot path: no Histogram object is made, because only addition and subtraction need one.
+    # This is the hot path. Only addition and subtraction need a Histogram object, so none is created.
     extremes, total = _extremes_and_sum(point)
     is_explicit = not isinstance(point, sdk.ExponentialHistogramDataPoint)
     if is_explicit:
@@ -172,7 +171,7 @@ def distribution_of(point: Any, factor: float) -> Distribution | Statistics | No
 
 
 def statistics(whole: Distribution, total: float) -> Statistics:
-    """Return the statistics of a distribution whose recorded sum is ``total``.
+    """Summarize a distribution as a statistic set whose sum is ``total``, the recorded sum.
 
     Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
     """
@@ -207,15 +206,15 @@ def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
 
 
 def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    # float(): bounds may be NumPy's numbers, which JSON cannot encode. A histogram without buckets counts as one
-    # bucket with all samples.
+    # Bounds may be NumPy numbers, which JSON cannot encode. A histogram without buckets is treated as a single bucket
+    # with all samples.
     return tuple(map(float, point.explicit_bounds)), tuple(point.bucket_counts) or (point.count,)
 
 
 def checked(value: PointValue) -> PointValue:
-    """Return a value that is going to be merged, or raise :class:`InvalidPointError`.
+    """Return ``value``, or raise :class:`InvalidPointError` if CloudWatch does not accept it.
 
-    Otherwise one value that CloudWatch does not accept would make all values that it is merged with invalid.
+    Values must be checked before they are merged: an invalid value would invalidate all values it is merged with.
     """
     if not isinstance(value, Histogram):
         return value

@@ -1,4 +1,4 @@
-"""Convert OpenTelemetry's metrics to CloudWatch datums. Entry point of this folder."""
+"""The mapper, which converts OpenTelemetry metrics to CloudWatch datums."""
 
 import logging
 import math
@@ -37,14 +37,14 @@ _TIME: Final = attrgetter("time_unix_nano")
 _OWN: Final = attrgetter("own")
 _SHARED: Final = attrgetter("shared")
 _MAX_SECONDS: Final = 253_402_300_799
-"""The end of the year 9999, the last that ``datetime`` supports."""
+"""The end of the year 9999, the last year that ``datetime`` supports."""
 _INVALID_LOG_SECONDS: Final = 60.0
 
 
 class Mapper:
-    """Convert collections to datums, and keep the state that the next collection needs.
+    """Converts collections to datums, and keeps the state that the next collection requires. Not thread-safe.
 
-    ``lost`` is called with the number of points that cannot be sent. Not thread-safe.
+    :param lost: callback that receives the number of data points that cannot be sent.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Mapper:
         self._begin_collection()
 
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
-        """Return the datums of one collection, one for each series."""
+        """Convert one collection to datums."""
         self._begin_collection()
-        # Find the entries of all points first: only then is it known which series receive several points.
+        # Which series receive several data points is known only once the entries of all data points are found.
         found = []
         for stream in self._streams.of(data):
             points = [*stream.data.data_points]
@@ -91,9 +91,9 @@ class Mapper:
     def _add_plain_numbers(
         self, stream: MetricStream, points: Sequence[sdk.DataPointT], entries: Sequence[CacheEntry]
     ) -> bool:
-        """Add all points of a metric at once, if they are plain numbers of one time with one series each.
+        """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns False, and adds nothing, if they are not.
+        Returns False, and adds nothing, unless all have the same time, and each belongs to one series of its own.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
@@ -107,15 +107,15 @@ class Mapper:
             seconds = _unix_seconds(times.pop())
         except Exception:  # noqa: BLE001 - boundary to foreign points: reading them one by one reports the invalid one
             return False
-        # Built in C without a loop: most of what an application with many counters exports takes this path.
+        # map() runs in C, which is faster than a loop. Most data points of an app with many counters take this path.
         rows = zip([series for (series,) in own], repeat(seconds), values)
         self._datums += map(Datum._make, rows)
         return True
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
-        """Add points one by one; a point that cannot be read affects no other."""
+        """Add data points one by one, so that an unreadable data point does not affect the others."""
         are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
-        nano, seconds = math.nan, 0  # unequal to any time
+        nano, seconds = math.nan, 0  # NaN differs from every time.
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
@@ -138,13 +138,13 @@ class Mapper:
         content: Distribution | Statistics,
         total: float,
     ) -> None:
-        """Add the datums of a point that is not merged with others."""
+        """Add the datums of a data point that is not merged with others."""
         sent = statistics(content, total) if stream.as_statistics and isinstance(content, Distribution) else content
         for series in own:
             self._datums.append(Datum(series, seconds, sent))
 
     def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:
-        """Merge a value with the others that its series receive in this collection."""
+        """Merge ``value`` with the other values that its series receive in this collection."""
         for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
             accumulator = self._accumulators.get(series)
             if accumulator is None:
@@ -172,9 +172,10 @@ class Mapper:
             )
 
     def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
-        """Yield the series that the guard admits; the overflow series replaces the one with the most dimensions.
+        """Yield the series of a data point that the guard admits.
 
-        Rollups that are not admitted are left out: the overflow series must not count a point several times.
+        Only the series with the most dimensions is replaced by an overflow series. A rollup that is not admitted is
+        left out, because the overflow series must not count a data point twice.
         """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:
@@ -205,7 +206,7 @@ class Mapper:
 
 
 def _unix_seconds(unix_nano: float) -> int:
-    """Return a time in whole seconds; raise an exception of any kind if it is not a time."""
+    """Convert nanoseconds to whole seconds. Raises an exception of any type if ``unix_nano`` is not a valid time."""
     seconds = int(unix_nano // _NANOS)
     if abs(seconds) > _MAX_SECONDS:
         raise OverflowError("the time of a data point is beyond the year 9999")

@@ -1,6 +1,7 @@
-"""Merge the points that become the same CloudWatch metric into one datum.
+"""Merge the data points that belong to the same series into one datum.
 
-Points meet where excluded attributes, rollups, or ``1`` and ``"1"`` give them the same name and dimensions.
+Distinct data points have the same series if they differ only in attributes that are not published, or in types (``1``
+and ``"1"``).
 """
 
 import logging
@@ -19,7 +20,7 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 
 @dataclass(slots=True)
 class Accumulator:
-    """The values that one series receives in one collection."""
+    """Merges the values that one series receives in one collection."""
 
     series: Series
     as_statistics: bool
@@ -29,7 +30,7 @@ class Accumulator:
     histograms: list[Histogram] = field(default_factory=list)
 
     def add(self, value: PointValue, unix_seconds: int) -> None:
-        """Add the value of one point; the datum has the latest of all times."""
+        """Add the value of one data point. The datum gets the latest ``unix_seconds``."""
         self.unix_seconds = max(self.unix_seconds, unix_seconds)
         if isinstance(value, SumValue):
             self.sum = value.value if self.sum is None else self.sum + value.value
@@ -37,12 +38,12 @@ class Accumulator:
             self.gauge_values.append(value.value)
         else:
             self.histograms.append(value)
-            # Adding histograms early bounds the memory, however many points become one series.
+            # Adding histograms early bounds the memory, however many data points the series receives.
             if len(self.histograms) > 1 and not _fit_in_one_datum(self.histograms):
                 self.histograms = _added_by_layout(self.histograms)
 
     def datum(self) -> Datum | None:
-        """Return everything as one datum; ``None`` if CloudWatch does not accept the numbers."""
+        """Return the merged datum, or ``None`` if CloudWatch does not accept its numbers."""
         try:
             content = self._content()
         except InvalidPointError:
@@ -81,7 +82,7 @@ def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
 
 
 def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
-    """Return whether each histogram may keep its own values, which are more precise than those of added buckets."""
+    """Return whether one datum has room for separate values of each histogram, which adding buckets would blur."""
     exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
     values = sum(each.filled_buckets + 2 for each in exponential)
     return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM

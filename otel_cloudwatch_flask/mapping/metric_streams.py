@@ -1,4 +1,4 @@
-"""The metric streams of a collection: for each metric its name, unit, rule and dimensions in CloudWatch."""
+"""Determine the name, unit, rule and dimensions with which each metric of a collection is published."""
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 MetricKind = Literal["counter", "up-down counter", "gauge", "histogram"]
 _KINDS: Final[Mapping[type, MetricKind]] = {sdk.Sum: "counter", sdk.Gauge: "gauge"}
 _MAX_KINDS: Final = 10_000
-"""Bounds the memory for programs that keep creating metric names."""
+"""Bounds the memory used by a program that keeps creating metric names."""
 
 Attributes = Mapping[str, Any]
 _NamedAttributes = tuple[tuple[str, Any], ...]
@@ -29,10 +29,10 @@ _NamedAttributes = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class MetricStream:
-    """One metric of a collection, and what all of its points have in common."""
+    """A metric of a collection, with the properties that all of its data points share."""
 
     identity: Hashable
-    """Scope, name and unit: distinguishes cumulative series with equal attributes."""
+    """The scope, name and unit, which distinguish cumulative series with equal attributes."""
     name: str
     unit: ScaledUnit
     rule: MetricRule
@@ -42,7 +42,7 @@ class MetricStream:
 
     @property
     def key(self) -> Hashable:
-        """A key that determines, together with a point's attributes, the series it is published as."""
+        """A key that determines, together with the attributes of a data point, the series it is published as."""
         return (self.name, self.unit.name, self.resource_attributes)
 
     @property
@@ -51,19 +51,20 @@ class MetricStream:
         return self.rule.distribution == "statistics"
 
     def factor(self, attributes: Attributes) -> float:
-        """Return the factor that converts a point's numbers to the published unit and sign.
+        """Return the factor that converts the numbers of a data point to the published unit and sign.
 
-        OpenTelemetry's histograms drop negative samples, so the facade records absolute values and marks them.
+        ``add_metric`` records negative samples as absolute values and marks them, because OpenTelemetry's histograms
+        drop negative samples.
         """
         is_negative = self.facade is not None and NEGATIVE_KEY in attributes
         return -self.unit.factor if is_negative else self.unit.factor
 
 
 class MetricStreams:
-    """Select the metrics of a collection that this exporter publishes, and remember the kind of each.
+    """Selects the metrics of a collection that this exporter publishes.
 
-    ``publishes`` takes a reporter's identity, or ``None`` for metrics that were not recorded through a reporter, and
-    returns whether this exporter publishes its metrics.
+    :param publishes: function that returns whether this exporter publishes the metrics of a reporter, given the
+        identity of the reporter, or ``None`` for metrics that were not recorded through a reporter.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class MetricStreams:
         self._publishes = publishes
         self._once = RateLimitedLog(_logger)
         self.kinds: dict[str, MetricKind] = {}
-        """The kind of each published metric by name, for those that look at metrics."""
+        """The kind of each published metric, by name. It determines which statistics are useful for the metric."""
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
-        """Yield the metrics of a collection, except those that a rule drops."""
+        """Yield the metrics of a collection that this exporter publishes and no rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
             named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
@@ -86,7 +87,7 @@ class MetricStreams:
                     yield from self._in_scope(scope_metrics.scope, scope_metrics.metrics, named)
 
     def series(self, stream: MetricStream, attributes: Attributes) -> tuple[Series, ...]:
-        """Return the series that a point with these attributes is published as, the one with most dimensions last."""
+        """Return the series of a data point with ``attributes``, ordered by increasing number of dimensions."""
         rule = stream.rule
         kept = dict(stream.resource_attributes)
         kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
@@ -97,7 +98,7 @@ class MetricStreams:
             for wanted in rule.attribute_sets(kept)
         )
         made = (Series(stream.name, each, stream.unit.name, rule.storage_resolution) for each in sets)
-        # Rollups first: when max_metrics is reached, a total is worth more than one of its parts.
+        # Rollups come first: when max_metrics is nearly reached, a total is more useful than one of its parts.
         return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
 
     def _in_scope(

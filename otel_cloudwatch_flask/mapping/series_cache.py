@@ -1,7 +1,7 @@
-"""Cache the series of each attribute set from one collection to the next, because most attribute sets come back.
+"""Cache the series of each attribute set, because most attribute sets occur in every collection.
 
-A point needs no merging if no other point belongs to its series. If several do, an :class:`Accumulator` merges them.
-Which series are shared has to be known for all points of a collection before the first one is published.
+The cache also determines which series receive several data points in a collection, and therefore require merging. That
+must be known before the first data point is published, or a series could get more than one datum.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -17,10 +17,10 @@ _MAX_ENTRIES: Final = 20_000
 
 
 class CacheEntry:
-    """The series that points with one attributes object are published as.
+    """The series of the data points that have the same attributes object.
 
-    The SDK passes the same object for a series in every collection, so its ``id()`` is the key of the entry. The entry
-    holds a reference to the object, so that no other one can get its ``id()``.
+    The SDK passes the same object in every collection, so its ``id()`` is the key of the entry. The entry holds a
+    reference to the object so that the ``id()`` is not reused.
     """
 
     __slots__ = ("attributes", "collection", "epoch", "own", "series", "shared")
@@ -28,19 +28,19 @@ class CacheEntry:
     def __init__(self, attributes: Attributes | None, series: tuple[Series, ...]) -> None:
         self.attributes = attributes
         self.series = series
-        """All series of such a point; empty if the attributes could not be read."""
+        """All series that the data points are published as, or an empty tuple if the attributes could not be read."""
         self.own: tuple[Series, ...] = ()
-        """The series that receive points of this entry only."""
+        """The series that receive data points only through this entry."""
         self.shared: tuple[Series, ...] = ()
-        """The series that receive points of other entries as well."""
+        """The series that also receive data points through other entries, or several through this entry."""
         self.epoch = -1
-        """The guard's epoch in which it admitted all series; until then ``own`` and ``shared`` are empty."""
+        """The epoch in which all series were last renewed. If that failed, ``own`` and ``shared`` are empty."""
         self.collection = 0
-        """The number of the last collection with such a point."""
+        """The number of the last collection that contained a data point of this entry."""
 
 
 class SeriesCache:
-    """Find the cache entries of points. ``series_of`` computes the series of a point. Not thread-safe."""
+    """Caches the result of ``series_of``, which returns the series of a data point. Not thread-safe."""
 
     def __init__(
         self, guard: CardinalityGuard, series_of: Callable[[MetricStream, Attributes], tuple[Series, ...]]
@@ -51,10 +51,10 @@ class SeriesCache:
         self._size = 0
         self._entries: dict[Hashable, dict[int, CacheEntry]] = {}
         self._owners: dict[Series, CacheEntry | None] = {}
-        """The only entry of each series; ``None`` if there are several."""
+        """The entry of each series, or ``None`` if the series is shared."""
 
     def begin_collection(self) -> None:
-        """Begin a collection; clear the cache first if it has grown too large."""
+        """Begin a collection, and clear the cache if it has become too large."""
         self._collection += 1
         if self._size > _MAX_ENTRIES:
             self._size = 0
@@ -62,9 +62,10 @@ class SeriesCache:
             self._owners.clear()
 
     def entries(self, stream: MetricStream, points: Sequence[sdk.DataPointT]) -> list[CacheEntry]:
-        """Return the entries of a metric's points, in their order.
+        """Return the entry of each data point in ``points``.
 
-        ``own`` and ``shared`` are final only when this was called for all metrics of the collection.
+        Each call may move series from ``own`` to ``shared`` in any entry, so call it for all metrics of a collection
+        before using the entries.
         """
         known = self._entries.setdefault(stream.key, {})
         get = known.get
@@ -95,14 +96,14 @@ class SeriesCache:
         return entry
 
     def _share(self, owner: CacheEntry, series: Series) -> None:
-        """Mark a series as shared by several entries."""
+        """Move ``series`` from ``own`` to ``shared`` in ``owner``, the only entry that may still own it."""
         self._owners[series] = None
         if series in owner.own:
             owner.own = tuple(each for each in owner.own if each != series)
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Mark the entry's series as used in the guard, and fill ``own`` and ``shared`` if all of them are active."""
+        """Renew the series of an entry in the guard, and set ``own`` and ``shared`` if all are still admitted."""
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):
             entry.epoch = epoch

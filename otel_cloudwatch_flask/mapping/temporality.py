@@ -1,7 +1,7 @@
-"""Convert cumulative points to deltas, and deltas of up-down counters to current values.
+"""Convert cumulative data points to deltas, and the deltas of up-down counters to current values.
 
-CloudWatch adds up what it receives, so a cumulative value must never be sent unchanged. This package's reader asks the
-SDK for deltas; under any other reader, cumulative points are converted here.
+CloudWatch adds up the datums of a counter, so a cumulative value must never be sent unchanged. This package's reader
+requests deltas from the SDK, but other readers may pass cumulative data points to the exporter.
 """
 
 from collections.abc import Hashable
@@ -13,12 +13,12 @@ from otel_cloudwatch_flask.histograms.buckets import Histogram
 
 @dataclass(frozen=True, slots=True)
 class RunningSum:
-    """A cumulative sum, with the interface of a histogram. Ints are subtracted as ints, whatever their size."""
+    """A cumulative sum, which can be subtracted like a histogram. The difference of two ints is exact."""
 
     value: float
 
     def minus(self, previous: "RunningSum") -> "RunningSum | None":
-        """Return what was added since an earlier sum, or ``None`` if the sum is lower: it was reset."""
+        """Return the increase since ``previous``, or ``None`` if the sum decreased, which indicates a reset."""
         return RunningSum(self.value - previous.value) if self.value >= previous.value else None
 
 
@@ -32,12 +32,12 @@ class _Seen:
 
 
 class CumulativeToDelta:
-    """Compute deltas from the previous point of each series; a key identifies scope, name and typed attributes.
+    """Converts cumulative data points to deltas, and stores the last total of each series.
 
-    The first point of a series counts in full if the series started at ``start_unix_nano`` or later. Otherwise it is
-    only the base, because an unknown part of it may have been published before. A lower total, a bucket with fewer
-    samples, other bounds, or a new start time mean a reset: the new point counts in full. Series are kept for the life
-    of the process, as in the SDK.
+    The first total of a series is its first delta if the series started at ``start_unix_nano`` or later. Otherwise it
+    only serves as the base of the next delta, because part of it may have been published before. After a reset, which
+    is indicated by a decreasing total or bucket count, or by new bounds or a new start time, the total is the delta.
+    Series are kept for the lifetime of the process, as in the SDK.
     """
 
     def __init__(self, start_unix_nano: int) -> None:
@@ -45,7 +45,11 @@ class CumulativeToDelta:
         self._seen: dict[Hashable, _Seen] = {}
 
     def delta(self, key: Hashable, start_unix_nano: int, total: Total) -> Total | None:
-        """Return what was added since the series' previous point, or ``None`` if nothing was."""
+        """Return the increase since the previous total of the series, or ``None`` if there is nothing to publish.
+
+        :param key: scope, name, unit and typed attributes of the series.
+        :param start_unix_nano: time at which the SDK started or reset the series.
+        """
         previous = self._seen.get(key)
         self._seen[key] = _Seen(start_unix_nano, total)
         if previous is None:
@@ -54,18 +58,18 @@ class CumulativeToDelta:
             return total
         if previous.total == total:
             return None
-        # Both have the same type, which a type checker cannot infer.
+        # The check above ensures that both have the same type, which a type checker cannot infer.
         added: Any = total.minus(previous.total)  # type: ignore[arg-type]
         return total if added is None else added
 
 
 class DeltaToCurrent:
-    """Add up the deltas of each up-down counter."""
+    """Adds up the deltas of each up-down counter."""
 
     def __init__(self) -> None:
         self._current: dict[Hashable, float] = {}
 
     def current(self, key: Hashable, change: float) -> float:
-        """Return the current value of a series after a change."""
+        """Add ``change`` to the value of a series, and return its current value."""
         self._current[key] = self._current.get(key, 0) + change
         return self._current[key]

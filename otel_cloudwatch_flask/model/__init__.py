@@ -1,5 +1,5 @@
-"""The data model: datums and series, rules, and how names, units and attributes map to CloudWatch's.
+"""The data model: datums, series and rules, and the conversion of names, units and attributes for CloudWatch.
 
-All of it is pure: values in, values out, without I/O, threads or clocks. ``mapping`` produces
-:class:`~otel_cloudwatch_flask.model.datum.Datum` values, and ``delivery`` sends them.
+Nothing in this folder performs I/O, starts threads or reads a clock. ``mapping`` creates
+:class:`~otel_cloudwatch_flask.model.datum.Datum` objects, and ``delivery`` sends them.
 """

@@ -1,4 +1,4 @@
-"""The datum that is sent to CloudWatch, and the series it belongs to."""
+"""Datums, which are sent to CloudWatch, and the series that they belong to."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 
 Dimensions = tuple[tuple[str, str], ...]
-"""Pairs of name and value that CloudWatch accepts, sorted by name."""
+"""``(name, value)`` pairs that CloudWatch accepts, sorted by name."""
 
 OVERFLOW_KEY: Final = "otel.metric.overflow"
-"""https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute"""
+"""The attribute that marks overflow: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute."""
 
 OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
-"""Dimensions of the series that collects everything beyond ``max_metrics``."""
+"""Dimensions of an overflow series, which replaces the series that would exceed ``max_metrics``."""
 
 
 class _SeriesFields(NamedTuple):
@@ -25,16 +25,13 @@ class _SeriesFields(NamedTuple):
 
 
 class Series(_SeriesFields):
-    """One CloudWatch metric, which is stored, shown and billed separately.
+    """A CloudWatch metric with its dimensions, unit, and storage resolution in seconds."""
 
-    The unit and the storage resolution (in seconds) belong to it because each datum has exactly one of each.
-    """
-
-    # A named tuple because series are dictionary keys, and tuples are hashed in C.
+    # A named tuple rather than a dataclass: series are dictionary keys, and tuples are hashed in C.
 
     @cached_property
     def prefix(self) -> str:
-        """The JSON prefix of its datums, up to the value of ``Timestamp``."""
+        """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``."""
         members: dict[str, object] = {
             "MetricName": self.name,
             "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
@@ -47,7 +44,7 @@ class Series(_SeriesFields):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A statistic set of several samples. CloudWatch cannot compute percentiles of it."""
+    """A statistic set that summarizes samples. CloudWatch cannot compute percentiles from it."""
 
     count: int
     sum: float
@@ -56,7 +53,7 @@ class Statistics:
 
 
 class Datum(NamedTuple):
-    """A number, distribution or statistic set of one series at one time, in whole seconds of Unix time."""
+    """A number, distribution or statistic set that belongs to one series, with a Unix timestamp in whole seconds."""
 
     series: Series
     unix_seconds: int

@@ -1,4 +1,4 @@
-"""Parsing of dimensions given in code or configuration: a mapping, or CloudWatch's list of name-value pairs."""
+"""Parse dimensions given as a mapping, or as a list of name-value pairs as in CloudWatch's API."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,9 +14,10 @@ _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 
 
 def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
-    """Return the dimensions as a mapping of name to text.
+    """Map the name of each dimension to its value as a string.
 
-    Raises ``ValueError``, with the remedy, unless they are at most 30 distinct names with scalar values.
+    Raises ``ValueError``, with a message that says how to correct the dimensions, if a name is invalid or repeated, a
+    value is not a string, number, boolean or enum member, or there are more than 30 dimensions.
 
     >>> dimension_texts([{"Name": "StatusCode", "Value": 200}])
     {'StatusCode': '200'}
@@ -68,6 +69,6 @@ def _text(name: object, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
-        with suppress(ValueError):  # Python converts no int of more than 4,300 digits to text
+        with suppress(ValueError):  # Python refuses to convert an int of more than 4,300 digits.
             return str(value)
     raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: pass a string, a number or a boolean")

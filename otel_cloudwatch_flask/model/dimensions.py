@@ -1,15 +1,15 @@
-"""Conversion of attributes to dimensions, and of names to metric names and namespaces, that CloudWatch accepts.
+"""Convert attributes to dimensions, and names to metric names and namespaces, that CloudWatch accepts.
 
-No attribute is a reason to lose a data point. The rules are part of the package's contract, because they decide the
-identity of a metric:
+Every attribute can be converted, so none causes a data point to be lost. A metric is identified by its converted name
+and dimensions, so changing these conversions would be a breaking change:
 
-* values become JSON text: ``True`` becomes ``true``, ``200`` becomes ``200``, a list becomes a JSON array;
-* an empty string becomes ``(empty)``;
-* characters other than printable ASCII are percent-encoded as UTF-8, as in a URL, and so are blanks in a blank string,
-  and a colon at the beginning of a dimension's name;
-* if any of these are encoded, every ``%`` is encoded too. A string that looks encoded already is encoded, and so is
-  ``(empty)``. Therefore different strings stay different;
-* a string that is too long is truncated, and ends in ``~`` and eight hexadecimal digits of its hash.
+* A value that is not a string becomes JSON: ``True`` becomes ``true``, and a list becomes a JSON array.
+* An empty string becomes ``(empty)``.
+* Characters other than printable ASCII are percent-encoded as UTF-8, as in a URL. So are the spaces of a string that
+  contains only spaces, and a colon at the beginning of a dimension's name.
+* In a string with such characters, ``%`` is encoded too. A string that equals the encoded form of another string is
+  encoded again, and the string ``(empty)`` is encoded. Distinct strings therefore remain distinct.
+* A string that is too long is truncated, and ends in ``~`` and eight hexadecimal digits of its hash.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 EMPTY: Final = "(empty)"
 
-# What has to be encoded: characters that CloudWatch refuses, a blank string, and the text that stands for an empty one.
+# CloudWatch refuses the first two. "(empty)" is encoded because it would be indistinguishable from an empty string.
 _REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
 _REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
 _NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
@@ -40,7 +40,7 @@ _DIGEST_LENGTH: Final = 8
 
 
 def dimensions(attributes: Mapping[str, object]) -> Dimensions:
-    """Return the attributes as dimensions, sorted by name.
+    """Convert attributes to dimensions, sorted by name.
 
     >>> dimensions({"http.route": "/", "cached": True})
     (('cached', 'true'), ('http.route', '/'))
@@ -49,13 +49,13 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Return at most as many names as a metric may have: preferred ones first, then alphabetically."""
+    """Select as many ``names`` as CloudWatch allows dimensions: first those in ``preferred``, then alphabetically."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 
 
 def dimension_name(key: str) -> str:
-    """Return the dimension name for an attribute's key.
+    """Convert the key of an attribute to the name of a dimension.
 
     >>> dimension_name(":method")
     '%3Amethod'
@@ -64,7 +64,7 @@ def dimension_name(key: str) -> str:
 
 
 def dimension_value(value: object) -> str:
-    """Return the dimension value for an attribute's value.
+    """Convert the value of an attribute to the value of a dimension.
 
     >>> dimension_value("Zürich"), dimension_value(["a", "b"]), dimension_value("")
     ('Z%C3%BCrich', '["a", "b"]', '(empty)')
@@ -74,9 +74,9 @@ def dimension_value(value: object) -> str:
 
 
 def metric_name(name: str) -> str:
-    """Return the CloudWatch metric name for an instrument's name, or for one given to ``add_metric``.
+    """Convert the name of an instrument, or a name passed to ``add_metric``, to the name of a CloudWatch metric.
 
-    Alarms accept printable ASCII only: https://github.com/hashicorp/terraform/issues/29681
+    Alarms accept only printable ASCII: https://github.com/hashicorp/terraform/issues/29681
 
     >>> metric_name("Request Count"), metric_name("Größe")
     ('Request Count', 'Gr%C3%B6%C3%9Fe')
@@ -85,7 +85,7 @@ def metric_name(name: str) -> str:
 
 
 def namespace_of(service_name: str) -> str:
-    """Return a namespace made from a service's name, for a service that has none configured.
+    """Derive the default namespace of a service from its name.
 
     >>> namespace_of("shop"), namespace_of("AWS/shop"), namespace_of("Bücher")
     ('shop', '_AWS/shop', 'B_cher')
@@ -107,7 +107,7 @@ def _as_text(value: object) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - the boundary to a program's own objects
-        # Python converts no int of more than 4,300 decimal digits to text.
+        # Python refuses to convert an int of more than 4,300 digits to decimal, but not to hexadecimal.
         return hex(value) if isinstance(value, int) else safe_repr(value)
 
 
@@ -123,12 +123,12 @@ def _encoded(text: str, refused: str) -> str:
 
 
 def _percent_encoded(match: re.Match[str]) -> str:
-    # An attribute may contain a lone surrogate, which strict UTF-8 refuses.
+    # An attribute may contain a lone surrogate, which strict UTF-8 cannot encode.
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
 
 def _reads_as_encoded(text: str, refused: str) -> bool:
-    """Whether a string of printable ASCII equals the encoded form of another string.
+    """Return whether a string of printable ASCII equals the encoded form of another string.
 
     >>> _reads_as_encoded("Z%C3%BCrich", _REFUSED), _reads_as_encoded("/a%20b", _REFUSED)
     (True, False)

@@ -1,4 +1,4 @@
-"""The entity that metrics belong to, which CloudWatch's "Explore related" uses to find an app's logs and traces.
+"""The entity that metrics belong to, by which CloudWatch's "Explore related" finds an app's logs and traces.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
@@ -11,7 +11,7 @@ from typing import Final
 from otel_cloudwatch_flask.model.dimensions import dimension_value
 
 _DEFAULT_ENVIRONMENT: Final = "generic:default"
-"""Application Signals' environment for a service that does not name its own."""
+"""The environment that Application Signals assigns to a service that does not specify one."""
 
 _PLATFORM_TYPES: Final = {
     "aws_ec2": "AWS::EC2",
@@ -20,7 +20,8 @@ _PLATFORM_TYPES: Final = {
     "aws_lambda": "AWS::Lambda",
 }
 
-# From https://opentelemetry.io/docs/specs/semconv/resource/ to CloudWatch, which accepts at most 10 attributes.
+# CloudWatch's names for the attributes of https://opentelemetry.io/docs/specs/semconv/resource/ that identify a host or
+# workload. With PlatformType, these are 10, the most that CloudWatch accepts.
 _ATTRIBUTE_NAMES: Final = {
     "host.id": "EC2.InstanceId",
     "host.name": "Host",
@@ -36,23 +37,25 @@ _ATTRIBUTE_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A service in an environment: its identifying attributes, and further ones."""
+    """A service in an environment. Only ``key_attributes`` identify it."""
 
     key_attributes: tuple[tuple[str, str], ...]
     attributes: tuple[tuple[str, str], ...]
 
     @classmethod
     def from_member(cls, member: Mapping[str, Mapping[str, str]]) -> "Entity":
-        """Parse what :meth:`member` returned."""
+        """Recreate the entity from the return value of :meth:`member`."""
         return cls(tuple(member["KeyAttributes"].items()), tuple(member["Attributes"].items()))
 
     def member(self) -> dict[str, dict[str, str]]:
-        """Return the value of ``Entity`` in a request."""
+        """Return the value of the request member ``Entity``."""
         return {"KeyAttributes": dict(self.key_attributes), "Attributes": dict(self.attributes)}
 
 
 def service_entity(resource_attributes: Mapping[str, object]) -> Entity | None:
-    """Return the service that a resource describes, or ``None`` if it has no ``service.name``.
+    """Return the entity of the service that a resource describes, or ``None`` if its ``service.name`` is not set.
+
+    The SDK's placeholder, ``unknown_service``, counts as not set.
 
     >>> service_entity({"service.name": "shop", "deployment.environment.name": "prod"}).key_attributes
     (('Type', 'Service'), ('Name', 'shop'), ('Environment', 'prod'))

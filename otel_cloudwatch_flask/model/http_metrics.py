@@ -1,4 +1,4 @@
-"""Names of HTTP server metrics, and of their dimensions for route, method and status."""
+"""The names and dimensions of the metrics that describe HTTP requests to a server."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class RequestMetric:
-    """A metric with a sample for each request: its unit, and its dimensions for route, method and status."""
+    """The unit of a metric that has one sample per request, and the names of its dimensions."""
 
     unit: str
     route: str
@@ -14,7 +14,8 @@ class RequestMetric:
     status: str
 
 
-# The stable name is the second: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+# Instrumentations still emit the first name, which the stable conventions replaced by the second:
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 DURATIONS: Final = {
     "http.server.duration": RequestMetric("Milliseconds", "http.target", "http.method", "http.status_code"),
     "http.server.request.duration": RequestMetric(
@@ -22,9 +23,9 @@ DURATIONS: Final = {
     ),
 }
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}
-"""The metric of the facade's decorators, which have no dimension for the method."""
+"""The metric that the decorator ``request_count`` records. It has no dimension for the method."""
 ACTIVE_REQUESTS: Final = "http.server.active_requests"
-"""The number of requests in progress: an up-down counter, whose ``Sum`` is meaningless."""
+"""The number of requests in progress. It is an up-down counter, so its ``Sum`` in CloudWatch is meaningless."""
 
 PER_SECOND: Final = {"Seconds": 1.0, "Milliseconds": 1e3, "Microseconds": 1e6}
-"""CloudWatch's units of time, as fractions of a second."""
+"""The number of each CloudWatch unit of time in one second."""

@@ -1,4 +1,4 @@
-"""Rules, which decide what is published of a metric, and with which dimensions."""
+"""Rules, which decide whether and with which dimensions a metric is published."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,8 +19,8 @@ CLIENT_CONTROLLED: Final = (
     "server.address",
     "server.port",
 )
-"""Attributes with the value of the client's ``Host`` header. As dimensions, they would let any client create metrics at
-the account's expense, so they are excluded unless a rule says otherwise.
+"""Attributes whose values come from the client's ``Host`` header. As dimensions, they would let any client create
+metrics at the account's expense, so they are excluded unless a rule keeps them.
 """
 
 _VERSIONS: Final = frozenset({"0.9", "1.0", "1.1", "2", "2.0", "3", "3.0"})
@@ -31,31 +31,32 @@ KNOWN_VALUES: Final[Mapping[str, Collection[str]]] = {
     "http.scheme": _SCHEMES,
     "url.scheme": _SCHEMES,
 }
-"""Attributes that some servers fill from the request as the client wrote it, with their valid values. Other strings are
-published as :data:`OTHER_VALUE`, unless a rule names the attribute or sets ``exclude``.
+"""The valid values of attributes that some servers copy from the request unchecked. Other strings are published as
+:data:`OTHER_VALUE`, unless a rule names the attribute in ``dimensions`` or sets ``exclude``.
 """
 
 OTHER_VALUE: Final = "_OTHER"
-"""As for unknown methods in https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/."""
+"""The value for unknown HTTP methods, too: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/"""
 
 _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRule:
-    """How to publish the metrics whose name matches. The first rule that matches a name applies.
+    """A rule for publishing metrics. The first rule that matches the name of a metric applies to it.
 
-    ``match`` is a glob on the metric's name as CloudWatch shows it; OpenTelemetry's SDK lower-cases instrument names.
-    ``dimensions`` are globs of the attributes to keep (``None``: all). ``exclude`` are globs of the attributes never to
-    publish (``None``: those that a client controls, see :data:`CLIENT_CONTROLLED`; ``()``: none). An attribute that
-    ``dimensions`` names without a wildcard is always kept.
-
-    ``rollups`` are further sets of dimensions to publish, each for the points that have all its attributes; ``()`` is
-    the total over all points. CloudWatch bills each set as a separate metric. ``keep_original=False`` publishes only
-    the rollups. ``storage_resolution`` is in seconds. ``distribution="statistics"`` sends the sum, count, minimum and
-    maximum of a histogram instead of its values: smaller, but without percentiles. ``drop=True`` publishes nothing.
-
-    Raises :class:`ConfigurationError` for an invalid field.
+    :param match: glob pattern for the name in CloudWatch. The OpenTelemetry SDK makes instrument names lower-case.
+    :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
+        without a wildcard is kept even if ``exclude`` matches it.
+    :param exclude: glob patterns for attributes to leave out. Default: those in :data:`CLIENT_CONTROLLED`.
+    :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
+        set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
+    :param keep_original: if false, publish only the rollups of a data point, unless it has none.
+    :param storage_resolution: storage resolution in seconds.
+    :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram, which makes
+        requests smaller, but percentiles unavailable.
+    :param drop: if true, do not publish the metric.
+    :raises ConfigurationError: if a field is invalid.
     """
 
     match: str = "*"
@@ -86,7 +87,7 @@ class MetricRule:
                 raise _unusable(name, getattr(self, name), "True or False")
 
     def keeps(self, attribute: str) -> bool:
-        """Whether this attribute is published. The overflow attribute always is."""
+        """Return whether an attribute is published as a dimension. The overflow attribute is always published."""
         if attribute == OVERFLOW_KEY:
             return True
         if self.dimensions is not None:
@@ -97,14 +98,14 @@ class MetricRule:
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
 
     def published_value(self, attribute: str, value: object) -> object:
-        """Return the value to publish for an attribute that the rule keeps."""
+        """Return ``value``, or :data:`OTHER_VALUE` if a client may control it and it is not in :data:`KNOWN_VALUES`."""
         if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
             return value
         known = KNOWN_VALUES.get(attribute)
         return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
-        """Yield each set of attributes to publish for a point with ``attributes``, all of which the rule keeps."""
+        """Yield each set of attributes to publish for a data point whose kept attributes are ``attributes``."""
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups
@@ -112,7 +113,7 @@ class MetricRule:
 
 
 class Rules:
-    """The rules of one exporter, in order, followed by the default rule."""
+    """The rules of one exporter, followed by a default rule that matches every name."""
 
     def __init__(self, rules: Iterable[MetricRule] = ()) -> None:
         self._rules = (*rules, MetricRule())
@@ -126,9 +127,9 @@ class Rules:
 
 
 def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[MetricRule, ...]:
-    """Parse rules given as :class:`MetricRule` objects or mappings of their fields.
+    """Parse rules given as :class:`MetricRule` objects, or as mappings with the same fields.
 
-    Raises :class:`ConfigurationError`, which names the rule by its index, and the field.
+    Raises :class:`ConfigurationError`, which names the index of the invalid rule, and the invalid field.
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(

@@ -1,8 +1,8 @@
-"""Instrumentation scopes that carry the names given to ``add_metric`` through OpenTelemetry.
+"""Instrumentation scopes that carry the names passed to ``add_metric`` through OpenTelemetry.
 
-The SDK lower-cases instrument names and refuses blanks and leading digits, so ``Request Count`` cannot be the name of
-an instrument. Therefore each facade metric has its own meter, whose instrumentation scope has the name and the reporter
-as scope attributes. Every exporter sees them; ours restores the name from them.
+The SDK converts instrument names to lower case, and rejects spaces and leading digits, so ``Request Count`` cannot be
+the name of an instrument. A metric recorded with ``add_metric`` (a "facade metric") therefore has a separate meter,
+with the name and the reporter as scope attributes, from which this package's exporter restores the name.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from typing import Final
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE_NAME: Final = "otel_cloudwatch_flask"
-"""Prefix of each scope's name, followed by the metric's name. The SDK looks scopes up by a hash without their
-attributes, so hundreds of scopes with the same name would make every collection quadratic.
+"""Prefix of scope names, which the metric's name follows. The SDK looks up scopes by a hash that ignores attributes, so
+with a single name for all scopes, the time of a collection would be quadratic in their number.
 """
 METRIC_NAME_KEY: Final = "aws.cloudwatch.metric_name"
 REPORTER_KEY: Final = "aws.cloudwatch.reporter"
 NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
-"""Marks a data point with negative samples, recorded as absolute values: OpenTelemetry's histograms drop negatives."""
+"""Marks negative samples recorded as absolute values, because OpenTelemetry's histograms drop negative values."""
 
 
 @dataclass(frozen=True, slots=True)
 class FacadeMetric:
-    """The CloudWatch name of a facade metric and the identity of the reporter it belongs to."""
+    """The CloudWatch name of a metric recorded with ``add_metric``, and the identity of its reporter."""
 
     name: str
     reporter: str
@@ -34,7 +34,7 @@ class FacadeMetric:
         return f"{SCOPE_NAME}.{self.name}"
 
     def scope_attributes(self) -> dict[str, str]:
-        """The attributes of the instrumentation scope that carries this metric."""
+        """Return the attributes of the instrumentation scope that carries this metric."""
         return {METRIC_NAME_KEY: self.name, REPORTER_KEY: self.reporter}
 
 
@@ -48,9 +48,9 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
-    """Return the reporter that the metrics of an instrumentation scope belong to, or ``None``.
+    """Return the identity of the reporter that recorded the metrics of an instrumentation scope, or ``None``.
 
-    Besides facade metrics, a reporter with ``instrument=True`` also marks the meters of the instrumentation.
+    A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """
     reporter = (scope.attributes or {}).get(REPORTER_KEY)
     return reporter if isinstance(reporter, str) else None

@@ -1,7 +1,7 @@
-"""Conversion between CloudWatch's 27 units and the UCUM units of OpenTelemetry.
+"""Convert between CloudWatch's 27 units and OpenTelemetry's UCUM units.
 
-CloudWatch: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html.
-The pairs are those of CloudWatch's metric streams:
+CloudWatch's units: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html.
+CloudWatch's metric streams use the same correspondence:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric-streams-formats-opentelemetry-translation.html.
 """
 
@@ -47,7 +47,7 @@ _BY_CASEFOLDED_NAME: Final = {name.casefold(): name for name in CLOUDWATCH_UNITS
 
 @dataclass(frozen=True, slots=True)
 class ScaledUnit:
-    """A CloudWatch unit, and the factor that converts values to it."""
+    """A CloudWatch unit, and the factor that converts values from an instrument's unit to this unit."""
 
     name: str
     factor: float = 1.0
@@ -71,7 +71,7 @@ _BY_UCUM: Final[dict[str, ScaledUnit]] = {
     "d": ScaledUnit("Seconds", 86400.0),
     **{prefix + "By": ScaledUnit(big + "bytes", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
     **{prefix + "bit": ScaledUnit(big + "bits", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
-    # Some older instrumentations use this word instead of an annotation.
+    # Some older instrumentations use this word instead of the annotation {request}.
     "requests": ScaledUnit("Count"),
 }
 
@@ -81,7 +81,7 @@ _ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
 
 
 def canonical_unit(name: str) -> str | None:
-    """Return CloudWatch's spelling of a unit given in any case, or ``None`` if it has no such unit.
+    """Return CloudWatch's spelling of a unit, regardless of case, or ``None`` if CloudWatch has no such unit.
 
     >>> canonical_unit("milliseconds")
     'Milliseconds'
@@ -90,7 +90,9 @@ def canonical_unit(name: str) -> str | None:
 
 
 def to_ucum(cloudwatch_unit: str) -> str:
-    """Return the UCUM unit for a CloudWatch unit in any case; raise ``ValueError`` for any other unit.
+    """Return the UCUM unit for a CloudWatch unit, regardless of case.
+
+    Raises ``ValueError`` for any other unit.
 
     >>> to_ucum("Bytes/Second")
     'By/s'
@@ -103,10 +105,10 @@ def to_ucum(cloudwatch_unit: str) -> str:
 
 @lru_cache(maxsize=1024)
 def from_ucum(unit: str) -> ScaledUnit | None:
-    """Return the CloudWatch unit for an instrument's unit, or ``None`` if there is none.
+    """Return the CloudWatch unit for an instrument's unit, or ``None`` if CloudWatch has no equivalent.
 
-    An annotation alone, such as ``{request}``, is a count; after another unit it is ignored. CloudWatch's own names are
-    accepted, too.
+    An annotation alone, such as ``{request}``, is a count. An annotation after another unit is ignored. The names of
+    CloudWatch's units are accepted, too.
 
     >>> from_ucum("GiBy")
     ScaledUnit(name='Gigabytes', factor=1.073741824)
@@ -130,6 +132,6 @@ def _rate(unit: str) -> ScaledUnit | None:
     per_second = _atom(amount) if slash and amount else None
     if per_second is None or period not in _SECONDS_PER:
         return None
-    # "1/s" is a frequency.
+    # "1/s" is a frequency: CloudWatch has no "None/Second".
     name = canonical_unit(("Count" if per_second == NO_UNIT else per_second.name) + "/Second")
     return ScaledUnit(name, per_second.factor / _SECONDS_PER[period]) if name else None

@@ -1,4 +1,4 @@
-"""What may lie in a spool: any bytes, and what was a batch once. Its neighbours arrive, and nothing waits for ever."""
+"""What may lie in a spool: any bytes, and what was a batch once. Its neighbors arrive, and nothing waits for ever."""
 
 import json
 import math

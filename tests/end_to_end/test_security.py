@@ -197,7 +197,7 @@ BODY = (
     b'"Timestamp":1700000000,"Value":5}]}'
 )
 
-# The spool: what neighbours on the machine may have put there.
+# The spool: what neighbors on the machine may have put there.
 
 
 @pytest.fixture

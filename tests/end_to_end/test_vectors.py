@@ -122,7 +122,7 @@ def test_the_judge_finds_an_unaccounted_loss() -> None:
     assert verdict(expect={"lost_at_least": 1}) == ["export 0: lost: 0, not at least 1"]
 
 
-def test_the_judge_lets_one_value_stand_for_neighbouring_buckets_only_where_it_must() -> None:
+def test_the_judge_lets_one_value_stand_for_neighboring_buckets_only_where_it_must() -> None:
     """With 149 non-empty buckets two may share a value; with 148 they may not."""
     assert not joint_value_verdict(filled_buckets=149)
     assert any("not within" in fault for fault in joint_value_verdict(filled_buckets=148))

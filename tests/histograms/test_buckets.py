@@ -222,8 +222,8 @@ class TestExtremes:
         assert Extremes.recorded(1, 2).union(Extremes.recorded(None, 5)) == Extremes(None, 5, -inf, 5)
 
 
-def neighbours_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
-    """Raise the neighbours of a double to the power that makes a power of two of the exact edge."""
+def neighbors_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
+    """Raise the neighbors of a double to the power that makes a power of two of the exact edge."""
     below, above = math.nextafter(value, 0), math.nextafter(value, inf)
     return Fraction(below) ** (1 << scale), Fraction(above) ** (1 << scale)
 
@@ -234,8 +234,8 @@ class TestEdge:
     @pytest.mark.parametrize("scale", [1, 2, 3, 5, 7])
     @pytest.mark.parametrize("index", [-700, -333, -5, -1, 0, 1, 2, 3, 31, 97, 500])
     def test_within_one_unit_in_the_last_place(self, scale: int, index: int) -> None:
-        """The exact edge, 2^(index / 2^scale), lies between the neighbours of the double."""
-        low, high = neighbours_to_the_power(scale, edge(scale, index))
+        """The exact edge, 2^(index / 2^scale), lies between the neighbors of the double."""
+        low, high = neighbors_to_the_power(scale, edge(scale, index))
         assert low < Fraction(2) ** index < high
 
     @pytest.mark.parametrize("scale", [0, -1, -4])

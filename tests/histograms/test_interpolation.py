@@ -1,4 +1,4 @@
-"""Interpolation: the densities at edges, the slopes and the parts that are computed from neighbouring buckets."""
+"""Interpolation: the densities at edges, the slopes and the parts that are computed from neighboring buckets."""
 
 import math
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ def test_density_at_a_shared_edge() -> None:
 
 @pytest.mark.parametrize("buckets", [LINEAR, LOGARITHMIC], ids=["linear", "logarithmic"])
 def test_slopes(buckets: tuple[Row, ...]) -> None:
-    """At the outermost edges, which have no neighbour, the density is extrapolated."""
+    """At the outermost edges, which have no neighbor, the density is extrapolated."""
     expected = [(AT_EDGE - 100) / 100, (300 - AT_EDGE) / 300]
     assert density._slopes(axes(buckets)) == pytest.approx(expected)
 
@@ -141,7 +141,7 @@ def test_nothing_to_refine(total: float, scale: float) -> None:
     assert density.refined(scaled(LINEAR, scale), total * scale, 60) is None
 
 
-def test_which_neighbours_are_joined() -> None:
+def test_which_neighbors_are_joined() -> None:
     """Adjacent buckets are joined first, then those without percentiles, then the emptiest; always in pairs."""
     buckets = adjacent((100, 1, 1, 100, 100, 2, 2, 100))
     assert [to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]

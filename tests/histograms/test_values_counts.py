@@ -122,7 +122,7 @@ class TestProperties:
         has_minimum: bool,  # noqa: FBT001 - drawn by hypothesis
         has_maximum: bool,  # noqa: FBT001 - drawn by hypothesis
     ) -> None:
-        """Beyond 148 non-empty buckets, neighbours share values and at least 75 remain; everything else holds."""
+        """Beyond 148 non-empty buckets, neighbors share values and at least 75 remain; everything else holds."""
         recorded = [
             math.copysign(math.sqrt(edge(3, abs(index)) * edge(3, abs(index) + 1)), index)
             for place, index in enumerate(indices)
@@ -263,7 +263,7 @@ class TestExplicitSpread:
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
-        """With falling density, most samples of a bucket are on the side of the fuller neighbour."""
+        """With falling density, most samples of a bucket are on the side of the fuller neighbor."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
         values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
@@ -342,7 +342,7 @@ class TestCombined:
 
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:
-        """The closest neighbours share a value; the minimum and the maximum never do."""
+        """The closest neighbors share a value; the minimum and the maximum never do."""
         whole = combined([Distribution.of((float(i), 1) for i in range(number))])
         assert 75 <= len(whole.values) <= 150
         assert (whole.values[0], whole.counts[0]) == (0.0, 1)

@@ -37,7 +37,7 @@ def values_astray(
 ) -> Iterator[str]:
     """Yield what is wrong with ascending ``(value, count)``: by rank, each has to lie in every bucket it represents.
 
-    If there are more buckets than fit in a datum, a value may represent neighbours, and lie anywhere among them.
+    If there are more buckets than fit in a datum, a value may represent neighbors, and lie anywhere among them.
     """
     last_ranks = list(accumulate(bucket.count for bucket in buckets))
     value_ranks = list(accumulate(count for _, count in values))
