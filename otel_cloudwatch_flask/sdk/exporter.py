@@ -369,7 +369,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 def seconds_until(deadline: float) -> float:
-    """Return the seconds until ``deadline`` (``time.monotonic``), from 0 to ``threading.TIMEOUT_MAX``."""
+    """Return the seconds until a ``time.monotonic`` deadline, between 0 and the longest possible wait for a lock."""
     return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 

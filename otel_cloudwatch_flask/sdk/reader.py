@@ -67,9 +67,9 @@ class CloudWatchMetricReader(MetricReader):
 
     ``exporter`` defaults to an exporter that the environment configures. The reader's thread collects and calls
     CloudWatch: at once for :meth:`flush`, and at most every ``flush_min_interval_seconds`` for :meth:`request_flush`.
-    While CloudWatch does not accept datums, the reader collects only on the interval, and only until the backlog (and
-    the spool, if there is one) is half full. After that, deltas accumulate inside the SDK, so that an outage reduces
-    the time resolution, but loses no counts.
+    While CloudWatch does not accept datums, the reader collects only on the interval, and only until half of the
+    backlog is filled with datums for which the spool has no room. After that, deltas accumulate inside the SDK, so that
+    an outage reduces the time resolution, but loses no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
     Children of multiprocessing flush when they end or are terminated, as those of a ``Pool`` are, because SIGTERM
@@ -324,7 +324,7 @@ class CloudWatchMetricReader(MetricReader):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self._is_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
-            # In a calling thread, SystemExit may come from a signal handler. It must not end the reader's thread.
+            # In a calling thread, SystemExit may come from a signal handler. The reader's thread must survive it.
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
                 raise
             _logger.exception(
