@@ -1,5 +1,5 @@
-"""Delivery of datums to CloudWatch: batching, the backlog, the spool on disk, and the ``PutMetricData`` calls.
+"""Deliver datums to CloudWatch: batch them, queue them in memory and on disk, and call ``PutMetricData``.
 
-Its input is datums. Each one is pending until CloudWatch has stored it or it is counted as lost with a reason. This is
-the only folder with network and file I/O, all of which runs in the calling thread.
+Every datum is pending until CloudWatch has stored it, or until it is counted as lost with a reason. No other folder
+does network or file I/O. All I/O runs in the calling thread.
 """

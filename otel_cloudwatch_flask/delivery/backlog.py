@@ -1,4 +1,4 @@
-"""The queue of pending batches, in order of arrival and bounded in bytes."""
+"""The queue of pending batches, which keeps their order and bounds the memory they take."""
 
 import logging
 import threading
@@ -29,17 +29,17 @@ class _Entry:
 
     @property
     def size_bytes(self) -> int:
-        """The memory it accounts for."""
+        """The memory that counts towards the bound of the backlog."""
         return 0 if self.batch is None else self.batch.size_bytes
 
 
 class Backlog:
-    """A bounded queue of batches. Thread-safe; one thread at a time sends.
+    """A bounded queue of batches. Thread-safe, but only one thread at a time may send.
 
-    The batch that is being sent is no longer queued, but stays pending until its outcome is known. With a ``spool``,
-    every batch is also on disk from its arrival until then. When the batches in memory exceed ``max_bytes``, it first
-    drops the copies in memory of batches that are on disk, then merges datums of the same series, and finally drops the
-    oldest batches.
+    The batch that is being sent is no longer queued, but stays pending until its outcome is known. If there is a
+    ``spool``, each batch is also on disk for as long as it is pending. When the batches in memory exceed ``max_bytes``,
+    the backlog first frees the memory of batches that are on disk, then merges datums of the same series, and finally
+    drops the oldest batches.
     """
 
     def __init__(self, max_bytes: int, stats_recorder: StatsRecorder, spool: Spool | None = None) -> None:
@@ -52,33 +52,34 @@ class Backlog:
         self._deferred: list[_Entry] = []
         self._in_flight: _Entry | None = None
         self._reported_at_close: _Entry | None = None
-        """The batch in flight that :meth:`close` has logged, so that closing again does not repeat the message."""
+        """The batch in flight that :meth:`close` has already logged. A second call does not log it again."""
         self._size_bytes = 0
         self._datums = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether batches that are in memory only take less than half of the bytes allowed."""
+        """Whether the batches that are not on disk take less than half of ``max_bytes``."""
         with self._lock:
             return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
 
     @property
     def size_bytes(self) -> int:
-        """The size of all request bodies that are pending in memory, before compression."""
+        """The total size of the request bodies that are pending in memory, before compression."""
         with self._lock:
             return self._size_bytes
 
     @property
     def datums(self) -> int:
         """The number of datums that are pending, in memory and on disk."""
-        # Between the two steps of a change the number is too low, and a flush would return before its work is done.
+        # Locked because some updates subtract before they add: a flush that read in between would return too early.
         with self._lock:
             return self._datums
 
     def add(self, batches: Iterable[Batch]) -> None:
-        """Append batches."""
+        """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches."""
         added = [self._spooled(batch) for batch in batches]
         with self._lock:
+            # The encoded text takes as much memory as the datums, and batches behind others do not need it yet.
             if self._waiting:
                 _forget_encodings(added)
             self._push(added)
@@ -95,9 +96,9 @@ class Backlog:
             )
 
     def adopt_spooled(self, deadline: float) -> bool:
-        """Prepend the batches that processes which have ended left in the spool; return ``True`` if more are left.
+        """Prepend the batches that ended processes left in the spool, and return whether there may be more of them.
 
-        Stops at ``deadline`` (``time.monotonic`` seconds), but after at least one batch; the next call goes on there.
+        Stops at ``deadline`` (``time.monotonic`` seconds), but not before the first batch. The next call continues.
         """
         if self._spool is None:
             return False
@@ -115,7 +116,10 @@ class Backlog:
         return self._adoption is not None
 
     def check_out(self) -> Batch | None:
-        """Return the oldest batch, to be sent now, or ``None``; report its outcome to :meth:`settle`."""
+        """Take the oldest batch off the queue to send it. Report the outcome to :meth:`settle`.
+
+        Returns ``None`` if no batch is queued, or if the oldest one cannot be read from disk at the moment.
+        """
         with self._lock:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
@@ -132,15 +136,15 @@ class Backlog:
         return None
 
     def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
-        """End the attempt to send the batch checked out; what is ``remaining`` of it goes back to the front.
+        """Record the outcome of the batch in flight, and put ``remaining``, its unsent parts, back to the front.
 
-        With ``deferred``, it is not checked out again before :meth:`resume`.
+        If ``deferred`` is true, the batch is not checked out again before :meth:`resume`.
         """
         settled = self._in_flight
         if settled is None:
             return
         parts = tuple(remaining)
-        # An unchanged batch keeps its file.
+        # An unchanged batch keeps its file, so that retries during an outage do not rewrite it.
         is_unchanged = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if is_unchanged else [self._spooled(part) for part in parts]
         with self._lock:
@@ -155,14 +159,14 @@ class Backlog:
             self._forget(settled)
 
     def resume(self) -> None:
-        """Put deferred batches back to the front."""
+        """Put the deferred batches back to the front of the queue."""
         with self._lock:
             self._resume()
 
     def close(self) -> None:
-        """Count all queued batches that are only in memory as lost; leave those on disk to the next process.
+        """Count the queued batches that are only in memory as lost. The next process sends the batches on disk.
 
-        A batch in flight stays pending. If it comes back, or another one is added, call this again.
+        A batch in flight stays pending. Call this again if that batch returns to the queue, or if a batch is added.
         """
         with self._lock:
             self._resume()
@@ -179,7 +183,7 @@ class Backlog:
             self._spool.close()
 
     def release(self) -> None:
-        """Release the spool in a forked child, where it belongs to the parent."""
+        """Release the spool in a forked child, because it belongs to the parent."""
         if self._spool:
             self._spool.release()
 
@@ -189,7 +193,7 @@ class Backlog:
         return entry
 
     def _read_in_flight(self, waiting: _Entry) -> Batch:
-        """Return a batch that is only on disk, or one without datums if it cannot be read."""
+        """Read the batch in flight from disk. If it is damaged, count its datums as lost and return an empty batch."""
         batch = self._spool.read(waiting.file) if self._spool and waiting.file else None
         read = batch or Batch.empty()
         read.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
@@ -217,10 +221,10 @@ class Backlog:
                 self._count(waiting, +1)
 
     def _make_room(self) -> int:
-        """Merge datums, then drop the oldest batches if that is not enough; return the number of lost datums."""
+        """Merge datums, drop the oldest batches if that is not enough, and return the number of datums dropped."""
         with self._lock:
             merging, self._waiting = self._waiting, deque()
-        # Without the lock, because this encodes up to max_bytes. The batches stay counted as pending meanwhile.
+        # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
         merged = [*_merged_neighbours(merging)]
         dropped = []
         with self._lock:
@@ -254,7 +258,7 @@ class Backlog:
 
 
 def _merged_neighbours(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
-    """Merge batches that are only in memory. Only neighbours are merged, which keeps the order."""
+    """Merge adjacent batches that are only in memory. Others are not merged, because that would change the order."""
     for (file, _), group in groupby(waiting, key=lambda each: (each.file, each.batch and each.batch.envelope)):
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
@@ -268,7 +272,7 @@ def _adopted(spool: Spool, file: Path) -> _Entry | None:
     try:
         batch = spool.read(file)
     except OSError:
-        return _Entry(1, None, file)  # its datums are counted when it can be read
+        return _Entry(1, None, file)  # a placeholder count, corrected once the file can be read
     return None if batch is None else _Entry(len(batch.datums), None, file)
 
 
@@ -279,7 +283,7 @@ def _forget_encodings(waiting: Iterable[_Entry]) -> None:
 
 
 def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
-    """Log what an exporter that was shut down could not deliver."""
+    """Log the numbers of datums that were not delivered before the shutdown."""
     if lost:
         _logger.error(
             "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "

@@ -1,7 +1,7 @@
-"""Encoding of datums as JSON, and batches within the limits of a request.
+"""Encode datums as JSON, and group them into batches that fit into one request.
 
-Each datum is encoded once, as JSON without blanks, so its exact size is known and batches can be filled to the limit.
-A program's own client leaves the encoding to botocore, whose JSON is larger: it has a blank after each comma and colon.
+Each datum is encoded once, as JSON without spaces, so that its exact size is known and batches can be filled to the
+limit. If the program passes a client, botocore encodes instead, and adds a space after each comma and colon.
 """
 
 import json
@@ -20,20 +20,20 @@ from otel_cloudwatch_flask.model.entity import Entity
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
 _FIRST_WITH_EXPONENT: Final = 1e16
-"""From this magnitude on, ``repr`` writes whole floats with an exponent."""
+"""The smallest whole float that ``repr`` writes with an exponent."""
 _MAX_CACHED_NUMBERS: Final = 50_000
-"""Size of the cache of encoded numbers, at about 150 bytes each."""
+"""The maximum number of cached numbers, each of which takes about 150 bytes."""
 
 
 class _NumberCache(dict[float, str]):
-    """A cache of numbers as JSON.
+    """A cache that maps numbers to their JSON.
 
-    The values of histogram buckets and small counts recur in every batch, and a lookup is faster than formatting.
+    Small counts and the values of histogram buckets recur in every batch, and a lookup is faster than formatting.
     """
 
     def __missing__(self, number: float) -> str:
         if len(self) >= _MAX_CACHED_NUMBERS:
-            self.clear()
+            self.clear()  # evicting single entries would make every lookup slower
         text = self[number] = number_json(number)
         return text
 
@@ -43,7 +43,7 @@ _cached_json: Final = _NumberCache().__getitem__
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The members of a request beside its datums: the namespace and, if known, the entity they belong to."""
+    """The part of a request that its datums share: the namespace and, if known, the entity that they belong to."""
 
     namespace: str
     entity: Entity | None = None
@@ -57,30 +57,30 @@ class Envelope:
         object.__setattr__(self, "tail", f"]{tail}")
 
     def parameters(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-        """Return the parameters of a request with these datums."""
+        """Return the parameters of a request that contains ``datums``."""
         if self.entity is None:
             return {"Namespace": self.namespace, "MetricData": datums}
         return {
             "Namespace": self.namespace,
             "EntityMetricData": [{"Entity": self.entity.member(), "MetricData": datums}],
-            # CloudWatch stores the metrics even if it rejects the entity.
+            # Makes CloudWatch store the metrics even if it does not accept the entity.
             "StrictEntityValidation": False,
         }
 
     @property
     def size_bytes(self) -> int:
-        """The size of a request without its datums."""
+        """The size of a request body without datums."""
         return len(self.head) + len(self.tail)
 
 
 @dataclass(slots=True)
 class Batch:
-    """The datums of one request."""
+    """The datums and the envelope of one request."""
 
     envelope: Envelope
     datums: tuple[Datum, ...]
     is_suspect: bool = field(default=False, compare=False)
-    """Whether it is a part of a batch that CloudWatch has refused."""
+    """Whether this batch is part of a batch that CloudWatch has refused."""
     _texts: list[str] | None = field(default=None, compare=False, repr=False)
     _size_bytes: int = field(default=0, compare=False, repr=False)
 
@@ -93,11 +93,11 @@ class Batch:
         return self._size_bytes
 
     def body(self) -> bytes:
-        """Return the request body."""
+        """Return the request body as JSON."""
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Free the encoded text of a batch that has to wait; it takes as much memory as the datums themselves."""
+        """Free the encoded text, which takes as much memory as the datums. For batches that are not sent soon."""
         self._size_bytes, self._texts = self.size_bytes, None
 
     def _encoded(self) -> list[str]:
@@ -105,14 +105,14 @@ class Batch:
 
     @classmethod
     def empty(cls) -> "Batch":
-        """Return a batch without datums, which is never sent."""
+        """Return a batch without datums. The sender discards it without a call."""
         return cls(Envelope(""), ())
 
     @classmethod
     def from_body(cls, body: bytes) -> "Batch":
-        """Parse what :meth:`body` returned.
+        """Parse a request body that :meth:`body` returned.
 
-        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` for anything else, and
+        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` if ``body`` is not such a body, and
         ``OverflowError`` or ``RecursionError`` for extreme numbers or nesting.
         """
         members = json.loads(body)
@@ -129,14 +129,14 @@ class Batch:
         return self.envelope.parameters([_with_datetime(members_of(datum)) for datum in self.datums])
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """Return two suspect batches with half of the datums each."""
+        """Split the batch into two suspect batches, each with half of the datums."""
         middle = len(self.datums) // 2
         first, second = self.datums[:middle], self.datums[middle:]
         return Batch(self.envelope, first, is_suspect=True), Batch(self.envelope, second, is_suspect=True)
 
 
 def members_of(datum: Datum) -> dict[str, Any]:
-    """Return the datum as a ``MetricDatum`` structure, with its time in Unix seconds."""
+    """Convert ``datum`` to a ``MetricDatum`` structure whose timestamp is in Unix seconds."""
     series, seconds, content = datum
     members: dict[str, Any] = {
         "MetricName": series.name,
@@ -161,17 +161,17 @@ def members_of(datum: Datum) -> dict[str, Any]:
 
 
 def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
-    """Return the members as boto3 expects them."""
+    """Replace the timestamp in Unix seconds by the ``datetime`` that boto3 expects."""
     return {**members, "Timestamp": datetime.fromtimestamp(members["Timestamp"], tz=timezone.utc)}
 
 
 def _shortest(value: float) -> float:
-    """Return a whole number as an int, as :func:`number_json` writes it; botocore would write ``60.0``."""
+    """Convert whole numbers to ``int``, so that botocore writes ``60`` as :func:`number_json` does, not ``60.0``."""
     return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
 def encoded(datum: Datum) -> str:
-    """Return the datum as JSON."""
+    """Encode ``datum`` as JSON."""
     series, seconds, content = datum
     if isinstance(content, Distribution):
         values, counts = content
@@ -187,7 +187,7 @@ def encoded(datum: Datum) -> str:
 
 
 def number_json(value: float) -> str:
-    """Return the shortest JSON that is read back as the same finite number; negative zero becomes 0.
+    """Return the shortest JSON that parses to the same finite number. Negative zero becomes 0.
 
     >>> number_json(3.0), number_json(0.25), number_json(1e300), number_json(-0.0)
     ('3', '0.25', '1e+300', '0')
@@ -197,7 +197,7 @@ def number_json(value: float) -> str:
 
 
 def _decoded(members: dict[str, Any]) -> Datum:
-    """Parse a ``MetricDatum`` structure; the time is truncated to whole seconds."""
+    """Parse a ``MetricDatum`` structure, and truncate its timestamp to whole seconds."""
     dimensions = tuple((str(each["Name"]), str(each["Value"])) for each in members["Dimensions"])
     resolution = int(members.get("StorageResolution", 60))
     series = Series(str(members["MetricName"]), dimensions, str(members["Unit"]), resolution)
@@ -223,9 +223,9 @@ def _number(value: float) -> float:
 
 
 def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
-    """Split datums into batches in order, each filled up to the limit of datums or bytes.
+    """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
 
-    ``is_plain`` says that botocore will encode them, so that its larger JSON has to fit.
+    Set ``is_plain`` if botocore encodes the request: its larger JSON has to fit into the limit, too.
     """
     size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
     envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)
@@ -234,11 +234,12 @@ def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = Fal
     while begin < len(datums):
         texts += map(encoded, datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
         ends = [*accumulate(size_of(text) + separator_bytes for text in texts)]
+        # At least one datum, or the loop would not end.
         number = len(texts) if ends[-1] <= room else max(bisect_right(ends, room), 1)
         yield Batch(envelope, tuple(datums[begin : begin + number]), _texts=texts[:number])
         begin, texts = begin + number, texts[number:]
 
 
 def _plain_size(text: str) -> int:
-    """Return the size of this JSON as botocore writes it, or more if its strings contain commas or colons."""
+    """Return the size of ``text`` in botocore's JSON, overestimated if its strings contain commas or colons."""
     return len(text) + sum(map(text.count, _SEPARATORS))

@@ -1,9 +1,9 @@
-"""The boto3 client, and how encoded batches are sent with it. No other module of the exporter imports boto3.
+"""Create the boto3 client, and send encoded batches with it. No other module of the exporter imports boto3.
 
-botocore needs ten times as long as ours to encode a request, and holds the GIL meanwhile. So the encoded body is put
-into the request in a handler of ``before-call``, a documented event that comes before the request is signed. botocore
-still resolves endpoints and credentials, signs, and does the transport. A client with another protocol, and any client
-that the program has passed, gets a plain ``put_metric_data`` call.
+botocore takes ten times as long to encode a request as :mod:`~otel_cloudwatch_flask.delivery.batch`, and holds the GIL
+meanwhile. A handler of ``before-call``, a documented event that precedes signing, therefore inserts the encoded body.
+botocore still resolves endpoints and credentials, signs the request and sends it. Clients that use another protocol
+than JSON, and clients that the program passes, receive an ordinary ``put_metric_data`` call.
 """
 
 import platform
@@ -20,27 +20,27 @@ from otel_cloudwatch_flask.version import __version__
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-"""Their sum bounds a call unless the response trickles in. An export may take 30 s, so there is time for a retry."""
+"""Both timeouts together bound a call, unless the response trickles in. They leave time for a retry within 30 s."""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
 _GZIP_LEVEL: Final = 1
-"""Takes a fifth of the CPU time of botocore's level 9; bodies are 5 % larger."""
+"""Level 1 takes a fifth of the CPU time of botocore's level 9, for bodies that are 5 % larger."""
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 _GZIP_MEMORY_LEVEL: Final = 7
-"""zlib's tables then fit in the processor's cache; the default compresses no better."""
+"""At this level zlib's tables fit in the processor's cache. The default compresses no better."""
 _MIN_GZIP_BYTES: Final = 2048
 
 
 class Client(Protocol):
-    """boto3's CloudWatch client, or any object with this method."""
+    """boto3's CloudWatch client, or any other object that has a ``put_metric_data`` method."""
 
     def put_metric_data(self, **kwargs: Any) -> Any:
         """Store metrics; see https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html."""
 
 
 Put: TypeAlias = Callable[[Batch], object]
-"""Sends a batch and returns the client's response, or raises what the client raises."""
+"""A function that sends a batch and returns the client's response. Exceptions of the client propagate."""
 
 ClientFactory: TypeAlias = Callable[[], Any]
 
@@ -49,7 +49,7 @@ _substitutes: Final[list[ClientFactory]] = []
 
 @contextmanager
 def clients_made_by(factory: ClientFactory) -> Iterator[None]:
-    """Use ``factory`` instead of boto3 for every client that this process creates inside the ``with`` block."""
+    """Create clients with ``factory`` instead of boto3 in the whole process, until the ``with`` block ends."""
     _substitutes.append(factory)
     try:
         yield
@@ -60,11 +60,11 @@ def clients_made_by(factory: ClientFactory) -> Iterator[None]:
 def client_factory(
     region_name: str | None = None, *, access_key_id: str | None = None, secret_access_key: str | None = None
 ) -> ClientFactory:
-    """Return a factory of boto3 clients whose timeouts and retries suit our deadlines.
+    """Return a factory of boto3 clients whose timeouts and retries suit the exporter's deadlines.
 
-    boto3 is imported with the first request, because the import takes 0.3 s and a client must not be used after a fork.
-    Forks are blocked meanwhile: a child would inherit half-imported modules and locks that OpenSSL holds while it
-    creates a context.
+    boto3 is imported at the first request, because the import takes 0.3 s and a client must not be used after a fork.
+    Forks are blocked during the import: a child would inherit half-imported modules, and locks that OpenSSL holds while
+    it creates a context.
     """
 
     def create_client() -> Any:
@@ -86,7 +86,7 @@ def _new_client(region_name: str | None, access_key_id: str | None, secret_acces
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         retries={"total_max_attempts": 1},  # the sender retries: it knows the deadline and counts requests
-        parameter_validation=False,  # the encoder writes valid requests only
+        parameter_validation=False,  # the encoder writes only valid requests
         disable_request_compression=True,  # _EncodedPut compresses, at a lower level
         # botocore rebuilds its default user agent for each request, which takes a fifth of the CPU time of a call.
         user_agent=f"otel-cloudwatch-flask/{__version__} Python/{platform.python_version()}",
@@ -98,9 +98,9 @@ def _new_client(region_name: str | None, access_key_id: str | None, secret_acces
 
 
 def checked_client(client: Client | None) -> Client | None:
-    """Return the client, or ``None`` if there is none.
+    """Return ``client``, which may be ``None``.
 
-    Raises :class:`ConfigurationError` if it has no ``put_metric_data`` method.
+    Raises :class:`ConfigurationError` if ``client`` is an object without a ``put_metric_data`` method.
     """
     if client is None or callable(getattr(client, "put_metric_data", None)):
         return client
@@ -114,19 +114,19 @@ def checked_client(client: Client | None) -> Client | None:
 
 
 def plain_put(client: Client) -> Put:
-    """Send batches with any client, by calling ``put_metric_data`` with their parameters."""
+    """Return a function that sends batches with any client, by an ordinary ``put_metric_data`` call."""
     return lambda batch: client.put_metric_data(**batch.parameters())
 
 
 def encoded_put(client: Any) -> Put:
-    """Send batches with our own boto3 client, without encoding them again if its protocol is JSON."""
+    """Return a function that sends batches with ``client``, without encoding them again if its protocol is JSON."""
     if client.meta.service_model.resolved_protocol != _ENCODED_PROTOCOL:
         return plain_put(client)
     return _EncodedPut(client)
 
 
 class _EncodedPut:
-    """Replace the body of an almost empty request with the encoded batch. For one thread at a time."""
+    """Sends almost empty requests whose body it replaces by the encoded batch. Not thread-safe."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -138,7 +138,7 @@ class _EncodedPut:
         try:
             return self._client.put_metric_data(Namespace="-", MetricData=[])
         finally:
-            self._batch = None
+            self._batch = None  # the client keeps the handler, which must not keep the batch alive
 
     def _put_body(self, params: dict[str, Any], **_: object) -> None:
         if self._batch is None:

@@ -1,7 +1,7 @@
-"""Merging of pending datums of one series, which keeps every sample at a coarser time resolution.
+"""Merge pending datums of the same series. This keeps every sample, but reduces the time resolution.
 
-A datum can carry several values with a count each. A datum with the values of two others therefore has their ``Sum``,
-``Minimum``, ``Maximum`` and percentiles.
+A datum can carry several values with their counts. A datum that has all values and counts of two others therefore has
+the ``Sum``, ``Minimum``, ``Maximum`` and percentiles of both together.
 """
 
 import math
@@ -15,12 +15,12 @@ _Content = float | Distribution | Statistics
 
 
 def compacted(pending: Sequence[Batch]) -> list[Batch]:
-    """Merge batches that have the same envelope: one datum for each series, at the time of its last one."""
+    """Merge batches with the same envelope into one datum for each series, with the timestamp of its last datum."""
     by_series: dict[Series, list[Datum]] = {}
     for batch in pending:
         for datum in batch.datums:
             by_series.setdefault(datum.series, []).append(datum)
-    # botocore may encode them, and its JSON is the longer one.
+    # It is not known here whether botocore encodes these batches, so they have to fit its longer JSON.
     return list(batches(pending[0].envelope, [*map(_merged, by_series.values())], is_plain=True))
 
 
@@ -28,6 +28,7 @@ def _merged(datums: list[Datum]) -> Datum:
     if len(datums) == 1:
         return datums[0]
     contents = [datum.content for datum in datums]
+    # Statistics lack the values of their samples, so one such datum reduces the merged datum to statistics.
     with_values = [content for content in contents if not isinstance(content, Statistics)]
     if len(with_values) < len(contents):
         return datums[-1]._replace(content=_sum_of_statistics(map(_statistics, contents)))

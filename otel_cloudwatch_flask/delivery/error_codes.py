@@ -1,7 +1,7 @@
-"""Classification of the errors of a ``put_metric_data`` call.
+"""Classify the errors of ``put_metric_data`` calls.
 
-Sources: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html, and the codes that
-botocore's standard retry mode treats as throttling, which lack CloudWatch's own ``LimitExceeded``.
+The codes come from https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html and from
+botocore's standard retry mode, whose list of throttling codes lacks CloudWatch's ``LimitExceeded``.
 """
 
 import math
@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.runtime.safe_text import one_line, without_secrets
 
 
 class Kind(Enum):
-    """Why a call failed."""
+    """The reason why a call failed."""
 
     THROTTLED = "throttled"
     SERVER = "server"
@@ -27,15 +27,16 @@ class Kind(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would always fail."""
+        """Whether the same request would fail every time, so that a retry is useless."""
         return self is Kind.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed call: its kind, a log-safe message, and the value of ``Retry-After`` in seconds, if any.
+    """A failed call.
 
-    ``may_be_stored`` says that the request may have been stored although its response was lost.
+    ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
+    ``may_be_stored`` is true if CloudWatch may have stored the datums although its response was lost.
     """
 
     kind: Kind
@@ -44,9 +45,9 @@ class Failure:
     may_be_stored: bool = False
 
 
-# Without the suffix "Exception" or "Fault", which depends on the protocol.
+# The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
 _KIND_OF_CODE: Final = {
-    # CloudWatch's verdicts on the data itself. Every other response is retried, because the data may be accepted later:
+    # Only these codes condemn the data itself. After any other error a retry may succeed:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
     **dict.fromkeys(
         (
@@ -109,14 +110,14 @@ _KIND_OF_CODE: Final = {
 }
 
 _KIND_OF_STATUS: Final = {
-    413: Kind.REFUSED,  # also a proxy's: smaller requests may pass
+    413: Kind.REFUSED,  # so that the batch is bisected: a proxy with a size limit may accept smaller requests
     401: Kind.CREDENTIALS,
     403: Kind.CREDENTIALS,
     429: Kind.THROTTLED,
 }
 
 _KIND_OF_EXCEPTION: Final = {
-    # By name, so that botocore need not be imported, and a program's own client can raise errors of the same names.
+    # Matched by name, so that botocore is not imported, and clients of the program can raise errors of these names.
     "ParamValidationError": Kind.REFUSED,
     "NoRegionError": Kind.CONFIGURATION,
     "InvalidRegionError": Kind.CONFIGURATION,
@@ -137,7 +138,7 @@ _KIND_OF_EXCEPTION: Final = {
 
 
 _RESPONSE_LOST: Final = frozenset(
-    # botocore's and Python's errors that may come after a complete request
+    # botocore's and Python's errors that can occur after the complete request was sent
     {
         "ReadTimeoutError",
         "ConnectionClosedError",
@@ -149,14 +150,14 @@ _RESPONSE_LOST: Final = frozenset(
     }
 )
 _GATEWAY_STATUSES: Final = frozenset({502, 504})
-"""A gateway received no response to the request that it passed on."""
+"""The statuses of gateways that forwarded the request, but received no valid response to it."""
 
 
 def unconfirmed(response: object) -> Failure | None:
-    """Return why what a client returned does not confirm that CloudWatch has stored the data; ``None`` if it does.
+    """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
-    A captive portal's page, a 204 or an empty body is no error to botocore, but has no request ID. A client that does
-    not return botocore's structure, such as a mock, has stored what it was given.
+    botocore accepts a captive portal's page, a 204 and an empty body, but none of them has a request ID. A response
+    without botocore's structure, such as a mock's, counts as a confirmation.
     """
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
@@ -166,11 +167,11 @@ def unconfirmed(response: object) -> Failure | None:
 
 
 def service_time(response: object) -> float | None:
-    """Return the ``Date`` of a response or an error of CloudWatch as Unix time; ``None`` if it has none."""
+    """Return the ``Date`` of a CloudWatch response or error as Unix time, or ``None`` if it has no valid one."""
     response = getattr(response, "response", response)
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or not metadata.get("RequestId"):
-        return None  # a proxy's, perhaps
+        return None  # without a request ID it may be a proxy's, whose clock proves nothing
     try:
         return parsedate_to_datetime(metadata["HTTPHeaders"]["date"]).timestamp()
     except (LookupError, TypeError, ValueError, OverflowError):
@@ -178,7 +179,7 @@ def service_time(response: object) -> float | None:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an error that a client, botocore's or another, has raised."""
+    """Classify an exception that any client has raised."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))
@@ -212,5 +213,5 @@ def _described(error: BaseException) -> str:
 
 
 def _safe(message: str) -> str:
-    """Return the message sanitized for logs: one line, without secrets."""
+    """Return the message as one line without secrets, so that it is safe to log."""
     return one_line(without_secrets(message))

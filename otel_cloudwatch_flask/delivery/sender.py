@@ -1,4 +1,4 @@
-"""Sending of the backlog to CloudWatch, with retries, backoff and bisection."""
+"""Send the backlog to CloudWatch, with retries, backoff and bisection."""
 
 import logging
 import math
@@ -27,16 +27,16 @@ _TIME: Final = attrgetter("unix_seconds")
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
-"""Upper bound for a response's ``Retry-After``: it may come from a proxy, and the backlog is bounded."""
+"""The upper bound for ``Retry-After``. A proxy may send any value, and the backlog cannot grow for ever."""
 _MAX_LOST_RESPONSES: Final = 3
-"""After so many lost responses in a row the longest backoff applies: each retry may store the batch once more."""
+"""The number of consecutive lost responses after which the backoff is longest: each retry may store a duplicate."""
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
-"""In each period of ``_BISECTION_SECONDS``, so that many bad datums do not cost a thousand calls. The rest waits."""
+"""The limit in each period of ``_BISECTION_SECONDS``. Without it, isolating many bad datums could take 1,000 calls."""
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
-"""How long the datums of a series are lost without a call after CloudWatch has refused one of them."""
+"""How long a series is not sent after CloudWatch has refused one of its datums. Its datums are lost meanwhile."""
 _MAX_REFUSED_SERIES: Final = 10_000
 
 _OPERATOR_REMEDIES: Final = {
@@ -53,10 +53,10 @@ _OUTAGE_REMEDIES: Final = {
 
 
 class Delivery:
-    """Send pending batches, oldest first, until all are delivered or lost, or a deadline passes.
+    """Sends pending batches, oldest first, until all are delivered or lost, or until a deadline passes.
 
-    For one thread at a time, which also makes the calls. The deadline is checked between calls; a call in progress
-    lasts until it returns or the client's own timeouts end it.
+    Only one thread at a time may deliver. It makes the calls itself, and checks the deadline between them. A call in
+    progress ends when CloudWatch responds or the client times out.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Delivery:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.retry_at = -math.inf
-        """The time on ``clock`` before which nothing is sent, after a failure."""
+        """The earliest time on ``clock`` for the next attempt after a failure."""
         self.is_calling = False
         """Whether a thread may be inside a call to CloudWatch, which cannot be interrupted."""
         self._make_put = make_put
@@ -85,9 +85,9 @@ class Delivery:
         self._needs_operator = False
         self._backoff = Backoff()
         self._service_clock_offset: float | None = None
-        """From ``clock`` to CloudWatch's time. The wall clock may have jumped, so no datum expires by it."""
+        """CloudWatch's time minus the time on ``clock``. Decides which datums expire, as the wall clock may jump."""
         self._lost_responses = 0
-        """In a row, for the oldest batch."""
+        """The number of lost responses since CloudWatch last accepted a batch."""
         self._bisection_calls = 0
         self._bisection_period_end = -math.inf
         self._refused_series: dict[Series, tuple[float, str]] = {}
@@ -97,23 +97,25 @@ class Delivery:
     def expedite(self, *, is_ending: bool = False) -> None:
         """Make the next attempt now, even if a thread is waiting for ``retry_at``.
 
-        With ``is_ending``, deliveries in progress stop before their next call, and only one with ``is_last`` calls.
+        With ``is_ending``, deliveries in progress stop before their next call. From then on, only a delivery with
+        ``is_last`` makes calls.
         """
         self._is_ending = self._is_ending or is_ending
         self.retry_at = -math.inf
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Create another client for the next call, and make that call now."""
+        """Replace the client before the next call, and make that call now."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send everything that is pending; return ``False`` if some of it still is at ``deadline`` (on ``clock``).
+        """Send all pending batches. Returns ``False`` if any are still pending when it ends, by ``deadline``.
 
-        The last delivery of a process does not wait for what an operator has to provide: credentials or a Region. It
-        isolates bad datums with as many calls as the time allows; others leave some of that to the next delivery.
+        :param deadline: a time on ``clock``.
+        :param is_last: whether this is the last delivery of the process. The last delivery ignores the limit on
+            bisection calls, and does not wait for credentials or a Region, which only an operator can provide.
         """
         try:
             while self._backlog.datums:
@@ -130,7 +132,7 @@ class Delivery:
         return True
 
     def _wait_for_retry(self, deadline: float, *, is_last: bool) -> bool:
-        """Wait until CloudWatch may be called again; return ``False`` if that is after the deadline."""
+        """Wait until ``retry_at``. Returns ``False`` at once if ``deadline`` is earlier."""
         now = self._clock()
         if now >= deadline or self.retry_at >= deadline:
             return False
@@ -142,7 +144,10 @@ class Delivery:
         return True
 
     def _send_oldest(self, *, is_last: bool) -> bool:
-        """Make one call for the oldest batch, and settle the batch whatever is raised; ``False`` if there is none."""
+        """Send the oldest batch with one call, and settle it even if an exception is raised.
+
+        Returns ``False`` if no batch could be checked out.
+        """
         batch = self._backlog.check_out()
         if batch is None:
             return False
@@ -156,17 +161,17 @@ class Delivery:
         return True
 
     def _may_bisect(self) -> bool:
-        """Whether another call for a part of a refused batch may be made now."""
+        """Return whether the limit on bisection calls allows another one now."""
         now = self._clock()
         if now >= self._bisection_period_end:
             self._bisection_calls, self._bisection_period_end = 0, now + _BISECTION_SECONDS
         return self._bisection_calls < _MAX_BISECTION_CALLS
 
     def _sent(self, batch: Batch) -> Sequence[Batch]:
-        """Send a batch and return what is still to be sent of it."""
+        """Send ``batch``, and return the batches that still have to be sent in its place."""
         sendable = self._timely(self._accepted_series(batch), self._service_time())
         if sendable is not batch:
-            # Settled first and sent by the next call: a batch in flight counts as pending with its lost datums.
+            # Settled first and sent by the next call: until then, the lost datums would also count as pending.
             return (sendable,) if sendable.datums else ()
         if not batch.datums:
             return ()
@@ -174,7 +179,7 @@ class Delivery:
         return self._remaining(batch, self._try_put(batch))
 
     def _accepted_series(self, batch: Batch) -> Batch:
-        """Return the batch without datums of series that CloudWatch has refused recently, which are lost."""
+        """Return ``batch`` without the datums of recently refused series, which are counted as lost."""
         now = self._clock()
         while self._refused_series and next(iter(self._refused_series.values()))[0] <= now:
             del self._refused_series[next(iter(self._refused_series))]
@@ -187,7 +192,7 @@ class Delivery:
         return Batch(batch.envelope, accepted, is_suspect=batch.is_suspect)
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
-        """Return what is still to be sent of a batch after an attempt."""
+        """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
         if problem is None:
             self._lost_responses = 0
             self._accepted(batch)
@@ -200,18 +205,18 @@ class Delivery:
         self._postpone(problem)
         self._needs_operator = problem.kind in _OPERATOR_REMEDIES
         if self._needs_operator:
-            self._put = None  # a boto3 client looks for credentials once; a new one looks again
+            self._put = None  # a boto3 client looks for credentials only once, so the next attempt needs a new client
         return (batch,)
 
     def _service_time(self) -> float | None:
-        """Return CloudWatch's time now, computed from its last response; ``None`` if there was none."""
+        """Return CloudWatch's current time, extrapolated from its last response, or ``None`` before the first one."""
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _timely(self, batch: Batch, now: float | None) -> Batch:
-        """Return the batch with times that CloudWatch accepts at ``now``, in Unix time; unchanged if that is unknown.
+        """Return the batch with only such timestamps as CloudWatch accepts at ``now``, a Unix time.
 
-        Datums that are too old are lost. Datums in the future were recorded while the clock was wrong, and get the
-        present time.
+        Datums that are too old are lost. A datum in the future was recorded while the clock was wrong, so it gets the
+        present time. The batch is unchanged if ``now`` is ``None``.
         """
         if now is None or not batch.datums:
             return batch
@@ -263,20 +268,21 @@ class Delivery:
             self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
-        """Return the halves of a refused batch; a single datum is lost.
+        """Split a refused batch into halves. If it has only one datum, count the datum as lost.
 
-        CloudWatch refuses a whole request for one bad datum, so the batch is bisected until that one is alone.
+        CloudWatch refuses a whole request because of one bad datum, so bisection continues until that datum is alone.
         """
         now = self._service_time()
         if now is None and len(batch.datums) == 1:
-            now = self._wall_clock()  # the client hides CloudWatch's time, but CloudWatch has refused this very datum
+            # The client hides CloudWatch's time. The wall clock is safe here: the datum is refused anyway.
+            now = self._wall_clock()
         timely = self._timely(batch, now)
         if timely is not batch:
             return (timely,) if timely.datums else ()
         if len(batch.datums) > 1:
             return batch.halves()
         (datum,) = batch.datums
-        if "Timestamp" not in problem.message:  # the next datum of the series has another one
+        if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
             if len(self._refused_series) >= _MAX_REFUSED_SERIES:
                 del self._refused_series[next(iter(self._refused_series))]
             self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)
@@ -315,8 +321,9 @@ class Delivery:
 
 
 def _uninstrumented() -> AbstractContextManager[None]:
-    """Suppress the instrumentation of botocore and HTTP for our own requests."""
-    # Imported late because it takes a third of this package's import time; a fork must not find it half imported.
+    """Suppress the instrumentation of botocore and HTTP, so that the exporter's requests are not measured."""
+    # Imported late because it takes a third of this package's import time, and with forks blocked because a child
+    # could not complete a half-finished import.
     with no_fork():
         from opentelemetry.instrumentation.utils import suppress_instrumentation  # noqa: PLC0415 - see above
     return suppress_instrumentation()
@@ -332,7 +339,7 @@ class Backoff:
         self.failures = 0
 
     def next_delay_seconds(self) -> float:
-        """Count a failure, and return the delay before the next attempt."""
+        """Count a failure, and return a random delay before the next attempt."""
         longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(self.failures, 30))
         self.failures += 1
         return random.uniform(0.0, longest)  # noqa: S311 - no secret

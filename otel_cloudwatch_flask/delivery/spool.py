@@ -1,9 +1,9 @@
-"""Pending batches on disk, so that they survive the process.
+"""Keep pending batches on disk, so that they survive the process.
 
-Each process has its own directory inside the spool directory and holds a lock on it. The operating system releases the
-lock when the process ends, even if it is killed. A process that finds a directory of the same user whose lock is free
-adopts its batches. A batch is one file: a line with a checksum, then the request body as JSON. Files are parsed, never
-executed, and links are not followed. Any other file is set aside and not read again.
+Each process creates and locks a directory inside the spool directory. The operating system releases the lock when the
+process ends, even if it is killed. Another process of the same user that finds the directory unlocked adopts its
+batches. Each batch is one file, which has a line with a checksum, followed by the request body as JSON. Files are
+parsed, never executed, and links are not followed. A file that is not a valid batch is set aside and not read again.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 _quiet_log = RateLimitedLog(_logger, interval_seconds=60.0)
 
 MAX_SPOOL_BYTES: Final = 512 * 2**20
-"""Limit of the files of one process; further batches stay in memory only."""
+"""The limit on the total size of one process's files. Further batches are kept only in memory."""
 
 _MAX_FILE_BYTES: Final = 2 * MAX_REQUEST_BYTES
 _ADOPTION_INTERVAL_SECONDS: Final = 60.0
@@ -44,16 +44,16 @@ _MAGIC: Final = b"otel-cloudwatch-flask spool 1 "
 _BATCH_SUFFIX: Final = ".batch"
 _BAD_SUFFIX: Final = ".bad"
 _STEM_LENGTH: Final = len(f"{0:020d}-{0:06d}")
-"""Length of a file's stem; an adopting process appends its own sequence number to that, so names stay short."""
+"""The length that an adopting process truncates stems to before it appends its sequence number. Keeps names short."""
 _LOCK_NAME: Final = "lock"
 _PREFIX: Final = "process-"
 _MAX_ATTEMPTS: Final = 3
 _TEMPORARY_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that say nothing about the file."""
+"""Errors that indicate a lack of descriptors or memory, not a problem of the file."""
 
 
 class Spool:
-    """The batches of one process, in a directory that several processes share."""
+    """The batch files of one process, inside a directory that several processes share."""
 
     def __init__(self, directory: Path, *, max_bytes: int = MAX_SPOOL_BYTES) -> None:
         self._directory = directory
@@ -66,7 +66,7 @@ class Spool:
         self._next_adoption = -math.inf
 
     def write(self, batch: Batch) -> Path | None:
-        """Write a batch and return its path; log a warning and return ``None`` if that fails."""
+        """Write ``batch`` to a new file and return its path, or log a warning and return ``None`` if that fails."""
         content = _checked(batch.body())
         if self._size_bytes + len(content) > self._max_bytes:
             _quiet_log.warning(
@@ -91,9 +91,9 @@ class Spool:
         return path
 
     def read(self, path: Path) -> Batch | None:
-        """Return the batch in a file; set the file aside, log a warning and return ``None`` if it is not a batch.
+        """Read a batch. If the file is not a valid batch, set it aside, log a warning and return ``None``.
 
-        Raises ``OSError`` if it cannot be read now, for want of file descriptors or memory.
+        Raises ``OSError`` if the process lacks the file descriptors or the memory to read it now.
         """
         try:
             return _sendable(Batch.from_body(_verified(_content(path))))
@@ -118,9 +118,9 @@ class Spool:
             self._forget(path)
 
     def adopt(self) -> Iterator[Path]:
-        """Move the files of processes that have ended to this process's directory; yield them, oldest first.
+        """Move the batch files of ended processes to this process's directory, and yield them, oldest first.
 
-        Looks for them at most once a minute.
+        Looks for such files at most once a minute.
         """
         now = time.monotonic()
         if now < self._next_adoption:
@@ -143,16 +143,16 @@ class Spool:
                 os.close(lock)
 
     def close(self) -> None:
-        """Release the directory; the next process finds what is in it."""
+        """Release the directory, and delete it if it has no batches. Otherwise another process adopts them."""
         with contextlib.suppress(OSError):
             if self._own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in self._own.iterdir()):
                 shutil.rmtree(self._own, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
-        """Release the lock. In a forked child, the directory belongs to the parent."""
-        # Two threads may call this when an exporter ends. A descriptor must be closed once only: its number may already
-        # belong to another file.
+        """Release the lock. A forked child calls this because the directory belongs to its parent."""
+        # Two threads may call this at shutdown. Closing a descriptor twice could close an unrelated file that has
+        # received the same number meanwhile.
         with contextlib.suppress(IndexError):
             os.close(self._locks.pop())
 
@@ -181,7 +181,10 @@ class Spool:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _own_directory(self) -> Path:
-        """Return this process's directory; create it at its first use, by the user that the process runs as then."""
+        """Return this process's directory, and create it at the first use.
+
+        A process may change its user before that, and the directory has to belong to the new user.
+        """
         if self._own is None:
             self._own, lock = _new_process_directory(self._directory)
             self._locks.append(lock)
@@ -216,9 +219,9 @@ class Spool:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise :class:`ConfigurationError` if a spool cannot be in this directory.
+    """Raise :class:`ConfigurationError` if ``directory`` cannot hold a spool.
 
-    The directory is not created: the process that is going to write to it may run as another user.
+    Does not create the directory, because the process that will write to it may run as another user.
     """
     if fcntl is None:
         raise ConfigurationError(
@@ -241,7 +244,7 @@ def check_directory(directory: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether the path exists; raises what :meth:`Path.exists` hides, such as an invalid name."""
+    """Return whether ``path`` exists. Raises errors that :meth:`Path.exists` hides, such as for an invalid name."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -250,29 +253,29 @@ def _exists(path: Path) -> bool:
 
 
 def _new_process_directory(directory: Path) -> tuple[Path, int]:
-    """Create a directory of this process; return it with the descriptor that holds its lock."""
+    """Create and lock a directory for this process. Returns its path, and the descriptor that holds the lock."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(_MAX_ATTEMPTS):
         own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
         lock = _try_lock(own)
         if lock is not None and own.exists():
             return own, lock
-        # Another process adopted the directory before it was locked, or there is no descriptor left.
+        # Another process adopted the directory before it was locked, or no file descriptor was available.
         with contextlib.suppress(OSError):
             own.rmdir() if lock is None else os.close(lock)
     raise OSError(errno.EAGAIN, "the directory of this process cannot be locked")
 
 
 def _free_path(path: Path) -> Path:
-    """Return the path, or if it exists, the first free one with a number appended."""
+    """Return ``path`` if no such file exists, else a free path with the lowest possible number appended to the stem."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
     return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def _try_lock(directory: Path) -> int | None:
-    """Return a descriptor that holds the lock of a directory; ``None`` if another process has it, or on an error.
+    """Lock a directory and return the descriptor that holds the lock, or ``None`` if that fails.
 
-    The lock is released when its last descriptor is closed. A forked child has one, too.
+    Closing the descriptor releases the lock, unless a forked child still has a copy of it.
     """
     try:
         lock = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -287,7 +290,7 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def _is_own_user(directory: Path) -> bool:
-    """Whether it is a directory of this process's user. Metrics that another user wrote must not be published."""
+    """Return whether the path is a directory of this process's user. Other users' metrics must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
         _quiet_log.warning(
@@ -300,8 +303,8 @@ def _is_own_user(directory: Path) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    """Return the content of a regular file; raise ``ValueError`` if it is larger than a batch can be."""
-    # O_NONBLOCK: opening a named pipe would wait for a writer.
+    """Read a file. Raises ``ValueError`` if it is not a regular file, or is larger than a batch can be."""
+    # With O_NONBLOCK, because opening a named pipe would otherwise wait for a writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -312,13 +315,13 @@ def _content(path: Path) -> bytes:
 
 
 def _write_privately(path: Path, content: bytes) -> None:
-    """Write a file atomically, readable by its owner only."""
+    """Write a file atomically, with permissions for its owner only."""
     unfinished = path.with_suffix(".tmp")
     try:
         with open(unfinished, "wb", opener=_private_opener) as file:
             file.write(content)
         unfinished.replace(path)
-    except BaseException:  # an incomplete file would take the rest of a full disk
+    except BaseException:  # if the disk is full, an incomplete file must not occupy the rest of it
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
@@ -340,9 +343,9 @@ def _verified(content: bytes) -> bytes:
 
 
 def _sendable(batch: Batch) -> Batch:
-    """Return the batch; raise what :meth:`Batch.from_body` raises if it cannot be turned into a request.
+    """Return ``batch``, after checking that it can be converted to a request. Raises what :meth:`Batch.from_body` does.
 
-    Such a batch would be retried forever, and block those behind it.
+    A batch that cannot be converted would be retried forever, and would block all batches behind it.
     """
     batch.parameters()
     return batch

@@ -1,4 +1,4 @@
-"""Delivery statistics: what was sent, and what was lost for which reason."""
+"""Count datums and requests, and the reasons for which datums were lost."""
 
 import threading
 from collections import Counter
@@ -9,34 +9,40 @@ from typing import Final
 
 
 class LossReason(str, Enum):
-    """Why a datum will never reach CloudWatch."""
+    """The reason why a datum will never reach CloudWatch."""
 
     INVALID = "invalid"
     """The value is outside CloudWatch's range, or the data point is inconsistent."""
     REFUSED = "refused"
-    """CloudWatch rejected this datum."""
+    """CloudWatch refused the datum."""
     EXPIRED = "expired"
-    """It became older than CloudWatch accepts (two weeks) before it could be sent."""
+    """The datum could not be sent within two weeks, and CloudWatch accepts nothing older."""
     BACKLOG_FULL = "backlog_full"
-    """It was the oldest datum when the backlog was full."""
+    """The datum was among the oldest when the backlog was full."""
     UNREADABLE = "unreadable"
-    """It was in the spool, and its file was damaged or removed."""
+    """The datum's file in the spool was damaged or removed."""
     SHUTDOWN = "shutdown"
-    """The process ended, or the exporter was shut down, before it was sent."""
+    """The exporter was shut down, or the process ended, before the datum was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStats:
     """Counters of one exporter since this process started.
 
-    ``datums_sent``, ``datums_pending`` and the sum of ``datums_lost`` (by :class:`LossReason` value) are all datums the
-    exporter produced; datums of one series that were merged because the backlog was full count as one.
-    ``datums_possibly_duplicated`` counts the datums of requests whose response was lost, once for each such request: at
-    most so many are in CloudWatch in addition to those that it has confirmed. ``requests_sent`` is the number of
-    successful requests, ``requests_failed`` of all others, ``requests_seconds`` the total duration of both, and
-    ``bytes_sent`` the size of the accepted bodies before compression. ``metrics_active`` is the number of distinct
-    CloudWatch metrics published within the last hour, ``metrics_overflowed`` how often a new one exceeded
-    ``max_metrics``. ``last_success`` is a Unix time in seconds.
+    ``datums_sent``, ``datums_pending`` and ``datums_lost`` add up to all datums that the exporter has produced. Datums
+    that were merged because the backlog was full count as one.
+
+    :param datums_lost: number of lost datums by :class:`LossReason` value.
+    :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
+        these datums, and may store them again when they are retried.
+    :param requests_sent: number of requests that CloudWatch accepted.
+    :param requests_failed: number of all other requests.
+    :param requests_seconds: total duration of all requests.
+    :param bytes_sent: total size of the accepted request bodies, before compression.
+    :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
+    :param metrics_overflowed: how often a new CloudWatch metric exceeded ``max_metrics``.
+    :param last_error: message of the last failed request.
+    :param last_success: Unix time of the last accepted request, in seconds.
     """
 
     datums_sent: int = 0
@@ -54,7 +60,7 @@ class DeliveryStats:
 
     @classmethod
     def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
-        """Return the sums over several exporters, with the latest ``last_success``."""
+        """Add up the statistics of several exporters. ``last_success`` is the latest one."""
         every = list(exporters)
         lost: Counter[str] = Counter()
         for each in every:
@@ -71,7 +77,7 @@ _SUMMED: Final = tuple(each.name for each in fields(DeliveryStats) if each.defau
 
 
 class StatsRecorder:
-    """Count what happens to datums and requests. Thread-safe."""
+    """Counts datums and requests by their outcome. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -94,14 +100,14 @@ class StatsRecorder:
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
-        """Count a request that was not accepted, or whose response was lost after these datums may have been stored."""
+        """Count a failed request, and those of its datums that may be stored because only the response was lost."""
         with self._lock:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored
             self._last_error = error
 
     def took(self, seconds: float) -> None:
-        """Add the duration of a request, whether it succeeded or not."""
+        """Add the duration of a request, regardless of its outcome."""
         with self._lock:
             self._requests_seconds += seconds
 
@@ -112,13 +118,13 @@ class StatsRecorder:
                 self._lost[reason.value] += datums
 
     def lost_in_delivery(self) -> int:
-        """Return the number of lost datums that were valid."""
-        # No lock: flush() asks for it, and a signal handler that interrupts flush() may wait for the delivering thread.
+        """Return the number of datums lost for any reason other than being invalid."""
+        # Without the lock: a signal handler that interrupts flush() here may wait for a thread that needs the lock.
         lost = dict(self._lost)
         return sum(lost.values()) - lost.get(LossReason.INVALID.value, 0)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
-        """Return a snapshot, completed by the given figures, which other objects count."""
+        """Return a snapshot of the counters, together with the arguments, which other objects count."""
         with self._lock:
             return DeliveryStats(
                 datums_sent=self._datums_sent,

@@ -1,5 +1,5 @@
-"""``add_metric`` without Flask: check arguments and record them to OpenTelemetry histograms.
+"""The part of ``add_metric`` that does not depend on Flask.
 
-In: the arguments of a call. Out: measurements of the app's meter provider. Measurements of a request wait in a buffer
-and are recorded when the request ends, in the thread of the request.
+Validates the arguments of a call, and records the value to an OpenTelemetry histogram. The measurements of a request
+wait in a buffer, and are recorded in the thread of the request when its response starts.
 """

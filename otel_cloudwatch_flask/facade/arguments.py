@@ -1,4 +1,4 @@
-"""Validation of the arguments of ``add_metric``."""
+"""Validate the arguments of ``add_metric``."""
 
 import difflib
 import math
@@ -13,13 +13,13 @@ from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimensio
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
-# Control characters, and lone surrogates, which cannot be encoded as UTF-8.
+# Matches control characters, and lone surrogates, which cannot be encoded as UTF-8.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Validated arguments of a call: ``value`` is finite, ``unit`` spelled as in CloudWatch, dimensions are strings."""
+    """The validated arguments of a call. ``value`` is finite, and ``unit`` is spelled as in CloudWatch."""
 
     metric_name: str
     value: float
@@ -28,14 +28,14 @@ class Arguments:
 
 
 def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
-    """Validate the arguments of one ``add_metric`` call.
+    """Validate the arguments of an ``add_metric`` call.
 
-    Raises :class:`InvalidMetricError`; its message names the invalid argument, what is allowed and how to fix it.
+    Raises :class:`InvalidMetricError`, whose message names the invalid argument and says how to fix it.
 
     >>> parse_arguments("Request Count", 1, "count", {"cached": True})
     Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
     """
-    argument: object = metric_name
+    argument: object = metric_name  # the one being validated, for the error
     try:
         checked_name = _metric_name(metric_name)
         argument = value
@@ -80,7 +80,7 @@ def _value(value: object) -> float:
 
 
 def _number(value: object) -> float:
-    """Convert a value of any numeric type to a float; raise ``ValueError`` for strings and booleans."""
+    """Convert a value of any numeric type to a float. Raises ``ValueError`` for strings and booleans."""
     if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
         try:
             return float(value)

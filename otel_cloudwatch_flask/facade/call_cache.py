@@ -1,7 +1,7 @@
-"""A cache of validated ``add_metric`` calls: a repeated call that differs in its value only is not validated again.
+"""A cache of ``add_metric`` calls, so that a call that differs from an earlier one only in its value skips validation.
 
-New calls, and calls with anything but plain strings and plain numbers, go to
-:func:`otel_cloudwatch_flask.facade.arguments.parse_arguments`.
+Only arguments of the exact types ``str``, ``int``, ``float``, ``dict``, ``list`` and ``tuple`` are looked up. All other
+calls go to :func:`otel_cloudwatch_flask.facade.arguments.parse_arguments`.
 """
 
 from collections.abc import Hashable, Mapping
@@ -13,7 +13,7 @@ from opentelemetry.metrics import Histogram
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
 MAX_CACHED_CALLS: Final = 4096
-"""About 3 MB for calls with few dimensions."""
+"""The maximum number of cached calls, which take about 3 MB if they have few dimensions."""
 
 _PAIR_KEYS: Final = {"Name", "Value"}
 
@@ -22,7 +22,7 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 class FacadeSeries:
     """A validated name, unit and set of dimensions.
 
-    ``histogram`` and ``attributes`` are set by the first measurement; until then ``histogram`` is ``None``.
+    The first measurement sets ``histogram`` and ``attributes``. Until then, ``histogram`` is ``None``.
     """
 
     metric_name: str
@@ -33,18 +33,19 @@ class FacadeSeries:
 
 
 Measurement: TypeAlias = tuple[FacadeSeries, float]
-"""A series and a finite number."""
+"""A series and a finite value."""
 
 
 class CallCache:
-    """Map the arguments of earlier calls to their series. A full cache is cleared, which bounds it at little cost."""
+    """Maps the arguments of earlier calls to their series. Cleared when it is full, which is cheaper than eviction."""
 
     def __init__(self, max_calls: int = MAX_CACHED_CALLS) -> None:
         self._max_calls = max_calls
         self._series: dict[Hashable, FacadeSeries] = {}
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
-        """Return the measurement of a call, or ``None`` if the call must be validated first."""
+        """Return the series and the value of a call, or ``None`` if the call has to be validated first."""
+        # Exact types, because a subclass may define another equality or hash.
         if (
             (type(value) is float or type(value) is int)
             and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
@@ -68,10 +69,10 @@ class CallCache:
 
 
 def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
-    """Names and values of dimensions, or ``None`` unless all are strings and integers.
+    """Return the names and values of ``dimensions``, or ``None`` unless all values are strings or integers.
 
-    As keys of a cache these types are safe: two of them that differ as text are never equal. Others are not:
-    ``True == 1 == 1.0``, ``0.0 == -0.0``, and objects of other types may be equal to anything.
+    Strings and integers are safe as cache keys, because equal ones are also equal as text. This is not true for other
+    types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may be equal to anything.
     """
     if type(dimensions) is not dict:
         dimensions = _by_name(dimensions)
@@ -83,7 +84,7 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 
 
 def _by_name(pairs: Any) -> dict[object, object]:
-    """Turn CloudWatch's list of pairs into a dictionary; return a non-plain one for anything else."""
+    """Convert CloudWatch's list of pairs to a dictionary. Returns an uncacheable dictionary for any other argument."""
     by_name: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:

@@ -30,13 +30,13 @@ _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
 
 _MAX_BUFFERED_MEASUREMENTS: Final = 1000
 _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
-"""Stands for an empty context: OpenTelemetry would replace an empty one with that of the recording thread."""
+"""Replaces an empty context, for which OpenTelemetry would substitute the context of the recording thread."""
 
 DEFAULT_MAX_SERIES: Final = 10_000
 
 
 def instrument_name(metric_name: str) -> str:
-    """Derive a valid instrument name, which other exporters show, from a CloudWatch name.
+    """Derive a valid instrument name from a CloudWatch name. Other exporters show the instrument name.
 
     >>> instrument_name("Request Count"), instrument_name("2xx")
     ('request_count', 'm_2xx')
@@ -46,18 +46,18 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """Append a suffix that is derived from ``identity`` and therefore the same in every process."""
+    """Append a suffix to ``name`` that is a hash of ``identity``, and is therefore the same in every process."""
     suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
 
 class Recorder:
-    """Record the measurements of one reporter; thread-safe.
+    """Records the measurements of one reporter to OpenTelemetry. Thread-safe.
 
-    ``lost`` is called for each measurement that the SDK rejects, ``count`` for each that it accepts; nothing is
-    raised. Once ``max_series`` distinct sets of dimensions exist, further ones are recorded as their metric's overflow
-    series, and new metric names as
-    :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
+    :param lost: called for each measurement that is lost, because the SDK raises or the recorder is closed.
+    :param count: called for each measurement that the SDK accepts.
+    :param max_series: maximum number of series. Beyond that, a new series is recorded as the overflow series of its
+        metric, or if its metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Recorder:
         self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
-        # Never evicted: the SDK also keeps instruments for the life of the process.
+        # Never evicted, because the SDK also keeps instruments for the life of the process.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claimed_names: set[str] = set()
         self._is_closed = False
@@ -86,21 +86,22 @@ class Recorder:
         call_after_fork(self._start)
 
     def _start(self) -> None:
-        """Create what a forked child must not share with its parent."""
+        """Create the state that a forked child must not share with its parent."""
         self._creation_lock = threading.Lock()
         self.process = object()
 
     def close(self) -> None:
-        """Count later measurements as lost: no reader publishes them any more."""
+        """Count all later measurements as lost, because no reader publishes them anymore."""
         self._is_closed = True
 
     def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
-        """Record one finite number in ``context`` (default: the current one), or count it as lost."""
+        """Record a finite value in ``context`` (default: the current context). If that fails, count it as lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
         try:
             histogram = series.histogram or self._resolved(series)
+            # OpenTelemetry's histograms drop negative values, so these are recorded with a marker attribute.
             if value < 0:
                 histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
             else:
@@ -119,7 +120,7 @@ class Recorder:
             )
 
     def _resolved(self, series: FacadeSeries) -> Histogram:
-        """Set the attributes and the histogram of a new series, and return the histogram."""
+        """Set the attributes and the histogram of a new series. Returns the histogram."""
         key = (series.metric_name, series.unit)
         attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
         if not self._admit((key, frozenset(attributes.items()))):
@@ -131,7 +132,7 @@ class Recorder:
         return histogram
 
     def _admit(self, series: Hashable) -> bool:
-        """Whether a series is known or could be added; the number is bounded because the SDK never evicts a series."""
+        """Return whether ``series`` is known or within the limit, which is needed as the SDK never evicts a series."""
         if series not in self._series:
             if len(self._series) >= self._max_series:
                 return False
@@ -139,7 +140,7 @@ class Recorder:
         return True
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
-        """Name and unit of the metric whose overflow series receives a set of dimensions over the limit."""
+        """Return the name and unit of the metric whose overflow series receives a series beyond the limit."""
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
@@ -160,7 +161,7 @@ class Recorder:
         return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
-        """Create the histogram of a new name and unit, once."""
+        """Return the histogram for a name and unit, and create it if no other thread has done so."""
         with self._creation_lock:
             if key not in self._histograms:
                 metric = FacadeMetric(key[0], self._reporter_id)
@@ -169,7 +170,7 @@ class Recorder:
             return self._histograms[key]
 
     def _claim_name(self, metric_name: str, unit: str) -> str:
-        """Choose an instrument name that no other metric name or unit of this reporter uses."""
+        """Choose an instrument name that no other metric of this reporter uses."""
         name = plain_name = instrument_name(metric_name)
         length = 6
         while name in self._claimed_names:
@@ -180,11 +181,11 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request; each is recorded exactly once, in order, when the request ends.
+    """The measurements of one request, each of which is recorded exactly once, in order, when the request ends.
 
-    Each is recorded in the OpenTelemetry context in which it was added, because exemplars refer to it. Measurements
-    added after the end (by a streamed body, or a thread that outlives the request) are recorded immediately. A forked
-    child leaves the buffer's content to its parent, and records what it adds itself immediately.
+    A measurement is recorded in the OpenTelemetry context in which it was added, because exemplars refer to that
+    context. Measurements added after the end, by a streamed body or by a thread that outlives the request, are recorded
+    immediately. A forked child leaves the buffered measurements to its parent, and records new ones immediately.
     """
 
     __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
@@ -196,12 +197,12 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Buffer one measurement until the end of the request."""
+        """Buffer a measurement until the request ends."""
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return
         self._measurements.append((series, value, get_current() or _NO_CONTEXT))
-        # Checked after appending: another thread may end the request in between.
+        # Checked after appending, because another thread may have ended the request before.
         if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
             self.drain()
 
@@ -219,6 +220,6 @@ class RequestBuffer:
         while measurements:
             try:
                 series, value, context = measurements.popleft()
-            except IndexError:  # another thread is draining, too
+            except IndexError:  # another thread has taken the last measurement
                 return
             record(series, value, context)

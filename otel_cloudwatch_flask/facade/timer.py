@@ -12,10 +12,10 @@ _R = TypeVar("_R")
 
 
 class Timer:
-    """Call ``record`` with the elapsed time in milliseconds, also if an exception is raised.
+    """Calls ``record`` with the elapsed time in milliseconds, even if an exception is raised.
 
-    Usable as a context manager, for one block at a time, and as a decorator of a function or coroutine function, for
-    every call separately; concurrent calls are supported.
+    As a context manager, it times one block at a time. As a decorator of a function or coroutine function, it times
+    each call separately, and calls may overlap.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Timer:
         self._record((self._clock_seconds() - self._started_at) * 1000)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Return ``function`` wrapped so that every call is timed."""
+        """Wrap ``function`` so that each call is timed."""
         if inspect.iscoroutinefunction(function):
             return self._timed_coroutine_function(function)
 
@@ -55,5 +55,5 @@ class Timer:
         return timed
 
     def _for_one_call(self) -> "Timer":
-        """Create a timer for one call, because calls may overlap."""
+        """Create a separate timer for one call, because calls may overlap."""
         return Timer(self._record, clock_seconds=self._clock_seconds)

@@ -1,4 +1,4 @@
-"""WSGI middleware: record a request's measurements when its response starts, and flush after its body.
+"""WSGI middleware that records a request's measurements when its response starts, and flushes after the body.
 
 The flush comes last so that it includes the request's duration, which instrumentations record before the body is sent.
 """
@@ -20,35 +20,36 @@ _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 
 
 class RequestState:
-    """State of one request, stored in its WSGI environment: its latest buffer, and whether its end flushes."""
+    """The state of one request, stored in its WSGI environment: its latest buffer, and whether to flush at its end."""
 
     wants_flush = True
     buffer: RequestBuffer | None = None
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
-        """Store a buffer, and end the buffer of an earlier app context of the same request."""
+        """Store ``buffer``, and end the buffer of an earlier app context of the same request."""
         if self.buffer is not None:
             self.buffer.end()
         self.buffer = buffer
 
 
 def state_of(environ: "WSGIEnvironment") -> RequestState | None:
-    """The state of a request; ``None`` if the request did not come through the middleware."""
+    """Return the state of a request, or ``None`` if the request did not pass through the middleware."""
     state: RequestState | None = environ.get(_STATE_KEY)
     return state
 
 
 def disable_flush(environ: "WSGIEnvironment") -> None:
-    """Disable the flush at the end of this request."""
+    """Disable the flush at the end of a request."""
     if (state := state_of(environ)) is not None:
         state.wants_flush = False
 
 
 class RequestEndMiddleware:
-    """End a request's buffer when the response starts, and call ``flush`` when the response body has ended.
+    """Ends a request's buffer when the response starts, and calls ``flush`` when the response body has ended.
 
-    Flask's teardown functions are unsuitable for both: one that raises skips the rest, FlaskInstrumentor records the
-    duration after them, and a streamed body adds metrics later. A request that raises flushes immediately.
+    Flask's teardown functions are unsuitable for this: if one raises, the others are skipped; FlaskInstrumentor records
+    the duration after they have run; and a streamed body adds metrics even later. A request that raises is flushed
+    immediately.
     """
 
     def __init__(self, application: "WSGIApplication", flush: Callable[[], object]) -> None:
@@ -56,8 +57,8 @@ class RequestEndMiddleware:
         self._flush = flush
 
     def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Handle a request: the WSGI application."""
-        # Set before the application runs, because an inner middleware may pass on a copy of the environment.
+        """Handle a request. This method is the WSGI application."""
+        # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
         finish = partial(self._finish, state)
         try:
@@ -90,10 +91,10 @@ class RequestEndMiddleware:
 
 
 class ResponseBody:
-    """A response body that calls ``finish`` once, after it has ended and was closed.
+    """A response body that closes the original body and calls ``finish``, once, when it ends.
 
-    A body ends when it is closed, read to its end, or garbage collected: asgiref's ``WsgiToAsgi`` and some adapters for
-    AWS Lambda never call ``close``.
+    A body ends when it is closed, read to its end, or garbage collected, because asgiref's ``WsgiToAsgi`` and some
+    adapters for AWS Lambda never call ``close``.
     """
 
     __slots__ = ("_body", "_close", "_finish", "_parts")
@@ -111,12 +112,12 @@ class ResponseBody:
     def __next__(self) -> bytes:
         try:
             return next(self._parts)
-        except BaseException:  # StopIteration, or an error of the body: either ends it
+        except BaseException:  # both StopIteration and an error end the body
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the body, then call ``finish``, even if closing raises; later calls do nothing."""
+        """Close the original body, then call ``finish``, even if closing raises. Later calls do nothing."""
         finish, self._finish = self._finish, None
         if finish is None:
             return
@@ -130,16 +131,16 @@ class ResponseBody:
 
 
 def is_file(body: object, file_wrapper: object) -> bool:
-    """Whether the server sends this body as a file, which it does only if it gets the object it created itself.
+    """Return whether the server sends ``body`` as a file, as it does with objects that its ``file_wrapper`` created.
 
-    https://peps.python.org/pep-3333/#optional-platform-specific-file-handling: ``wsgi.file_wrapper`` is a class almost
-    everywhere; uWSGI's is a function that returns the file as it is.
+    See https://peps.python.org/pep-3333/#optional-platform-specific-file-handling. The ``file_wrapper`` of most servers
+    is a class, but uWSGI's is a function that returns the file unchanged.
     """
     return isinstance(body, file_wrapper) if isinstance(file_wrapper, type) else hasattr(body, "read")
 
 
 def call_after_close(body: Any, callback: Callable[[], None]) -> None:
-    """Make ``body.close`` call ``callback``, without wrapping the body; call it now if that is impossible."""
+    """Make ``body.close`` call ``callback`` without wrapping ``body``, or call it now if that is impossible."""
     close = getattr(body, "close", lambda: None)
 
     def close_and_call() -> None:

@@ -26,10 +26,10 @@ from otel_cloudwatch_flask.sdk.views import remember_rules, views_of
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a reporter's metrics of one app are sent.
+    """The destination of the metrics that a reporter records for one app.
 
-    ``is_its_own`` is true if a setting of it was made for this reporter, not for the whole process: then the reporter
-    does not share the program's reader.
+    ``is_its_own`` is true if any of its settings was made for this reporter, not for the whole process. The reporter
+    then does not share the program's reader.
     """
 
     settings: Settings
@@ -41,7 +41,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSetup:
-    """The meter provider that one app records to, and the reader that publishes its metrics, if anything is sent."""
+    """The meter provider that one app records to, and the reader that publishes its metrics.
+
+    ``reader`` is ``None`` if the setting ``enabled`` is off.
+    """
 
     provider: metrics.MeterProvider
     reporter_id: str
@@ -49,28 +52,28 @@ class ProviderSetup:
 
     @property
     def owns_reader(self) -> bool:
-        """Whether a reporter created the reader, as opposed to the program."""
+        """Whether a reporter, not the program, created the reader."""
         return isinstance(self.reader, ReporterReader)
 
     @property
     def meters(self) -> metrics.MeterProvider:
-        """The meter provider for instrumentations of the app, whose metrics are sent where the reporter's are."""
+        """The meter provider for instrumentations of the app, whose metrics go to the same target as the reporter's."""
         return _ReporterMeters(self.provider, self.reporter_id)
 
     def undo(self, timeout_seconds: float) -> None:
-        """Shut down the reporter's reader and remove it from the provider; leave a reader of the program alone."""
+        """Shut down the reader and remove it from the provider, unless it belongs to the program."""
         if isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider):
-            # In this order, because a reader that was removed from its provider cannot collect.
+            # Shut down first, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
             self.reader.drop_plain_metrics_of_others()
             self.provider.remove_metric_reader(self.reader)
 
 
 class _ReporterMeters(metrics.MeterProvider):
-    """A meter provider whose meters are marked as the reporter's, by a scope attribute.
+    """A meter provider that marks its meters as the reporter's, with a scope attribute.
 
     Two apps in a process may have different namespaces. Measurements of these meters reach all exporters of the
-    provider, and CloudWatch receives them in the namespace of their app.
+    provider, but only the exporter of their reporter publishes them to CloudWatch, in the namespace of their app.
     """
 
     def __init__(self, provider: metrics.MeterProvider, reporter_id: str) -> None:
@@ -84,18 +87,19 @@ class _ReporterMeters(metrics.MeterProvider):
         schema_url: str | None = None,
         attributes: Attributes | None = None,
     ) -> Meter:
-        """The provider's meter for a scope with the reporter as an additional attribute."""
+        """Return the provider's meter for the scope, with the reporter as an additional scope attribute."""
         marked: dict[str, object] = {**(attributes or {}), REPORTER_KEY: self._reporter_id}
         return self._provider.get_meter(name, version, schema_url, marked)  # type: ignore[arg-type]
 
 
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
-    """Find or create provider and reader. The default is the global provider, which is created if none is set.
+    """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
-    A reader of the program is shared, so that the facade and ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything
-    once, unless this reporter has a target of its own: its own reader then leaves plain metrics to the program's.
+    The reporter shares the program's reader if there is one, so that the facade and
+    ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter with settings for itself gets a separate
+    reader, which leaves plain metrics to the program's.
 
-    Raises :class:`ConfigurationError` for a provider that does not accept readers.
+    Raises :class:`ConfigurationError` if the provider does not accept readers.
     """
     provider = metrics.get_meter_provider() if given is None else given
     reporter_id = _new_reporter_id(target.settings.namespace or target.app_name)
@@ -113,8 +117,8 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 
 
 def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> CloudWatchMetricReader:
-    """The program's reader if it can be shared, else a new one."""
-    # A provider that is shut down returns a NoOpMeter. On a live one this meter stays without instruments: unexported.
+    """Return the program's reader if it can be shared, else create one."""
+    # Only a provider that is shut down returns a NoOpMeter. This meter has no instruments, so nothing exports it.
     if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
         raise ConfigurationError(
             f"meter_provider={provider!r} is shut down; use one that is running.",
@@ -131,18 +135,18 @@ def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> Clo
 
 
 def _new_global_provider(target: Target, reporter_id: str) -> ProviderSetup:
-    """Create the global provider, because the program has none."""
+    """Create the global provider and its reader."""
     resource = Resource.create()
     if not target.settings.namespace:
         namespace = default_namespace(resource, target.app_name)
         target = replace(target, settings=replace(target.settings, namespace=namespace))
     reader = _new_reader(target, reporter_id)
-    # The reader flushes at exit itself, within a time limit.
+    # The reader flushes at exit, and unlike the provider it does so within a time limit.
     provider = MeterProvider(
         metric_readers=[reader], resource=resource, views=views_of(reporter_id), shutdown_on_exit=False
     )
     metrics.set_meter_provider(provider)
-    if metrics.get_meter_provider() is not provider:  # another implementation was set in the meantime
+    if metrics.get_meter_provider() is not provider:  # another thread has set one, which OpenTelemetry does not replace
         reader.shutdown(timeout_millis=0)
         raise _not_usable(metrics.get_meter_provider())
     return ProviderSetup(provider, reporter_id, reader)
@@ -173,7 +177,7 @@ _ordinals_lock = threading.Lock()
 
 
 def _new_reporter_id(namespace: str) -> str:
-    """An identity that is unique in this process: the namespace, with a number from the second on."""
+    """Return an ID that is unique in this process: the namespace, and for all but its first reporter a number."""
     with _ordinals_lock:
         ordinal = next(_ordinals[namespace])
     return namespace if ordinal == 1 else f"{namespace}#{ordinal}"

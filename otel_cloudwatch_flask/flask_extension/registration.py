@@ -1,4 +1,4 @@
-"""The registration of a reporter on one app: its recorder, its flush policy, its treatment of invalid metrics."""
+"""The registration of a reporter on one app: the recorder, the flush policy and the handling of invalid metrics."""
 
 import logging
 import sys
@@ -27,13 +27,13 @@ IsStrict: TypeAlias = Callable[[], bool]
 _PACKAGE: Final = __name__.partition(".")[0]
 SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
 SERIES_PER_METRIC: Final = 10
-"""Dimension combinations that a facade records per CloudWatch metric allowed: rules may merge several into one."""
+"""How many series ``add_metric`` may record for each of ``max_metrics``. Rules may merge several series into one."""
 
 
 class Registration:
-    """A reporter on one app.
+    """The registration of a reporter on one app.
 
-    ``is_strict`` is called for each invalid metric, not once: apps set ``testing`` after ``init_app``.
+    ``is_strict`` is called for each invalid metric, because apps may set ``testing`` after ``init_app``.
     """
 
     def __init__(
@@ -62,22 +62,25 @@ class Registration:
         return cls(setup, recorder, settings, app_name, is_strict)
 
     def can_serve(self, settings: Settings, app_name: str) -> bool:
-        """Whether an app with these settings can share this registration; without a namespace its name decides, too."""
+        """Return whether an app with these settings can share this registration.
+
+        Without a namespace, the app's name has to be the same, because it becomes the default namespace.
+        """
         return self.is_live and self.settings == settings and (bool(settings.namespace) or self._app_name == app_name)
 
     def for_another_app(self, is_strict: IsStrict) -> "Registration":
-        """The registration of another app: the same, but for ``is_strict``."""
+        """Return a registration for another app, which differs from this one only in ``is_strict``."""
         return Registration(self.setup, self.recorder, self.settings, self._app_name, is_strict)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter | None:
-        """The exporter that publishes the metrics; ``None`` if nothing is sent."""
+        """The exporter that publishes the metrics, or ``None`` if the setting ``enabled`` is off."""
         return self.setup.reader.exporter if self.setup.reader else None
 
     def checked_measurement(
         self, metric_name: object, value: object, unit: object, dimensions: Dimensions
     ) -> Measurement | None:
-        """Validate an ``add_metric`` call. An invalid one raises if strict; otherwise count it, and return ``None``."""
+        """Validate an ``add_metric`` call. If it is invalid, raise if strict, else count it as lost and return ``None``."""
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
         except Exception as error:  # the boundary to the methods of objects that the caller passed
@@ -110,7 +113,7 @@ def _no_flush() -> None:
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
-    """The function to call at the end of a request."""
+    """Return the function to call at the end of a request."""
     if reader is None or policy == "interval":
         return _no_flush
     if policy == "background":
@@ -124,9 +127,9 @@ def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
-    """Flush every reader once, until ``deadline`` on the monotonic clock; return whether everything was delivered.
+    """Flush each reader once, by ``deadline`` on the monotonic clock, and return whether everything was delivered.
 
-    ``False`` if all registrations are shut down.
+    Returns ``False`` if all registrations are shut down.
     """
     every = list(registrations)
     readers = {each.setup.reader for each in every if each.setup.reader}
@@ -135,7 +138,7 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 
 
 def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
-    """Flush readers of the program; shut down (which flushes) and remove readers of the reporter."""
+    """Flush all readers. Then shut down and remove those that the reporter created."""
     every = list(registrations)
     flush_all((each for each in every if not each.setup.owns_reader), deadline)
     for each in every:
@@ -146,17 +149,17 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float) -> Non
 
 
 def seconds_until(deadline: float) -> float:
-    """Seconds until ``deadline`` on the monotonic clock, at least 0."""
+    """Return the seconds until ``deadline`` on the monotonic clock, at least 0."""
     return max(0.0, deadline - time.monotonic())
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
-    """Sum of the stats of the registrations' exporters, each counted once."""
+    """Add up the statistics of the registrations' exporters, each of which counts once."""
     return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 
 def _call_site() -> tuple[str, int]:
-    """File and line of the innermost caller outside this package."""
+    """Return the file and the line of the innermost caller outside this package."""
     frame = sys._getframe(1)  # noqa: SLF001  # as in the standard library's logging
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""The Flask extension, and the functions of its predecessor, flask-cloudwatch-metric, under the same names."""
+"""The Flask extension, and the functions that its predecessor, flask-cloudwatch-metric, has under the same names."""
 
 import itertools
 import logging
@@ -48,24 +48,24 @@ _quiet_log = RateLimitedLog(logging.getLogger(__name__))
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# The documented way to get the object behind a proxy; one call is faster than each attribute through the proxy.
+# Flask documents this way to get the object behind a proxy. One call is faster than each attribute access by proxy.
 _current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
 _current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
 _current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 _REQUEST_NAME: Final = "cloudwatch_metrics_request"
-"""Attribute of ``g``: the app's installation, and the buffer of the request."""
+"""The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 _SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
 _SETTINGS_OF_READER: Final = {
     key.field for key in KEYS if not (key.field in _SETTINGS_OF_FACADE or key.field.startswith("live_page"))
 }
-"""Settings that give a reporter a reader of its own, if any of them is set for it."""
+"""The settings of a reader. A reporter that sets any of them does not share the program's reader."""
 
 
 class _AlsoOnClass(Generic[_P, _R]):
-    """A method that can also be called on the class; ``self`` is then ``None``."""
+    """A method that can also be called on the class, with ``None`` as ``self``."""
 
     def __init__(self, function: Callable[Concatenate[Any, _P], _R]) -> None:
         self._function = function
@@ -77,7 +77,7 @@ class _AlsoOnClass(Generic[_P, _R]):
 
 
 class CloudWatchMetricsReporter:
-    """Flask extension that sends an app's metrics to CloudWatch: ``add_metric`` calls and OpenTelemetry's metrics.
+    """Flask extension that sends an app's metrics to CloudWatch: those of ``add_metric`` and those of OpenTelemetry.
 
     Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, then from the environment.
 
@@ -95,7 +95,7 @@ class CloudWatchMetricsReporter:
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: if ``app.debug`` or ``app.testing``.
 
-    Raises :class:`ConfigurationError` for invalid settings, at set-up only.
+    The constructor and :meth:`init_app` raise :class:`ConfigurationError` for invalid settings.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Create a reporter for ``app`` with a client of its own.
+        """Create a reporter for ``app`` with a separate client.
 
         :param namespace: CloudWatch namespace.
         :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
@@ -156,11 +156,11 @@ class CloudWatchMetricsReporter:
         return reporter
 
     def init_app(self, app: Flask) -> None:
-        """Register this reporter on ``app``: read its configuration, set up OpenTelemetry, flush when requests end.
+        """Register this reporter on ``app``: read its configuration, set up OpenTelemetry, and flush when requests end.
 
         Apps with equal configuration share one reader, so an application factory can be called repeatedly.
 
-        Raises :class:`ConfigurationError` for an invalid setting, and if the app already has a reporter.
+        Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
         """
         app = getattr(app, "_get_current_object", lambda: app)()  # current_app is a proxy
         _refuse_second_reporter(app)
@@ -209,17 +209,17 @@ class CloudWatchMetricsReporter:
         unit: str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Record one value of a metric: in a request when the request ends, otherwise immediately.
+        """Record a value of a metric. Inside a request, it is recorded when the request ends.
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
         :param value: any finite number.
         :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, in any case. Default: ``"None"``.
         :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
-        Called on the class, it uses the current app's reporter or, outside an app context, the one initialised last.
-        Without a reporter the metric is dropped, with one warning.
+        A call on the class uses the current app's reporter, or outside an app context, the last initialized reporter.
+        If there is no reporter, the metric is dropped, and a warning is logged once.
 
-        Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise the metric is
+        Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise, the metric is
         counted as ``invalid``, and logged once per call site.
         """
         installation, buffer = _current_request_buffer()
@@ -244,9 +244,9 @@ class CloudWatchMetricsReporter:
             buffer.add(*measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
-        """Time a block (as a context manager) or every call of a function or coroutine function (as a decorator).
+        """Time a block (as a context manager), or each call of a function or coroutine function (as a decorator).
 
-        The metric's unit is Milliseconds. It is also recorded if the block or function raises.
+        The metric's unit is Milliseconds. The time is recorded even if the block or function raises.
 
         :param metric_name: name in CloudWatch.
         :param dimensions: as in :meth:`add_metric`.
@@ -255,10 +255,10 @@ class CloudWatchMetricsReporter:
         return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Send all metrics recorded before this call; return ``True`` once they are delivered.
+        """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
 
-        Return ``False`` after the timeout, if metrics were lost in delivery (see :meth:`stats`), or if the reporter
-        is shut down. Metrics not delivered in time stay pending and are retried.
+        Returns ``False`` if the timeout expires, if metrics are lost in delivery (see :meth:`stats`), or if the reporter
+        is shut down. Metrics that are not delivered in time stay pending, and are retried.
 
         :param timeout_seconds: how long to wait, in seconds. Default: 10.
         """
@@ -267,13 +267,13 @@ class CloudWatchMetricsReporter:
         return flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
-        """Delivery figures since the process started: sent, pending, lost by reason. Sums over all apps."""
+        """Return the delivery statistics of all apps since the process started: datums sent, pending and lost."""
         return total_stats(self._registrations)
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
-        """Flush, then stop the readers that this reporter started; readers of the program keep running.
+        """Flush, then stop the readers that this reporter started. The program's readers keep running.
 
-        Metrics recorded later are counted as lost.
+        Metrics recorded later are counted as lost if their reader was stopped.
 
         :param timeout_seconds: time limit of the flush, in seconds. Default: 30.
         """
@@ -285,7 +285,7 @@ class CloudWatchMetricsReporter:
 
 @dataclass(frozen=True, slots=True)
 class _Installation:
-    """Value in ``app.extensions``: the app's reporter and registration."""
+    """The app's reporter and registration, stored in ``app.extensions``."""
 
     reporter: CloudWatchMetricsReporter
     registration: Registration
@@ -293,7 +293,7 @@ class _Installation:
 
 _ordinals = itertools.count()
 _live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
-"""Each reporter once, in the order of their last ``init_app``."""
+"""Each live reporter once, in the order of the reporters' last ``init_app`` calls."""
 
 
 def _forget(reporter: CloudWatchMetricsReporter) -> None:
@@ -310,7 +310,7 @@ def initialize_metrics(
 ) -> CloudWatchMetricsReporter:
     """Create the app's reporter, which :func:`get_metrics` returns in all requests of the app.
 
-    The arguments are those of :meth:`CloudWatchMetricsReporter.new_reporter`.
+    Takes the same arguments as :meth:`CloudWatchMetricsReporter.new_reporter`.
     """
     return CloudWatchMetricsReporter.new_reporter(
         app, namespace, aws_region_name, aws_access_key_id, aws_secret_access_key
@@ -318,9 +318,9 @@ def initialize_metrics(
 
 
 def get_metrics() -> CloudWatchMetricsReporter:
-    """Return the current app's reporter; outside an app context, the only one in the process.
+    """Return the current app's reporter, or outside an app context, the only reporter in the process.
 
-    Raises :class:`ConfigurationError` if there is none, or if there are several and no app context.
+    Raises :class:`ConfigurationError` if the app has no reporter, or if there is not exactly one in the process.
     """
     if has_app_context():
         if (installation := _installation_in(_current_app())) is None:
@@ -344,7 +344,7 @@ def _installation_in(app: Flask) -> _Installation | None:
 
 
 def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | None]:
-    """The current app's installation, and the current request's buffer; each ``None`` if there is none."""
+    """Return the current app's installation and the current request's buffer, or ``None`` for each that is missing."""
     try:
         current_g = _current_g()
     except RuntimeError:  # no app context
@@ -355,7 +355,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
     installation = _installation_in(_current_app())
     if installation is None or not has_request_context():
         return installation, None
-    # Created by the first metric: a streamed body and a copied context have no before_request of their own.
+    # Created by the first metric, because before_request does not run for a streamed body or a copied context.
     buffer = RequestBuffer(installation.registration.recorder)
     if (state := state_of(_current_request().environ)) is not None:
         state.replace_buffer(buffer)
@@ -364,7 +364,10 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """The latest registration of a reporter other than the current app's; for ``None``, of the latest reporter."""
+    """Return the latest registration of a reporter that is not the current app's.
+
+    ``None`` stands for the last initialized reporter outside an app context, and for no reporter inside one.
+    """
     if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)
     return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
@@ -377,7 +380,7 @@ def drain_current_buffer() -> None:
 
 
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
-    """All readers that reporters of this process publish through."""
+    """Return the readers that publish the metrics of this process's reporters."""
     registrations = [each for reporter in _live_reporters.values() for each in reporter._registrations]  # noqa: SLF001  # this module's class
     return {each.setup.reader for each in registrations if each.setup.reader}
 
@@ -446,7 +449,7 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
 
 
 def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
-    """Prevent a SecurityError from FlaskInstrumentor, which reads ``request.url`` even if the ``Host`` is untrusted."""
+    """Prevent a SecurityError in FlaskInstrumentor, which reads ``request.url`` even if the host is not trusted."""
     try:
         _ = request.url
     except SecurityError:
@@ -454,7 +457,10 @@ def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None
 
 
 def _excluded_urls(app: Flask, settings: Settings, environ: Mapping[str, str]) -> str | None:
-    """URLs not to instrument: the live page and those of the environment; ``None`` to use the environment's only."""
+    """Return a pattern of URLs not to instrument: the live page, and the URLs that the environment excludes.
+
+    Returns ``None`` if there is no live page. FlaskInstrumentor then reads the environment.
+    """
     if not _has_live_page(app, settings):
         return None
     from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # already imported by _serve_live_page

@@ -1,4 +1,7 @@
-"""The reader of a reporter, and the choice of who publishes plain metrics on a provider with several exporters."""
+"""The reader that a reporter creates, and the choice of the exporter that publishes the provider's plain metrics.
+
+Plain metrics are those that belong to no reporter. They must be published only once.
+"""
 
 import logging
 import weakref
@@ -24,13 +27,14 @@ PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 _reporter_readers: "list[weakref.ref[ReporterReader]]" = []
-"""Oldest first. All other readers belong to the program, including those of the entry point."""
+"""The readers that reporters created, oldest first. All others belong to the program, as does the entry point's."""
 
 
 class ReporterReader(CloudWatchMetricReader):
-    """A reader that a reporter created. It publishes plain metrics (of no reporter) only if nothing else does.
+    """A reader that a reporter creates. It publishes plain metrics only if no other exporter has priority.
 
-    The program's CloudWatch exporters have priority, whenever they are added; then the oldest reporter.
+    The program's CloudWatch exporters have priority, even if they are added later. Without them, the oldest reporter
+    has priority.
     """
 
     def __init__(self, exporter: CloudWatchMetricExporter, settings: Settings, app_name: str) -> None:
@@ -45,7 +49,7 @@ class ReporterReader(CloudWatchMetricReader):
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 
     def drop_plain_metrics_of_others(self) -> None:
-        """Let the other reporters collect, and so drop, the plain metrics that this reader has published so far."""
+        """Make the other reporters collect now, so that they drop the plain metrics that this reader has published."""
         for each in self._reporters_here():
             if each is not self and not each.exporter.is_shut_down:
                 each.collect()
@@ -70,9 +74,9 @@ class ReporterReader(CloudWatchMetricReader):
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":
-        """The readers of reporters on the same provider, oldest first.
+        """Return the reporters' readers on the same provider, oldest first.
 
-        A reader that is being shut down is among them until its last flush is done.
+        Includes a reader that is being shut down until its last flush has ended.
         """
         consumer = consumer_of(self)
         readers = [each for reference in list(_reporter_readers) if (each := reference()) is not None]
@@ -80,16 +84,16 @@ class ReporterReader(CloudWatchMetricReader):
 
 
 def programs_exporters() -> list[CloudWatchMetricExporter]:
-    """The exporters that are not a reporter's and not shut down."""
+    """Return the exporters that the program created and has not shut down."""
     of_reporters = {reader.exporter for reference in list(_reporter_readers) if (reader := reference()) is not None}
     return [each for each in live_exporters() if each not in of_reporters and not each.is_shut_down]
 
 
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
-    """The program's exporters on a provider with this resource (``None`` if unknown).
+    """Return the program's exporters on a provider with ``resource``, which is ``None`` if it is unknown.
 
-    An exporter under one of the SDK's readers is recognised by the resource of its last collection. Before the first
-    it is included, because its first collection will have all measurements since the reader was added.
+    An exporter under one of the SDK's readers is recognized by the resource of its last collection. Before its first
+    collection it is included, because that collection will have all measurements since the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
     readers = {each.exporter: each for each in live_readers()} if consumer else {}
@@ -105,9 +109,9 @@ def programs_exporters_on(provider_or_reader: object, resource: Resource | None)
 
 
 def default_namespace(resource: Resource, app_name: str) -> str:
-    """The default namespace: the service name, or else the app's name, with a warning.
+    """Return the service name as the default namespace. If there is none, log a warning and return the app's name.
 
-    Raises :class:`ConfigurationError` if that name is not a valid namespace.
+    Raises :class:`ConfigurationError` if the name is not a valid namespace.
     """
     service_name = str(resource.attributes.get(SERVICE_NAME, ""))
     if service_name and not service_name.startswith(_UNKNOWN_SERVICE):

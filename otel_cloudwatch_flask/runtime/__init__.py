@@ -1,4 +1,1 @@
-"""Process-level utilities, independent of metrics.
-
-Hooks for forks and process exit, rate-limited logging, and untrusted text made safe for logs.
-"""
+"""Process-level utilities that do not depend on metrics: fork and exit hooks, rate-limited logs, and safe text."""

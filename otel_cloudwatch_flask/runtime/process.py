@@ -1,14 +1,14 @@
-"""Hooks for forks and for process exit, including those that ``os`` and ``atexit`` do not cover.
+"""Hooks for forks and for process exit, including the cases that ``os`` and ``atexit`` do not cover.
 
-* SIGTERM ends a process without ``atexit`` unless it is handled: waitress, Werkzeug's server and scripts do not.
-* uWSGI forks its workers without running ``os.register_at_fork`` hooks unless ``py-call-osafterfork`` is set; it has a
-  hook of its own.
-* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``; it runs finalizers.
-* Fork hooks run in registration order. OpenTelemetry's submits to a thread pool in the child, which needs the hook of
-  ``concurrent.futures.thread`` to have released its lock: so that module is imported here, before any meter provider
-  exists.
-* A module that another thread is importing during a fork can never be imported in the child, and a lock that OpenSSL
-  holds at that moment stays locked: see :func:`no_fork`.
+* SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not.
+* uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
+  offers a separate hook.
+* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
+* Fork hooks run in registration order. OpenTelemetry's hook submits to a thread pool in the child, which fails unless
+  the hook of ``concurrent.futures.thread`` has released its lock before. This module therefore imports
+  ``concurrent.futures.thread`` before any meter provider exists.
+* If another thread is importing a module during a fork, the child can never import that module, and locks that OpenSSL
+  holds at that moment stay locked. See :func:`no_fork`.
 """
 
 import atexit
@@ -27,46 +27,48 @@ from typing import Final
 _logger = logging.getLogger(__name__)
 
 _AFTER_ALL_OTHERS: Final = -1000
-"""Priority of our multiprocessing finalizers: the program's queues and pools are finalized first."""
+"""The priority of this package's multiprocessing finalizers. Low, so that the program's queues and pools go first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
 
 
 def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None = None) -> None:
-    """Call bound methods in every forked child while their object lives, in registration order.
+    """Call bound methods in every forked child, in registration order, for as long as their objects live.
 
-    ``forget`` drops the parent's data and locks. It does no I/O, so that it cannot fail: a child that kept the data
-    would send them a second time. Whatever may fail belongs into ``start``, which runs after all ``forget``, or later.
+    :param forget: drops the parent's data and locks. Must not do I/O or anything else that can fail, because a child
+        that keeps the data would send them a second time.
+    :param start: does what may fail, after all ``forget`` methods have run.
     """
     _forks.add(forget, start)
 
 
 def call_at_exit(function: Callable[[], None]) -> None:
-    """Call a function when this process or a fork of it exits; it is called once, however often it is passed."""
+    """Call ``function`` when this process or a fork of it exits. Registering a function again has no effect."""
     _exits.add(function)
 
 
 def handle_sigterm() -> None:
     """Run the exit hooks on SIGTERM, unless the program or its server handles that signal.
 
-    Only the main thread can set a handler: call this at every opportunity; once the handler is set it does nothing.
+    Call this often, because only the main thread can set a handler. Once the main thread has called it, further calls
+    do nothing.
     """
     _exits.handle_sigterm()
 
 
 def is_exiting() -> bool:
-    """Return whether the interpreter has ended its main thread, and runs the functions registered with ``atexit``."""
+    """Return whether the main thread has ended and the interpreter runs the ``atexit`` functions."""
     return not threading.main_thread().is_alive()
 
 
 @contextlib.contextmanager
 def no_fork() -> Iterator[None]:
-    """Delay forks until the end of the block, by 5 seconds at most."""
+    """Delay forks until the ``with`` block ends, but by at most 5 seconds."""
     with _forks.lock:
         yield
 
 
 class _ForkHooks:
-    """The methods to call after a fork."""
+    """The registry of methods to call after a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -84,11 +86,12 @@ class _ForkHooks:
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
-        """Run the hooks in the child: once, although both Python and uWSGI may call this."""
+        """Run the hooks in the child. Does so only once, because both Python and uWSGI may call this method."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
         self.lock = threading.RLock()  # another thread of the parent may have held it
+        # Every object drops its parent's state before any starts, because starting may use other objects.
         for reference in [*self._forgets, *self._starts]:
             if method := reference():
                 _run_guarded(method)
@@ -103,7 +106,7 @@ class _ForkHooks:
 
 
 class _ExitHooks:
-    """The functions to call at exit."""
+    """The registry of functions to call at exit."""
 
     def __init__(self) -> None:
         self._functions: list[Callable[[], None]] = []
@@ -117,7 +120,7 @@ class _ExitHooks:
                     signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, number: int, _frame: object) -> None:
-        """Run the hooks, and end as without this handler; a second SIGTERM meanwhile ends the process at once."""
+        """Run the hooks, and end the process as the default handler does. A second SIGTERM ends it at once."""
         signal.signal(number, signal.SIG_DFL)
         for function in self._functions:
             _run_guarded(function)
@@ -131,7 +134,7 @@ class _ExitHooks:
                 _finalize(function)
 
     def register_in_child(self) -> None:
-        """Register finalizers again in a child of multiprocessing, which clears them and then runs this hook."""
+        """Register the finalizers again in a child of multiprocessing, after multiprocessing has cleared them."""
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
 
@@ -160,14 +163,14 @@ def _finalize(call: Callable[[], None]) -> None:
 
 
 def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:
-    """Register with uWSGI and return ``True`` if this process runs in it: only there its module exists."""
+    """Register ``call`` as a fork hook if this process runs in uWSGI, and return whether it does."""
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or not hasattr(uwsgi, "masterpid"):
         return False
     try:
-        # This module occupies uWSGI's only hook, and shares it.
+        # uWSGI has only one hook. Its uwsgidecorators module occupies that hook, and lets others share it.
         importlib.import_module("uwsgidecorators").postfork_chain.append(call)
-    except Exception:  # noqa: BLE001 - not installed, or no master process, for which it raises a bare Exception
+    except Exception:  # noqa: BLE001 - not installed, or there is no master process: it then raises a bare Exception
         vars(uwsgi)["post_fork_hook"] = _chained(getattr(uwsgi, "post_fork_hook", None), call)
     return True
 

@@ -1,4 +1,4 @@
-"""Rate-limited logging for messages that can repeat thousands of times a second."""
+"""Rate-limited logging of messages that can repeat thousands of times a second."""
 
 import logging
 import math
@@ -10,7 +10,7 @@ from typing import Final
 from otel_cloudwatch_flask.runtime.safe_text import one_line
 
 _MAX_KEYS: Final = 10_000
-"""Messages with new keys are dropped beyond this number: keys may contain client input, and memory is bounded."""
+"""The maximum number of keys. Messages with further keys are dropped, because clients may choose the keys."""
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class _LastLogged:
 
 
 class RateLimitedLog:
-    """Log messages with the same key at most once per ``interval_seconds``; by default, once per process."""
+    """A log that writes messages with the same key at most once per ``interval_seconds``, by default only once."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class RateLimitedLog:
         self.log(logging.WARNING, key, message, *arguments)
 
     def log(self, level: int, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
-        """Log at the given level, unless the same key was logged within the interval."""
+        """Log a message at ``level``, unless the same key was logged within the interval."""
         suppressed = self._start_interval(key)
         if suppressed is None:
             return
@@ -49,8 +49,8 @@ class RateLimitedLog:
         self._logger.log(level, message, *safe, exc_info=exc_info)
 
     def _start_interval(self, key: Hashable) -> int | None:
-        """Start a new interval for the key; return how many messages the last one suppressed, ``None`` if it lasts."""
-        # No lock, because a forked child could inherit it held. Two threads may at worst both log.
+        """Start an interval and return the number of messages suppressed in the last one, or ``None`` if it lasts."""
+        # Without a lock, because a forked child could inherit it locked. At worst, two threads both log.
         now = self._clock()
         last = self._last_logged.get(key)
         if last is None and len(self._last_logged) >= _MAX_KEYS:

@@ -1,28 +1,28 @@
-"""Make untrusted text safe for logs and messages: answers of services and proxies, exceptions, callers' arguments."""
+"""Make untrusted text safe for logs and messages: responses, exceptions and the arguments of callers."""
 
 import re
 from typing import Final
 
 _MAX_LENGTH: Final = 2000
 
-# Patterns are compiled on first use: most processes never need them.
-# Line ends, terminal escape sequences, and characters that change the writing direction.
+# Patterns are compiled at the first use, because most processes never need them.
+# Matches line ends, terminal escape sequences, and characters that change the writing direction.
 _CONTROL: Final = "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 _SECRETS: Final = (
-    # For a wrong signature CloudWatch repeats the whole signed request, session token included.
+    # After a wrong signature, CloudWatch's error repeats the whole signed request, including the session token.
     r"(?i)((?:security[-_]?token|session[-_]?token|secret[-_]?access[-_]?key)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]+",
     r"(?i)(\bsignature=)[^\s\"'&,;]+",
-    # http://user:password@proxy, where the password may contain any character, such as "#", "/" or "@".
+    # Matches http://user:password@proxy, where the password may contain any character, such as "#", "/" or "@".
     r"(\"\w+://)[^\"]{1,500}(?=@)",
     r"(://)(?:[^\s/@:]{1,500}:\S{1,500}|[^\s/@]+)(?=@)",
-    # urllib and urllib3 misread such a URL, and quote "user:pass" as its host or "pass" as its port.
+    # If the password has such characters, urllib and urllib3 quote "user:pass" as the host, or "pass" as the port.
     r"(Failed to parse: |integer value as |unhandled exception: b)['\"].{0,500}['\"]",
 )
 
 
 def one_line(text: str) -> str:
-    r"""Return the text with control characters escaped, truncated to 2,000 characters.
+    r"""Escape control characters in ``text``, and truncate it to 2,000 characters.
 
     >>> one_line("refused\nERROR all is lost")
     'refused\\nERROR all is lost'
@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return the text with session tokens, secret keys, signatures and passwords in URLs masked.
+    """Mask session tokens, secret keys, signatures and the credentials in URLs.
 
     >>> without_secrets("no answer from http://me:secret@proxy:3128")
     'no answer from http://***@proxy:3128'
@@ -42,7 +42,7 @@ def without_secrets(text: str) -> str:
 
 
 def safe_repr(value: object) -> str:
-    """Return ``repr(value)``, or a placeholder if that raises, as it does for an int of 5,000 digits.
+    """Return ``repr(value)``, or a placeholder if it raises an exception, as it does for an int of 5,000 digits.
 
     >>> safe_repr("Shop"), safe_repr([1, None])
     ("'Shop'", '[1, None]')

@@ -1,5 +1,5 @@
-"""OpenTelemetry SDK components: the metric exporter, the metric reader, their views and aggregation.
+"""OpenTelemetry SDK components: the metric exporter, the metric reader, and their views and aggregation.
 
-In come the SDK's collections; out go datums, mapped with ``mapping`` and sent with ``delivery`` in the reader's thread,
-the only thread of this package. ``internals`` is the only module that uses private names of the SDK.
+The exporter maps each collection of the SDK to datums with ``mapping``, and sends them with ``delivery``. The reader
+does this in a background thread. Only the module ``internals`` uses private names of the SDK.
 """

@@ -1,4 +1,7 @@
-"""The metric exporter: OpenTelemetry's metrics go in; each is delivered to CloudWatch, pending, or counted as lost."""
+"""The metric exporter, which delivers OpenTelemetry metrics to CloudWatch.
+
+Every datum it accepts is accounted for as sent, pending or lost.
+"""
 
 import logging
 import os
@@ -62,11 +65,11 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableUpDownCounter: _CUMULATIVE,
     ObservableGauge: _CUMULATIVE,
 }
-"""CloudWatch adds up what it receives, so counts are sent as deltas and current values as they are."""
+"""CloudWatch adds up the values it receives, so counts have to be deltas. Current values stay cumulative."""
 
 
 class _Preferences(dict[type, AggregationTemporality]):
-    """Preferred temporalities that record whether a reader has read them: from then on the exporter is in use."""
+    """Preferred temporalities that record whether a reader has read them, which shows that the exporter is in use."""
 
     were_read = False
 
@@ -76,8 +79,8 @@ class _Preferences(dict[type, AggregationTemporality]):
 
 
 def default_aggregation() -> dict[type, Aggregation]:
-    """Default aggregations: exponential histograms, so that percentiles can be published."""
-    # All filled buckets must fit in one datum; the zero bucket may be one more.
+    """Return the preferred aggregations: exponential histograms, so that percentiles can be published."""
+    # All filled buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
@@ -85,23 +88,28 @@ _live_exporters: "weakref.WeakValueDictionary[int, CloudWatchMetricExporter]" = 
 
 
 class CloudWatchMetricExporter(MetricExporter):
-    """Publish OpenTelemetry's metrics as CloudWatch metrics. Works with any metric reader.
+    """Publishes OpenTelemetry metrics as CloudWatch metrics. Works with any metric reader.
 
-    ``namespace`` falls back to ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, then to the resource's ``service.name``.
-    ``client`` is any object with ``put_metric_data(**kwargs)``; by default a boto3 client is created for the first
-    request, in the process that sends it. ``rules`` choose what is published of each metric; the first match wins.
-    ``resource_dimensions`` are the resource attributes to publish as dimensions. ``max_metrics`` limits the distinct
-    CloudWatch metrics of the process, ``max_backlog_bytes`` the memory for pending datums; with a ``spool_directory``
-    pending datums are also on disk, and survive the process. ``entity=True`` tells CloudWatch which service the metrics
-    belong to (``service.name`` and ``deployment.environment.name``), so that its "Explore related" finds them.
+    :param namespace: CloudWatch namespace. Default: ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, else the resource's
+        ``service.name``.
+    :param client: any object with ``put_metric_data(**kwargs)``. Default: a boto3 client, created when the first
+        request is sent, in the process that sends it.
+    :param region_name: AWS Region of the default client.
+    :param rules: :class:`MetricRule` objects, or mappings of their fields. The first match applies to a metric.
+    :param resource_dimensions: resource attributes to publish as dimensions.
+    :param max_metrics: maximum number of distinct CloudWatch metrics of the process.
+    :param max_backlog_bytes: maximum memory for pending datums.
+    :param spool_directory: directory that also keeps pending datums on disk, so that they survive the process.
+    :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
+        ``deployment.environment.name``), so that its "Explore related" finds them.
 
-    The constructor raises :class:`ConfigurationError`. Datums that cannot be sent now are kept, and retried by the next
-    export or flush; those that can never be sent are counted in :meth:`stats`.
+    Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
+    the next export or flush. Datums that can never be sent are counted in :meth:`stats`.
 
-    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the calling thread, one at a time. They
-    check their timeout between calls; a call in progress ends by the client's own timeouts: the default client
-    waits 3 seconds for a connection and 8 for each part of a response, so a response that trickles in takes longer.
-    With a :class:`CloudWatchMetricReader` no caller waits longer than its timeout.
+    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the calling thread, one at a time, and
+    check their timeout between calls. A call in progress ends when the client times out: the default client waits
+    3 seconds for a connection and 8 seconds for each part of the response, so a response that trickles in takes longer.
+    With a :class:`CloudWatchMetricReader`, no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -134,7 +142,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def from_settings(
         cls, settings: Settings, *, client: Client | None = None, client_factory: ClientFactory | None = None
     ) -> "CloudWatchMetricExporter":
-        """Return an exporter for settings that are already resolved."""
+        """Create an exporter from settings that are already resolved."""
         exporter = cls.__new__(cls)
         exporter._set_up(settings, client=client, client_factory=client_factory)  # noqa: SLF001 - a second constructor
         return exporter
@@ -158,7 +166,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _start(self) -> None:
         """Create the state of one process: locks, client, pending datums and caches."""
-        # The resource of the last collection: one object for all collections of a provider.
+        # From the last collection. Identifies the provider, which passes the same object to all its exporters.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
         spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
@@ -183,7 +191,7 @@ class CloudWatchMetricExporter(MetricExporter):
         )
 
     def _restart(self) -> None:
-        """Start afresh in a forked child: pending datums and locks that may be held belong to the parent."""
+        """Start with new state in a forked child, because pending datums and locks belong to the parent."""
         parents_backlog = self._backlog
         self._start()
         parents_backlog.release()
@@ -191,7 +199,7 @@ class CloudWatchMetricExporter(MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
     ) -> MetricExportResult:
-        """Add a collection to the backlog and send it, oldest first; ``SUCCESS`` if nothing is left pending."""
+        """Add a collection to the backlog, and send the backlog. Returns ``SUCCESS`` if no datums are left pending."""
         if self._is_shut_down:
             _logger.warning(
                 "Metrics exported after shutdown are lost. Shut down the metric reader before the exporter."
@@ -203,11 +211,11 @@ class CloudWatchMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Send the backlog; return ``True`` if nothing is left pending."""
+        """Send the backlog, and return whether no datums are left pending."""
         return self.deliver(time.monotonic() + timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Send the backlog within the timeout; datums left pending are lost, and counted as ``shutdown``."""
+        """Send the backlog within the timeout. Datums left only in memory are lost, and counted as ``shutdown``."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
@@ -219,7 +227,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._backlog.close()
 
     def stats(self) -> DeliveryStats:
-        """Return how many datums of this process were sent, are pending, and were lost and why."""
+        """Return how many datums of this process were sent, are pending, or were lost, and for which reasons."""
         return self._stats_recorder.stats(
             datums_pending=self._backlog.datums,
             metrics_active=self._guard.active(),
@@ -228,12 +236,12 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def stats_recorder(self) -> StatsRecorder:
-        """Counts of sent and lost datums, for callers that lose a measurement before it gets here."""
+        """The recorder of the statistics, for callers that lose a measurement before the exporter receives it."""
         return self._stats_recorder
 
     @property
     def delivery(self) -> Delivery:
-        """Sends the backlog to CloudWatch; callers can see whether a call is in progress, and expedite the next."""
+        """The sender of the backlog, for callers that check whether a call is in progress, or expedite the next one."""
         return self._delivery
 
     @property
@@ -242,27 +250,27 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._settings
 
     def kind_of(self, metric_name: str) -> MetricKind | None:
-        """Return the kind of a published metric by its name in CloudWatch; ``None`` if unknown."""
+        """Return the kind of the published metric with this CloudWatch name, or ``None`` if there is none."""
         return self._streams.kinds.get(metric_name)
 
     @property
     def is_in_use(self) -> bool:
-        """Whether one of the SDK's readers uses it, or it has exported."""
+        """Whether a reader of the SDK uses this exporter, or the exporter has received a collection."""
         return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
-        """Publish in this namespace from now on."""
+        """Publish later collections in ``namespace``."""
         self._settings = replace(self._settings, namespace=namespace)
 
     def watch(self, watcher: Callable[[Batch], object]) -> None:
         """Call ``watcher`` with each batch that CloudWatch accepts from now on, also in forked children.
 
-        It runs in the delivering thread, so it must be quick; exceptions are logged.
+        ``watcher`` runs in the delivering thread, so it must be quick. Its exceptions are logged.
         """
         self._watchers.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:
-        """Also publish the metrics of this reporter; other reporters' exporters publish theirs."""
+        """Also publish the metrics of ``reporter``. By default, an exporter publishes no reporter's metrics."""
         self._reporters.add(reporter)
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
@@ -271,14 +279,15 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether :meth:`shutdown` was called."""
+        """Whether :meth:`shutdown` has been called."""
         return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
-        """Add a collection to the backlog, or count it as lost after shutdown; makes no network call."""
+        """Add a collection to the backlog without a network call. After shutdown, count its datums as lost."""
         self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
+        # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
         self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
@@ -286,12 +295,14 @@ class CloudWatchMetricExporter(MetricExporter):
             self._backlog.close()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send the backlog; return ``False`` if datums are still pending at ``deadline`` (``time.monotonic`` seconds).
+        """Send the backlog. Returns ``False`` if datums are still pending when it ends, by ``deadline``.
 
-        ``is_last``: the delivery after ``delivery.expedite(is_ending=True)``, which stops all other deliveries.
+        :param deadline: a ``time.monotonic`` time in seconds.
+        :param is_last: whether this is the last delivery, after ``delivery.expedite(is_ending=True)`` has stopped all
+            others.
         """
-        # No lock is held during a call: a signal handler may interrupt it and flush in the same thread, and a greenlet
-        # must not block on a lock that was created before gevent patched threading.
+        # No lock is held during a call, because a signal handler may interrupt the call and flush in the same thread,
+        # and a greenlet must not block on a lock that was created before gevent patched threading.
         if self._delivering_thread == threading.get_ident():  # in a signal handler
             return False
         with self._turn:
@@ -302,13 +313,13 @@ class CloudWatchMetricExporter(MetricExporter):
             return self._adopt_and_send(deadline, is_last=is_last)
         finally:
             if self._is_closed:
-                self._backlog.close()  # shut down during the call: its batch may be back in the backlog
+                self._backlog.close()  # again, because the batch of a call during the shutdown may be back
             with self._turn:
                 self._delivering_thread = None
                 self._turn.notify()
 
     def _adopt_and_send(self, deadline: float, *, is_last: bool) -> bool:
-        # A spool can hold more than can be read by the deadline, so batches are adopted and sent by turns.
+        # A spool can hold more than can be read by the deadline, so adopting and sending batches alternate.
         has_more = True
         while has_more:
             step_ends = min(deadline, time.monotonic() + _ADOPTION_STEP_SECONDS)
@@ -319,16 +330,16 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def has_room(self) -> bool:
-        """Whether the backlog can take another collection without merging or dropping datums."""
+        """Whether the backlog is less than half full, so that it can take another collection."""
         return self._backlog.has_room
 
     @property
     def client(self) -> Client | None:
-        """The client passed by the program; ``None`` if the exporter creates its own."""
+        """The client that the program passed, or ``None`` if the exporter creates one."""
         return self._client
 
     def use_client(self, client: Client) -> None:
-        """Send with this client from now on, and retry pending datums at once."""
+        """Replace the client, and retry pending datums at once."""
         self._client = client
         self._delivery.renew_client()
 
@@ -360,11 +371,11 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 def seconds_until(deadline: float) -> float:
-    """Return the seconds until a ``time.monotonic`` deadline: at least 0, at most what a lock can wait."""
+    """Return the seconds until a ``time.monotonic`` deadline, between 0 and the longest possible wait for a lock."""
     return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters of this process that are still referenced."""
-    # valuerefs() copies in one step; other iterations fail if another thread adds an exporter meanwhile.
+    # valuerefs() copies atomically. Any other iteration fails if another thread adds an exporter meanwhile.
     return [exporter for reference in _live_exporters.valuerefs() if (exporter := reference()) is not None]

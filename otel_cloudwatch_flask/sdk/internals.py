@@ -1,7 +1,7 @@
-"""All uses of private names of the OpenTelemetry SDK.
+"""The only module that uses private names of the OpenTelemetry SDK.
 
-Each docstring says what happens with an SDK release that lacks the name; ``tests/sdk/test_internals.py`` fails then and
-quotes it.
+Each docstring says how the package behaves with an SDK release that lacks the names. If a release lacks one,
+``tests/sdk/test_internals.py`` fails and quotes the docstring.
 """
 
 import logging
@@ -17,15 +17,15 @@ from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 _once = RateLimitedLog(logging.getLogger(__name__))
 
 _NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_positive", "_value_negative")
-"""Attributes that an aggregation needs for its scale to be reset."""
+"""The attributes of an aggregation that resetting its scale needs."""
 
 
 def consumer_of(provider_or_reader: object) -> object | None:
-    """Return the object that a provider passes measurements to and that its readers collect from.
+    """Return the consumer, to which a provider passes measurements and from which its readers collect them.
 
-    A reader is registered on a provider if both have the same consumer. Without the name: ``None``. Then a reporter
-    creates its own reader where it would share one, does not recognise the program's reader before its first
-    collection, and several reporters on one provider all publish the metrics that belong to no reporter.
+    A reader is registered on a provider if both have the same consumer. Without the names, this returns ``None``. A
+    reporter then creates a reader instead of sharing the program's, does not recognize the program's reader before its
+    first collection, and publishes metrics of no reporter even if other reporters on the provider also publish them.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -33,15 +33,15 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
 
 def is_registered(reader: MetricReader) -> bool:
-    """Return whether a reader is registered. Without the name: ``True``, and the SDK warns if it is not."""
+    """Return whether ``reader`` is registered. Without the name, return ``True``; the SDK then warns if it is not."""
     return getattr(reader, "_collect", reader) is not None
 
 
 def forget_measurements(reader: MetricReader) -> None:
-    """Drop this reader's uncollected measurements: in a forked child they are the parent's, which exports them.
+    """Drop the uncollected measurements of ``reader`` in a forked child, because the parent exports them.
 
-    Another thread of the parent may have held the SDK's locks during the fork, so the consumer's lock and the storage,
-    with its locks, are replaced. Without the names: nothing is dropped, and the child exports them a second time.
+    Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the lock of the
+    consumer, and the storage with its locks. Without the names, the child exports the measurements a second time.
     """
     consumer: Any = consumer_of(reader)
     if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
@@ -50,9 +50,9 @@ def forget_measurements(reader: MetricReader) -> None:
 
 
 class SelectiveView(View):
-    """A view that applies to instruments for which ``selects`` is true, and keeps the attribute names in ``kept``.
+    """A view for the instruments that ``selects`` accepts, which keeps the attributes whose names are in ``kept``.
 
-    The SDK's own views match by glob only. Without ``_match``: see :func:`can_select`.
+    The SDK's views match only by glob. Without ``_match``, this view matches every instrument: see :func:`can_select`.
     """
 
     def __init__(self, selects: Callable[[Any], bool], kept: Container[str]) -> None:
@@ -64,15 +64,16 @@ class SelectiveView(View):
 
 
 def can_select() -> bool:
-    """Return whether :class:`SelectiveView` works. If not, none may be used: each would match every instrument."""
+    """Return whether :class:`SelectiveView` works. If not, it must not be used: it would match every instrument."""
     return hasattr(View, "_match")
 
 
 class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
-    """The SDK's exponential histogram, reset to the finest scale after each delta collection.
+    """The SDK's exponential histogram, except that each delta collection resets it to the finest scale.
 
-    The SDK widens buckets when values lie far apart, and never narrows them again: after one outlier (1e9 next to 1e-9)
-    a series keeps buckets 41 % wide for the life of the process. Without the names: the SDK's behaviour, one warning.
+    The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (1e9 next to
+    1e-9), a series keeps buckets 41 % wide for the life of the process. Without the names, this remains so, and a
+    warning is logged once.
     """
 
     def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +95,7 @@ def _with_fresh_scale(aggregation: Any, collect: Callable[..., Any]) -> Callable
     def collect_and_reset_scale(*args: Any, **kwargs: Any) -> Any:
         point = collect(*args, **kwargs)
         with aggregation._lock:  # noqa: SLF001 - see above
-            # A sample recorded in between is in a bucket of the old scale; the next collection resets it.
+            # If a sample arrived since the collection, its bucket has the old scale. The next collection resets it.
             if aggregation._value_positive is None and aggregation._value_negative is None:  # noqa: SLF001 - see above
                 aggregation._mapping = aggregation._new_mapping(aggregation._max_scale)  # noqa: SLF001 - see above
         return point

@@ -1,4 +1,4 @@
-"""The metric reader: collects on an interval and on request, and delivers in its own thread."""
+"""The metric reader, which collects and delivers metrics on an interval and on request, in a background thread."""
 
 import contextlib
 import itertools
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 EXIT_TIMEOUT_SECONDS: Final = 10.0
-"""How long the process waits for CloudWatch at exit; process managers usually kill after 30 seconds."""
+"""How long the process waits for CloudWatch at exit. Process managers usually kill it after 30 seconds."""
 
 _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
@@ -40,10 +40,10 @@ _live_readers: "weakref.WeakValueDictionary[int, CloudWatchMetricReader]" = weak
 
 
 class _Waiter:
-    """A call of ``flush`` that waits for its outcome.
+    """A ``flush`` call that waits for the reader's thread.
 
-    A bare lock is all that its two threads share, because a signal handler may interrupt the call anywhere: with an
-    ``Event`` or a ``Condition`` the interrupted thread could hold a lock that the reader's thread needs to go on.
+    The two threads share only a lock, because a signal handler may interrupt the call anywhere. With an ``Event`` or a
+    ``Condition``, the interrupted thread could hold an internal lock that the reader's thread needs to continue.
     """
 
     def __init__(self, deadline: float) -> None:
@@ -53,27 +53,28 @@ class _Waiter:
         self._pending.acquire()
 
     def answer(self, *, is_delivered: bool) -> None:
-        """End the call; only once."""
+        """Set the outcome and end the wait. Must be called only once."""
         self._is_delivered = is_delivered
         self._pending.release()
 
     def outcome(self) -> bool:
-        """Wait for the answer; ``False`` at the deadline."""
+        """Wait for the outcome and return it, or return ``False`` at the deadline."""
         return self._pending.acquire(timeout=seconds_until(self.deadline)) and self._is_delivered
 
 
 class CloudWatchMetricReader(MetricReader):
-    """Collect metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
+    """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
-    :meth:`flush` at once, for :meth:`request_flush` at most every ``flush_min_interval_seconds``. While CloudWatch
-    does not accept datums, collections go on by the interval until the backlog is half full, or with a
-    spool that too; then deltas accumulate inside the SDK, so that an outage costs time resolution and no counts.
+    ``exporter`` defaults to an exporter that the environment configures. The reader's thread collects and calls
+    CloudWatch: at once for :meth:`flush`, and at most every ``flush_min_interval_seconds`` for :meth:`request_flush`.
+    While CloudWatch does not accept datums, the reader collects only on the interval, and only until half of the
+    backlog is filled with datums for which the spool has no room. After that, deltas accumulate inside the SDK, so that
+    an outage reduces the time resolution, but loses no counts.
 
-    All measurements are flushed at exit and by :meth:`shutdown`. In a forked child the reader starts afresh without the
-    parent's measurements. Children of multiprocessing flush when they end, and when they are terminated, as
-    those of a ``Pool`` are: SIGTERM flushes where nothing else handles it. uWSGI needs ``enable-threads``; its workers
-    flush when they end gracefully, and lose up to a second's measurements when they are killed during a request.
+    The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
+    Children of multiprocessing flush when they end or are terminated, as those of a ``Pool`` are, because SIGTERM
+    flushes unless the program handles it. uWSGI needs ``enable-threads``. Its workers flush when they end gracefully,
+    but lose up to a second of measurements when they are killed during a request.
     """
 
     def __init__(
@@ -105,12 +106,12 @@ class CloudWatchMetricReader(MetricReader):
     def _reset(self) -> None:
         """Create the state of one process."""
         self._lock_type = threading.Lock
-        # Reentrant, for signal handlers. Holds the waiting calls of flush(), and None to wake the thread.
+        # Reentrant, because signal handlers put into it. Each item is a waiting flush(), or None to wake the thread.
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._is_requested = False
         self._next_collection = time.monotonic() + self._interval_seconds
         self._exit_deadline: float | None = None
-        self._is_collected = self._is_lost = False  # by the shutdown
+        self._is_collected = self._is_lost = False  # outcomes of the shutdown
         self._collected_measurements = self._count_measurements()
         self._has_ended = False
         self._starting = threading.Lock()
@@ -123,23 +124,24 @@ class CloudWatchMetricReader(MetricReader):
 
     @property
     def count_measurement(self) -> Callable[[], object]:
-        """To be called for each measurement recorded for this reader, so that those never collected can be counted.
+        """A function to call for each measurement recorded, so that a shutdown can count the uncollected ones as lost.
 
-        It takes no lock and some 40 nanoseconds.
+        A call takes no lock and about 40 nanoseconds.
         """
         return self._measurements.__next__
 
     def request_flush(self) -> None:
-        """Request a flush and return at once; concurrent requests become one flush."""
+        """Request a flush and return at once. Requests made before it begins share one flush."""
         if not self._is_requested:
             self._is_requested = True
             self._ensure_started()
             self._inbox.put(None)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Return ``True`` once every measurement recorded before this call is in CloudWatch, ``False`` at the timeout.
+        """Send every measurement recorded before this call, and wait for CloudWatch to accept it.
 
-        Also ``False`` if datums were lost meanwhile: see ``exporter.stats()``. Concurrent calls share a collection.
+        Returns ``False`` if the timeout expires, or if datums are lost while waiting (see ``exporter.stats()``).
+        Concurrent calls share one collection.
         """
         lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
@@ -148,14 +150,14 @@ class CloudWatchMetricReader(MetricReader):
         return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """:meth:`flush`, by the name and in the unit that the SDK uses."""
+        """Call :meth:`flush` with a timeout in milliseconds. The SDK defines the name and the unit."""
         return self.flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
-        """Flush and stop the reader's thread; further calls do nothing.
+        """Flush, and stop the reader's thread. Further calls do nothing.
 
-        A meter provider that calls this at exit does so for one reader after the other, with 30 seconds: all readers
-        are then shut down together, within the time for the exit.
+        At exit, this shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter provider would
+        otherwise wait up to 30 seconds for each of its readers in turn.
         """
         if is_exiting():
             _shut_down_at_exit()
@@ -163,7 +165,7 @@ class CloudWatchMetricReader(MetricReader):
             _shut_down([self], time.monotonic() + timeout_millis / 1000)
 
     def begin_shutdown(self, deadline: float) -> bool:
-        """Start the last flush; :meth:`end_shutdown` waits for it. ``False`` if the reader is already shut down."""
+        """Start the last flush, which :meth:`end_shutdown` waits for. Returns ``False`` if it was started before."""
         if self._is_shut_down:
             return False
         self._is_shut_down = True
@@ -171,7 +173,7 @@ class CloudWatchMetricReader(MetricReader):
         self._is_collected = False
         self._exporter.delivery.expedite(is_ending=True)
         if self._has_thread() and self._exporter.delivery.is_calling:
-            # The call may outlast the deadline, by which new measurements must be on disk or counted as lost.
+            # The call may outlast the deadline, and by then the measurements have to be on disk or counted as lost.
             self._collecting_thread = _start(lambda: self._collect_now(deadline), "CloudWatchMetricReader shutdown")
             if self._collecting_thread is _NO_THREAD:
                 self._collect_now(deadline)
@@ -180,7 +182,7 @@ class CloudWatchMetricReader(MetricReader):
         return True
 
     def end_shutdown(self, deadline: float) -> None:
-        """Wait for the last flush until the deadline, and count what it leaves behind."""
+        """Wait for the last flush until ``deadline``, and count what it could not collect or send as lost."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
@@ -192,7 +194,10 @@ class CloudWatchMetricReader(MetricReader):
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
     def _ensure_started(self) -> None:
-        """Handle SIGTERM and start the reader's thread, once. Without a thread :meth:`flush` works in the caller's."""
+        """Handle SIGTERM, and start the reader's thread if it is not running.
+
+        If it cannot be started, :meth:`flush` runs in the calling thread.
+        """
         handle_sigterm()
         if self._thread.is_alive() or self._is_shut_down or not self._starting.acquire(blocking=False):
             return
@@ -203,23 +208,26 @@ class CloudWatchMetricReader(MetricReader):
             self._starting.release()
 
     def _has_thread(self) -> bool:
-        # If gevent has patched threading since the thread was started, as in a worker forked by gunicorn, a native
+        # gevent may have patched threading after the thread was started, as in a worker forked by gunicorn. A native
         # thread may be unable to wake a greenlet that waits for it.
         return self._thread.is_alive() and self._lock_type is threading.Lock
 
     def _forget(self) -> None:
-        """Forget the parent's measurements, flushes and locks in a forked child."""
+        """Drop the parent's measurements, flush requests and locks in a forked child."""
         self._reset()
         if not self._is_shut_down:
             forget_measurements(self)
 
     def _count_measurements(self) -> int:
-        """Return the number of measurements so far: reading a count also advances it."""
+        """Return the number of measurements so far.
+
+        Reading an ``itertools.count`` advances it, so the number of readings is subtracted.
+        """
         self._times_counted += 1
         return next(self._measurements) + 1 - self._times_counted
 
     def _count_uncollected(self) -> None:
-        """Count measurements as lost that could not be collected before the shutdown's deadline."""
+        """Count the measurements that were not collected by the deadline of the shutdown as lost."""
         self._is_lost = True
         lost = self._count_measurements() - self._collected_measurements
         self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
@@ -234,7 +242,7 @@ class CloudWatchMetricReader(MetricReader):
             self._exporter.accept(metrics_data)
 
     def _wait_for_flush(self, deadline: float) -> bool:
-        """Have the thread start another flush and return its outcome; ``False`` if it is not over by the deadline."""
+        """Request a flush from the thread and return its outcome, or ``False`` if it has not ended by ``deadline``."""
         waiter = _Waiter(deadline)
         self._inbox.put(waiter)
         if self._has_ended:
@@ -252,7 +260,7 @@ class CloudWatchMetricReader(MetricReader):
             waiters = self._next_waiters(begun + self._min_interval_seconds, due)
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun = time.monotonic()
-            # Not longer than the interval, after which the next collection is due even if this flush fails.
+            # At most the interval, because the next collection is then due even if this flush fails.
             background_timeout = min(self._timeout_seconds, max(self._interval_seconds, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
@@ -260,7 +268,7 @@ class CloudWatchMetricReader(MetricReader):
             self._answer(waiters, is_delivered=is_delivered)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
-        """Wait until a flush is due, or requested after the minimum interval; return the calls that wait for it."""
+        """Wait until a flush is due, or is requested and allowed. Returns the calls that wait for the flush."""
         waiters: list[_Waiter] = []
         with contextlib.suppress(queue.Empty):
             while self._exit_deadline is None and not waiters:
@@ -269,7 +277,7 @@ class CloudWatchMetricReader(MetricReader):
         return [*waiters, *self._drain_inbox()]
 
     def _receive(self, timeout_seconds: float) -> list[_Waiter]:
-        """Take one item from the inbox; calls that have given up since are dropped."""
+        """Take one item from the inbox. Returns no waiter for a wake-up, or for a call whose deadline has passed."""
         waiter = self._inbox.get(timeout=timeout_seconds)
         return [waiter] if waiter is not None and waiter.deadline > time.monotonic() else []
 
@@ -281,7 +289,7 @@ class CloudWatchMetricReader(MetricReader):
         return waiters
 
     def _answer(self, waiters: list[_Waiter], *, is_delivered: bool) -> None:
-        """Tell callers the outcome of their flush, and those that came after the last one that there is none."""
+        """Tell each waiter the outcome of its flush. After the last flush, also end the calls that came too late."""
         for each in waiters:
             each.answer(is_delivered=is_delivered)
         for each in self._drain_inbox() if self._has_ended else []:
@@ -290,8 +298,8 @@ class CloudWatchMetricReader(MetricReader):
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in this thread.
 
-        In an outage collections go on by the interval only, so that what is pending stays small, and only while the
-        backlog has room: without, deltas accumulate in the SDK.
+        During an outage, collect only on the interval, so that the backlog grows slowly, and only while the backlog
+        has room. After that, deltas accumulate in the SDK.
         """
         is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
@@ -301,7 +309,7 @@ class CloudWatchMetricReader(MetricReader):
         return is_collected and is_delivered
 
     def _collect_now(self, deadline: float) -> bool:
-        """Collect into the backlog; return ``False``, and log why, if that failed."""
+        """Collect into the backlog. If that fails, log the exception and return ``False``."""
         self._next_collection = time.monotonic() + self._interval_seconds * (1 - _JITTER)
         measurements = self._count_measurements()
         try:
@@ -309,7 +317,7 @@ class CloudWatchMetricReader(MetricReader):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self._is_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
-            # In a calling thread, SystemExit may come from a signal handler. In the reader's, it would end the thread.
+            # In a calling thread, SystemExit may come from a signal handler. The reader's thread must survive it.
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
                 raise
             _logger.exception(
@@ -324,7 +332,7 @@ _NO_THREAD: Final = threading.Thread()
 
 
 def _start(work: Callable[[], object], name: str) -> threading.Thread:
-    """Start a daemon thread; return one that is not alive, with a warning, if that is impossible."""
+    """Start a daemon thread. If that is impossible, log a warning and return a thread that is not alive."""
     thread = threading.Thread(target=work, name=name, daemon=True)
     try:
         thread.start()
@@ -339,7 +347,7 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
 
 
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
-    """Shut readers down, all at the same time: each has until the deadline, whatever keeps the others."""
+    """Shut down all readers concurrently, so that a slow one does not take the others' time until ``deadline``."""
     for each in [each for each in readers if each.begin_shutdown(deadline)]:
         each.end_shutdown(deadline)
 
@@ -350,11 +358,11 @@ def _shut_down_at_exit() -> None:
 
 def live_readers() -> list[CloudWatchMetricReader]:
     """Return the CloudWatch readers of this process that are not shut down."""
-    # valuerefs() copies in one step; other iterations fail if another thread adds a reader meanwhile.
+    # valuerefs() copies atomically. Any other iteration fails if another thread adds a reader meanwhile.
     return [reader for reference in _live_readers.valuerefs() if (reader := reference()) is not None]
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:
-    """Return the CloudWatch readers of a meter provider that are not shut down, however they were registered."""
+    """Return the CloudWatch readers of a meter provider that are not shut down, regardless of who registered them."""
     consumer = consumer_of(provider)
     return [] if consumer is None else [reader for reader in live_readers() if consumer_of(reader) is consumer]

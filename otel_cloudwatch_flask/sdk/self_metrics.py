@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics about the delivery itself (setting ``SELF_METRICS``).
+"""OpenTelemetry metrics about the delivery to CloudWatch, enabled by the setting ``SELF_METRICS``.
 
 All instruments are observable, so they cost nothing between collections.
 """
@@ -17,7 +17,7 @@ Stats = Callable[[], DeliveryStats]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create instruments that observe ``stats``: datums sent, pending, lost by reason; requests, their duration."""
+    """Create instruments for the datums and requests that ``stats`` counts, with lost datums by reason."""
     meter = provider.get_meter(METER_NAME, __version__)
 
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:

@@ -1,7 +1,8 @@
-"""Views that drop attributes which no rule publishes before the SDK stores them.
+"""Views that drop attributes that no rule publishes, so that the SDK never stores them.
 
-The SDK keeps every attribute set for the life of the process. On a provider created by a reporter no other exporter
-needs the dropped attributes, so client-controlled values such as a forged Host header take no memory.
+The SDK keeps every attribute set for the life of the process. These views prevent that values which clients control,
+such as a forged Host header, take memory. They are used only on a provider that a reporter has created, where no other
+exporter needs the dropped attributes.
 """
 
 from collections.abc import Sequence
@@ -15,19 +16,20 @@ from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, facade_metric, repor
 from otel_cloudwatch_flask.sdk.internals import SelectiveView, can_select
 
 _rules_of_reporters: dict[str, Rules] = {}
-"""By reporter. A provider's views are created before it is known which reporters will use it."""
+"""Rules by reporter. Looked up late, because a provider's views are created before all its reporters are known."""
 
 
 def remember_rules(reporter: str, rules: Sequence[MetricRule]) -> None:
-    """Make the views of every provider apply this reporter's rules to its metrics."""
+    """Make the views of every provider apply ``rules`` to the metrics of ``reporter``."""
     _rules_of_reporters[reporter] = Rules(rules)
 
 
 def views_of(reporter: str) -> list[View]:
-    """Return one view for each rule of the reporter, the default rule included; each instrument matches at most one.
+    """Return one view for each rule of ``reporter``, including the default rule.
 
-    Metrics of another reporter match if that reporter has an equal rule for them; otherwise all attributes are kept.
-    All matching views apply but only the first matching rule, so the views match by rule and not by glob.
+    A metric of another reporter matches if that reporter has an equal rule for it. Otherwise its attributes are kept.
+    Each instrument matches at most one view: the SDK applies all matching views, but only the first matching rule
+    counts. The views therefore select by rule and not by glob.
     """
     if not can_select():
         return []
@@ -47,7 +49,7 @@ def _applies(rule: MetricRule, rules: list[MetricRule], reporter: str, instrumen
 
 
 class _KeptAttributes:
-    """Container of the attribute names that a rule keeps."""
+    """A container of the attribute names that a rule keeps."""
 
     def __init__(self, rule: MetricRule) -> None:
         self._rule = rule
