@@ -80,7 +80,7 @@ class Registration:
     def checked_measurement(
         self, metric_name: object, value: object, unit: object, dimensions: Dimensions
     ) -> Measurement | None:
-        """Validate an ``add_metric`` call. If it is invalid, raise if strict, else count it as lost and return ``None``."""
+        """Validate a call, or return ``None`` and count it as lost if it is invalid. Raises instead if strict."""
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
         except Exception as error:  # the boundary to the methods of objects that the caller passed

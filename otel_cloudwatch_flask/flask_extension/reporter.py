@@ -257,7 +257,7 @@ class CloudWatchMetricsReporter:
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
 
-        Returns ``False`` if the timeout expires, if metrics are lost in delivery (see :meth:`stats`), or if the reporter
+        Returns ``False`` if the timeout expires, if metrics are lost (see :meth:`stats`), or if the reporter
         is shut down. Metrics that are not delivered in time stay pending, and are retried.
 
         :param timeout_seconds: how long to wait, in seconds. Default: 10.
