@@ -21,6 +21,8 @@ from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
+# Not the generator of the random module: a program that has seeded it expects the same numbers in each run.
+_random: Final = random.SystemRandom()
 
 _TIME: Final = attrgetter("unix_seconds")
 
@@ -342,4 +344,4 @@ class Backoff:
         """Count a failure, and return a random delay before the next attempt."""
         longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(self.failures, 30))
         self.failures += 1
-        return random.uniform(0.0, longest)  # noqa: S311 - no secret
+        return _random.uniform(0.0, longest)

@@ -28,6 +28,8 @@ from otel_cloudwatch_flask.sdk.exporter import (
 from otel_cloudwatch_flask.sdk.internals import consumer_of, forget_measurements, is_registered
 
 _logger = logging.getLogger(__name__)
+# Not the generator of the random module: a program that has seeded it expects the same numbers in each run.
+_random: Final = random.SystemRandom()
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 EXIT_TIMEOUT_SECONDS: Final = 10.0
@@ -261,7 +263,7 @@ class CloudWatchMetricReader(MetricReader):
         begun, is_delivered, is_last = -math.inf, True, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
-            due = time.monotonic() + self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+            due = time.monotonic() + self._interval_seconds * _random.uniform(1 - _JITTER, 1 + _JITTER)
             if not is_delivered:
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
             waiters = self._next_waiters(begun + self._min_interval_seconds, due)

@@ -58,7 +58,7 @@ def test_the_table_of_changes_is_complete() -> None:
     """Each row names at least one file to open and two tests, or folders of them."""
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     table = page.partition("## I want to change")[2].partition("\n\n")[2].partition("\n\n")[0].splitlines()[2:]
-    assert len(table) == 10
+    assert len(table) >= 10
     for row in table:
         _, _, opened, guards, _ = row.split("|")
         assert re.search(r"`[\w/]+(\.py|\.js|/)`", opened), row
