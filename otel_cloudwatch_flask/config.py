@@ -82,6 +82,7 @@ def _flush_policy(value: object) -> FlushPolicy:
 
 def _seconds(value: object) -> float:
     """Parse a duration in seconds, which may be 0."""
+    # NaN, which _number() returns for invalid values, fails every comparison.
     if not 0 <= (seconds := _number(value)) < math.inf:
         raise ValueError("is not a duration; use a number of seconds, 0 or more")
     return seconds
@@ -101,6 +102,7 @@ def _milliseconds(value: object) -> float:
 
 def _number(value: object) -> float:
     """Return ``value`` as a float, or NaN if it is not a number."""
+    # A bool is an int, but as a number it is more likely a mistake than a 1 or 0.
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -130,6 +132,7 @@ def _boolean(value: object) -> bool:
 
 
 def _url_path(value: object) -> str:
+    # No segment may begin with a dot, because browsers resolve '..' before they send the request.
     if not isinstance(value, str) or not re.fullmatch(r"(/[\w~-][\w.~-]*)+", value, re.ASCII):
         raise ValueError("is not a path; use one such as '/ops/cloudwatch', of letters, digits and '.', '_', '~', '-'")
     return value
@@ -171,6 +174,7 @@ def _dimensions(value: object) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
         raise ValueError("are not dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     try:
+        # Read-only, like the settings object that holds it.
         return MappingProxyType(dimension_texts(mapping))
     except ValueError as problem:
         raise ValueError(f"cannot be used: {problem}") from None
@@ -291,11 +295,12 @@ class Settings:
     """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME), or the Flask app's name."""
     region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
     """AWS Region that receives the metrics. Default: the Region that boto3 resolves, for example from the profile."""
+    # Lambda suspends the process after the response, so a background flush might not run before the next invocation.
     flush: Annotated[
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
-    """What happens when a request ends: 'background' requests a flush and returns, 'sync' waits for the flush,
-    'interval' leaves it to the next periodic flush. The default in AWS Lambda is 'sync'.
+    """What happens when a request ends: 'background' requests a flush without waiting for it, 'sync' waits for a flush,
+    and 'interval' leaves the metrics to the next periodic flush. The default in AWS Lambda is 'sync'.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS))]
     """Minimum time between two flushes triggered by requests, in seconds."""
@@ -319,7 +324,7 @@ class Settings:
     takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
-    """Maximum number of distinct CloudWatch metrics per exporter, overflow series included."""
+    """Maximum number of distinct CloudWatch metrics per exporter, including overflow series."""
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum memory for metrics waiting to be sent, in bytes."""
     spool_directory: Annotated[Path | None, Key(_directory)]
@@ -360,6 +365,7 @@ class Settings:
         Raises :class:`ConfigurationError` for the first invalid value, with a message that names its source.
         """
         values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
+        # Not a fallback of the key, because OTEL_SDK_DISABLED overrides even an argument.
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
         return cls(**cast("dict[str, Any]", values))
 

@@ -97,6 +97,7 @@ def _body_and_status(returned: object) -> tuple[object, Any]:
     if len(returned) not in (2, 3):
         return None, None
     body, status = returned[:2]
+    # Flask takes a second element of these types for headers.
     return body, None if isinstance(status, (Headers, dict, tuple, list)) else status
 
 
@@ -126,6 +127,7 @@ def _status_code(status: Any) -> int:
 
 def _call_with_outcome(outcome: _Outcome) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
+        # A coroutine function needs a coroutine function as wrapper, or Flask would not await it.
         return _observed_coroutine_function(view, outcome) if _is_async(view) else _observed(view, outcome)
 
     return decorate

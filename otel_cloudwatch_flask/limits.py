@@ -77,7 +77,7 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Return whether CloudWatch accepts all ``values`` unchanged. Any other type than int and float makes it false."""
+    """Return whether all ``values`` have exactly the type int or float, and CloudWatch accepts them unchanged."""
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

@@ -61,6 +61,7 @@ def metrics_dollars(metrics: int) -> float:
     """
     dollars, billed = 0.0, 0.0
     for up_to, price in DOLLARS_PER_METRIC_MONTH:
+        # A price applies only to the metrics within its tier, not to all metrics.
         in_tier = max(min(metrics, up_to) - billed, 0.0)
         dollars += in_tier * price
         billed += in_tier

@@ -116,7 +116,7 @@ class Backlog:
         return self._adoption is not None
 
     def check_out(self) -> Batch | None:
-        """Take the oldest batch off the queue to send it. Report the outcome to :meth:`settle`.
+        """Take the oldest batch off the queue for sending. The caller then reports the outcome to :meth:`settle`.
 
         Returns ``None`` if no batch is queued, or if the oldest one cannot be read from disk at the moment.
         """
@@ -259,7 +259,10 @@ class Backlog:
 
 
 def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
-    """Merge adjacent batches that are only in memory. Others are not merged, because that would change the order."""
+    """Merge adjacent batches that have the same envelope and are only in memory.
+
+    Batches that are not adjacent are not merged, because that would change the order.
+    """
     for (file, _), group in groupby(waiting, key=lambda each: (each.file, each.batch and each.batch.envelope)):
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
@@ -284,7 +287,7 @@ def _forget_encodings(waiting: Iterable[_Entry]) -> None:
 
 
 def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
-    """Log the numbers of datums that were not delivered before the shutdown."""
+    """Log how many datums are lost, in the spool, or without a response at the shutdown."""
     if lost:
         _logger.error(
             "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "

@@ -53,6 +53,7 @@ class Envelope:
     def __post_init__(self) -> None:
         members = json.dumps(self.parameters([]), separators=_SEPARATORS)
         head, _, tail = members.rpartition("[]")
+        # Ordinary assignment is impossible, because many batches share an envelope and it is therefore frozen.
         object.__setattr__(self, "head", f"{head}[")
         object.__setattr__(self, "tail", f"]{tail}")
 
@@ -94,6 +95,7 @@ class Batch:
 
     def body(self) -> bytes:
         """Return the request body as JSON."""
+        # ASCII, because json.dumps escapes all other characters. The size in characters is therefore that in bytes.
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
@@ -241,5 +243,8 @@ def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = Fal
 
 
 def _plain_size(text: str) -> int:
-    """Return the size of ``text`` in botocore's JSON, overestimated if its strings contain commas or colons."""
+    """Return the size of ``text`` when botocore encodes it, with a space after each separator.
+
+    This is an overestimate if strings in ``text`` contain commas or colons.
+    """
     return len(text) + sum(map(text.count, _SEPARATORS))

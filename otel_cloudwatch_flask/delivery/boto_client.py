@@ -36,7 +36,7 @@ class Client(Protocol):
     """boto3's CloudWatch client, or any other object that has a ``put_metric_data`` method."""
 
     def put_metric_data(self, **kwargs: Any) -> Any:
-        """Store metrics; see https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html."""
+        """Store metrics. See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html."""
 
 
 Put: TypeAlias = Callable[[Batch], object]
@@ -119,7 +119,10 @@ def plain_put(client: Client) -> Put:
 
 
 def encoded_put(client: Any) -> Put:
-    """Return a function that sends batches with ``client``, without encoding them again if its protocol is JSON."""
+    """Return a function that sends batches with ``client``.
+
+    If the client uses the JSON protocol, encoded batches are sent as they are. Otherwise, boto3 encodes them.
+    """
     if client.meta.service_model.resolved_protocol != _ENCODED_PROTOCOL:
         return plain_put(client)
     return _EncodedPut(client)
@@ -143,6 +146,7 @@ class _EncodedPut:
     def _put_body(self, params: dict[str, Any], **_: object) -> None:
         if self._batch is None:
             return
+        # Small bodies are not worth the CPU time: they fit into a few packets anyway.
         body = self._batch.body()
         if len(body) >= _MIN_GZIP_BYTES:
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT, _GZIP_MEMORY_LEVEL)

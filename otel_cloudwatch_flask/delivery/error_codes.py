@@ -191,7 +191,7 @@ def failure(error: BaseException) -> Failure:
 
 
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
-    """Classify an error response."""
+    """Classify an error response of a client."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")

@@ -74,7 +74,7 @@ class Sender:
         self.retry_at = -math.inf
         """The earliest time on ``clock`` for the next attempt after a failure."""
         self.is_calling = False
-        """Whether a thread may be inside a call to CloudWatch, which cannot be interrupted."""
+        """Whether a thread may be making a call to CloudWatch, which cannot be interrupted."""
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
@@ -113,7 +113,7 @@ class Sender:
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send all pending batches. Returns ``False`` if any are still pending when it ends, by ``deadline``.
+        """Send all pending batches. Returns ``False`` if any are still pending at the end.
 
         :param deadline: a time on ``clock``.
         :param is_last: whether this is the last delivery of the process. The last delivery ignores the limit on
@@ -141,6 +141,7 @@ class Sender:
         if self.retry_at > now:
             if is_last and self._needs_operator:
                 return False
+            # An event instead of a sleep, so that a shutdown or a new client can end the wait.
             self._expedited.wait(self.retry_at - now)
             self._expedited.clear()
         return True
@@ -177,6 +178,7 @@ class Sender:
             return (sendable,) if sendable.datums else ()
         if not batch.datums:
             return ()
+        # Only bisection is limited: ordinary calls are paced by the reader and the backoff.
         self._bisection_calls += batch.is_suspect
         return self._remaining(batch, self._try_put(batch))
 
@@ -215,10 +217,10 @@ class Sender:
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
-        """Return the batch with only such timestamps as CloudWatch accepts at ``now``, a Unix time.
+        """Return the batch with only timestamps that CloudWatch accepts at ``now`` (Unix time).
 
-        Datums that are too old are lost. A datum in the future was recorded while the clock was wrong, so it gets the
-        present time. The batch is unchanged if ``now`` is ``None``.
+        Datums that are too old are lost. A datum too far in the future was recorded while the clock was wrong, so its
+        timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
         """
         if now is None or not batch.datums:
             return batch
@@ -285,6 +287,7 @@ class Sender:
             return batch.halves()
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
+            # Remembered, so that a bad series in every batch does not cost a bisection each time.
             if len(self._refused_series) >= _MAX_REFUSED_SERIES:
                 del self._refused_series[next(iter(self._refused_series))]
             self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)

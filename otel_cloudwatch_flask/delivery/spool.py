@@ -68,6 +68,7 @@ class Spool:
     def write(self, batch: Batch) -> Path | None:
         """Write ``batch`` to a new file and return its path, or log a warning and return ``None`` if that fails."""
         content = _checked(batch.body())
+        # A long outage must not fill a disk that the program also uses.
         if self._size_bytes + len(content) > self._max_bytes:
             _quiet_log.warning(
                 "full",
@@ -75,6 +76,7 @@ class Spool:
                 self._size_bytes,
             )
             return None
+        # Names sort by age, which lets an adopting process send the oldest batches first.
         name = f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
             path = self._own_directory() / name
@@ -99,7 +101,7 @@ class Spool:
             return _sendable(Batch.from_body(_verified(_content(path))))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
-                raise
+                raise  # the batch is intact, and setting it aside would lose it
             self._set_aside(path, error)
             return None
 

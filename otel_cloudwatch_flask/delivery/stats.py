@@ -123,7 +123,7 @@ class StatsRecorder:
             self._requests_seconds += seconds
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
-        """Count datums that will never reach CloudWatch."""
+        """Count datums as lost for ``reason``."""
         if datums:
             with self._lock:
                 self._lost[reason.value] += datums

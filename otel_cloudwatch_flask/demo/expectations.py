@@ -70,7 +70,7 @@ def _of_timers(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
 
 
 def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
-    """Return the series of up-down counters, which cannot exceed the number of visitors."""
+    """Return the series of up-down counters, whose values cannot exceed the number of visitors."""
     series = {each for each in found if each.name == ACTIVE_REQUESTS}
     if books["orders"]:
         series.add(series_of("shop.checkouts.open", "Count"))

@@ -57,6 +57,7 @@ def _figures_by_series(
     query = {
         **metric,
         "StartTime": start,
+        # EndTime is exclusive.
         "EndTime": end + timedelta(minutes=1),
         "Period": whole_period(start, end),
     }

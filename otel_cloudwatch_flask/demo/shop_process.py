@@ -48,6 +48,7 @@ class ShopProcess:
         self.url = ""
 
     def __enter__(self) -> "Self":
+        # A file, because nothing reads this output while the shop runs, and a full pipe would block the shop.
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "otel_cloudwatch_flask.demo.server"],

@@ -58,7 +58,7 @@ class CallCache:
         return None
 
     def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
-        """Store the series of a validated call."""
+        """Store the series of a validated call, unless its arguments cannot be cached."""
         items = _plain_items(dimensions)
         # The caller's dictionary may have been changed by another thread since it was validated.
         if items is None or {name: str(value) for name, value in items} != series.dimensions:

@@ -91,7 +91,7 @@ class Recorder:
         self.process = object()
 
     def close(self) -> None:
-        """Count all later measurements as lost, because no reader publishes them anymore."""
+        """Stop recording. From now on, measurements count as lost, because no reader will publish them."""
         self._is_closed = True
 
     def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
@@ -207,7 +207,7 @@ class RequestBuffer:
             self.drain()
 
     def end(self) -> None:
-        """Record the buffered measurements, and stop buffering."""
+        """Record the buffered measurements. Later ones are recorded immediately."""
         self._has_ended = True
         if self._measurements:
             self.drain()

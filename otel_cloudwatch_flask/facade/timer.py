@@ -1,4 +1,4 @@
-"""Time a block or a function."""
+"""The timer, which measures the duration of a block or of function calls."""
 
 import inspect
 import time

@@ -68,6 +68,7 @@ class RequestEndMiddleware:
             raise
         if state.buffer is not None:
             state.buffer.end()
+        # Wrapping a file would prevent the server from sending it with sendfile().
         file_wrapper = environ.get("wsgi.file_wrapper")
         if file_wrapper is not None and is_file(body, file_wrapper):
             call_after_close(body, finish)

@@ -80,7 +80,10 @@ class Registration:
     def checked_measurement(
         self, metric_name: object, value: object, unit: object, dimensions: Dimensions
     ) -> Measurement | None:
-        """Validate a call, or return ``None`` and count it as lost if it is invalid. Raises instead if strict."""
+        """Validate an ``add_metric`` call, and return its series and value.
+
+        An invalid call raises if the reporter is strict. Otherwise, it is counted as lost, and ``None`` is returned.
+        """
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
         except Exception as error:  # the boundary to the methods of objects that the caller passed
@@ -109,7 +112,7 @@ def _log_bad_call(error: Exception) -> None:
 
 
 def _no_flush() -> None:
-    """Do nothing at the end of a request."""
+    """Do nothing, as the flush of a request whose metrics wait for the interval."""
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
@@ -143,6 +146,7 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float) -> Non
     flush_all((each for each in every if not each.setup.owns_reader), deadline)
     for each in every:
         each.is_live = False
+        # Later measurements are lost only here: a reader of the program continues to publish them.
         if each.setup.owns_reader:
             each.recorder.close()
         each.setup.undo(seconds_until(deadline))

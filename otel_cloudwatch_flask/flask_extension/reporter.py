@@ -1,4 +1,4 @@
-"""The Flask extension, and the functions that its predecessor, flask-cloudwatch-metric, has under the same names."""
+"""The Flask extension. Its functions have the same names as in its predecessor, flask-cloudwatch-metric."""
 
 import itertools
 import logging
@@ -162,8 +162,9 @@ class CloudWatchMetricsReporter:
 
         Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
         """
-        app = getattr(app, "_get_current_object", lambda: app)()  # current_app is a proxy
+        app = getattr(app, "_get_current_object", lambda: app)()  # a program may pass current_app, which is a proxy
         _refuse_second_reporter(app)
+        # Also for contexts that do not pass through the WSGI middleware, such as test_request_context().
         app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
         registration = self._register(app)
@@ -174,6 +175,7 @@ class CloudWatchMetricsReporter:
         _serve_live_page(app, registration)
         if self._instrument:
             _instrument_app(app, registration)
+        # Moves the reporter to the end, because add_metric on the class uses the last initialized one.
         _forget(self)
         _live_reporters[next(_ordinals)] = self
 
@@ -257,8 +259,8 @@ class CloudWatchMetricsReporter:
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
 
-        Returns ``False`` if the timeout expires, if metrics are lost (see :meth:`stats`), or if the reporter
-        is shut down. Metrics that are not delivered in time stay pending, and are retried.
+        Returns ``False`` if the timeout expires, if metrics are lost in delivery (see :meth:`stats`), or if the
+        reporter is shut down. Metrics that are not delivered in time stay pending, and are retried.
 
         :param timeout_seconds: how long to wait, in seconds. Default: 10.
         """

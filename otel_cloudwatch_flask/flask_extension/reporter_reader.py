@@ -55,6 +55,7 @@ class ReporterReader(CloudWatchMetricReader):
                 each.collect()
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
+        # Decided at each collection, because the program may add or remove exporters at any time.
         resource = metrics_data.resource_metrics[0].resource
         if not self.exporter.settings.namespace:
             self.exporter.use_namespace(self._namespace_from(resource))
@@ -76,7 +77,7 @@ class ReporterReader(CloudWatchMetricReader):
     def _reporters_here(self) -> "list[ReporterReader]":
         """Return the reporters' readers on the same provider, oldest first.
 
-        Includes a reader that is being shut down until its last flush has ended.
+        A reader that is being shut down is included until its last flush has ended.
         """
         consumer = consumer_of(self)
         readers = [each for reference in list(_reporter_readers) if (each := reference()) is not None]

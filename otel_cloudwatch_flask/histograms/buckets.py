@@ -119,7 +119,7 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """A key. Histograms whose keys are equal can be added."""
+        """A value that is equal for histograms that can be added to each other."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:
@@ -236,10 +236,7 @@ EMPTY_SIDE: Final = Side(0, (), ())
 
 @dataclass(slots=True)
 class ExponentialHistogram(Histogram):
-    """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``.
-
-    ``base`` is ``2 ** 2 ** -scale``.
-    """
+    """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``; ``base = 2 ** 2 ** -scale``."""
 
     scale: int
     zero_count: int = 0
@@ -249,7 +246,7 @@ class ExponentialHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """A key without the scale, because histograms of different scales can be added."""
+        """The zero threshold and the factor. Histograms with different scales can be added."""
         return (ExponentialHistogram, self.zero_threshold, self.factor)
 
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
@@ -319,6 +316,7 @@ def exponential_buckets(
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
     """Return the cached table of the positive buckets in two blocks, with ``None`` for each bucket not yet computed."""
+    # The arguments are only the key of the cache.
     del scale, block
     return [None] * (2 * _BLOCK)
 
@@ -332,6 +330,7 @@ def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Seq
         return Buckets([], [])
     first = offset % _BLOCK
     end = first + positions[-1] + 1
+    # The SDK's default of 160 buckets never gets here.
     if end > 2 * _BLOCK:
         return Buckets([*counts], [_bucket(scale, offset + position) for position in positions])
     table = _table(scale, offset >> _BLOCK_BITS)
@@ -392,6 +391,7 @@ def short_number_between(lower: float, upper: float) -> float:
     >>> short_number_between(2.0, 4.0), short_number_between(1.0905, 1.1388), short_number_between(107e3, 112e3)
     (3.0, 1.11, 110000.0)
     """
+    # Not (lower + upper) / 2, because the sum may overflow.
     middle, tolerance = lower / 2 + upper / 2, (upper - lower) * _REFERENCE_TOLERANCE
     if not 0 < tolerance < math.inf:
         return middle

@@ -48,6 +48,7 @@ class _Axis:
 
     @property
     def length(self) -> float:
+        # Not log(upper / lower), because the quotient may overflow.
         return math.log(self.upper) - math.log(self.lower) if self.is_logarithmic else self.upper - self.lower
 
     def along(self, density: float, value: float) -> float:
@@ -69,10 +70,10 @@ class _Axis:
 
 
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
-    """Divide ``buckets`` into at most ``most`` narrower buckets, whose middles add up to about ``total``.
+    """Divide ``buckets`` into at most ``most`` narrower buckets, whose samples add up to about ``total``.
 
-    Returns ``None`` if ``total`` is so close to the sum with all samples at the lower edges, or at the upper edges,
-    that no linear density reaches it.
+    Each sample counts as the middle of its bucket. Returns ``None`` if no linear density can produce ``total``, because
+    it is too close to the smallest or largest sum that ``buckets`` allow.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -83,6 +84,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     for axis, slope, parts in zip(axes, slopes, _parts(buckets.samples, most), strict=True):
         counts, edges = _divided(axis, slope, parts)
         samples += counts
+        # The reference is a placeholder: these values are placed at a common fraction of their buckets.
         bounds += [(lower, upper, lower) for lower, upper in pairwise(edges)]
     return Buckets(samples, bounds)
 
@@ -148,7 +150,7 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 def _parts(samples: Sequence[int], most: int) -> list[int]:
     """Return the number of parts of each bucket, which is proportional to the square root of its sample count.
 
-    Proportional to the sample count itself, it would be too low for sparse buckets, which contain the high percentiles.
+    If it were proportional to the sample count, the sparse buckets, which contain high percentiles, would get too few.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]
@@ -163,6 +165,7 @@ def _divided(axis: _Axis, slope: float, parts: int) -> tuple[list[int], list[flo
     """Divide a bucket into parts with about equal sample counts, and return the counts and the edges of the parts."""
     counted = [axis.samples * part // parts for part in range(parts + 1)]
     inner = [axis.value(_quantile(count / axis.samples, slope)) for count in counted[1:-1]]
+    # Clamped because exp(log(edge)) may lie slightly outside the bucket.
     edges = [axis.lower, *(min(max(edge, axis.lower), axis.upper) for edge in inner), axis.upper]
     return [end - begin for begin, end in pairwise(counted)], edges
 

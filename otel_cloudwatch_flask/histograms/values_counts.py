@@ -153,6 +153,7 @@ def _values_and_counts(
     """
     minimum, maximum, floor, ceiling = extremes
     if count == 1 or (minimum is not None and minimum == maximum):
+        # Here and below, adding 0.0 turns negative zero into zero.
         return [_single_value(total, extremes, buckets) + 0.0], [count]
     (_clamp if minimum is None else _remove_extreme)(buckets, 0, floor, ceiling)
     (_clamp if maximum is None else _remove_extreme)(buckets, -1, floor, ceiling)
@@ -164,6 +165,7 @@ def _values_and_counts(
     if maximum is not None:
         values.append(maximum + 0.0)
         counts.append(1)
+    # Clamping can make a value equal to the minimum or the maximum.
     if not all(map(lt, values, values[1:])):
         merged = Distribution.of(zip(values, counts, strict=True))
         return [*merged.values], [*merged.counts]
@@ -279,10 +281,12 @@ def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
 def _coarsened(buckets: Buckets, most: int) -> Buckets:
     """Join neighboring buckets until at most ``most`` buckets are left.
 
-    The order of preference is that of ``harm`` in :func:`_to_join`.
+    Adjacent buckets are joined first, then those without a common percentile, then those with the fewest samples.
+    Buckets of zeros are joined last.
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:
+        # At most a quarter at a time, so that joined buckets are ranked again by their new sample counts.
         joined = _to_join(rows, min(len(rows) - most, len(rows) // 4))
         rows = [
             (count + rows[i + 1][0], lower, rows[i + 1][2]) if i in joined else (count, lower, upper)
@@ -357,7 +361,7 @@ def _can_add_up_to(buckets: Buckets, total: float) -> bool:
 
 
 def _closed(buckets: Buckets, total: float) -> list[Bucket]:
-    """Replace the infinite edges of the outermost buckets by finite edges that are compatible with ``total``.
+    """Replace the infinite edges of the outermost buckets with finite edges that are compatible with ``total``.
 
     The samples of an open bucket get the mean that results in ``total`` if all other samples lie in the middle of their
     buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total`` requires that.
@@ -376,7 +380,7 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
 
 
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
-    """Replace an infinite lower edge by 0, or by a negative ``upper``, and an infinite upper edge by ``lower``."""
+    """Replace an infinite lower edge with 0 (or a negative ``upper``), and an infinite upper edge with ``lower``."""
     if lower == -math.inf:
         lower = min(0.0, upper)
     if upper == math.inf:

@@ -53,9 +53,9 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
 
 
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
-    """Return the request rate and number of series in the last hour, divided into at most 60 parts of equal length.
+    """Return the request rate and the number of series over the last hour, as at most 60 points.
 
-    The first and the current time slice are omitted because they are incomplete.
+    The time slice in which the observation started and the current one are omitted because they are incomplete.
     """
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
     size = -(-len(whole) // _MAX_TREND_POINTS) or 1

@@ -22,9 +22,9 @@ _EPOCH_SECONDS: Final = 60.0
 def overflow_capacity(max_metrics: int) -> int:
     """Return how many of the ``max_metrics`` series are reserved for overflow: a hundredth, but at least 2.
 
-    They are reserved in advance because CloudWatch bills a metric from its first datum, so that replacing it later
-    would save nothing. If ``max_metrics`` is below 4, only 1 is reserved, and :data:`OVERFLOW_NAME` may exceed the
-    limit by 1.
+    They are reserved in advance because CloudWatch bills for a metric as soon as it receives one datum, so replacing a
+    published series with an overflow series would save nothing. If ``max_metrics`` is below 4, only 1 is reserved, and
+    :data:`OVERFLOW_NAME` may take the total to ``max_metrics + 1``.
 
     >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
     (10, 2, 1)
@@ -41,13 +41,14 @@ class _SeriesPool:
         self.last_used: dict[Series, float] = {}
 
     def use(self, series: Series, now: float) -> bool:
-        """Record that a datum uses ``series``, adding it if there is room. Returns whether the pool contains it."""
+        """Record that ``series`` receives a datum, and add it if there is room. Returns False if there is none."""
         if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
         return True
 
     def _has_room(self, now: float) -> bool:
+        # A sweep visits the whole pool, so a full pool must not be swept for every new series.
         if len(self.last_used) >= self._capacity and now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
             self.last_used = {series: used for series, used in self.last_used.items() if now - used < IDLE_SECONDS}
@@ -92,7 +93,8 @@ class CardinalityGuard:
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """Return the number of series used within the last hour, with the overflow series of individual metrics."""
+        """Return the number of series used within the last hour, not counting :data:`OVERFLOW_NAME`."""
         oldest = self._clock() - IDLE_SECONDS
         pools = self._pool, self._overflow_pool
+        # Copied because other threads may call this while a collection adds series.
         return sum(last_used > oldest for pool in pools for last_used in tuple(pool.last_used.values()))

@@ -32,7 +32,7 @@ _DETERMINED_SAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class SumValue:
-    """The delta of a counter, or the current value of an up-down counter. Values that are merged are added."""
+    """The delta of a counter, or the current value of an up-down counter. Merging values adds them up."""
 
     value: float
 

@@ -93,7 +93,8 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns False, and adds nothing, unless all have the same time, and each belongs to one series of its own.
+        Returns False, and adds nothing, unless all have the same time and each belongs to exactly one series, not
+        shared with others.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
@@ -119,6 +120,7 @@ class Mapper:
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
+                    # Only metrics of add_metric have data points that are marked as negative.
                     factor = stream.factor(point.attributes or {})
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano

@@ -73,6 +73,7 @@ class Accumulator:
         whole = sent[0] if len(sent) == 1 else combined(sent)
         if not self.as_statistics:
             return whole
+        # The recorded sums are more precise than the sum of rounded values.
         return statistics(whole, math.fsum([*numbers, *(each.sum * each.factor for each in self.histograms)]))
 
 

@@ -81,6 +81,7 @@ class MetricStreams:
         """Yield the metrics of a collection that this exporter publishes and no rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
+            # Sorted because the tuple is part of a cache key.
             named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
             for scope_metrics in resource_metrics.scope_metrics:
                 if self._publishes(reporter_of(scope_metrics.scope)):
@@ -92,6 +93,7 @@ class MetricStreams:
         kept = dict(stream.resource_attributes)
         kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
         if stream.facade is not None:
+            # As a dimension, the mark would divide the metric into two series by sign.
             kept.pop(NEGATIVE_KEY, None)
         sets = (
             dimensions({key: kept[key] for key in self._within_limit(stream, wanted)})

@@ -56,6 +56,7 @@ class SeriesCache:
     def begin_collection(self) -> None:
         """Begin a collection, and clear the cache if it has become too large."""
         self._collection += 1
+        # Clearing costs one slow collection, but evicting single entries would require bookkeeping in every collection.
         if self._size > _MAX_ENTRIES:
             self._size = 0
             self._entries.clear()

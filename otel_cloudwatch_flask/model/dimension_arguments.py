@@ -66,6 +66,7 @@ def _name(name: object) -> str:
 def _text(name: object, value: object) -> str:
     if isinstance(value, Enum):
         value = value.value
+    # Before the check for numbers, because a bool is an int.
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):

@@ -147,5 +147,6 @@ def _shortened_if_needed(text: str, original: str, max_length: int) -> str:
 
 
 def _shortened(text: str, original: str, max_length: int) -> str:
+    # The hash distinguishes long strings with the same beginning.
     digest = hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
     return f"{text[: max_length - _DIGEST_LENGTH - 1]}~{digest}"

@@ -63,6 +63,7 @@ def service_entity(resource_attributes: Mapping[str, object]) -> Entity | None:
     name = str(resource_attributes.get("service.name", ""))
     if not name or name.startswith("unknown_service"):
         return None
+    # The second name is that of older semantic conventions.
     environment = resource_attributes.get("deployment.environment.name") or resource_attributes.get(
         "deployment.environment", _DEFAULT_ENVIRONMENT
     )

@@ -28,4 +28,4 @@ ACTIVE_REQUESTS: Final = "http.server.active_requests"
 """The number of requests in progress. It is an up-down counter, so its ``Sum`` in CloudWatch is meaningless."""
 
 PER_SECOND: Final = {"Seconds": 1.0, "Milliseconds": 1e3, "Microseconds": 1e6}
-"""The number of each CloudWatch unit of time in one second."""
+"""The length of a second in each of CloudWatch's units of time."""

@@ -36,7 +36,7 @@ KNOWN_VALUES: Final[Mapping[str, Collection[str]]] = {
 """
 
 OTHER_VALUE: Final = "_OTHER"
-"""The value for unknown HTTP methods, too: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/"""
+"""Replaces unknown values, as in https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/."""
 
 _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 
@@ -48,10 +48,10 @@ class MetricRule:
     :param match: glob pattern for the name in CloudWatch. The OpenTelemetry SDK makes instrument names lower-case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
         without a wildcard is kept even if ``exclude`` matches it.
-    :param exclude: glob patterns for attributes to leave out. Default: those in :data:`CLIENT_CONTROLLED`.
+    :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
-    :param keep_original: if false, publish only the rollups of a data point, unless it has none.
+    :param keep_original: if false, publish only the rollups. A data point without rollups is published unchanged.
     :param storage_resolution: storage resolution in seconds.
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram, which makes
         requests smaller, but percentiles unavailable.
@@ -72,6 +72,7 @@ class MetricRule:
         match: object = self.match
         if not isinstance(match, str) or not match:
             raise _unusable("match", self.match, "a glob such as 'http.server.*'")
+        # One-time iterables become tuples, with object.__setattr__ because the dataclass is frozen.
         for name in ("dimensions", "exclude"):
             given = getattr(self, name)
             if given is not None:
@@ -98,7 +99,7 @@ class MetricRule:
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
 
     def published_value(self, attribute: str, value: object) -> object:
-        """Return ``value``, or :data:`OTHER_VALUE` if a client may control it and it is not in :data:`KNOWN_VALUES`."""
+        """Return ``value``, or :data:`OTHER_VALUE` if the rule does not permit it (see :data:`KNOWN_VALUES`)."""
         if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
             return value
         known = KNOWN_VALUES.get(attribute)
@@ -109,6 +110,7 @@ class MetricRule:
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups
+        # A rollup may equal the original set, which must not be published twice.
         yield from dict.fromkeys(published)
 
 
@@ -117,6 +119,7 @@ class Rules:
 
     def __init__(self, rules: Iterable[MetricRule] = ()) -> None:
         self._rules = (*rules, MetricRule())
+        # The same names recur in every collection, and matching globs is slow.
         self.of = lru_cache(maxsize=4096)(self._first_match)
 
     def __iter__(self) -> Iterator[MetricRule]:

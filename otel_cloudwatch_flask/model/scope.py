@@ -1,4 +1,4 @@
-"""Instrumentation scopes that carry the names passed to ``add_metric`` through OpenTelemetry.
+"""Instrumentation scopes that preserve the names passed to ``add_metric``, which OpenTelemetry would reject or change.
 
 The SDK converts instrument names to lower case, and rejects spaces and leading digits, so ``Request Count`` cannot be
 the name of an instrument. A metric recorded with ``add_metric`` (a "facade metric") therefore has a separate meter,

@@ -1,4 +1,5 @@
-"""What was published: kept in bounded memory, for the live page, ``preview`` and the demo.
+"""Record the published metrics in bounded memory, for the live page, ``preview`` and the demo.
 
-Input: each batch that CloudWatch has accepted. Output: statistics and recent datums of each series.
+``record`` receives every batch that CloudWatch accepts, and returns the statistics and recent datums of each series.
+``tally`` computes the statistics.
 """

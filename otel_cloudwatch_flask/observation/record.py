@@ -1,6 +1,6 @@
-"""A record of what was published, in bounded memory, that can be read while the program runs.
+"""Record the published metrics in bounded memory, so that they can be read while the program runs.
 
-Adding a datum takes about six microseconds, and one more for each further value in it.
+Recording a datum takes about six microseconds, plus one for each value in it after the first.
 """
 
 import math
@@ -22,25 +22,25 @@ PERCENTS: Final = (50, 90, 99)
 
 _LEAST_VALUES: Final = 50
 _MOST_VALUES: Final = 2000
-"""Bounds of the number of distinct values kept for one series; the actual number depends on how many series exist."""
+"""The limits for the number of distinct values kept per series. The more series exist, the fewer values each has."""
 _LAST_DATUMS: Final = 3
-"""Number of datums of a series that are kept in full."""
+"""The number of datums that are kept in full for each series."""
 _SUMMARY_FLUSHES: Final = 30
 _ACTIVE_SECONDS: Final = 3600
-"""A metric is billed by the hour in which it had data."""
+"""The time for which a series counts as active: CloudWatch bills a metric for each hour in which it has data."""
 SLICE_SECONDS: Final = 10
-"""Length of the time slices in which accepted requests are counted."""
+"""The length of the time slices by which accepted requests are counted."""
 _SLICES: Final = 360
-"""An hour of slices."""
+"""The number of slices kept, which cover an hour."""
 
 _FLUSH_MEMBERS: Final = ("sequence", "time", "sum", "samples", "minimum", "maximum", *(f"p{each}" for each in PERCENTS))
 _FLUSH: Final = struct.Struct(f"{len(_FLUSH_MEMBERS)}d")
-"""What is kept of each datum, packed: a third of the memory of a tuple."""
+"""The format of the figures kept for each datum. Packed, they take a third of the memory that a tuple would."""
 _NO_PERCENTILES: Final = [math.nan] * len(PERCENTS)
 
 
 class _ObservedSeries:
-    """Everything that is kept about one series."""
+    """The identity, statistics and recent datums of one series."""
 
     def __init__(self, number: int, namespace: str, series: Series, max_flushes: int) -> None:
         self.number = number
@@ -58,6 +58,7 @@ class _ObservedSeries:
         }
 
     def add(self, datum: Datum, *, sequence: int, max_values: int) -> None:
+        # The share of a series decreases as more series appear.
         self._tally.values.max_values = max_values
         summary = self._tally.add(datum.content)
         found = _NO_PERCENTILES if summary.values is None else percentiles(summary.values, summary.counts, PERCENTS)
@@ -68,7 +69,7 @@ class _ObservedSeries:
         self.changed = sequence
 
     def figures(self) -> dict[str, Any]:
-        """Return the identity of the series and CloudWatch's statistics over all of its datums."""
+        """Return the identity of the series, and the statistics that CloudWatch has for all of its datums together."""
         tally = self._tally
         found = tally.percentiles(PERCENTS)
         return {
@@ -91,14 +92,17 @@ class _ObservedSeries:
 
 
 class Observation:
-    """What was published since this object was created, or since the process was forked. Thread-safe.
+    """The metrics published since this object was created or the process was forked. Thread-safe.
 
-    Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. Keeps the ``max_series`` most recently used series,
-    and the last ``max_flushes`` datums of each. Sum, sample count, minimum and maximum are exact while a series is
-    kept. Percentiles are exact until a series has 2,000 distinct values, or more than 50 and more than its share of
-    ``max_values``. From then on their relative error is at most ``percentile_error``, which starts at 0.2 %.
+    Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. The sum, sample count, minimum and maximum of a
+    series are exact. Percentiles are exact until a series has more distinct values than its share of ``max_values``,
+    which is at least 50 and at most 2,000. From then on, their relative error is at most ``percentile_error``, which
+    starts at 0.2 %. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
 
-    A thousand series need 20 MB, or 40 MB if all are histograms of many values. ``clock`` returns Unix seconds.
+    :param max_series: The number of series to keep. A new series replaces the least recently published one.
+    :param max_flushes: The number of recent datums whose figures are kept for each series.
+    :param max_values: The number of distinct values to keep for all series together.
+    :param clock: A function that returns the current time in Unix seconds.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Observation:
         call_after_fork(self._begin)
 
     def _begin(self) -> None:
-        """Start empty, with a new lock: in a forked child, both the data and a held lock are the parent's."""
+        """Start empty, with a new lock, because a forked child inherits the parent's data and possibly a held lock."""
         self._lock = threading.Lock()
         self._instance = secrets.token_hex(6)
         self._started = self._clock()
@@ -125,11 +129,11 @@ class Observation:
         self._slices: deque[dict[str, float]] = deque(maxlen=_SLICES)
 
     def observe(self, batch: Batch) -> None:
-        """Add a batch that CloudWatch has accepted."""
+        """Record a batch that CloudWatch has accepted."""
         self.note(batch.envelope.namespace, batch.datums, size_bytes=batch.size_bytes)
 
     def note(self, namespace: str, datums: Sequence[Datum], *, size_bytes: int) -> None:
-        """Add the datums of an accepted request."""
+        """Record the datums of a request that CloudWatch has accepted."""
         with self._lock:
             self._requests += 1
             most_values = self._values_per_series()
@@ -138,21 +142,25 @@ class Observation:
             self._count(datums=len(datums), size_bytes=size_bytes)
 
     def document(self) -> dict[str, Any]:
-        """Return everything as a JSON document; each series has its ``flushes``, oldest first, and ``last_datum``."""
+        """Return the totals and all series as a JSON document.
+
+        Each series has ``flushes``, the figures of its recent datums, oldest first, and ``last_datum``.
+        """
         with self._lock:
             series = [{**each.document(), "last_datum": members_of(each.last_datums[-1])} for each in self._in_order()]
             return {**self._totals(), "series": series}
 
     @property
     def instance(self) -> str:
-        """A random ID that differs between processes and changes with a fork."""
+        """A random ID that identifies this observation and process, and changes after a fork."""
         return self._instance
 
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
-        """Return the series that have changed since an earlier answer, in a shorter form than ``document``.
+        """Return the totals, and the series that have changed since an earlier result, in a short form.
 
-        ``known`` maps each ``instance`` that has answered before to the ``sequence`` of its last answer. A series has
-        its flushes since then, at most the last 30, each as a list of its time, sum and sample count.
+        In this form, a series has its flushes since the earlier result, at most 30, each as time, sum and sample count.
+
+        :param known: The ``sequence`` of the latest result from each process, by the ``instance`` in that result.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))
@@ -160,9 +168,9 @@ class Observation:
             return {**self._totals(), "since": since, "series": series}
 
     def series(self, number: int) -> dict[str, Any]:
-        """Return one series by its ``id``, with its ``last_datums`` as they were sent, the newest last.
+        """Return the series whose ``id`` is ``number``, with its ``last_datums`` as they were sent, newest last.
 
-        Raises ``LookupError`` if there is no such series, or it was removed to make room.
+        Raises ``LookupError`` if there is no such series, or if another series has replaced it.
         """
         with self._lock:
             found = next((each for each in self._series.values() if each.number == number), None)
@@ -209,7 +217,7 @@ class Observation:
     def _series_of(self, namespace: str, series: Series) -> _ObservedSeries:
         key = namespace, series
         found = self._series.pop(key, None) or self._new_series(namespace, series)
-        self._series[key] = found  # Moved to the end: the first entry is always the least recently used one.
+        self._series[key] = found  # moved to the end, so that the least recently published series is first
         return found
 
     def _values_per_series(self) -> int:
@@ -225,7 +233,7 @@ class Observation:
 
 
 def datum_of(members: Mapping[str, Any]) -> Datum:
-    """Convert a datum in boto3's form, with a timestamp in Unix seconds."""
+    """Convert a datum in boto3's form, whose timestamp must be in Unix seconds."""
     dimensions = tuple((each["Name"], each["Value"]) for each in members.get("Dimensions", ()))
     resolution = members.get("StorageResolution", 60)
     series = Series(members["MetricName"], dimensions, members.get("Unit", "None"), resolution)
@@ -233,12 +241,13 @@ def datum_of(members: Mapping[str, Any]) -> Datum:
 
 
 def _flush_document(flush: bytes) -> dict[str, float | None]:
-    """Unpack one datum; its percentiles are ``None`` if it was a statistic set."""
+    """Unpack the figures of one datum. The percentiles of a statistic set are ``None``."""
     _, *named = zip(_FLUSH_MEMBERS, _FLUSH.unpack(flush), strict=True)
     return {name: None if math.isnan(figure) else figure for name, figure in named}
 
 
 def _whole_number(text: str | int) -> int:
+    # The text is from a URL. With an invalid number, all series are returned.
     try:
         return int(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""CloudWatch's statistics over datums: count, sum, minimum, maximum, and percentiles by nearest rank.
+"""Compute the statistics that CloudWatch has for datums: count, sum, minimum, maximum and nearest-rank percentiles.
 
-Memory can be bounded: percentiles are exact while there are few distinct values, and approximate after that.
+The number of distinct values can be limited to bound memory. Percentiles are approximate if the limit is exceeded.
 """
 
 import math
@@ -21,15 +21,15 @@ _FRACTION_BITS: Final = 52
 _FIRST_SHIFT: Final = 44
 _LAST_SHIFT: Final = 62
 _MAGNITUDE: Final = 2**63 - 1
-"""All bits but the sign."""
+"""A mask of all bits of a double except its sign."""
 _SMALLEST: Final = 2.0**-1000
-"""Smaller magnitudes share the class of 0; CloudWatch does not accept them anyway."""
+"""Smaller magnitudes are treated as 0 in classes. CloudWatch does not accept them anyway."""
 _UNITS: Final = 2**1074
-"""1 divided by the smallest double. Every double is an integer multiple of that one, so int sums are exact."""
+"""The reciprocal of the smallest positive double, of which every double is a multiple, so sums of int are exact."""
 
 
 class Summary(NamedTuple):
-    """The statistics of a datum, and its ascending values with their counts; ``None`` if the values are unknown."""
+    """The statistics of a datum, and its values in ascending order (``None`` if unknown) with their counts."""
 
     samples: float
     sum: float
@@ -40,10 +40,10 @@ class Summary(NamedTuple):
 
 
 class ValueCounts:
-    """The number of samples by value, for percentiles by nearest rank.
+    """The number of samples at each value, from which nearest-rank percentiles are computed.
 
-    Beyond ``max_values`` distinct values, close ones share a class: the leading bits of the double, with 8 bits of its
-    fraction at first, and one bit less each time there are too many classes.
+    If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a class. At
+    first, a class is identified by 8 bits of the fraction, and by one bit less each time there are too many classes.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -61,17 +61,17 @@ class ValueCounts:
 
     @property
     def error(self) -> float:
-        """The maximum relative error of a percentile; 0 while all are exact."""
+        """The maximum relative error of percentiles, which is 0 as long as they are exact."""
         return 2.0 ** (self._shift - _FRACTION_BITS - 1) if self._shift else 0.0
 
     def add(self, values: Iterable[float], counts: Iterable[float]) -> None:
-        """Add samples: values, and the number of samples at each."""
+        """Add ``counts[i]`` samples at ``values[i]``, for each index ``i``."""
         self._add_to_classes(_classes(values, self._shift) if self._shift else values, counts)
         while len(self.counts) > self.max_values and self._shift < _LAST_SHIFT:
             self._coarsen()
 
     def percentiles(self, percents: Iterable[float]) -> list[float]:
-        """Return, for each percentage, the smallest value that at least that share of the samples does not exceed."""
+        """Return, for each of ``percents``, the smallest value that at least that share of samples does not exceed."""
         keys = sorted(self.counts)
         found = percentiles(keys, [self.counts[key] for key in keys], percents)
         return [_middle(int(key), self._shift) for key in found] if self._shift else found
@@ -82,6 +82,7 @@ class ValueCounts:
             present[key] = present.get(key, 0) + count
 
     def _coarsen(self) -> None:
+        # Dropping one more bit merges pairs of classes, so the original values are not needed.
         keys, counts = list(self.counts), list(self.counts.values())
         self.counts = {}
         self._add_to_classes([int(key) >> 1 for key in keys] if self._shift else _classes(keys, _FIRST_SHIFT), counts)
@@ -89,7 +90,7 @@ class ValueCounts:
 
 
 class Tally:
-    """The statistics over all samples of several datums, with at most ``max_values`` distinct values.
+    """The statistics of several datums together. Percentiles are exact up to ``max_values`` distinct values.
 
     >>> tally = Tally.of([3, Distribution((1, 2.5), (10, 1))])
     >>> tally.count, tally.sum, tally.minimum, tally.maximum, tally.percentiles([50, 99])
@@ -105,7 +106,7 @@ class Tally:
 
     @classmethod
     def of(cls, contents: Iterable[Content]) -> "Tally":
-        """Return the statistics over these datums."""
+        """Return the statistics of all ``contents`` together."""
         tally = cls()
         for content in contents:
             tally.add(content)
@@ -113,12 +114,13 @@ class Tally:
 
     @property
     def sum(self) -> float:
-        """The sum of all samples, rounded once."""
+        """The sum of the datums' sums, rounded only once."""
         return self._sum_units / _UNITS
 
     def add(self, content: Content) -> Summary:
-        """Add the samples of a datum, and return its own statistics."""
+        """Add the samples of a datum, and return the statistics of that datum alone."""
         datum = summary(content)
+        # Added exactly, so that the result does not depend on the order of the datums.
         numerator, denominator = datum.sum.as_integer_ratio()
         self._sum_units += numerator * (_UNITS // denominator)
         self.count += datum.samples
@@ -131,10 +133,10 @@ class Tally:
         return datum
 
     def percentiles(self, percents: Iterable[float]) -> list[float] | None:
-        """Return percentiles by nearest rank; ``None`` if the values of some samples are unknown (statistic sets)."""
+        """Return nearest-rank percentiles, or ``None`` if a statistic set hides the values of some samples."""
         if not self.has_percentiles:
             return None
-        # The middle of a class may lie outside the range of the samples.
+        # The middle of a class, which stands for its values, may lie outside the range of the samples.
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
 
@@ -146,14 +148,14 @@ def summary(content: Content) -> Summary:
         return Summary(sum(counts), total, values[0], values[-1], values, counts)
     if isinstance(content, Statistics):
         smallest, largest = content.minimum, content.maximum
-        # If all samples are equal, their value is known, and CloudWatch has percentiles of it too.
+        # If all samples are equal, their value is known, and CloudWatch has percentiles too.
         known = (smallest,) if smallest == largest else None
         return Summary(content.count, content.sum, smallest, largest, known, (content.count,))
     return Summary(1, content, content, content, (content,), (1,))
 
 
 def content_of(datum: Mapping[str, Any]) -> Content:
-    """Return the content of a valid datum in boto3's form."""
+    """Return the number, distribution or statistic set in a valid datum in boto3's form."""
     if (statistics := datum.get("StatisticValues")) is not None:
         total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
         return Statistics(statistics["SampleCount"], total, minimum, maximum)
@@ -163,7 +165,7 @@ def content_of(datum: Mapping[str, Any]) -> Content:
 
 
 def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iterable[float]) -> list[float]:
-    """Return percentiles by nearest rank of ascending values with their counts; percentile 0 is the minimum.
+    """Return nearest-rank percentiles of ascending ``values`` with their ``counts``. Percentile 0 is the minimum.
 
     >>> percentiles([12, 350], [99, 1], [0, 50, 99, 99.1])
     [12, 12, 12, 350]
@@ -175,18 +177,18 @@ def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iter
 
 
 def _rank(percent: float, samples: float) -> float:
-    # Integers, with ten digits of the percentage: as doubles, 99.9 / 100 * 1000 is greater than 999.
+    # An integer with ten decimals of the percentage avoids rounding errors: in doubles, 99.9 / 100 * 1000 exceeds 999.
     return round(percent * 10**10) * samples / 10**12
 
 
 def _classes(values: Iterable[float], shift: int) -> list[int]:
-    """Return the bits of each double without the last ``shift``; they sort like the values."""
+    """Return the bits of each double without the last ``shift`` bits, as integers that sort like the values."""
     every = memoryview(array("d", values)).cast("B").cast("q")
     return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
 
 
 def _middle(key: int, shift: int) -> float:
-    """Return the value in the middle of a class."""
+    """Return the value in the middle of the class ``key``."""
     bits = (key << shift) + (1 << (shift - 1))
     (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
     return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0

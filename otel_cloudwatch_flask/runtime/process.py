@@ -80,6 +80,7 @@ class _ForkHooks:
             os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
     def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
+        # Replaced, not changed in place, because another thread may fork at any moment.
         self._forgets = [*(each for each in self._forgets if each() is not None), weakref.WeakMethod(forget)]
         if start is not None:
             self._starts = [*(each for each in self._starts if each() is not None), weakref.WeakMethod(start)]
@@ -134,7 +135,7 @@ class _ExitHooks:
                 _finalize(function)
 
     def register_in_child(self) -> None:
-        """Register the finalizers again in a child of multiprocessing, after multiprocessing has cleared them."""
+        """Register the finalizers again in a ``multiprocessing`` child process, which clears them when it starts."""
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
 

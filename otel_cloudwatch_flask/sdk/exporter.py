@@ -165,7 +165,7 @@ class CloudWatchMetricExporter(MetricExporter):
         call_after_fork(self._restart)
 
     def _start(self) -> None:
-        """Create the state of one process: locks, client, pending datums and caches."""
+        """Create the state that belongs to one process: locks, client, pending datums and caches."""
         # From the last collection. Identifies the provider, which passes the same object to all its exporters.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
@@ -219,6 +219,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = True
         # PeriodicExportingMetricReader passes "timeout" instead, also in milliseconds.
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
+        # Ends a delivery in another thread, which could otherwise occupy the whole timeout.
         self._sender.expedite(is_ending=True)
         self.deliver(deadline, is_last=True)
         self._is_closed = True
@@ -355,7 +356,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _make_put(self) -> Put:
         if self._settings.dry_run:
-            return lambda _batch: None
+            return lambda _batch: None  # counts as accepted, so that everything but the call is exercised
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
 
     def _publishes(self, reporter: str | None) -> bool:

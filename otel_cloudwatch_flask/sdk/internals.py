@@ -33,7 +33,7 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
 
 def is_registered(reader: MetricReader) -> bool:
-    """Return whether ``reader`` is registered. Without the name, return ``True``; the SDK then warns if it is not."""
+    """Return whether ``reader`` is registered. Without the name, return ``True``, and the SDK warns if it is not."""
     return getattr(reader, "_collect", reader) is not None
 
 

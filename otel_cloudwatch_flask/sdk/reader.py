@@ -106,7 +106,7 @@ class CloudWatchMetricReader(MetricReader):
         call_after_fork(self._forget, self._ensure_started)
 
     def _reset(self) -> None:
-        """Create the state of one process."""
+        """Create the state that belongs to one process."""
         self._lock_type = threading.Lock
         # Reentrant, because signal handlers put into it. Each item is a waiting flush(), or None to wake the thread.
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
@@ -140,6 +140,7 @@ class CloudWatchMetricReader(MetricReader):
 
     def request_flush(self) -> None:
         """Request a flush and return at once. Requests made before it begins share one flush."""
+        # Without a lock, because every request of the app calls this. A redundant wake-up does no harm.
         if not self._is_requested:
             self._is_requested = True
             self._ensure_started()
@@ -221,7 +222,7 @@ class CloudWatchMetricReader(MetricReader):
         return self._thread.is_alive() and self._lock_type is threading.Lock
 
     def _forget(self) -> None:
-        """Drop the parent's measurements, flush requests and locks in a forked child."""
+        """In a forked child, discard the measurements, locks and pending flushes inherited from the parent."""
         self._reset()
         if not self._is_shut_down:
             forget_measurements(self)
@@ -254,6 +255,7 @@ class CloudWatchMetricReader(MetricReader):
         """Request a flush from the thread and return its outcome, or ``False`` if it has not ended by ``deadline``."""
         waiter = _Waiter(deadline)
         self._inbox.put(waiter)
+        # The thread may have ended before it saw the waiter, and would then never answer.
         if self._has_ended:
             self._answer([], is_delivered=False)
         return waiter.outcome()

@@ -38,7 +38,7 @@ def views_of(reporter: str) -> list[View]:
 
 
 def _applies(rule: MetricRule, rules: list[MetricRule], reporter: str, instrument: Any) -> bool:
-    """Return whether ``rule`` is the first of ``rules`` that equals the rule in force for an instrument."""
+    """Return whether ``rule`` is the first in ``rules`` that equals the rule that applies to ``instrument``."""
     scope = instrument.instrumentation_scope
     in_force = _rules_of_reporters.get(reporter_of(scope) or reporter)
     if in_force is None:

@@ -1,7 +1,7 @@
-"""Fakes of CloudWatch for your own tests.
+"""Fakes of CloudWatch for your tests.
 
-``FakeCloudWatch`` replaces boto3's client in memory; ``LocalCloudWatch`` is an HTTP server. Both validate requests like
-CloudWatch, store what is valid, and have look-ups for assertions.
+``FakeCloudWatch`` is an in-memory replacement for boto3's client, and ``LocalCloudWatch`` is an HTTP server. Both
+validate requests as CloudWatch does, store valid ones, and have methods to look up and assert what was published.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __all__ = ["FakeCloudWatch", "LocalCloudWatch", "client_error"]
 
 
 def __getattr__(name: str) -> Any:
-    # LocalCloudWatch needs the extra "demo"; FakeCloudWatch needs nothing.
+    # Imported on demand because it needs the extra "demo", which FakeCloudWatch does not.
     if name == "LocalCloudWatch":
         from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - see above
 

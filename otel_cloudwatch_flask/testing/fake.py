@@ -1,4 +1,4 @@
-"""An in-memory CloudWatch client for unit tests, as strict as the service, with look-ups for assertions."""
+"""An in-memory CloudWatch client for unit tests that is as strict as the service."""
 
 import json
 import threading
@@ -18,16 +18,16 @@ __all__ = ["FakeCloudWatch", "PublishedMetric", "client_error"]
 
 
 class Publisher(Protocol):
-    """A reporter or an exporter."""
+    """A reporter or an exporter, or anything else with delivery statistics."""
 
     def stats(self) -> DeliveryStats:
         """Return the delivery statistics."""
 
 
 class FakeCloudWatch(PublishedMetrics):
-    """A fake of boto3's CloudWatch client: pass it as ``client=``, then look up what was published.
+    """A fake of boto3's CloudWatch client. Pass it as ``client=``, then look up the metrics that were published.
 
-    A request that CloudWatch would reject raises the same ``ClientError``, and nothing of it is stored.
+    If CloudWatch would refuse a request, the fake raises the same ``ClientError`` and stores none of the datums.
 
     >>> cloudwatch = FakeCloudWatch()
     >>> response = cloudwatch.put_metric_data(
@@ -49,7 +49,9 @@ class FakeCloudWatch(PublishedMetrics):
     Traceback (most recent call last):
     botocore.exceptions.ClientError: ... The value Infinity for parameter MetricData.member.1.Value is invalid.
 
-    Each request takes ``latency_seconds``, which may be changed at any time. ``clock`` returns Unix seconds.
+    :param latency_seconds: The duration of each request. The attribute of this name may be changed at any time.
+    :param clock: A function that returns the current time in Unix seconds.
+    :param sleep: A function that waits for a number of seconds.
     """
 
     def __init__(
@@ -69,14 +71,15 @@ class FakeCloudWatch(PublishedMetrics):
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of the requests that were rejected, oldest first."""
+        """The errors of all refused requests, oldest first."""
         with self._error_lock:
             return list(self._validation_errors)
 
     def fail_next(self, error: BaseException, *, times: int = 1) -> None:
-        """Make the next ``times`` requests raise ``error`` and store nothing; further calls are queued.
+        """Make the next ``times`` requests raise ``error`` and store nothing.
 
-        :func:`client_error` makes boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
+        If called again before these requests, the new errors follow the earlier ones. Use :func:`client_error` to
+        create boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
         """
         with self._error_lock:
             self._errors.extend([error] * times)
@@ -88,29 +91,31 @@ class FakeCloudWatch(PublishedMetrics):
         self.latency_seconds = 0
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was rejected, or if a publisher has lost or pending datums.
+        """Raise an ``AssertionError`` if a request was refused, or if a publisher has lost or pending datums.
 
-        ``publishers`` are reporters or exporters. Pending datums count because they have not arrived, whether for lack
-        of a flush or because of an error.
+        Pending datums have not arrived because they were not flushed yet, or because of an error.
+
+        :param publishers: Reporters or exporters.
         """
         problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
             raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))
 
     def report(self) -> str:
-        """Describe what was published and what was rejected, one line each."""
+        """Describe each published metric and each refused request in one line."""
         return "\n".join([self._listing(), *(f"  {problem}" for problem in self._problems())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Describe the rejected requests, and the lost and pending datums in these statistics."""
+        """Describe each refused request, and the lost and pending datums in each of ``stats``."""
         rejected = [f"rejected with {error.code}: {error.message}" for error in self.validation_errors]
         return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store a request, or raise botocore's ``ClientError`` as a real client would."""
+        """Store a request, or raise botocore's ``ClientError`` as the real client would."""
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         with self._error_lock:
+            # Before the validation, because throttling and network errors affect valid and invalid requests alike.
             queued = self._errors.popleft() if self._errors else None
         if queued is not None:
             raise queued
@@ -126,7 +131,7 @@ class FakeCloudWatch(PublishedMetrics):
 
 
 def problem_of(stats: DeliveryStats) -> str:
-    """Describe lost and pending datums; empty if there are none.
+    """Describe the lost and pending datums in ``stats``, or return an empty string if there are none.
 
     >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
     '2 datum(s) lost: invalid; 1 datum(s) not sent yet, the last error was: No Region'
@@ -139,7 +144,7 @@ def problem_of(stats: DeliveryStats) -> str:
 
 
 def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientError":
-    """Make the exception that boto3 raises for an error response with this code and HTTP status."""
+    """Create the exception that boto3 raises for an error response with the given code and HTTP status."""
     from botocore.exceptions import ClientError  # noqa: PLC0415 - slow to import, and only needed here
 
     response: Any = {
@@ -150,7 +155,7 @@ def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientE
 
 
 def _size_bytes(request: Mapping[str, Any]) -> int:
-    """Return the length of the JSON that botocore writes, which has timestamps in whole seconds."""
+    """Return the length of the request as botocore encodes it in JSON, with timestamps in whole seconds."""
 
     def epoch_seconds(value: object) -> int | str:
         moment = unix_time(value)

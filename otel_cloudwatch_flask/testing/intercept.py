@@ -1,4 +1,4 @@
-"""Redirect all exporters of the process to a fake CloudWatch, to test apps without changing them."""
+"""Redirect all exporters in the process to a fake CloudWatch, so that apps can be tested without changing them."""
 
 import contextlib
 import gc
@@ -26,57 +26,58 @@ __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
 
 FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
-"""Only with more reporters' readers than this is it worth a garbage collection to find those of deleted apps."""
+"""The number of reporters' readers above which it is worth collecting garbage to find those of deleted apps."""
 
 
 class InterceptedCloudWatch(FakeCloudWatch):
-    """The fake of :func:`intercepted_cloudwatch`. Every look-up flushes first, so tests need not wait or sleep."""
+    """The fake that :func:`intercepted_cloudwatch` yields. It flushes before every look-up, so tests need not wait."""
 
     def __init__(self) -> None:
         super().__init__()
+        # Exporters outlive tests, and their statistics are never reset.
         self._stats_before = {exporter: exporter.stats() for exporter in live_exporters()}
 
     @property
     def requests(self) -> list[Mapping[str, Any]]:
-        """The accepted requests, as they were sent."""
+        """The accepted requests as they were sent."""
         self.flush()
         return super().requests
 
     @property
     def accepted(self) -> list[AcceptedDatum]:
-        """The accepted datums with their metric and times."""
+        """The accepted datums with their metrics and times."""
         self.flush()
         return super().accepted
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of the requests that were rejected, oldest first."""
+        """The errors of all refused requests, oldest first."""
         self.flush()
         return super().validation_errors
 
     def clear(self) -> None:
-        """Delete what was published, including what was recorded and not published yet."""
+        """Delete all published metrics, and all measurements that were recorded but not published yet."""
         self.flush()
         super().clear()
 
     def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-        """Flush every reporter and reader of the process; return True if everything was delivered."""
+        """Flush every reporter and reader in the process. Returns False if any flush fails or times out."""
         return flush_process(timeout_seconds)
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was rejected, or if any exporter has lost or pending datums.
+        """Raise an ``AssertionError`` if a request was refused, or if any exporter has lost or pending datums.
 
-        Losses from before the test do not count.
+        Datums that were lost before the test began are ignored.
         """
         self.flush()
         super().assert_no_losses(*publishers)
 
     def report(self) -> str:
-        """Describe what was published, rejected and lost, one line each, with hints if something may be missing."""
+        """Describe each published metric, refused request and loss in one line, and hint why metrics may be missing."""
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Add what the exporters of the process have lost since the test began, or have pending."""
+        """Also describe the datums that exporters have pending or have lost since the test began."""
         return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
@@ -90,7 +91,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
 
 
 def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
-    """Yield possible reasons for missing metrics."""
+    """Yield a line for each possible reason why metrics are missing."""
     if not exporters:
         yield "  (No reporter or exporter exists: is ENABLED false, or OTEL_SDK_DISABLED=true?)"
     if any(map(_has_own_client, exporters)):
@@ -101,29 +102,30 @@ def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
-    """Make every exporter without a client of its own publish to a fake inside the ``with`` block.
+    """Make every exporter that was created without ``client=`` publish to a fake inside the ``with`` block.
 
-    Exporters, readers, reporters and apps may be created before the block or in it. Measurements from before the block
-    are discarded; those recorded in it are flushed at its end at the latest. After the block these exporters discard
-    everything until the next block, so that no test publishes to an AWS account.
+    Exporters, readers, reporters and apps may be created before or inside the block. Measurements recorded before the
+    block are discarded, and those recorded inside are flushed at the end of the block at the latest. Between blocks,
+    the exporters discard all metrics, so that no test publishes to an AWS account.
     """
     _redirect(_discard)
     flush_process()
     _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
-    # Exporters created in the block make their own client: theirs is the fake, too.
+    # Exporters that are created inside the block make a client later, which must be the fake as well.
     with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)):
         _redirect(cloudwatch.put_metric_data)
         try:
             yield cloudwatch
         finally:
+            # The last flush must not fail because of errors that the test left queued.
             cloudwatch.heal()
             flush_process()
             _redirect(_discard)
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-    """Flush every CloudWatch reader of the process; return True if all of them succeeded in time."""
+    """Flush every CloudWatch reader in the process. Returns False if any flush fails or times out."""
     deadline = time.monotonic() + timeout_seconds
     drain_current_buffer()
     flushed = [reader.flush(timeout_seconds=max(0.0, deadline - time.monotonic())) for reader in live_readers()]
@@ -131,7 +133,7 @@ def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
 
 
 def _redirect(put_metric_data: Callable[..., object]) -> None:
-    """Give every exporter without a client of its own a client with this ``put_metric_data``."""
+    """Make every exporter that was created without ``client=`` call ``put_metric_data``."""
     client = _Client(put_metric_data)
     for exporter in live_exporters():
         if not _has_own_client(exporter):
@@ -139,7 +141,7 @@ def _redirect(put_metric_data: Callable[..., object]) -> None:
 
 
 class _Client:
-    """The part of boto3's client that exporters use, with a protocol for which bodies are not encoded in advance."""
+    """The parts of boto3's client that exporters use. Its protocol keeps them from encoding requests in advance."""
 
     meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="none"))
 
@@ -148,7 +150,7 @@ class _Client:
 
 
 def _discard(**_request: object) -> None:
-    """Accept a request and drop it."""
+    """Accept a request without storing it."""
 
 
 def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
@@ -156,9 +158,9 @@ def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
 
 
 def _shut_down_orphaned_readers() -> None:
-    """Shut down the readers of reporters whose apps are gone: with an app factory, each test creates another one."""
+    """Shut down the readers of reporters whose apps no longer exist, as after each test that uses an app factory."""
     if len(_reporters_readers()) > _MANY_READERS:
-        gc.collect()  # Flask apps are reference cycles.
+        gc.collect()  # Flask apps are in reference cycles, so they outlive their last use
     provider = metrics.get_meter_provider()
     for reader in _reporters_readers() - live_reporter_readers():
         is_global = reader in readers_on(provider)

@@ -1,4 +1,4 @@
-"""The metrics that a fake CloudWatch has accepted, with look-ups for tests."""
+"""Store the metrics that a fake CloudWatch has accepted, and look them up in tests."""
 
 import copy
 import threading
@@ -19,7 +19,7 @@ _MAX_LINES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class PublishedMetric:
-    """One CloudWatch metric with a unit it was published in; ``dict(metric.dimensions)`` is a mapping.
+    """A CloudWatch metric, and one of the units in which it was published.
 
     >>> print(PublishedMetric("Shop", "Orders", (("Region", "EU"),), "Count"))
     Shop: Orders {Region=EU} in Count
@@ -32,7 +32,7 @@ class PublishedMetric:
 
     @property
     def identity(self) -> tuple[str, str, Dimensions]:
-        """What CloudWatch bills as one metric, whatever its units."""
+        """The identity by which CloudWatch bills metrics, which does not include the unit."""
         return self.namespace, self.name, self.dimensions
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class PublishedMetric:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedDatum:
-    """A datum as it was sent, its metric, its timestamp, and its time of arrival; both times are Unix seconds."""
+    """A datum as it was sent, with its metric, its timestamp and its arrival time. Both times are in Unix seconds."""
 
     metric: PublishedMetric
     datum: Mapping[str, Any]
@@ -50,18 +50,18 @@ class AcceptedDatum:
 
     @property
     def content(self) -> Content:
-        """The number, distribution or statistics of the datum."""
+        """The number, distribution or statistic set in the datum."""
         return content_of(self.datum)
 
 
 class PublishedMetrics:
-    """Accepted requests, with look-ups by name and dimensions. Thread-safe.
+    """The requests that were accepted, with methods to look up metrics. Thread-safe.
 
-    A look-up takes the metric's name and, optionally, its dimensions:
+    A look-up takes the metric's name and, optionally, its dimensions and namespace:
 
-    * without dimensions: all series of that name together;
-    * ``dimensions={}``: the series without dimensions;
-    * ``dimensions={"Page": "Index"}``, or ``Page="Index"``: the series with exactly these dimensions.
+    * Without dimensions, it covers all series with that name together.
+    * ``dimensions={}`` selects the series that has no dimensions.
+    * ``dimensions={"Page": "Index"}`` or ``Page="Index"`` selects the series with exactly these dimensions.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class PublishedMetrics:
 
     @property
     def requests(self) -> list[Mapping[str, Any]]:
-        """The accepted requests, as they were sent."""
+        """The accepted requests as they were sent."""
         with self._lock:
             return list(self._requests)
 
@@ -79,15 +79,17 @@ class PublishedMetrics:
     def accepted(self) -> list[AcceptedDatum]:
         """The accepted datums with their metrics and times."""
         with self._lock:
+            # A copy, because other threads may publish while the caller iterates over it.
             return list(self._accepted)
 
     @property
     def datums(self) -> list[Mapping[str, Any]]:
-        """The accepted datums, as they were sent."""
+        """The accepted datums as they were sent."""
         return [accepted.datum for accepted in self.accepted]
 
     def store(self, request: Mapping[str, Any], *, now: float) -> int:
         """Store a valid request, and return its number of datums."""
+        # Copied because the caller may reuse the request.
         request = copy.deepcopy(request)
         datums = list(_accepted_datums(request, now))
         with self._lock:
@@ -96,7 +98,7 @@ class PublishedMetrics:
         return len(datums)
 
     def clear(self) -> None:
-        """Delete what was published."""
+        """Delete all published metrics."""
         with self._lock:
             self._requests.clear()
             self._accepted.clear()
@@ -106,28 +108,28 @@ class PublishedMetrics:
         return list(dict.fromkeys(accepted.metric for accepted in self.accepted))
 
     def sum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the sum of all samples; 0 if the metric was not published."""
+        """Return the sum of all samples, or 0 if the metric was not published."""
         return self._tally(name, dimensions, namespace, pair).sum
 
     def count(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the number of samples (CloudWatch's SampleCount); 0 if the metric was not published."""
+        """Return the number of samples (CloudWatch's SampleCount), or 0 if the metric was not published."""
         return self._tally(name, dimensions, namespace, pair).count
 
     def minimum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the smallest sample; raise ``LookupError`` if the metric was not published."""
+        """Return the smallest sample. Raises ``LookupError`` if the metric was not published."""
         return self._existing(name, dimensions, namespace, pair).minimum
 
     def maximum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the largest sample; raise ``LookupError`` if the metric was not published."""
+        """Return the largest sample. Raises ``LookupError`` if the metric was not published."""
         return self._existing(name, dimensions, namespace, pair).maximum
 
     def percentile(
         self, name: str, percent: float, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> float:
-        """Return the percentile by nearest rank, ``percent`` from 0 to 100.
+        """Return the nearest-rank percentile for ``percent``, a number from 0 to 100.
 
-        Raises ``LookupError`` if the metric was not published, or was published as statistic sets: CloudWatch has no
-        percentiles of those, unless all of their samples are equal.
+        Raises ``LookupError`` if the metric was not published, or if it was published as statistic sets, for which
+        CloudWatch has no percentiles unless the samples in each set are equal.
         """
         if not 0 <= percent <= 100:
             raise ValueError(f"Invalid percentile {percent}: pass a number from 0 to 100.")
@@ -142,9 +144,9 @@ class PublishedMetrics:
     def values(
         self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> dict[float, float]:
-        """Return the number of samples by value, in ascending order; empty if the metric was not published.
+        """Map each value, in ascending order, to its number of samples. Empty if the metric was not published.
 
-        Statistic sets have no values, so they are missing here unless all of their samples are equal.
+        Statistic sets do not contain values, so their samples are missing unless all samples in a set are equal.
         """
         return dict(sorted(self._tally(name, dimensions, namespace, pair).values.counts.items()))
 
@@ -155,15 +157,15 @@ class PublishedMetrics:
         dimensions: Pairs = None,
         *,
         namespace: str | None = None,
-        sum: object = None,  # noqa: A002 - CloudWatch's name of it
+        sum: object = None,  # noqa: A002 - CloudWatch's name for it
         count: object = None,
         minimum: object = None,
         maximum: object = None,
         **pair: object,
     ) -> None:
-        """Assert that the metric was published with these statistics; the error lists what was published instead.
+        """Assert that the metric was published and has the given statistics. The error lists the published metrics.
 
-        A statistic may be any object that compares with a number: ``sum=pytest.approx(0.3)``.
+        A statistic may be any object that can be compared with a number, such as ``sum=pytest.approx(0.3)``.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         expected = {"count": count, "sum": sum, "minimum": minimum, "maximum": maximum}
@@ -173,7 +175,7 @@ class PublishedMetrics:
             raise AssertionError(f"{described} {problem}. Published metrics:\n{self._listing(like=name)}")
 
     def _listing(self, *, like: str = "") -> str:
-        """List the metrics with their statistics, one line each, those with names similar to ``like`` first."""
+        """Describe each metric and its statistics in one line, sorted by the similarity of its name to ``like``."""
         tallies: defaultdict[PublishedMetric, Tally] = defaultdict(Tally)
         for accepted in self.accepted:
             tallies[accepted.metric].add(accepted.content)
@@ -198,19 +200,21 @@ class PublishedMetrics:
 
 
 def _matches(metric: PublishedMetric, name: str, namespace: str | None, dimensions: Dimensions | None) -> bool:
-    """Return whether a metric has this name, and the namespace and exactly the dimensions, if given."""
+    """Return whether ``metric`` has this ``name``, ``namespace`` and ``dimensions``. ``None`` matches any value."""
     return metric.name == name and namespace in (None, metric.namespace) and dimensions in (None, metric.dimensions)
 
 
 def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]] | None) -> Dimensions:
-    """Return sorted dimensions from a mapping or from boto3's list of ``{"Name": ..., "Value": ...}``."""
+    """Convert a mapping, or boto3's list of ``{"Name": ..., "Value": ...}``, to sorted pairs."""
     if isinstance(dimensions, Mapping):
         return tuple(sorted((name, str(value)) for name, value in dimensions.items()))
     return tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in dimensions or ()))
 
 
 def similarity(name: str, other: str) -> float:
-    """Return the similarity of two names, from 0 to 1 (equal), mostly ignoring case and separators.
+    """Return the similarity of two names as a number from 0 to 1. Only equal names have similarity 1.
+
+    Names that differ only in case and separators have similarity 0.99.
 
     >>> similarity("Orders", "Orders")
     1.0
@@ -234,13 +238,13 @@ def _statistics_text(tally: Tally) -> str:
 
 
 def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
-    """Format the arguments of a look-up."""
+    """Describe the name and dimensions passed to a look-up."""
     pairs = _merged(dimensions, pair)
     return name if pairs is None else f"{name} {{{_formatted(pairs.items())}}}"
 
 
 def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """Return the dimensions of a look-up; ``None`` if it has none and matches any."""
+    """Return all dimensions passed to a look-up, or ``None`` if none were passed, which matches all series."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 
@@ -249,7 +253,7 @@ def _formatted(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def _difference(tally: Tally, expected: Mapping[str, object]) -> str | None:
-    """Describe the first statistic that differs from the expected one; ``None`` if none does."""
+    """Describe the first statistic that differs from its expected value, or return ``None`` if all are equal."""
     for name, value in expected.items():
         found: float = getattr(tally, name)
         if value is not None and found != value:

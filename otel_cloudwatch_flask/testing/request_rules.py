@@ -1,12 +1,12 @@
-"""Validate PutMetricData requests like CloudWatch, which rejects a whole request for one invalid datum.
+"""Validate PutMetricData requests as CloudWatch does, which refuses an entire request because of one invalid datum.
 
-The rules are those of
+The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html and
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html, in the stricter reading where they
-are ambiguous. boto3 checks little more than types, and other local emulators accept nearly everything, so
-:class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
-:class:`otel_cloudwatch_flask.testing.local.server.LocalCloudWatch` both validate with this module.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html. If a rule is
+ambiguous, the stricter interpretation applies. boto3 checks little more than types, and other local emulators accept
+nearly everything, so :class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
+:class:`otel_cloudwatch_flask.testing.local.server.LocalCloudWatch` both use this module.
 """
 
 import json
@@ -29,7 +29,7 @@ _MAX_ERRORS_LISTED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ValidationError:
-    """An error response of CloudWatch: its code, a message with one line for each violation, and the HTTP status."""
+    """An error response. The message has one line for each violation."""
 
     code: str
     message: str
@@ -39,11 +39,13 @@ class ValidationError:
 def validation_error(
     request: Mapping[str, Any], *, size_bytes: int | None = None, now: float
 ) -> ValidationError | None:
-    """Validate a request in boto3's form; return ``None`` if CloudWatch accepts it.
+    """Return the error with which CloudWatch would refuse a request, or ``None`` if CloudWatch would accept it.
 
-    ``size_bytes`` is the length of the uncompressed body, ``now`` the time in Unix seconds. Timestamps may be
-    datetimes, Unix seconds or ISO 8601 strings. As in the service, the message names each invalid parameter, and the
-    code is that of the first violation.
+    As in CloudWatch, the message names each invalid parameter, and the code belongs to the first violation.
+
+    :param request: The request in boto3's form. Timestamps may be datetimes, Unix seconds or ISO 8601 strings.
+    :param size_bytes: The length of the uncompressed body. Default: the length is not checked.
+    :param now: The current time in Unix seconds.
 
     >>> request = {"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": float("nan")}]}
     >>> validation_error(request, now=0).message
@@ -57,7 +59,7 @@ def validation_error(
 
 
 def unix_time(timestamp: object) -> float | None:
-    """Parse a timestamp as botocore does (naive datetimes are local time); ``None`` if it is not a timestamp.
+    """Parse a timestamp as botocore does, or return ``None`` if it is invalid. Naive datetimes are in local time.
 
     >>> unix_time("1970-01-01T00:01:00Z")
     60.0
@@ -76,18 +78,19 @@ def _seconds_of(timestamp: Any) -> float:
 
 
 def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield each datum of a request, including those of its entities."""
+    """Yield each datum in a request, including datums with an entity."""
     for part in (request, *_sequence(request.get("EntityMetricData"))):
         yield from _sequence(_mapping(part).get("MetricData"))
 
 
 def is_acceptable_number(value: object) -> TypeGuard[float]:
-    """Return whether this is 0 or a number with a magnitude from 2^-360 to 2^360; NaN, infinities and bools are not."""
+    """Return whether ``value`` is 0 or a number, but not a bool, with a magnitude from 2^-360 to 2^360."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return value == 0 or limits.MIN_MAGNITUDE <= abs(value) <= limits.MAX_MAGNITUDE
 
 
+# A malformed part of a request must not keep the rules for the other parts from running.
 def _sequence(value: object) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
@@ -96,7 +99,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-# The violations, in the service's wording where it is known.
+# The violations are worded as CloudWatch's are, if its wording is known.
 
 
 def _invalid(where: str, value: object) -> ValidationError:
@@ -116,7 +119,7 @@ def _too_many(where: str, most: int) -> ValidationError:
     return ValidationError("InvalidParameterValue", f"The collection {where} must not have a size greater than {most}.")
 
 
-# A rule yields the violations of one value. Its first argument is the parameter's path, which is in the messages.
+# A rule yields the violations of one value. Its first argument is the parameter's path, which the messages contain.
 
 _Rule: TypeAlias = Callable[[str, object], Iterator[ValidationError]]
 
@@ -128,7 +131,7 @@ def _anything(_where: str, _value: object) -> Iterator[ValidationError]:
 def _structure_errors(
     where: str, value: object, *, rules: Mapping[str, _Rule], required: Collection[str] = ()
 ) -> Iterator[ValidationError]:
-    """Check a structure with these members; unknown ones are violations (boto3 rejects them, the service does not)."""
+    """Check a structure's members. Unknown ones are violations because boto3, unlike CloudWatch, refuses them."""
     if not isinstance(value, Mapping):
         yield _invalid(where, value)
         return
@@ -196,7 +199,7 @@ def _datum_errors(where: str, datum: object, *, rules: Mapping[str, _Rule]) -> I
 
 
 def _form_errors(where: str, datum: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Check that exactly one of the three forms is used, and ``Counts`` only with ``Values``."""
+    """Check that a datum has exactly one of the three forms of value, and has ``Counts`` only with ``Values``."""
     forms = [f"{where}.{form}" for form in _VALUE_FORMS if datum.get(form) is not None]
     if not forms:
         yield _missing(f"{where}.Value")
@@ -298,6 +301,7 @@ def _request_errors(request: Mapping[str, Any], now: float) -> Iterator[Validati
         "MetricData": datums,
         "StrictEntityValidation": _anything,
     }
+    # The limit applies to the datums with and without entities together.
     number_of_datums = sum(1 for _ in datums_of(request))
     if number_of_datums > limits.MAX_DATUMS_PER_REQUEST:
         yield _too_many("MetricData", limits.MAX_DATUMS_PER_REQUEST)

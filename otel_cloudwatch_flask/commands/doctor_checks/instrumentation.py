@@ -73,6 +73,7 @@ def _is_placeholder(provider: metrics.MeterProvider) -> bool:
 
 def _exporters_on_one_provider() -> Iterator[Check]:
     exporters = programs_exporters_on(metrics.get_meter_provider(), resource=None)
+    # In different namespaces or Regions, the same metrics are not duplicates.
     targets = Counter((each.settings.namespace, each.settings.region_name) for each in exporters)
     for (namespace, _), count in targets.items():
         if count > 1:

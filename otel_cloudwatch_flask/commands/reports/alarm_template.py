@@ -91,6 +91,7 @@ def rounded_up(value: float) -> float:
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
     """Return the ``routes`` busiest groups of series that differ only in status, most requests first."""
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
+    # Sorted, so that each group starts with its most frequent series.
     for each in sorted(requests, key=lambda each: -each.series.samples):
         if each.route is not None:
             groups[each.series.namespace, each.series.name, _with_status(each, "").dimensions].append(each)
@@ -123,6 +124,7 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
     If no 5xx has been observed, the series that the first 500 would create stands for the 5xx series.
     """
     observed = [each.series for each in group if each.is_failure]
+    # At most half of the limit, so that many 5xx statuses do not displace the successful requests.
     failures = (observed or [_with_status(group[0], _DEFAULT_FAILURE_STATUS)])[: _MAX_METRICS_PER_ALARM // 2]
     others = [each.series for each in group if not each.is_failure]
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]

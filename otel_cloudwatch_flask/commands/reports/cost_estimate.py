@@ -92,6 +92,7 @@ def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Cont
 def _of_rule(
     metrics: Sequence[Metric], rule: MetricRule, group: Sequence[Metric], given: set[MetricRule]
 ) -> Iterator[Contribution]:
+    # Rules() adds a default rule, which the app has not configured.
     label = rule.match if rule in given else NO_RULE
     yield _contribution(metrics, len(group), len(group), rule=label)
     for rollup in rule.rollups:

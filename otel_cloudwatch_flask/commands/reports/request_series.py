@@ -31,12 +31,12 @@ class RequestSeries:
 
     @property
     def is_error(self) -> bool:
-        """Whether the responses are 4xx or 5xx."""
+        """Whether the responses have a 4xx or 5xx status."""
         return self.status.startswith(("4", "5"))
 
     @property
     def is_failure(self) -> bool:
-        """Whether the responses are 5xx."""
+        """Whether the responses have a 5xx status."""
         return self.status.startswith("5")
 
     def label(self, *, with_status: bool = True) -> str:

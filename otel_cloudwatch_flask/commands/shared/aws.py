@@ -1,4 +1,4 @@
-"""Calls to AWS, with errors that explain what to do. No other module in ``commands`` imports boto3."""
+"""Call AWS, and convert its errors to explanations. No other module in ``commands`` imports boto3."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping

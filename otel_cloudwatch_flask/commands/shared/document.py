@@ -120,7 +120,10 @@ def _checked_series(value: Any) -> SeriesSummary:
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
-    """Return the calls per second: ``requests_per_second`` if present (null: unknown), or else the average."""
+    """Return the calls per second, or ``None`` if the rate is unknown.
+
+    It is ``requests_per_second`` if the document has that key, otherwise ``requests`` divided by ``seconds``.
+    """
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
         return float(rate) if math.isfinite(rate) else None

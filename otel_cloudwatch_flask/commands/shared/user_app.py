@@ -88,6 +88,7 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     if info is None or not (is_needed or info.app_import_path or info.create_app):
         return UserApp()
     before = dict(os.environ)
+    # Set before the app is loaded, because loading it may create exporters.
     os.environ[DRY_RUN_VARIABLE] = "true"
     context.call_on_close(lambda: _restore(before))
     try:

@@ -1,4 +1,4 @@
-"""``LocalCloudWatch``: an HTTP CloudWatch on loopback, for tests and demonstrations.
+"""``LocalCloudWatch``, an HTTP server that emulates CloudWatch on loopback, for tests and demonstrations.
 
-A validating proxy checks each request by the rules of ``testing.request_rules`` and forwards valid ones to moto.
+A proxy validates each request according to ``testing.request_rules``, and forwards valid requests to moto.
 """

@@ -1,9 +1,9 @@
-"""Parse and answer calls of AWS clients in two of CloudWatch's protocols: JSON, and the older query protocol.
+"""Parse and answer the calls of AWS clients in two of CloudWatch's protocols: JSON, and the older query protocol.
 
-https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html,
-https://smithy.io/2.0/aws/protocols/aws-query-protocol.html. JSON clients expect the error codes of the query protocol
-in a header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait. Written here because
-botocore has only the client's side, and moto parses less strictly than CloudWatch.
+The protocols are described at https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html and
+https://smithy.io/2.0/aws/protocols/aws-query-protocol.html. JSON clients expect the query protocol's error codes in a
+header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait. This module exists because
+botocore implements only the client's side, and moto parses less strictly than CloudWatch.
 """
 
 import gzip
@@ -27,7 +27,7 @@ TARGET_PREFIX: Final = "GraniteServiceVersion20100801"
 JSON_TYPE: Final = "application/x-amz-json-1.0"
 _API_VERSION: Final = "2010-08-01"
 _REQUEST_ID: Final = "00000000-0000-0000-0000-000000000000"
-# Error codes that differ between the query protocol and JSON, from botocore's service model.
+# The JSON protocol's names for error codes that differ from the query protocol's, from botocore's service model.
 _JSON_ERROR_TYPES: Final = {
     "InvalidParameterValue": "InvalidParameterValueException",
     "InvalidParameterCombination": "InvalidParameterCombinationException",
@@ -35,7 +35,7 @@ _JSON_ERROR_TYPES: Final = {
     "InternalServiceError": "InternalServiceFault",
 }
 
-# Forms contain only text. These parameters are numbers; and for these an empty text means an empty list.
+# A form contains only strings, so its numbers and empty lists must be recognized by the names of the parameters.
 _NUMBER: Final = re.compile(
     r"(?!.*\b(Dimensions|Entity)\.)"
     r"(.*\.)?(Value|SampleCount|Sum|Minimum|Maximum|StorageResolution|Period|(Values|Counts)\.member\.\d+)"
@@ -46,7 +46,7 @@ _LIST: Final = re.compile(
 
 
 class UnreadableCallError(ValueError):
-    """A request that cannot be parsed; ``response`` is the error to answer with."""
+    """Raised if a request cannot be parsed. ``response`` is the error response to send."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:
         super().__init__(message)
@@ -55,14 +55,14 @@ class UnreadableCallError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of an operation, in JSON or, with the query protocol, as a form that is answered in XML."""
+    """A client's call to an operation. With the query protocol (``is_query``), the response is XML instead of JSON."""
 
     operation: str
     parameters: dict[str, Any]
     is_query: bool = False
 
     def answer(self, result: Mapping[str, Any] | ValidationError) -> Response:
-        """Encode the result of the operation, or the error."""
+        """Encode the operation's result, or an error, as a response."""
         if isinstance(result, ValidationError):
             return self._error(result)
         if self.is_query:
@@ -83,9 +83,9 @@ class Call:
 
 
 def read_call(request: Request, body: bytes) -> Call | None:
-    """Parse a CloudWatch call from an uncompressed body; ``None`` if it is a request of another kind.
+    """Parse a call to CloudWatch from an uncompressed body. Returns ``None`` for any other request.
 
-    Raises :class:`UnreadableCallError` if it cannot be parsed.
+    Raises :class:`UnreadableCallError` if the call cannot be parsed.
     """
     prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
     if prefix == TARGET_PREFIX:
@@ -101,7 +101,7 @@ def read_call(request: Request, body: bytes) -> Call | None:
 
 
 def uncompressed(body: bytes, content_encoding: str) -> bytes:
-    """Decompress a body; CloudWatch supports only gzip."""
+    """Decompress a body. Raises :class:`UnreadableCallError` for encodings other than gzip, as in CloudWatch."""
     if content_encoding in ("", "identity"):
         return body
     if content_encoding != "gzip":
@@ -124,7 +124,7 @@ def _json_parameters(body: bytes) -> dict[str, Any]:
 
 
 def _query_parameters(body: bytes) -> dict[str, Any]:
-    """Convert flat pairs such as ``MetricData.member.1.MetricName=Orders`` to nested lists and mappings."""
+    """Convert form fields such as ``MetricData.member.1.MetricName=Orders`` to nested lists and mappings."""
     tree: dict[str, Any] = {}
     try:
         for key, text in parse_qsl(body.decode(), keep_blank_values=True):
@@ -142,7 +142,7 @@ def _leaf(key: str, text: str) -> object:
     if not text and _LIST.fullmatch(key):
         return []
     if _NUMBER.fullmatch(key):
-        with suppress(ValueError):  # Text that is not a number is left to the validation.
+        with suppress(ValueError):  # the validation reports text that is not a number
             return int(text) if text.isdigit() else float(text)
     return text
 
@@ -178,5 +178,5 @@ def _children(name: str, value: Mapping[str, Any] | list[Any]) -> Iterable[tuple
         return zip(repeat("member"), value)
     if name != "ExtendedStatistics":
         return value.items()
-    # The keys of a map are data, so each pair becomes an <entry>.
+    # The query protocol encodes each item of a map as an <entry>, because the keys are data.
     return (("entry", {"key": key, "value": member}) for key, member in value.items())

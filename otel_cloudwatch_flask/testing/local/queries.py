@@ -1,7 +1,7 @@
-"""CloudWatch's read operations: GetMetricStatistics, GetMetricData and ListMetrics.
+"""Answer the operations that read metrics: GetMetricStatistics, GetMetricData and ListMetrics.
 
-moto answers these differently from CloudWatch: it uses dimensions as a filter instead of as the metric's identity, has
-no percentiles, and lists a metric once for each of its samples.
+moto is not used because it differs from CloudWatch: it treats dimensions as a filter instead of as part of the metric's
+identity, has no percentiles, and lists a metric once for each sample.
 """
 
 import re
@@ -26,9 +26,10 @@ _METRICS_PER_PAGE: Final = 500
 def metric_statistics(
     accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
 ) -> dict[str, Any] | ValidationError:
-    """Answer GetMetricStatistics: one data point for each period and unit of the metric with exactly these dimensions.
+    """Answer GetMetricStatistics, with one result for each period and unit of the metric.
 
-    Percentiles are by nearest rank. As in CloudWatch, a period with statistic sets or negative values has none.
+    The metric must have exactly the given dimensions. Percentiles use the nearest rank. As in CloudWatch, there are no
+    percentiles for periods that contain statistic sets or negative values.
     """
     error = next(_query_errors(parameters), None)
     if error is not None:
@@ -49,10 +50,11 @@ def metric_statistics(
 def metric_data(
     accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
 ) -> dict[str, Any] | ValidationError | None:
-    """Answer GetMetricData, each query like GetMetricStatistics; ``None`` if one of them is a math expression."""
+    """Answer GetMetricData like GetMetricStatistics. Returns ``None`` if any query is a math expression."""
     queries = parameters.get("MetricDataQueries") or ()
     if not all(query.get("MetricStat") for query in queries):
         return None
+    # A list, because each query iterates over the datums.
     datums, results = list(accepted), []
     for query in queries:
         merged = {**parameters, **query["MetricStat"].get("Metric", {}), **query["MetricStat"]}
@@ -78,7 +80,7 @@ def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, An
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer ListMetrics: each metric with the given namespace and name, and at least the given dimensions."""
+    """Answer ListMetrics with the metrics that have the given namespace, name and at least the given dimensions."""
     found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
     start = int(parameters.get("NextToken") or 0)
     end = start + _METRICS_PER_PAGE
@@ -87,7 +89,7 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
 
 
 def _query_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Yield what is wrong with a query; only the first error is valid, later checks assume that there is none."""
+    """Yield the errors in a query. Only the first is reliable, because later checks assume that there is none."""
     for name in _REQUIRED:
         if parameters.get(name) is None:
             yield ValidationError("MissingParameter", f"The parameter {name} is required.")
@@ -116,7 +118,10 @@ def _statistic_errors(statistics: list[str], percentiles: list[str]) -> Iterator
 
 
 def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
-    """Return a predicate for datums of the metric in the time range, whose start CloudWatch rounds to the minute."""
+    """Return a predicate that selects the metric's datums in the time range.
+
+    As in CloudWatch, the start of the range is rounded down to the minute.
+    """
     identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
     unit = parameters.get("Unit")
     start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))

@@ -1,4 +1,4 @@
-"""``LocalCloudWatch``: an HTTP server on loopback, with moto behind the validating proxy."""
+"""``LocalCloudWatch``, an HTTP server on loopback that runs moto behind the validating proxy."""
 
 import contextlib
 import functools
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "LocalCloudWatch", "Traffic"]
 
+# socketserver's default of half a second would delay each stop by as much.
 _STOP_POLL_SECONDS: Final = 0.02
 
 
 class LocalCloudWatch(ValidatingProxy):
-    """A local CloudWatch at ``http://127.0.0.1:<port>`` for any AWS client, running inside a ``with`` block::
+    """An emulated CloudWatch for any AWS client, at ``http://127.0.0.1:<port>``, that runs inside a ``with`` block::
 
         with LocalCloudWatch() as cloudwatch:
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    Takes the keyword arguments of :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
-    moto's state is global to the process, so a new server deletes what another one had stored there; ``published``
-    belongs to one server.
+    The keyword arguments are those of :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
+    moto's state is global, so creating a server deletes all alarms, dashboards and metrics that moto has stored for
+    other servers in the process. ``published`` is specific to each server.
 
-    Needs moto: ``pip install "otel-cloudwatch-flask[demo]"``.
+    Requires moto: ``pip install "otel-cloudwatch-flask[demo]"``.
     """  # noqa: D400 - the first sentence ends in an example
 
     def __init__(self, **arguments: Any) -> None:
@@ -50,27 +51,27 @@ class LocalCloudWatch(ValidatingProxy):
         self.stop()
 
     def start(self, *, port: int = 0) -> None:
-        """Listen on ``port`` (0: any free port) in a thread of its own."""
+        """Listen on ``port`` in a new thread. Port 0 selects any free port."""
         if self._server is None:
             self._server = _Server("127.0.0.1", port, self, handler=_SilentRequestHandler)
             serve = functools.partial(self._server.serve_forever, poll_interval=_STOP_POLL_SECONDS)
             threading.Thread(target=serve, name="LocalCloudWatch", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop listening and close all connections; look-ups still work."""
+        """Stop listening and close all connections. Published metrics can still be looked up."""
         if self._server is not None:
             self._server.stop()
             self._server = None
 
     @property
     def endpoint_url(self) -> str:
-        """The URL of the server; raises ``RuntimeError`` if it is not running."""
+        """The URL of the server. Raises ``RuntimeError`` if the server is not running."""
         if self._server is None:
             raise RuntimeError("LocalCloudWatch is not running: use it in a with statement, or call start().")
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def client(self, **arguments: Any) -> "CloudWatchClient":
-        """Return a boto3 client of this server; ``arguments`` are passed to ``boto3.client``."""
+        """Return a boto3 client for this server. ``arguments`` are passed to ``boto3.client``."""
         import boto3  # noqa: PLC0415 - slow to import, and only needed here
 
         defaults = {
@@ -111,11 +112,11 @@ def _moto_application() -> "WSGIApplication":
 
 class _SilentRequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
-        """Do not log requests; the server still logs errors of the application."""
+        """Do not log requests. The server still logs the application's errors."""
 
 
 class _Server(ThreadedWSGIServer):
-    """A threaded server that closes its keep-alive connections when it is stopped."""
+    """A threaded server that closes its keep-alive connections when it stops."""
 
     def __init__(self, *arguments: Any, **keyword_arguments: Any) -> None:
         self._connections: set[socket.socket] = set()
@@ -133,5 +134,5 @@ class _Server(ThreadedWSGIServer):
         self.shutdown()
         self.server_close()
         for connection in tuple(self._connections):
-            with contextlib.suppress(OSError):  # The thread of the connection may be closing it right now.
+            with contextlib.suppress(OSError):  # the connection's thread may be closing it right now
                 connection.shutdown(socket.SHUT_RDWR)

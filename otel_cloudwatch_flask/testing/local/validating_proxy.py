@@ -1,7 +1,7 @@
 """A WSGI proxy in front of moto that makes it as strict as CloudWatch.
 
-moto stores requests that CloudWatch rejects. The proxy validates each PutMetricData, counts the traffic, answers the
-operations that moto gets wrong, and forwards everything else (alarms, dashboards, metric math).
+moto stores requests that CloudWatch would refuse. The proxy validates each PutMetricData request, counts the traffic,
+answers the operations in which moto differs from CloudWatch, and forwards all others (alarms, dashboards, metric math).
 """
 
 import json
@@ -41,9 +41,9 @@ _UNREADABLE: Final = Call("", {})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error response to PutMetricData; with ``status=None`` the connection is closed without a response.
+    """An error response to PutMetricData. If ``status`` is ``None``, the connection is closed without a response.
 
-    With ``after_storing=True`` the data is stored first, as when a response is lost on its way back.
+    If ``after_storing`` is true, the datums are stored first, as if the response was lost on its way to the client.
     """
 
     code: str = "InternalServiceError"
@@ -53,9 +53,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Counters: PutMetricData requests, requests of any kind that were rejected, requests that got a ``Fault``, bytes.
+    """The numbers of requests, bytes and datums that the proxy has received.
 
-    Bytes are those of PutMetricData bodies, as received and uncompressed. ``datums`` counts the accepted ones.
+    :param put_requests: PutMetricData requests.
+    :param refused: Invalid requests, for any operation.
+    :param faulted: PutMetricData requests that were answered with a :class:`Fault`.
+    :param bytes_received: Bytes in the bodies of PutMetricData requests, as received.
+    :param bytes_uncompressed: Bytes in the bodies of PutMetricData requests, after decompression.
+    :param datums: Accepted datums.
     """
 
     put_requests: int = 0
@@ -67,10 +72,15 @@ class Traffic:
 
 
 class ValidatingProxy:
-    """Validate and count requests before forwarding them to ``backend``, moto's WSGI application.
+    """A WSGI application that validates and counts requests before it forwards them.
 
-    Each PutMetricData waits ``latency_seconds`` before its response. ``answer_with`` is called with the parameters of
-    each, and may return a :class:`Fault` as the response. Both may be changed at any time.
+    The attributes ``latency_seconds`` and ``answer_with`` may be changed at any time.
+
+    :param backend: moto's WSGI application.
+    :param latency_seconds: The delay before the response to each PutMetricData request.
+    :param answer_with: A function that receives the parameters of each PutMetricData request, and may return a fault.
+    :param clock: A function that returns the current time in Unix seconds.
+    :param sleep: A function that waits for a number of seconds.
     """
 
     def __init__(
@@ -95,23 +105,23 @@ class ValidatingProxy:
 
     @property
     def traffic(self) -> Traffic:
-        """The current counters."""
+        """The traffic since the proxy was created."""
         with self._lock:
             return self._traffic
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of the last 100 requests that were rejected, oldest first."""
+        """The errors of the last 100 refused requests, oldest first."""
         with self._lock:
             return list(self._validation_errors)
 
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
-        """Answer the next ``times`` PutMetricData with this fault; further calls are queued."""
+        """Answer the next ``times`` PutMetricData requests with ``fault``, after any faults from earlier calls."""
         with self._lock:
             self._faults.extend([fault] * times)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request (WSGI)."""
+        """Answer a request, as a WSGI application."""
         request = Request(environ)
         received = request.get_data()
         try:
@@ -128,7 +138,7 @@ class ValidatingProxy:
         return response(environ, start_response)
 
     def _answer(self, call: Call | None) -> Response | None:
-        """Answer the operations that moto gets wrong; ``None`` for all others."""
+        """Answer an operation in which moto differs from CloudWatch. Returns ``None`` for all other operations."""
         answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
         if call is not None and call.operation == "ListMetrics":
             return call.answer(list_metrics(self.published.metrics(), call.parameters))
@@ -152,6 +162,7 @@ class ValidatingProxy:
 
     def _stored(self, call: Call, environ: "WSGIEnvironment", now: float) -> Response:
         response = self._forward(_for_moto(call.parameters), {**environ, **_MOTOS_PUT})
+        # Only stored here if moto has stored it too, so that both give consistent answers.
         if response.status_code != 200:
             return response
         self._count(datums=self.published.store(call.parameters, now=now))
@@ -160,6 +171,7 @@ class ValidatingProxy:
     def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
         with self._lock:
             fault = self._faults.popleft() if self._faults else None
+        # Called without the lock, because the function may use the proxy.
         if fault is None and self.answer_with is not None:
             fault = self.answer_with(parameters)
         if fault is not None:
@@ -168,6 +180,7 @@ class ValidatingProxy:
 
     def _forward(self, body: bytes, environ: "WSGIEnvironment") -> Response:
         environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        # The body has been read and decompressed, so the headers that describe its encoding no longer apply.
         for name in ("HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "wsgi.input_terminated", "werkzeug.request"):
             environ.pop(name, None)
         return Response.from_app(self._backend, environ, buffered=True)
@@ -185,9 +198,10 @@ class ValidatingProxy:
 
 
 def _for_moto(parameters: Mapping[str, Any]) -> bytes:
-    """Return the request in a form that moto can store: without entities, and with few samples.
+    """Encode a request in a form that moto can store.
 
-    moto does not know entities, and makes an object of each sample, so large distributions become statistic sets.
+    moto does not support entities, so their datums are sent without them. It creates an object for each sample, so
+    large distributions are sent as statistic sets.
     """
     datums = list(map(_summarized, datums_of(parameters)))
     return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
@@ -205,6 +219,6 @@ def _failure(fault: Fault, call: Call, environ: "WSGIEnvironment") -> Response:
     if fault.status is None:
         connection: socket.socket = environ["werkzeug.socket"]
         connection.shutdown(socket.SHUT_RDWR)
-        # werkzeug's server treats this like a client that has disconnected.
+        # werkzeug's server treats this exception as a client that has disconnected, and does not log it.
         raise ConnectionResetError("The connection was closed by a Fault.")
     return call.answer(ValidationError(fault.code, "Fault injected by a test.", fault.status))
