@@ -418,16 +418,16 @@ def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets
     if buckets.samples and min(buckets.samples) < 0:
         return "a negative count"
     if counted != count:
-        return f"count {count}, but {counted} samples in the buckets"
+        return f"a count of {count}, but {counted} samples in its buckets"
     if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
-        return "a sum beyond every float"
+        return "a sum that is NaN or too large for a float"
     return _extremes_contradiction(extremes, buckets) if count else None
 
 
 def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
     """Return what is wrong with the bounds of an explicit histogram, or ``None`` if nothing is."""
     if len(counts) != len(bounds) + 1:
-        return f"{len(bounds)} bounds and {len(counts)} counts"
+        return f"{len(bounds)} bounds but {len(counts)} bucket counts"
     if not all(map(math.isfinite, bounds)):
         return "bounds that are not finite numbers"
     return None if all(map(lt, bounds, bounds[1:])) else "bounds that do not ascend"
