@@ -159,8 +159,8 @@ def _log_message(remedy: Remedy, message: Message) -> str:
     return (
         f"* {code(message.text)}\n"
         f"  * {message.how.lower()} of `{_logger(message.module)}`\n"
-        f"  * **For the data:** {remedy.data}\n"
-        f"  * **To do:** {remedy.remedy}"
+        f"  * **Effect on data:** {remedy.data}\n"
+        f"  * **Action:** {remedy.remedy}"
     )
 
 

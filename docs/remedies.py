@@ -23,7 +23,7 @@ _REPORT: Final = "The traceback shows the reason. Unless your code produced the 
 SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     "Delivery": (
         Remedy(
-            "Metrics cannot be sent, and are kept until they can.",
+            "Cannot send metrics; they are kept and will be retried.",
             "Nothing is lost yet. Metrics are buffered in memory or in the spool, and retried.",
             "Follow the message: configure credentials that allow `cloudwatch:PutMetricData`, or a Region. The error "
             "of boto3 or CloudWatch is in parentheses. Logged once per outage.",
@@ -31,26 +31,26 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Metrics could not be sent (",
             "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
-            "None, if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
+            "None if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
             "`server`: wait. `network`: check that the process can reach the endpoint. `unknown`: see the error. "
             "Logged once a minute.",
         ),
         Remedy("CloudWatch accepts metrics again;", "Buffered metrics are sent, oldest first.", "None."),
         Remedy(
             "The backlog is full:",
-            "The oldest data points are lost, and counted as `backlog_full`.",
+            "The oldest datums are lost, and counted as `backlog_full`.",
             "Fix the delivery problem logged earlier. To survive longer outages, raise `MAX_BACKLOG_BYTES`, or set "
             "`SPOOL_DIRECTORY`.",
         ),
         Remedy(
-            "… datum(s) are lost: they waited for two weeks",
-            "They are lost, and counted as `expired`: CloudWatch rejects data points older than two weeks.",
+            "… datum(s) expired and are lost",
+            "They are lost, and counted as `expired`: CloudWatch does not accept data older than two weeks.",
             "Fix the delivery problem logged earlier.",
         ),
         Remedy(
             "CloudWatch refused a datum of",
-            "This data point is lost, and counted as `refused`. The others in its request are sent.",
-            "Fix what CloudWatch's error names. If nothing is wrong with the metric, this is a bug: report it.",
+            "This datum is lost, and counted as `refused`. The rest of the request is not affected.",
+            "Fix the problem that CloudWatch reports. If nothing is wrong with the metric, this is a bug: report it.",
         ),
         Remedy(
             "… datum(s) could not be sent before the exporter was shut down",
@@ -58,15 +58,15 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Fix the delivery problem logged earlier. To keep data across restarts, set `SPOOL_DIRECTORY`.",
         ),
         Remedy(
-            "… datum(s) could not be sent, and are left in the spool",
+            "… datum(s) could not be sent, and remain in the spool",
             "Nothing is lost: the next process with this spool directory sends them, for up to two weeks.",
             "Fix the delivery problem logged earlier. Keep the directory on a disk that outlives the process.",
         ),
         Remedy(
-            "… datum(s) were sent, and CloudWatch has not answered yet",
+            "… datum(s) were sent, but CloudWatch has not responded",
             "They may or may not be in CloudWatch. With a spool, the next process sends them again, so CloudWatch may "
             "count them twice.",
-            "None, if it happens once. Otherwise, check the latency between the process and CloudWatch.",
+            "None if it happens once. Otherwise, check the latency between the process and CloudWatch.",
         ),
         Remedy(
             "Metrics exported after shutdown are lost",
@@ -76,7 +76,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Cannot start the reader's thread",
             'Nothing is lost: `flush()`, `flush="sync"` and the exit of the process send all metrics.',
-            "Raise the thread limit of the process (`ulimit -u`, or the container's pids limit). None, if the process "
+            "Raise the thread limit of the process (`ulimit -u`, or the container's pids limit). None if the process "
             "is exiting.",
         ),
         Remedy(
@@ -85,12 +85,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "This is a bug: report it with the traceback.",
         ),
         Remedy(
-            "Metrics could not be collected before the shutdown",
+            "Metrics could not be collected before shutdown",
             "Those recorded since the last flush are lost; the measurements of `add_metric` are counted as `shutdown`.",
             "Find the callback of an observable instrument that hangs or raises, and give it a timeout.",
         ),
         Remedy(
-            "Collecting metrics failed",
+            "Failed to collect metrics",
             "Nothing is lost: counters and histograms keep accumulating, and are sent with the next collection.",
             "Fix the callback of an observable instrument, or the view, at the end of the traceback.",
         ),
@@ -149,18 +149,19 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "`MAX_METRICS` only if you want to pay for every combination.",
         ),
         Remedy(
-            "add_metric has recorded … dimension combinations, the maximum: … and further new metrics",
+            "add_metric has reached its limit of … dimension combinations: … and any other new metrics",
             "Nothing is lost, but new metric names are recorded together, as the metric `otel.metric.overflow`.",
             "Find the part of the name that varies (a user, an order, a URL), and make it a dimension.",
         ),
         Remedy(
-            "add_metric has recorded … dimension combinations, the maximum: further ones",
+            "add_metric has reached its limit of … dimension combinations: new ones",
             "Totals are correct. New dimension combinations are recorded together, as `otel.metric.overflow=true`.",
             "Find the dimension with many values (a user, an order, a URL), and drop it.",
         ),
         Remedy(
             "Unsupported opentelemetry-sdk internals",
-            "Counts, sums, minimum and maximum are exact. After an outlier, percentiles of a series stay coarse.",
+            "Counts, sums, minimum and maximum are exact. After an outlier, the percentiles of a series lose "
+            "precision permanently.",
             "Use a release that [this package is tested with](compatibility.md), or report the new one.",
         ),
     ),
@@ -171,7 +172,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             'Pass `namespace="..."`, or set `CLOUDWATCH_NAMESPACE` or `OTEL_SERVICE_NAME`.',
         ),
         Remedy(
-            "Using the CloudWatch namespace",
+            "The default CloudWatch namespace is invalid",
             "Metrics are sent to the namespace that the message names.",
             'Pass `namespace="..."`, or choose a service or app name that is a valid namespace. It is logged at the '
             "first collection, because the meter provider's resource is not known earlier.",
@@ -194,29 +195,29 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     ),
     "Spool": (
         Remedy(
-            "The spool holds … bytes",
+            "The spool is full",
             "Nothing is lost yet: further metrics are kept in memory, and lost if the process ends before they are "
             "sent.",
             "Fix the delivery problem logged earlier.",
         ),
         Remedy(
-            "Spooled metrics cannot be read now",
+            "Cannot read spooled metrics now",
             "Nothing is lost: they stay in the spool, and are sent when a file descriptor is free.",
             "Raise the limit of open files of the process (`ulimit -n`), or find what keeps so many open.",
         ),
         Remedy(
-            "Metrics cannot be spooled",
+            "Cannot write metrics to the spool",
             "Nothing is lost yet: pending metrics are kept in memory, and lost if the process ends before they are "
             "sent.",
             "Check the free disk space, and the permission to write to the directory.",
         ),
         Remedy(
-            "A spooled batch cannot be removed",
+            "Cannot delete a batch from the spool",
             "It is in CloudWatch, and is counted twice if the next process sends the file.",
             "Give the process permission to delete files in the directory.",
         ),
         Remedy(
-            "A spooled batch of an earlier process cannot be adopted",
+            "Cannot take over a batch spooled by an earlier process",
             "The batch stays in the spool for up to two weeks.",
             "Give the process permission to rename files in the directory. Run all processes that share "
             "it as one user.",
@@ -227,7 +228,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Run all processes that share a spool directory as one user. Delete the directory if it is not yours.",
         ),
         Remedy(
-            "The spool directory cannot be read",
+            "Cannot read the spool directory",
             "Batches of earlier processes stay there for up to two weeks. This process's own metrics are sent.",
             "Give the process permission to read the directory.",
         ),
@@ -237,7 +238,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Make sure that nothing else writes to the spool directory. Delete the `.bad` file after inspecting it.",
         ),
         Remedy(
-            "A file that is not a batch of metrics cannot be renamed",
+            "Cannot rename a file that is not a batch of metrics",
             "All other batches are sent. The next process will read the file again.",
             "Delete the file, and give the process permission to rename files in the directory.",
         ),

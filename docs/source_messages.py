@@ -105,7 +105,7 @@ def _level_and_text(call: ast.Call, logger: str, tree: ast.Module) -> tuple[str,
     position = _MESSAGE_POSITION.get((logger, method), 0)
     level = next((each.attr for each in call.args if isinstance(each, ast.Attribute) and each.attr.isupper()), method)
     text = rendered(call.args[position], tree)
-    return level.upper().replace("EXCEPTION", "ERROR"), re.sub(r"%[sdr]", _PLACEHOLDER, text)
+    return level.upper().replace("EXCEPTION", "ERROR"), re.sub(r"%(?:\.\d+f|[sdr])", _PLACEHOLDER, text)
 
 
 def _is_error(name: str) -> bool:
@@ -115,7 +115,7 @@ def _is_error(name: str) -> bool:
 def _text_of_error(call: ast.Call, tree: ast.Module) -> str:
     """Return the first argument with a space: error codes have none."""
     texts = (rendered(argument, tree) for argument in call.args)
-    return next((text.partition("\n")[0] for text in texts if " " in text), "")
+    return next((text.partition("\n")[0] for text in texts if " " in text and re.search(r"\w", text)), "")
 
 
 def rendered(node: ast.expr, tree: ast.Module) -> str:
@@ -131,7 +131,7 @@ def rendered(node: ast.expr, tree: ast.Module) -> str:
         case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper() and hasattr(limits, name):
             text = str(getattr(limits, name))
         case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper():
-            text = _assigned(name, tree)
+            text = _assigned(name, tree) or _PLACEHOLDER
         case ast.Name(id=name):
             text = _assigned(name, tree)
         case ast.BinOp(left=left):

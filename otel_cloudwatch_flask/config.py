@@ -69,7 +69,7 @@ def parse_namespace(value: object) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a name; use a non-empty string")
+        raise ValueError("is not a valid name; use a non-empty string")
     return value.strip()
 
 
@@ -113,7 +113,7 @@ def _number(value: object) -> float:
 
 def _count(value: object) -> int:
     if not ((number := _number(value)) >= 1 and number.is_integer()):
-        raise ValueError("is not a count; use a whole number, 1 or more")
+        raise ValueError("is not a positive integer; use 1 or more")
     return int(number)
 
 
@@ -159,7 +159,9 @@ def _check(value: object) -> Callable[[], object]:
     if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
         return NamedFunction(value)
     if not callable(value):
-        raise ValueError("is not a check; use a function without arguments, or its name as 'module:function'")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
+        raise ValueError(  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
+            "is not an access check; use a function that takes no arguments, or its name as 'module:function'"
+        )
     return value
 
 
@@ -172,12 +174,12 @@ def _directory(value: object) -> Path:
 def _dimensions(value: object) -> Mapping[str, str]:
     mapping = _dimensions_from_text(value) if isinstance(value, str) else value
     if not isinstance(mapping, Mapping):
-        raise ValueError("are not dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
+        raise ValueError("is not a mapping of dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     try:
         # Read-only, like the settings object that holds it.
         return MappingProxyType(dimension_texts(mapping))
     except ValueError as problem:
-        raise ValueError(f"cannot be used: {problem}") from None
+        raise ValueError(f"is invalid: {problem}") from None
 
 
 def _rules(value: object) -> tuple[MetricRule, ...]:
@@ -185,14 +187,14 @@ def _rules(value: object) -> tuple[MetricRule, ...]:
     try:
         return parse_rules(rules)
     except ConfigurationError as problem:
-        raise ValueError(f"cannot be used: {problem}") from None
+        raise ValueError(f"is invalid: {problem}") from None
 
 
 def _attribute_names(value: object) -> tuple[str, ...]:
     names = map(str.strip, value.split(",")) if isinstance(value, str) else value
     given = tuple(names) if isinstance(names, Iterable) else (None,)
     if not all(map(_is_name, given)):
-        raise ValueError("are not attribute names; use a list of names")
+        raise ValueError("is not a list of attribute names; use a list of names")
     return cast("tuple[str, ...]", given)
 
 

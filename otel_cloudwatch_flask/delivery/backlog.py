@@ -128,7 +128,9 @@ class Backlog:
             return self._in_flight.batch or self._read_in_flight(self._in_flight)
         except OSError as error:
             _each_minute.warning(
-                "read", "Spooled metrics cannot be read now, and are kept. Raise the limit of open files. (%s)", error
+                "read",
+                "Cannot read spooled metrics now; they remain in the spool. Raise the limit of open files. (%s)",
+                error,
             )
         with self._lock:
             self._waiting.appendleft(self._in_flight)
@@ -291,20 +293,24 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
     if lost:
         _logger.error(
             "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "
-            "logged earlier, or set spool_directory to keep such datums for the next process.",
+            "logged earlier, or set spool_directory to keep unsent datums for the next process.",
             lost,
         )
     if spooled:
         _logger.warning(
-            "%d datum(s) could not be sent, and are left in the spool for the next process. Start one with the "
-            "same spool_directory, and fix the delivery problem logged earlier.",
+            "%d datum(s) could not be sent, and remain in the spool. To send them, start a process with the same "
+            "spool_directory, and fix the delivery problem logged earlier.",
             spooled,
         )
     if unanswered is not None:
-        otherwise = "they are lost" if unanswered.file is None else "the next process sends them"
+        otherwise = (
+            "Unless it accepts them, they are lost"
+            if unanswered.file is None
+            else "Unless it responds, the next process will send them again"
+        )
         _logger.warning(
-            "%d datum(s) were sent, and CloudWatch has not answered yet; unless it does, %s. If this happens "
-            "often, find out why requests from this host to CloudWatch are slow.",
+            "%d datum(s) were sent, but CloudWatch has not responded. %s. If this happens often, investigate the "
+            "network latency to CloudWatch.",
             unanswered.datums,
             otherwise,
         )

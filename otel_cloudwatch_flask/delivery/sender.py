@@ -50,7 +50,7 @@ _OUTAGE_REMEDIES: Final = {
     Kind.THROTTLED: "send fewer requests: flush='interval', or a longer flush_min_interval_seconds.",
     Kind.SERVER: "check the AWS Health Dashboard.",
     Kind.NETWORK: "check that this process can reach CloudWatch: its proxy, VPC endpoint, security group and DNS.",
-    Kind.UNKNOWN: "fix what the error names.",
+    Kind.UNKNOWN: "fix the problem that the error reports.",
 }
 
 
@@ -238,7 +238,7 @@ class Sender:
             self._each_minute.log(
                 logging.ERROR,
                 "expired",
-                "%d datum(s) are lost: they waited for two weeks, and CloudWatch accepts nothing older. Fix the "
+                "%d datum(s) expired and are lost: CloudWatch does not accept data older than two weeks. Fix the "
                 "delivery problem logged earlier.",
                 expired,
             )
@@ -299,8 +299,8 @@ class Sender:
         self._each_minute.log(
             logging.ERROR,
             "refused",
-            "CloudWatch refused a datum of %s, which is lost; the others of its request are not. Fix what CloudWatch "
-            "names, or drop the metric with a MetricRule. It answered: %s",
+            "CloudWatch refused a datum of %s, which is lost; the rest of the request is not affected. Fix the problem "
+            "that CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",
             datum.series.name,
             message,
         )
@@ -313,7 +313,7 @@ class Sender:
         remedy = _OPERATOR_REMEDIES.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(
-                problem.kind, "Metrics cannot be sent, and are kept until they can. %s (%s)", remedy, problem.message
+                problem.kind, "Cannot send metrics; they are kept and will be retried. %s (%s)", remedy, problem.message
             )
         else:
             self._each_minute.warning(

@@ -72,7 +72,8 @@ class Spool:
         if self._size_bytes + len(content) > self._max_bytes:
             _quiet_log.warning(
                 "full",
-                "The spool holds %d bytes: further metrics wait in memory. Fix the delivery problem logged earlier.",
+                "The spool is full (%d bytes); new metrics are kept in memory only. Fix the delivery problem logged "
+                "earlier.",
                 self._size_bytes,
             )
             return None
@@ -84,8 +85,8 @@ class Spool:
         except OSError as error:
             _quiet_log.warning(
                 "write",
-                "Metrics cannot be spooled, and wait in memory. Check the free space of spool_directory and this "
-                "process's permission to write to it. (%s)",
+                "Cannot write metrics to the spool; they are kept in memory. Check the free space of spool_directory "
+                "and this process's permission to write to it. (%s)",
                 error,
             )
             return None
@@ -112,7 +113,7 @@ class Spool:
         except OSError as error:
             _quiet_log.warning(
                 "remove",
-                "A spooled batch cannot be removed, and the next process may send it again. Give this process "
+                "Cannot delete a batch from the spool; the next process may send it again. Give this process "
                 "permission to delete files in spool_directory. (%s)",
                 error,
             )
@@ -137,8 +138,8 @@ class Spool:
             except OSError as error:
                 _quiet_log.warning(
                     "move",
-                    "A spooled batch of an earlier process cannot be adopted, and stays where it is. Give this process "
-                    "permission to rename files in spool_directory. (%s)",
+                    "Cannot take over a batch spooled by an earlier process; it remains in the spool. Give this "
+                    "process permission to rename files in spool_directory. (%s)",
                     error,
                 )
             finally:
@@ -166,8 +167,8 @@ class Spool:
         except OSError as error:
             _quiet_log.warning(
                 "list",
-                "The spool directory cannot be read, so batches of earlier processes wait there. Give this process "
-                "permission to read it. (%s)",
+                "Cannot read the spool directory; batches from earlier processes will not be sent until it can be "
+                "read. Give this process permission to read it. (%s)",
                 error,
             )
             return []
@@ -214,8 +215,7 @@ class Spool:
         except OSError:
             _quiet_log.warning(
                 "aside",
-                "A file that is not a batch of metrics cannot be renamed, and the next process will read it again. "
-                "Delete %s.",
+                "Cannot rename a file that is not a batch of metrics; the next process will read it again. Delete %s.",
                 path,
             )
 
@@ -239,7 +239,8 @@ def check_directory(directory: Path) -> None:
             raise PermissionError(errno.EACCES, "it is not writable", str(existing))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ConfigurationError(
-            f"spool_directory={str(directory)!r} cannot be used: {error}. Set one that this process may write to.",
+            f"spool_directory={str(directory)!r} cannot be used: {error}. Set a directory that this "
+            "process may write to.",
             key="spool_directory",
             value=directory,
         ) from error
@@ -298,7 +299,7 @@ def _is_own_user(directory: Path) -> bool:
         _quiet_log.warning(
             ("owner", directory),
             "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user, or "
-            "delete it.",
+            "delete the ignored directory.",
             str(directory),
         )
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
@@ -312,7 +313,7 @@ def _content(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
         if status.st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it has {status.st_size} bytes, a batch at most {_MAX_FILE_BYTES}")
+            raise ValueError(f"it is {status.st_size} bytes, but a batch is at most {_MAX_FILE_BYTES} bytes")
         return file.read(_MAX_FILE_BYTES)
 
 

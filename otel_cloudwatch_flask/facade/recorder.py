@@ -144,17 +144,17 @@ class Recorder:
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
-                "add_metric has recorded %d dimension combinations, the maximum: further ones of %s are recorded as "
-                "its overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
+                "add_metric has reached its limit of %d dimension combinations: new ones of %s are recorded as its "
+                "overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
                 self._max_series,
                 metric_name,
             )
             return metric_name, unit
         _once.warning(
             "names",
-            "add_metric has recorded %d dimension combinations, the maximum: %s and further new metrics are recorded "
-            "together as the metric otel.metric.overflow. Put values that clients send into dimensions instead of "
-            "names, or raise max_metrics.",
+            "add_metric has reached its limit of %d dimension combinations: %s and any other new metrics are recorded "
+            "together as the metric otel.metric.overflow. Move variable parts of metric names (such as IDs) into "
+            "dimensions, or raise max_metrics.",
             self._max_series,
             metric_name,
         )

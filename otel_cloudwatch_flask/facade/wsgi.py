@@ -85,8 +85,8 @@ class RequestEndMiddleware:
             _each_minute.log(
                 logging.ERROR,
                 "end",
-                "Recording or flushing metrics at the end of a request failed; its metrics may be lost, its response "
-                "is not affected. Report this with the traceback.",
+                "Recording or flushing metrics at the end of a request failed; its metrics may be lost, but its "
+                "response is not affected. Report this with the traceback.",
                 exc_info=True,
             )
 

@@ -167,7 +167,7 @@ def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
     return ConfigurationError(
         f"meter_provider={safe_repr(provider)} does not accept metric readers; "
-        "use an opentelemetry.sdk.metrics.MeterProvider, or leave it out and one is created.",
+        "use an opentelemetry.sdk.metrics.MeterProvider, or omit it to have one created.",
         key="meter_provider",
         value=provider,
     )

@@ -232,7 +232,8 @@ class CloudWatchMetricsReporter:
         if registration is None:
             _quiet_log.warning(
                 "no reporter",
-                "Metric dropped: no CloudWatchMetricsReporter has an app yet. Call init_app(app) first.",
+                "Metric dropped: no CloudWatchMetricsReporter has been initialized with an app. Call init_app(app) "
+                "first.",
             )
             return
         measurement = registration.cached_measurement(
@@ -334,7 +335,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
     reporters = list(_live_reporters.values())
     if len(reporters) != 1:
         raise ConfigurationError(
-            f"there are {len(reporters)} reporters, and no app context to choose one; "
+            f"there are {len(reporters)} reporters, and no app context to select one; "
             "call get_metrics() in a request or inside `with app.app_context()`, after initialize_metrics(app, ...)."
         )
     return reporters[0]
@@ -422,11 +423,11 @@ def _has_live_page(app: Flask, settings: Settings) -> bool:
 def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
     if _has_live_page(app, settings) and not app.debug and settings.live_page_check is None:
         raise ConfigurationError(
-            "LIVE_PAGE is on outside debug mode, where the page requires a check of who may see it. Set "
-            'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function without arguments. With flask-login: '
+            "LIVE_PAGE is enabled outside debug mode, which requires an access check. Set "
+            'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function that takes no arguments. With flask-login: '
             "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "
             'lambda: hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), b"..."). '
-            "On your own machine use debug mode instead: flask run --debug, or app.debug = True before init_app.",
+            "On your own machine, use debug mode instead: flask run --debug, or app.debug = True before init_app.",
             key='app.config["CLOUDWATCH_LIVE_PAGE_CHECK"]',
         )
 

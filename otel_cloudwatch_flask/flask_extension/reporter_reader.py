@@ -20,8 +20,8 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 _logger = logging.getLogger(__name__)
 
 PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
-    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter publishes: from now "
-    "on the reporter publishes only its own metrics there, so that nothing is counted twice. Measurements since the "
+    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter already publishes. "
+    "To avoid double counting, the reporter now publishes only its own metrics there. Measurements since the "
     "reporter's last flush may be missing. Add the exporter before the reporter, or remove it."
 )
 _UNKNOWN_SERVICE: Final = "unknown_service"
@@ -71,7 +71,7 @@ class ReporterReader(CloudWatchMetricReader):
             return default_namespace(resource, self._app_name)
         except ConfigurationError as error:
             namespace = namespace_of(str(error.value))
-            _logger.warning("Using the CloudWatch namespace %r instead of an invalid one. %s", namespace, error)
+            _logger.warning("The default CloudWatch namespace is invalid; using %r instead. %s", namespace, error)
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":

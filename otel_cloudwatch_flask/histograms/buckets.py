@@ -423,16 +423,16 @@ def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets
     if buckets.samples and min(buckets.samples) < 0:
         return "a negative count"
     if counted != count:
-        return f"count {count}, but {counted} samples in the buckets"
-    if not abs(total) <= _MAX_FLOAT:  # Not `>`: NaN fails every comparison.
-        return "a sum beyond every float"
+        return f"a count of {count}, but {counted} samples in its buckets"
+    if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
+        return "a sum that is NaN or too large for a float"
     return _extremes_contradiction(extremes, buckets) if count else None
 
 
 def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
     """Describe what makes the bounds of an explicit histogram invalid, or return ``None`` if they are valid."""
     if len(counts) != len(bounds) + 1:
-        return f"{len(bounds)} bounds and {len(counts)} counts"
+        return f"{len(bounds)} bounds but {len(counts)} bucket counts"
     if not all(map(math.isfinite, bounds)):
         return "bounds that are not finite numbers"
     return None if all(map(lt, bounds, bounds[1:])) else "bounds that do not ascend"

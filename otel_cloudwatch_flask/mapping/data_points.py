@@ -132,9 +132,9 @@ def _scaled(value: float, factor: float) -> float:
     try:
         scaled = value if factor == 1.0 else value * factor
     except OverflowError:
-        raise InvalidPointError("a value beyond every float") from None
+        raise InvalidPointError("a value too large for a float") from None
     if sendable(scaled) is None:
-        raise InvalidPointError("a value beyond 2^360")
+        raise InvalidPointError("a value outside ±2^360")
     return scaled
 
 
@@ -163,7 +163,7 @@ def distribution_of(point: Any, factor: float) -> Distribution | Statistics | No
         return None
     made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
     if made is None:
-        raise InvalidPointError("samples beyond 2^360")
+        raise InvalidPointError("a sample outside ±2^360")
     if is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES and None not in extremes:
         # Valid in OTLP: count, sum, minimum and maximum only. Values would have percentiles that were not measured.
         return statistics(made, total * factor)
@@ -176,7 +176,7 @@ def statistics(whole: Distribution, total: float) -> Statistics:
     Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
     """
     if (number := sendable(total)) is None:
-        raise InvalidPointError("a sum beyond 2^360")
+        raise InvalidPointError("a sum outside ±2^360")
     return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
 
 
@@ -223,5 +223,5 @@ def checked(value: PointValue) -> PointValue:
         _scaled(floor, value.factor)
         _scaled(ceiling, value.factor)
     elif distribution(value) is None:  # Without extremes, only the distribution shows how far the samples reach.
-        raise InvalidPointError("samples beyond 2^360")
+        raise InvalidPointError("a sample outside ±2^360")
     return value

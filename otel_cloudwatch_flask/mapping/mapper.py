@@ -191,8 +191,8 @@ class Mapper:
             self._once.warning(
                 "overflow",
                 "max_metrics is reached, overflow series included: dimension combinations of %s and of further metrics "
-                "are published together as the metric otel.metric.overflow. Put values that clients send into "
-                "dimensions instead of names, or raise max_metrics.",
+                "are published together as the metric otel.metric.overflow. Move variable parts of metric names (such "
+                "as IDs) into dimensions, or raise max_metrics.",
                 series.name,
             )
         elif admitted is not series:

@@ -29,11 +29,11 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, value in _pairs(dimensions):
         if (checked_name := _name(name)) in texts:
-            raise ValueError(f"dimension {name!r} is given twice: each name may occur once, remove one")
+            raise ValueError(f"dimension {name!r} is given more than once; remove the duplicate")
         texts[checked_name] = _text(name, value)
     if len(texts) > MAX_DIMENSIONS:
         raise ValueError(
-            f"{len(texts)} dimensions are too many: CloudWatch allows {MAX_DIMENSIONS} for a metric, remove some"
+            f"{len(texts)} dimensions are given; CloudWatch allows at most {MAX_DIMENSIONS} for a metric. Remove some"
         )
     return texts
 
@@ -57,8 +57,8 @@ def _name(name: object) -> str:
         raise ValueError(f"dimension name {safe_repr(name)} is not a non-blank string: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
-            f"dimension name {name[:20]!r}... has {len(name)} characters: CloudWatch allows "
-            f"{MAX_DIMENSION_NAME_LENGTH}, shorten it"
+            f"dimension name {name[:20]!r}... has {len(name)} characters; CloudWatch allows "
+            f"{MAX_DIMENSION_NAME_LENGTH}. Shorten it"
         )
     return name
 

@@ -192,5 +192,5 @@ def _sets_of_names(given: object) -> Sequence[Sequence[str]]:
 
 def _unusable(field_name: str, value: object, allowed: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{field_name}={safe_repr(value)} cannot be used; give {allowed}.", key=field_name, value=value
+        f"{field_name}={safe_repr(value)} is invalid; use {allowed}.", key=field_name, value=value
     )

@@ -240,8 +240,8 @@ class CloudWatchMetricReader(MetricReader):
         self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
         self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
         _logger.error(
-            "Metrics could not be collected before the shutdown and are lost: %d measurements of add_metric, and those "
-            "of other instruments. Fix the observable callback that hangs or raises.",
+            "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
+            "and those from other instruments. Fix the observable callback that hangs or raises an exception.",
             lost,
         )
 
@@ -332,8 +332,8 @@ class CloudWatchMetricReader(MetricReader):
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
                 raise
             _logger.exception(
-                "Collecting metrics failed; they will be collected next time. Fix the callback or view at the end of "
-                "the traceback."
+                "Failed to collect metrics; the next collection will include them. Fix the callback or view at the end "
+                "of the traceback."
             )
             return False
         return True
@@ -350,7 +350,8 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
     except RuntimeError as error:  # too many threads, or the interpreter is shutting down
         _each_minute.warning(
             "thread",
-            "Cannot start the reader's thread: only flush() and the exit send metrics. Allow more threads. (%s)",
+            "Cannot start the reader's thread: metrics are sent only by flush() and at process exit. Raise the thread "
+            "limit. (%s)",
             error,
         )
         return _NO_THREAD

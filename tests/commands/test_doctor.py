@@ -181,7 +181,7 @@ def test_an_invalid_setting_is_a_problem() -> None:
     """The finding is the message of the ConfigurationError."""
     checks = list(settings_checks(UserApp(environ={"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"})))
     (problem,) = [check for check in checks if check.status == "problem"]
-    assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a count" in problem.finding
+    assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a positive integer" in problem.finding
 
 
 def test_a_client_passed_by_the_app() -> None:

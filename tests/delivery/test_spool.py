@@ -208,7 +208,7 @@ def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.Lo
     assert first is not None
     assert second is not None
     assert spool.write(batch("Orders")) is None
-    assert "further metrics wait in memory" in caplog.text
+    assert "new metrics are kept in memory only" in caplog.text
     spool.remove(first)
     assert spool.write(batch("Orders")) is not None
 

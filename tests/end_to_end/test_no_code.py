@@ -165,7 +165,7 @@ def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
     ("variable", "value", "message"),
     [
         ("FLUSH", "often", "is not a flush policy; use one of 'background', 'sync', 'interval'."),
-        ("MAX_METRICS", "-1", "is not a count; use a whole number, 1 or more."),
+        ("MAX_METRICS", "-1", "is not a positive integer; use 1 or more."),
         ("EXPORT_INTERVAL_SECONDS", "soon", "is not an interval; use a number of seconds greater than 0."),
         ("ENABLED", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
         ("RULES", "[{]", "is not JSON: "),

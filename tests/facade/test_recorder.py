@@ -199,14 +199,17 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         ([{"Name": "Route"}], "dimension {'Name': 'Route'} is not a name with a value"),
         ({1: "x"}, "dimension name 1 is not a non-blank string"),
         ({" ": "x"}, "dimension name ' ' is not a non-blank string"),
-        ({"x" * 256: "x"}, "has 256 characters: CloudWatch allows 255"),
+        ({"x" * 256: "x"}, "has 256 characters; CloudWatch allows 255. Shorten it"),
         ({"Route": None}, "dimension 'Route' has the value None: pass a string, a number or a boolean"),
         ({"Route": ["/"]}, "dimension 'Route' has the value ['/']"),
         (
             [{"Name": "Route", "Value": "/"}, {"Name": "Shop", "Value": "1"}, {"Name": "Route", "Value": "/cart"}],
-            "dimension 'Route' is given twice: each name may occur once, remove one",
+            "dimension 'Route' is given more than once; remove the duplicate",
         ),
-        ({str(number): "x" for number in range(31)}, "31 dimensions are too many: CloudWatch allows 30 for a metric"),
+        (
+            {str(number): "x" for number in range(31)},
+            "31 dimensions are given; CloudWatch allows at most 30 for a metric",
+        ),
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:

@@ -684,7 +684,9 @@ def test_no_reporter() -> None:
         CloudWatchMetricsReporter().add_metric("Orders", 1)
     """
     said = run(program)
-    assert said == "Metric dropped: no CloudWatchMetricsReporter has an app yet. Call init_app(app) first."
+    assert said == (
+        "Metric dropped: no CloudWatchMetricsReporter has been initialized with an app. Call init_app(app) first."
+    )
 
 
 # Several apps.
@@ -926,7 +928,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
             "does not accept metric readers; use an opentelemetry.sdk.metrics.Meter",
         ),
         ({"rules": [{}, {"dimension": ["Route"]}]}, "rules[1] has the unknown field 'dimension'"),
-        ({"rules": [{"distribution": "mean"}]}, "rules[0]: distribution='mean' cannot be used"),
+        ({"rules": [{"distribution": "mean"}]}, "rules[0]: distribution='mean' is invalid; use"),
         ({"export_interval_seconds": 0}, "export_interval_seconds=0 is not an interval"),
     ],
 )
@@ -976,7 +978,7 @@ def test_a_service_name_that_is_no_namespace(
     assert [metric.namespace for metric in cloudwatch.metrics()] == ["_AWS/cart"]
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning == (
-        "Using the CloudWatch namespace '_AWS/cart' instead of an invalid one. service.name='AWS/cart', used as the "
+        "The default CloudWatch namespace is invalid; using '_AWS/cart' instead. service.name='AWS/cart', used as the "
         "CloudWatch namespace because none is configured, is reserved for AWS's own services; use a name that does not "
         "start with 'AWS/'."
     )

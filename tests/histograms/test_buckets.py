@@ -90,13 +90,13 @@ class TestExplicit:
         [
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1, 2), None),
             ((0, 0), (1.0,), 0, 0.0, Extremes.recorded(inf, -inf), None),
-            ((1, 1, 0), (1.0,), 2, 3.0, Extremes(), "1 bounds and 3 counts"),
+            ((1, 1, 0), (1.0,), 2, 3.0, Extremes(), "1 bounds but 3 bucket counts"),
             ((1, 1, 0), (2.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
             ((1, 1, 0), (1.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
             ((3, -1), (1.0,), 2, 3.0, Extremes(), "a negative count"),
             ((1, 1), (1.0,), 3, 3.0, Extremes(), "count 3, but 2 samples"),
-            ((1, 1), (1.0,), 2, nan, Extremes(), "a sum beyond every float"),
-            ((1, 1), (1.0,), 2, inf, Extremes(), "a sum beyond every float"),
+            ((1, 1), (1.0,), 2, nan, Extremes(), "a sum that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, inf, Extremes(), "a sum that is NaN or too large for a float"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(nan, 2), "not a number"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(-inf, 2), "not a number"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1, inf), "not a number"),
@@ -124,7 +124,7 @@ class TestExplicit:
     def test_a_sum_beyond_every_float_contradicts_nothing_else(self) -> None:
         """The SDK adds ints of any size; a sum beyond every float is described, and nothing is raised."""
         histogram = ExplicitHistogram(20, 20 * 10**308, Extremes.recorded(10**308, 10**308), (1.0,), (0, 20))
-        assert histogram.contradiction() == "a sum beyond every float"
+        assert histogram.contradiction() == "a sum that is NaN or too large for a float"
 
 
 class TestExponential:

@@ -164,8 +164,8 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert said[-1] == (
         f"max_metrics is reached, overflow series included: dimension combinations of orders.{MAX_METRICS - 1} and of "
-        "further metrics are published together as the metric otel.metric.overflow. Put values that clients send into "
-        "dimensions instead of names, or raise max_metrics."
+        "further metrics are published together as the metric otel.metric.overflow. Move variable parts of metric "
+        "names (such as IDs) into dimensions, or raise max_metrics."
     )
     reader.shutdown()
 

@@ -51,7 +51,7 @@ def test_missing_at_first(  # noqa: PLR0917
         stats = program.do("stats")
         said = program.said()
     assert (cloudwatch.published.sum("Orders"), stats["datums_lost"]) == (orders, {})
-    assert said.count("WARNING") == said.count("Metrics cannot be sent, and are kept until they can.") == 1
+    assert said.count("WARNING") == said.count("Cannot send metrics; they are kept and will be retried.") == 1
     figures(failed_calls=stats["requests_failed"], published=orders, warnings=1)
 
 
@@ -69,7 +69,7 @@ def test_credentials_that_expire(cloudwatch: FailingCloudWatch, tmp_path: Path, 
             cloudwatch.always(None)
             assert program.do("flush", 60)
             assert cloudwatch.published.sum("Orders") == orders
-            assert program.said().count("Metrics cannot be sent, and are kept until they can.") == outage
+            assert program.said().count("Cannot send metrics; they are kept and will be retried.") == outage
         stats = program.do("stats")
     assert stats["datums_lost"] == {}
     figures(failed_calls=stats["requests_failed"], published=cloudwatch.published.sum("Orders"), warnings=2)

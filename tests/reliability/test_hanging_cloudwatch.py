@@ -35,10 +35,10 @@ def test_shutdown(
         stats, said = program.do("stats"), program.said()
         assert program.end() == 0
     assert 2.0 <= seconds < 3.0
-    assert "1 datum(s) were sent, and CloudWatch has not answered yet" in said
+    assert "1 datum(s) were sent, but CloudWatch has not responded" in said
     if is_spooled:
         assert stats["datums_lost"] == {}
-        assert "1 datum(s) could not be sent, and are left in the spool" in said
+        assert "1 datum(s) could not be sent, and remain in the spool" in said
         with Program(cloudwatch, tmp_path / "next", **variables) as program:
             program.do("add", 0)
             assert program.do("flush", 30)
@@ -81,6 +81,6 @@ def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[...
     """The end of the interpreter, and SIGTERM to gunicorn, wait no longer than an exit does."""
     for seconds, said in result:
         assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS, said
-        assert "and CloudWatch has not answered yet; unless it does, they are lost" in said
+        assert "but CloudWatch has not responded. Unless it accepts them, they are lost" in said
     of_interpreter, of_gunicorn = (f"{seconds:.1f} s" for seconds, _ in result)
     figures(interpreter=of_interpreter, gunicorn=of_gunicorn, timeout=EXIT_TIMEOUT_SECONDS)

@@ -741,7 +741,7 @@ class TestSeveralReaders:
             [sys.executable, "-c", THREE_HANGING_READERS], capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0
-        assert ended.stderr.count("CloudWatch has not answered yet") == 3, ended.stderr
+        assert ended.stderr.count("CloudWatch has not responded") == 3, ended.stderr
         assert 2.0 <= float(ended.stdout) < 2.5
         assert time.monotonic() - begun < PATIENCE_SECONDS
 
