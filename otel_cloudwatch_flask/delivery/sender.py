@@ -29,7 +29,7 @@ _TIME: Final = attrgetter("unix_seconds")
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
-"""The upper bound for ``Retry-After``. A proxy may send any value, and the backlog cannot grow for ever."""
+"""The upper bound for ``Retry-After``. A proxy may send any value, and the backlog cannot grow forever."""
 _MAX_LOST_RESPONSES: Final = 3
 """The number of consecutive lost responses after which the backoff is longest: each retry may store a duplicate."""
 _LOG_SECONDS: Final = 60.0

@@ -111,7 +111,7 @@ class StatsRecorder:
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
-        """Count a failed request, and those of its datums that may be stored because only the response was lost."""
+        """Count a failed request, and its datums that CloudWatch may have stored nevertheless."""
         with self._lock:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored

@@ -112,7 +112,7 @@ def _log_bad_call(error: Exception) -> None:
 
 
 def _no_flush() -> None:
-    """Do nothing, as the flush of a request whose metrics wait for the interval."""
+    """Do nothing when a request ends, because the reader flushes on its interval, or there is no reader."""
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:

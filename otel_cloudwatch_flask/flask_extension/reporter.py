@@ -367,9 +367,9 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of a reporter that is not the current app's.
+    """Return the latest registration of a reporter that is not the current app's, or ``None`` if it has none.
 
-    ``None`` stands for the last initialized reporter outside an app context, and for no reporter inside one.
+    Outside an app context, ``None`` as ``reporter`` selects the last initialized one.
     """
     if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)

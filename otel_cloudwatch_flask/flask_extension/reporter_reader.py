@@ -27,7 +27,7 @@ PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 _reporter_readers: "list[weakref.ref[ReporterReader]]" = []
-"""The readers that reporters created, oldest first. All others belong to the program, as does the entry point's."""
+"""The readers that reporters created, oldest first. All others, such as the entry point's, belong to the program."""
 
 
 class ReporterReader(CloudWatchMetricReader):

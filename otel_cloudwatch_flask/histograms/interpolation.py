@@ -150,7 +150,7 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 def _parts(samples: Sequence[int], most: int) -> list[int]:
     """Return the number of parts of each bucket, which is proportional to the square root of its sample count.
 
-    If it were proportional to the sample count, the sparse buckets, which contain high percentiles, would get too few.
+    If it were proportional to the sample count, sparse buckets, which contain high percentiles, would get too few.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]
