@@ -94,7 +94,7 @@ class TestExplicit:
             ((1, 1, 0), (2.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
             ((1, 1, 0), (1.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
             ((3, -1), (1.0,), 2, 3.0, Extremes(), "a negative count"),
-            ((1, 1), (1.0,), 3, 3.0, Extremes(), "count 3, but 2 samples"),
+            ((1, 1), (1.0,), 3, 3.0, Extremes(), "a count of 3, but 2 samples"),
             ((1, 1), (1.0,), 2, nan, Extremes(), "a sum that is NaN or too large for a float"),
             ((1, 1), (1.0,), 2, inf, Extremes(), "a sum that is NaN or too large for a float"),
             ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(nan, 2), "not a number"),

@@ -179,7 +179,9 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
     names = {metric.name for metric in cloudwatch.metrics()}
     assert len(cloudwatch.metrics()) == MAX_METRICS
     (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
-    assert said.startswith(f"add_metric has recorded {SERIES_PER_METRIC * MAX_METRICS} dimension combinations")
+    assert said.startswith(
+        f"add_metric has reached its limit of {SERIES_PER_METRIC * MAX_METRICS} dimension combinations"
+    )
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
     assert sum(cloudwatch.sum(name) for name in names) == pytest.approx(total, abs=1e-9 * 3 * NAMES)
