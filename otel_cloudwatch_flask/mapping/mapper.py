@@ -93,7 +93,7 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns ``False``, and adds nothing, unless all have the same time and each has one series, which it does not share.
+        Returns ``False``, and adds nothing, unless all have the same time and each has one series that no other shares.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
