@@ -7,7 +7,7 @@ import click
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
-from otel_cloudwatch_flask.commands.shared.terminal import counted
+from otel_cloudwatch_flask.terminal import counted
 
 
 @click.command(cls=Command)

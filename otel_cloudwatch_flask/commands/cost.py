@@ -19,10 +19,10 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
 )
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
-from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.terminal import counted, echo_table, escaped
 
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"

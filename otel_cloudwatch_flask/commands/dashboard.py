@@ -10,7 +10,7 @@ from otel_cloudwatch_flask.commands.reports.dashboard_body import Dashboard, das
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
 from otel_cloudwatch_flask.commands.shared.series_source import region_for, selected_series, series_options
-from otel_cloudwatch_flask.commands.shared.terminal import counted, escaped
+from otel_cloudwatch_flask.terminal import counted, escaped
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""

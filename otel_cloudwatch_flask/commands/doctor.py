@@ -16,7 +16,6 @@ from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.terminal import counted, escaped
 from otel_cloudwatch_flask.commands.shared.user_app import (
     UserApp,
     load_user_app,
@@ -24,6 +23,7 @@ from otel_cloudwatch_flask.commands.shared.user_app import (
     traceback_option,
 )
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.terminal import counted, escaped
 
 _SIGNS: Final[Mapping[Status, str]] = {"ok": "✓", "problem": "✗", "unknown": "?"}
 _ASCII_SIGNS: Final[Mapping[Status, str]] = {"ok": "+", "problem": "!", "unknown": "?"}

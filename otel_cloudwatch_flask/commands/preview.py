@@ -16,12 +16,12 @@ from werkzeug.routing import Rule
 
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import document_from
-from otel_cloudwatch_flask.commands.shared.terminal import counted, echo_table, escaped, number, terminal_width
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.sdk.reader import live_readers
+from otel_cloudwatch_flask.terminal import counted, echo_table, escaped, number, terminal_width
 
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."

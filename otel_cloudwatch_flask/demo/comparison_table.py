@@ -7,8 +7,8 @@ from typing import Final
 
 from rich.text import Text
 
-from otel_cloudwatch_flask.commands.shared.terminal import number, truncated
 from otel_cloudwatch_flask.demo.comparison import FIGURES, Comparison, Expectation, Figures
+from otel_cloudwatch_flask.terminal import number, truncated
 
 
 @dataclass(frozen=True, slots=True)

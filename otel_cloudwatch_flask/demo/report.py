@@ -12,11 +12,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from otel_cloudwatch_flask.commands.shared.terminal import counted
 from otel_cloudwatch_flask.demo.comparison import Comparison
 from otel_cloudwatch_flask.demo.comparison_table import ASCII, UNICODE, ComparisonTable, Signs
 from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome, Progress
 from otel_cloudwatch_flask.pricing import PRICES_URL
+from otel_cloudwatch_flask.terminal import counted
 
 _POLICIES: Final = {
     "background": 'flush="background" (this demo)',

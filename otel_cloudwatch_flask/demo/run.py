@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_cloudwatch_flask.commands.shared.terminal import counted
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
@@ -14,6 +13,7 @@ from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopSummary
 from otel_cloudwatch_flask.observation.record import Observation, datum_of
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.terminal import counted
 from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:

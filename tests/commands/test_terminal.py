@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.commands.shared.terminal import display_width, escaped, number, table, truncated
+from otel_cloudwatch_flask.terminal import display_width, escaped, number, table, truncated
 
 HOSTILE = [
     ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),

@@ -32,10 +32,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("", ["__init__", "decorator"]),
     ("testing", ["request_rules", "published", "fake", "intercept"]),
     ("testing/local", ["protocols", "queries", "validating_proxy", "server"]),
-    ("", ["pytest_plugin"]),
-    ("commands/shared", ["terminal", "command", "user_app", "document", "aws", "series_source"]),
-    ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
-    ("commands/reports", ["cost_estimate", "request_series", "alarm_template", "dashboard_body"]),
+    ("", ["pytest_plugin", "terminal"]),
     (
         "demo",
         [
@@ -43,6 +40,9 @@ LAYERS: list[tuple[str, list[str]]] = [
             *("expectations", "running_shop", "readback", "run", "report"),
         ],
     ),
+    ("commands/shared", ["command", "user_app", "document", "aws", "series_source"]),
+    ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
+    ("commands/reports", ["cost_estimate", "request_series", "alarm_template", "dashboard_body"]),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
     ("", ["cli", "__main__"]),
 ]

@@ -11,12 +11,12 @@ from flask import Flask
 from flask.cli import NoAppException, ScriptInfo
 
 from otel_cloudwatch_flask.commands.shared.command import CommandError
-from otel_cloudwatch_flask.commands.shared.terminal import escaped
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Key
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
 from otel_cloudwatch_flask.flask_extension.reporter import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
+from otel_cloudwatch_flask.terminal import escaped
 
 _TRACEBACK_KEY: Final = f"{__name__}.traceback"
 DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
