@@ -22,14 +22,15 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 class FacadeSeries:
     """A validated name, unit and set of dimensions.
 
-    ``histogram`` and ``attributes`` are set by the first measurement; until then ``histogram`` is ``None``.
+    ``attributes`` are those to record: ``dimensions`` with the default dimensions, or what the first measurement makes
+    of them. ``histogram`` is ``None`` until then.
     """
 
     metric_name: str
     unit: str
     dimensions: Mapping[str, str]
+    attributes: Mapping[str, str | bool] = field(repr=False)
     histogram: Histogram | None = field(default=None, init=False, repr=False)
-    attributes: Mapping[str, str | bool] = field(default_factory=dict, init=False, repr=False)
 
 
 Measurement: TypeAlias = tuple[FacadeSeries, float]

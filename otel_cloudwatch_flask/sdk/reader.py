@@ -4,14 +4,16 @@ import contextlib
 import logging
 import math
 import os
+import queue
 import random
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Final
 
-from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
+from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
+from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit
@@ -21,7 +23,13 @@ from otel_cloudwatch_flask.sdk.exporter import (
     default_aggregation,
     seconds_until,
 )
-from otel_cloudwatch_flask.sdk.internals import consumer_of, forget_measurements, is_registered
+from otel_cloudwatch_flask.sdk.internals import (
+    EVERY_ATTRIBUTE,
+    SelectiveReader,
+    consumer_of,
+    forget_measurements,
+    is_registered,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -29,10 +37,11 @@ EXIT_TIMEOUT_SECONDS: Final = 10.0
 """How long the process waits for CloudWatch at exit; process managers usually kill after 30 seconds."""
 
 _JITTER: Final = 0.05
+_SUMMED: Final = (Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter)
 _live_readers: weakref.WeakSet["CloudWatchMetricReader"] = weakref.WeakSet()
 
 
-class CloudWatchMetricReader(MetricReader):
+class CloudWatchMetricReader(SelectiveReader):
     """Collect metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
     ``exporter`` defaults to one configured by the environment. The reader's thread collects and calls CloudWatch: for
@@ -65,6 +74,7 @@ class CloudWatchMetricReader(MetricReader):
         self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
         self._is_requested = False
+        self._is_abandoned = False
         self._exit_deadline: float | None = None
         self._reset()
         self._start_thread()
@@ -77,11 +87,18 @@ class CloudWatchMetricReader(MetricReader):
         """The exporter that publishes the collections."""
         return self._exporter
 
+    def kept_attributes(self, instrument: Any) -> Container[str] | None:
+        """Return the attributes of an instrument that are published, ``None`` if a reporter elsewhere publishes it."""
+        kept = self._exporter.kept_attributes(instrument.instrumentation_scope, instrument.name)
+        # Data points that differ in dropped attributes are merged: sums by the SDK, gauges by the exporter, which keeps
+        # all their values.
+        return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE
+
     def request_flush(self) -> None:
         """Request a flush and return at once; concurrent requests become one flush."""
         if not self._is_requested:
             self._is_requested = True
-            self._woken.set()
+            self._wakes.put(None)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Return ``True`` once every measurement recorded before this call is in CloudWatch, ``False`` at the timeout.
@@ -104,27 +121,41 @@ class CloudWatchMetricReader(MetricReader):
         """Flush and stop the reader's thread; further calls do nothing."""
         if self._is_shut_down:
             return
-        self._is_shut_down = True
         deadline = time.monotonic() + timeout_millis / 1000
-        _live_readers.discard(self)
-        self._forget_exit()
-        self._exporter.delivery.expedite(is_ending=True)
+        self._begin_shutdown()
         if self._thread.is_alive():
             if self._exporter.delivery.is_calling:
                 # The call may outlast the deadline, by which new measurements must be on disk or counted as lost.
                 with _failures_logged():
                     self._collect_now(deadline)
             self._exit_deadline = deadline
-            self._woken.set()
+            self._wakes.put(None)
             self._thread.join(seconds_until(deadline))
         else:
             self._flush_now(deadline, is_last=True)
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
+    def abandon(self) -> None:
+        """Have the reader's thread flush, shut the reader down and remove it, because nothing records for it any more.
+
+        Safe to call from the garbage collector, which may interrupt any thread wherever it holds a lock.
+        """
+        self._is_abandoned = True
+        self._wakes.put(None)
+
+    def remove(self) -> None:
+        """Clean up after an abandoned reader was shut down."""
+
+    def _begin_shutdown(self) -> None:
+        self._is_shut_down = True
+        _live_readers.discard(self)
+        self._forget_exit()
+        self._exporter.delivery.expedite(is_ending=True)
+
     def _reset(self) -> None:
         """Create the state of one process."""
         self._lock_type = threading.Lock
-        self._woken = threading.Event()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant, unlike an Event: see abandon()
         self._is_requested = False
         self._changed = threading.Condition()  # guards what follows: flushes are counted, the first is 1
         self._deadlines: list[float] = []  # of those who wait for the next flush to begin
@@ -159,7 +190,7 @@ class CloudWatchMetricReader(MetricReader):
         with self._changed:
             number = self._begun + 1
             self._deadlines.append(deadline)
-            self._woken.set()
+            self._wakes.put(None)
             self._changed.wait_for(lambda: self._ended >= number, seconds_until(deadline))
             if self._begun < number:
                 self._deadlines.remove(deadline)
@@ -175,14 +206,21 @@ class CloudWatchMetricReader(MetricReader):
                 due = min(due, max(self._exporter.delivery.retry_at, time.monotonic() + 1.0))
             self._pause(begun + self._min_interval_seconds, due)
             begun = time.monotonic()
+            if self._is_abandoned and not self._is_shut_down:
+                self._begin_shutdown()
+                self._exit_deadline = begun + EXIT_TIMEOUT_SECONDS
             is_delivered = self._flush_for_all(begun + self._timeout_seconds)
+        if self._is_abandoned:
+            self._exporter.shutdown(timeout_millis=0.0)
+            self.remove()
 
     def _pause(self, earliest: float, due: float) -> None:
         """Wait until a flush is due, or one is requested and the minimum interval has passed."""
-        while not self._deadlines and self._exit_deadline is None:
-            if not self._woken.wait(seconds_until(min(earliest, due) if self._is_requested else due)):
+        while not (self._deadlines or self._is_abandoned or self._exit_deadline):
+            try:
+                self._wakes.get(timeout=seconds_until(min(earliest, due) if self._is_requested else due))
+            except queue.Empty:  # noqa: PERF203 - the loop waits
                 return
-            self._woken.clear()
 
     def _flush_for_all(self, deadline: float) -> bool:
         """Flush until the latest deadline of the waiting callers, and tell them the outcome."""

@@ -13,18 +13,22 @@ from otel_cloudwatch_flask.version import __version__
 
 METER_NAME: Final = "otel_cloudwatch_flask.delivery"
 
-Stats = Callable[[], DeliveryStats]
+Stats = Callable[[], DeliveryStats | None]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create instruments that observe ``stats``: datums sent, pending, lost by reason; requests, their duration."""
+    """Create instruments that observe ``stats``: datums sent, pending, lost by reason; requests, their duration.
+
+    Nothing is observed while ``stats`` returns ``None``.
+    """
     meter = provider.get_meter(METER_NAME, __version__)
 
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
-        return [lambda _options: [Observation(getattr(stats(), field))]]
+        return [lambda _options: [Observation(getattr(found, field)) for found in [stats()] if found]]
 
     def losses(_options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(datums, {"reason": reason}) for reason, datums in stats().datums_lost.items()]
+        lost = found.datums_lost if (found := stats()) else {}
+        return [Observation(datums, {"reason": reason}) for reason, datums in lost.items()]
 
     name = METER_NAME
     meter.create_observable_counter(f"{name}.datums_sent", observing("datums_sent"), "{datum}")

@@ -121,7 +121,7 @@ EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
 def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, int]]:
     """What one export of metrics made by hand publishes, and what is lost of it."""
     cloudwatch = FakeCloudWatch()
-    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=2000)
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
     resource = sdk.ResourceMetrics(Resource.get_empty(), [scope], "")
     assert exporter.export(sdk.MetricsData([resource])) is sdk.MetricExportResult.SUCCESS

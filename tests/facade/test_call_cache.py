@@ -9,7 +9,7 @@ import pytest
 from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
-ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"})
+ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"}, {"Shop": "1"})
 
 
 class Text(str):
@@ -49,7 +49,7 @@ def test_a_name_that_is_given_twice() -> None:
 @pytest.mark.parametrize("again", [{}, [], ()], ids=repr)
 def test_no_dimensions(dimensions: object, again: object) -> None:
     """None at all are the same ones, however they are written."""
-    series = FacadeSeries("Orders", "Count", {})
+    series = FacadeSeries("Orders", "Count", {}, {})
     assert knowing(dimensions, series).measurement("Orders", 1, "Count", again) == (series, 1.0)
 
 
@@ -126,7 +126,7 @@ def test_dimensions_that_changed_meanwhile() -> None:
 def test_no_more_than_so_many() -> None:
     """When there are too many, none of those before is known any more."""
     known = CallCache(2)
-    every = [FacadeSeries("Orders", "Count", {"Shop": str(number)}) for number in range(3)]
+    every = [FacadeSeries("Orders", "Count", {"Shop": str(number)}, {}) for number in range(3)]
     for series in every[:2]:
         known.add("Orders", "Count", series.dimensions, series)
     assert all(known.measurement("Orders", 1, "Count", each.dimensions) == (each, 1.0) for each in every[:2])

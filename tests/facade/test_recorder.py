@@ -226,11 +226,12 @@ class Recording:
         self.reader = InMemoryMetricReader()
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         self.lost: list[LossReason] = []
-        self.recorder = Recorder(self.provider, reporter_id, default_dimensions or {}, self.lost.append)
+        self.default_dimensions = default_dimensions or {}
+        self.recorder = Recorder(self.provider, reporter_id, self.lost.append)
 
     def record(self, name: str, value: float = 1, unit: str = "None", **dimensions: str) -> None:
         """Record one entry."""
-        self.recorder.record(FacadeSeries(name, unit, dimensions), value)
+        self.recorder.record(FacadeSeries(name, unit, dimensions, {**self.default_dimensions, **dimensions}), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
         """Each metric that any exporter sees, with the facade metric that ours finds in its scope."""
@@ -333,9 +334,9 @@ def test_default_dimensions() -> None:
 def test_reporters_are_told_apart() -> None:
     """The same metric of two reporters on one provider has two scopes, one naming each."""
     recording = Recording("Shop")
-    other = Recorder(recording.provider, "Shop#2", {}, recording.lost.append)
+    other = Recorder(recording.provider, "Shop#2", recording.lost.append)
     recording.record("Orders")
-    other.record(FacadeSeries("Orders", "None", {}), 1)
+    other.record(FacadeSeries("Orders", "None", {}, {}), 1)
     assert [facade for facade, _ in recording.metrics()] == [
         FacadeMetric("Orders", "Shop"),
         FacadeMetric("Orders", "Shop#2"),
@@ -378,10 +379,10 @@ class BrokenSdk(MeterProvider):
 def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     """What the SDK does not take is lost as invalid, and said once, not each time."""
     lost: list[LossReason] = []
-    recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", {}, lost.append)
+    recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", lost.append)
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            recorder.record(FacadeSeries("Broken", "None", {}), 1)
+            recorder.record(FacadeSeries("Broken", "None", {}, {}), 1)
     assert lost == [LossReason.INVALID] * 5
     [record] = caplog.records
     assert "'Broken'" in record.getMessage()
@@ -400,7 +401,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     """A buffer with so many entries."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add(FacadeSeries("Orders", "None", {}), 1)
+        buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
     return buffer
 
 
@@ -425,7 +426,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add(FacadeSeries("Orders", "None", {}), 1)
+    buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
     assert count(recording) == 2
 
 
@@ -436,7 +437,7 @@ def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
     buffer = RequestBuffer(recorder)
     for value in range(5):
-        buffer.add(FacadeSeries(f"Metric {value}", "None", {}), value)
+        buffer.add(FacadeSeries(f"Metric {value}", "None", {}, {}), value)
     assert recorded == []
     buffer.end()
     assert recorded == [(value, threading.current_thread()) for value in range(5)]
@@ -456,7 +457,7 @@ def span(span_id: int) -> Iterator[None]:
 def test_each_entry_has_the_span_it_was_added_in() -> None:
     """Exemplars lead there; an entry without a span has none, whatever span the request ends in."""
     recording = Recording()
-    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {})
+    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {}, {})
     with span(10):
         buffer.add(series, 1)
         with span(11):
@@ -482,7 +483,7 @@ def test_a_forked_child() -> None:
             signal.alarm(10)
             buffer.end()
             before = count(recording)
-            buffer.add(FacadeSeries("FromChild", "None", {}), 1)
+            buffer.add(FacadeSeries("FromChild", "None", {}, {}), 1)
             os._exit(0 if (before, count(recording)) == (0, 1) else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -508,7 +509,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add(FacadeSeries("Orders", "None", {}), 1)
+            buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:
