@@ -79,8 +79,8 @@ class ProviderSetup:
         provider: metrics.MeterProvider,
         reporter_id: str,
         settings: Settings,
-        key: Hashable = None,
-        reader: CloudWatchMetricReader | None = None,
+        key: Hashable,
+        reader: CloudWatchMetricReader | None,
     ) -> None:
         self.provider = provider
         self.reporter_id = reporter_id
@@ -90,7 +90,11 @@ class ProviderSetup:
             provider, reporter_id, partial(count_as_lost, reader), max_series=SERIES_PER_METRIC * settings.max_metrics
         )
         self._call_caches: dict[Hashable, CallCache] = {}
+        claim_reporter_id(reporter_id, reader.exporter if reader else self)
+        if reader:
+            reader.exporter.publish_metrics_of(reporter_id)
         if isinstance(reader, ReporterReader):
+            reader.provider, reader.reporter_id = provider, reporter_id
             weakref.finalize(self, reader.abandon).atexit = False
 
     @property
@@ -195,23 +199,19 @@ def _new_setup(
     key: Hashable,
     reader: CloudWatchMetricReader | None,
 ) -> ProviderSetup:
-    settings, name = target.settings, target.settings.namespace or target.app_name
-    if not settings.enabled:
-        setup = ProviderSetup(provider, new_reporter_id(name), settings, key)
-        claim_reporter_id(setup.reporter_id, setup)
-        return setup
+    reporter_id = new_reporter_id(target.settings.namespace or target.app_name)
     if reader is not None:
-        return ProviderSetup(provider, _reporter_id_on(reader, name), settings, key, reader)
-    own = None
-    if isinstance(provider, MeterProvider):
-        own = _new_reader(target)
-        provider.add_metric_reader(own)
-    elif given is None and not isinstance(provider, NoOpMeterProvider):
-        provider, own = _new_global_provider(target)
-    else:
-        raise _not_usable(provider)
-    own.provider = provider
-    return ProviderSetup(provider, own.reporter_id, settings, key, own)
+        # An identity whose reporter is gone, but whose metrics the program's exporter still publishes, is free again.
+        taken = {each.reporter_id for each in _live_setups()}
+        reporter_id = next((each for each in reader.exporter.reporters if each not in taken), reporter_id)
+    elif target.settings.enabled and isinstance(provider, MeterProvider):
+        reader = _new_reader(target)
+        provider.add_metric_reader(reader)
+    elif target.settings.enabled:
+        if given is not None or isinstance(provider, NoOpMeterProvider):
+            raise _not_usable(provider)
+        provider, reader = _new_global_provider(target)
+    return ProviderSetup(provider, reporter_id, target.settings, key, reader)
 
 
 def _refuse_if_shut_down(provider: MeterProvider) -> None:
@@ -226,18 +226,6 @@ def _refuse_if_shut_down(provider: MeterProvider) -> None:
 
 def _programs_reader_on(provider: MeterProvider) -> CloudWatchMetricReader | None:
     return next((each for each in readers_on(provider) if not isinstance(each, ReporterReader)), None)
-
-
-def _reporter_id_on(reader: CloudWatchMetricReader, name: str) -> str:
-    """An identity whose metrics the program's exporter publishes: one that is free again, or else a new one."""
-    taken = {each.reporter_id for each in _live_setups()}
-    free = next((each for each in reader.exporter.reporters if each not in taken), None)
-    if free is not None:
-        return free
-    reporter_id = new_reporter_id(name)
-    claim_reporter_id(reporter_id, reader.exporter)
-    reader.exporter.publish_metrics_of(reporter_id)
-    return reporter_id
 
 
 def _new_global_provider(target: Target) -> tuple[MeterProvider, ReporterReader]:

@@ -5,6 +5,7 @@ import logging
 import weakref
 from typing import Any, Final
 
+from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -59,10 +60,8 @@ class ReporterReader(CloudWatchMetricReader):
             export_interval_seconds=settings.export_interval_seconds,
             flush_min_interval_seconds=settings.flush_min_interval_seconds,
         )
-        self.reporter_id = new_reporter_id(settings.namespace or app_name)
-        claim_reporter_id(self.reporter_id, exporter)
-        exporter.publish_metrics_of(self.reporter_id)
-        self.provider: MeterProvider | None = None
+        self.provider: metrics.MeterProvider | None = None
+        self.reporter_id = ""
         self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
         self._publishes_plain_metrics = False
@@ -70,7 +69,7 @@ class ReporterReader(CloudWatchMetricReader):
 
     def remove(self) -> None:
         """Remove this reader, which is shut down, from its provider; its identity can be used again."""
-        if self.provider is None:
+        if not isinstance(self.provider, MeterProvider):
             return
         if self._publishes_plain_metrics:
             # The successor collects, and so drops, the plain metrics that this reader has published so far.
