@@ -23,7 +23,9 @@ MAX_NAME_LENGTH, MAX_VALUE_LENGTH = 256, 2048
 def published(resource: Mapping[str, Any], *, entity: bool | None = True, metrics: int = 1) -> FakeCloudWatch:
     """What a program with this resource publishes."""
     cloudwatch = FakeCloudWatch()
-    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, entity=entity))
+    reader = CloudWatchMetricReader(
+        CloudWatchMetricExporter("Shop", client=cloudwatch, entity=entity, max_metrics=2000)
+    )
     provider = MeterProvider([reader], resource=Resource(dict(resource)), shutdown_on_exit=False)
     for number in range(metrics):
         provider.get_meter("m").create_counter(f"orders{number}").add(1)
