@@ -20,14 +20,15 @@ _EPOCH_SECONDS: Final = 60.0
 
 
 def overflow_capacity(max_metrics: int) -> int:
-    """Return how many of ``max_metrics`` are reserved for overflow series: a tenth, at least 2 where there is room.
+    """Return how many of ``max_metrics`` are reserved for overflow series: a tenth, and from 10 metrics on at least 2.
 
-    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later.
+    CloudWatch bills a metric from its first datum, so an overflow series cannot replace another metric later. Below 10
+    there is room for that of one metric only: if a second metric overflows, there is one metric more.
 
-    >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
+    >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(3)
     (100, 2, 1)
     """
-    return min(max(2, max_metrics // 10), max(1, max_metrics - 1))
+    return max(max_metrics // 10, 2 if max_metrics >= 10 else 1)
 
 
 class _SeriesPool:
@@ -53,7 +54,7 @@ class _SeriesPool:
 
 
 class CardinalityGuard:
-    """Admit at most ``max_metrics`` distinct series, overflow series included.
+    """Admit at most ``max_metrics`` distinct series, overflow series included (10 or more, see above).
 
     Once the places for other series are used up, further series become the overflow series of their metric. Once those
     are used up (see :func:`overflow_capacity`), they become the overflow series of :data:`OVERFLOW_NAME`: one metric,
@@ -65,7 +66,7 @@ class CardinalityGuard:
         reserved = overflow_capacity(max_metrics)
         self._pool = _SeriesPool(max_metrics - reserved, clock())
         # One of those reserved is the overflow series of OVERFLOW_NAME.
-        self._overflow_pool = _SeriesPool(reserved - 1, clock())
+        self._overflow_pool = _SeriesPool(max(1, reserved - 1), clock())
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:

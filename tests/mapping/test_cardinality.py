@@ -28,7 +28,7 @@ def clock() -> FakeClock:
 
 def test_limit(clock: FakeClock) -> None:
     """The first series are admitted and stay admitted; further ones become an overflow series."""
-    guard = CardinalityGuard(4, clock)
+    guard = CardinalityGuard(3, clock)
     first, second = series(1), series(2)
     assert guard.admit(first) is first
     assert guard.admit(second) is second
@@ -39,13 +39,23 @@ def test_limit(clock: FakeClock) -> None:
     assert (guard.active(), guard.overflowed) == (3, 2)
 
 
-@pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
+@pytest.mark.parametrize("max_metrics", [10, 11, 19, 20, 50, 1000])
 def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
     """Values and names that clients make up create ``max_metrics`` metrics, overflow series included, and no more."""
     guard = CardinalityGuard(max_metrics, clock)
     admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
     assert len(admitted) == max_metrics
     assert len({each for each in admitted if each.dimensions == OVERFLOW_DIMENSIONS}) == overflow_capacity(max_metrics)
+
+
+@pytest.mark.parametrize("max_metrics", [1, 2, 3, 9])
+def test_very_small_bounds(clock: FakeClock, max_metrics: int) -> None:
+    """They hold for one metric; the overflow of any others is one metric more."""
+    guard = CardinalityGuard(max_metrics, clock)
+    admitted = {guard.admit(series(user)) for user in range(100)}
+    assert len(admitted) == max_metrics
+    admitted |= {guard.admit(series(user, f"metric{user}")) for user in range(100)}
+    assert len(admitted) == max_metrics + 1
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
@@ -75,7 +85,7 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
 
 def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
     """One that was idle for an hour is replaced by that of another metric."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
     clock.advance(IDLE_SECONDS)
@@ -84,7 +94,7 @@ def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     """An overflow series differs from its metric in the dimensions only."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
     assert admitted == Series("orders", OVERFLOW_DIMENSIONS, "Seconds", 1)
@@ -94,7 +104,7 @@ def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
 
 def test_idle_places_are_free_again(clock: FakeClock) -> None:
     """A series that was idle for an hour gives its place back; one that was used meanwhile keeps it."""
-    guard = CardinalityGuard(4, clock)
+    guard = CardinalityGuard(3, clock)
     guard.admit(series("idle"))
     guard.admit(series("busy"))
     clock.advance(IDLE_SECONDS - 1)
@@ -108,7 +118,7 @@ def test_idle_places_are_free_again(clock: FakeClock) -> None:
 
 def test_renewed_places_are_kept(clock: FakeClock) -> None:
     """Whose place is renewed was used, and keeps it for another hour."""
-    guard = CardinalityGuard(3, clock)
+    guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
     assert guard.renew(series(1))
@@ -132,7 +142,7 @@ def test_active_counts_the_last_hour(clock: FakeClock) -> None:
 
 def test_never_more_than_the_limit(clock: FakeClock) -> None:
     """However many come and however long it takes, an hour never has more series than the limit."""
-    guard = CardinalityGuard(7, clock)
+    guard = CardinalityGuard(6, clock)
     published: dict[Series, float] = {}
     for i in range(3000):
         clock.advance(7)

@@ -230,7 +230,7 @@ def test_totals_keep_their_places() -> None:
     """Where places run out, rollups have them first, and a point's overflow is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
-    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=5)
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=4)
     reader = CloudWatchMetricReader(exporter)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
     for user in range(4):

@@ -242,7 +242,7 @@ def test_negative_samples_meet_the_positive_ones() -> None:
 
 def test_places_are_renewed_each_minute() -> None:
     """A series that found none while there was one for it only for a while is the overflow series' until then."""
-    mapped = Mapped(max_metrics=3)
+    mapped = Mapped(max_metrics=2)
     for _ in range(3):
         assert mapped.values([(ONE, 1)]) == [("/", 1)]
         assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("true", 2)]

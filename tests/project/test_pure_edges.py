@@ -170,7 +170,7 @@ class TestPlaces:
     def test_an_hour(self) -> None:
         """A metric counts for less than an hour, and then gives its place back."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
         clock.advance(3600)
         assert guard.active() == 0
@@ -180,7 +180,7 @@ class TestPlaces:
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
         """A look costs as much as there are metrics."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
         for now, has_place in ((3595, False), (3600, False), (3604.9, False), (3605, True)):
             clock.now = now
@@ -189,7 +189,7 @@ class TestPlaces:
     def test_renewal(self) -> None:
         """Who has a place keeps it; minutes have numbers."""
         clock = FakeClock(0)
-        guard = CardinalityGuard(3, clock)
+        guard = CardinalityGuard(2, clock)
         guard.admit(Series("a", (), "None"))
         assert guard.renew(Series("a", (), "None")) is True
         assert guard.renew(Series("b", (), "None")) is False
