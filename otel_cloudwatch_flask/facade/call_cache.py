@@ -22,14 +22,15 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 class FacadeSeries:
     """A validated name, unit and set of dimensions.
 
-    The first measurement sets ``histogram`` and ``attributes``. Until then, ``histogram`` is ``None``.
+    ``attributes`` are recorded: ``dimensions`` and the default dimensions. The first measurement sets ``histogram``,
+    which is ``None`` until then, and may replace ``attributes`` by those of an overflow series.
     """
 
     metric_name: str
     unit: str
     dimensions: Mapping[str, str]
+    attributes: Mapping[str, str | bool] = field(repr=False)
     histogram: Histogram | None = field(default=None, init=False, repr=False)
-    attributes: Mapping[str, str | bool] = field(default_factory=dict, init=False, repr=False)
 
 
 Measurement: TypeAlias = tuple[FacadeSeries, float]

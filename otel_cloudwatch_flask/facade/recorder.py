@@ -3,8 +3,9 @@
 import logging
 import re
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from hashlib import blake2s
 from typing import Final
 
@@ -12,7 +13,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import Histogram, MeterProvider
 
 from otel_cloudwatch_flask.delivery.stats import LossReason
-from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries
+from otel_cloudwatch_flask.facade.call_cache import FacadeSeries
 from otel_cloudwatch_flask.mapping.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
@@ -33,6 +34,9 @@ _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
 """Replaces an empty context, for which OpenTelemetry would substitute the context of the recording thread."""
 
 DEFAULT_MAX_SERIES: Final = 10_000
+
+_claims: "weakref.WeakKeyDictionary[MeterProvider, dict[str, dict[str, tuple[str, str]]]]" = weakref.WeakKeyDictionary()
+"""Metric name and unit by instrument name, by reporter. Never evicted: the SDK keeps instruments as long as meters."""
 
 
 def instrument_name(metric_name: str) -> str:
@@ -64,7 +68,6 @@ class Recorder:
         self,
         provider: MeterProvider,
         reporter_id: str,
-        default_dimensions: Mapping[str, str],
         lost: Callable[[LossReason], None],
         *,
         count: Callable[[], object] | None = None,
@@ -72,16 +75,14 @@ class Recorder:
     ) -> None:
         self._provider = provider
         self._reporter_id = reporter_id
-        self._default_dimensions = dict(default_dimensions)
         self._lost = lost
         self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
         # Never evicted, because the SDK also keeps instruments for the life of the process.
         self._histograms: dict[tuple[str, str], Histogram] = {}
-        self._claimed_names: set[str] = set()
+        self._claims = _claims.setdefault(provider, {}).setdefault(reporter_id, {})
         self._is_closed = False
-        self.call_cache = CallCache()
         self._start()
         call_after_fork(self._start)
 
@@ -122,7 +123,7 @@ class Recorder:
     def _resolved(self, series: FacadeSeries) -> Histogram:
         """Set the attributes and the histogram of a new series. Returns the histogram."""
         key = (series.metric_name, series.unit)
-        attributes: dict[str, str | bool] = {**self._default_dimensions, **series.dimensions}
+        attributes = series.attributes
         if not self._admit((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
             key = self._overflow_key(*key)
@@ -173,10 +174,9 @@ class Recorder:
         """Choose an instrument name that no other metric of this reporter uses."""
         name = plain_name = instrument_name(metric_name)
         length = 6
-        while name in self._claimed_names:
+        while self._claims.setdefault(name, (metric_name, unit)) != (metric_name, unit):
             name = suffixed_name(plain_name, metric_name, unit, length=length)
             length += 1
-        self._claimed_names.add(name)
         return name
 
 

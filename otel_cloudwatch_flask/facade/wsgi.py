@@ -98,24 +98,19 @@ class ResponseBody:
     adapters for AWS Lambda never call ``close``.
     """
 
-    __slots__ = ("_body", "_close", "_finish", "_parts")
+    __slots__ = ("_body", "_close", "_finish")
 
     def __init__(self, body: Iterable[bytes], finish: Callable[[], None]) -> None:
         self._body = body
         self._close: Callable[[], None] | None = getattr(body, "close", None)
         self._finish: Callable[[], None] | None = finish
-        self._parts: Iterator[bytes] = iter(())
 
     def __iter__(self) -> Iterator[bytes]:
-        self._parts = iter(self._body)
-        return self
-
-    def __next__(self) -> bytes:
         try:
-            return next(self._parts)
-        except BaseException:  # both StopIteration and an error end the body
+            for part in self._body:  # noqa: UP028 - "yield from" would close the body as well: twice
+                yield part
+        finally:
             self.close()
-            raise
 
     def close(self) -> None:
         """Close the original body, then call ``finish``, even if closing raises. Later calls do nothing."""

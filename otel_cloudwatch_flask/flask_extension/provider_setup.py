@@ -1,10 +1,11 @@
 """Find or create the meter provider that a reporter records to, and the reader that publishes its metrics."""
 
-import itertools
 import threading
-from collections import defaultdict
-from collections.abc import Iterator
+import weakref
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter, NoOpMeter, NoOpMeterProvider
@@ -12,16 +13,32 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import Attributes
 
-from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.delivery.boto_client import Client, ClientFactory
+from otel_cloudwatch_flask.config import KEYS, Settings
+from otel_cloudwatch_flask.delivery.boto_client import Client, client_factory
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import ConfigurationError
-from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader, default_namespace
-from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME
+from otel_cloudwatch_flask.facade.call_cache import CallCache
+from otel_cloudwatch_flask.facade.recorder import Recorder
+from otel_cloudwatch_flask.flask_extension.reporter_reader import (
+    ReporterReader,
+    claim_reporter_id,
+    default_namespace,
+    new_reporter_id,
+)
+from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeName
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
-from otel_cloudwatch_flask.sdk.views import remember_rules, views_of
+
+SERIES_PER_METRIC: Final = 10
+"""How many series ``add_metric`` may record for each of ``max_metrics``. Rules may merge several series into one."""
+
+SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
+SETTINGS_OF_READER: Final = sorted(
+    {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
+)
+"""The settings of a reader. A reporter that sets any of them does not share the program's reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +52,55 @@ class Target:
     settings: Settings
     app_name: str
     client: Client | None
-    client_factory: ClientFactory
+    credentials: Mapping[str, str]
     is_its_own: bool
 
+    def key(self) -> Hashable:
+        """Equal for targets that can share a reader."""
+        settings = self.settings
+        return (
+            None if self.client is None else id(self.client),
+            tuple(sorted(self.credentials.items())),
+            None if settings.namespace else self.app_name,
+            settings.enabled,
+            settings.self_metrics,
+            *(getattr(settings, field) for field in SETTINGS_OF_READER),
+        )
 
-@dataclass(frozen=True, slots=True)
+
 class ProviderSetup:
-    """The meter provider that one app records to, and the reader that publishes its metrics.
+    """The recorder and the reader that registrations with equal targets on one meter provider share.
 
-    ``reader`` is ``None`` if the setting ``enabled`` is off.
+    ``reader`` is ``None`` if the setting ``enabled`` is off. A reader that a reporter created is abandoned once no
+    registration refers to the setup.
     """
 
-    provider: metrics.MeterProvider
-    reporter_id: str
-    reader: CloudWatchMetricReader | None = None
+    def __init__(
+        self,
+        provider: metrics.MeterProvider,
+        reporter_id: str,
+        settings: Settings,
+        key: Hashable,
+        reader: CloudWatchMetricReader | None,
+    ) -> None:
+        self.provider = provider
+        self.reporter_id = reporter_id
+        self.reader = reader
+        self.key = key
+        self.recorder = Recorder(
+            provider,
+            reporter_id,
+            partial(count_as_lost, reader),
+            count=reader.count_measurement if reader else None,
+            max_series=SERIES_PER_METRIC * settings.max_metrics,
+        )
+        self._call_caches: dict[Hashable, CallCache] = {}
+        claim_reporter_id(reporter_id, reader.exporter if reader else self)
+        if reader:
+            reader.exporter.publish_metrics_of(reporter_id)
+        if isinstance(reader, ReporterReader):
+            reader.provider, reader.reporter_id = provider, reporter_id
+            weakref.finalize(self, reader.abandon).atexit = False
 
     @property
     def owns_reader(self) -> bool:
@@ -60,14 +112,26 @@ class ProviderSetup:
         """The meter provider for instrumentations of the app, whose metrics go to the same target as the reporter's."""
         return _ReporterMeters(self.provider, self.reporter_id)
 
-    def undo(self, timeout_seconds: float) -> None:
-        """Shut down the reader and remove it from the provider, unless it belongs to the program."""
-        if isinstance(self.reader, ReporterReader) and isinstance(self.provider, MeterProvider):
+    def call_cache(self, default_dimensions: Mapping[str, str]) -> CallCache:
+        """Return the cache for registrations with these default dimensions."""
+        return self._call_caches.setdefault(tuple(sorted(default_dimensions.items())), CallCache())
+
+    def shut_down(self, timeout_seconds: float) -> None:
+        """Shut down the reporter's reader and remove it from the provider."""
+        if isinstance(self.reader, ReporterReader):
+            with _lock:
+                _setups[:] = [weakref.ref(each) for each in _live_setups() if each is not self]
+            self.recorder.close()
             # Shut down first, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-            if self.reader.has_collected:  # else both would wait for the callback that still hangs
-                self.reader.drop_plain_metrics_of_others()
-                self.provider.remove_metric_reader(self.reader)
+            if self.reader.has_collected:  # else removing it would wait for the callback that still hangs
+                self.reader.remove()
+
+
+def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> None:
+    """Count a measurement that could not be recorded, if metrics are sent at all."""
+    if reader:
+        reader.exporter.stats_recorder.lost_measurement(reason)
 
 
 class _ReporterMeters(metrics.MeterProvider):
@@ -90,7 +154,7 @@ class _ReporterMeters(metrics.MeterProvider):
     ) -> Meter:
         """Return the provider's meter for the scope, with the reporter as an additional scope attribute."""
         marked: dict[str, object] = {**(attributes or {}), REPORTER_KEY: self._reporter_id}
-        return self._provider.get_meter(name, version, schema_url, marked)  # type: ignore[arg-type]
+        return self._provider.get_meter(ScopeName(name, self._reporter_id), version, schema_url, marked)  # type: ignore[arg-type]
 
 
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
@@ -98,27 +162,66 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 
     The reporter shares the program's reader if there is one, so that the facade and
     ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter with settings for itself gets a separate
-    reader, which leaves plain metrics to the program's.
+    reader, which leaves plain metrics to the program's. Reporters with equal targets share a setup, so that they have
+    one thread, and one request per flush.
 
     Raises :class:`ConfigurationError` if the provider does not accept readers.
     """
     provider = metrics.get_meter_provider() if given is None else given
-    reporter_id = _new_reporter_id(target.settings.namespace or target.app_name)
-    if not target.settings.enabled:
-        return ProviderSetup(provider, reporter_id)
-    if isinstance(provider, MeterProvider):
-        setup = ProviderSetup(provider, reporter_id, _reader_on(provider, target, reporter_id))
-    elif given is None and not isinstance(provider, NoOpMeterProvider):
-        setup = _new_global_provider(target, reporter_id)
-    else:
-        raise _not_usable(provider)
+    with _lock:
+        reader = None
+        if isinstance(provider, MeterProvider) and target.settings.enabled:
+            _refuse_if_shut_down(provider)
+            reader = None if target.is_its_own else _programs_reader_on(provider)
+        key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)
+        known = _live_setups()
+        for each in known:
+            if each.provider is provider and each.key == key:
+                return each
+        setup = _new_setup(given, provider, target, key, reader)
+        _setups[:] = map(weakref.ref, [*known, setup])
     if target.settings.self_metrics and setup.reader:
-        observe_delivery(setup.meters, setup.reader.exporter.stats)
+        observe_delivery(setup.meters, partial(_stats_of, setup.reporter_id))
     return setup
 
 
-def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> CloudWatchMetricReader:
-    """Return the program's reader if it can be shared, else create one."""
+_lock = threading.RLock()  # a signal handler may shut a reporter down
+_setups: "list[weakref.ref[ProviderSetup]]" = []
+
+
+def _live_setups() -> list[ProviderSetup]:
+    return [setup for each in _setups if (setup := each()) is not None]
+
+
+def _stats_of(reporter_id: str) -> DeliveryStats | None:
+    """Return the stats of the reporter that has this ID now, because the SDK keeps observable instruments for ever."""
+    found = (each.reader for each in _live_setups() if each.reporter_id == reporter_id and each.reader)
+    return next((reader.exporter.stats() for reader in found), None)
+
+
+def _new_setup(
+    given: metrics.MeterProvider | None,
+    provider: metrics.MeterProvider,
+    target: Target,
+    key: Hashable,
+    reader: CloudWatchMetricReader | None,
+) -> ProviderSetup:
+    reporter_id = new_reporter_id(target.settings.namespace or target.app_name)
+    if reader is not None:
+        # An identity whose reporter is gone, but whose metrics the program's exporter still publishes, is free again.
+        taken = {each.reporter_id for each in _live_setups()}
+        reporter_id = next((each for each in reader.exporter.reporters if each not in taken), reporter_id)
+    elif target.settings.enabled and isinstance(provider, MeterProvider):
+        reader = _new_reader(target)
+        provider.add_metric_reader(reader)
+    elif target.settings.enabled:
+        if given is not None or isinstance(provider, NoOpMeterProvider):
+            raise _not_usable(provider)
+        provider, reader = _new_global_provider(target)
+    return ProviderSetup(provider, reporter_id, target.settings, key, reader)
+
+
+def _refuse_if_shut_down(provider: MeterProvider) -> None:
     # Only a provider that is shut down returns a NoOpMeter. This meter has no instruments, so nothing exports it.
     if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
         raise ConfigurationError(
@@ -126,42 +229,33 @@ def _reader_on(provider: MeterProvider, target: Target, reporter_id: str) -> Clo
             key="meter_provider",
             value=provider,
         )
-    for reader in readers_on(provider):
-        if not (target.is_its_own or isinstance(reader, ReporterReader)):
-            reader.exporter.publish_metrics_of(reporter_id)
-            return reader
-    reader = _new_reader(target, reporter_id)
-    provider.add_metric_reader(reader)
-    return reader
 
 
-def _new_global_provider(target: Target, reporter_id: str) -> ProviderSetup:
+def _programs_reader_on(provider: MeterProvider) -> CloudWatchMetricReader | None:
+    return next((each for each in readers_on(provider) if not isinstance(each, ReporterReader)), None)
+
+
+def _new_global_provider(target: Target) -> tuple[MeterProvider, ReporterReader]:
     """Create the global provider and its reader."""
     resource = Resource.create()
     if not target.settings.namespace:
         namespace = default_namespace(resource, target.app_name)
         target = replace(target, settings=replace(target.settings, namespace=namespace))
-    reader = _new_reader(target, reporter_id)
+    reader = _new_reader(target)
     # The reader flushes at exit, and unlike the provider it does so within a time limit.
-    provider = MeterProvider(
-        metric_readers=[reader], resource=resource, views=views_of(reporter_id), shutdown_on_exit=False
-    )
+    provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     if metrics.get_meter_provider() is not provider:  # another thread has set one, which OpenTelemetry does not replace
         reader.shutdown(timeout_millis=0)
         raise _not_usable(metrics.get_meter_provider())
-    return ProviderSetup(provider, reporter_id, reader)
+    return provider, reader
 
 
-def _new_reader(target: Target, reporter_id: str) -> ReporterReader:
+def _new_reader(target: Target) -> ReporterReader:
     """Create a reader for the reporter's metrics."""
-    settings = target.settings
-    exporter = CloudWatchMetricExporter.from_settings(
-        settings, client=target.client, client_factory=target.client_factory
-    )
-    exporter.publish_metrics_of(reporter_id)
-    remember_rules(reporter_id, settings.rules)
-    return ReporterReader(exporter, settings, target.app_name)
+    factory = client_factory(target.settings.region_name, **target.credentials)
+    exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
+    return ReporterReader(exporter, target.settings, target.app_name)
 
 
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
@@ -171,14 +265,3 @@ def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
         key="meter_provider",
         value=provider,
     )
-
-
-_ordinals: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
-_ordinals_lock = threading.Lock()
-
-
-def _new_reporter_id(namespace: str) -> str:
-    """Return an ID that is unique in this process: the namespace, and for all but its first reporter a number."""
-    with _ordinals_lock:
-        ordinal = next(_ordinals[namespace])
-    return namespace if ordinal == 1 else f"{namespace}#{ordinal}"

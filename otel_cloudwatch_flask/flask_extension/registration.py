@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -12,8 +12,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
 from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
-from otel_cloudwatch_flask.facade.recorder import Recorder
-from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
+from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup, count_as_lost
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
@@ -26,8 +25,6 @@ IsStrict: TypeAlias = Callable[[], bool]
 
 _PACKAGE: Final = __name__.partition(".")[0]
 SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
-SERIES_PER_METRIC: Final = 10
-"""How many series ``add_metric`` may record for each of ``max_metrics``. Rules may merge several series into one."""
 
 
 class Registration:
@@ -36,41 +33,15 @@ class Registration:
     ``is_strict`` is called for each invalid metric, because apps may set ``testing`` after ``init_app``.
     """
 
-    def __init__(
-        self, setup: ProviderSetup, recorder: Recorder, settings: Settings, app_name: str, is_strict: IsStrict
-    ) -> None:
+    def __init__(self, setup: ProviderSetup, settings: Settings, is_strict: IsStrict) -> None:
         self.setup = setup
-        self.recorder = recorder
+        self.recorder = setup.recorder
         self.settings = settings
         self.is_live = True
-        self.cached_measurement = recorder.call_cache.measurement
-        self._app_name = app_name
+        self._call_cache = setup.call_cache(settings.default_dimensions)
+        self.cached_measurement = self._call_cache.measurement
         self._is_strict = is_strict
         self.flush_after_request = _flush_after_request(setup.reader, settings.flush)
-
-    @classmethod
-    def first(cls, setup: ProviderSetup, settings: Settings, app_name: str, is_strict: IsStrict) -> "Registration":
-        """Create the registration of the first app with these settings."""
-        recorder = Recorder(
-            setup.provider,
-            setup.reporter_id,
-            settings.default_dimensions,
-            partial(_count_as_lost, setup),
-            count=setup.reader.count_measurement if setup.reader else None,
-            max_series=SERIES_PER_METRIC * settings.max_metrics,
-        )
-        return cls(setup, recorder, settings, app_name, is_strict)
-
-    def can_serve(self, settings: Settings, app_name: str) -> bool:
-        """Return whether an app with these settings can share this registration.
-
-        Without a namespace, the app's name has to be the same, because it becomes the default namespace.
-        """
-        return self.is_live and self.settings == settings and (bool(settings.namespace) or self._app_name == app_name)
-
-    def for_another_app(self, is_strict: IsStrict) -> "Registration":
-        """Return a registration for another app, which differs from this one only in ``is_strict``."""
-        return Registration(self.setup, self.recorder, self.settings, self._app_name, is_strict)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter | None:
@@ -89,11 +60,12 @@ class Registration:
         except Exception as error:  # the boundary to the methods of objects that the caller passed
             if self._is_strict():
                 raise
-            _count_as_lost(self.setup, LossReason.INVALID)
+            count_as_lost(self.setup.reader, LossReason.INVALID)
             _log_bad_call(error)
             return None
-        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions)
-        self.recorder.call_cache.add(metric_name, unit, dimensions, series)
+        attributes = {**self.settings.default_dimensions, **arguments.dimensions}
+        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions, attributes)
+        self._call_cache.add(metric_name, unit, dimensions, series)
         return series, arguments.value
 
 
@@ -124,11 +96,6 @@ def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPol
     return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
 
 
-def _count_as_lost(setup: ProviderSetup, reason: LossReason) -> None:
-    if setup.reader:
-        setup.reader.exporter.stats_recorder.lost_measurement(reason)
-
-
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
     """Flush each reader once, by ``deadline`` on the monotonic clock, and return whether everything was delivered.
 
@@ -140,16 +107,19 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
     return all(flushed) and (not every or any(each.is_live for each in every))
 
 
-def shut_down_all(registrations: Iterable[Registration], deadline: float) -> None:
-    """Flush all readers. Then shut down and remove those that the reporter created."""
+def shut_down_all(registrations: Iterable[Registration], deadline: float, *, shared: Collection[ProviderSetup]) -> None:
+    """Flush all readers. Then shut down and remove those that only these registrations use.
+
+    ``shared`` are the setups that other registrations use.
+    """
     every = list(registrations)
-    flush_all((each for each in every if not each.setup.owns_reader), deadline)
+    ending = {each.setup for each in every if each.setup.owns_reader and each.setup not in shared}
+    flush_all((each for each in every if each.setup not in ending), deadline)
     for each in every:
         each.is_live = False
-        # Later measurements are lost only here: a reader of the program continues to publish them.
-        if each.setup.owns_reader:
-            each.recorder.close()
-        each.setup.undo(seconds_until(deadline))
+    # Later measurements are lost only in these: other readers continue to publish them.
+    for setup in ending:
+        setup.shut_down(seconds_until(deadline))
 
 
 def seconds_until(deadline: float) -> float:

@@ -20,19 +20,18 @@ from otel_cloudwatch_flask.config import (
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ENVIRONMENT_PREFIX,
-    KEYS,
     FlushPolicy,
     Settings,
     are_given,
     misspelt_keys,
 )
-from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client, client_factory
+from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
 from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, state_of
-from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
+from otel_cloudwatch_flask.flask_extension.provider_setup import SETTINGS_OF_READER, Target, set_up_provider
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
@@ -56,12 +55,6 @@ _current_request: Final = cast("LocalProxy[Request]", request)._get_current_obje
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """The attribute of ``g`` that holds the app's installation and the buffer of the request."""
-
-_SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
-_SETTINGS_OF_READER: Final = {
-    key.field for key in KEYS if not (key.field in _SETTINGS_OF_FACADE or key.field.startswith("live_page"))
-}
-"""The settings of a reader. A reporter that sets any of them does not share the program's reader."""
 
 
 class _AlsoOnClass(Generic[_P, _R]):
@@ -183,23 +176,20 @@ class CloudWatchMetricsReporter:
         settings = Settings.resolve(arguments=self._arguments, app_config=app.config, environ=os.environ)
         _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
-        known = next((each for each in self._registrations if each.can_serve(settings, app.name)), None)
-        if known is None:
-            setup = set_up_provider(self._meter_provider, self._target(app, settings))
-            registration = Registration.first(setup, settings, app.name, is_strict)
-        else:
-            self._registrations.remove(known)
-            registration = known.for_another_app(is_strict)
-        self._registrations.append(registration)
+        setup = set_up_provider(self._meter_provider, self._target(app, settings))
+        registration = Registration(setup, settings, is_strict)
+        # Apps may come and go; the latest stands for all those that are equal.
+        others = [each for each in self._registrations if not each.is_live or each.setup is not setup]
+        self._registrations = [*others, registration]
         return registration
 
     def _target(self, app: Flask, settings: Settings) -> Target:
-        is_given = are_given(_SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
+        is_given = are_given(SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
         return Target(
             settings=settings,
             app_name=app.name,
             client=self._client,
-            client_factory=client_factory(settings.region_name, **self._credentials),
+            credentials=self._credentials,
             is_its_own=bool(is_given or self._client or self._credentials),
         )
 
@@ -282,7 +272,8 @@ class CloudWatchMetricsReporter:
         """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
-        shut_down_all(self._registrations, deadline)
+        shared = {each.setup for each in _registrations_except(self) if each.is_live}
+        shut_down_all(self._registrations, deadline, shared=shared)
         _forget(self)
 
 
@@ -384,8 +375,13 @@ def drain_current_buffer() -> None:
 
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
     """Return the readers that publish the metrics of this process's reporters."""
-    registrations = [each for reporter in _live_reporters.values() for each in reporter._registrations]  # noqa: SLF001  # this module's class
-    return {each.setup.reader for each in registrations if each.setup.reader}
+    return {each.setup.reader for each in _registrations_except(None) if each.setup.reader}
+
+
+def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Registration]:
+    """Return the registrations of all other reporters of this process."""
+    others = [each for each in list(_live_reporters.values()) if each is not reporter]
+    return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
 
 
 def _end_buffer(_error: BaseException | None) -> None:

@@ -3,10 +3,13 @@
 Plain metrics are those that belong to no reporter. They must be published only once.
 """
 
+import itertools
 import logging
 import weakref
 from typing import Any, Final
 
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
@@ -30,6 +33,24 @@ _reporter_readers: "list[weakref.ref[ReporterReader]]" = []
 """The readers that reporters created, oldest first. All others, such as the entry point's, belong to the program."""
 
 
+_owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
+"""Identities of reporters, and what would publish their metrics."""
+
+
+def new_reporter_id(namespace: str) -> str:
+    """Return an identity that is unique in this process: the namespace, with a number from the second on.
+
+    One that is free again is used again, because the SDK keeps the meters of each for the life of the provider.
+    """
+    names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in _owners)
+
+
+def claim_reporter_id(reporter_id: str, owner: object) -> None:
+    """Let no other reporter have this identity while ``owner`` exists."""
+    _owners[reporter_id] = owner
+
+
 class ReporterReader(CloudWatchMetricReader):
     """A reader that a reporter creates. It publishes plain metrics only if no other exporter has priority.
 
@@ -43,16 +64,25 @@ class ReporterReader(CloudWatchMetricReader):
             export_interval_seconds=settings.export_interval_seconds,
             flush_min_interval_seconds=settings.flush_min_interval_seconds,
         )
+        self.provider: metrics.MeterProvider | None = None
+        self.reporter_id = ""
         self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
         self._publishes_plain_metrics = False
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 
-    def drop_plain_metrics_of_others(self) -> None:
-        """Make the other reporters collect now, so that they drop the plain metrics that this reader has published."""
-        for each in self._reporters_here():
-            if each is not self and not each.exporter.is_shut_down:
-                each.collect()
+    def remove(self) -> None:
+        """Remove this reader, which is shut down, from its provider; its identity can be used again."""
+        if not isinstance(self.provider, MeterProvider):
+            return
+        if self._publishes_plain_metrics:
+            # The successor collects, and so drops, the plain metrics that this reader has published so far.
+            live = live_readers()
+            for successor in [each for each in self._reporters_here() if each in live][:1]:
+                successor.collect()
+        self.provider.remove_metric_reader(self)
+        self.provider = None
+        _owners.pop(self.reporter_id, None)
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         # Decided at each collection, because the program may add or remove exporters at any time.

@@ -21,6 +21,27 @@ NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
 """Marks negative samples recorded as absolute values, because OpenTelemetry's histograms drop negative values."""
 
 
+class ScopeName(str):
+    """The name of a reporter's scope. Equal to the plain name, but its hash depends on the reporter.
+
+    The SDK looks scopes up by a hash without their attributes: the scopes of N reporters, of one name each, would be
+    compared N times N times.
+    """
+
+    __slots__ = ("_hash",)
+
+    _hash: int
+
+    def __new__(cls, name: str, reporter: str = "") -> "ScopeName":  # noqa: PYI034 - Python 3.10's typing has no Self
+        """Create the name of one reporter's scope."""
+        scope_name = super().__new__(cls, name)
+        scope_name._hash = hash((name, reporter))
+        return scope_name
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 @dataclass(frozen=True, slots=True)
 class FacadeMetric:
     """The CloudWatch name of a metric recorded with ``add_metric``, and the identity of its reporter."""
@@ -31,7 +52,7 @@ class FacadeMetric:
     @property
     def scope_name(self) -> str:
         """The name of the instrumentation scope that carries this metric."""
-        return f"{SCOPE_NAME}.{self.name}"
+        return ScopeName(f"{SCOPE_NAME}.{self.name}", self.reporter)
 
     def scope_attributes(self) -> dict[str, str]:
         """Return the attributes of the instrumentation scope that carries this metric."""
@@ -52,5 +73,8 @@ def reporter_of(scope: InstrumentationScope) -> str | None:
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """
-    reporter = (scope.attributes or {}).get(REPORTER_KEY)
+    attributes = scope.attributes
+    if attributes is None:
+        return None
+    reporter = attributes.get(REPORTER_KEY)
     return reporter if isinstance(reporter, str) else None

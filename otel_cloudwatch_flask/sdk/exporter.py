@@ -8,8 +8,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, ItemsView, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, ItemsView, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import (
@@ -23,6 +24,7 @@ from opentelemetry.sdk.metrics import (
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Settings
 from otel_cloudwatch_flask.delivery import boto_client
@@ -46,6 +48,7 @@ from otel_cloudwatch_flask.mapping.metric_streams import MetricKind, MetricStrea
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, facade_metric, reporter_of
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
@@ -151,6 +154,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._preferences = _Preferences(TEMPORALITY)
         super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
+        self._rules = Rules(settings.rules)
         self._publishes_plain_metrics = True
         self._reporters: set[str] = set()
         self._client = checked_client(client)
@@ -177,7 +181,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
         self._mapping_lock = threading.Lock()
         self._streams = MetricStreams(
-            Rules(self._settings.rules),
+            self._rules,
             resource_dimensions=self._settings.resource_dimensions,
             publishes=self._publishes,
         )
@@ -271,6 +275,19 @@ class CloudWatchMetricExporter(MetricExporter):
     def publish_metrics_of(self, reporter: str) -> None:
         """Also publish the metrics of ``reporter``. By default, an exporter publishes no reporter's metrics."""
         self._reporters.add(reporter)
+
+    @property
+    def reporters(self) -> Collection[str]:
+        """The reporters whose metrics are published."""
+        return self._reporters
+
+    def kept_attributes(self, scope: InstrumentationScope, instrument_name: str) -> Container[str] | None:
+        """Return the attributes of an instrument that are published; ``None`` if it belongs to another's reporter."""
+        reporter = reporter_of(scope)
+        if reporter is not None and reporter not in self._reporters:
+            return None
+        facade = facade_metric(scope)
+        return _KeptAttributes(self._rules.of(instrument_name if facade is None else facade.name))
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
         """Choose whether to publish metrics that belong to no reporter (default: yes), from the next collection."""
@@ -367,6 +384,16 @@ class CloudWatchMetricExporter(MetricExporter):
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
+
+
+class _KeptAttributes:
+    """Container of the attribute names that a rule keeps."""
+
+    def __init__(self, rule: MetricRule) -> None:
+        self._keeps = lru_cache(maxsize=4096)(rule.keeps)  # called for every attribute of every measurement
+
+    def __contains__(self, name: object) -> bool:
+        return name == NEGATIVE_KEY or self._keeps(str(name))
 
 
 def seconds_until(deadline: float) -> float:

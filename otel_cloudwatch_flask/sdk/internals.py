@@ -4,13 +4,14 @@ Each docstring says how the package behaves with an SDK release that lacks the n
 ``tests/sdk/test_internals.py`` fails and quotes the docstring.
 """
 
+import copy
 import logging
 import threading
-from collections.abc import Callable, Container
-from typing import Any, Final, cast
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -47,25 +48,58 @@ def forget_measurements(reader: MetricReader) -> None:
     if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
         consumer._lock = threading.Lock()  # noqa: SLF001 - see above
         consumer.add_metric_reader(reader)
+        if isinstance(reader, SelectiveReader):
+            reader.select_instruments()
 
 
-class SelectiveView(View):
-    """A view for the instruments that ``selects`` accepts, which keeps the attributes whose names are in ``kept``.
+EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()
+"""Returned by :meth:`SelectiveReader.kept_attributes` to store all attributes."""
 
-    The SDK's views match only by glob. Without ``_match``, this view matches every instrument: see :func:`can_select`.
+
+class SelectiveReader(MetricReader):
+    """A reader that makes the SDK store only the instruments and attributes which :meth:`kept_attributes` chooses.
+
+    The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view would drop
+    attributes for all readers of the provider, and draws a warning for each pair of instruments of one name. Without
+    the names: everything is stored, so memory grows with client-controlled attributes, and with the square of the
+    number of reporters on one provider.
     """
 
-    def __init__(self, selects: Callable[[Any], bool], kept: Container[str]) -> None:
-        super().__init__(instrument_name="*", attribute_keys=cast("set[str]", kept))
-        self._selects = selects
+    def kept_attributes(self, instrument: Any) -> Container[str] | None:
+        """Return the attribute names to store, :data:`EVERY_ATTRIBUTE`, or ``None`` to ignore the instrument."""
+        raise NotImplementedError
 
-    def _match(self, instrument: Any) -> bool:
-        return self._selects(instrument)
+    def _set_collect_callback(self, func: Any) -> None:  # type: ignore[misc]  # final in the SDK, and its only hook
+        super()._set_collect_callback(func)
+        self.select_instruments()
+
+    def select_instruments(self) -> None:
+        """Apply :meth:`kept_attributes` to the SDK's storage of this reader."""
+        storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
+        known = getattr(storage, "_instrument_view_instrument_matches", None)
+        find = getattr(storage, "_get_or_init_view_instrument_match", None)
+        if storage is None or known is None or find is None:
+            return
+
+        def find_selected(instrument: Any) -> Sequence[Any]:
+            found: Sequence[Any] | None = known.get(instrument)
+            if found is None:
+                kept = self.kept_attributes(instrument)
+                found = () if kept is None else find(instrument)
+                for match in found:
+                    match._view = _keeping(match._view, kept)  # noqa: SLF001 - see above
+            return found
+
+        storage._get_or_init_view_instrument_match = find_selected  # noqa: SLF001 - see above
 
 
-def can_select() -> bool:
-    """Return whether :class:`SelectiveView` works. If not, it must not be used: it would match every instrument."""
-    return hasattr(View, "_match")
+def _keeping(view: Any, kept: Any) -> Any:
+    """Return a copy of a view with these attributes; a view of the program that chooses attributes stays as it is."""
+    if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
+        return view
+    view = copy.copy(view)
+    view._attribute_keys = kept  # noqa: SLF001 - see above
+    return view
 
 
 class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):

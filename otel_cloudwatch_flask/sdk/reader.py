@@ -10,10 +10,11 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
-from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
+from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
+from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
@@ -25,7 +26,13 @@ from otel_cloudwatch_flask.sdk.exporter import (
     default_aggregation,
     seconds_until,
 )
-from otel_cloudwatch_flask.sdk.internals import consumer_of, forget_measurements, is_registered
+from otel_cloudwatch_flask.sdk.internals import (
+    EVERY_ATTRIBUTE,
+    SelectiveReader,
+    consumer_of,
+    forget_measurements,
+    is_registered,
+)
 
 _logger = logging.getLogger(__name__)
 # Not the generator of the random module: a program that has seeded it expects the same numbers in each run.
@@ -37,6 +44,7 @@ EXIT_TIMEOUT_SECONDS: Final = 10.0
 
 _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
+_SUMMED: Final = (Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter)
 
 _live_readers: "weakref.WeakValueDictionary[int, CloudWatchMetricReader]" = weakref.WeakValueDictionary()
 
@@ -64,7 +72,7 @@ class _Waiter:
         return self._pending.acquire(timeout=seconds_until(self.deadline)) and self._is_delivered
 
 
-class CloudWatchMetricReader(MetricReader):
+class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
     ``exporter`` defaults to an exporter that the environment configures. The reader's thread collects and calls
@@ -97,6 +105,7 @@ class CloudWatchMetricReader(MetricReader):
         self._min_interval_seconds = settings.flush_min_interval_seconds
         self._timeout_seconds = settings.export_timeout_seconds
         self._is_shut_down = False
+        self._is_abandoned = False
         self._measurements = itertools.count()
         self._times_counted = 0
         self._reset()
@@ -138,6 +147,13 @@ class CloudWatchMetricReader(MetricReader):
         """
         return self._measurements.__next__
 
+    def kept_attributes(self, instrument: Any) -> Container[str] | None:
+        """Return the attributes of an instrument that are published, ``None`` if a reporter elsewhere publishes it."""
+        kept = self._exporter.kept_attributes(instrument.instrumentation_scope, instrument.name)
+        # Data points that differ in dropped attributes are merged: sums by the SDK, gauges by the exporter, which keeps
+        # all their values.
+        return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE
+
     def request_flush(self) -> None:
         """Request a flush and return at once. Requests made before it begins share one flush."""
         # Without a lock, because every request of the app calls this. A redundant wake-up does no harm.
@@ -173,6 +189,17 @@ class CloudWatchMetricReader(MetricReader):
         else:
             _shut_down([self], time.monotonic() + timeout_millis / 1000)
 
+    def abandon(self) -> None:
+        """Have the reader's thread flush, shut the reader down and remove it, because nothing records for it any more.
+
+        Safe to call from the garbage collector, which may interrupt any thread wherever it holds a lock.
+        """
+        self._is_abandoned = True
+        self._inbox.put(None)
+
+    def remove(self) -> None:
+        """Clean up after an abandoned reader was shut down."""
+
     def _begin_shutdown(self, deadline: float) -> bool:
         """Start the last flush, which :meth:`_end_shutdown` waits for. Returns ``False`` if it was started before."""
         if self._is_shut_down:
@@ -181,7 +208,8 @@ class CloudWatchMetricReader(MetricReader):
         _live_readers.pop(id(self), None)
         self._is_collected = False
         self._exporter.sender.expedite(is_ending=True)
-        if self._has_thread() and self._exporter.sender.is_calling:
+        is_elsewhere = threading.current_thread() is not self._thread
+        if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
             # The call may outlast the deadline, and by then the measurements have to be on disk or counted as lost.
             self._collecting_thread = _start(lambda: self._collect_now(deadline), "CloudWatchMetricReader shutdown")
             if self._collecting_thread is _NO_THREAD:
@@ -191,13 +219,17 @@ class CloudWatchMetricReader(MetricReader):
         return True
 
     def _end_shutdown(self, deadline: float) -> None:
-        """Wait for the last flush until ``deadline``, and count what it could not collect or send as lost."""
+        """Wait for the last flush until ``deadline``, and close the exporter."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
                 self._collecting_thread.join(seconds_until(deadline))
         else:
             self._flush_now(deadline, is_last=True)
+        self._close()
+
+    def _close(self) -> None:
+        """Close the exporter, and count what the last flush could not collect or send as lost."""
         if not self._is_collected:
             self._count_uncollected()
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
@@ -262,13 +294,15 @@ class CloudWatchMetricReader(MetricReader):
 
     def _work(self) -> None:
         """Flush on request and on the interval until shutdown."""
-        begun, is_delivered, is_last = -math.inf, True, False
+        begun, is_delivered, is_last, ends_itself = -math.inf, True, False, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
             due = time.monotonic() + self._interval_seconds * _random.uniform(1 - _JITTER, 1 + _JITTER)
             if not is_delivered:
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
             waiters = self._next_waiters(begun + self._min_interval_seconds, due)
+            if self._is_abandoned:
+                ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun = time.monotonic()
             # At most the interval, because the next collection is then due even if this flush fails.
@@ -277,12 +311,25 @@ class CloudWatchMetricReader(MetricReader):
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
             self._has_ended = is_last
             self._answer(waiters, is_delivered=is_delivered)
+        if ends_itself:
+            self._close()
+            if self._is_collected:
+                self.remove()
+
+    def _end_abandoned(self) -> bool:
+        """Flush, and start the last flush. Returns ``False`` if another thread shuts the reader down.
+
+        It is shut down only after a flush, because until then the exit of the process waits for it.
+        """
+        deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
+        self._flush_now(deadline - EXIT_TIMEOUT_SECONDS / 2)
+        return self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
         """Wait until a flush is due, or is requested and allowed. Returns the calls that wait for the flush."""
         waiters: list[_Waiter] = []
         with contextlib.suppress(queue.Empty):
-            while self._exit_deadline is None and not waiters:
+            while not (waiters or self._is_abandoned or self._exit_deadline):
                 waiters += self._receive(seconds_until(min(earliest, due) if self._is_requested else due))
         self._is_requested = False
         return [*waiters, *self._drain_inbox()]

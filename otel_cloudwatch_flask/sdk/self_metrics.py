@@ -13,19 +13,27 @@ from otel_cloudwatch_flask.version import __version__
 
 METER_NAME: Final = "otel_cloudwatch_flask.delivery"
 
-Stats = Callable[[], DeliveryStats]
+Stats = Callable[[], DeliveryStats | None]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create instruments for the datums and requests that ``stats`` counts, with lost datums by reason."""
+    """Create instruments for the datums and requests that ``stats`` counts, with lost datums by reason.
+
+    Nothing is observed while ``stats`` returns ``None``.
+    """
     meter = provider.get_meter(METER_NAME, __version__)
 
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
-        return [lambda _options: [Observation(getattr(stats(), field))]]
+        return [lambda _options: [Observation(getattr(found, field)) for found in [stats()] if found]]
 
     def losses(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
         return [
-            lambda _options: [Observation(lost, {"reason": reason}) for reason, lost in getattr(stats(), field).items()]
+            lambda _options: [
+                Observation(lost, {"reason": reason})
+                for found in [stats()]
+                if found
+                for reason, lost in getattr(found, field).items()
+            ]
         ]
 
     name = METER_NAME

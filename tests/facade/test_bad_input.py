@@ -1,4 +1,4 @@
-"""Bad input costs itself only: it is mended or lost with a reason, and everything else of the export arrives."""
+"""Invalid input affects itself only: it is corrected or lost with a reason, and the rest of the export arrives."""
 
 import math
 import time
@@ -43,7 +43,7 @@ def is_finite_float(value: float) -> bool:
 
 
 class TestCallbacks:
-    """What observable instruments hand on without a look at it."""
+    """Values that observable instruments pass on unchecked."""
 
     @pytest.mark.parametrize(
         "bad", [nan, inf, -inf, math.nextafter(2.0**360, inf), -(2.0**361), 10**400], ids=lambda bad: repr(bad)[:8]
@@ -65,7 +65,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("tiny", [5e-324, -1e-200, math.nextafter(2.0**-360, 0), -0.0])
     def test_too_small(self, tiny: float) -> None:
-        """What is under 2^-360 is sent as 0, and counts as a sample."""
+        """A value below 2^-360 is sent as 0, and counts as a sample."""
         program = Program()
         program.meter.create_observable_gauge("small", [observing(tiny, 2.0**-360)])
         program.publish()
@@ -119,7 +119,7 @@ EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
 
 
 def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, int]]:
-    """What one export of metrics made by hand publishes, and what is lost of it."""
+    """Return what one export of these metrics publishes, and what is lost."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=2000)
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
@@ -142,7 +142,7 @@ def gauge(name: str, value: float = 1.0, **attributes: Any) -> sdk.Metric:
 
 
 class TestHistograms:
-    """Histograms that no SDK should make, but somebody hands over all the same."""
+    """Histograms that an SDK should not produce, but an exporter may receive."""
 
     @pytest.mark.parametrize(
         "point",
@@ -202,7 +202,7 @@ class TestHistograms:
 
     @pytest.mark.parametrize("extremes", [(None, None), (inf, -inf), (1.0, None), (None, 7.0)])
     def test_without_minimum_and_maximum(self, extremes: tuple[float | None, float | None]) -> None:
-        """What was not recorded is no contradiction."""
+        """Missing minimum and maximum are not a contradiction."""
         point = replace(EXPLICIT, min=extremes[0], max=extremes[1])  # type: ignore[arg-type]  # as OTLP has it
         cloudwatch, lost = exported([histogram("fine", point)])
         assert cloudwatch.count("fine") == 3
@@ -211,7 +211,7 @@ class TestHistograms:
 
     @pytest.mark.parametrize("point", [EXPLICIT, EXPONENTIAL], ids=["explicit", "exponential"])
     def test_the_healthy_ones_are_healthy(self, point: Any) -> None:
-        """What the bad ones are made of arrives."""
+        """The valid variant of each invalid histogram arrives."""
         cloudwatch, lost = exported([histogram("fine", point)])
         assert cloudwatch.count("fine") == point.count
         assert cloudwatch.sum("fine") == pytest.approx(point.sum)
@@ -256,7 +256,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["", "  ", "line\nbreak", "x" * 300, "\ud800", None, 7])
     def test_given_to_add_metric(self, name: Any) -> None:
-        """In production such a call is counted as ``invalid``, and costs no other."""
+        """In production such a call is counted as ``invalid``, and others are unaffected."""
         cloudwatch = FakeCloudWatch()
         provider = MeterProvider(shutdown_on_exit=False)
         reporter = CloudWatchMetricsReporter(

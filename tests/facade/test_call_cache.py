@@ -1,4 +1,4 @@
-"""Calls of add_metric that came before are known again, and nothing else is taken for one of them."""
+"""Repeated add_metric calls hit the cache, and no other call does."""
 
 import math
 from decimal import Decimal
@@ -9,17 +9,17 @@ import pytest
 from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
-ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"})
+ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"}, {"Shop": "1"})
 
 
 class Text(str):
-    """A text of some library's own kind."""
+    """A string subclass of some library."""
 
     __slots__ = ()
 
 
 def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
-    """What is known after one call."""
+    """A cache after one call."""
     known = CallCache()
     known.add("Orders", "Count", dimensions, series)
     return known
@@ -31,7 +31,7 @@ def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
     ids=repr,
 )
 def test_the_same_again(dimensions: object) -> None:
-    """However the dimensions are written: the series is the one of before, and the value the one of now."""
+    """Whatever form the dimensions have: the series is the cached one, the value that of the call."""
     known = knowing(dimensions)
     assert known.measurement("Orders", 2.5, "Count", dimensions) == (ORDERS, 2.5)
     series, value = known.measurement("Orders", 3, "Count", dimensions) or (None, None)
@@ -40,7 +40,7 @@ def test_the_same_again(dimensions: object) -> None:
 
 
 def test_a_name_that_is_given_twice() -> None:
-    """Such a call is looked at closely, even if the dimension that comes last makes a series that is known."""
+    """A call with duplicate dimensions is validated, even if its last dimension makes a cached series."""
     twice = [{"Name": "Shop", "Value": "2"}, {"Name": "Shop", "Value": "1"}]
     assert knowing({"Shop": "1"}).measurement("Orders", 1, "Count", twice) is None
 
@@ -48,14 +48,14 @@ def test_a_name_that_is_given_twice() -> None:
 @pytest.mark.parametrize("dimensions", [{}, [], ()], ids=repr)
 @pytest.mark.parametrize("again", [{}, [], ()], ids=repr)
 def test_no_dimensions(dimensions: object, again: object) -> None:
-    """None at all are the same ones, however they are written."""
-    series = FacadeSeries("Orders", "Count", {})
+    """Empty dimensions are equal in every form."""
+    series = FacadeSeries("Orders", "Count", {}, {})
     assert knowing(dimensions, series).measurement("Orders", 1, "Count", again) == (series, 1.0)
 
 
 @pytest.mark.parametrize("value", [0, -1.5, MAX_MAGNITUDE, -MAX_MAGNITUDE])
 def test_plain_numbers(value: float) -> None:
-    """They are looked up up to what CloudWatch takes, and zero has no sign."""
+    """Values up to CloudWatch's limit hit the cache, and zero has no sign."""
     known = knowing({"Shop": "1"})
     assert known.measurement("Orders", value, "Count", {"Shop": "1"}) == (ORDERS, float(value))
     _, zero = known.measurement("Orders", -0.0, "Count", {"Shop": "1"}) or (None, -1.0)
@@ -68,7 +68,7 @@ def test_plain_numbers(value: float) -> None:
     ids=str,
 )
 def test_other_values(value: Any) -> None:
-    """What is no plain number that CloudWatch takes has to be looked at."""
+    """A value other than a plain number within CloudWatch's range is validated."""
     assert knowing({"Shop": "1"}).measurement("Orders", value, "Count", {"Shop": "1"}) is None
 
 
@@ -102,7 +102,7 @@ def test_other_values(value: Any) -> None:
     ],
 )
 def test_other_calls(name: object, unit: object, dimensions: object) -> None:
-    """What differs in anything, or only may, is not known, and no surprise."""
+    """A call that differs, or may differ, misses the cache without an error."""
     assert knowing({"Shop": "1"}).measurement(name, 1, unit, dimensions) is None
 
 
@@ -112,21 +112,21 @@ def test_other_calls(name: object, unit: object, dimensions: object) -> None:
     ids=["truth", "float", "value", "name", "pair"],
 )
 def test_what_is_not_learnt(dimensions: object) -> None:
-    """What may be equal to something else is looked at each time."""
+    """Values that may equal others of another type are never cached."""
     known = knowing(dimensions)
     for again in (dimensions, {"Shop": "1"}, {"Shop": 1}, {}):
         assert known.measurement("Orders", 1, "Count", again) is None
 
 
 def test_dimensions_that_changed_meanwhile() -> None:
-    """What a series was made of is learnt only if it is still so."""
+    """A call is not cached if its dimensions have changed since validation."""
     assert knowing({"Shop": "2"}).measurement("Orders", 1, "Count", {"Shop": "2"}) is None
 
 
 def test_no_more_than_so_many() -> None:
-    """When there are too many, none of those before is known any more."""
+    """A full cache is cleared."""
     known = CallCache(2)
-    every = [FacadeSeries("Orders", "Count", {"Shop": str(number)}) for number in range(3)]
+    every = [FacadeSeries("Orders", "Count", {"Shop": str(number)}, {}) for number in range(3)]
     for series in every[:2]:
         known.add("Orders", "Count", series.dimensions, series)
     assert all(known.measurement("Orders", 1, "Count", each.dimensions) == (each, 1.0) for each in every[:2])

@@ -1,4 +1,4 @@
-"""``add_metric`` with arguments of any type: what cannot be a metric costs itself, and raises nothing in production."""
+"""``add_metric`` with arguments of any type: an invalid call affects itself only, and raises nothing in production."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ from tests.support.fuzzing import effort
 
 
 class Colour(Enum):
-    """Somebody's own type."""
+    """A type of some program."""
 
     RED = 1
     NAMED = "red"
@@ -35,7 +35,7 @@ class Colour(Enum):
 
 
 class Hostile:
-    """An object that raises when it is looked at in any of these ways."""
+    """An object that raises when it is read in any of these ways."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -83,7 +83,7 @@ class Call:
 
 
 def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
-    """Arguments of any type, many of them near to what is right."""
+    """Arguments of any type, many of them almost valid."""
     return st.builds(
         Call,
         metric_name=st.one_of(st.just("Orders"), st.text(max_size=300), anything),
@@ -99,7 +99,7 @@ def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
 
 
 def parsed(call: Call) -> Arguments | InvalidMetricError:
-    """What comes of a call."""
+    """The outcome of a call."""
     try:
         return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions)
     except InvalidMetricError as error:
@@ -128,7 +128,7 @@ def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
 
 @pytest.fixture(autouse=True)
 def _silent() -> Iterator[None]:
-    """Nobody reads what is logged of noise."""
+    """Disable logging: random input logs a lot."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

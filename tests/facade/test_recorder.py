@@ -1,4 +1,4 @@
-"""What is said to add_metric: how it is checked, and which measurements it becomes in the real SDK."""
+"""Arguments of add_metric: validation, and the measurements they become in the real SDK."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, from_ucum
 
 
 class Number:
-    """A number of some library's own kind."""
+    """A number type of some library."""
 
     def __float__(self) -> float:
         return 2.5
@@ -52,7 +52,7 @@ class Number:
     ],
 )
 def test_value(value: Any, number: float) -> None:
-    """Any finite number of whatever type is a value; minus zero is zero."""
+    """Any finite number of any type is a value; minus zero is zero."""
     entry = parse_arguments("Orders", value, "None", ())
     assert entry.value == number
     assert math.copysign(1, entry.value) == math.copysign(1, number)
@@ -74,7 +74,7 @@ def test_value(value: Any, number: float) -> None:
     ],
 )
 def test_bad_value(value: Any, message: str) -> None:
-    """What is no finite number that CloudWatch takes is refused with the reason."""
+    """A value that is not a finite number within CloudWatch's range is rejected with the reason."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", value, "None", ())
     assert str(caught.value).startswith("metric 'Orders': ")
@@ -84,7 +84,7 @@ def test_bad_value(value: Any, message: str) -> None:
 
 
 class Raising(str):
-    """A text, and a number, that raises when it is looked at."""
+    """A string, and a number, that raises when it is read."""
 
     __slots__ = ()
 
@@ -95,7 +95,7 @@ class Raising(str):
 
 
 class RaisingNumber:
-    """A number that raises when it is looked at."""
+    """A number that raises when it is read."""
 
     def __float__(self) -> float:
         raise RuntimeError("no")
@@ -117,7 +117,7 @@ class RaisingNumber:
     ids=["name", "value", "unit", "dimensions", "value of a dimension", "name of a dimension"],
 )
 def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
-    """Whatever an argument raises when it is looked at, the answer is this package's error, which names the cause."""
+    """Whatever an argument raises when it is read, the caller gets this package's error with the cause."""
     with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
         parse_arguments(*arguments)
     assert caught.value.value is arguments[at_fault]
@@ -126,7 +126,7 @@ def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int)
 
 @pytest.mark.parametrize("name", ["RequestCount", "Request Count", "2xx", "Größe", "a/b:c", "x" * 255])
 def test_name(name: str) -> None:
-    """What CloudWatch takes as a name is taken as it is."""
+    """A name that CloudWatch accepts is kept unchanged."""
     assert parse_arguments(name, 1, "None", ()).metric_name == name
 
 
@@ -142,14 +142,14 @@ def test_name(name: str) -> None:
     ],
 )
 def test_bad_name(name: Any, message: str) -> None:
-    """What CloudWatch refuses as a name is refused before it is recorded."""
+    """A name that CloudWatch rejects is rejected before it is recorded."""
     with pytest.raises(InvalidMetricError, match=message):
         parse_arguments(name, 1, "None", ())
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_unit(unit: str) -> None:
-    """All of CloudWatch's units are taken in any case, and spelt its way."""
+    """All of CloudWatch's units are accepted in any case, and spelled its way."""
     assert {parse_arguments("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
 
 
@@ -165,7 +165,7 @@ def test_unit(unit: str) -> None:
     ],
 )
 def test_bad_unit(unit: Any, message: str) -> None:
-    """A unit that CloudWatch does not have is refused with the one that was probably meant."""
+    """An unknown unit is rejected with the unit that was probably meant."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)
@@ -185,7 +185,7 @@ def test_bad_unit(unit: Any, message: str) -> None:
     ],
 )
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
-    """A mapping or CloudWatch's list of pairs is taken, with scalars as text."""
+    """A mapping and CloudWatch's list of pairs are accepted, with scalars as text."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
     assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
 
@@ -213,7 +213,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
-    """Dimensions that are none are refused with the item at fault, and how to write it."""
+    """Invalid dimensions are rejected with the invalid item, and how to write it."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)
@@ -223,20 +223,21 @@ def test_bad_dimensions(dimensions: Any, message: str) -> None:
 
 
 class Recording:
-    """A recorder on a real provider, and what a reader there sees of it."""
+    """A recorder on a real provider, and a reader that shows what it records."""
 
     def __init__(self, reporter_id: str = "Shop", default_dimensions: dict[str, str] | None = None) -> None:
         self.reader = InMemoryMetricReader()
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         self.lost: list[LossReason] = []
-        self.recorder = Recorder(self.provider, reporter_id, default_dimensions or {}, self.lost.append)
+        self.default_dimensions = default_dimensions or {}
+        self.recorder = Recorder(self.provider, reporter_id, self.lost.append)
 
     def record(self, name: str, value: float = 1, unit: str = "None", **dimensions: str) -> None:
         """Record one entry."""
-        self.recorder.record(FacadeSeries(name, unit, dimensions), value)
+        self.recorder.record(FacadeSeries(name, unit, dimensions, {**self.default_dimensions, **dimensions}), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
-        """Each metric that any exporter sees, with the facade metric that ours finds in its scope."""
+        """Each metric that other exporters see, with the facade metric in its scope."""
         data = self.reader.get_metrics_data()
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return [(facade_metric(scope.scope), metric) for scope in scopes for metric in scope.metrics]
@@ -269,14 +270,14 @@ def test_instrument_name(metric_name: str, name: str) -> None:
 
 
 def test_suffixed_name() -> None:
-    """An ending is stable, belongs to the identity, and fits."""
+    """A suffix is stable, derived from the identity, and fits."""
     assert suffixed_name("orders", "orders", "Count") == "orders_8bae93"
     assert suffixed_name("orders", "a", "Count") != suffixed_name("orders", "a", "Bytes")
     assert len(suffixed_name("x" * 255, "a", "Count")) == 255
 
 
 def test_names_arrive_as_written() -> None:
-    """Names that OpenTelemetry would refuse or make equal travel beside instruments with names of their own."""
+    """Names that OpenTelemetry rejects or makes equal have instruments with distinct names."""
     names = ["RequestCount", "Request Count", "2xx", "orders", "Orders", "ORDERS", "заказы", "订单"]
     recording = Recording()
     for name in names:
@@ -326,7 +327,7 @@ def test_negative_values() -> None:
 
 
 def test_default_dimensions() -> None:
-    """They are on every entry, and give way to its own."""
+    """They are on every measurement; its own dimensions take precedence."""
     recording = Recording(default_dimensions={"Stage": "prod", "Zone": "a"})
     recording.record("Orders", Stage="test")
     [point] = recording.points()
@@ -336,9 +337,9 @@ def test_default_dimensions() -> None:
 def test_reporters_are_told_apart() -> None:
     """The same metric of two reporters on one provider has two scopes, one naming each."""
     recording = Recording("Shop")
-    other = Recorder(recording.provider, "Shop#2", {}, recording.lost.append)
+    other = Recorder(recording.provider, "Shop#2", recording.lost.append)
     recording.record("Orders")
-    other.record(FacadeSeries("Orders", "None", {}), 1)
+    other.record(FacadeSeries("Orders", "None", {}, {}), 1)
     assert [facade for facade, _ in recording.metrics()] == [
         FacadeMetric("Orders", "Shop"),
         FacadeMetric("Orders", "Shop#2"),
@@ -379,12 +380,12 @@ class BrokenSdk(MeterProvider):
 
 
 def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """What the SDK does not take is lost as invalid, and said once, not each time."""
+    """A value that the SDK rejects is lost as invalid, and logged once."""
     lost: list[LossReason] = []
-    recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", {}, lost.append)
+    recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", lost.append)
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            recorder.record(FacadeSeries("Broken", "None", {}), 1)
+            recorder.record(FacadeSeries("Broken", "None", {}, {}), 1)
     assert lost == [LossReason.INVALID] * 5
     [record] = caplog.records
     assert "'Broken'" in record.getMessage()
@@ -395,15 +396,15 @@ def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) ->
 
 
 def count(recording: Recording) -> int:
-    """How many samples were recorded."""
+    """The number of samples recorded."""
     return sum(point.count for point in recording.points())
 
 
 def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
-    """A buffer with so many entries."""
+    """A buffer with this many measurements."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
-        buffer.add(FacadeSeries("Orders", "None", {}), 1)
+        buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
     return buffer
 
 
@@ -417,7 +418,7 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     ],
 )
 def test_buffered_entries_are_recorded_once(ending: Callable[[RequestBuffer], Any], samples: int) -> None:
-    """Nothing is recorded before somebody asks, and nothing twice however often they ask."""
+    """Nothing is recorded before the buffer is drained, and nothing twice."""
     recording = Recording()
     ending(buffer_with(recording, 3))
     assert count(recording) == samples
@@ -428,18 +429,18 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
-    buffer.add(FacadeSeries("Orders", "None", {}), 1)
+    buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
     assert count(recording) == 2
 
 
 def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they were added, by the thread that ends the request, and not before."""
+    """Measurements are recorded in order, by the thread that ends the request."""
     recorded: list[tuple[float, threading.Thread]] = []
     recorder = Recording().recorder
     monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
     buffer = RequestBuffer(recorder)
     for value in range(5):
-        buffer.add(FacadeSeries(f"Metric {value}", "None", {}), value)
+        buffer.add(FacadeSeries(f"Metric {value}", "None", {}, {}), value)
     assert recorded == []
     buffer.end()
     assert recorded == [(value, threading.current_thread()) for value in range(5)]
@@ -457,9 +458,9 @@ def span(span_id: int) -> Iterator[None]:
 
 
 def test_each_entry_has_the_span_it_was_added_in() -> None:
-    """Exemplars lead there; an entry without a span has none, whatever span the request ends in."""
+    """Exemplars refer to the span of the call; without one there is none, whatever span the request ends in."""
     recording = Recording()
-    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {})
+    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {}, {})
     with span(10):
         buffer.add(series, 1)
         with span(11):
@@ -476,7 +477,7 @@ def test_each_entry_has_the_span_it_was_added_in() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
-    """What was kept is the parent's; what the child adds is recorded at once, whatever another thread was doing."""
+    """Buffered measurements are the parent's; the child's own are recorded at once, whatever other threads did."""
     recording = Recording()
     buffer = buffer_with(recording, 2)
     with recording.recorder._creation_lock:
@@ -485,7 +486,7 @@ def test_a_forked_child() -> None:
             signal.alarm(10)
             buffer.end()
             before = count(recording)
-            buffer.add(FacadeSeries("FromChild", "None", {}), 1)
+            buffer.add(FacadeSeries("FromChild", "None", {}, {}), 1)
             os._exit(0 if (before, count(recording)) == (0, 1) else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -494,7 +495,7 @@ def test_a_forked_child() -> None:
 
 
 def test_a_long_request_does_not_fill_memory() -> None:
-    """A request that adds without end is recorded now and then."""
+    """A full buffer is recorded before the request ends."""
     recording = Recording()
     buffer = buffer_with(recording, 2500)
     assert count(recording) == 2000
@@ -503,7 +504,7 @@ def test_a_long_request_does_not_fill_memory() -> None:
 
 
 def test_entries_while_the_request_ends() -> None:
-    """Each of the entries that threads add around the end is recorded, once."""
+    """Each measurement that threads add around the end is recorded once."""
     recording = Recording()
     buffer = RequestBuffer(recording.recorder)
     barrier = threading.Barrier(5)
@@ -511,7 +512,7 @@ def test_entries_while_the_request_ends() -> None:
     def add() -> None:
         barrier.wait()
         for _ in range(500):
-            buffer.add(FacadeSeries("Orders", "None", {}), 1)
+            buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

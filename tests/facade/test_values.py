@@ -1,4 +1,4 @@
-"""What is given to add_metric, any number under any name in any unit, is what CloudWatch shows."""
+"""CloudWatch shows what was passed to add_metric: any number, name and unit."""
 
 import math
 import random
@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 BUCKET_WIDTH = 0.1
 BOUNDS = tuple(edge * BUCKET_WIDTH for edge in range(51))
-"""Of magnitudes, for samples of a normal distribution."""
+"""Bounds of magnitudes for samples of a normal distribution."""
 
 # https://ucum.org/ucum: the atoms and prefixes that metrics have, an annotation, and all of these per time.
 UCUM = re.compile(r"(1|%|[kMGT]?(By|bit)|[mu]?s|\{[!-z|~]+\})(/s)?")
@@ -41,7 +41,7 @@ class Shop:
         assert self.reporter.flush()
 
     def seen_by_others(self) -> list[Metric]:
-        """The metrics as another exporter gets them."""
+        """The metrics as another exporter receives them."""
         data = self.other.get_metrics_data()
         assert data is not None
         return [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]
@@ -76,7 +76,7 @@ class TestSigns:
         assert shop.cloudwatch.values("One") == {float(value): 1}
 
     def test_only_negative(self, shop: Shop) -> None:
-        """Nothing positive is invented."""
+        """No positive value appears."""
         shop.add("Loss", [-3, -2, -2, -1])
         assert shop.cloudwatch.count("Loss") == 4
         assert shop.cloudwatch.sum("Loss") == pytest.approx(-8, rel=1e-9)
@@ -176,7 +176,7 @@ class TestUnits:
         assert from_ucum(seen.unit) == ScaledUnit(unit)
 
     def test_there_are_27(self) -> None:
-        """None is forgotten, and no two are one to other exporters."""
+        """None is lost, and all are distinct to other exporters."""
         shop = Shop()
         for unit in CLOUDWATCH_UNITS:
             shop.add(unit, [1], unit.upper())

@@ -1,4 +1,4 @@
-"""The decorators: what they count of whatever a view returns or raises, and that they change nothing else."""
+"""The decorators count what a view returns or raises, and change nothing else."""
 
 import asyncio
 import math
@@ -46,7 +46,7 @@ STATUSES = [
 
 @pytest.mark.parametrize(("returned", "status"), STATUSES)
 def test_status_is_the_one_that_flask_makes(returned: Any, status: int) -> None:
-    """Every form of return value that Flask takes gives the status that Flask answers with."""
+    """Every return value that Flask accepts gives the status that Flask sends."""
     app = Flask("shop")
     app.add_url_rule("/", view_func=lambda: returned)
     assert (status_of(returned), app.test_client().get("/").status_code) == (status, status)
@@ -115,7 +115,7 @@ ENDS: list[tuple[Callable[..., Any], int, str, str | None]] = [
 def test_what_is_counted(
     view: Callable[..., Any], status: int, status_code: str, bad_end: str | None, *, is_async: bool
 ) -> None:
-    """Each call is counted by status, and each bad end by its kind, for plain and async views alike."""
+    """Each call is counted by status, and each failure by its kind, for plain and async views."""
 
     async def async_view() -> Any:
         await asyncio.sleep(0)

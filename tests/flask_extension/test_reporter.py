@@ -1,4 +1,4 @@
-"""The Flask extension: from add_metric in a real app to what a CloudWatch in memory got."""
+"""The Flask extension: from add_metric in a real app to what an in-memory CloudWatch received."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ from tests.support.fakes import eventually
 
 
 class Programs:
-    """Makes what a program makes, and ends it after the test."""
+    """Creates what a program creates, and shuts it down after the test."""
 
     def __init__(self) -> None:
         self._reporters: list[CloudWatchMetricsReporter] = []
@@ -74,7 +74,7 @@ class Programs:
 
 @pytest.fixture
 def programs() -> Iterator[Programs]:
-    """What the test makes of a program is ended after it."""
+    """A program whose reporters and providers are shut down after the test."""
     programs = Programs()
     yield programs
     programs.end()
@@ -143,7 +143,7 @@ def test_a_request_without_metrics_meets_little_in_flask(
 
 
 def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """What was added by the time there is a response is recorded, and so is what the body adds."""
+    """Metrics added before the response starts are recorded, and so are those that the body adds."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
 
     @app.get("/stream")
@@ -164,7 +164,7 @@ def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: F
 
 
 def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """As tests and scripts make them: what is added there is recorded when they are left."""
+    """Request contexts of tests and scripts: their metrics are recorded when the context is left."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     for number in range(1, 4):
         with app.test_request_context("/"):
@@ -235,7 +235,7 @@ def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cl
 
 
 def test_an_app_that_is_forgotten(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """What its requests have added is published all the same: whoever collects outlives it."""
+    """The metrics of its requests are published all the same: the reader outlives it."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=1e6)
     provider = programs.provider(reader)
     app = Flask("forgotten")
@@ -259,7 +259,7 @@ def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwa
 
 
 def test_interval_leaves_requests_alone(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With flush="interval", the end of a request asks for nothing."""
+    """With flush="interval", the end of a request does not request a flush."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval", export_interval_seconds=3600)
     for _ in range(3):
         get(app)
@@ -276,14 +276,14 @@ class SignallingCloudWatch(FakeCloudWatch):
         self.was_called = threading.Event()
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store, and tell who waits."""
+        """Store the request, and wake the waiting test."""
         stored = super().put_metric_data(**request)
         self.was_called.set()
         return stored
 
 
 def test_background_flushes_soon(programs: Programs, app: Flask) -> None:
-    """By default the end of a request asks for a flush, which happens without anybody waiting for it."""
+    """By default the end of a request requests a flush, and nothing waits for it."""
     cloudwatch = SignallingCloudWatch()
     programs.reporter(app, client=cloudwatch, export_interval_seconds=3600)
     get(app)
@@ -294,7 +294,7 @@ def test_background_flushes_soon(programs: Programs, app: Flask) -> None:
 def test_a_failing_client_never_reaches_the_response(
     programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the client raises, the response is what it was, and the metric is kept and tried again."""
+    """Whatever the client raises, the response is unaffected, and the metric is kept and retried."""
     cloudwatch = FakeCloudWatch()
     cloudwatch.fail_next(RuntimeError("boom"))
     reporter = programs.reporter(app, client=cloudwatch, flush="sync", strict=False)
@@ -349,14 +349,14 @@ def test_exemplars_have_the_span_of_the_request(programs: Programs, app: Flask, 
 
 
 class WatchedProvider(MeterProvider):
-    """A provider that notes which instruments are made of it."""
+    """A provider that records which instruments are created."""
 
     def __init__(self) -> None:
         super().__init__(shutdown_on_exit=False)
         self.made: list[str] = []
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
-        """A meter that notes what is made of it."""
+        """A meter that records which instruments are created."""
         meter = super().get_meter(*args, **kwargs)
         for kind in ("counter", "histogram", "gauge", "observable_counter", "observable_gauge"):
             vars(meter).setdefault(f"create_{kind}", self._noting(getattr(meter, f"create_{kind}")))
@@ -672,7 +672,7 @@ def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None
 
 
 def test_no_reporter() -> None:
-    """A metric that no reporter takes raises nothing, and is said, once, to be dropped."""
+    """A metric without a reporter raises nothing; one warning says that it is dropped."""
     program = """
         import logging, sys
         from flask import Flask
@@ -840,7 +840,7 @@ def test_shutdown_removes_the_reporter_s_reader(programs: Programs, app: Flask, 
 
 
 def test_strict_in_debug_and_tests(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """A bad metric raises where the app is in debug mode or under test, even if it turned to that after its set-up."""
+    """An invalid metric raises in debug mode and in tests, even if the app was switched to them after its set-up."""
     for attribute in ("debug", "testing"):
         app = Flask("shop")
         reporter = programs.reporter(app, client=cloudwatch)
@@ -861,7 +861,7 @@ def test_strict_by_choice(programs: Programs, cloudwatch: FakeCloudWatch, given:
 
 
 def test_a_bad_metric_is_counted(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """In production a bad metric is counted, and said once for each line of code that gave one."""
+    """In production an invalid metric is counted, and logged once per call site."""
     reporter = programs.reporter(app, client=FakeCloudWatch(), strict=False)
     for _ in range(5):
         reporter.add_metric("Orders", float("nan"))
@@ -933,7 +933,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
     ],
 )
 def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any], message: str) -> None:
-    """What cannot work is refused at once, with the value, what is allowed, and where it came from."""
+    """Invalid settings are rejected at set-up, with the value, what is allowed, and its source."""
     with pytest.raises(ConfigurationError) as caught:
         programs.reporter(app, **options)
     assert message in str(caught.value)
@@ -1089,7 +1089,7 @@ def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Aws(HTTPServer):
-    """An AWS that keeps the Authorization headers of what it is asked."""
+    """A server that keeps the Authorization headers of its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _AwsHandler)
@@ -1173,7 +1173,7 @@ GLOBAL_PROVIDER = """
 
 
 def test_a_global_provider_is_made() -> None:
-    """Where nobody has set a provider, the reporter makes one that serves all instruments, early ones too."""
+    """Without a global provider the reporter creates one that serves all instruments, earlier ones too."""
     printed = run(GLOBAL_PROVIDER).splitlines()
     assert printed[0] == "opentelemetry.sdk.metrics._internal True"
     assert printed[1] == "{'early': 2.0, 'late': 3.0, 'Orders': 1.0}"
@@ -1185,7 +1185,7 @@ def test_otel_sdk_disabled() -> None:
 
 
 def test_the_end_of_a_program() -> None:
-    """What was recorded last is sent when the program ends."""
+    """The last measurements are sent when the program ends."""
     program = """
         from flask import Flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -1225,7 +1225,7 @@ def test_current_app_is_an_app(programs: Programs, app: Flask, cloudwatch: FakeC
 def test_after_the_shutdown_what_comes_is_counted_as_lost(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """Nobody publishes it any more, and ``flush()`` does not say otherwise."""
+    """Nothing publishes it any more, and ``flush()`` returns False."""
     reporter = programs.reporter(app, client=cloudwatch)
     reporter.shutdown()
     add_order()

@@ -14,7 +14,7 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
-from otel_cloudwatch_flask.flask_extension.registration import SERIES_PER_METRIC
+from otel_cloudwatch_flask.flask_extension.provider_setup import SERIES_PER_METRIC
 from otel_cloudwatch_flask.mapping.cardinality import overflow_capacity
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch

@@ -34,13 +34,24 @@ def consumer() -> object:
     return internals.consumer_of(registered_reader())
 
 
+def storage() -> object:
+    """What the SDK keeps for a reader."""
+    reader = registered_reader()
+    found: Any = internals.consumer_of(reader)
+    return found._reader_storages[reader]
+
+
 USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
     ("_measurement_consumer", internals.consumer_of, lambda: MeterProvider(shutdown_on_exit=False)),
     ("_collect", internals.consumer_of, InMemoryMetricReader),
     ("_collect", internals.is_registered, InMemoryMetricReader),
     ("_lock", internals.forget_measurements, consumer),
     ("add_metric_reader", internals.forget_measurements, consumer),
-    ("_match", internals.can_select, lambda: View),
+    ("_set_collect_callback", internals.SelectiveReader, InMemoryMetricReader),
+    ("_reader_storages", internals.SelectiveReader, consumer),
+    ("_instrument_view_instrument_matches", internals.SelectiveReader, storage),
+    ("_get_or_init_view_instrument_match", internals.SelectiveReader, storage),
+    ("_attribute_keys", internals.SelectiveReader, lambda: View(instrument_name="*")),
     (
         "_create_aggregation",
         internals.FreshScaleHistogramAggregation,

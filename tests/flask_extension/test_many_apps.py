@@ -1,0 +1,251 @@
+"""Many apps in one process: app factories, several apps on one meter provider, apps that come and go."""
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
+from otel_cloudwatch_flask.sdk import internals
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+from tests.support.fakes import eventually
+
+APPS = 40
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Other tests find no reporter of these."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def provider() -> Iterator[MeterProvider]:
+    """A meter provider of the program."""
+    provider = MeterProvider(shutdown_on_exit=False)
+    yield provider
+    for reader in readers_on(provider):
+        reader.shutdown()
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """A strict CloudWatch."""
+    return FakeCloudWatch()
+
+
+def make_app(name: str = "shop", **options: Any) -> Flask:
+    """An app with a reporter, as an application factory makes one; only the app keeps the reporter."""
+    app = Flask(name)
+    reporter = CloudWatchMetricsReporter(app, flush="interval", **options)
+
+    @app.get("/")
+    def index() -> str:
+        reporter.add_metric("Orders", 1, "Count")
+        return "ordered"
+
+    return app
+
+
+def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
+    """The app's reporter."""
+    reporter = app.extensions["cloudwatch_metrics"].reporter
+    assert isinstance(reporter, CloudWatchMetricsReporter)
+    return reporter
+
+
+def setup_of(app: Flask) -> ProviderSetup:
+    """What the app shares with others."""
+    setup = app.extensions["cloudwatch_metrics"].registration.setup
+    assert isinstance(setup, ProviderSetup)
+    return setup
+
+
+def reader_threads() -> int:
+    """The number of readers' threads in this process."""
+    return sum(thread.name == "CloudWatchMetricReader" for thread in threading.enumerate())
+
+
+def test_equal_targets_share_a_reader(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """One thread and one request per flush for all of them; what is set per app stays per app."""
+    apps = [
+        make_app(
+            f"app{number}",
+            namespace="Shop",
+            cloudwatch_client=cloudwatch,
+            meter_provider=provider,
+            default_dimensions={"App": str(number % 2)},
+        )
+        for number in range(4)
+    ]
+    assert len(readers_on(provider)) == 1
+    for app in apps:
+        app.test_client().get("/")
+    assert reporter_of(apps[0]).flush()
+    assert len(cloudwatch.requests) == 1
+    assert [cloudwatch.sum("Orders", App=app) for app in "01"] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        lambda: {"namespace": "Cafe"},
+        lambda: {"cloudwatch_client": FakeCloudWatch()},
+        lambda: {"rules": [MetricRule(match="Orders")]},
+        lambda: {"export_interval_seconds": 30.0},
+        lambda: {"flush_min_interval_seconds": 5.0},
+        lambda: {"meter_provider": MeterProvider(shutdown_on_exit=False)},
+    ],
+)
+def test_other_targets_have_a_reader_of_their_own(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, difference: Callable[[], dict[str, Any]]
+) -> None:
+    """Anything that the reader is set up with makes another one."""
+    options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}
+    first, second = make_app(**options), make_app(**options | difference())
+    assert setup_of(first).reader is not setup_of(second).reader
+    reporter_of(second).shutdown()
+
+
+def test_a_shared_reader_outlives_the_first_shutdown(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """It ends with the last reporter that uses it."""
+    options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}
+    first, second = make_app(**options), make_app(**options)
+    first.test_client().get("/")
+    reporter_of(first).shutdown()
+    assert cloudwatch.sum("Orders") == 1
+    second.test_client().get("/")
+    assert reporter_of(second).flush()
+    assert cloudwatch.sum("Orders") == 2
+    reporter_of(second).shutdown()
+    assert readers_on(provider) == []
+
+
+@pytest.mark.parametrize("namespaces", [1, APPS])
+@pytest.mark.parametrize("instrument", [False, True])
+def test_dropped_apps_are_flushed_and_gone(
+    provider: MeterProvider,
+    cloudwatch: FakeCloudWatch,
+    caplog: pytest.LogCaptureFixture,
+    namespaces: int,
+    instrument: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Every metric is delivered, readers leave the provider, threads end, and the SDK warns of nothing."""
+    threads = reader_threads()
+    for number in range(APPS):
+        app = make_app(
+            namespace=f"Shop{number % namespaces}",
+            cloudwatch_client=cloudwatch,
+            meter_provider=provider,
+            instrument=instrument,
+        )
+        app.test_client().get("/")
+        del app
+    gc.collect()
+    assert eventually(lambda: readers_on(provider) == [] and reader_threads() <= threads)
+    assert sum(cloudwatch.sum("Orders", namespace=f"Shop{number}") for number in range(namespaces)) == APPS
+    assert len(getattr(internals.consumer_of(provider), "_reader_storages", ())) == 0
+    assert caplog.messages == []
+
+
+def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """The SDK keeps a meter for each, for the life of the provider."""
+    identities = set()
+    for _ in range(APPS):
+        app = make_app(namespace="Reused", cloudwatch_client=cloudwatch, meter_provider=provider)
+        app.test_client().get("/")
+        identities.add(setup_of(app).reporter_id)
+        del app
+        gc.collect()
+        assert eventually(lambda: readers_on(provider) == [])
+    assert identities == {"Reused"}
+    assert cloudwatch.sum("Orders") == APPS
+
+
+def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -> None:
+    """What it has recorded is published with the program's next flush."""
+    from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader  # noqa: PLC0415
+
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=3600)
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    for _ in range(3):
+        app = Flask("shop")
+        CloudWatchMetricsReporter(app, meter_provider=provider).add_metric("Orders", 1)
+        del app
+        gc.collect()
+    assert readers_on(provider) == [reader]
+    assert len(reader.exporter.reporters) == 1
+    assert reader.flush()
+    assert cloudwatch.sum("Orders") == 3
+    reader.shutdown()
+
+
+@pytest.mark.parametrize("namespaces", [("Shop", "Cafe"), ("Shop", "Shop")])
+def test_two_apps_behind_a_dispatcher(
+    cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture, namespaces: tuple[str, str]
+) -> None:
+    """Both are instrumented on one provider that another exporter reads, too: the SDK warns of nothing."""
+    other = InMemoryMetricReader()
+    provider = MeterProvider([other], shutdown_on_exit=False)
+    shop, cafe = (
+        make_app(name, namespace=name, cloudwatch_client=cloudwatch, meter_provider=provider, instrument=True)
+        for name in namespaces
+    )
+    client = Client(DispatcherMiddleware(shop, {"/cafe": cafe}))
+    for path in ("/", "/cafe/", "/cafe/"):
+        assert client.get(path).status_code == 200
+    assert reporter_of(shop).flush()
+    assert reporter_of(cafe).flush()
+    counts = {name: cloudwatch.count("http.server.duration", namespace=name) for name in namespaces}
+    assert counts == ({"Shop": 1, "Cafe": 2} if len(counts) == 2 else {"Shop": 3})
+    assert other.get_metrics_data()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    reporter_of(shop).shutdown()
+    reporter_of(cafe).shutdown()
+
+
+def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """N reporters take memory and time for N sets of metrics, and not for N times N."""
+    apps = [
+        make_app(namespace=f"Shop{number}", cloudwatch_client=cloudwatch, meter_provider=provider, instrument=True)
+        for number in range(10)
+    ]
+    for app in apps:
+        app.test_client().get("/")
+    storages = getattr(internals.consumer_of(provider), "_reader_storages", {})
+    assert {len(storage._instrument_view_instrument_matches) for storage in storages.values()} == {3}
+    for app in apps:
+        assert reporter_of(app).flush()
+    assert {metric.namespace for metric in cloudwatch.metrics()} == {f"Shop{number}" for number in range(10)}
+
+
+def test_disabled_reporters_share_nothing_with_others(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """Their metrics reach no CloudWatch, whatever other reporters publish."""
+    disabled = Flask("disabled")
+    disabled.config["CLOUDWATCH_ENABLED"] = False
+    options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}
+    first = CloudWatchMetricsReporter(disabled, **options)
+    app = make_app(**options)
+    first.add_metric("Orders", 1)
+    assert reporter_of(app).flush()
+    assert cloudwatch.metrics() == []
+    assert CloudWatchMetricsReporter(disabled_app(), meter_provider=NoOpMeterProvider()).flush()
+
+
+def disabled_app() -> Flask:
+    """An app that publishes nothing."""
+    app = Flask("disabled")
+    app.config["CLOUDWATCH_ENABLED"] = False
+    return app

@@ -1,0 +1,124 @@
+"""What the SDK stores for a CloudWatch reader: the instruments and attributes that its exporter publishes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricsData
+from opentelemetry.sdk.metrics.view import View
+
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, MetricRule
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
+from otel_cloudwatch_flask.sdk import internals
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+
+RULES = [MetricRule(match="Orders", dimensions=["payment"]), MetricRule(match="http.*", exclude=["user"])]
+ATTRIBUTES: dict[str, str | bool] = {"payment": "card", "user": "u1", "http.host": "evil.example", NEGATIVE_KEY: True}
+
+
+class Program:
+    """A provider with a reader whose collections are kept to look at."""
+
+    def __init__(self, views: list[View] | None = None) -> None:
+        self.cloudwatch = FakeCloudWatch()
+        self.exporter = CloudWatchMetricExporter("Shop", client=self.cloudwatch, rules=RULES)
+        self.exporter.publish_metrics_of("Shop")
+        self.reader = CloudWatchMetricReader(self.exporter, export_interval_seconds=3600)
+        self.provider = MeterProvider([self.reader], views=views or [], shutdown_on_exit=False)
+
+    def stored(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+        """The attributes of each data point that the SDK has for the reader."""
+        seen: list[MetricsData] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(self.exporter, "accept", seen.append)
+            self.reader.collect()
+        return [
+            dict(point.attributes or {})
+            for data in seen
+            for scope in data.resource_metrics[0].scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        ]
+
+    def count(self, scope: str | FacadeMetric, instrument: str) -> None:
+        """Count once with all attributes."""
+        if isinstance(scope, FacadeMetric):
+            meter = self.provider.get_meter(scope.scope_name, attributes=scope.scope_attributes())
+        else:
+            meter = self.provider.get_meter(scope)
+        meter.create_counter(instrument).add(1, ATTRIBUTES)
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    """A program without views."""
+    program = Program()
+    yield program
+    program.reader.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("scope", "instrument", "kept"),
+    [
+        ("shop", "http.requests", {"payment", "http.host", NEGATIVE_KEY}),
+        ("shop", "orders", {"payment", "user", NEGATIVE_KEY}),
+        (FacadeMetric("Orders", "Shop"), "orders", {"payment", NEGATIVE_KEY}),
+        (FacadeMetric("Clicks", "Shop"), "clicks", {"payment", "user", NEGATIVE_KEY}),
+        (FacadeMetric("Orders", "Cafe"), "orders", None),
+    ],
+)
+def test_each_instrument_keeps_what_its_rule_keeps(
+    program: Program, monkeypatch: pytest.MonkeyPatch, scope: Any, instrument: str, kept: set[str] | None
+) -> None:
+    """Metrics of a reporter elsewhere are not stored at all."""
+    program.count(scope, instrument)
+    assert [set(each) for each in program.stored(monkeypatch)] == ([] if kept is None else [kept])
+
+
+def test_gauges_keep_every_attribute(program: Program) -> None:
+    """Those that differ in what is not published are merged by the exporter, which keeps each value."""
+    gauge = program.provider.get_meter("shop").create_gauge("temperature")
+    for host in range(3):
+        gauge.set(host, {"http.host": f"{host}.example"})
+    assert program.reader.flush()
+    assert program.cloudwatch.count("temperature") == 3
+
+
+def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that chooses attributes decides; one that does not loses nothing else."""
+    program = Program([View(instrument_name="orders", attribute_keys={"user"}), View(instrument_name="x", name="y")])
+    program.count("shop", "orders")
+    assert program.stored(monkeypatch) == [{"user": "u1"}]
+    program.count("shop", "x")
+    assert program.reader.flush()
+    assert program.cloudwatch.sum("y") == 1
+    program.reader.shutdown()
+
+
+def test_also_after_a_fork(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child's storage is new, and selects the same."""
+    program.count("shop", "orders")
+    internals.forget_measurements(program.reader)
+    program.count(FacadeMetric("Orders", "Cafe"), "orders")
+    program.count(FacadeMetric("Orders", "Shop"), "orders")
+    assert [set(each) for each in program.stored(monkeypatch)] == [{"payment", NEGATIVE_KEY}]
+
+
+@pytest.mark.parametrize("selects", [True, False])
+def test_what_is_published_is_the_same_without_selection(
+    monkeypatch: pytest.MonkeyPatch,
+    selects: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """With an SDK that stores otherwise everything is stored, and the exporter leaves out what it must."""
+    if not selects:
+        monkeypatch.setattr(internals.SelectiveReader, "select_instruments", lambda _: None)
+    program = Program()
+    for scope in ("shop", FacadeMetric("Orders", "Shop"), FacadeMetric("Orders", "Cafe")):
+        program.count(scope, "orders")
+    assert program.reader.flush()
+    assert {(metric.name, metric.dimensions) for metric in program.cloudwatch.metrics()} == {
+        ("orders", ((NEGATIVE_KEY, "true"), ("payment", "card"), ("user", "u1"))),
+        ("Orders", (("payment", "card"),)),
+    }
+    program.reader.shutdown()
