@@ -140,9 +140,9 @@ def _url_path(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NamedFunction:
-    """A function given as ``module:function``, which is imported when it is called.
+    """A function given as ``module:function``. Its module is imported only when the function is called.
 
-    The module may not be importable yet when the settings are resolved.
+    When the settings are resolved, the module may not be importable yet.
 
     >>> NamedFunction("os.path:basename")("/a/b")
     'b'
@@ -407,6 +407,6 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def are_given(fields: Collection[str], *, arguments: Source, app_config: Source) -> bool:
-    """Return whether any setting in ``fields`` is given for this app, rather than by the environment of the process."""
+    """Return whether an argument or ``app.config`` provides any setting in ``fields``. The environment is ignored."""
     keys = [key for key in KEYS if key.field in fields]
     return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)

@@ -32,7 +32,7 @@ def escaped(text: str, width: int | None = None) -> str:
 
 
 def truncated(text: str, width: int) -> str:
-    """Shorten text that is wider than ``width`` columns, and end it with ``TRUNCATION_MARK``."""
+    """Shorten text that is wider than ``width`` columns so that it fits and ends with ``TRUNCATION_MARK``."""
     if display_width(text) <= width:
         return text
     shown = text[:width]
@@ -47,7 +47,7 @@ def display_width(text: str) -> int:
 
 
 def terminal_width() -> int:
-    """Return the width of the terminal in columns: at least 40, or 100 if unknown."""
+    """Return the width of the terminal in columns, at least 40. An unknown width counts as 100."""
     return max(shutil.get_terminal_size((100, 24)).columns, 40)
 
 
@@ -78,7 +78,10 @@ def echo_table(
 
 
 def number(value: float | None) -> str:
-    """Format integers exactly, and other numbers with two decimals from 1,000 on or else four significant digits.
+    """Format a number, or return ``"-"`` for ``None``.
+
+    Whole numbers below 10^15 are exact. Other numbers have two decimals from 1,000 to 10^15, or else four significant
+    digits.
 
     >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
     ['12,345', '-12,345.68', '123.5', '0.01235', '-']

@@ -46,7 +46,7 @@ class Buckets(NamedTuple):
     bounds: list[Bucket]
 
     def negated(self) -> "Buckets":
-        """Return the buckets that contain the samples after their sign is reversed."""
+        """Return the buckets of the samples with their signs reversed."""
         bounds = [(-upper, -lower, -reference) for lower, upper, reference in reversed(self.bounds)]
         return Buckets(self.samples[::-1], bounds)
 
@@ -56,10 +56,10 @@ class Buckets(NamedTuple):
 
 
 class Extremes(NamedTuple):
-    """The minimum and maximum of a histogram, if they are known, and bounds of its samples.
+    """The minimum and maximum of a histogram, if they are known, and the bounds that its samples lie between.
 
-    ``floor`` and ``ceiling`` equal ``minimum`` and ``maximum`` if these are known. Otherwise no sample lies beyond
-    them, but they need not be samples.
+    ``floor`` equals ``minimum``, and ``ceiling`` equals ``maximum``, if that extreme is known. Otherwise it is only a
+    bound: no sample lies beyond it, but there may be no sample at it.
     """
 
     minimum: float | None = None
@@ -77,7 +77,7 @@ class Extremes(NamedTuple):
         return cls(minimum, maximum, floor, ceiling)
 
     def negated(self) -> "Extremes":
-        """Return the extremes of the samples after their sign is reversed."""
+        """Return the extremes of the samples with their signs reversed."""
         minimum = None if self.maximum is None else -self.maximum
         maximum = None if self.minimum is None else -self.minimum
         return Extremes(minimum, maximum, -self.ceiling, -self.floor)
@@ -94,8 +94,8 @@ class Extremes(NamedTuple):
     def since(self, previous: "Extremes") -> "Extremes":
         """Return the extremes of the samples that were added after the earlier cumulative data point ``previous``.
 
-        The minimum or maximum is known only if the later data point extended the range. Otherwise only bounds are
-        known.
+        The minimum is known only if it lies below all earlier samples, and the maximum only if it lies above them.
+        Otherwise only a bound is known.
         """
         lowered = self.minimum is not None and self.minimum < previous.floor
         raised = self.maximum is not None and self.maximum > previous.ceiling
@@ -135,7 +135,7 @@ class Histogram:
         raise NotImplementedError
 
     def negated(self) -> "Self":
-        """Return a histogram of the samples after their sign is reversed."""
+        """Return a histogram of the samples with their signs reversed."""
         raise NotImplementedError
 
     def contradiction(self) -> str | None:
@@ -173,7 +173,7 @@ class ExplicitHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """The bounds and the factor. Explicit histograms are added only if both are equal."""
+        """The bounds and the factor, which must both be equal to add two explicit histograms."""
         return (self.bounds, self.factor)
 
     def plus(self, other: "ExplicitHistogram") -> "ExplicitHistogram":
@@ -181,7 +181,7 @@ class ExplicitHistogram(Histogram):
         return self._plus(other, counts=tuple(map(sum, zip(self.counts, other.counts, strict=True))))
 
     def minus(self, previous: "ExplicitHistogram") -> "ExplicitHistogram | None":
-        """Return the samples added since ``previous``, or ``None`` if bounds changed or a count decreased (a reset)."""
+        """Return the samples added since ``previous``, or ``None`` if the bounds changed or a count decreased."""
         if self.bounds != previous.bounds:
             return None
         counts = tuple(now - then for now, then in zip(self.counts, previous.counts, strict=True))
@@ -190,7 +190,7 @@ class ExplicitHistogram(Histogram):
         return self._minus(previous, counts=counts)
 
     def negated(self) -> "ExplicitHistogram":
-        """Return a histogram of the samples after their sign is reversed."""
+        """Return a histogram of the samples with their signs reversed."""
         return self._negated(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
 
     def buckets(self) -> Buckets:
@@ -250,7 +250,10 @@ class ExponentialHistogram(Histogram):
         return (ExponentialHistogram, self.zero_threshold, self.factor)
 
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
-        """Return a histogram of the combined samples at the lower scale. Both must have the same ``layout``."""
+        """Return a histogram of the combined samples. Both histograms must have the same ``layout``.
+
+        Its scale is the lower of the two. The scale of a histogram without nonzero samples is ignored.
+        """
         scale = self._common_scale(other)
         positive, negative = (
             Side.of(_added(mine.by_index(coarser=self.scale - scale), theirs.by_index(coarser=other.scale - scale)))
@@ -273,7 +276,7 @@ class ExponentialHistogram(Histogram):
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def negated(self) -> "ExponentialHistogram":
-        """Return a histogram of the samples after their sign is reversed."""
+        """Return a histogram of the samples with their signs reversed."""
         return self._negated(positive=self.negative, negative=self.positive)
 
     @property
@@ -315,7 +318,7 @@ def exponential_buckets(
 
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
-    """Return the cached table of the positive buckets in two blocks, with ``None`` for each bucket not yet computed."""
+    """Return the cached table of positive buckets in ``block`` and the next one, initially filled with ``None``."""
     # The arguments are only the key of the cache.
     del scale, block
     return [None] * (2 * _BLOCK)
@@ -347,7 +350,7 @@ def _bucket(scale: int, index: int) -> Bucket:
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
-    """Return the bucket from ``lower`` to ``upper``."""
+    """Return the bucket from ``lower`` to ``upper``, with a reference near its middle."""
     return lower, upper, short_number_between(lower, upper)
 
 
@@ -384,7 +387,7 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
 
 
 def short_number_between(lower: float, upper: float) -> float:
-    """Return a number with few digits near the middle between ``lower`` and ``upper``.
+    """Return a number with few digits near the midpoint of ``lower`` and ``upper``.
 
     Each digit costs a byte of the request, and the exact middle would be no better an estimate of a bucket's samples.
 

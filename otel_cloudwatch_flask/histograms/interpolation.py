@@ -70,10 +70,10 @@ class _Axis:
 
 
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
-    """Divide ``buckets`` into at most ``most`` narrower buckets, whose samples add up to about ``total``.
+    """Divide ``buckets`` into at most ``most`` narrower buckets, so that samples add up to about ``total``.
 
-    Each sample counts as the middle of its bucket. Returns ``None`` if no linear density can produce ``total``, because
-    it is too close to the smallest or largest sum that ``buckets`` allow.
+    For this sum, each sample counts as the middle of its narrower bucket. Returns ``None`` if no linear density
+    can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -90,7 +90,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
 
 
 def _slopes(axes: Sequence[_Axis]) -> list[float]:
-    """Return the slope of the density in each bucket, from -1 (zero at the upper edge) to 1 (zero at the lower)."""
+    """Return the slope of each bucket's density: -1 if it falls to 0 at the upper edge, 1 if it rises from 0."""
     shared = [_density_at_shared_edge(lower, upper) for lower, upper in pairwise(axes)]
     return [*map(_slope, axes, [None, *shared], [*shared, None])]
 
@@ -108,7 +108,7 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """Return the slope between the densities at both edges. An outermost density (``None``) is extrapolated."""
+    """Return the slope between the densities at both edges. A density of ``None`` is extrapolated."""
     if not axis.length:
         return 0.0
     average = axis.samples / axis.length
@@ -148,9 +148,9 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 
 
 def _parts(samples: Sequence[int], most: int) -> list[int]:
-    """Return the number of parts of each bucket, which is proportional to the square root of its sample count.
+    """Return how many parts to divide each bucket into, according to the square root of its sample count.
 
-    If it were proportional to the sample count, sparse buckets, which contain high percentiles, would get too few.
+    In proportion to the sample count itself, sparse buckets, which often contain high percentiles, would get too few.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]

@@ -6,7 +6,8 @@ error of a percentile does not exceed the width of a bucket.
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
 a bucket are represented by its reference, a number with few digits near its middle. As few values as possible are then
 adjusted within their buckets to make the sum exact. If that is not enough, all values move to the same fraction of
-their buckets. Such a fraction exists, because the sum lies between those of all lower edges and of all upper edges.
+their buckets. Such a fraction exists, because the sum is neither below the result of placing all values at their lower
+edges nor above that of placing them at their upper edges.
 """
 
 import math
@@ -108,9 +109,9 @@ def scaled(
 def combined(distributions: Iterable[Distribution]) -> Distribution:
     """Merge distributions into one distribution with at most 150 values.
 
-    If there are more values, neighbors are replaced by their weighted mean, beginning with those that are closest
-    relative to their size. The count, the sum, the minimum, the maximum, the number of zeros and the common percentiles
-    are preserved.
+    If there are more values, pairs of neighbors are replaced with their weighted means, beginning with the pairs that
+    are closest relative to their size. The count, the sum, the minimum, the maximum, the number of zeros and the
+    common percentiles are preserved.
     """
     merged = Distribution.of(sample for each in distributions for sample in zip(*each, strict=True))
     while len(merged.values) > MAX_VALUES_PER_DATUM:
@@ -123,7 +124,7 @@ _Sample = tuple[float, int]
 
 
 def _with_neighbors_joined(samples: list[_Sample], most: int) -> Distribution:
-    """Replace at most ``most`` pairs of neighbors by their weighted mean."""
+    """Replace at most ``most`` pairs of neighbors with their weighted means."""
     kept = {0, len(samples) - 1, *_indices_of_percentiles([count for _, count in samples])}
 
     def distance(i: int) -> float:
@@ -204,7 +205,7 @@ def _clamp(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
 
 
 def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
-    """Return values and counts with the sum ``total`` for the samples other than the minimum and the maximum."""
+    """Return values and counts that add up to ``total``, for all samples except the minimum and the maximum."""
     if not buckets.samples:
         return [], []
     if len(buckets.samples) > MAX_BUCKETS:
@@ -281,8 +282,8 @@ def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
 def _coarsened(buckets: Buckets, most: int) -> Buckets:
     """Join neighboring buckets until at most ``most`` buckets are left.
 
-    Adjacent buckets are joined first, then those without a common percentile, then those with the fewest samples.
-    Buckets of zeros are joined last.
+    Pairs of adjacent buckets are joined before pairs with a gap. Within each group, pairs without a common percentile
+    come first, beginning with the fewest samples. Pairs with a bucket of zeros are joined last.
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:
@@ -380,7 +381,7 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
 
 
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
-    """Replace an infinite lower edge with 0 (or a negative ``upper``), and an infinite upper edge with ``lower``."""
+    """Replace an infinite lower edge with the lesser of 0 and ``upper``, and an infinite upper edge with ``lower``."""
     if lower == -math.inf:
         lower = min(0.0, upper)
     if upper == math.inf:
@@ -389,7 +390,7 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
-    """Return the mean of the ``count`` remaining samples if the others lie in the middle of their buckets."""
+    """Return the mean that ``count`` other samples need to reach ``total`` if ``samples`` lie mid-bucket."""
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count
 

@@ -41,7 +41,7 @@ class _SeriesPool:
         self.last_used: dict[Series, float] = {}
 
     def use(self, series: Series, now: float) -> bool:
-        """Record that ``series`` receives a datum, and add it if there is room. Returns False if there is none."""
+        """Record that ``series`` receives a datum. Returns ``False`` if it is not in the pool and there is no room."""
         if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
@@ -82,14 +82,14 @@ class CardinalityGuard:
         return series if self._overflow_pool.use(series, now) else series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Record that an admitted series is still used. Returns False if it is no longer admitted."""
+        """Record that a series is still used, and return whether it is still admitted."""
         if series not in self._pool.last_used:
             return False
         self._pool.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """Return a number that changes every minute. Callers renew each series they use once per epoch."""
+        """Return a number that changes every minute. Once per epoch, callers renew the series they use."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:

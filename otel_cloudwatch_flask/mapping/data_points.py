@@ -39,7 +39,7 @@ class SumValue:
 
 @dataclass(frozen=True, slots=True)
 class GaugeValue:
-    """The value of a gauge. Values that are merged become separate samples of one datum."""
+    """The value of a gauge. Merged values become separate samples of one datum."""
 
     value: float
 
@@ -52,7 +52,7 @@ class InvalidPointError(ValueError):
 
 
 class PointReader:
-    """Converts data points, and stores the totals that converting the next collection requires."""
+    """Converts data points, and keeps the totals that are needed to convert the next collection."""
 
     def __init__(self, start_unix_nano: int) -> None:
         self._to_delta = CumulativeToDelta(start_unix_nano)
@@ -98,7 +98,7 @@ class PointReader:
 
 
 def is_published_as_it_is(data: sdk.DataT) -> bool:
-    """Return whether the values are published without conversion between deltas, totals and current values."""
+    """Return whether ``data`` is a gauge, or a sum that needs no conversion from totals or to current values."""
     if isinstance(data, sdk.Sum):
         return not (_should_become_delta(data) or _should_become_current(data))
     return isinstance(data, sdk.Gauge)

@@ -93,7 +93,8 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns ``False``, and adds nothing, unless all have the same time and each has one series that no other shares.
+        Returns ``True`` if they were added. Returns ``False``, without adding any, if they must be read one by one:
+        they need conversion, their times differ, or one of them has several series or a series with other data points.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
@@ -145,7 +146,7 @@ class Mapper:
             self._datums.append(Datum(series, seconds, sent))
 
     def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:
-        """Merge ``value`` with the other values that its series receive in this collection."""
+        """Merge the value of a data point into the accumulator of each of its series."""
         for series in (*entry.own, *entry.shared) or self._admitted(stream, entry):
             accumulator = self._accumulators.get(series)
             if accumulator is None:
@@ -207,7 +208,7 @@ class Mapper:
 
 
 def _unix_seconds(unix_nano: float) -> int:
-    """Convert nanoseconds to whole seconds. Raises an exception of any type if ``unix_nano`` is not a valid time."""
+    """Convert nanoseconds to whole seconds. An invalid ``unix_nano`` may raise any type of exception."""
     seconds = int(unix_nano // _NANOS)
     if abs(seconds) > _MAX_SECONDS:
         raise OverflowError("the time of a data point is beyond the year 9999")

@@ -78,7 +78,7 @@ class MetricStreams:
         """The kind of each published metric, by name. It determines which statistics are useful for the metric."""
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
-        """Yield the metrics of a collection that this exporter publishes and no rule drops."""
+        """Yield the metrics of a collection that this exporter publishes and that no rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
             # Sorted because the tuple is part of a cache key.

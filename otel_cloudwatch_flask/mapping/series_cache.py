@@ -65,8 +65,8 @@ class SeriesCache:
     def entries(self, stream: MetricStream, points: Sequence[sdk.DataPointT]) -> list[CacheEntry]:
         """Return the entry of each data point in ``points``.
 
-        Each call may move series from ``own`` to ``shared`` in any entry, so call it for all metrics of a collection
-        before using the entries.
+        Each call may move series from ``own`` to ``shared`` in any entry, so the entries must not be used
+        before this method has been called for all metrics of the collection.
         """
         known = self._entries.setdefault(stream.key, {})
         get = known.get

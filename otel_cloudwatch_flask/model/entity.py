@@ -1,4 +1,4 @@
-"""The entity that metrics belong to, by which CloudWatch's "Explore related" finds an app's logs and traces.
+"""The entity that metrics belong to, which lets CloudWatch's "Explore related" find an app's logs and traces.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.

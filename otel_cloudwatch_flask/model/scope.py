@@ -22,10 +22,10 @@ NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
 
 
 class ScopeName(str):
-    """The name of a reporter's scope. Equal to the plain name, but its hash depends on the reporter.
+    """The name of a reporter's scope. It equals the plain string, but its hash depends on the reporter.
 
-    The SDK looks scopes up by a hash without their attributes: the scopes of N reporters, of one name each, would be
-    compared N times N times.
+    The SDK looks up scopes by a hash that ignores their attributes. With plain names, the scopes of N reporters that
+    use the same metric name would collide, and looking them all up would take about N * N comparisons.
     """
 
     __slots__ = ("_hash",)

@@ -119,7 +119,10 @@ class Observation:
         call_after_fork(self._begin)
 
     def _begin(self) -> None:
-        """Start empty, with a new lock, because a forked child inherits the parent's data and possibly a held lock."""
+        """Start empty and with a new lock.
+
+        Also called after a fork, because the child inherits the parent's data and possibly a held lock.
+        """
         self._lock = threading.Lock()
         self._instance = secrets.token_hex(6)
         self._started = self._clock()
@@ -158,9 +161,9 @@ class Observation:
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
         """Return the totals, and the series that have changed since an earlier result, in a short form.
 
-        In this form, a series has its flushes since the earlier result, at most 30, each as time, sum and sample count.
+        In this form, ``flushes`` contains at most 30 datums since the earlier result, as time, sum and sample count.
 
-        :param known: The ``sequence`` of the latest result from each process, by the ``instance`` in that result.
+        :param known: A mapping from the ``instance`` of each process to the ``sequence`` of its latest result.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))

@@ -29,7 +29,7 @@ _UNITS: Final = 2**1074
 
 
 class Summary(NamedTuple):
-    """The statistics of a datum, and its values in ascending order (``None`` if unknown) with their counts."""
+    """The statistics of a datum, and its ascending values, or ``None`` if these are unknown, with their counts."""
 
     samples: float
     sum: float
