@@ -27,7 +27,7 @@ from otel_cloudwatch_flask.terminal import counted, echo_table, escaped
 _ROWS_SHOWN: Final = 15
 _OBSERVED: Final = "as observed"
 _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_seconds")
-"""The options that default to the app's setting with the same name."""
+"""Each of these options defaults to the app's setting of the same name."""
 
 
 @click.command(cls=Command)
@@ -82,9 +82,9 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 
 
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
-    """Map each flush policy to the monthly cost, or to ``None`` if the number of calls is unknown.
+    """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
-    If ``observed``, the call rate of one process, is given, the result also has the cost at that rate.
+    ``observed`` is the measured call rate of one process. If it is given, the result also has the cost at that rate.
     """
     costs: dict[str, MonthlyCost | None] = {
         policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES

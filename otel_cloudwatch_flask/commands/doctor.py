@@ -1,4 +1,4 @@
-"""``doctor``: diagnose the configuration, AWS access, the server and the instrumentation of an app."""
+"""``doctor``: diagnose an app's configuration, AWS access, server and instrumentation."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,7 +94,10 @@ def _namespace(user_app: UserApp) -> str | None:
 
 
 def _show(checks: Sequence[Check], *, verbose: bool) -> None:
-    """Print the checks by section, sections with problems first; settings with default values only if ``verbose``."""
+    """Print the checks by section, starting with the sections that have problems.
+
+    Settings with default values are printed only if ``verbose`` is true.
+    """
     signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
     with_problems = {check.section for check in checks if check.status == "problem"}
     shown = [check for check in checks if verbose or not check.is_default]

@@ -66,7 +66,7 @@ class Expectation:
 
 
 def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
-    """Expect the exact figures of ``values``, for ``add_metric`` and histograms, whose samples are all known."""
+    """Expect the exact figures of ``values``. For ``add_metric`` and histograms, all samples are known."""
     ordered = sorted(values)
     found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
     figures: dict[Figure, float | None] = {
@@ -80,23 +80,23 @@ def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
 
 
 def total(amount: float) -> Expectation:
-    """Expect a sum only, for counters, whose number of samples depends on the number of flushes."""
+    """Expect only a sum. For counters, the number of samples depends on the number of flushes."""
     return Expectation("shop", {"sum": amount}, magnitude=abs(amount))
 
 
 def occurrences(number: int, longest: float) -> Expectation:
-    """Expect ``number`` samples between 0 and ``longest``, for timings."""
+    """Expect ``number`` timings between 0 and ``longest``."""
     return Expectation("visitors", {"samples": number}, {"min": 0, "max": longest})
 
 
 def between(smallest: float, largest: float) -> Expectation:
-    """Expect samples within limits only, for up-down counters, whose value is sampled at each flush."""
+    """Expect only that samples are within limits. The value of an up-down counter is sampled at each flush."""
     return Expectation("visitors", limits={"min": smallest, "max": largest})
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The figures of a series in CloudWatch and the expected figures, either of which is ``None`` if missing."""
+    """The figures that CloudWatch has for a series, or ``None``, and the figures that are expected, or ``None``."""
 
     series: Series
     found: Figures | None

@@ -28,7 +28,7 @@ _COUNTED_BY: Final = "    counted by"
 
 
 class ComparisonTable:
-    """A table with a block for each metric, and two lines for each series: CloudWatch's and the expected figures."""
+    """A table with a block for each metric, and two lines for each series: CloudWatch's figures and those expected."""
 
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons

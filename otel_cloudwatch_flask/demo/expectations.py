@@ -22,7 +22,7 @@ def expected_series(
 
     :param books: The orders, refunds, searches and so on that the shop counted.
     :param responses: The responses that the visitors received.
-    :param found: The series in CloudWatch, which supply those HTTP dimensions that depend on the instrumentation.
+    :param found: The series in CloudWatch. The HTTP dimensions that depend on the instrumentation are copied from them.
     :param visitors: The number of visitors, and hence the highest possible number of concurrent requests.
     """
     every = list(responses)
@@ -97,7 +97,7 @@ def _durations(unit: str, milliseconds: list[float]) -> Expectation:
 
 
 def _http_series(name: str, request: tuple[str, str | None, str], found: Iterable[Series]) -> Series:
-    """Return the series in ``found`` with this method, route and status, or one that has only these dimensions."""
+    """Return the series in ``found`` with this method, route and status, or else one with only these dimensions."""
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
     of_request = (each for each in found if each.name == name and _has(each, attributes))

@@ -19,7 +19,7 @@ _PAYMENTS: Final = ("card",) * 12 + ("invoice",) * 6 + ("voucher",) * 2
 
 @dataclass(frozen=True, slots=True)
 class ShopRequest:
-    """A request to the shop. ``route`` is the URL rule that matches the path, or ``None`` if none does."""
+    """A request to the shop. ``route`` is the URL rule that matches the path, or ``None`` if no rule matches."""
 
     method: str
     route: str | None
@@ -38,7 +38,7 @@ class ShopResponse:
 
 
 def shop_requests(seed: int) -> Iterator[ShopRequest]:
-    """Yield an endless sequence of requests that ``seed`` determines, starting with one request of each kind."""
+    """Yield an endless sequence of requests, starting with one of each kind. ``seed`` determines the sequence."""
     source = random.Random(seed)  # noqa: S311 - not used for security
     kinds = [_index, _product, _search, _cart, _checkout, _refund, _slow, _missing_product, _unknown_page, _expensive]
     weights = [24, 30, 12, 14, 12, 2, 1, 2, 1, 2]
@@ -96,7 +96,7 @@ def _basket(source: random.Random) -> dict[str, int]:
 class LoadGenerator:
     """A group of threads, one for each visitor, that send requests to the shop.
 
-    :param requests: The requests to send. The threads end early if there are no more.
+    :param requests: The requests to send. The threads end early if these run out.
     :param seconds: The duration of the traffic.
     :param rate: The total number of requests per second. Default: each visitor sends requests without pauses.
     :param requests_per_connection: The number of requests after which a visitor opens a new connection.
@@ -130,7 +130,7 @@ class LoadGenerator:
             thread.start()
 
     def stop(self) -> None:
-        """Let the threads end after their current requests, without waiting for them."""
+        """Tell the threads to end after their current requests. Does not wait for them to end."""
         self._stopping.set()
 
     def wait(self, timeout_seconds: float = _FOREVER) -> bool:

@@ -32,10 +32,10 @@ def published_series(
 
 
 def whole_period(start: datetime, end: datetime) -> int:
-    """Return a period in seconds such that ``start`` and ``end`` fall into the same period.
+    """Return the length in seconds of the longest CloudWatch period that contains both ``start`` and ``end``.
 
-    A single period is necessary because percentiles cannot be merged. A period is a multiple of a minute, at most a
-    day, and starts at a multiple of its length. Raises ``ValueError`` if no period covers both times.
+    A single period is necessary because percentiles cannot be merged. A period is a whole number of minutes long, at
+    most a day, and starts at a multiple of its length. Raises ``ValueError`` if no period covers both times.
 
     >>> midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     >>> whole_period(midnight, midnight + timedelta(hours=5))

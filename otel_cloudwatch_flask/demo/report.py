@@ -1,4 +1,4 @@
-"""Format the demo's outcome for a terminal or as JSON. No string is interpreted as rich's markup."""
+"""Format the demo's outcome for a terminal or as JSON. No text is interpreted as rich markup."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Convert the outcome to JSON. ``problems`` is empty if, and only if, the demo's exit status is 0."""
+    """Convert the outcome to a mapping for JSON. ``problems`` is empty if and only if the demo's exit status is 0."""
     return {
         "equal": not outcome.problems,
         "problems": outcome.problems,

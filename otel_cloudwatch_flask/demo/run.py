@@ -31,7 +31,7 @@ _TICK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The duration of the traffic so far, and the numbers of responses and of PutMetricData requests."""
+    """The duration of the traffic so far, and how many responses and PutMetricData requests there have been."""
 
     seconds: float
     responses: int
@@ -44,7 +44,7 @@ class Outcome:
 
     :param responses: The number of responses that the visitors received.
     :param failures: Descriptions of the requests that got no response from the shop.
-    :param api: The numbers of requests, datums and bytes that CloudWatch received.
+    :param api: How many requests, datums and bytes CloudWatch received.
     :param api_requests_per_second: The rate of PutMetricData requests during the traffic.
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
@@ -111,7 +111,7 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
 
 
 def _send(traffic: LoadGenerator, cloudwatch: "LocalCloudWatch", on_progress: Callable[[Progress], None]) -> None:
-    """Send all traffic while reporting the progress. If interrupted, stop the threads."""
+    """Send all traffic while reporting the progress. The threads are stopped even if an exception is raised."""
     traffic.start()
     try:
         while not traffic.wait(_TICK_SECONDS):

@@ -1,4 +1,4 @@
-"""Start and stop the process that runs the shop, whose program is ``server``."""
+"""Start and stop the process that runs the shop with the program in ``server``."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Who may see the live page."""
+"""Decide who may see the live page."""
 
 import ipaddress
 import logging
@@ -21,7 +21,7 @@ def is_authorized(check: Callable[[], object] | None, *, reads_data: bool) -> bo
     """Return whether the current request may see the page.
 
     :param check: the app's ``LIVE_PAGE_CHECK``. Without it, only a local request in debug mode is authorized.
-    :param reads_data: whether the request is for JSON, which no page of another site may read.
+    :param reads_data: whether the request is for JSON, which no page from another origin may read.
     """
     if reads_data and is_from_other_site(request.environ):
         return False
@@ -36,7 +36,7 @@ def is_local_request() -> bool:
 
 
 def is_local(environ: "WSGIEnvironment") -> bool:
-    """Return whether the peer's address and the ``Host`` header are both loopback.
+    """Return whether the peer has a loopback address and the ``Host`` header names a loopback host.
 
     The ``Host`` is checked because a website can make its own name resolve to 127.0.0.1, and then read the page in a
     visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is meaningful, so this function
@@ -46,7 +46,7 @@ def is_local(environ: "WSGIEnvironment") -> bool:
 
 
 def is_from_other_site(environ: "WSGIEnvironment") -> bool:
-    """Return whether a page on another site sent the request.
+    """Return whether a page from another origin sent the request.
 
     Such requests are denied because the app may let all origins read its responses:
     https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site

@@ -21,7 +21,7 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _NAME: Final = "cloudwatch_live_page"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""All methods are routed, so that unauthorized requests get a 404 for each. Only GET and HEAD are served."""
+"""All methods are routed, so that unauthorized requests get a 404 with any method. Only GET and HEAD are served."""
 
 _ASSETS: Final = {
     "live.css": "text/css",
@@ -54,7 +54,7 @@ def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricEx
 
 
 def url_pattern(settings: Settings) -> str:
-    """Return a regular expression that matches the page's URLs, which excludes them from instrumentation."""
+    """Return a regular expression that matches the page's URLs, to exclude them from instrumentation."""
     return f"https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
 
 
@@ -121,7 +121,7 @@ class LivePage:
     def _series(self) -> Response:
         """Return the requested series, or only this process's instance ID if the series is unknown here.
 
-        Series IDs are specific to a process, and the next request may reach another one.
+        Series IDs are specific to a process, and the next request may reach another process.
         """
         number = request.args.get("id", -1, type=int)
         if self._exporter is None or self._observation is None:

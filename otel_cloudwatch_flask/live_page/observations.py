@@ -8,7 +8,7 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 
 def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
-    """Return the observation of ``exporter``, and start it at the first call.
+    """Return the observation of ``exporter``, and start the observation on the first call.
 
     Apps that share an exporter also share its observation.
     """

@@ -27,7 +27,7 @@ _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
     """Return the rate of accepted requests over the last minute, or since the start if that is more recent.
 
-    :param slices: The numbers of requests by time slice.
+    :param slices: Time slices, each with its start time and its number of requests.
     :param now: The current time in Unix seconds.
     :param seconds: The time since the start of the observation.
     """
@@ -120,7 +120,10 @@ def _given_fields(rule: MetricRule) -> dict[str, Any]:
 
 
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
-    """Return the settings that the page shows, some of which come from the exporter because apps may share it."""
+    """Return the settings that the page shows.
+
+    Some are those of the exporter, because several apps may share one exporter.
+    """
     names = ("namespace", "region_name", "max_metrics", "dry_run")
     return {
         "pid": os.getpid(),

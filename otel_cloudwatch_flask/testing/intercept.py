@@ -26,7 +26,7 @@ __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
 
 FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
-"""The number of reporters' readers above which it is worth collecting garbage to find those of deleted apps."""
+"""If reporters have more readers than this, garbage is collected to find the readers of deleted apps."""
 
 
 class InterceptedCloudWatch(FakeCloudWatch):
@@ -77,7 +77,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Also describe the datums that exporters have pending or have lost since the test began."""
+        """Also describe the datums that are pending in exporters, or that exporters have lost since the test began."""
         return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
@@ -141,7 +141,7 @@ def _redirect(put_metric_data: Callable[..., object]) -> None:
 
 
 class _Client:
-    """The parts of boto3's client that exporters use. Its protocol keeps them from encoding requests in advance."""
+    """The parts of boto3's client that exporters use. The protocol stops exporters from encoding requests early."""
 
     meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="none"))
 
@@ -158,7 +158,7 @@ def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
 
 
 def _shut_down_orphaned_readers() -> None:
-    """Shut down the readers of reporters whose apps no longer exist, as after each test that uses an app factory."""
+    """Shut down the readers of reporters whose apps no longer exist. Tests with app factories leave such readers."""
     if len(_reporters_readers()) > _MANY_READERS:
         gc.collect()  # Flask apps are in reference cycles, so they outlive their last use
     provider = metrics.get_meter_provider()

@@ -244,7 +244,7 @@ def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
 
 
 def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """Return all dimensions passed to a look-up, or ``None`` if none were passed, which matches all series."""
+    """Return all dimensions passed to a look-up, or ``None`` if none were passed and all series match."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 
@@ -253,7 +253,7 @@ def _formatted(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def _difference(tally: Tally, expected: Mapping[str, object]) -> str | None:
-    """Describe the first statistic that differs from its expected value, or return ``None`` if all are equal."""
+    """Describe the first statistic that differs from its expected value, or return ``None`` if all match."""
     for name, value in expected.items():
         found: float = getattr(tally, name)
         if value is not None and found != value:

@@ -1,4 +1,4 @@
-"""Validate PutMetricData requests as CloudWatch does, which refuses an entire request because of one invalid datum.
+"""Validate PutMetricData requests as CloudWatch does. One invalid datum makes CloudWatch refuse the entire request.
 
 The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html,
@@ -84,7 +84,7 @@ def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def is_acceptable_number(value: object) -> TypeGuard[float]:
-    """Return whether ``value`` is 0 or a number, but not a bool, with a magnitude from 2^-360 to 2^360."""
+    """Return whether ``value`` is a number, not a bool, and is 0 or has a magnitude from 2^-360 to 2^360."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return value == 0 or limits.MIN_MAGNITUDE <= abs(value) <= limits.MAX_MAGNITUDE
@@ -131,7 +131,7 @@ def _anything(_where: str, _value: object) -> Iterator[ValidationError]:
 def _structure_errors(
     where: str, value: object, *, rules: Mapping[str, _Rule], required: Collection[str] = ()
 ) -> Iterator[ValidationError]:
-    """Check a structure's members. Unknown ones are violations because boto3, unlike CloudWatch, refuses them."""
+    """Check a structure's members. Unknown members are errors because boto3, unlike CloudWatch, refuses them."""
     if not isinstance(value, Mapping):
         yield _invalid(where, value)
         return

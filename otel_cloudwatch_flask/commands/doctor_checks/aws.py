@@ -1,4 +1,4 @@
-"""Check the credentials, Region, endpoint, clock and the permission to publish."""
+"""Check the credentials, the Region, the endpoint, the clock and the permission to publish."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.delivery.error_codes import failure
 
 SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
-"""A larger difference puts metrics in the wrong minute. From 300 seconds on, AWS refuses request signatures."""
+"""A larger clock error puts metrics in the wrong minute. If it reaches 300 seconds, AWS refuses request signatures."""
 _NO_CREDENTIALS: Final = (
     "Attach a role to the server or, on your own machine, run aws configure or set AWS_PROFILE. Until then metrics are "
     "buffered."
@@ -23,7 +23,7 @@ _METHOD_NAMES: Final = {"env": "environment variables", "iam-role": "instance ro
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The destination of an app's metrics: its client, or the Region for a new client, and the namespace."""
+    """Where an app's metrics go: the app's client, or the Region for a new client, and the namespace."""
 
     client: Any
     has_own_keys: bool
@@ -32,7 +32,7 @@ class Target:
 
     @classmethod
     def of(cls, user_app: UserApp, namespace: str | None) -> "Target":
-        """Return the target that the app or, if there is no app, the environment configures."""
+        """Return the target configured by the app or, if there is no app, by the environment."""
         return cls(user_app.client, bool(user_app.keys_given), user_app.value_or_default("REGION"), namespace)
 
 

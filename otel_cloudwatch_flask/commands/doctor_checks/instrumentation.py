@@ -1,4 +1,4 @@
-"""Check whether the app is instrumented, whether its metrics are published, and whether any is published twice."""
+"""Check whether the app is instrumented, and whether its metrics are published, each of them only once."""
 
 import sys
 from collections import Counter
@@ -33,7 +33,7 @@ def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
 
 
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Yield a problem for each cause of duplicate metrics, or one ok finding if there is none."""
+    """Yield a problem for each cause of duplicate metrics, or a single ``ok`` check if there are none."""
     found = [*_exporters_on_one_provider(), *_exporter_of_environment(environ), *_predecessor()]
     yield from found or [Check(_DUPLICATES, "ok", "No metric is published twice.")]
 

@@ -1,7 +1,7 @@
-"""Check whether the server lets the reader's thread run, and lets the last flush happen at shutdown.
+"""Check whether the server allows the reader's thread to run, and the last flush to complete at shutdown.
 
-Servers are detected by configuration files in the working directory, environment variables and installed or imported
-modules. No configuration file is executed.
+Servers are detected from configuration files in the working directory, environment variables, and installed or imported
+modules. Configuration files are never executed.
 """
 
 import configparser
@@ -20,7 +20,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
-    """Check every detected server, or yield one finding that states which servers need configuration."""
+    """Check every detected server. If none is detected, yield one check that says which server needs a setting."""
     found = [
         *_lambda_checks(environ, flush),
         *_uwsgi_checks(directory, flush),

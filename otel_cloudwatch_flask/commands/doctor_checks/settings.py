@@ -31,7 +31,7 @@ def settings_checks(user_app: UserApp) -> Iterator[Check]:
 
 
 def described(value: object) -> str:
-    """Format the value of a setting for ``doctor``; rules are shown by their patterns."""
+    """Format the value of a setting for ``doctor``. Each rule is represented by its pattern."""
     if value in (None, (), {}):
         return "not set"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
 """Functions without side effects that compute the alarm template, the dashboard body and the cost estimate.
 
-They take the series of a document, or those that CloudWatch lists, and return numbers and JSON-serializable objects.
+They take series from a document or from CloudWatch's ListMetrics, and return numbers and JSON-serializable objects.
 """

@@ -89,7 +89,7 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Return the ``routes`` busiest groups of series that differ only in status, most requests first."""
+    """Group the series that differ only in status, and return the ``routes`` busiest groups, most requests first."""
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     # Sorted, so that each group starts with its most frequent series.
     for each in sorted(requests, key=lambda each: -each.series.samples):
@@ -99,7 +99,7 @@ def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[Reques
 
 
 def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
-    """Return an alarm on the 5xx rate of a route, which works even if no 5xx has been observed yet."""
+    """Return an alarm on the 5xx rate of a route. The alarm works even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     # FILL replaces missing data with 0. Otherwise the result would be missing if any of the statuses did not occur.
@@ -119,9 +119,9 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 
 
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
-    """Return the 5xx series and all others, limited to the number of metrics that CloudWatch allows per alarm.
+    """Return the 5xx series and the other series, in total no more than the metrics that an alarm may have.
 
-    If no 5xx has been observed, the series that the first 500 would create stands for the 5xx series.
+    If no 5xx has been observed, the 5xx series is the one that the first 500 response would create.
     """
     observed = [each.series for each in group if each.is_failure]
     # At most half of the limit, so that many 5xx statuses do not displace the successful requests.
@@ -162,7 +162,7 @@ def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
 
 
 def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
-    """Return an alarm on missing data in the series that was published most often."""
+    """Return an alarm on missing data in the most frequently published series, preferring active requests."""
     # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
@@ -200,7 +200,7 @@ def _metric(series: SeriesSummary) -> Resource:
 
 
 def _literal(text: str) -> Any:
-    """Return ``text`` as an expression that does not contain ``${``, which cfn-lint would take for a parameter."""
+    """Return ``text``, or an equivalent expression if it has a ``${``, which cfn-lint would mistake for a parameter."""
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
 
@@ -209,7 +209,7 @@ def _metric_count(alarm: Resource) -> int:
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """Return a logical ID that is not in ``named``, made of letters and digits as CloudFormation requires."""
+    """Return a logical ID that is not in ``named``, with only letters and digits, as CloudFormation requires."""
     words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
     return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base

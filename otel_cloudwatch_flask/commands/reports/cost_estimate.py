@@ -19,7 +19,10 @@ POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The number of publishing processes, their flush intervals, and their total request rate (``None``: unknown)."""
+    """The number of publishing processes, their flush intervals, and their total request rate.
+
+    ``requests_per_second`` is ``None`` if the request rate is unknown.
+    """
 
     processes: int = 1
     requests_per_second: float | None = None
@@ -45,8 +48,8 @@ class Fleet:
 class Contribution:
     """The number of metrics with a name, dimension or rule, and the monthly savings from dropping it.
 
-    Those of ``metric``, ``dimension`` and ``rule`` that do not apply are empty. ``values`` is the number of distinct
-    values that the dimension has.
+    ``metric``, ``dimension`` and ``rule`` are empty if they do not apply. ``values`` is the number of distinct values
+    that the dimension has.
     """
 
     metrics: int
@@ -71,7 +74,7 @@ def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
-    """Return the contribution of each dimension. Dropping it merges the series that differ in no other dimension."""
+    """Return the contribution of each dimension. Dropping a dimension merges series that differ only in it."""
     return _sorted(
         _of_dimension(metrics, name, group, dimension)
         for name, group in _grouped(metrics).items()
@@ -80,7 +83,7 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """Return the contributions of each rule and, separately, of each rollup in it."""
+    """Return the contribution of each rule and, separately, of each of its rollups."""
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:

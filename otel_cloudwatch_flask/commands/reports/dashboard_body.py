@@ -21,7 +21,7 @@ GRID_COLUMNS: Final = 24
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
 _LINES_PER_CHART: Final = 100
-"""CloudWatch allows 500 lines, but such a chart would be unreadable."""
+"""CloudWatch allows 500 lines, but a chart with that many would be unreadable."""
 _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
@@ -90,7 +90,7 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
 def _chart(
     title: str, statistic: str, lines: Iterable[tuple[SeriesSummary, str]], *, width: int = 12
 ) -> Iterator[_Chart]:
-    """Yield the charts that ``lines`` need: none without lines, and several numbered ones if there are too many."""
+    """Yield one chart of ``lines``, or several numbered charts if there are too many lines. Empty without lines."""
     every = list(lines)
     for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
         numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
@@ -112,7 +112,7 @@ def _statistic(unit: str) -> str:
 
 
 def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
-    """Return as many of the first charts as CloudWatch allows on a dashboard."""
+    """Return the leading charts that together stay within CloudWatch's limits for a dashboard."""
     # The most important charts come first, so a smaller chart must not take the place of one that does not fit.
     fitting: list[_Chart] = []
     metrics = 0

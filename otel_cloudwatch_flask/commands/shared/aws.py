@@ -1,4 +1,4 @@
-"""Call AWS, and convert its errors to explanations. No other module in ``commands`` imports boto3."""
+"""Call AWS, and explain its errors. No other module in ``commands`` imports boto3."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,7 +42,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """An endpoint's response time, and how far its clock is ahead of ours (``None`` if it sent no date)."""
+    """An endpoint's response time, and how far its clock is ahead of this machine's clock.
+
+    ``clock_ahead_seconds`` is ``None`` if the response had no valid date.
+    """
 
     seconds: float
     clock_ahead_seconds: float | None
@@ -66,7 +69,7 @@ def cloudwatch_client(region_name: str | None = None) -> Any:
 
 
 def endpoint_of(client: Any) -> str | None:
-    """Return the endpoint URL of a boto3 client, without user and password; ``None`` for any other client."""
+    """Return the endpoint URL of a boto3 client without user and password, or ``None`` for any other client."""
     url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if not isinstance(url, str):
         return None
@@ -76,12 +79,12 @@ def endpoint_of(client: Any) -> str | None:
 
 
 def region_of(client: Any) -> str | None:
-    """Return the Region of a boto3 client; ``None`` for any other client."""
+    """Return the Region of a boto3 client, or ``None`` for any other client."""
     return getattr(getattr(client, "meta", None), "region_name", None)
 
 
 def credentials() -> Credentials | None:
-    """Describe the credentials that boto3 finds, after refreshing temporary ones; ``None`` if it finds none.
+    """Refresh and describe the credentials that boto3 finds. Returns ``None`` if boto3 finds no credentials.
 
     Raises boto3's exceptions if a provider is configured but fails.
     """
@@ -96,7 +99,7 @@ def credentials() -> Credentials | None:
 
 
 def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
-    """Return the keys and tokens in ``environ``, in ``given`` and found by boto3, longest first."""
+    """Return the keys and tokens in ``environ``, those in ``given``, and those that boto3 finds, longest first."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
     with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
@@ -108,7 +111,7 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """Remove the ``hidden`` secrets and URL passwords from a message of boto3 or AWS.
+    """Remove the ``hidden`` secrets and URL passwords from a boto3 or AWS message.
 
     When a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
     """
@@ -153,7 +156,7 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
-    """Yield the metrics that ListMetrics returns for ``namespaces``, which have no units and no figures."""
+    """Yield the metrics that ListMetrics returns for ``namespaces``. They have neither units nor figures."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:

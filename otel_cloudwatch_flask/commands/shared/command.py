@@ -26,10 +26,10 @@ class CommandError(click.ClickException):
 
 
 class Command(click.Command):
-    """A command that lists its options when it is called with an unknown one."""
+    """A command that lists its options when it is called with an unknown option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; raise an error that lists the known options if one is unknown."""
+        """Parse the arguments. If an option is unknown, the error lists the available options."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -46,7 +46,7 @@ class Command(click.Command):
 
 
 class LazyGroup(click.Group):
-    """A group that imports each command only when it is used, and lists the commands when one is unknown.
+    """A group that imports each command only when it is used, and lists its commands if a name is unknown.
 
     :param names: The names of the commands, each of which is also the name of a module in ``commands``.
     """
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the first argument names; fail with a list of commands if it is unknown."""
+        """Return the command that the first argument names. If the name is unknown, the error lists the commands."""
         if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
             ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
         return super().resolve_command(ctx, args)

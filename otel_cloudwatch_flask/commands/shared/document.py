@@ -41,7 +41,7 @@ class SeriesSummary:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The published series in document order, and the rate of calls to CloudWatch (``None`` if unknown)."""
+    """The published series in document order, and the rate of calls to CloudWatch, or ``None`` if it is unknown."""
 
     series: tuple[SeriesSummary, ...]
     requests_per_second: float | None = None
@@ -66,7 +66,7 @@ def document_from(value: object) -> Document:
 def read_document(source: str) -> Document:
     """Read a document from a file, an HTTP URL or, for ``-``, standard input.
 
-    Raises :class:`CommandError` if it cannot be read.
+    Raises :class:`CommandError` if the document cannot be read.
     """
     try:
         return document_from(json.loads(_text(source)))
@@ -122,7 +122,7 @@ def _checked_series(value: Any) -> SeriesSummary:
 def _rate(value: Mapping[str, Any]) -> float | None:
     """Return the calls per second, or ``None`` if the rate is unknown.
 
-    It is ``requests_per_second`` if the document has that key, otherwise ``requests`` divided by ``seconds``.
+    The rate is ``requests_per_second`` if the document has that key, otherwise ``requests`` divided by ``seconds``.
     """
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]

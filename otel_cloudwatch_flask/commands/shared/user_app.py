@@ -53,7 +53,7 @@ class UserApp:
         return tuple(self.reporter._credentials.values()) if self.reporter else ()  # noqa: SLF001 - the package's own
 
     def value(self, name: str) -> Any:
-        """Return the value of a setting without dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
+        """Return the value that a setting has outside dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
         return setting_key(name).resolve(*self.setting_sources)
 
     def value_or_default(self, name: str) -> Any:
@@ -64,7 +64,7 @@ class UserApp:
             return setting_key(name).default
 
     def source(self, name: str) -> str | None:
-        """Return the name of the argument, config key or variable that sets ``name``; ``None`` for a default."""
+        """Return the name of the argument, config key or variable that sets ``name``, or ``None`` if none does."""
         return setting_key(name).source(*self.setting_sources)
 
 
@@ -79,10 +79,10 @@ traceback_option: Final = click.option(
 
 
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
-    """Load the app selected with ``flask --app``, in dry-run mode, so that a command never publishes its metrics.
+    """Load the app selected with ``flask --app``, in dry-run mode, so that a command never publishes the app's metrics.
 
-    There is no app if the command was not run with ``flask``, or if ``is_needed`` is false and no app was selected
-    explicitly. Raises :class:`CommandError` with the last line of the traceback if the app cannot be loaded.
+    The result has no app if the command was not run with ``flask``, or if ``is_needed`` is false and no app was
+    selected explicitly. Raises :class:`CommandError` with the last line of the traceback if the app cannot be loaded.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):

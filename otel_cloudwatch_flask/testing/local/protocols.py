@@ -83,7 +83,7 @@ class Call:
 
 
 def read_call(request: Request, body: bytes) -> Call | None:
-    """Parse a call to CloudWatch from an uncompressed body. Returns ``None`` for any other request.
+    """Parse a call to CloudWatch from an uncompressed body. Returns ``None`` if the request is not one.
 
     Raises :class:`UnreadableCallError` if the call cannot be parsed.
     """
@@ -101,7 +101,10 @@ def read_call(request: Request, body: bytes) -> Call | None:
 
 
 def uncompressed(body: bytes, content_encoding: str) -> bytes:
-    """Decompress a body. Raises :class:`UnreadableCallError` for encodings other than gzip, as in CloudWatch."""
+    """Decompress a gzip body, or return a body without encoding unchanged.
+
+    Raises :class:`UnreadableCallError` if the encoding is not supported or the gzip data is invalid.
+    """
     if content_encoding in ("", "identity"):
         return body
     if content_encoding != "gzip":

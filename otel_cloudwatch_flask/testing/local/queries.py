@@ -50,7 +50,7 @@ def metric_statistics(
 def metric_data(
     accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
 ) -> dict[str, Any] | ValidationError | None:
-    """Answer GetMetricData like GetMetricStatistics. Returns ``None`` if any query is a math expression."""
+    """Answer GetMetricData with GetMetricStatistics' figures. Returns ``None`` if any query is a math expression."""
     queries = parameters.get("MetricDataQueries") or ()
     if not all(query.get("MetricStat") for query in queries):
         return None
@@ -80,7 +80,7 @@ def _data_result(query: Mapping[str, Any], label: str, points: list[dict[str, An
 
 
 def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer ListMetrics with the metrics that have the given namespace, name and at least the given dimensions."""
+    """Answer ListMetrics with the metrics that have the given namespace and name, and at least the given dimensions."""
     found = list(dict.fromkeys(metric.identity for metric in metrics if _is_listed(metric, parameters)))
     start = int(parameters.get("NextToken") or 0)
     end = start + _METRICS_PER_PAGE
@@ -89,7 +89,7 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
 
 
 def _query_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Yield the errors in a query. Only the first is reliable, because later checks assume that there is none."""
+    """Yield the errors in a query. Only the first is reliable, because each check assumes that earlier ones passed."""
     for name in _REQUIRED:
         if parameters.get(name) is None:
             yield ValidationError("MissingParameter", f"The parameter {name} is required.")

@@ -200,8 +200,8 @@ class ValidatingProxy:
 def _for_moto(parameters: Mapping[str, Any]) -> bytes:
     """Encode a request in a form that moto can store.
 
-    moto does not support entities, so their datums are sent without them. It creates an object for each sample, so
-    large distributions are sent as statistic sets.
+    moto does not support entities, so datums are sent without their entities. moto also creates an object for each
+    sample, so large distributions are sent as statistic sets.
     """
     datums = list(map(_summarized, datums_of(parameters)))
     return json.dumps({"Namespace": parameters["Namespace"], "MetricData": datums}).encode()
