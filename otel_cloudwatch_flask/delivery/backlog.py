@@ -29,7 +29,7 @@ class _Entry:
 
     @property
     def size_bytes(self) -> int:
-        """The memory that counts towards the bound of the backlog."""
+        """The size that counts toward the backlog's limit, which is zero if the batch is only on disk."""
         return 0 if self.batch is None else self.batch.size_bytes
 
 
@@ -58,7 +58,7 @@ class Backlog:
 
     @property
     def has_room(self) -> bool:
-        """Whether the batches that are not on disk take less than half of ``max_bytes``."""
+        """Whether the queued batches that are not on disk take up less than half of ``max_bytes``."""
         with self._lock:
             return 2 * sum(each.size_bytes for each in self._waiting if each.file is None) < self._max_bytes
 
@@ -98,7 +98,8 @@ class Backlog:
     def adopt_spooled(self, deadline: float) -> bool:
         """Prepend the batches that ended processes left in the spool, and return whether there may be more of them.
 
-        Stops at ``deadline`` (``time.monotonic`` seconds), but not before the first batch. The next call continues.
+        Reads at least one file, if there is any, before it stops at ``deadline`` (in ``time.monotonic`` seconds).
+        The next call continues with the rest.
         """
         if self._spool is None:
             return False
@@ -116,7 +117,7 @@ class Backlog:
         return self._adoption is not None
 
     def check_out(self) -> Batch | None:
-        """Take the oldest batch off the queue for sending. The caller then reports the outcome to :meth:`settle`.
+        """Take the oldest batch off the queue for sending. The caller must then report the outcome to :meth:`settle`.
 
         Returns ``None`` if no batch is queued, or if the oldest one cannot be read from disk at the moment.
         """
@@ -138,9 +139,9 @@ class Backlog:
         return None
 
     def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
-        """Record the outcome of the batch in flight, and put ``remaining``, its unsent parts, back to the front.
+        """Record the outcome of the batch in flight, and put back its unsent parts, ``remaining``, at the front.
 
-        If ``deferred`` is true, the batch is not checked out again before :meth:`resume`.
+        If ``deferred`` is true, the batch is not checked out again until :meth:`resume` is called.
         """
         settled = self._in_flight
         if settled is None:
@@ -161,7 +162,7 @@ class Backlog:
             self._forget(settled)
 
     def resume(self) -> None:
-        """Put the deferred batches back to the front of the queue."""
+        """Return the deferred batches to the front of the queue."""
         with self._lock:
             self._resume()
 
@@ -223,7 +224,7 @@ class Backlog:
                 self._count(waiting, +1)
 
     def _make_room(self) -> int:
-        """Merge datums, drop the oldest batches if that is not enough, and return the number of datums dropped."""
+        """Merge datums and, if that is not enough, drop the oldest batches. Returns the number of datums dropped."""
         with self._lock:
             merging, self._waiting = self._waiting, deque()
         # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
@@ -289,7 +290,7 @@ def _forget_encodings(waiting: Iterable[_Entry]) -> None:
 
 
 def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
-    """Log how many datums are lost, in the spool, or without a response at the shutdown."""
+    """Log how many datums are lost, remain in the spool, or still await a response at shutdown."""
     if lost:
         _logger.error(
             "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "

@@ -1,7 +1,7 @@
 """Encode datums as JSON, and group them into batches that fit into one request.
 
 Each datum is encoded once, as JSON without spaces, so that its exact size is known and batches can be filled to the
-limit. If the program passes a client, botocore encodes instead, and adds a space after each comma and colon.
+limit. If the program passes a client, botocore encodes the request, and adds a space after each comma and colon.
 """
 
 import json
@@ -99,7 +99,7 @@ class Batch:
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Free the encoded text, which takes as much memory as the datums. For batches that are not sent soon."""
+        """Free the encoded text of a batch that will not be sent soon. It takes as much memory as the datums."""
         self._size_bytes, self._texts = self.size_bytes, None
 
     def _encoded(self) -> list[str]:
@@ -163,7 +163,7 @@ def members_of(datum: Datum) -> dict[str, Any]:
 
 
 def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
-    """Replace the timestamp in Unix seconds by the ``datetime`` that boto3 expects."""
+    """Replace the timestamp in Unix seconds with the ``datetime`` that boto3 expects."""
     return {**members, "Timestamp": datetime.fromtimestamp(members["Timestamp"], tz=timezone.utc)}
 
 
@@ -227,7 +227,7 @@ def _number(value: float) -> float:
 def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
     """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
 
-    Set ``is_plain`` if botocore encodes the request: its larger JSON has to fit into the limit, too.
+    ``is_plain`` must be true if botocore encodes the requests, because its JSON is larger and has to fit as well.
     """
     size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
     envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)

@@ -1,9 +1,9 @@
 """Create the boto3 client, and send encoded batches with it. No other module of the exporter imports boto3.
 
-botocore takes ten times as long to encode a request as :mod:`~otel_cloudwatch_flask.delivery.batch`, and holds the GIL
+botocore takes ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and holds the GIL
 meanwhile. A handler of ``before-call``, a documented event that precedes signing, therefore inserts the encoded body.
-botocore still resolves endpoints and credentials, signs the request and sends it. Clients that use another protocol
-than JSON, and clients that the program passes, receive an ordinary ``put_metric_data`` call.
+botocore still resolves endpoints and credentials, signs the request and sends it. A client that uses a protocol
+other than JSON, or that the program passes, receives an ordinary ``put_metric_data`` call.
 """
 
 import platform
@@ -49,7 +49,7 @@ _substitutes: Final[list[ClientFactory]] = []
 
 @contextmanager
 def clients_made_by(factory: ClientFactory) -> Iterator[None]:
-    """Create clients with ``factory`` instead of boto3 in the whole process, until the ``with`` block ends."""
+    """Make the whole process create clients with ``factory`` instead of boto3 until the ``with`` block ends."""
     _substitutes.append(factory)
     try:
         yield
@@ -129,7 +129,7 @@ def encoded_put(client: Any) -> Put:
 
 
 class _EncodedPut:
-    """Sends almost empty requests whose body it replaces by the encoded batch. Not thread-safe."""
+    """Sends almost empty requests, and replaces their bodies with encoded batches. Not thread-safe."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

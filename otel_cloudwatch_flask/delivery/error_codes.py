@@ -156,8 +156,8 @@ _GATEWAY_STATUSES: Final = frozenset({502, 504})
 def unconfirmed(response: object) -> Failure | None:
     """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
-    botocore accepts a captive portal's page, a 204 and an empty body, but none of them has a request ID. A response
-    without botocore's structure, such as a mock's, counts as a confirmation.
+    botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. A
+    response without botocore's structure, such as a mock's, counts as a confirmation.
     """
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
@@ -167,7 +167,7 @@ def unconfirmed(response: object) -> Failure | None:
 
 
 def service_time(response: object) -> float | None:
-    """Return the ``Date`` of a CloudWatch response or error as Unix time, or ``None`` if it has no valid one."""
+    """Return the ``Date`` of a CloudWatch response or error as Unix time, or ``None`` if it is missing or invalid."""
     response = getattr(response, "response", response)
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or not metadata.get("RequestId"):
@@ -179,7 +179,7 @@ def service_time(response: object) -> float | None:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an exception that any client has raised."""
+    """Classify an exception raised by any client."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))
@@ -191,7 +191,7 @@ def failure(error: BaseException) -> Failure:
 
 
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
-    """Classify an error response of a client."""
+    """Classify an error response that a client reported."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")

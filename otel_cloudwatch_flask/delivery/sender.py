@@ -97,9 +97,9 @@ class Sender:
         self._once_an_outage = RateLimitedLog(_logger)
 
     def expedite(self, *, is_ending: bool = False) -> None:
-        """Make the next attempt now, even if a thread is waiting for ``retry_at``.
+        """Allow the next attempt at once, and wake a thread that is waiting for ``retry_at``.
 
-        With ``is_ending``, deliveries in progress stop before their next call. From then on, only a delivery with
+        If ``is_ending`` is true, deliveries in progress stop before their next call. From then on, only a delivery with
         ``is_last`` makes calls.
         """
         self._is_ending = self._is_ending or is_ending
@@ -107,13 +107,13 @@ class Sender:
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Replace the client before the next call, and make that call now."""
+        """Make the next call create a new client, and allow that call at once."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send all pending batches. Returns ``False`` if any are still pending at the end.
+        """Send the pending batches, and return whether none are left.
 
         :param deadline: a time on ``clock``.
         :param is_last: whether this is the last delivery of the process. The last delivery ignores the limit on
@@ -134,7 +134,7 @@ class Sender:
         return True
 
     def _wait_for_retry(self, deadline: float, *, is_last: bool) -> bool:
-        """Wait until ``retry_at``. Returns ``False`` at once if ``deadline`` is earlier."""
+        """Wait until ``retry_at``. Returns ``False`` at once if no attempt should be made before ``deadline``."""
         now = self._clock()
         if now >= deadline or self.retry_at >= deadline:
             return False
@@ -147,7 +147,7 @@ class Sender:
         return True
 
     def _send_oldest(self, *, is_last: bool) -> bool:
-        """Send the oldest batch with one call, and settle it even if an exception is raised.
+        """Send the oldest batch with at most one call, and settle it even if an exception is raised.
 
         Returns ``False`` if no batch could be checked out.
         """
@@ -164,7 +164,7 @@ class Sender:
         return True
 
     def _may_bisect(self) -> bool:
-        """Return whether the limit on bisection calls allows another one now."""
+        """Return whether the limit on bisection calls allows another call now."""
         now = self._clock()
         if now >= self._bisection_period_end:
             self._bisection_calls, self._bisection_period_end = 0, now + _BISECTION_SECONDS
@@ -213,11 +213,11 @@ class Sender:
         return (batch,)
 
     def _service_time(self) -> float | None:
-        """Return CloudWatch's current time, extrapolated from its last response, or ``None`` before the first one."""
+        """Return CloudWatch's current time, based on its last response, or ``None`` before the first response."""
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
-        """Return the batch with only timestamps that CloudWatch accepts at ``now`` (Unix time).
+        """Return ``batch`` with only those timestamps that CloudWatch accepts at ``now``, a Unix time.
 
         Datums that are too old are lost. A datum too far in the future was recorded while the clock was wrong, so its
         timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.

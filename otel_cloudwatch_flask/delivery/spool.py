@@ -2,7 +2,7 @@
 
 Each process creates and locks a directory inside the spool directory. The operating system releases the lock when the
 process ends, even if it is killed. Another process of the same user that finds the directory unlocked adopts its
-batches. Each batch is one file, which has a line with a checksum, followed by the request body as JSON. Files are
+batches. Each batch is one file: a line with a checksum, followed by the request body as JSON. Files are
 parsed, never executed, and links are not followed. A file that is not a valid batch is set aside and not read again.
 """
 
@@ -146,7 +146,7 @@ class Spool:
                 os.close(lock)
 
     def close(self) -> None:
-        """Release the directory, and delete it if it has no batches. Otherwise another process adopts them."""
+        """Delete the directory if it has no batches, and release it. Another process adopts any remaining batches."""
         with contextlib.suppress(OSError):
             if self._own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in self._own.iterdir()):
                 shutil.rmtree(self._own, ignore_errors=True)
@@ -184,9 +184,9 @@ class Spool:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _own_directory(self) -> Path:
-        """Return this process's directory, and create it at the first use.
+        """Return this process's directory, which is created on first use.
 
-        A process may change its user before that, and the directory has to belong to the new user.
+        It is not created earlier, because the process may first switch to another user, who has to own the directory.
         """
         if self._own is None:
             self._own, lock = _new_process_directory(self._directory)
@@ -247,7 +247,7 @@ def check_directory(directory: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether ``path`` exists. Raises errors that :meth:`Path.exists` hides, such as for an invalid name."""
+    """Return whether ``path`` exists. Unlike :meth:`Path.exists`, raises an error for an invalid name, for example."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -270,7 +270,7 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
 
 
 def _free_path(path: Path) -> Path:
-    """Return ``path`` if no such file exists, else a free path with the lowest possible number appended to the stem."""
+    """Return ``path`` if it is unused, else append the lowest number to its stem that makes it an unused path."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
     return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
@@ -293,7 +293,7 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def _is_own_user(directory: Path) -> bool:
-    """Return whether the path is a directory of this process's user. Other users' metrics must not be published."""
+    """Return whether this process's user owns the directory. Other users' metrics must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
         _quiet_log.warning(
@@ -318,7 +318,7 @@ def _content(path: Path) -> bytes:
 
 
 def _write_privately(path: Path, content: bytes) -> None:
-    """Write a file atomically, with permissions for its owner only."""
+    """Write a file atomically, and let only its owner read and write it."""
     unfinished = path.with_suffix(".tmp")
     try:
         with open(unfinished, "wb", opener=_private_opener) as file:
@@ -346,7 +346,7 @@ def _verified(content: bytes) -> bytes:
 
 
 def _sendable(batch: Batch) -> Batch:
-    """Return ``batch``, after checking that it can be converted to a request. Raises what :meth:`Batch.from_body` does.
+    """Return ``batch`` if it can be converted to a request. Otherwise, raises what :meth:`Batch.from_body` raises.
 
     A batch that cannot be converted would be retried forever, and would block all batches behind it.
     """

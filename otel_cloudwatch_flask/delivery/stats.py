@@ -1,4 +1,4 @@
-"""Count datums and requests, and the reasons for which datums were lost."""
+"""Count datums and requests, and lost datums by reason."""
 
 import threading
 from collections import Counter
@@ -111,7 +111,7 @@ class StatsRecorder:
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
-        """Count a failed request, and its datums that CloudWatch may have stored nevertheless."""
+        """Count a failed request, and those of its datums that CloudWatch may have stored anyway."""
         with self._lock:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored
@@ -134,7 +134,7 @@ class StatsRecorder:
             self._measurements_lost[reason.value] += 1
 
     def merged(self, datums: int) -> None:
-        """Count datums that became part of others."""
+        """Count datums that were merged into other datums."""
         with self._lock:
             self._datums_merged += datums
 
@@ -145,7 +145,7 @@ class StatsRecorder:
         return sum(number for reason, number in lost if reason != LossReason.INVALID.value)
 
     def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
-        """Return a snapshot of the counters, together with the arguments, which other objects count."""
+        """Return a snapshot of the counters. The arguments are counts that other objects keep."""
         with self._lock:
             return DeliveryStats(
                 datums_sent=self._datums_sent,

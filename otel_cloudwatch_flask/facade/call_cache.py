@@ -1,4 +1,4 @@
-"""A cache of ``add_metric`` calls, so that a call that differs from an earlier one only in its value skips validation.
+"""A cache of ``add_metric`` calls. A call that differs from an earlier call only in its value skips validation.
 
 Only arguments of the exact types ``str``, ``int``, ``float``, ``dict``, ``list`` and ``tuple`` are looked up. All other
 calls go to :func:`otel_cloudwatch_flask.facade.arguments.parse_arguments`.
@@ -22,8 +22,8 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 class FacadeSeries:
     """A validated name, unit and set of dimensions.
 
-    ``attributes`` are recorded: ``dimensions`` and the default dimensions. The first measurement sets ``histogram``,
-    which is ``None`` until then, and may replace ``attributes`` by those of an overflow series.
+    ``attributes`` are what is recorded: ``dimensions`` and the default dimensions. The first measurement sets
+    ``histogram``, which is ``None`` until then, and may replace ``attributes`` with those of an overflow series.
     """
 
     metric_name: str
@@ -72,7 +72,7 @@ class CallCache:
 def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
     """Return the names and values of ``dimensions``, or ``None`` unless all values are strings or integers.
 
-    Strings and integers are safe as cache keys, because equal ones are also equal as text. This is not true for other
+    Strings and integers are safe as cache keys, because equal keys also have the same text. This is not true for other
     types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may be equal to anything.
     """
     if type(dimensions) is not dict:

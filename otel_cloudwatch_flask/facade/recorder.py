@@ -50,7 +50,7 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """Append a suffix to ``name`` that is a hash of ``identity``, and is therefore the same in every process."""
+    """Append a hash of ``identity``, which is the same in every process, to ``name``."""
     suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
@@ -96,7 +96,7 @@ class Recorder:
         self._is_closed = True
 
     def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
-        """Record a finite value in ``context`` (default: the current context). If that fails, count it as lost."""
+        """Record a finite value in ``context`` (default: the current context). If this fails, the value is lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
@@ -133,7 +133,7 @@ class Recorder:
         return histogram
 
     def _admit(self, series: Hashable) -> bool:
-        """Return whether ``series`` is known or within the limit, which is needed as the SDK never evicts a series."""
+        """Return whether ``series`` is known or within the limit. The SDK itself never evicts a series."""
         if series not in self._series:
             if len(self._series) >= self._max_series:
                 return False
@@ -197,7 +197,7 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Buffer a measurement until the request ends."""
+        """Buffer a measurement until the request ends. Record it now if the request has ended, or in a forked child."""
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return

@@ -47,9 +47,9 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 class RequestEndMiddleware:
     """Ends a request's buffer when the response starts, and calls ``flush`` when the response body has ended.
 
-    Flask's teardown functions are unsuitable for this: if one raises, the others are skipped; FlaskInstrumentor records
-    the duration after they have run; and a streamed body adds metrics even later. A request that raises is flushed
-    immediately.
+    Flask's teardown functions are unsuitable for this: if one raises, the rest are skipped; FlaskInstrumentor records
+    the duration after they have all run; and a streamed body adds metrics even later. If the application raises,
+    ``flush`` is called immediately.
     """
 
     def __init__(self, application: "WSGIApplication", flush: Callable[[], object]) -> None:
@@ -92,7 +92,7 @@ class RequestEndMiddleware:
 
 
 class ResponseBody:
-    """A response body that closes the original body and calls ``finish``, once, when it ends.
+    """A wrapper around a response body, which it closes when it ends. It then calls ``finish`` once.
 
     A body ends when it is closed, read to its end, or garbage collected, because asgiref's ``WsgiToAsgi`` and some
     adapters for AWS Lambda never call ``close``.
@@ -136,7 +136,7 @@ def is_file(body: object, file_wrapper: object) -> bool:
 
 
 def call_after_close(body: Any, callback: Callable[[], None]) -> None:
-    """Make ``body.close`` call ``callback`` without wrapping ``body``, or call it now if that is impossible."""
+    """Make ``body.close`` also call ``callback``. If ``body.close`` cannot be replaced, call ``callback`` now."""
     close = getattr(body, "close", lambda: None)
 
     def close_and_call() -> None:

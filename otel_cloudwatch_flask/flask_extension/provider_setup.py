@@ -45,7 +45,7 @@ SETTINGS_OF_READER: Final = sorted(
 class Target:
     """The destination of the metrics that a reporter records for one app.
 
-    ``is_its_own`` is true if any of its settings was made for this reporter, not for the whole process. The reporter
+    ``is_its_own`` is true if any setting was made for this reporter, not for the whole process. The reporter
     then does not share the program's reader.
     """
 
@@ -56,7 +56,7 @@ class Target:
     is_its_own: bool
 
     def key(self) -> Hashable:
-        """Equal for targets that can share a reader."""
+        """Return a key that is equal for targets that can share a reader."""
         settings = self.settings
         return (
             None if self.client is None else id(self.client),
@@ -117,7 +117,7 @@ class ProviderSetup:
         return self._call_caches.setdefault(tuple(sorted(default_dimensions.items())), CallCache())
 
     def shut_down(self, timeout_seconds: float) -> None:
-        """Shut down the reporter's reader and remove it from the provider."""
+        """Shut down the reader and remove it from the provider, but only if a reporter created it."""
         if isinstance(self.reader, ReporterReader):
             with _lock:
                 _setups[:] = [weakref.ref(each) for each in _live_setups() if each is not self]
@@ -129,7 +129,7 @@ class ProviderSetup:
 
 
 def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> None:
-    """Count a measurement that could not be recorded, if metrics are sent at all."""
+    """Count a measurement as lost. Does nothing if there is no reader."""
     if reader:
         reader.exporter.stats_recorder.lost_measurement(reason)
 
@@ -161,9 +161,9 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
     The reporter shares the program's reader if there is one, so that the facade and
-    ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter with settings for itself gets a separate
-    reader, which leaves plain metrics to the program's. Reporters with equal targets share a setup, so that they have
-    one thread, and one request per flush.
+    ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter that has its own settings gets a
+    separate reader, which leaves plain metrics to the program's reader. Reporters with equal targets share a setup, so
+    that they have one thread, and one request per flush.
 
     Raises :class:`ConfigurationError` if the provider does not accept readers.
     """
@@ -194,7 +194,10 @@ def _live_setups() -> list[ProviderSetup]:
 
 
 def _stats_of(reporter_id: str) -> DeliveryStats | None:
-    """Return the stats of the reporter that has this ID now, because the SDK keeps observable instruments for ever."""
+    """Return the statistics of the reporter that currently has this ID, or ``None`` if there is no such reporter.
+
+    The SDK never removes observable instruments, so a later reporter with the same ID reuses them.
+    """
     found = (each.reader for each in _live_setups() if each.reporter_id == reporter_id and each.reader)
     return next((reader.exporter.stats() for reader in found), None)
 

@@ -53,7 +53,7 @@ class Registration:
     ) -> Measurement | None:
         """Validate an ``add_metric`` call, and return its series and value.
 
-        An invalid call raises if the reporter is strict. Otherwise, it is counted as lost, and ``None`` is returned.
+        Raises for an invalid call if the reporter is strict. Otherwise, counts the call as lost and returns ``None``.
         """
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
@@ -108,7 +108,7 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 
 
 def shut_down_all(registrations: Iterable[Registration], deadline: float, *, shared: Collection[ProviderSetup]) -> None:
-    """Flush all readers. Then shut down and remove those that only these registrations use.
+    """Flush all readers. Then shut down and remove those that reporters created and only these registrations use.
 
     ``shared`` are the setups that other registrations use.
     """
@@ -128,7 +128,7 @@ def seconds_until(deadline: float) -> float:
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
-    """Add up the statistics of the registrations' exporters, each of which counts once."""
+    """Add up the statistics of the registrations' exporters. An exporter that several of them share counts once."""
     return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 

@@ -358,9 +358,9 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of a reporter that is not the current app's, or ``None`` if it has none.
+    """Return the latest registration of ``reporter``, which is not the current app's, or ``None`` if it has none.
 
-    Outside an app context, ``None`` as ``reporter`` selects the last initialized one.
+    Outside an app context, ``None`` stands for the reporter that was initialized last.
     """
     if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)

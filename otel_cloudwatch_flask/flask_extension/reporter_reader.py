@@ -38,16 +38,16 @@ _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionar
 
 
 def new_reporter_id(namespace: str) -> str:
-    """Return an identity that is unique in this process: the namespace, with a number from the second on.
+    """Return an identity that is unique in this process: the namespace, with a number if it is already taken.
 
-    One that is free again is used again, because the SDK keeps the meters of each for the life of the provider.
+    Free identities are reused, because the SDK keeps the meters of each identity for the life of the provider.
     """
     names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in _owners)
 
 
 def claim_reporter_id(reporter_id: str, owner: object) -> None:
-    """Let no other reporter have this identity while ``owner`` exists."""
+    """Reserve this identity for as long as ``owner`` exists."""
     _owners[reporter_id] = owner
 
 
@@ -72,7 +72,7 @@ class ReporterReader(CloudWatchMetricReader):
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 
     def remove(self) -> None:
-        """Remove this reader, which is shut down, from its provider; its identity can be used again."""
+        """Remove this reader from its provider after its shutdown. Its identity can then be reused."""
         if not isinstance(self.provider, MeterProvider):
             return
         if self._publishes_plain_metrics:
@@ -123,8 +123,9 @@ def programs_exporters() -> list[CloudWatchMetricExporter]:
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
     """Return the program's exporters on a provider with ``resource``, which is ``None`` if it is unknown.
 
-    An exporter under one of the SDK's readers is recognized by the resource of its last collection. Before its first
-    collection it is included, because that collection will have all measurements since the reader was added.
+    If one of the SDK's readers uses an exporter, only the resource of its last collection identifies its provider.
+    Before its first collection, the exporter is included, because that collection will contain all measurements since
+    the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
     readers = {each.exporter: each for each in live_readers()} if consumer else {}

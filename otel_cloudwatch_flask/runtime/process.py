@@ -1,12 +1,12 @@
 """Hooks for forks and for process exit, including the cases that ``os`` and ``atexit`` do not cover.
 
-* SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not.
+* SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
 * A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
-* Fork hooks run in registration order. OpenTelemetry's hook submits to a thread pool in the child, which fails unless
-  the hook of ``concurrent.futures.thread`` has released its lock before. This module therefore imports
-  ``concurrent.futures.thread`` before any meter provider exists.
+* Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
+  unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
+  imports ``concurrent.futures.thread`` before any meter provider exists.
 * If another thread is importing a module during a fork, the child can never import that module, and locks that OpenSSL
   holds at that moment stay locked. See :func:`no_fork`.
 """
@@ -36,7 +36,7 @@ def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None
 
     :param forget: drops the parent's data and locks. Must not do I/O or anything else that can fail, because a child
         that keeps the data would send them a second time.
-    :param start: does what may fail, after all ``forget`` methods have run.
+    :param start: is called after all ``forget`` methods have run, and may do what can fail.
     """
     _forks.add(forget, start)
 
@@ -49,8 +49,8 @@ def call_at_exit(function: Callable[[], None]) -> None:
 def handle_sigterm() -> None:
     """Run the exit hooks on SIGTERM, unless the program or its server handles that signal.
 
-    Call this often, because only the main thread can set a handler. Once the main thread has called it, further calls
-    do nothing.
+    Only the main thread can set a handler, so calls in other threads do nothing. Once the main thread has called this
+    function, further calls do nothing either.
     """
     _exits.handle_sigterm()
 
@@ -87,7 +87,7 @@ class _ForkHooks:
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
-        """Run the hooks in the child. Does so only once, because both Python and uWSGI may call this method."""
+        """Run the hooks in the child, but only once, even if both Python and uWSGI call this method."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()

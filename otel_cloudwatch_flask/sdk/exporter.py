@@ -72,7 +72,7 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
 
 
 class _Preferences(dict[type, AggregationTemporality]):
-    """Preferred temporalities that record whether a reader has read them, which shows that the exporter is in use."""
+    """Preferred temporalities that record whether a reader has read them. If so, the exporter is in use."""
 
     were_read = False
 
@@ -244,7 +244,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def sender(self) -> Sender:
-        """The sender of the backlog, for callers that check whether a call is in progress, or expedite the next one."""
+        """The sender of the backlog, for callers that expedite a call or check whether one is in progress."""
         return self._sender
 
     @property
@@ -253,7 +253,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._settings
 
     def kind_of(self, metric_name: str) -> MetricKind | None:
-        """Return the kind of the published metric with this CloudWatch name, or ``None`` if there is none."""
+        """Return the kind of the published metric with this CloudWatch name, or ``None`` if there is no such metric."""
         return self._streams.kinds.get(metric_name)
 
     @property
@@ -282,7 +282,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._reporters
 
     def kept_attributes(self, scope: InstrumentationScope, instrument_name: str) -> Container[str] | None:
-        """Return the attributes of an instrument that are published; ``None`` if it belongs to another's reporter."""
+        """Return an instrument's published attributes, or ``None`` if a reporter of another exporter owns it."""
         reporter = reporter_of(scope)
         if reporter is not None and reporter not in self._reporters:
             return None
@@ -290,7 +290,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return _KeptAttributes(self._rules.of(instrument_name if facade is None else facade.name))
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
-        """Choose whether to publish metrics that belong to no reporter (default: yes), from the next collection."""
+        """Choose whether later collections publish metrics that belong to no reporter. By default, they do."""
         self._publishes_plain_metrics = is_wanted
 
     @property
@@ -311,10 +311,10 @@ class CloudWatchMetricExporter(MetricExporter):
             self._backlog.close()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send the backlog. Returns ``False`` if datums are still pending when it ends, by ``deadline``.
+        """Send the backlog until ``deadline``, and return whether no datums are left pending.
 
         :param deadline: a ``time.monotonic`` time in seconds.
-        :param is_last: whether this is the last delivery, after ``delivery.expedite(is_ending=True)`` has stopped all
+        :param is_last: whether this is the last delivery, after ``sender.expedite(is_ending=True)`` has stopped all
             others.
         """
         # No lock is held during a call, because a signal handler may interrupt the call and flush in the same thread,

@@ -1,6 +1,6 @@
 """The only module that uses private names of the OpenTelemetry SDK.
 
-Each docstring says how the package behaves with an SDK release that lacks the names. If a release lacks one,
+Each docstring says how the package behaves if an SDK release lacks the private names used there. In that case,
 ``tests/sdk/test_internals.py`` fails and quotes the docstring.
 """
 
@@ -22,11 +22,11 @@ _NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_pos
 
 
 def consumer_of(provider_or_reader: object) -> object | None:
-    """Return the consumer, to which a provider passes measurements and from which its readers collect them.
+    """Return the SDK's consumer, which receives a provider's measurements and passes them to its readers.
 
     A reader is registered on a provider if both have the same consumer. Without the names, this returns ``None``. A
     reporter then creates a reader instead of sharing the program's, does not recognize the program's reader before its
-    first collection, and publishes metrics of no reporter even if other reporters on the provider also publish them.
+    first collection, and publishes metrics that belong to no reporter even if another reporter publishes them, too.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -34,7 +34,7 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
 
 def is_registered(reader: MetricReader) -> bool:
-    """Return whether ``reader`` is registered. Without the name, return ``True``, and the SDK warns if it is not."""
+    """Return whether ``reader`` is registered. Without the name, returns ``True``, which may make the SDK warn."""
     return getattr(reader, "_collect", reader) is not None
 
 
@@ -57,12 +57,12 @@ EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()
 
 
 class SelectiveReader(MetricReader):
-    """A reader that makes the SDK store only the instruments and attributes which :meth:`kept_attributes` chooses.
+    """A reader that makes the SDK store only the instruments and attributes that :meth:`kept_attributes` chooses.
 
     The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view would drop
-    attributes for all readers of the provider, and draws a warning for each pair of instruments of one name. Without
-    the names: everything is stored, so memory grows with client-controlled attributes, and with the square of the
-    number of reporters on one provider.
+    attributes for all readers of the provider, and cause a warning for each pair of instruments with the same name.
+    Without the names, everything is stored, so memory grows with client-controlled attributes, and with the square of
+    the number of reporters on one provider.
     """
 
     def kept_attributes(self, instrument: Any) -> Container[str] | None:
@@ -94,7 +94,7 @@ class SelectiveReader(MetricReader):
 
 
 def _keeping(view: Any, kept: Any) -> Any:
-    """Return a copy of a view with these attributes; a view of the program that chooses attributes stays as it is."""
+    """Return a copy of ``view`` that keeps only the attributes ``kept``, or ``view`` if it already selects some."""
     if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
         return view
     view = copy.copy(view)

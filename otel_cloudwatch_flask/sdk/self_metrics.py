@@ -17,7 +17,7 @@ Stats = Callable[[], DeliveryStats | None]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create instruments for the datums and requests that ``stats`` counts, with lost datums by reason.
+    """Create instruments that observe the counts in ``stats``, with lost datums broken down by reason.
 
     Nothing is observed while ``stats`` returns ``None``.
     """
