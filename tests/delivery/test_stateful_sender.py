@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.testing.fake import client_error
 from tests.support.fakes import PATIENCE_SECONDS, FakeClock, PassingWaits, eventually, in_threads, join_all
-from tests.support.fuzzing import datum_of, effort, numbers
+from tests.support.fuzzing import datum_of, effort, numbers, repeatable_jitter  # noqa: F401 - a fixture
 
 NOW = 1_790_000_000
 DAY = 86400

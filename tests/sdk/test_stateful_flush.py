@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.fakes import eventually, in_threads, join_all
-from tests.support.fuzzing import effort
+from tests.support.fuzzing import effort, repeatable_jitter  # noqa: F401 - a fixture
 
 NEVER = 1e6
 

@@ -18,7 +18,7 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricRead
 from otel_cloudwatch_flask.delivery import sender
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import eventually
-from tests.support.fuzzing import effort
+from tests.support.fuzzing import effort, repeatable_jitter  # noqa: F401 - a fixture
 
 ANSWER_LOST = ReadTimeoutError(endpoint_url="https://monitoring")
 REFUSED = client_error("InvalidParameterValue")
