@@ -1,7 +1,7 @@
 """Send OpenTelemetry metrics, and the metrics that a Flask app records itself, to Amazon CloudWatch.
 
-Public names are imported on first use. pytest, and other programs that load entry points, import this package in every
-environment it is installed in, and should not pay for importing boto3 and the OpenTelemetry SDK.
+Public names are imported on first use. pytest, and other programs that load entry points, import this package wherever
+it is installed, and should not have to wait for boto3 and the OpenTelemetry SDK to be imported.
 """
 
 import importlib

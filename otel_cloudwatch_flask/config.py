@@ -1,7 +1,7 @@
 """The settings, which :meth:`Settings.resolve` reads from arguments, ``app.config`` and the environment.
 
-The first of these sources that provides a value takes precedence: the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the
-environment variable ``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, the default.
+The sources of a value, in order of precedence, are the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the environment
+variable ``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, and finally the default.
 """
 
 import difflib
@@ -362,7 +362,9 @@ class Settings:
 
     @classmethod
     def resolve(cls, *, arguments: Source, app_config: Source, environ: Source) -> "Settings":
-        """Build the settings from the three sources. The keys of ``arguments`` are field names.
+        """Build the settings from the arguments, ``app.config`` and the environment.
+
+        The keys of ``arguments`` are field names.
 
         Raises :class:`ConfigurationError` for the first invalid value, with a message that names its source.
         """

@@ -19,7 +19,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
     """An in-memory fake that validates metrics as CloudWatch does, and stores them instead of sending them.
 
     It receives the metrics of every reporter, reader and exporter in this process that was created without a client,
-    even if that was before the test. Every query flushes first:
+    even if it was created before the test. Every query flushes first:
     ``assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
     """
     from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch  # noqa: PLC0415 - see above

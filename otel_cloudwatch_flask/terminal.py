@@ -80,8 +80,8 @@ def echo_table(
 def number(value: float | None) -> str:
     """Format a number, or return ``"-"`` for ``None``.
 
-    Whole numbers below 10^15 are exact. Other numbers have two decimals from 1,000 to 10^15, or else four significant
-    digits.
+    Whole numbers below 10^15 are exact. Other numbers from 1,000 to 10^15 have two decimals, and the rest have four
+    significant digits.
 
     >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
     ['12,345', '-12,345.68', '123.5', '0.01235', '-']

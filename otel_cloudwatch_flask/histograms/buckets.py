@@ -46,7 +46,7 @@ class Buckets(NamedTuple):
     bounds: list[Bucket]
 
     def negated(self) -> "Buckets":
-        """Return the buckets of the samples with their signs reversed."""
+        """Return the buckets of the negated samples."""
         bounds = [(-upper, -lower, -reference) for lower, upper, reference in reversed(self.bounds)]
         return Buckets(self.samples[::-1], bounds)
 
@@ -56,10 +56,10 @@ class Buckets(NamedTuple):
 
 
 class Extremes(NamedTuple):
-    """The minimum and maximum of a histogram, if they are known, and the bounds that its samples lie between.
+    """The minimum and maximum of a histogram, if they are known, and bounds for all of its samples.
 
-    ``floor`` equals ``minimum``, and ``ceiling`` equals ``maximum``, if that extreme is known. Otherwise it is only a
-    bound: no sample lies beyond it, but there may be no sample at it.
+    If the minimum is known, ``floor`` equals it. If the maximum is known, ``ceiling`` equals it. Otherwise, they are
+    only bounds: no sample lies beyond them, but the outermost samples need not equal them.
     """
 
     minimum: float | None = None
@@ -77,7 +77,7 @@ class Extremes(NamedTuple):
         return cls(minimum, maximum, floor, ceiling)
 
     def negated(self) -> "Extremes":
-        """Return the extremes of the samples with their signs reversed."""
+        """Return the extremes of the negated samples."""
         minimum = None if self.maximum is None else -self.maximum
         maximum = None if self.minimum is None else -self.minimum
         return Extremes(minimum, maximum, -self.ceiling, -self.floor)
@@ -107,7 +107,7 @@ HistogramT = TypeVar("HistogramT", bound="Histogram")
 
 @dataclass(slots=True)
 class Histogram:
-    """The base class of both kinds of histograms.
+    """The base class of explicit-bucket and exponential histograms.
 
     :param factor: multiplier that converts the sum, the extremes and the bounds to the unit and sign of the datum.
     """
@@ -119,7 +119,7 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """A value that is equal for histograms that can be added to each other."""
+        """A key that two histograms must have in common to be added to each other."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:
@@ -135,7 +135,7 @@ class Histogram:
         raise NotImplementedError
 
     def negated(self) -> "Self":
-        """Return a histogram of the samples with their signs reversed."""
+        """Return a histogram of the negated samples."""
         raise NotImplementedError
 
     def contradiction(self) -> str | None:
@@ -190,7 +190,7 @@ class ExplicitHistogram(Histogram):
         return self._minus(previous, counts=counts)
 
     def negated(self) -> "ExplicitHistogram":
-        """Return a histogram of the samples with their signs reversed."""
+        """Return a histogram of the negated samples."""
         return self._negated(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
 
     def buckets(self) -> Buckets:
@@ -252,7 +252,7 @@ class ExponentialHistogram(Histogram):
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
         """Return a histogram of the combined samples. Both histograms must have the same ``layout``.
 
-        Its scale is the lower of the two. The scale of a histogram without nonzero samples is ignored.
+        The result has the lower of the two scales. The scale of a histogram without nonzero samples is ignored.
         """
         scale = self._common_scale(other)
         positive, negative = (
@@ -276,7 +276,7 @@ class ExponentialHistogram(Histogram):
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def negated(self) -> "ExponentialHistogram":
-        """Return a histogram of the samples with their signs reversed."""
+        """Return a histogram of the negated samples."""
         return self._negated(positive=self.negative, negative=self.positive)
 
     @property
@@ -318,14 +318,14 @@ def exponential_buckets(
 
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
-    """Return the cached table of positive buckets in ``block`` and the next one, initially filled with ``None``."""
+    """Return the cached table of positive buckets in ``block`` and the next block, initially filled with ``None``."""
     # The arguments are only the key of the cache.
     del scale, block
     return [None] * (2 * _BLOCK)
 
 
 def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Sequence[int] | None) -> Buckets:
-    """Return the non-empty buckets on one side of zero, in the order of their magnitude."""
+    """Return the non-empty buckets on one side of zero as positive buckets in ascending order."""
     if positions is None:
         positions = [*compress(_POSITIONS if len(counts) <= len(_POSITIONS) else range(len(counts)), counts)]
         counts = _selector(positions)(counts) if positions else ()

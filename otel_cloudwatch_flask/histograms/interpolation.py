@@ -4,7 +4,7 @@ The density of samples is assumed to change linearly from one edge of a bucket t
 buckets, the density is the weighted harmonic mean of their average densities, as in monotone cubic interpolation
 (https://doi.org/10.1137/0717021), which adds no peaks. Buckets of positive values use a logarithmic axis, on which the
 distributions of latencies and sizes are smooth. All densities are then tilted toward higher or lower values, until
-their mean equals the recorded mean.
+the mean of the samples equals the recorded mean.
 
 Each bucket is divided into narrower buckets that follow the estimated density and contain few samples each. The exact
 sum then requires only a small correction.
@@ -70,9 +70,9 @@ class _Axis:
 
 
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
-    """Divide ``buckets`` into at most ``most`` narrower buckets, so that samples add up to about ``total``.
+    """Divide ``buckets`` into at most ``most`` narrower buckets whose samples add up to about ``total``.
 
-    For this sum, each sample counts as the middle of its narrower bucket. Returns ``None`` if no linear density
+    In this sum, each sample counts as the middle of its narrower bucket. Returns ``None`` if no linear density
     can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
@@ -90,7 +90,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
 
 
 def _slopes(axes: Sequence[_Axis]) -> list[float]:
-    """Return the slope of each bucket's density: -1 if it falls to 0 at the upper edge, 1 if it rises from 0."""
+    """Return the slope of each bucket's density: from -1 (falls to 0) to 1 (rises from 0)."""
     shared = [_density_at_shared_edge(lower, upper) for lower, upper in pairwise(axes)]
     return [*map(_slope, axes, [None, *shared], [*shared, None])]
 
@@ -108,7 +108,7 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """Return the slope between the densities at both edges. A density of ``None`` is extrapolated."""
+    """Return the slope that fits the densities at both edges. A density of ``None`` is extrapolated."""
     if not axis.length:
         return 0.0
     average = axis.samples / axis.length
@@ -150,7 +150,8 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 def _parts(samples: Sequence[int], most: int) -> list[int]:
     """Return how many parts to divide each bucket into, according to the square root of its sample count.
 
-    In proportion to the sample count itself, sparse buckets, which often contain high percentiles, would get too few.
+    If the parts were proportional to the sample count, sparse buckets, which often contain high percentiles, would
+    get too few.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]

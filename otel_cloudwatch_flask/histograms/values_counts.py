@@ -6,8 +6,8 @@ error of a percentile does not exceed the width of a bucket.
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
 a bucket are represented by its reference, a number with few digits near its middle. As few values as possible are then
 adjusted within their buckets to make the sum exact. If that is not enough, all values move to the same fraction of
-their buckets. Such a fraction exists, because the sum is neither below the result of placing all values at their lower
-edges nor above that of placing them at their upper edges.
+their buckets. Such a fraction exists, because the sum lies between what it would be with all values at their lower
+edges and what it would be with all values at their upper edges.
 """
 
 import math
@@ -283,7 +283,7 @@ def _coarsened(buckets: Buckets, most: int) -> Buckets:
     """Join neighboring buckets until at most ``most`` buckets are left.
 
     Pairs of adjacent buckets are joined before pairs with a gap. Within each group, pairs without a common percentile
-    come first, beginning with the fewest samples. Pairs with a bucket of zeros are joined last.
+    come first, beginning with the fewest samples. Pairs that include a bucket of zeros are joined last.
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:

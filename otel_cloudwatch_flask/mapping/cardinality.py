@@ -41,7 +41,7 @@ class _SeriesPool:
         self.last_used: dict[Series, float] = {}
 
     def use(self, series: Series, now: float) -> bool:
-        """Record that ``series`` receives a datum. Returns ``False`` if it is not in the pool and there is no room."""
+        """Record that ``series`` is used and return ``True``, or return ``False`` if there is no room for it."""
         if series not in self.last_used and not self._has_room(now):
             return False
         self.last_used[series] = now
@@ -58,8 +58,8 @@ class _SeriesPool:
 class CardinalityGuard:
     """Admits at most ``max_metrics`` distinct series, including overflow series.
 
-    Each further series is replaced by the overflow series of its metric. If there is no room for that either (see
-    :func:`overflow_capacity`), it is replaced by the overflow series of :data:`OVERFLOW_NAME`, which counts as one
+    Each further series is replaced by the overflow series of its metric. If there is no room for that series either
+    (see :func:`overflow_capacity`), it is replaced by the overflow series of :data:`OVERFLOW_NAME`, which counts as one
     metric even if its datums have different units.
     """
 

@@ -98,7 +98,7 @@ class PointReader:
 
 
 def is_published_as_it_is(data: sdk.DataT) -> bool:
-    """Return whether ``data`` is a gauge, or a sum that needs no conversion from totals or to current values."""
+    """Return whether ``data`` is a gauge, or a sum whose values are published without conversion."""
     if isinstance(data, sdk.Sum):
         return not (_should_become_delta(data) or _should_become_current(data))
     return isinstance(data, sdk.Gauge)

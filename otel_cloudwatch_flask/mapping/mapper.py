@@ -93,8 +93,8 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns ``True`` if they were added. Returns ``False``, without adding any, if they must be read one by one:
-        they need conversion, their times differ, or one of them has several series or a series with other data points.
+        Returns ``True`` if they were added. Returns ``False``, without adding any, if they must be read one by one
+        because their times differ, or some need conversion, belong to several series or share a series.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False

@@ -1,7 +1,7 @@
 """Merge the data points that belong to the same series into one datum.
 
-Distinct data points have the same series if they differ only in attributes that are not published, or in the
-types of their values, such as ``1`` and ``"1"``.
+Distinct data points belong to the same series if they differ only in attributes that are not published, or in the
+types of attribute values, such as ``1`` and ``"1"``.
 """
 
 import logging
@@ -83,7 +83,7 @@ def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
 
 
 def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
-    """Return whether all are exponential histograms that fit into one datum without adding their buckets."""
+    """Return whether all ``histograms`` are exponential and fit into one datum without being added."""
     exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
     values = sum(each.filled_buckets + 2 for each in exponential)
     return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM

@@ -42,7 +42,7 @@ class MetricStream:
 
     @property
     def key(self) -> Hashable:
-        """A key that determines, together with the attributes of a data point, the series it is published as."""
+        """A key that, together with a data point's attributes, determines the series of that data point."""
         return (self.name, self.unit.name, self.resource_attributes)
 
     @property

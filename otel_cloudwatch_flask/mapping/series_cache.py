@@ -104,7 +104,7 @@ class SeriesCache:
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Renew the series of an entry in the guard, and set ``own`` and ``shared`` if all are still admitted."""
+        """Renew an entry's series in the guard, then set ``own`` and ``shared``, or empty both if any is refused."""
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):
             entry.epoch = epoch

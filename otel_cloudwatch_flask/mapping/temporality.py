@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.histograms.buckets import Histogram
 
 @dataclass(frozen=True, slots=True)
 class RunningSum:
-    """A cumulative sum, which can be subtracted like a histogram. The difference of two ints is exact."""
+    """A cumulative sum with a ``minus`` method like a histogram's. Subtracting ints is exact."""
 
     value: float
 

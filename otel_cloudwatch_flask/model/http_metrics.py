@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class RequestMetric:
-    """The unit of a metric that has one sample per request, and the names of its dimensions."""
+    """The unit and dimension names of a metric that has one sample per request."""
 
     unit: str
     route: str

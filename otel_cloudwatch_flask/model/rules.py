@@ -1,4 +1,4 @@
-"""Rules, which decide whether and with which dimensions a metric is published."""
+"""Rules, which decide whether a metric is published, and with which dimensions."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -106,7 +106,7 @@ class MetricRule:
         return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
-        """Yield each set of attributes to publish for a data point whose kept attributes are ``attributes``."""
+        """Yield each set of attributes to publish for a data point that keeps ``attributes``."""
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups
@@ -132,7 +132,7 @@ class Rules:
 def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[MetricRule, ...]:
     """Parse rules given as :class:`MetricRule` objects, or as mappings with the same fields.
 
-    Raises :class:`ConfigurationError`, which names the index of the invalid rule, and the invalid field.
+    Raises :class:`ConfigurationError`, whose message names the invalid field and the index of its rule.
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(

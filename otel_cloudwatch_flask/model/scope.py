@@ -69,7 +69,7 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
-    """Return the identity of the reporter that recorded the metrics of an instrumentation scope, or ``None``.
+    """Return the identity of the reporter that an instrumentation scope belongs to, or ``None`` if there is none.
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """

@@ -1,6 +1,6 @@
 """Record the published metrics in bounded memory, so that they can be read while the program runs.
 
-Recording a datum takes about six microseconds, plus one for each value in it after the first.
+Recording a datum takes about six microseconds, plus one more for each value after the first.
 """
 
 import math
@@ -69,7 +69,7 @@ class _ObservedSeries:
         self.changed = sequence
 
     def figures(self) -> dict[str, Any]:
-        """Return the identity of the series, and the statistics that CloudWatch has for all of its datums together."""
+        """Return the identity of the series, and the statistics that CloudWatch computes from its datums."""
         tally = self._tally
         found = tally.percentiles(PERCENTS)
         return {
@@ -119,7 +119,7 @@ class Observation:
         call_after_fork(self._begin)
 
     def _begin(self) -> None:
-        """Start empty and with a new lock.
+        """Initialize an empty observation with a new lock.
 
         Also called after a fork, because the child inherits the parent's data and possibly a held lock.
         """
@@ -147,7 +147,7 @@ class Observation:
     def document(self) -> dict[str, Any]:
         """Return the totals and all series as a JSON document.
 
-        Each series has ``flushes``, the figures of its recent datums, oldest first, and ``last_datum``.
+        Each series has ``flushes`` (the figures of its recent datums, oldest first) and ``last_datum``.
         """
         with self._lock:
             series = [{**each.document(), "last_datum": members_of(each.last_datums[-1])} for each in self._in_order()]
@@ -161,7 +161,7 @@ class Observation:
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
         """Return the totals, and the series that have changed since an earlier result, in a short form.
 
-        In this form, ``flushes`` contains at most 30 datums since the earlier result, as time, sum and sample count.
+        In this form, ``flushes`` contains the time, sum and sample count of at most 30 datums since the earlier result.
 
         :param known: A mapping from the ``instance`` of each process to the ``sequence`` of its latest result.
         """
@@ -236,7 +236,7 @@ class Observation:
 
 
 def datum_of(members: Mapping[str, Any]) -> Datum:
-    """Convert a datum in boto3's form, whose timestamp must be in Unix seconds."""
+    """Convert a datum from boto3's form. Its timestamp must be in Unix seconds."""
     dimensions = tuple((each["Name"], each["Value"]) for each in members.get("Dimensions", ()))
     resolution = members.get("StorageResolution", 60)
     series = Series(members["MetricName"], dimensions, members.get("Unit", "None"), resolution)

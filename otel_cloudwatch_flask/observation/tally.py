@@ -1,4 +1,4 @@
-"""Compute the statistics that CloudWatch has for datums: count, sum, minimum, maximum and nearest-rank percentiles.
+"""Compute the statistics that CloudWatch reports for datums: count, sum, minimum, maximum and nearest-rank percentiles.
 
 The number of distinct values can be limited to bound memory. Percentiles are approximate if the limit is exceeded.
 """
@@ -29,7 +29,7 @@ _UNITS: Final = 2**1074
 
 
 class Summary(NamedTuple):
-    """The statistics of a datum, and its ascending values, or ``None`` if these are unknown, with their counts."""
+    """The statistics of a datum, its values in ascending order (``None`` if they are unknown), and their counts."""
 
     samples: float
     sum: float
@@ -43,7 +43,7 @@ class ValueCounts:
     """The number of samples at each value, from which nearest-rank percentiles are computed.
 
     If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a class. At
-    first, a class is identified by 8 bits of the fraction, and by one bit less each time there are too many classes.
+    first, a class is identified by 8 bits of the fraction, and by one bit fewer each time there are too many classes.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -71,7 +71,7 @@ class ValueCounts:
             self._coarsen()
 
     def percentiles(self, percents: Iterable[float]) -> list[float]:
-        """Return, for each of ``percents``, the smallest value that at least that share of samples does not exceed."""
+        """Return a nearest-rank percentile for each of ``percents``, exact unless values have been merged."""
         keys = sorted(self.counts)
         found = percentiles(keys, [self.counts[key] for key in keys], percents)
         return [_middle(int(key), self._shift) for key in found] if self._shift else found
@@ -90,7 +90,7 @@ class ValueCounts:
 
 
 class Tally:
-    """The statistics of several datums together. Percentiles are exact up to ``max_values`` distinct values.
+    """The combined statistics of several datums. Percentiles are exact up to ``max_values`` distinct values.
 
     >>> tally = Tally.of([3, Distribution((1, 2.5), (10, 1))])
     >>> tally.count, tally.sum, tally.minimum, tally.maximum, tally.percentiles([50, 99])
@@ -106,7 +106,7 @@ class Tally:
 
     @classmethod
     def of(cls, contents: Iterable[Content]) -> "Tally":
-        """Return the statistics of all ``contents`` together."""
+        """Return the combined statistics of all ``contents``."""
         tally = cls()
         for content in contents:
             tally.add(content)
@@ -155,7 +155,7 @@ def summary(content: Content) -> Summary:
 
 
 def content_of(datum: Mapping[str, Any]) -> Content:
-    """Return the number, distribution or statistic set in a valid datum in boto3's form."""
+    """Return the number, distribution or statistic set that a valid datum in boto3's form contains."""
     if (statistics := datum.get("StatisticValues")) is not None:
         total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
         return Statistics(statistics["SampleCount"], total, minimum, maximum)
@@ -182,7 +182,7 @@ def _rank(percent: float, samples: float) -> float:
 
 
 def _classes(values: Iterable[float], shift: int) -> list[int]:
-    """Return the bits of each double without the last ``shift`` bits, as integers that sort like the values."""
+    """Return the class of each value: its bits without the last ``shift``, as an integer. Classes sort like values."""
     every = memoryview(array("d", values)).cast("B").cast("q")
     return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
 
