@@ -37,9 +37,9 @@ class Backlog:
     """A bounded queue of batches. Thread-safe, but only one thread at a time may send.
 
     The batch that is being sent is no longer queued, but stays pending until its outcome is known. If there is a
-    ``spool``, each batch is also on disk for as long as it is pending. When the batches in memory exceed ``max_bytes``,
-    the backlog first frees the memory of batches that are on disk, then merges datums of the same series, and finally
-    drops the oldest batches.
+    ``spool``, pending batches are also kept on disk, as long as the spool has room. When the batches in memory exceed
+    ``max_bytes``, the backlog first frees the memory of batches that are on disk, then merges datums of the same
+    series, and finally drops the oldest batches.
     """
 
     def __init__(self, max_bytes: int, stats_recorder: StatsRecorder, spool: Spool | None = None) -> None:
@@ -96,10 +96,10 @@ class Backlog:
             )
 
     def adopt_spooled(self, deadline: float) -> bool:
-        """Prepend the batches that ended processes left in the spool, and return whether there may be more of them.
+        """Prepend batches that terminated processes left in the spool, and return whether there may be more.
 
-        Reads at least one file, if there is any, before it stops at ``deadline`` (in ``time.monotonic`` seconds).
-        The next call continues with the rest.
+        Stops at ``deadline`` (in ``time.monotonic`` seconds), but not before it has read one file, if there is one. The
+        next call continues with the remaining files.
         """
         if self._spool is None:
             return False
@@ -162,14 +162,14 @@ class Backlog:
             self._forget(settled)
 
     def resume(self) -> None:
-        """Return the deferred batches to the front of the queue."""
+        """Put the deferred batches back at the front of the queue."""
         with self._lock:
             self._resume()
 
     def close(self) -> None:
         """Count the queued batches that are only in memory as lost. The next process sends the batches on disk.
 
-        A batch in flight stays pending. Call this again if that batch returns to the queue, or if a batch is added.
+        A batch in flight stays pending. Call this again if that batch is requeued, or if a batch is added.
         """
         with self._lock:
             self._resume()

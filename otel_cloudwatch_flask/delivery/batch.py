@@ -43,7 +43,7 @@ _cached_json: Final = _NumberCache().__getitem__
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The part of a request that its datums share: the namespace and, if known, the entity that they belong to."""
+    """The part of a request that all its datums share: the namespace and, if known, the entity."""
 
     namespace: str
     entity: Entity | None = None
@@ -99,7 +99,7 @@ class Batch:
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Free the encoded text of a batch that will not be sent soon. It takes as much memory as the datums."""
+        """Free the encoded text, which takes as much memory as the datums, until the batch is to be sent."""
         self._size_bytes, self._texts = self.size_bytes, None
 
     def _encoded(self) -> list[str]:
@@ -114,8 +114,8 @@ class Batch:
     def from_body(cls, body: bytes) -> "Batch":
         """Parse a request body that :meth:`body` returned.
 
-        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` if ``body`` is not such a body, and
-        ``OverflowError`` or ``RecursionError`` for extreme numbers or nesting.
+        Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` if ``body`` is malformed, and
+        ``OverflowError`` or ``RecursionError`` if its numbers are too large or it is nested too deeply.
         """
         members = json.loads(body)
         datums = members.pop("MetricData", None)

@@ -1,7 +1,7 @@
 """Create the boto3 client, and send encoded batches with it. No other module of the exporter imports boto3.
 
 botocore takes ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and holds the GIL
-meanwhile. A handler of ``before-call``, a documented event that precedes signing, therefore inserts the encoded body.
+meanwhile. Therefore, a handler for ``before-call``, a documented event that precedes signing, inserts the encoded body.
 botocore still resolves endpoints and credentials, signs the request and sends it. A client that uses a protocol
 other than JSON, or that the program passes, receives an ordinary ``put_metric_data`` call.
 """
@@ -40,7 +40,7 @@ class Client(Protocol):
 
 
 Put: TypeAlias = Callable[[Batch], object]
-"""A function that sends a batch and returns the client's response. Exceptions of the client propagate."""
+"""A function that sends a batch and returns the client's response. It lets the client's exceptions propagate."""
 
 ClientFactory: TypeAlias = Callable[[], Any]
 
@@ -121,7 +121,7 @@ def plain_put(client: Client) -> Put:
 def encoded_put(client: Any) -> Put:
     """Return a function that sends batches with ``client``.
 
-    If the client uses the JSON protocol, encoded batches are sent as they are. Otherwise, boto3 encodes them.
+    If the client uses the JSON protocol, the batches are sent already encoded. Otherwise, boto3 encodes them.
     """
     if client.meta.service_model.resolved_protocol != _ENCODED_PROTOCOL:
         return plain_put(client)
@@ -129,7 +129,7 @@ def encoded_put(client: Any) -> Put:
 
 
 class _EncodedPut:
-    """Sends almost empty requests, and replaces their bodies with encoded batches. Not thread-safe."""
+    """Calls ``put_metric_data`` without datums, and replaces the body with an encoded batch. Not thread-safe."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -1,7 +1,7 @@
 """Merge pending datums of the same series. This keeps every sample, but reduces the time resolution.
 
 A datum can carry several values with their counts. One datum with all the values and counts of two datums therefore
-has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two together.
+has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two separate datums.
 """
 
 import math
@@ -15,7 +15,7 @@ _Content = float | Distribution | Statistics
 
 
 def compacted(pending: Sequence[Batch]) -> list[Batch]:
-    """Merge batches that share an envelope. The result has one datum for each series, with its last timestamp."""
+    """Merge batches that share an envelope. The result has one datum for each series, with the last timestamp."""
     by_series: dict[Series, list[Datum]] = {}
     for batch in pending:
         for datum in batch.datums:

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.runtime.safe_text import one_line, without_secrets
 
 
 class Kind(Enum):
-    """The reason why a call failed."""
+    """The reason that a call failed."""
 
     THROTTLED = "throttled"
     SERVER = "server"
@@ -36,7 +36,7 @@ class Failure:
     """A failed call.
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
-    ``may_be_stored`` is true if CloudWatch may have stored the datums although its response was lost.
+    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost.
     """
 
     kind: Kind

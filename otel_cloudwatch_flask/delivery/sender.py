@@ -31,11 +31,11 @@ _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 """The upper bound for ``Retry-After``. A proxy may send any value, and the backlog cannot grow forever."""
 _MAX_LOST_RESPONSES: Final = 3
-"""The number of consecutive lost responses after which the backoff is longest: each retry may store a duplicate."""
+"""The number of lost responses after which the longest backoff applies, because each retry may store a duplicate."""
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
-"""The limit in each period of ``_BISECTION_SECONDS``. Without it, isolating many bad datums could take 1,000 calls."""
+"""How many bisection calls may be made in ``_BISECTION_SECONDS``. Bad datums could otherwise take 1,000 calls."""
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
 """How long a series is not sent after CloudWatch has refused one of its datums. Its datums are lost meanwhile."""
@@ -57,8 +57,8 @@ _OUTAGE_REMEDIES: Final = {
 class Sender:
     """Sends pending batches, oldest first, until all are delivered or lost, or until a deadline passes.
 
-    Only one thread at a time may deliver. It makes the calls itself, and checks the deadline between them. A call in
-    progress ends when CloudWatch responds or the client times out.
+    Only one thread at a time may deliver. That thread makes the calls itself, and checks the deadline between them. A
+    call in progress ends when CloudWatch responds or the client times out.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Sender:
         self._once_an_outage = RateLimitedLog(_logger)
 
     def expedite(self, *, is_ending: bool = False) -> None:
-        """Allow the next attempt at once, and wake a thread that is waiting for ``retry_at``.
+        """Allow the next attempt immediately, and wake any thread that is waiting for ``retry_at``.
 
         If ``is_ending`` is true, deliveries in progress stop before their next call. From then on, only a delivery with
         ``is_last`` makes calls.
@@ -107,7 +107,7 @@ class Sender:
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Make the next call create a new client, and allow that call at once."""
+        """Make the next call create a new client, and allow that call immediately."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()
@@ -217,7 +217,7 @@ class Sender:
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
-        """Return ``batch`` with only those timestamps that CloudWatch accepts at ``now``, a Unix time.
+        """Return ``batch`` with only timestamps that CloudWatch accepts at ``now``, a Unix time.
 
         Datums that are too old are lost. A datum too far in the future was recorded while the clock was wrong, so its
         timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
@@ -272,7 +272,7 @@ class Sender:
             self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
-        """Split a refused batch into halves. If it has only one datum, count the datum as lost.
+        """Split a refused batch in half, or if it has only one datum, count that datum as lost.
 
         CloudWatch refuses a whole request because of one bad datum, so bisection continues until that datum is alone.
         """

@@ -44,12 +44,12 @@ _MAGIC: Final = b"otel-cloudwatch-flask spool 1 "
 _BATCH_SUFFIX: Final = ".batch"
 _BAD_SUFFIX: Final = ".bad"
 _STEM_LENGTH: Final = len(f"{0:020d}-{0:06d}")
-"""The length that an adopting process truncates stems to before it appends its sequence number. Keeps names short."""
+"""The length to which an adopting process truncates a file's stem before it appends its own sequence number."""
 _LOCK_NAME: Final = "lock"
 _PREFIX: Final = "process-"
 _MAX_ATTEMPTS: Final = 3
 _TEMPORARY_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that indicate a lack of descriptors or memory, not a problem of the file."""
+"""Errors that indicate a lack of file descriptors or memory, not a problem with the file."""
 
 
 class Spool:
@@ -121,7 +121,7 @@ class Spool:
             self._forget(path)
 
     def adopt(self) -> Iterator[Path]:
-        """Move the batch files of ended processes to this process's directory, and yield them, oldest first.
+        """Move batch files of terminated processes to this process's directory, and yield the new paths, oldest first.
 
         Looks for such files at most once a minute.
         """
@@ -247,7 +247,7 @@ def check_directory(directory: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether ``path`` exists. Unlike :meth:`Path.exists`, raises an error for an invalid name, for example."""
+    """Return whether ``path`` exists. Unlike :meth:`Path.exists`, raises an error if the name is invalid."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -270,7 +270,7 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
 
 
 def _free_path(path: Path) -> Path:
-    """Return ``path`` if it is unused, else append the lowest number to its stem that makes it an unused path."""
+    """Return ``path`` if nothing exists there. Otherwise, append the lowest unused number to its stem."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
     return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
@@ -346,7 +346,7 @@ def _verified(content: bytes) -> bytes:
 
 
 def _sendable(batch: Batch) -> Batch:
-    """Return ``batch`` if it can be converted to a request. Otherwise, raises what :meth:`Batch.from_body` raises.
+    """Return ``batch`` if it can be converted to a request. Otherwise, raise an error, as :meth:`Batch.from_body` does.
 
     A batch that cannot be converted would be retried forever, and would block all batches behind it.
     """

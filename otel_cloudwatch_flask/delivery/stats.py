@@ -9,7 +9,7 @@ from typing import Final
 
 
 class LossReason(str, Enum):
-    """The reason why a datum will never reach CloudWatch."""
+    """The reason that a datum will never reach CloudWatch."""
 
     INVALID = "invalid"
     """The value is outside CloudWatch's range, or the data point is inconsistent."""
@@ -36,7 +36,7 @@ class DeliveryStats:
         backlog was full.
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
-    :param measurements_lost: number of measurements that never became part of a data point, by reason: calls of
+    :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
         ``add_metric`` with invalid arguments or after the shutdown. All other measurements are samples of datums.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
         these datums, and may store them again when they are retried.
@@ -67,7 +67,10 @@ class DeliveryStats:
 
     @classmethod
     def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
-        """Add up the statistics of several exporters. ``last_success`` is the latest one."""
+        """Add up the statistics of several exporters.
+
+        ``last_success`` is the latest of all, and ``last_error`` is the first one that is set.
+        """
         every = list(exporters)
         datums_lost, measurements_lost = Counter[str](), Counter[str]()
         for each in every:
@@ -111,7 +114,7 @@ class StatsRecorder:
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
-        """Count a failed request, and those of its datums that CloudWatch may have stored anyway."""
+        """Count a failed request, and how many of its datums CloudWatch may have stored anyway."""
         with self._lock:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored

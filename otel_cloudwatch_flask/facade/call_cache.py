@@ -22,8 +22,8 @@ _PAIR_KEYS: Final = {"Name", "Value"}
 class FacadeSeries:
     """A validated name, unit and set of dimensions.
 
-    ``attributes`` are what is recorded: ``dimensions`` and the default dimensions. The first measurement sets
-    ``histogram``, which is ``None`` until then, and may replace ``attributes`` with those of an overflow series.
+    ``attributes`` are the recorded attributes: ``dimensions`` and the default dimensions. The first measurement sets
+    ``histogram``, which is ``None`` until then, and may replace ``attributes`` with an overflow series' attributes.
     """
 
     metric_name: str

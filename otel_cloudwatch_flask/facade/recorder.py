@@ -36,7 +36,7 @@ _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
 DEFAULT_MAX_SERIES: Final = 10_000
 
 _claims: "weakref.WeakKeyDictionary[MeterProvider, dict[str, dict[str, tuple[str, str]]]]" = weakref.WeakKeyDictionary()
-"""Metric name and unit by instrument name, by reporter. Never evicted: the SDK keeps instruments as long as meters."""
+"""Each reporter's metric name and unit by instrument name. Never evicted, because the SDK never evicts instruments."""
 
 
 def instrument_name(metric_name: str) -> str:
@@ -58,10 +58,10 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
 class Recorder:
     """Records the measurements of one reporter to OpenTelemetry. Thread-safe.
 
-    :param lost: called for each measurement that is lost, because the SDK raises or the recorder is closed.
+    :param lost: called for each measurement that is lost, because the SDK raises an error or the recorder is closed.
     :param count: called for each measurement that the SDK accepts.
     :param max_series: maximum number of series. Beyond that, a new series is recorded as the overflow series of its
-        metric, or if its metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
+        metric, or if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Recorder:
         return True
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
-        """Return the name and unit of the metric whose overflow series receives a series beyond the limit."""
+        """Return the name and unit of the metric that measurements of a series beyond the limit are recorded to."""
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
@@ -162,7 +162,7 @@ class Recorder:
         return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
-        """Return the histogram for a name and unit, and create it if no other thread has done so."""
+        """Return the histogram for a name and unit, creating it unless another thread already has."""
         with self._creation_lock:
             if key not in self._histograms:
                 metric = FacadeMetric(key[0], self._reporter_id)
@@ -197,7 +197,7 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Buffer a measurement until the request ends. Record it now if the request has ended, or in a forked child."""
+        """Buffer a measurement until the request ends. If the request has ended, or after a fork, record it now."""
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return

@@ -20,7 +20,7 @@ _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 
 
 class RequestState:
-    """The state of one request, stored in its WSGI environment: its latest buffer, and whether to flush at its end."""
+    """The state of one request, stored in the WSGI environment: the latest buffer, and whether to flush at the end."""
 
     wants_flush = True
     buffer: RequestBuffer | None = None
@@ -92,10 +92,10 @@ class RequestEndMiddleware:
 
 
 class ResponseBody:
-    """A wrapper around a response body, which it closes when it ends. It then calls ``finish`` once.
+    """A wrapper that closes a response body when the body ends, and then calls ``finish`` once.
 
-    A body ends when it is closed, read to its end, or garbage collected, because asgiref's ``WsgiToAsgi`` and some
-    adapters for AWS Lambda never call ``close``.
+    A body ends when it is closed, read completely or garbage collected. Closing alone is not enough, because asgiref's
+    ``WsgiToAsgi`` and some adapters for AWS Lambda never call ``close``.
     """
 
     __slots__ = ("_body", "_close", "_finish")

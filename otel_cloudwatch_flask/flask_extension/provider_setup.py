@@ -32,7 +32,7 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 
 SERIES_PER_METRIC: Final = 10
-"""How many series ``add_metric`` may record for each of ``max_metrics``. Rules may merge several series into one."""
+"""How many series ``add_metric`` may record per metric in ``max_metrics``. Rules may merge several series into one."""
 
 SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
 SETTINGS_OF_READER: Final = sorted(
@@ -109,7 +109,7 @@ class ProviderSetup:
 
     @property
     def meters(self) -> metrics.MeterProvider:
-        """The meter provider for instrumentations of the app, whose metrics go to the same target as the reporter's."""
+        """The meter provider for the app's instrumentations. Their metrics go where the reporter's metrics go."""
         return _ReporterMeters(self.provider, self.reporter_id)
 
     def call_cache(self, default_dimensions: Mapping[str, str]) -> CallCache:
@@ -135,10 +135,10 @@ def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> 
 
 
 class _ReporterMeters(metrics.MeterProvider):
-    """A meter provider that marks its meters as the reporter's, with a scope attribute.
+    """A meter provider whose meters have a scope attribute that identifies the reporter.
 
-    Two apps in a process may have different namespaces. Measurements of these meters reach all exporters of the
-    provider, but only the exporter of their reporter publishes them to CloudWatch, in the namespace of their app.
+    Two apps in a process may have different namespaces. Every exporter on the provider receives the measurements
+    of these meters, but only the reporter's exporter publishes them to CloudWatch, in the app's namespace.
     """
 
     def __init__(self, provider: metrics.MeterProvider, reporter_id: str) -> None:
@@ -163,7 +163,7 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     The reporter shares the program's reader if there is one, so that the facade and
     ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter that has its own settings gets a
     separate reader, which leaves plain metrics to the program's reader. Reporters with equal targets share a setup, so
-    that they have one thread, and one request per flush.
+    that they need only one thread, and one request per flush.
 
     Raises :class:`ConfigurationError` if the provider does not accept readers.
     """

@@ -108,7 +108,7 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 
 
 def shut_down_all(registrations: Iterable[Registration], deadline: float, *, shared: Collection[ProviderSetup]) -> None:
-    """Flush all readers. Then shut down and remove those that reporters created and only these registrations use.
+    """Flush all readers. Then shut down and remove the reporters' own readers, unless other registrations use them.
 
     ``shared`` are the setups that other registrations use.
     """
@@ -128,7 +128,7 @@ def seconds_until(deadline: float) -> float:
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
-    """Add up the statistics of the registrations' exporters. An exporter that several of them share counts once."""
+    """Add up the statistics of the registrations' exporters. A shared exporter counts only once."""
     return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 

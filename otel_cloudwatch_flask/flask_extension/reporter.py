@@ -70,11 +70,11 @@ class _AlsoOnClass(Generic[_P, _R]):
 
 
 class CloudWatchMetricsReporter:
-    """Flask extension that sends an app's metrics to CloudWatch: those of ``add_metric`` and those of OpenTelemetry.
+    """Flask extension that sends ``add_metric`` and OpenTelemetry metrics to CloudWatch.
 
     Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, then from the environment.
 
-    :param app: Flask app to serve; or call :meth:`init_app` later, for one app or several.
+    :param app: Flask app to register on. Default: none. Call :meth:`init_app` later, for one or more apps.
     :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
@@ -83,10 +83,11 @@ class CloudWatchMetricsReporter:
         ``"sync"`` (default in AWS Lambda) waits for the flush, ``"interval"`` leaves it to the next periodic flush.
     :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default: 1.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
-    :param default_dimensions: dimensions added to every ``add_metric`` call; those of the call take precedence.
+    :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
     :param rules: :class:`MetricRule` objects, or mappings of their fields; the first match applies to a metric.
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
-    :param strict: whether ``add_metric`` raises for invalid metrics. Default: if ``app.debug`` or ``app.testing``.
+    :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
+        ``app.testing`` is true.
 
     The constructor and :meth:`init_app` raise :class:`ConfigurationError` for invalid settings.
     """
@@ -287,7 +288,7 @@ class _Installation:
 
 _ordinals = itertools.count()
 _live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
-"""Each live reporter once, in the order of the reporters' last ``init_app`` calls."""
+"""The live reporters, in the order of their last ``init_app`` calls."""
 
 
 def _forget(reporter: CloudWatchMetricsReporter) -> None:
@@ -358,7 +359,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of ``reporter``, which is not the current app's, or ``None`` if it has none.
+    """Return the latest registration of a reporter that is not the current app's, or ``None`` if it has none.
 
     Outside an app context, ``None`` stands for the reporter that was initialized last.
     """

@@ -30,11 +30,11 @@ PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 _reporter_readers: "list[weakref.ref[ReporterReader]]" = []
-"""The readers that reporters created, oldest first. All others, such as the entry point's, belong to the program."""
+"""The readers that reporters created, oldest first. All other readers belong to the program."""
 
 
 _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
-"""Identities of reporters, and what would publish their metrics."""
+"""Maps the identity of each reporter to the object that reserves it."""
 
 
 def new_reporter_id(namespace: str) -> str:
@@ -72,7 +72,7 @@ class ReporterReader(CloudWatchMetricReader):
         _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
 
     def remove(self) -> None:
-        """Remove this reader from its provider after its shutdown. Its identity can then be reused."""
+        """Remove this reader from its provider after its shutdown. The reporter's identity can then be reused."""
         if not isinstance(self.provider, MeterProvider):
             return
         if self._publishes_plain_metrics:
@@ -121,11 +121,11 @@ def programs_exporters() -> list[CloudWatchMetricExporter]:
 
 
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
-    """Return the program's exporters on a provider with ``resource``, which is ``None`` if it is unknown.
+    """Return the program's exporters on a provider. ``resource`` is the provider's, or ``None`` if it is unknown.
 
-    If one of the SDK's readers uses an exporter, only the resource of its last collection identifies its provider.
-    Before its first collection, the exporter is included, because that collection will contain all measurements since
-    the reader was added.
+    An exporter that one of the SDK's readers uses is matched by the resource of the last collection that it received.
+    Before the first collection, that exporter is always included, because the collection will contain all measurements
+    since the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
     readers = {each.exporter: each for each in live_readers()} if consumer else {}

@@ -3,7 +3,7 @@
 * SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
-* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``, but it runs finalizers.
+* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``, but runs finalizers first.
 * Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
   unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
   imports ``concurrent.futures.thread`` before any meter provider exists.
@@ -27,7 +27,7 @@ from typing import Final
 _logger = logging.getLogger(__name__)
 
 _AFTER_ALL_OTHERS: Final = -1000
-"""The priority of this package's multiprocessing finalizers. Low, so that the program's queues and pools go first."""
+"""The priority of this package's multiprocessing finalizers. Low, so that queues and pools are finalized first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
 
 
@@ -35,8 +35,8 @@ def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None
     """Call bound methods in every forked child, in registration order, for as long as their objects live.
 
     :param forget: drops the parent's data and locks. Must not do I/O or anything else that can fail, because a child
-        that keeps the data would send them a second time.
-    :param start: is called after all ``forget`` methods have run, and may do what can fail.
+        that keeps the data would send it a second time.
+    :param start: called after all ``forget`` methods have run. It may do things that can fail.
     """
     _forks.add(forget, start)
 
@@ -56,7 +56,7 @@ def handle_sigterm() -> None:
 
 
 def is_exiting() -> bool:
-    """Return whether the main thread has ended and the interpreter runs the ``atexit`` functions."""
+    """Return whether the interpreter is exiting: the main thread has ended, and ``atexit`` functions are running."""
     return not threading.main_thread().is_alive()
 
 
@@ -121,7 +121,7 @@ class _ExitHooks:
                     signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, number: int, _frame: object) -> None:
-        """Run the hooks, and end the process as the default handler does. A second SIGTERM ends it at once."""
+        """Run the hooks, then end the process as the default handler does. A second SIGTERM ends it immediately."""
         signal.signal(number, signal.SIG_DFL)
         for function in self._functions:
             _run_guarded(function)

@@ -20,7 +20,7 @@ class _LastLogged:
 
 
 class RateLimitedLog:
-    """A log that writes messages with the same key at most once per ``interval_seconds``, by default only once."""
+    """A log that writes messages with the same key at most once per ``interval_seconds``. By default, only once."""
 
     def __init__(
         self,

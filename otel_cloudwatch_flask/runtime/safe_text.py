@@ -1,4 +1,4 @@
-"""Make untrusted text safe for logs and messages: responses, exceptions and the arguments of callers."""
+"""Make untrusted text, such as responses, exceptions and arguments, safe for logs and messages."""
 
 import re
 from typing import Final
@@ -42,7 +42,7 @@ def without_secrets(text: str) -> str:
 
 
 def safe_repr(value: object) -> str:
-    """Return ``repr(value)``, or a placeholder if it raises an exception, as it does for an int of 5,000 digits.
+    """Return ``repr(value)``, or a placeholder if that raises an exception, as it does for an int of 5,000 digits.
 
     >>> safe_repr("Shop"), safe_repr([1, None])
     ("'Shop'", '[1, None]')

@@ -1,5 +1,5 @@
 """OpenTelemetry SDK components: the metric exporter, the metric reader, and their views and aggregation.
 
-The exporter maps each collection of the SDK to datums with ``mapping``, and sends them with ``delivery``. The reader
+The exporter maps each collection from the SDK to datums with ``mapping``, and sends them with ``delivery``. The reader
 does this in a background thread. Only the module ``internals`` uses private names of the SDK.
 """

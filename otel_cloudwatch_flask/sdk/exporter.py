@@ -72,7 +72,7 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
 
 
 class _Preferences(dict[type, AggregationTemporality]):
-    """Preferred temporalities that record whether a reader has read them. If so, the exporter is in use."""
+    """The preferred temporalities. Records whether a reader has read them, which means that the exporter is in use."""
 
     were_read = False
 
@@ -100,7 +100,7 @@ class CloudWatchMetricExporter(MetricExporter):
     :param region_name: AWS Region of the default client.
     :param rules: :class:`MetricRule` objects, or mappings of their fields. The first match applies to a metric.
     :param resource_dimensions: resource attributes to publish as dimensions.
-    :param max_metrics: maximum number of distinct CloudWatch metrics of the process.
+    :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes.
     :param max_backlog_bytes: maximum memory for pending datums.
     :param spool_directory: directory that also keeps pending datums on disk, so that they survive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
@@ -239,12 +239,12 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def stats_recorder(self) -> StatsRecorder:
-        """The recorder of the statistics, for callers that lose a measurement before the exporter receives it."""
+        """The recorder of the statistics. Callers use it to count measurements lost before they reach the exporter."""
         return self._stats_recorder
 
     @property
     def sender(self) -> Sender:
-        """The sender of the backlog, for callers that expedite a call or check whether one is in progress."""
+        """The sender. Callers use it to expedite the next call, or to check whether a call is in progress."""
         return self._sender
 
     @property
@@ -258,7 +258,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a reader of the SDK uses this exporter, or the exporter has received a collection."""
+        """Whether one of the SDK's readers uses this exporter, or the exporter has received a collection."""
         return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
@@ -282,7 +282,10 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._reporters
 
     def kept_attributes(self, scope: InstrumentationScope, instrument_name: str) -> Container[str] | None:
-        """Return an instrument's published attributes, or ``None`` if a reporter of another exporter owns it."""
+        """Return which of an instrument's attributes to publish.
+
+        Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
+        """
         reporter = reporter_of(scope)
         if reporter is not None and reporter not in self._reporters:
             return None
@@ -290,7 +293,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return _KeptAttributes(self._rules.of(instrument_name if facade is None else facade.name))
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
-        """Choose whether later collections publish metrics that belong to no reporter. By default, they do."""
+        """Set whether later collections publish metrics that belong to no reporter. By default, they are published."""
         self._publishes_plain_metrics = is_wanted
 
     @property
@@ -314,8 +317,8 @@ class CloudWatchMetricExporter(MetricExporter):
         """Send the backlog until ``deadline``, and return whether no datums are left pending.
 
         :param deadline: a ``time.monotonic`` time in seconds.
-        :param is_last: whether this is the last delivery, after ``sender.expedite(is_ending=True)`` has stopped all
-            others.
+        :param is_last: whether this is the last delivery. The caller must first stop all other deliveries with
+            ``sender.expedite(is_ending=True)``.
         """
         # No lock is held during a call, because a signal handler may interrupt the call and flush in the same thread,
         # and a greenlet must not block on a lock that was created before gevent patched threading.
@@ -387,7 +390,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 class _KeptAttributes:
-    """Container of the attribute names that a rule keeps."""
+    """A container of the attribute names that a rule keeps."""
 
     def __init__(self, rule: MetricRule) -> None:
         self._keeps = lru_cache(maxsize=4096)(rule.keeps)  # called for every attribute of every measurement

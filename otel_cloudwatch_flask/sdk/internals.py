@@ -18,15 +18,17 @@ from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 _once = RateLimitedLog(logging.getLogger(__name__))
 
 _NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_positive", "_value_negative")
-"""The attributes of an aggregation that resetting its scale needs."""
+"""The private attributes of an aggregation that are needed to reset its scale."""
 
 
 def consumer_of(provider_or_reader: object) -> object | None:
     """Return the SDK's consumer, which receives a provider's measurements and passes them to its readers.
 
-    A reader is registered on a provider if both have the same consumer. Without the names, this returns ``None``. A
-    reporter then creates a reader instead of sharing the program's, does not recognize the program's reader before its
-    first collection, and publishes metrics that belong to no reporter even if another reporter publishes them, too.
+    A reader is registered on a provider if both have the same consumer.
+
+    If the SDK lacks these private names, this returns ``None``. A reporter then creates a reader instead of sharing the
+    program's, and does not recognize the program's reader until that reader has collected. It also publishes metrics
+    that belong to no reporter even if another reporter publishes them, too.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -34,15 +36,20 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
 
 def is_registered(reader: MetricReader) -> bool:
-    """Return whether ``reader`` is registered. Without the name, returns ``True``, which may make the SDK warn."""
+    """Return whether ``reader`` is registered on a provider.
+
+    If the SDK lacks this private name, this returns ``True``, which may make the SDK log a warning.
+    """
     return getattr(reader, "_collect", reader) is not None
 
 
 def forget_measurements(reader: MetricReader) -> None:
     """Drop the uncollected measurements of ``reader`` in a forked child, because the parent exports them.
 
-    Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the lock of the
-    consumer, and the storage with its locks. Without the names, the child exports the measurements a second time.
+    Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the consumer's
+    lock, and the reader's storage together with its locks.
+
+    If the SDK lacks these private names, the child exports the measurements a second time.
     """
     consumer: Any = consumer_of(reader)
     if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
@@ -61,12 +68,13 @@ class SelectiveReader(MetricReader):
 
     The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view would drop
     attributes for all readers of the provider, and cause a warning for each pair of instruments with the same name.
-    Without the names, everything is stored, so memory grows with client-controlled attributes, and with the square of
-    the number of reporters on one provider.
+
+    If the SDK lacks these private names, everything is stored, so memory use grows with client-controlled attributes,
+    and with the square of the number of reporters on one provider.
     """
 
     def kept_attributes(self, instrument: Any) -> Container[str] | None:
-        """Return the attribute names to store, :data:`EVERY_ATTRIBUTE`, or ``None`` to ignore the instrument."""
+        """Return the attribute names to store, or :data:`EVERY_ATTRIBUTE`, or ``None`` to ignore the instrument."""
         raise NotImplementedError
 
     def _set_collect_callback(self, func: Any) -> None:  # type: ignore[misc]  # final in the SDK, and its only hook
@@ -94,7 +102,7 @@ class SelectiveReader(MetricReader):
 
 
 def _keeping(view: Any, kept: Any) -> Any:
-    """Return a copy of ``view`` that keeps only the attributes ``kept``, or ``view`` if it already selects some."""
+    """Return a copy of ``view`` that keeps only the ``kept`` attributes, or ``view`` if it already selects some."""
     if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
         return view
     view = copy.copy(view)
@@ -106,8 +114,9 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
     """The SDK's exponential histogram, except that each delta collection resets it to the finest scale.
 
     The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (1e9 next to
-    1e-9), a series keeps buckets 41 % wide for the life of the process. Without the names, this remains so, and a
-    warning is logged once.
+    1e-9), a series keeps buckets 41 % wide for the life of the process.
+
+    If the SDK lacks these private names, the buckets stay wide, and a warning is logged once.
     """
 
     def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:

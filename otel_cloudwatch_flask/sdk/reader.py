@@ -82,9 +82,10 @@ class CloudWatchMetricReader(SelectiveReader):
     an outage reduces the time resolution, but loses no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
-    Children of multiprocessing flush when they end or are terminated, as those of a ``Pool`` are, because SIGTERM
-    flushes unless the program handles it. uWSGI needs ``enable-threads``. Its workers flush when they end gracefully,
-    but lose up to a second of measurements when they are killed during a request.
+    ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as a ``Pool``
+    does with its workers, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
+    ``enable-threads``. Its workers flush when they end gracefully, but lose up to a second of measurements when they
+    are killed during a request.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def has_collected(self) -> bool:
-        """Whether :meth:`shutdown` could collect everything by its deadline."""
+        """Whether :meth:`shutdown` has collected all measurements."""
         return self._is_collected
 
     @property
@@ -148,14 +149,17 @@ class CloudWatchMetricReader(SelectiveReader):
         return self._measurements.__next__
 
     def kept_attributes(self, instrument: Any) -> Container[str] | None:
-        """Return the attributes of an instrument to store, or ``None`` if another reporter's reader publishes it."""
+        """Return which of an instrument's attributes to store.
+
+        Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
+        """
         kept = self._exporter.kept_attributes(instrument.instrumentation_scope, instrument.name)
         # Data points that differ in dropped attributes are merged: sums by the SDK, gauges by the exporter, which keeps
         # all their values.
         return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE
 
     def request_flush(self) -> None:
-        """Request a flush and return at once. Requests made before it begins share one flush."""
+        """Request a flush and return immediately. All requests made before the flush begins share it."""
         # Without a lock, because every request of the app calls this. A redundant wake-up does no harm.
         if not self._is_requested:
             self._is_requested = True
@@ -190,9 +194,9 @@ class CloudWatchMetricReader(SelectiveReader):
             _shut_down([self], time.monotonic() + timeout_millis / 1000)
 
     def abandon(self) -> None:
-        """Have the reader's thread flush, shut the reader down and remove it, because nothing records for it any more.
+        """Make the reader's thread flush, shut down and remove the reader, because nothing uses the reader anymore.
 
-        Safe to call from the garbage collector, which may interrupt any thread wherever it holds a lock.
+        The garbage collector may safely call this, even while the interrupted thread holds a lock.
         """
         self._is_abandoned = True
         self._inbox.put(None)
@@ -201,7 +205,7 @@ class CloudWatchMetricReader(SelectiveReader):
         """Clean up after this reader was abandoned and shut down. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Start the last flush, which :meth:`_end_shutdown` waits for. Returns ``False`` if it has already begun."""
+        """Start the last flush, which :meth:`_end_shutdown` waits for, or return ``False`` if a shutdown has begun."""
         if self._is_shut_down:
             return False
         self._is_shut_down = True
@@ -317,7 +321,7 @@ class CloudWatchMetricReader(SelectiveReader):
                 self.remove()
 
     def _end_abandoned(self) -> bool:
-        """Flush, then begin the shutdown. Returns ``False`` if another thread has already begun it.
+        """Flush, then begin the shutdown. Returns ``False`` if the shutdown has already begun.
 
         The flush comes first, because the process does not wait at exit for a reader whose shutdown has begun.
         """
@@ -326,7 +330,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
-        """Wait until ``due``, or until ``earliest`` if a flush is requested. Returns the calls that await it."""
+        """Wait until ``due``, or until ``earliest`` if a flush is requested. Returns the waiting ``flush`` calls."""
         waiters: list[_Waiter] = []
         with contextlib.suppress(queue.Empty):
             while not (waiters or self._is_abandoned or self._exit_deadline):
@@ -347,7 +351,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return waiters
 
     def _answer(self, waiters: list[_Waiter], *, is_delivered: bool) -> None:
-        """Tell each waiter the outcome of its flush. After the last flush, also answer the calls that came too late."""
+        """Tell each waiter the outcome of the flush. After the last flush, also answer calls that came too late."""
         for each in waiters:
             each.answer(is_delivered=is_delivered)
         for each in self._drain_inbox() if self._has_ended else []:
@@ -356,8 +360,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in this thread.
 
-        During an outage, collect only on the interval, so that the backlog grows slowly, and only while the backlog
-        has room. After that, deltas accumulate in the SDK.
+        During an outage, this collects only on the interval, so that the backlog grows slowly. Once the backlog
+        has no room, it no longer collects, and deltas accumulate in the SDK.
         """
         is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
@@ -406,7 +410,7 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
 
 
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
-    """Shut down all readers concurrently, so that a slow reader does not use up the time of the others."""
+    """Shut down all readers concurrently, so that a slow reader does not delay the other readers."""
     for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
         each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
 
