@@ -89,7 +89,7 @@ def _is_requestable(rule: Rule) -> bool:
 
 
 def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResult], dict[str, Any]]:
-    """Request every path ``times`` times. Returns the results and a document with the series to be published."""
+    """Request every path ``times`` times. Returns the results and a document of the series that would be published."""
     observation = Observation()
     # The requests may record with any exporter in the process, not only with the reporter's.
     for exporter in live_exporters():
@@ -108,7 +108,7 @@ def _requested(app: Flask, path: str) -> PathResult:
 
 
 def _flush() -> None:
-    """Export all measurements, including those of CloudWatch exporters that use one of the SDK's own readers."""
+    """Export all measurements, including any that the SDK's own readers collect for a CloudWatch exporter."""
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()

@@ -36,8 +36,8 @@ class Expectation:
     :param counted_by: Who counted the figures: the shop or its visitors.
     :param figures: The exact figures, except for the tolerances below.
     :param limits: A lower limit for ``min`` and an upper limit for ``max``, if their exact values are unknown.
-    :param magnitude: The sum of the absolute values, from which the tolerance for rounding errors of the sum follows.
-    :param ratio: The factor by which percentiles may differ, which is the ratio of a histogram bucket's edges.
+    :param magnitude: The sum of the absolute values of the samples. The tolerance for the sum is proportional to it.
+    :param ratio: The factor by which percentiles may differ: a histogram bucket's upper edge divided by its lower edge.
     """
 
     counted_by: str
@@ -66,7 +66,7 @@ class Expectation:
 
 
 def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
-    """Expect the exact figures of ``values``. For ``add_metric`` and histograms, all samples are known."""
+    """Expect the exact figures of ``values``. Used for ``add_metric`` and histograms, whose samples are all known."""
     ordered = sorted(values)
     found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
     figures: dict[Figure, float | None] = {
@@ -90,13 +90,16 @@ def occurrences(number: int, longest: float) -> Expectation:
 
 
 def between(smallest: float, largest: float) -> Expectation:
-    """Expect only that samples are within limits. The value of an up-down counter is sampled at each flush."""
+    """Expect only that all samples are within limits, because an up-down counter is sampled only when it is flushed."""
     return Expectation("visitors", limits={"min": smallest, "max": largest})
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The figures that CloudWatch has for a series, or ``None``, and the figures that are expected, or ``None``."""
+    """The figures of a series in CloudWatch, and the expected figures.
+
+    ``found`` is ``None`` if the series is missing in CloudWatch; ``expectation`` is ``None`` if it was not expected.
+    """
 
     series: Series
     found: Figures | None

@@ -28,7 +28,7 @@ _COUNTED_BY: Final = "    counted by"
 
 
 class ComparisonTable:
-    """A table with a block for each metric, and two lines for each series: CloudWatch's figures and those expected."""
+    """A table with a block for each metric. Each series has a line of found and a line of expected figures."""
 
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons
@@ -88,7 +88,10 @@ def _label(comparison: Comparison, names: Sequence[str]) -> str:
 
 
 def _varying_dimensions(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return the names of the dimensions whose values differ between the series, status dimensions last."""
+    """Return the names of the dimensions whose values differ between the series, status dimensions last.
+
+    If there is only one series, return the names of all its dimensions.
+    """
     pairs = [set(each.series.dimensions) for each in comparisons]
     common = set.intersection(*pairs) if len(pairs) > 1 else set()
     names = {name for name, _ in set.union(*pairs) - common}

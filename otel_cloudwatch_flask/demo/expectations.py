@@ -36,7 +36,7 @@ def expected_series(
 
 
 def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
-    """Return the series of ``add_metric``, the counter and the histogram, as counted in the shop's books."""
+    """Return what ``add_metric``, the counter and the histogram should have published, according to the books."""
     values: defaultdict[Series, list[float]] = defaultdict(list)
     for payment, amount in books["orders"]:
         values[series_of("Orders", "Count", Payment=payment)].append(1)
@@ -53,7 +53,7 @@ def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
 
 
 def _of_decorators(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
-    """Return the series of the two decorated views, as counted from the status codes of the responses."""
+    """Return what the two decorated views should have published, according to the statuses of the responses."""
     counts: Counter[Series] = Counter()
     for response in responses:
         if resource := _RESOURCES.get(response.request.route or ""):
@@ -97,7 +97,10 @@ def _durations(unit: str, milliseconds: list[float]) -> Expectation:
 
 
 def _http_series(name: str, request: tuple[str, str | None, str], found: Iterable[Series]) -> Series:
-    """Return the series in ``found`` with this method, route and status, or else one with only these dimensions."""
+    """Return the series in ``found`` that has this method, route and status.
+
+    If there is none, return a series that has only these dimensions.
+    """
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))
     of_request = (each for each in found if each.name == name and _has(each, attributes))

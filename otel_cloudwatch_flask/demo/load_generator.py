@@ -134,7 +134,7 @@ class LoadGenerator:
         self._stopping.set()
 
     def wait(self, timeout_seconds: float = _FOREVER) -> bool:
-        """Wait for the threads to end. Returns False if any is still running when the timeout expires."""
+        """Wait for the threads to end. Returns whether all of them ended before the timeout."""
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))

@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        """A sentence for each mismatch, refused request, loss reason and failed request."""
+        """A sentence for each mismatch, refused request, reason for lost datums, and failed request to the shop."""
         lost = {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}
         return [
             *(f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences),

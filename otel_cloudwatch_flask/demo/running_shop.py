@@ -39,9 +39,9 @@ class RunningShop:
 
 @contextmanager
 def running_shop(*, seconds: float, rate: float) -> Iterator[RunningShop]:
-    """Run a shop with its live page, and an emulator, inside the ``with`` block; send traffic for ``seconds``.
+    """Run a shop with its live page and an emulator inside the ``with`` block, and send traffic for ``seconds``.
 
-    All threads and processes end with the block. Raises :class:`ShopProcessError` if the shop does not start.
+    Everything is stopped at the end of the block. Raises :class:`ShopProcessError` if the shop does not start.
     """
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 

@@ -1,8 +1,8 @@
 """The program that serves the shop with waitress in a separate process, until standard input is closed.
 
 It writes the URL as a line of JSON to standard output when it starts, and the shop's books and delivery statistics as a
-second line when it ends. Standard input is a pipe from the demo. The operating system closes the pipe if the demo dies,
-so that no server is left behind.
+second line when it ends. Standard input is a pipe from the demo. If the demo dies, the operating system closes the
+pipe, and the server exits.
 """
 
 import importlib.util

@@ -48,7 +48,7 @@ _HEADERS: Final = {
 
 
 def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
-    """Register the page with ``app``. Without an exporter to observe, the page shows that metrics are disabled."""
+    """Register the page with ``app``. If ``exporter`` is ``None``, the page shows that metrics are disabled."""
     MESSAGES.attach()
     app.register_blueprint(LivePage(settings, exporter).blueprint())
 

@@ -25,7 +25,7 @@ _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
 def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
-    """Return the rate of accepted requests over the last minute, or since the start if that is more recent.
+    """Return the rate of accepted requests over the last minute, or over the whole observation if it is shorter.
 
     :param slices: Time slices, each with its start time and its number of requests.
     :param now: The current time in Unix seconds.
@@ -55,7 +55,7 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
     """Return the request rate and the number of series over the last hour, as at most 60 points.
 
-    The time slice in which the observation started and the current one are omitted because they are incomplete.
+    The slice in which the observation started and the current slice are omitted because they are incomplete.
     """
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
     size = -(-len(whole) // _MAX_TREND_POINTS) or 1
@@ -109,7 +109,7 @@ class IndexedRules:
         return next(index for index, rule in enumerate(self._every) if rule is found)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Return the pattern of each rule, and its fields that differ from their defaults."""
+        """Return the pattern of each rule, and any fields of the rule that differ from the defaults."""
         return [{"match": rule.match, "fields": _given_fields(rule)} for rule in self._every]
 
 
@@ -122,7 +122,7 @@ def _given_fields(rule: MetricRule) -> dict[str, Any]:
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
     """Return the settings that the page shows.
 
-    Some are those of the exporter, because several apps may share one exporter.
+    Some are the exporter's settings, because several apps may share an exporter.
     """
     names = ("namespace", "region_name", "max_metrics", "dry_run")
     return {

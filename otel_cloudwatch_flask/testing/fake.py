@@ -78,8 +78,8 @@ class FakeCloudWatch(PublishedMetrics):
     def fail_next(self, error: BaseException, *, times: int = 1) -> None:
         """Make the next ``times`` requests raise ``error`` and store nothing.
 
-        If called again before these requests, the new errors follow the earlier ones. Use :func:`client_error` to
-        create boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
+        If this is called again before those requests are made, the new errors come after the earlier errors.
+        Use :func:`client_error` to create boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
         """
         with self._error_lock:
             self._errors.extend([error] * times)

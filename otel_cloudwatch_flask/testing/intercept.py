@@ -61,7 +61,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         super().clear()
 
     def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-        """Flush every reporter and reader in the process. Returns False if any flush fails or times out."""
+        """Flush every reporter and reader in the process. Returns whether all flushes succeeded in time."""
         return flush_process(timeout_seconds)
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
@@ -73,7 +73,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         super().assert_no_losses(*publishers)
 
     def report(self) -> str:
-        """Describe each published metric, refused request and loss in one line, and hint why metrics may be missing."""
+        """Describe each published metric, refused request and loss in one line, and say why metrics may be missing."""
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
@@ -105,8 +105,8 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     """Make every exporter that was created without ``client=`` publish to a fake inside the ``with`` block.
 
     Exporters, readers, reporters and apps may be created before or inside the block. Measurements recorded before the
-    block are discarded, and those recorded inside are flushed at the end of the block at the latest. Between blocks,
-    the exporters discard all metrics, so that no test publishes to an AWS account.
+    block are discarded, and measurements recorded inside are flushed no later than the end of the block. Between
+    blocks, the exporters discard all metrics, so that no test publishes to an AWS account.
     """
     _redirect(_discard)
     flush_process()
@@ -125,7 +125,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-    """Flush every CloudWatch reader in the process. Returns False if any flush fails or times out."""
+    """Flush every CloudWatch reader in the process. Returns whether all flushes succeeded in time."""
     deadline = time.monotonic() + timeout_seconds
     drain_current_buffer()
     flushed = [reader.flush(timeout_seconds=max(0.0, deadline - time.monotonic())) for reader in live_readers()]
@@ -141,7 +141,7 @@ def _redirect(put_metric_data: Callable[..., object]) -> None:
 
 
 class _Client:
-    """The parts of boto3's client that exporters use. The protocol stops exporters from encoding requests early."""
+    """The parts of boto3's client that exporters use. The protocol ``none`` keeps exporters from encoding requests."""
 
     meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="none"))
 

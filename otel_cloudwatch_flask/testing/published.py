@@ -88,7 +88,7 @@ class PublishedMetrics:
         return [accepted.datum for accepted in self.accepted]
 
     def store(self, request: Mapping[str, Any], *, now: float) -> int:
-        """Store a valid request, and return its number of datums."""
+        """Store a valid request, and return how many datums it contains."""
         # Copied because the caller may reuse the request.
         request = copy.deepcopy(request)
         datums = list(_accepted_datums(request, now))

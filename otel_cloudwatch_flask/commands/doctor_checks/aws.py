@@ -23,7 +23,7 @@ _METHOD_NAMES: Final = {"env": "environment variables", "iam-role": "instance ro
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an app's metrics go: the app's client, or the Region for a new client, and the namespace."""
+    """Where an app's metrics go. If ``client`` is ``None``, a client is created for ``region_name``."""
 
     client: Any
     has_own_keys: bool

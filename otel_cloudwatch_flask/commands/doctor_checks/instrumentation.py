@@ -1,4 +1,4 @@
-"""Check whether the app is instrumented, and whether its metrics are published, each of them only once."""
+"""Check that the app is instrumented, and that each of its metrics is published exactly once."""
 
 import sys
 from collections import Counter

@@ -89,7 +89,7 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Group the series that differ only in status, and return the ``routes`` busiest groups, most requests first."""
+    """Group series that differ only in status. Returns the ``routes`` groups with the most requests, busiest first."""
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     # Sorted, so that each group starts with its most frequent series.
     for each in sorted(requests, key=lambda each: -each.series.samples):
@@ -119,7 +119,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 
 
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
-    """Return the 5xx series and the other series, in total no more than the metrics that an alarm may have.
+    """Return the 5xx series and the other series, limited to the number of metrics that one alarm may have.
 
     If no 5xx has been observed, the 5xx series is the one that the first 500 response would create.
     """
@@ -162,7 +162,10 @@ def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
 
 
 def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
-    """Return an alarm on missing data in the most frequently published series, preferring active requests."""
+    """Return an alarm on missing data in one series.
+
+    The series is that of active requests or, if there is none, the series that is published most often.
+    """
     # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
@@ -200,7 +203,10 @@ def _metric(series: SeriesSummary) -> Resource:
 
 
 def _literal(text: str) -> Any:
-    """Return ``text``, or an equivalent expression if it has a ``${``, which cfn-lint would mistake for a parameter."""
+    """Return ``text`` or, if it contains ``${``, an equivalent expression.
+
+    Otherwise, cfn-lint would mistake ``${`` for the start of a parameter.
+    """
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
 

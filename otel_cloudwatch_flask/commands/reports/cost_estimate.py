@@ -19,7 +19,7 @@ POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The number of publishing processes, their flush intervals, and their total request rate.
+    """The number of publishing processes, the intervals at which they flush, and the total request rate.
 
     ``requests_per_second`` is ``None`` if the request rate is unknown.
     """
@@ -30,7 +30,7 @@ class Fleet:
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
-        """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.
+        """Return the total rate of calls to CloudWatch, or ``None`` if it cannot be known without the request rate.
 
         For ``background`` with an unknown request rate, the processes are assumed to be always busy. For ``sync``, the
         result is an upper bound, because concurrent requests share a call.
@@ -46,7 +46,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The number of metrics with a name, dimension or rule, and the monthly savings from dropping it.
+    """The number of metrics with a given name, dimension or rule, and the monthly savings from dropping them.
 
     ``metric``, ``dimension`` and ``rule`` are empty if they do not apply. ``values`` is the number of distinct values
     that the dimension has.

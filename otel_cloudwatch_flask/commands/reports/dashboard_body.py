@@ -26,7 +26,7 @@ _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEAT_MARKERS: Final = {".", "..."}
-"""Values that mean "same as in the line above", so metrics with such a name or dimension cannot be shown."""
+"""In a dashboard body, these mean "same as in the previous metric", so metrics with these names cannot be shown."""
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
@@ -90,7 +90,7 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
 def _chart(
     title: str, statistic: str, lines: Iterable[tuple[SeriesSummary, str]], *, width: int = 12
 ) -> Iterator[_Chart]:
-    """Yield one chart of ``lines``, or several numbered charts if there are too many lines. Empty without lines."""
+    """Yield one chart of ``lines``, several numbered charts if there are too many, or nothing if there are none."""
     every = list(lines)
     for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
         numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title

@@ -69,7 +69,7 @@ def cloudwatch_client(region_name: str | None = None) -> Any:
 
 
 def endpoint_of(client: Any) -> str | None:
-    """Return the endpoint URL of a boto3 client without user and password, or ``None`` for any other client."""
+    """Return a boto3 client's endpoint URL, without user and password, or ``None`` for any other client."""
     url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if not isinstance(url, str):
         return None
@@ -99,7 +99,7 @@ def credentials() -> Credentials | None:
 
 
 def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
-    """Return the keys and tokens in ``environ``, those in ``given``, and those that boto3 finds, longest first."""
+    """Return all keys and tokens from ``environ``, ``given`` and boto3, longest first."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
     with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
@@ -156,7 +156,7 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
-    """Yield the metrics that ListMetrics returns for ``namespaces``. They have neither units nor figures."""
+    """Yield the metrics that ListMetrics returns for ``namespaces``. ListMetrics reports no units and no figures."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:

@@ -64,7 +64,7 @@ class UserApp:
             return setting_key(name).default
 
     def source(self, name: str) -> str | None:
-        """Return the name of the argument, config key or variable that sets ``name``, or ``None`` if none does."""
+        """Return the name of the argument, config key or variable that sets ``name``, or ``None`` if it is not set."""
         return setting_key(name).source(*self.setting_sources)
 
 
@@ -110,7 +110,10 @@ def _load_error(context: click.Context, error: Exception) -> CommandError:
 
 
 def namespaces_of(user_app: UserApp) -> list[str]:
-    """Return the namespaces of all exporters in the process or, if there are none, the configured namespace."""
+    """Return the namespaces of all exporters in the process or, if there are none, the configured namespace.
+
+    A namespace that is not set is derived from ``OTEL_SERVICE_NAME``.
+    """
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
     fallback = _namespace_of_service()

@@ -83,7 +83,7 @@ class Call:
 
 
 def read_call(request: Request, body: bytes) -> Call | None:
-    """Parse a call to CloudWatch from an uncompressed body. Returns ``None`` if the request is not one.
+    """Parse a call to CloudWatch from an uncompressed body. Returns ``None`` for any other request.
 
     Raises :class:`UnreadableCallError` if the call cannot be parsed.
     """
@@ -101,7 +101,7 @@ def read_call(request: Request, body: bytes) -> Call | None:
 
 
 def uncompressed(body: bytes, content_encoding: str) -> bytes:
-    """Decompress a gzip body, or return a body without encoding unchanged.
+    """Decompress a gzip body. A body that is not encoded is returned unchanged.
 
     Raises :class:`UnreadableCallError` if the encoding is not supported or the gzip data is invalid.
     """

@@ -50,7 +50,10 @@ def metric_statistics(
 def metric_data(
     accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
 ) -> dict[str, Any] | ValidationError | None:
-    """Answer GetMetricData with GetMetricStatistics' figures. Returns ``None`` if any query is a math expression."""
+    """Answer GetMetricData by calling :func:`metric_statistics` for each query.
+
+    Returns ``None`` if any query is a math expression.
+    """
     queries = parameters.get("MetricDataQueries") or ()
     if not all(query.get("MetricStat") for query in queries):
         return None
@@ -89,7 +92,7 @@ def list_metrics(metrics: Iterable[PublishedMetric], parameters: Mapping[str, An
 
 
 def _query_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Yield the errors in a query. Only the first is reliable, because each check assumes that earlier ones passed."""
+    """Yield a query's errors. Only the first is reliable, because each check assumes that the previous ones passed."""
     for name in _REQUIRED:
         if parameters.get(name) is None:
             yield ValidationError("MissingParameter", f"The parameter {name} is required.")

@@ -30,7 +30,7 @@ class LocalCloudWatch(ValidatingProxy):
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    The keyword arguments are those of :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
+    Keyword arguments are passed to :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
     moto's state is global, so creating a server deletes all alarms, dashboards and metrics that moto has stored for
     other servers in the process. ``published`` is specific to each server.
 

@@ -43,7 +43,7 @@ _UNREADABLE: Final = Call("", {})
 class Fault:
     """An error response to PutMetricData. If ``status`` is ``None``, the connection is closed without a response.
 
-    If ``after_storing`` is true, the datums are stored first, as if the response was lost on its way to the client.
+    If ``after_storing`` is true, the datums are stored first, as if the response were lost on its way to the client.
     """
 
     code: str = "InternalServiceError"
@@ -53,7 +53,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The numbers of requests, bytes and datums that the proxy has received.
+    """How many requests, bytes and datums the proxy has received.
 
     :param put_requests: PutMetricData requests.
     :param refused: Invalid requests, for any operation.
