@@ -173,7 +173,7 @@ class ExplicitHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """The bounds and the factor, which must both be equal to add two explicit histograms."""
+        """The bounds and the factor. Two explicit histograms can be added only if both match."""
         return (self.bounds, self.factor)
 
     def plus(self, other: "ExplicitHistogram") -> "ExplicitHistogram":

@@ -4,10 +4,10 @@ The count, sum, minimum and maximum are preserved. Each value lies within the bu
 error of a percentile does not exceed the width of a bucket.
 
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
-a bucket are represented by its reference, a number with few digits near its middle. As few values as possible are then
-adjusted within their buckets to make the sum exact. If that is not enough, all values move to the same fraction of
-their buckets. Such a fraction exists, because the sum lies between what it would be with all values at their lower
-edges and what it would be with all values at their upper edges.
+a bucket are represented by its reference, which is near the middle of the bucket and has few digits. As few values as
+possible are then adjusted within their buckets to make the sum exact. If that is not enough, all values move to the
+same fraction of their buckets. Such a fraction exists, because the sum lies between what it would be with all values at
+their lower edges and what it would be with all values at their upper edges.
 """
 
 import math

@@ -97,7 +97,7 @@ class SeriesCache:
         return entry
 
     def _share(self, owner: CacheEntry, series: Series) -> None:
-        """Move ``series`` from ``own`` to ``shared`` in ``owner``, the only entry that may still own it."""
+        """Move ``series`` from ``owner.own`` to ``owner.shared``. No other entry has it in its ``own``."""
         self._owners[series] = None
         if series in owner.own:
             owner.own = tuple(each for each in owner.own if each != series)

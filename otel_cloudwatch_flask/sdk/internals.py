@@ -26,9 +26,9 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
     A reader is registered on a provider if both have the same consumer.
 
-    If the SDK lacks these private names, this returns ``None``. A reporter then creates a reader instead of sharing the
-    program's, and does not recognize the program's reader until that reader has collected. It also publishes metrics
-    that belong to no reporter even if another reporter publishes them, too.
+    If the SDK lacks the private names that this relies on, this returns ``None``. A reporter then creates a reader
+    instead of sharing the program's, and does not recognize the program's reader until that reader has collected. It
+    also publishes metrics that belong to no reporter even if another reporter publishes them, too.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -49,7 +49,7 @@ def forget_measurements(reader: MetricReader) -> None:
     Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the consumer's
     lock, and the reader's storage together with its locks.
 
-    If the SDK lacks these private names, the child exports the measurements a second time.
+    If the SDK lacks the private names that this relies on, the child exports the measurements a second time.
     """
     consumer: Any = consumer_of(reader)
     if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
@@ -69,8 +69,8 @@ class SelectiveReader(MetricReader):
     The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view would drop
     attributes for all readers of the provider, and cause a warning for each pair of instruments with the same name.
 
-    If the SDK lacks these private names, everything is stored, so memory use grows with client-controlled attributes,
-    and with the square of the number of reporters on one provider.
+    If the SDK lacks the private names that this relies on, everything is stored, so memory use grows with
+    client-controlled attributes, and with the square of the number of reporters on one provider.
     """
 
     def kept_attributes(self, instrument: Any) -> Container[str] | None:
@@ -116,7 +116,7 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
     The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (1e9 next to
     1e-9), a series keeps buckets 41 % wide for the life of the process.
 
-    If the SDK lacks these private names, the buckets stay wide, and a warning is logged once.
+    If the SDK lacks the private names that this relies on, the buckets stay wide, and a warning is logged once.
     """
 
     def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:

@@ -297,7 +297,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return waiter.outcome()
 
     def _work(self) -> None:
-        """Flush on request and on the interval until shutdown."""
+        """Flush on request and at regular intervals until shutdown."""
         begun, is_delivered, is_last, ends_itself = -math.inf, True, False, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
