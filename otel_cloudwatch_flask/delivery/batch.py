@@ -140,13 +140,7 @@ class Batch:
 def members_of(datum: Datum) -> dict[str, Any]:
     """Convert ``datum`` to a ``MetricDatum`` structure whose timestamp is in Unix seconds."""
     series, seconds, content = datum
-    members: dict[str, Any] = {
-        "MetricName": series.name,
-        "Dimensions": [{"Name": name, "Value": value} for name, value in series.dimensions],
-        "Unit": series.unit,
-    }
-    if series.storage_resolution != 60:
-        members["StorageResolution"] = series.storage_resolution
+    members = series.members()
     members["Timestamp"] = seconds
     if isinstance(content, Distribution):
         members["Values"], members["Counts"] = [*map(_shortest, content.values)], [*content.counts]

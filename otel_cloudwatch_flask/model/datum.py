@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 
@@ -29,17 +29,21 @@ class Series(_SeriesFields):
 
     # A named tuple rather than a dataclass: series are dictionary keys, and tuples are hashed in C.
 
-    @cached_property
-    def prefix(self) -> str:
-        """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``."""
-        members: dict[str, object] = {
+    def members(self) -> dict[str, Any]:
+        """Return the members of a ``MetricDatum`` structure that identify the series."""
+        members: dict[str, Any] = {
             "MetricName": self.name,
             "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
             "Unit": self.unit,
         }
         if self.storage_resolution != 60:
             members["StorageResolution"] = self.storage_resolution
-        return f'{json.dumps(members, separators=(",", ":"))[:-1]},"Timestamp":'
+        return members
+
+    @cached_property
+    def prefix(self) -> str:
+        """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``."""
+        return f'{json.dumps(self.members(), separators=(",", ":"))[:-1]},"Timestamp":'
 
 
 @dataclass(frozen=True, slots=True)

@@ -666,20 +666,6 @@ class TestTheThread:
         assert (client.cloudwatch.sum("orders"), client.cloudwatch.values("level")) == (1, {3: 1})
         reading.reader.shutdown()
 
-    def test_a_flush_while_a_call_hangs(self) -> None:
-        """It says in time that not everything is in."""
-        client = BlockedClient()
-        reading = Reading(client)
-        reading.counter.add(1)
-        reading.reader.request_flush()
-        assert client.entered.wait(PATIENCE_SECONDS)
-        begun = time.monotonic()
-        assert not reading.reader.flush(timeout_seconds=0.05)
-        assert time.monotonic() - begun < 2
-        client.released.set()
-        assert reading.reader.flush()
-        reading.reader.shutdown()
-
     def test_the_end_while_a_call_hangs(self) -> None:
         """It comes in time, and what the thread could not collect any more is counted, too."""
         client = BlockedClient()
