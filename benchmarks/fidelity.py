@@ -34,7 +34,7 @@ from rich.table import Table
 from benchmarks.harness import nearest_rank
 from benchmarks.measurements import our_reader
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
-from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 ROOT: Final = Path(__file__).parents[1]
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
