@@ -35,7 +35,7 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
     """Decorate a view to count its calls with the metric ``RequestCount``.
 
     The dimensions are ``ResourceName`` and ``StatusCode``. An exception other than an ``HTTPException`` counts as
-    status 500, which Flask responds with unless an error handler changes it.
+    status 500, which is Flask's response unless an error handler changes it.
 
     :param metrics_reporter: reporter whose ``add_metric`` is called.
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.

@@ -1,7 +1,7 @@
 """The exceptions that this package raises for invalid settings and metrics.
 
-A failure after a measurement is recorded raises nothing: it is logged, and lost datums are counted in
-:class:`DeliveryStats`.
+A failure that occurs after a measurement is recorded does not raise an exception: it is logged, and lost datums are
+counted in :class:`DeliveryStats`.
 """
 
 

@@ -77,7 +77,7 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Return whether all ``values`` have exactly the type int or float, and CloudWatch accepts them unchanged."""
+    """Return whether every value is exactly an int or a float, and CloudWatch accepts it unchanged."""
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

@@ -44,7 +44,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @traceback_option
 @click.pass_context
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
-    """Estimate the monthly cost of your metrics, and how to cut it.
+    """Estimate the monthly cost of your metrics, and show how to cut it.
 
     CloudWatch bills metrics and API calls. Pass the metrics of a preview, a demo or a running app (--from), or only
     their number (--metrics). The number of calls follows from the flush policy and the number of processes. Processes
@@ -56,7 +56,7 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
     Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
-    in every hour, which is the upper bound.
+    in every hour, so the estimate is an upper bound.
 
     Exit status: 0 ok, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"

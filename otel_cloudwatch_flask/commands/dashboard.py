@@ -40,8 +40,8 @@ def command(
         flask cloudwatch dashboard --from seen.json --put Shop
         flask --app shop cloudwatch dashboard --list > body.json
 
-    --list requires cloudwatch:ListMetrics, --put requires cloudwatch:PutDashboard. CloudWatch bills $3 a month for each
-    dashboard beyond the third.
+    --list requires cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. CloudWatch bills $3 a month for
+    each dashboard beyond the third.
 
     Exit status: 0 ok, 2 no metrics found or the dashboard was refused.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -38,7 +38,7 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 @traceback_option
 @click.pass_context
 def command(context: click.Context, namespace: str | None, *, sends: bool, verbose: bool, as_json: bool) -> None:
-    """Diagnose why metrics would not arrive, and how to fix it.
+    """Find out why metrics might not arrive, and how to fix it.
 
     Checks each setting and its source, the credentials, Region, endpoint and clock, the server configuration, the
     instrumentation, and whether any metric would be published twice. Each line is marked as ok (✓), as a problem with

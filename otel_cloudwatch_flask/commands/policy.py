@@ -58,8 +58,8 @@ def _checked_namespace(namespace: str) -> str:
 def command(context: click.Context, namespaces: tuple[str, ...], source: str | None) -> None:
     """Print the IAM policy that publishing requires.
 
-    The policy allows cloudwatch:PutMetricData in the namespaces that you pass (--namespace), that a document contains
-    (--from), or else that the app is configured with. Attach the policy to the server's role:
+    The policy allows cloudwatch:PutMetricData in the namespaces that you pass (--namespace), in those of a document
+    (--from), or, if you pass neither, in those of the app. Attach the policy to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\

@@ -48,8 +48,8 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
 
     Requests each of PATHS with Flask's test client. Without PATHS, requests every route that accepts GET and has no
     variable part. Measurements are processed as in production, but nothing is sent to CloudWatch. Other exporters in
-    the app export as usual. Your views really run: only GET requests are made, but pass PATHS explicitly if a GET
-    request has side effects.
+    the app export as usual. Your views really run. Only GET requests are made, but if some of them would have side
+    effects, pass PATHS to choose which ones to make.
 
     \b
         flask --app shop cloudwatch preview

@@ -139,7 +139,7 @@ class Backlog:
         return None
 
     def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
-        """Record the outcome of the batch in flight, and put back its unsent parts, ``remaining``, at the front.
+        """Record the outcome of the batch in flight, and put its unsent parts (``remaining``) back at the front.
 
         If ``deferred`` is true, the batch is not checked out again until :meth:`resume` is called.
         """
@@ -167,7 +167,7 @@ class Backlog:
             self._resume()
 
     def close(self) -> None:
-        """Count the queued batches that are only in memory as lost. The next process sends the batches on disk.
+        """Count as lost the queued batches that are only in memory. The next process sends the batches on disk.
 
         A batch in flight stays pending. Call this again if that batch is requeued, or if a batch is added.
         """

@@ -99,7 +99,10 @@ class Batch:
         return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Free the encoded text, which takes as much memory as the datums, until the batch is to be sent."""
+        """Free the encoded text, which takes up as much memory as the datums.
+
+        The datums are encoded again when needed.
+        """
         self._size_bytes, self._texts = self.size_bytes, None
 
     def _encoded(self) -> list[str]:
@@ -221,7 +224,8 @@ def _number(value: float) -> float:
 def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
     """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
 
-    ``is_plain`` must be true if botocore encodes the requests, because its JSON is larger and has to fit as well.
+    ``is_plain`` must be true if botocore will encode the requests, because its JSON is larger, and must also fit within
+    the limit.
     """
     size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
     envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)
@@ -237,7 +241,7 @@ def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = Fal
 
 
 def _plain_size(text: str) -> int:
-    """Return the size of ``text`` when botocore encodes it, with a space after each separator.
+    """Return the size of ``text`` as botocore encodes it, with a space after each separator.
 
     This is an overestimate if strings in ``text`` contain commas or colons.
     """

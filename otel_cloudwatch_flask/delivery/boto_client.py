@@ -2,8 +2,8 @@
 
 botocore takes ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and holds the GIL
 meanwhile. Therefore, a handler for ``before-call``, a documented event that precedes signing, inserts the encoded body.
-botocore still resolves endpoints and credentials, signs the request and sends it. A client that uses a protocol
-other than JSON, or that the program passes, receives an ordinary ``put_metric_data`` call.
+botocore still resolves endpoints and credentials, signs the request and sends it. If a client uses a protocol other
+than JSON, or was passed by the program, its ``put_metric_data`` method is called as usual.
 """
 
 import platform

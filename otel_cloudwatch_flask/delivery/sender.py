@@ -217,7 +217,7 @@ class Sender:
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
-        """Return ``batch`` with only timestamps that CloudWatch accepts at ``now``, a Unix time.
+        """Return ``batch`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
 
         Datums that are too old are lost. A datum too far in the future was recorded while the clock was wrong, so its
         timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
@@ -272,7 +272,7 @@ class Sender:
             self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
-        """Split a refused batch in half, or if it has only one datum, count that datum as lost.
+        """Split a refused batch in half or, if it has only one datum, count that datum as lost.
 
         CloudWatch refuses a whole request because of one bad datum, so bisection continues until that datum is alone.
         """

@@ -146,7 +146,10 @@ class Spool:
                 os.close(lock)
 
     def close(self) -> None:
-        """Delete the directory if it has no batches, and release it. Another process adopts any remaining batches."""
+        """Release the directory, and delete it if it contains no batches.
+
+        Another process adopts any remaining batches.
+        """
         with contextlib.suppress(OSError):
             if self._own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in self._own.iterdir()):
                 shutil.rmtree(self._own, ignore_errors=True)

@@ -45,7 +45,7 @@ class DeliveryStats:
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
-    :param metrics_overflowed: how often a new CloudWatch metric exceeded ``max_metrics``.
+    :param metrics_overflowed: number of times that a new CloudWatch metric exceeded ``max_metrics``.
     :param last_error: message of the last failed request.
     :param last_success: Unix time of the last accepted request, in seconds.
     """

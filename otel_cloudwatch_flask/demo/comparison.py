@@ -98,7 +98,8 @@ def between(smallest: float, largest: float) -> Expectation:
 class Comparison:
     """The figures of a series in CloudWatch, and the expected figures.
 
-    ``found`` is ``None`` if the series is missing in CloudWatch; ``expectation`` is ``None`` if it was not expected.
+    ``found`` is ``None`` if the series is missing from CloudWatch; ``expectation`` is ``None`` if the series was not
+    expected.
     """
 
     series: Series

@@ -45,7 +45,7 @@ class Outcome:
     :param responses: The number of responses that the visitors received.
     :param failures: Descriptions of the requests that got no response from the shop.
     :param api: How many requests, datums and bytes CloudWatch received.
-    :param api_requests_per_second: The rate of PutMetricData requests during the traffic.
+    :param api_requests_per_second: The rate of PutMetricData requests while traffic was being sent.
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
     :param document: The published series in the form that ``cost``, ``dashboard`` and ``alarms`` read.
@@ -111,7 +111,7 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
 
 
 def _send(traffic: LoadGenerator, cloudwatch: "LocalCloudWatch", on_progress: Callable[[Progress], None]) -> None:
-    """Send all traffic while reporting the progress. The threads are stopped even if an exception is raised."""
+    """Send all traffic while reporting progress. The threads are stopped even if an exception is raised."""
     traffic.start()
     try:
         while not traffic.wait(_TICK_SECONDS):

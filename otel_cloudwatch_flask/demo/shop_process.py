@@ -40,7 +40,7 @@ class ShopProcess:
     """A shop that runs in a separate process inside the ``with`` block.
 
     The shop stops when its standard input is closed, which also happens if this process is killed. It runs in a session
-    of its own, so that the terminal's Ctrl-C interrupts only the demo, which then stops the shop.
+    of its own, so that pressing Ctrl-C interrupts only the demo, which then stops the shop.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -76,7 +76,7 @@ class ShopProcess:
             self._process.kill()
 
     def close(self) -> ShopSummary:
-        """Stop the shop after a last flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
+        """Stop the shop after a final flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
         try:
             stdout, _ = self._process.communicate(timeout=_STOP_SECONDS)
             return ShopSummary(**json.loads(stdout))

@@ -1,4 +1,4 @@
-"""Record validated ``add_metric`` calls to OpenTelemetry histograms."""
+"""Record validated ``add_metric`` calls in OpenTelemetry histograms."""
 
 import logging
 import re
@@ -50,7 +50,7 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """Append a hash of ``identity``, which is the same in every process, to ``name``."""
+    """Append a hash of ``identity`` to ``name``. The hash is the same in every process."""
     suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
@@ -61,7 +61,7 @@ class Recorder:
     :param lost: called for each measurement that is lost, because the SDK raises an error or the recorder is closed.
     :param count: called for each measurement that the SDK accepts.
     :param max_series: maximum number of series. Beyond that, a new series is recorded as the overflow series of its
-        metric, or if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
+    metric or, if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Recorder:
         return True
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
-        """Return the name and unit of the metric that measurements of a series beyond the limit are recorded to."""
+        """Return the name and unit of the metric that receives the measurements of a series beyond the limit."""
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,

@@ -1,4 +1,4 @@
-"""WSGI middleware that records a request's measurements when its response starts, and flushes after the body.
+"""WSGI middleware that records a request's measurements when its response starts and flushes after its body.
 
 The flush comes last so that it includes the request's duration, which instrumentations record before the body is sent.
 """

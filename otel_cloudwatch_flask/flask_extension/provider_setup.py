@@ -45,8 +45,8 @@ SETTINGS_OF_READER: Final = sorted(
 class Target:
     """The destination of the metrics that a reporter records for one app.
 
-    ``is_its_own`` is true if any setting was made for this reporter, not for the whole process. The reporter
-    then does not share the program's reader.
+    ``is_its_own`` is true if any setting applies to this reporter alone rather than to the whole process. In that case,
+    the reporter does not share the program's reader.
     """
 
     settings: Settings

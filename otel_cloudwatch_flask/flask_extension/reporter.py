@@ -84,7 +84,8 @@ class CloudWatchMetricsReporter:
     :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default: 1.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
-    :param rules: :class:`MetricRule` objects, or mappings of their fields; the first match applies to a metric.
+    :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
+    to it.
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
         ``app.testing`` is true.
@@ -209,8 +210,8 @@ class CloudWatchMetricsReporter:
         :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, in any case. Default: ``"None"``.
         :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
-        A call on the class uses the current app's reporter, or outside an app context, the last initialized reporter.
-        If there is no reporter, the metric is dropped, and a warning is logged once.
+        A call on the class uses the current app's reporter or, outside an app context, the reporter that was
+        initialized last. If there is no reporter, the metric is dropped, and a warning is logged once.
 
         Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise, the metric is
         counted as ``invalid``, and logged once per call site.
@@ -269,7 +270,7 @@ class CloudWatchMetricsReporter:
 
         Metrics recorded later are counted as lost if their reader was stopped.
 
-        :param timeout_seconds: time limit of the flush, in seconds. Default: 30.
+        :param timeout_seconds: time limit for the flush, in seconds. Default: 30.
         """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
@@ -313,7 +314,7 @@ def initialize_metrics(
 
 
 def get_metrics() -> CloudWatchMetricsReporter:
-    """Return the current app's reporter, or outside an app context, the only reporter in the process.
+    """Return the current app's reporter or, outside an app context, the only reporter in the process.
 
     Raises :class:`ConfigurationError` if the app has no reporter, or if there is not exactly one in the process.
     """
@@ -339,7 +340,7 @@ def _installation_in(app: Flask) -> _Installation | None:
 
 
 def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | None]:
-    """Return the current app's installation and the current request's buffer, or ``None`` for each that is missing."""
+    """Return the current app's installation and the current request's buffer, each ``None`` if it is missing."""
     try:
         current_g = _current_g()
     except RuntimeError:  # no app context
@@ -359,9 +360,9 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of a reporter that is not the current app's, or ``None`` if it has none.
+    """Return the latest registration of ``reporter`` (not the current app's), or ``None`` if it has none.
 
-    Outside an app context, ``None`` stands for the reporter that was initialized last.
+    Outside an app context, a ``reporter`` of ``None`` means the reporter that was initialized last.
     """
     if reporter is None and not has_app_context():
         reporter = next(reversed(list(_live_reporters.values())), None)

@@ -246,7 +246,7 @@ class ExponentialHistogram(Histogram):
 
     @property
     def layout(self) -> object:
-        """The zero threshold and the factor. Histograms with different scales can be added."""
+        """The zero threshold and the factor. The scale may differ between histograms that are added."""
         return (ExponentialHistogram, self.zero_threshold, self.factor)
 
     def plus(self, other: "ExponentialHistogram") -> "ExponentialHistogram":
@@ -389,7 +389,7 @@ def _power_of_two(exponent: int, mantissa: float = 1.0) -> float:
 def short_number_between(lower: float, upper: float) -> float:
     """Return a number with few digits near the midpoint of ``lower`` and ``upper``.
 
-    Each digit costs a byte of the request, and the exact middle would be no better an estimate of a bucket's samples.
+    Each digit adds a byte to the request, and the exact midpoint would be no better an estimate of a bucket's samples.
 
     >>> short_number_between(2.0, 4.0), short_number_between(1.0905, 1.1388), short_number_between(107e3, 112e3)
     (3.0, 1.11, 110000.0)

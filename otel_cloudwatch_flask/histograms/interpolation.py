@@ -72,8 +72,8 @@ class _Axis:
 def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     """Divide ``buckets`` into at most ``most`` narrower buckets whose samples add up to about ``total``.
 
-    In this sum, each sample counts as the middle of its narrower bucket. Returns ``None`` if no linear density
-    can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow.
+    In this sum, each sample is taken to lie at the midpoint of its narrower bucket. Returns ``None`` if no linear
+    density can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -148,10 +148,10 @@ def _tilted(axes: Sequence[_Axis], slopes: Sequence[float], total: float) -> lis
 
 
 def _parts(samples: Sequence[int], most: int) -> list[int]:
-    """Return how many parts to divide each bucket into, according to the square root of its sample count.
+    """Return how many parts to divide each bucket into, based on the square root of its sample count.
 
-    If the parts were proportional to the sample count, sparse buckets, which often contain high percentiles, would
-    get too few.
+    If the number of parts were proportional to the sample count, sparse buckets, which often contain high percentiles,
+    would be divided into too few.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]

@@ -236,8 +236,8 @@ def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
 def _are_spread(buckets: Buckets) -> bool:
     """Return whether at most half of the samples lie in over-full buckets, and no sample is negative.
 
-    Otherwise, a few values must not absorb the whole correction of the sum: an over-full bucket is likely to contain a
-    percentile, and values of both signs would have to move far.
+    Otherwise, a few values must not absorb the entire correction to the sum: an over-full bucket is likely to contain a
+    percentile, and if samples have both signs, the values would have to move far.
     """
     samples, bounds = buckets
     overfull = sum(count for count in samples if count >= _OVERFULL)
@@ -282,8 +282,9 @@ def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
 def _coarsened(buckets: Buckets, most: int) -> Buckets:
     """Join neighboring buckets until at most ``most`` buckets are left.
 
-    Pairs of adjacent buckets are joined before pairs with a gap. Within each group, pairs without a common percentile
-    come first, beginning with the fewest samples. Pairs that include a bucket of zeros are joined last.
+    Pairs of adjacent buckets are joined before pairs with a gap. Within each group, pairs in which neither bucket
+    contains a commonly used percentile come first, and pairs with fewer samples come before pairs with more. Pairs that
+    include a bucket of zeros are joined last.
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:
@@ -322,7 +323,7 @@ def _indices_of_percentiles(samples: Sequence[int]) -> set[int]:
 
 
 def _with_overfull_divided(buckets: Buckets) -> Buckets:
-    """Divide over-full buckets evenly, as far as the datum has room for more values.
+    """Divide over-full buckets evenly, to the extent that the datum has room for more values.
 
     An over-full bucket is likely to contain one or more percentiles.
     """
@@ -364,8 +365,9 @@ def _can_add_up_to(buckets: Buckets, total: float) -> bool:
 def _closed(buckets: Buckets, total: float) -> list[Bucket]:
     """Replace the infinite edges of the outermost buckets with finite edges that are compatible with ``total``.
 
-    The samples of an open bucket get the mean that results in ``total`` if all other samples lie in the middle of their
-    buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total`` requires that.
+    The samples of an open bucket are assigned the mean that yields ``total`` if all other samples lie at the midpoints
+    of their buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total``
+    requires that.
     """
     samples, bounds = buckets
     closed = [bucket_between(*_nearest_edges(lower, upper)) for lower, upper, _ in bounds]
@@ -390,7 +392,7 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
-    """Return the mean that ``count`` other samples need to reach ``total`` if ``samples`` lie mid-bucket."""
+    """Return the mean of the ``count`` other samples that add up to ``total`` with ``samples`` at mid-bucket."""
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count
 

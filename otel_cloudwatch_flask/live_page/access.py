@@ -38,9 +38,9 @@ def is_local_request() -> bool:
 def is_local(environ: "WSGIEnvironment") -> bool:
     """Return whether the peer has a loopback address and the ``Host`` header names a loopback host.
 
-    The ``Host`` is checked because a website can make its own name resolve to 127.0.0.1, and then read the page in a
-    visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is meaningful, so this function
-    protects only a developer's machine.
+    The ``Host`` is checked because a website can make its own name resolve to 127.0.0.1, and then read the page through
+    a visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is meaningful, so this
+    function protects only a developer's machine.
     """
     return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
 

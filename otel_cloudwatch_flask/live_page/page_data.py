@@ -122,7 +122,7 @@ def _given_fields(rule: MetricRule) -> dict[str, Any]:
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
     """Return the settings that the page shows.
 
-    Some are the exporter's settings, because several apps may share an exporter.
+    Some are taken from the exporter instead of the app, because several apps may share an exporter.
     """
     names = ("namespace", "region_name", "max_metrics", "dry_run")
     return {

@@ -48,7 +48,7 @@ PointValue: TypeAlias = SumValue | GaugeValue | Histogram
 
 
 class InvalidPointError(ValueError):
-    """An error in a data point: CloudWatch does not accept its numbers, or they contradict each other."""
+    """Raised if CloudWatch does not accept the numbers of a data point, or if they contradict each other."""
 
 
 class PointReader:

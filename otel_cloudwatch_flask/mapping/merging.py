@@ -83,7 +83,7 @@ def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
 
 
 def _fit_in_one_datum(histograms: list[Histogram]) -> bool:
-    """Return whether all ``histograms`` are exponential and fit into one datum without being added."""
+    """Return whether all ``histograms`` are exponential and fit into one datum without being added together."""
     exponential = [each for each in histograms if isinstance(each, ExponentialHistogram)]
     values = sum(each.filled_buckets + 2 for each in exponential)
     return len(exponential) == len(histograms) and values <= MAX_VALUES_PER_DATUM

@@ -63,8 +63,8 @@ class MetricStream:
 class MetricStreams:
     """Selects the metrics of a collection that this exporter publishes.
 
-    :param publishes: function that returns whether this exporter publishes the metrics of a reporter, given the
-        identity of the reporter, or ``None`` for metrics that were not recorded through a reporter.
+    :param publishes: function that takes the identity of a reporter, or ``None`` for metrics that were not recorded
+    through a reporter, and returns whether this exporter publishes those metrics.
     """
 
     def __init__(

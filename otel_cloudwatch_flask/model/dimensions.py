@@ -49,7 +49,7 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Select as many ``names`` as CloudWatch allows dimensions: first those in ``preferred``, then alphabetically."""
+    """Select ``names`` up to CloudWatch's limit: those in ``preferred`` first, then the rest, each alphabetically."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 

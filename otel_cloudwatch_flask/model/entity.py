@@ -1,7 +1,6 @@
 """The entity that metrics belong to, which lets CloudWatch's "Explore related" find an app's logs and traces.
 
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
+See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
 """
 
 from collections.abc import Mapping

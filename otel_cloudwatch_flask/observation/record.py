@@ -97,7 +97,7 @@ class Observation:
     Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. The sum, sample count, minimum and maximum of a
     series are exact. Percentiles are exact until a series has more distinct values than its share of ``max_values``,
     which is at least 50 and at most 2,000. From then on, their relative error is at most ``percentile_error``, which
-    starts at 0.2 %. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
+    starts at 0.2%. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
 
     :param max_series: The number of series to keep. A new series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.

@@ -43,7 +43,7 @@ class ValueCounts:
     """The number of samples at each value, from which nearest-rank percentiles are computed.
 
     If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a class. At
-    first, a class is identified by 8 bits of the fraction, and by one bit fewer each time there are too many classes.
+    first, a class is identified by 8 bits of the fraction; each time there are too many classes, one bit fewer is used.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -182,7 +182,10 @@ def _rank(percent: float, samples: float) -> float:
 
 
 def _classes(values: Iterable[float], shift: int) -> list[int]:
-    """Return the class of each value: its bits without the last ``shift``, as an integer. Classes sort like values."""
+    """Return the class of each value: its bits without the last ``shift`` bits, as an integer.
+
+    Classes sort in the same order as values.
+    """
     every = memoryview(array("d", values)).cast("B").cast("q")
     return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
 

@@ -49,7 +49,7 @@ class RateLimitedLog:
         self._logger.log(level, message, *safe, exc_info=exc_info)
 
     def _start_interval(self, key: Hashable) -> int | None:
-        """Start an interval and return how many messages the last one suppressed, or ``None`` to log nothing."""
+        """Start an interval. Return how many messages the last one suppressed, or ``None`` if nothing may be logged."""
         # Without a lock, because a forked child could inherit it locked. At worst, two threads both log.
         now = self._clock()
         last = self._last_logged.get(key)

@@ -72,7 +72,7 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
 
 
 class _Preferences(dict[type, AggregationTemporality]):
-    """The preferred temporalities. Records whether a reader has read them, which means that the exporter is in use."""
+    """The preferred temporalities. Records whether a reader has read them; if so, the exporter is in use."""
 
     were_read = False
 
@@ -98,11 +98,12 @@ class CloudWatchMetricExporter(MetricExporter):
     :param client: any object with ``put_metric_data(**kwargs)``. Default: a boto3 client, created when the first
         request is sent, in the process that sends it.
     :param region_name: AWS Region of the default client.
-    :param rules: :class:`MetricRule` objects, or mappings of their fields. The first match applies to a metric.
+    :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
+    to it.
     :param resource_dimensions: resource attributes to publish as dimensions.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes.
     :param max_backlog_bytes: maximum memory for pending datums.
-    :param spool_directory: directory that also keeps pending datums on disk, so that they survive the process.
+    :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that its "Explore related" finds them.
 
@@ -193,7 +194,7 @@ class CloudWatchMetricExporter(MetricExporter):
         )
 
     def _restart(self) -> None:
-        """Start with new state in a forked child, because pending datums and locks belong to the parent."""
+        """Start afresh in a forked child, because the pending datums and the locks belong to the parent."""
         parents_backlog = self._backlog
         self._start()
         parents_backlog.release()
@@ -273,7 +274,10 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:
-        """Also publish the metrics of ``reporter``. By default, an exporter publishes no reporter's metrics."""
+        """Also publish the metrics of ``reporter``.
+
+        By default, an exporter does not publish the metrics of any reporter.
+        """
         self._reporters.add(reporter)
 
     @property

@@ -24,7 +24,7 @@ _NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_pos
 def consumer_of(provider_or_reader: object) -> object | None:
     """Return the SDK's consumer, which receives a provider's measurements and passes them to its readers.
 
-    A reader is registered on a provider if both have the same consumer.
+    A reader is registered with a provider if both have the same consumer.
 
     If the SDK lacks the private names that this relies on, this returns ``None``. A reporter then creates a reader
     instead of sharing the program's, and does not recognize the program's reader until that reader has collected. It
@@ -36,9 +36,9 @@ def consumer_of(provider_or_reader: object) -> object | None:
 
 
 def is_registered(reader: MetricReader) -> bool:
-    """Return whether ``reader`` is registered on a provider.
+    """Return whether ``reader`` is registered with a provider.
 
-    If the SDK lacks this private name, this returns ``True``, which may make the SDK log a warning.
+    If the SDK lacks the private name that this relies on, this returns ``True``, which may make the SDK log a warning.
     """
     return getattr(reader, "_collect", reader) is not None
 
@@ -82,7 +82,7 @@ class SelectiveReader(MetricReader):
         self.select_instruments()
 
     def select_instruments(self) -> None:
-        """Apply :meth:`kept_attributes` to the SDK's storage of this reader."""
+        """Make the SDK's storage for this reader follow :meth:`kept_attributes`."""
         storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
         known = getattr(storage, "_instrument_view_instrument_matches", None)
         find = getattr(storage, "_get_or_init_view_instrument_match", None)
@@ -102,7 +102,7 @@ class SelectiveReader(MetricReader):
 
 
 def _keeping(view: Any, kept: Any) -> Any:
-    """Return a copy of ``view`` that keeps only the ``kept`` attributes, or ``view`` if it already selects some."""
+    """Return a copy of ``view`` that keeps only the ``kept`` attributes, or ``view`` if it has its own selection."""
     if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
         return view
     view = copy.copy(view)
@@ -113,10 +113,10 @@ def _keeping(view: Any, kept: Any) -> Any:
 class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
     """The SDK's exponential histogram, except that each delta collection resets it to the finest scale.
 
-    The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (1e9 next to
-    1e-9), a series keeps buckets 41 % wide for the life of the process.
+    The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (such as 1e9 among
+    values near 1e-9), the buckets of a series stay 41 % wide for the life of the process.
 
-    If the SDK lacks the private names that this relies on, the buckets stay wide, and a warning is logged once.
+    If the SDK lacks the private names that this class relies on, the buckets stay wide, and a warning is logged once.
     """
 
     def _create_aggregation(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The metric reader, which collects and delivers metrics on an interval and on request, in a background thread."""
+"""The metric reader, which collects and delivers metrics periodically and on request, in a background thread."""
 
 import contextlib
 import itertools
@@ -75,11 +75,11 @@ class _Waiter:
 class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    ``exporter`` defaults to an exporter that the environment configures. The reader's thread collects and calls
-    CloudWatch: at once for :meth:`flush`, and at most every ``flush_min_interval_seconds`` for :meth:`request_flush`.
-    While CloudWatch does not accept datums, the reader collects only on the interval, and only until half of the
-    backlog is filled with datums for which the spool has no room. After that, deltas accumulate inside the SDK, so that
-    an outage reduces the time resolution, but loses no counts.
+    ``exporter`` defaults to an exporter configured from the environment. The reader's thread collects and calls
+    CloudWatch: at once for :meth:`flush`, and at most once every ``flush_min_interval_seconds`` for
+    :meth:`request_flush`. While CloudWatch does not accept datums, the reader collects only at the regular interval,
+    and only until half of the backlog is filled with datums for which the spool has no room. After that, deltas
+    accumulate inside the SDK, so that an outage reduces the time resolution, but loses no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
     ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as a ``Pool``
@@ -202,7 +202,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._inbox.put(None)
 
     def remove(self) -> None:
-        """Clean up after this reader was abandoned and shut down. By default, there is nothing to clean up."""
+        """Clean up after this reader has been abandoned and shut down. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
         """Start the last flush, which :meth:`_end_shutdown` waits for, or return ``False`` if a shutdown has begun."""
@@ -223,7 +223,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return True
 
     def _end_shutdown(self, deadline: float) -> None:
-        """Wait for the last flush until ``deadline``, and close the exporter."""
+        """Wait until ``deadline`` for the last flush to end, then close the exporter."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
@@ -339,7 +339,10 @@ class CloudWatchMetricReader(SelectiveReader):
         return [*waiters, *self._drain_inbox()]
 
     def _receive(self, timeout_seconds: float) -> list[_Waiter]:
-        """Take one item from the inbox. The list is empty for a wake-up, or for a call whose deadline has passed."""
+        """Take one item from the inbox.
+
+        Returns an empty list for a wake-up, or for a call whose deadline has passed.
+        """
         waiter = self._inbox.get(timeout=timeout_seconds)
         return [waiter] if waiter is not None and waiter.deadline > time.monotonic() else []
 
@@ -360,7 +363,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in this thread.
 
-        During an outage, this collects only on the interval, so that the backlog grows slowly. Once the backlog
+        During an outage, this collects only at the regular interval, so that the backlog grows slowly. Once the backlog
         has no room, it no longer collects, and deltas accumulate in the SDK.
         """
         is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)

@@ -49,7 +49,7 @@ class FakeCloudWatch(PublishedMetrics):
     Traceback (most recent call last):
     botocore.exceptions.ClientError: ... The value Infinity for parameter MetricData.member.1.Value is invalid.
 
-    :param latency_seconds: The duration of each request. The attribute of this name may be changed at any time.
+    :param latency_seconds: The duration of each request. The attribute of the same name may be changed at any time.
     :param clock: A function that returns the current time in Unix seconds.
     :param sleep: A function that waits for a number of seconds.
     """
@@ -93,7 +93,7 @@ class FakeCloudWatch(PublishedMetrics):
     def assert_no_losses(self, *publishers: Publisher) -> None:
         """Raise an ``AssertionError`` if a request was refused, or if a publisher has lost or pending datums.
 
-        Pending datums have not arrived because they were not flushed yet, or because of an error.
+        Pending datums have not arrived, either because they have not been flushed yet or because of an error.
 
         :param publishers: Reporters or exporters.
         """

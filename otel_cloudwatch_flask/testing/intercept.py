@@ -1,4 +1,4 @@
-"""Redirect all exporters in the process to a fake CloudWatch, so that apps can be tested without changing them."""
+"""Redirect all exporters in the process to a fake CloudWatch, so that apps can be tested unchanged."""
 
 import contextlib
 import gc
@@ -141,7 +141,10 @@ def _redirect(put_metric_data: Callable[..., object]) -> None:
 
 
 class _Client:
-    """The parts of boto3's client that exporters use. The protocol ``none`` keeps exporters from encoding requests."""
+    """The parts of boto3's client that exporters use.
+
+    Its protocol, ``none``, keeps exporters from encoding requests.
+    """
 
     meta = SimpleNamespace(service_model=SimpleNamespace(resolved_protocol="none"))
 
@@ -158,7 +161,10 @@ def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
 
 
 def _shut_down_orphaned_readers() -> None:
-    """Shut down the readers of reporters whose apps no longer exist. Tests with app factories leave such readers."""
+    """Shut down the readers of reporters whose apps no longer exist.
+
+    Tests with app factories leave such readers behind.
+    """
     if len(_reporters_readers()) > _MANY_READERS:
         gc.collect()  # Flask apps are in reference cycles, so they outlive their last use
     provider = metrics.get_meter_provider()

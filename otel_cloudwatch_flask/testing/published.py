@@ -175,7 +175,7 @@ class PublishedMetrics:
             raise AssertionError(f"{described} {problem}. Published metrics:\n{self._listing(like=name)}")
 
     def _listing(self, *, like: str = "") -> str:
-        """Describe each metric and its statistics in one line, sorted by the similarity of its name to ``like``."""
+        """Describe each metric and its statistics in one line, with the names most similar to ``like`` first."""
         tallies: defaultdict[PublishedMetric, Tally] = defaultdict(Tally)
         for accepted in self.accepted:
             tallies[accepted.metric].add(accepted.content)
@@ -244,7 +244,7 @@ def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
 
 
 def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """Return all dimensions passed to a look-up, or ``None`` if none were passed and all series match."""
+    """Return all dimensions passed to a look-up, or ``None`` if none were passed, so that all series match."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 

@@ -39,7 +39,7 @@ class ValidationError:
 def validation_error(
     request: Mapping[str, Any], *, size_bytes: int | None = None, now: float
 ) -> ValidationError | None:
-    """Return the error with which CloudWatch would refuse a request, or ``None`` if CloudWatch would accept it.
+    """Return the error that CloudWatch would return for a request, or ``None`` if it would accept the request.
 
     As in CloudWatch, the message names each invalid parameter, and the code belongs to the first violation.
 
@@ -199,7 +199,7 @@ def _datum_errors(where: str, datum: object, *, rules: Mapping[str, _Rule]) -> I
 
 
 def _form_errors(where: str, datum: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Check that a datum has exactly one of the three forms of value, and has ``Counts`` only with ``Values``."""
+    """Check that a datum gives its value in exactly one of the three forms, and has ``Counts`` only with ``Values``."""
     forms = [f"{where}.{form}" for form in _VALUE_FORMS if datum.get(form) is not None]
     if not forms:
         yield _missing(f"{where}.Value")

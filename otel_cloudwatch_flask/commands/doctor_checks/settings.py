@@ -19,7 +19,7 @@ SECTION = "Settings"
 
 
 def settings_checks(user_app: UserApp) -> Iterator[Check]:
-    """Report the value and source of every setting, names that look like misspelled settings, and a disabled SDK."""
+    """Report every setting's value and source, likely misspellings of settings, and whether the SDK is disabled."""
     _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
     misspelt = {**misspelt_keys(app_config, APP_CONFIG_PREFIX), **misspelt_keys(environ, ENVIRONMENT_PREFIX)}

@@ -121,7 +121,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
     """Return the 5xx series and the other series, limited to the number of metrics that one alarm may have.
 
-    If no 5xx has been observed, the 5xx series is the one that the first 500 response would create.
+    If no 5xx response has been observed, the 5xx series is the one that the first 500 response would create.
     """
     observed = [each.series for each in group if each.is_failure]
     # At most half of the limit, so that many 5xx statuses do not displace the successful requests.

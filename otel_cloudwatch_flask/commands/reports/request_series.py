@@ -49,7 +49,8 @@ class RequestSeries:
 def request_series(every: Iterable[SeriesSummary]) -> list[RequestSeries]:
     """Return the series of request durations or, if there are none, of request counts.
 
-    Durations are preferred because every request records them, whereas only decorated views record counts.
+    Durations are preferred because they are recorded for every request, whereas counts are recorded only for decorated
+    views.
     """
     known = DURATIONS | COUNTS
     found = [RequestSeries(series, known[series.name]) for series in every if series.name in known]

@@ -123,7 +123,8 @@ def redacted(text: str, hidden: Iterable[str]) -> str:
 def call_endpoint(url: str) -> EndpointResponse:
     """Send an unsigned GET request to measure the response time and the clock difference.
 
-    AWS refuses the request, but its response has a date. Raises botocore's exceptions if there is no response.
+    AWS refuses the request, but its response includes a ``Date`` header. Raises botocore's exceptions if there is no
+    response.
     """
     import botocore.session  # noqa: PLC0415 - slow to import
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Base classes for commands and their group, exit codes, and the option ``--json``."""
+"""Exit codes, the ``--json`` option, and base classes for commands and their group."""
 
 import importlib
 import json

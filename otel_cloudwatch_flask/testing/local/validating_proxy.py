@@ -138,7 +138,10 @@ class ValidatingProxy:
         return response(environ, start_response)
 
     def _answer(self, call: Call | None) -> Response | None:
-        """Answer an operation in which moto differs from CloudWatch. Returns ``None`` for all other operations."""
+        """Answer a request for an operation in which moto differs from CloudWatch.
+
+        Returns ``None`` for all other operations.
+        """
         answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
         if call is not None and call.operation == "ListMetrics":
             return call.answer(list_metrics(self.published.metrics(), call.parameters))
