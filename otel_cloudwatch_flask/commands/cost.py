@@ -44,7 +44,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @traceback_option
 @click.pass_context
 def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
-    """Estimate the monthly cost of your metrics, and show how to cut it.
+    """Estimate the monthly cost of your metrics, and find savings.
 
     CloudWatch bills metrics and API calls. Pass the metrics of a preview, a demo or a running app (--from), or only
     their number (--metrics). The number of calls follows from the flush policy and the number of processes. Processes
