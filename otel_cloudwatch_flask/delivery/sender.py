@@ -187,6 +187,8 @@ class Sender:
         now = self._clock()
         while self._refused_series and next(iter(self._refused_series.values()))[0] <= now:
             del self._refused_series[next(iter(self._refused_series))]
+        if not self._refused_series:  # the usual case, in which hashing every series would be wasted
+            return batch
         refused = [datum for datum in batch.datums if datum.series in self._refused_series]
         if not refused:
             return batch
