@@ -17,7 +17,7 @@ from benchmarks.fidelity import (
 )
 
 RUNS = {10: 40, 100: 20, 1000: 6}
-"""How many seeded runs of so many samples."""
+"""The number of seeded runs for each number of samples."""
 
 CELLS = [(name, size, aggregation) for name in DISTRIBUTIONS for size in RUNS for aggregation in AGGREGATIONS]
 
