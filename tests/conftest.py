@@ -1,4 +1,4 @@
-"""What all tests share: examples that are the same in every run, and no clock that judges them."""
+"""Settings shared by all tests: Hypothesis runs the same examples each time, without deadlines."""
 
 import signal
 import sys
@@ -27,14 +27,14 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """A shell lets what runs in its background ignore Ctrl-C, and so would the programs that tests start and stop."""
+    """Restore the default SIGINT handler, since background jobs and the programs they start ignore Ctrl-C."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
 
 
 def pytest_runtest_setup() -> None:
-    """Let each test hear what is said only once, or once a minute, whatever was tested before."""
+    """Reset the rate-limited logs, so each test sees messages that are logged only once or once a minute."""
     ours = [module for name, module in tuple(sys.modules.items()) if name.startswith("otel_cloudwatch_flask")]
     for each in [each for module in ours for each in vars(module).values() if isinstance(each, RateLimitedLog)]:
         each._last_logged.clear()

@@ -77,7 +77,7 @@ class TestExplicit:
         ids=["other-bounds", "a-bucket-lost-samples", "fewer-samples"],
     )
     def test_minus_of_no_continuation(self, later: ExplicitHistogram, earlier: ExplicitHistogram) -> None:
-        """A point that does not continue the previous one has no difference to it."""
+        """Subtracting a point that is not continued by the later one returns no difference."""
         assert later.minus(earlier) is None
 
     def test_buckets(self) -> None:
@@ -122,7 +122,7 @@ class TestExplicit:
         assert found == contradiction if contradiction is None else contradiction in str(found)
 
     def test_a_sum_beyond_every_float_contradicts_nothing_else(self) -> None:
-        """The SDK adds ints of any size; a sum beyond every float is described, and nothing is raised."""
+        """A sum of ints beyond the range of floats is reported as a contradiction, without raising an exception."""
         histogram = ExplicitHistogram(20, 20 * 10**308, Extremes.recorded(10**308, 10**308), (1.0,), (0, 20))
         assert histogram.contradiction() == "a sum that is NaN or too large for a float"
 
@@ -141,7 +141,7 @@ class TestExponential:
 
     @given(samples(), samples(), scales, scales)
     def test_minus_undoes_plus(self, first: list[float], second: list[float], one: int, other: int) -> None:
-        """The difference of two cumulative points has the added samples, even if the later scale is coarser."""
+        """The difference of two cumulative points has the samples added in between, even if the scale decreased."""
         a, b = exponential(first, one), exponential(second, other)
         added = a.plus(b).minus(a)
         assert added is not None
@@ -165,7 +165,7 @@ class TestExponential:
 
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:
-        """Buckets are non-empty and ascending, have all samples, and contain the samples of their ranks."""
+        """Buckets are non-empty and ascending, contain all samples, and each holds the samples of its ranks."""
         buckets = rows(exponential(recorded, scale).buckets())
         assert sum(count for _, _, count in buckets) == len(recorded)
         assert all(upper <= next_lower for (_, upper, _), (next_lower, _, _) in pairwise(buckets))
@@ -194,7 +194,7 @@ class TestExponential:
 
 
 class TestExtremes:
-    """Known and unknown minimum and maximum."""
+    """Known and unknown minima and maxima."""
 
     @pytest.mark.parametrize(
         ("now", "then", "since"),
@@ -208,7 +208,7 @@ class TestExtremes:
     def test_since(
         self, now: tuple[float, float], then: tuple[float, float], since: tuple[float | None, float | None]
     ) -> None:
-        """A cumulative extreme is that of the delta only if it moved; in any case it bounds the delta."""
+        """A cumulative extreme is the delta's extreme only if it changed; otherwise it only bounds the delta."""
         extremes = Extremes.recorded(*now).since(Extremes.recorded(*then))
         assert (extremes.minimum, extremes.maximum) == since
         assert (extremes.floor, extremes.ceiling) == now
@@ -223,7 +223,7 @@ class TestExtremes:
 
 
 def neighbors_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
-    """Raise the neighbors of a double to the power that makes a power of two of the exact edge."""
+    """Raise the neighbors of a double to the power at which the exact edge becomes a power of two."""
     below, above = math.nextafter(value, 0), math.nextafter(value, inf)
     return Fraction(below) ** (1 << scale), Fraction(above) ** (1 << scale)
 
@@ -257,12 +257,12 @@ class TestEdge:
         ],
     )
     def test_beyond_floats(self, scale: int, index: int, expected: float) -> None:
-        """An edge that a normal float cannot hold is 0 or inf."""
+        """An edge outside the range of normal floats is 0 or inf."""
         assert edge(scale, index) == expected
 
     @given(st.integers(-10, 20), st.data())
     def test_ascends(self, scale: int, data: st.DataObject) -> None:
-        """A higher index never has a lower edge, and has a higher one within the range of floats."""
+        """A higher index never has a lower edge; within the range of floats, its edge is higher."""
         reach = 1000 << scale if scale >= 0 else 1000 >> -scale
         index = data.draw(st.integers(-reach, reach))
         assert edge(scale, index) < edge(scale, index + 1)
@@ -274,7 +274,7 @@ class TestEdge:
 
 
 class TestSides:
-    """One side of zero, in the SDK's dense form or by index."""
+    """The buckets on one side of zero, in the SDK's dense form or by index."""
 
     def test_empty_buckets(self) -> None:
         """Empty buckets of a dense list are left out."""
@@ -295,7 +295,7 @@ class TestSides:
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(1, 5), max_size=30), st.integers(1, 6))
     def test_coarser(self, samples: dict[int, int], steps: int) -> None:
-        """Each bucket of a coarser scale has the samples of the buckets that it covers, on both sides of zero."""
+        """Each bucket of a coarser scale has the samples of the buckets it covers, on both sides of zero."""
         coarser = Side.of(samples).by_index(coarser=steps)
         for index, count in coarser.items():
             assert count == sum(samples.get(each, 0) for each in range(index << steps, (index + 1) << steps))
@@ -307,7 +307,7 @@ class TestScaleOfZeros:
 
     @given(samples(), scales, st.integers(1, 100), st.integers(-10, 20))
     def test_merging_with_zeros_only(self, recorded: list[float], scale: int, zeros: int, scale_of_zeros: int) -> None:
-        """The other point keeps its scale and its buckets, in either order."""
+        """The other point keeps its scale and buckets, in either order of merging."""
         point, nothing = exponential(recorded, scale), exponential([0.0] * zeros, scale_of_zeros)
         expected = exponential([*recorded, *[0.0] * zeros], scale)
         for together in (point.plus(nothing), nothing.plus(point)):
@@ -316,7 +316,7 @@ class TestScaleOfZeros:
 
     @given(samples(), scales, st.integers(1, 100))
     def test_a_delta_from_zeros_only(self, recorded: list[float], scale: int, zeros: int) -> None:
-        """The difference to a cumulative point with zeros only keeps the scale of the later point."""
+        """The difference from a cumulative point with only zeros keeps the scale of the later point."""
         before, now = exponential([0.0] * zeros, 0), exponential([*[0.0] * zeros, *recorded], scale)
         added = now.minus(before)
         assert added is not None
@@ -325,7 +325,7 @@ class TestScaleOfZeros:
 
 
 class TestReferences:
-    """Each bucket has a short number near its middle, which is computed once."""
+    """Each bucket has a cached reference value: a short number near its middle."""
 
     @given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
     def test_short_and_near_the_middle(self, lower: float, width: float) -> None:
@@ -355,7 +355,7 @@ class TestReferences:
 
     @pytest.mark.parametrize("scale", [0, 3, 20])
     def test_any_number_of_buckets(self, scale: int) -> None:
-        """Buckets that do not fit in one table are correct as well."""
+        """Buckets that do not fit in one table are correct too."""
         for width in (1, 255, 256, 511, 512, 513, 5000):
             for first in (-5000, -256, -1, 0, 1, 255):
                 found = ExponentialHistogram(2, 0.0, Extremes(), scale, positive=Side.of({first: 1, first + width: 1}))
@@ -364,7 +364,7 @@ class TestReferences:
                 ]
 
     def test_the_cache_is_bounded(self) -> None:
-        """The cache is bounded, however many scales and magnitudes there are."""
+        """The cache is bounded for any number of scales and magnitudes."""
         for scale in range(-2, 21):
             for block in range(-40, 40):
                 exponential_bucket = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side(block * 256, [1]))

@@ -1,4 +1,4 @@
-"""Exponential histograms as the SDK collects them, and the values that are published of them."""
+"""Exponential histograms as the SDK collects them, and the values published for them."""
 
 import math
 import random
@@ -26,7 +26,7 @@ MAGNITUDES = st.one_of(
 
 
 def recorded(samples: Sequence[float], *, max_size: int = 147) -> sdk.ExponentialHistogramDataPoint:
-    """What the SDK makes of these samples."""
+    """Return the data point that the SDK collects for these samples."""
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: sdk.AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: FreshScaleHistogramAggregation(max_size=max_size)},
@@ -45,32 +45,32 @@ COMMON = recorded([1.0, 2.0, 3.0, 10.0])
 
 
 def published(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
-    """The values of a point that can be sent."""
+    """Return the published distribution of a valid point."""
     made = distribution_of(point, 1.0)
     assert isinstance(made, Distribution)
     return made
 
 
 def text(values: Sequence[float]) -> str:
-    """The values as they are written."""
+    """Return the values as they are serialized."""
     return ",".join(map(number_json, values))
 
 
 def bucket_of_each_sample(point: sdk.ExponentialHistogramDataPoint) -> list[int | None]:
-    """The index of the bucket that each sample fell into, ascending; ``None`` for zeros."""
+    """Return the index of each sample's bucket, ascending; ``None`` for zeros."""
     counts = enumerate(point.positive.bucket_counts, point.positive.offset)
     return [None] * point.zero_count + [index for index, count in counts for _ in range(count)]
 
 
 def edges(point: sdk.ExponentialHistogramDataPoint, index: int | None) -> tuple[float, float]:
-    """Those of a bucket, and somewhat farther: so far the SDK's rounding may put a minimum or a maximum."""
+    """Return a bucket's edges, widened by the distance that the SDK's rounding may move a minimum or maximum."""
     if index is None:
         return 0.0, 0.0
     return edge(point.scale, index) * (1 - 1e-9), edge(point.scale, index + 1) * (1 + 1e-9)
 
 
 def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogramDataPoint) -> None:
-    """Count, minimum and maximum are exact, the sum is but for rounding, and each value is in its samples' buckets."""
+    """Assert exact count and extremes, a sum exact but for rounding, and each value in the buckets of its samples."""
     assert len(made.values) == len(made.counts) <= 150
     assert all(low < high for low, high in pairwise(made.values))
     assert all(count > 0 for count in made.counts)
@@ -93,7 +93,7 @@ def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogram
 @example([0.0, 9.0, 10.0, 0.25])
 @example([1.0, 1.0, 2.0, 3.0, 4.0, 7.0, 7.0, 9.0])
 def test_promises(samples: list[float]) -> None:
-    """Whatever was recorded."""
+    """All guarantees hold for arbitrary samples."""
     point = recorded(samples)
     assert_promises_are_kept(published(point), point)
 
@@ -103,7 +103,7 @@ def test_promises(samples: list[float]) -> None:
 @example([1.0, 2.0, 4.0, 8.0])
 @example([1.0, 1.000001, 1.0000015, 1.000003])
 def test_lone_samples(samples: list[float]) -> None:
-    """Samples that have a bucket each keep a value each."""
+    """Samples that are alone in their buckets keep one value each."""
     point = recorded(samples)
     if max(point.positive.bucket_counts) == 1:
         made = published(point)
@@ -112,7 +112,7 @@ def test_lone_samples(samples: list[float]) -> None:
 
 
 def test_numbers_of_lone_samples() -> None:
-    """They are near the middles of their buckets, but for one that makes the sum right; of three, none is left open."""
+    """Values are near the middle of their buckets, except for one that corrects the sum; three samples are exact."""
     assert published(recorded([1.1, 2.2, 3.7])) == Distribution([1.1, 2.2, 3.7], [1, 1, 1])
     middle = 123456789012345.0
     assert published(recorded([1.0, middle, 4e14])).values == [1.0, middle, 4e14]
@@ -121,7 +121,7 @@ def test_numbers_of_lone_samples() -> None:
 
 @pytest.mark.parametrize("number", [5, 20, 100])
 def test_numbers_are_short(number: int) -> None:
-    """The extremes are what they are, and few values make the sum right: all others have at most four digits."""
+    """Apart from the extremes and the few values that correct the sum, values have at most four digits."""
     state = random.Random(number)
     for _ in range(20):
         values = published(recorded([state.lognormvariate(3, 0.5) for _ in range(number)])).values
@@ -131,7 +131,7 @@ def test_numbers_are_short(number: int) -> None:
 
 @pytest.mark.parametrize("where", ["first", "last"])
 def test_numbers_are_short_where_samples_crowd_at_an_end(where: str) -> None:
-    """There all values are moved a little: they have eight digits, but for the extremes and the heaviest."""
+    """If samples crowd at one end, values have at most eight digits, except for the extremes and the heaviest."""
     state = random.Random(where)
     samples = [state.paretovariate(1.1) if where == "first" else state.uniform(1, 1000) for _ in range(1000)]
     point = recorded(samples)
@@ -142,7 +142,7 @@ def test_numbers_are_short_where_samples_crowd_at_an_end(where: str) -> None:
 
 
 def test_zeros() -> None:
-    """They are a value of their own."""
+    """Zeros are published as the value 0."""
     assert published(recorded([0.0, 0.0])) == Distribution([0.0], [2])
     assert published(recorded([0.0, 0.0, 1.0, 3.0])) == Distribution([0.0, 1.0, 3.0], [2, 1, 1])
 
@@ -150,7 +150,7 @@ def test_zeros() -> None:
 @pytest.mark.parametrize("samples", [[1.1, 2.2, 3.7, 17.4, 103.2], [1.1, 2.2, 2.21, 2.22, 3.7, 17.4, 103.2]])
 @pytest.mark.parametrize(("beside", "is_true"), [(5e-10, True), (2e-9, False)])
 def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, is_true: bool) -> None:
-    """The SDK's rounding may put them there; what is further away contradicts the counts."""
+    """Extremes may lie outside their buckets by the SDK's rounding error; beyond that they contradict the counts."""
     point = recorded(samples)
     indexes = [index for index, count in enumerate(point.positive.bucket_counts, point.positive.offset) if count]
     first, behind = indexes[0], indexes[-1] + 1
@@ -168,7 +168,7 @@ def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, i
 
 
 def test_a_coarse_scale() -> None:
-    """Its buckets reach from each power of two to the next."""
+    """At scale 0, where buckets reach from one power of two to the next, all guarantees hold."""
     point = recorded([1e-20, 2e19, 6e19, 1e20])
     assert point.scale == 0
     made = published(point)
@@ -178,14 +178,14 @@ def test_a_coarse_scale() -> None:
 
 @pytest.mark.parametrize("third", [3.2, 3.3, 3.45, 3.7, 3.85, 3.98])
 def test_a_remainder_that_leaves_its_bucket(third: float) -> None:
-    """However much is left of the sum, each value stays in its bucket: another one takes up the rest."""
+    """If correcting the sum would move a value out of its bucket, another value absorbs the rest."""
     point = recorded([1.1, 1.7, 2.2, third, 17.4])
     assert_promises_are_kept(published(point), point)
 
 
 @pytest.mark.parametrize("number", range(1, 15))
 def test_counts_of_lone_samples(number: int) -> None:
-    """However many have a bucket each."""
+    """All guarantees hold for any number of samples that are alone in their buckets."""
     point = recorded([3.0**place for place in range(number)])
     assert set(filter(None, point.positive.bucket_counts)) == {1}
     assert_promises_are_kept(published(point), point)
@@ -194,7 +194,7 @@ def test_counts_of_lone_samples(number: int) -> None:
 @pytest.mark.parametrize("number", [3, 7, 12, 50, 200, 900])
 @given(seed=st.integers(0, 2**32), most=st.sampled_from([30, 10_000, 10**9]))
 def test_sums_of_whole_numbers_are_exact(number: int, seed: int, most: int) -> None:
-    """To the last digit, as whoever counts things expects."""
+    """Sums of integers are exact to the last digit."""
     state = random.Random(seed)
     point = recorded([state.randint(1, most) for _ in range(number)])
     assert published(point).total == point.sum
@@ -203,7 +203,7 @@ def test_sums_of_whole_numbers_are_exact(number: int, seed: int, most: int) -> N
 @pytest.mark.parametrize("number", [4, 20, 200, 2000])
 @given(seed=st.integers(0, 2**32), spread=st.sampled_from([0.01, 0.3, 1.0]))
 def test_percentiles_are_in_their_bucket(number: int, seed: int, spread: float) -> None:
-    """The value of a rank is in the bucket of the sample of that rank."""
+    """The value at each percentile's rank is in the bucket of the sample of that rank."""
     state = random.Random(seed)
     point = recorded([state.lognormvariate(3, spread) for _ in range(number)])
     made, buckets = published(point), bucket_of_each_sample(point)
@@ -217,7 +217,7 @@ def test_percentiles_are_in_their_bucket(number: int, seed: int, spread: float) 
 
 @pytest.mark.parametrize("fraction", [0.0085, 0.5, 0.99])
 def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> None:
-    """Also where it has to take up that of a hundred others, none of which has more room."""
+    """A value stays in its bucket even if it absorbs the rounding of a hundred others."""
     growth = 2 ** (1 / 16) - 1
     point = recorded([2 ** (index / 16) * (1 + fraction * growth) for index in range(100)])
     assert set(point.positive.bucket_counts) == {0, 1}
@@ -234,7 +234,7 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
     ],
 )
 def test_remainders_on_edges(samples: list[float]) -> None:
-    """What makes the sum right may be on the edge of its bucket, where a power of two is, but not on an extreme."""
+    """The value that corrects the sum may be on the edge of its bucket (a power of two), but not on an extreme."""
     point = recorded(samples)
     assert_promises_are_kept(published(point), point)
 
@@ -242,7 +242,7 @@ def test_remainders_on_edges(samples: list[float]) -> None:
 @pytest.mark.parametrize("scale", [0, 6, 9, 12])
 @pytest.mark.parametrize("samples", [100, 900, 20_000])
 def test_parts_of_an_over_full_bucket_are_told_apart(scale: int, samples: int) -> None:
-    """However few numbers of so many digits there are in it."""
+    """The parts of an over-full bucket get distinct values, even if few numbers of that many digits lie in it."""
     for index in (5, 13, 77, 300):
         lower, upper = edge(scale, index), edge(scale, index + 1)
         extremes = [edge(scale, index - 4) * 1.000001, edge(scale, index + 5) * 1.000001]
@@ -265,7 +265,7 @@ def test_parts_of_an_over_full_bucket_are_told_apart(scale: int, samples: int) -
 
 @pytest.mark.parametrize("number", [500, 1000, 3000])
 def test_over_full_buckets_are_divided(number: int) -> None:
-    """There are more values than filled buckets, none with many more samples than others."""
+    """Over-full buckets are divided: there are more values than filled buckets, with fewer samples each."""
     state = random.Random(number)
     point = recorded([state.lognormvariate(3, 0.5) for _ in range(number)])
     assert max(point.positive.bucket_counts) >= 12
@@ -285,7 +285,7 @@ def test_over_full_buckets_are_divided(number: int) -> None:
     ids=["first", "last", "both", "zeros"],
 )
 def test_over_full_buckets_of_the_extremes(samples: list[float]) -> None:
-    """Of these only the part of the bucket beyond the extreme is divided."""
+    """An over-full bucket with an extreme is divided only in the part within the extremes."""
     point = recorded(samples, max_size=20)
     made = published(point)
     assert_promises_are_kept(made, point)
@@ -293,7 +293,7 @@ def test_over_full_buckets_of_the_extremes(samples: list[float]) -> None:
 
 
 def test_samples_at_one_place_of_an_over_full_bucket() -> None:
-    """Where parts of it could not add up to the sum, they share a value."""
+    """Samples share one value if dividing their over-full bucket could not preserve the sum."""
     point = recorded([1.0, 1.3, *[2.5] * 20, 2.51], max_size=20)
     made = published(point)
     assert_promises_are_kept(made, point)
@@ -302,7 +302,7 @@ def test_samples_at_one_place_of_an_over_full_bucket() -> None:
 
 @pytest.mark.parametrize("buckets", [136, 138, 139, 147, 148, 149, 150, 151, 160])
 def test_room_for_parts(buckets: int) -> None:
-    """An over-full bucket is divided if there is room beside so many others; all promises hold if there is none."""
+    """An over-full bucket is divided if the other buckets leave room for its parts; all guarantees hold either way."""
     counts = [1] * (buckets // 2) + [30] + [1] * (buckets - 1 - buckets // 2)
     middles = [1.01 * edge(4, index) for index in range(buckets)]
     point = replace(
@@ -324,14 +324,14 @@ def test_room_for_parts(buckets: int) -> None:
 
 
 def test_without_extremes() -> None:
-    """Minimum and maximum that were not recorded are none of the promises; all others hold."""
+    """Without a recorded minimum and maximum, all other guarantees hold."""
     made = published(replace(COMMON, min=math.inf, max=-math.inf))
     assert (made.samples, made.total) == (4, 16.0)
     assert [(lower <= value <= upper) for value, (lower, upper) in zip(made.values, buckets_of_common(), strict=True)]
 
 
 def buckets_of_common() -> list[tuple[float, float]]:
-    """The edges of the four buckets of the usual point."""
+    """Return the edges of the four buckets of ``COMMON``."""
     return [edges(COMMON, index) for index in bucket_of_each_sample(COMMON)]
 
 
@@ -363,7 +363,7 @@ def buckets_of_common() -> list[tuple[float, float]]:
     ids=str,
 )
 def test_contradictions(changes: dict[str, Any]) -> None:
-    """A point that cannot be true is said to be invalid, and nothing is made up."""
+    """A self-contradictory point is rejected as invalid."""
     assert distribution_of(COMMON, 1.0) is not None
     with pytest.raises(InvalidPointError):
         distribution_of(replace(COMMON, **changes), 1.0)
@@ -380,7 +380,7 @@ def test_contradictions(changes: dict[str, Any]) -> None:
     ids=str,
 )
 def test_numbers_that_hardly_fit(changes: dict[str, Any]) -> None:
-    """Where the sum cannot be had, or a number is a text, samples are counted all the same, each in its bucket."""
+    """If the sum cannot be met, or a number is a string, count and extremes are still exact."""
     point = replace(COMMON, **changes)
     made = published(point)
     assert (made.samples, made.values[0]) == (point.count, point.min)

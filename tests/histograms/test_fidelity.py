@@ -1,4 +1,4 @@
-"""What CloudWatch computes of what is sent is what was measured: the benchmark's promises, on fewer samples."""
+"""Statistics that CloudWatch computes match the recorded samples: the benchmark's guarantees, on fewer samples."""
 
 import math
 from functools import cache
@@ -24,34 +24,34 @@ CELLS = [(name, size, aggregation) for name in DISTRIBUTIONS for size in RUNS fo
 
 @cache
 def outcomes(name: str, size: int) -> dict[str, list[Outcome]]:
-    """The runs of one distribution and size, by aggregation."""
+    """Return the runs of one distribution and size, by aggregation."""
     return outcomes_of(name, size, RUNS[size])
 
 
 class TestEveryDistribution:
-    """Lognormal, pareto, bimodal, uniform, constant, and one with samples of both signs."""
+    """Lognormal, Pareto, bimodal, uniform and constant distributions, and one with samples of both signs."""
 
     @pytest.mark.parametrize(("name", "size", "aggregation"), CELLS)
     def test_statistics_are_exact(self, name: str, size: int, aggregation: str) -> None:
-        """SampleCount, Minimum and Maximum to the last digit, Sum to nine."""
+        """SampleCount, Minimum and Maximum are exact; Sum is correct to nine digits."""
         runs = outcomes(name, size)[aggregation]
         assert all(each.has_exact_extremes_and_count for each in runs)
         assert max(each.sum_error for each in runs) <= 1e-9
 
     @pytest.mark.parametrize(("name", "size", "aggregation"), CELLS)
     def test_percentiles_are_within_a_bucket(self, name: str, size: int, aggregation: str) -> None:
-        """None is farther from the exact one than the bucket that holds it is wide."""
+        """Each percentile is off by at most the width of the bucket that holds the exact one."""
         assert max(each.buckets_off for each in outcomes(name, size)[aggregation]) <= 1
 
     @pytest.mark.parametrize(("name", "size", "aggregation"), CELLS)
     def test_never_worse_than_midpoints(self, name: str, size: int, aggregation: str) -> None:
-        """On the mean over runs and percentiles."""
+        """The mean error over runs and percentiles is never larger than with bucket midpoints."""
         ours, midpoints = mean_errors(outcomes(name, size)[aggregation])
         assert ours <= midpoints
 
 
 def test_a_third_of_the_error_of_midpoints() -> None:
-    """In the SDK's default buckets, 1,000 lognormal samples, over p50, p90 and p99 of all three latencies."""
+    """For 1,000 lognormal samples in the SDK's default buckets, the error is at most a third of that of midpoints."""
     runs = [outcome for mu, sigma in LOGNORMALS for outcome in lognormal_outcomes(mu, sigma, 60)]
     ours, midpoints = mean_errors(runs, [50.0, 90.0, 99.0])
     assert ours <= midpoints / 3

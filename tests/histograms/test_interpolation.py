@@ -1,4 +1,4 @@
-"""Interpolation: the densities at edges, the slopes and the parts that are computed from neighboring buckets."""
+"""Interpolation computes densities at edges, slopes and parts of buckets from the neighboring buckets."""
 
 import math
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ def to_join(buckets: Sequence[Row], most: int) -> set[int]:
 
 
 def with_overfull_divided(buckets: Sequence[Row]) -> list[Row]:
-    """Return the buckets after over-full ones were divided."""
+    """Return the buckets after over-full ones are divided."""
     return rows(distribution._with_overfull_divided(buckets_of(buckets)))
 
 
 def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
-    """Return the edges of the buckets after the open ones were closed."""
+    """Return the edges of the buckets after open ones are closed."""
     return [(lower, upper) for lower, upper, _ in distribution._closed(buckets_of(buckets), total)]
 
 
@@ -121,7 +121,7 @@ def test_parts() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-1650.0, -1500.0, -1350.0])
 def test_refined(total: float, scale: float) -> None:
-    """The parts keep all samples and the outer edges, do not overlap, and have about the given total."""
+    """The parts keep all samples and the outer edges, do not overlap, and have about the requested total."""
     total *= scale
     refined = density.refined(scaled(LINEAR, scale), total, 60)
     assert refined is not None
@@ -137,7 +137,7 @@ def test_refined(total: float, scale: float) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-2200.0, -900.0])
 def test_nothing_to_refine(total: float, scale: float) -> None:
-    """If all samples lie at the edges of their buckets, the buckets cannot be divided."""
+    """Buckets whose samples all lie at their edges cannot be divided."""
     assert density.refined(scaled(LINEAR, scale), total * scale, 60) is None
 
 
@@ -164,7 +164,7 @@ def test_which_buckets_hold_percentiles() -> None:
 
 @pytest.mark.parametrize("number", [137, 149, 201, 1000])
 def test_no_more_buckets_are_joined_than_necessary(number: int) -> None:
-    """The result has exactly as many buckets as were asked for, with all samples and the same outer edges."""
+    """Joining stops at exactly the requested number of buckets, with all samples and the same outer edges."""
     buckets = buckets_of(adjacent([1 + i % 7 for i in range(number)]))
     joined = distribution._coarsened(buckets, 136)
     assert len(joined.samples) == len(joined.bounds) == 136
@@ -185,7 +185,7 @@ def test_overfull_buckets_are_divided() -> None:
 
 @pytest.mark.parametrize("total", [70.0, 650.0])
 def test_overfull_buckets_stay_whole_for_the_sum(total: float) -> None:
-    """An over-full bucket is not divided if its parts could not have the sum: its samples lie at one end."""
+    """An over-full bucket is not divided if its samples lie at one end, so that its parts could not have the sum."""
     overfull = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
     values, counts = inner_values(overfull, total)
     assert counts == [60, 6]
@@ -230,7 +230,7 @@ def test_each_kind_of_histogram_is_divided_differently() -> None:
 
 
 def test_no_bucket_is_joined_without_need() -> None:
-    """If the buckets fit in a datum, each keeps a value of its own."""
+    """If the buckets fit in a data point, each keeps its own value."""
     number = distribution.MAX_BUCKETS
     values, counts = inner_values(adjacent([1] * number), number * number / 2)
     assert len(values) == len(counts) == number

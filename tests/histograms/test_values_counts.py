@@ -1,4 +1,4 @@
-"""Values and counts of histograms: CloudWatch's statistics of them are those of the recorded samples."""
+"""CloudWatch's statistics of a histogram's published values and counts are those of the recorded samples."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -28,13 +28,13 @@ bounds = st.one_of(
 
 
 def one_sided(recorded: Sequence[float], *, has_minimum: bool, has_maximum: bool) -> Extremes:
-    """Return the extremes of a data point on which the minimum or the maximum may not be recorded."""
+    """Return the extremes of a data point whose minimum or maximum may be missing."""
     return Extremes.recorded(min(recorded) if has_minimum else None, max(recorded) if has_maximum else None)
 
 
 @st.composite
 def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tuple[Histogram, list[float]]:
-    """Draw samples, some of them repeated to fill a bucket, and a histogram of them."""
+    """Draw samples, with some repeated to fill a bucket, and a histogram of them."""
     recorded = draw(samples(min_size=min_size, max_size=max_size))
     recorded += recorded[:5] * draw(st.sampled_from([0, 0, 3, 50]))
     extremes = one_sided(recorded, has_minimum=draw(st.booleans()), has_maximum=draw(st.booleans()))
@@ -76,7 +76,7 @@ class TestProperties:
 
     @given(histograms())
     def test_count_and_form(self, case: tuple[Histogram, list[float]]) -> None:
-        """Counts are positive ints and complete; values ascend, and there are at most 150."""
+        """Counts are positive ints and add up to all samples; values ascend, and there are at most 150."""
         histogram, recorded = case
         made = sent(histogram)
         assert made.samples == histogram.count == len(recorded)
@@ -86,13 +86,13 @@ class TestProperties:
 
     @given(histograms())
     def test_sum(self, case: tuple[Histogram, list[float]]) -> None:
-        """The sum is the recorded one."""
+        """The sum equals the recorded sum."""
         histogram, _ = case
         assert_sum(sent(histogram), histogram.sum)
 
     @given(histograms())
     def test_extremes(self, case: tuple[Histogram, list[float]]) -> None:
-        """Minimum and maximum, where recorded, are the smallest and the largest value, bit for bit."""
+        """Recorded extremes are the smallest and the largest value, bit for bit."""
         histogram, _ = case
         made = sent(histogram)
         if histogram.extremes.minimum is not None:
@@ -140,7 +140,7 @@ class TestProperties:
 
     @given(histograms(), st.sampled_from([0.001, 60.0, 86400.0, 1.024**4]))
     def test_scaled(self, case: tuple[Histogram, list[float]], factor: float) -> None:
-        """A factor applies to every number."""
+        """A factor scales every number."""
         histogram, recorded = case
         assume(max(map(abs, recorded)) < 2.0**320)
         made = sent(replace(histogram, factor=factor))
@@ -165,7 +165,7 @@ class TestProperties:
 
 
 class TestFewSamples:
-    """Samples that the numbers determine completely are exact."""
+    """Samples that are fully determined by the histogram's numbers are exact."""
 
     @pytest.mark.parametrize("sample", [0.0, 7.3, -7.3, 1e100, 5.0])
     @pytest.mark.parametrize("extremes", [None, UNRECORDED])
@@ -192,7 +192,7 @@ class TestFewSamples:
 
 
 class TestDeltas:
-    """Running totals, of which the samples in between are published."""
+    """Differences of running totals."""
 
     @given(
         st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=30),
@@ -200,7 +200,7 @@ class TestDeltas:
         st.one_of(st.none(), st.integers(-3, 12)),
     )
     def test_one_sample_is_in_its_bucket(self, before: list[float], sample: float, scale: int | None) -> None:
-        """The difference of two sums carries the rounding of both, which is larger than a small sample."""
+        """A difference of two sums carries the rounding of both, yet a single small sample stays in its bucket."""
         bounds = (0.01, 1.0, 100.0, 1e6)
 
         def total_of(recorded: list[float]) -> Histogram:
@@ -217,7 +217,7 @@ class TestDeltas:
 
     @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30), st.lists(st.floats(1e-3, 1e6), max_size=30))
     def test_zeros_only_do_not_coarsen(self, before: list[float], added: list[float]) -> None:
-        """A point that has seen only zeros has the SDK's scale 0; merging it changes the count of zeros alone."""
+        """A point with only zeros has the SDK's scale 0; merging it changes only the count of zeros."""
         fine = exponential([*before, *added], 10)
         merged = sent(fine.plus(exponential([0.0] * 7, 0)))
         alone = sent(exponential([*before, *added, *[0.0] * 7], 10))
@@ -226,10 +226,10 @@ class TestDeltas:
 
 
 class TestOpenBuckets:
-    """If minimum and maximum were not recorded, an open bucket reaches as far as the sum requires."""
+    """Without a recorded minimum and maximum, an open bucket reaches as far as the sum requires."""
 
     def test_upper(self) -> None:
-        """Above the last bound the samples get the mean that the sum requires."""
+        """Samples above the last bound have the mean that the sum requires."""
         made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
         assert made.total == pytest.approx(205)
         assert made.values[0] <= 10
@@ -242,13 +242,13 @@ class TestOpenBuckets:
         assert made.total == pytest.approx(9)
 
     def test_lower_goes_below_zero_for_the_sum(self) -> None:
-        """Values are negative if no other values have this sum."""
+        """Values are negative if the sum requires it."""
         made = sent(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] < 0
         assert made.total == pytest.approx(-43)
 
     def test_single_bucket(self) -> None:
-        """Without any bounds only the mean is known."""
+        """Without any bounds, only the mean is known."""
         assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
 
 
@@ -263,14 +263,14 @@ class TestExplicitSpread:
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
-        """With falling density, most samples of a bucket are on the side of the fuller neighbor."""
+        """Where the density falls, most samples of a bucket are on the side of the fuller neighbor."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
         values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
             assert values[rank] == pytest.approx(recorded[rank], rel=0.03)
 
     def test_at_most_150_values(self) -> None:
-        """However many samples and buckets there are, the values fit in a datum."""
+        """The values fit in a data point for any number of samples and buckets."""
         recorded = [i / 7 for i in range(5000)]
         assert 75 <= len(sent(explicit(recorded, tuple(float(i) for i in range(0, 700, 5)))).values) <= 150
 
@@ -306,7 +306,7 @@ distributions = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 1000)), 
 
 
 class TestCombined:
-    """Distributions that are merged into one datum."""
+    """Distributions merged into one data point."""
 
     @given(st.lists(distributions, min_size=1, max_size=8))
     def test_preserves_the_statistics(self, parts: list[Distribution]) -> None:
@@ -333,7 +333,7 @@ class TestCombined:
         st.lists(st.integers(1, 1000), min_size=1, max_size=3),
     )
     def test_zeros_stay_zeros(self, parts: list[list[float]], zeros: list[int]) -> None:
-        """However many values share one, no sample of 0 gets another value, and no other sample becomes 0."""
+        """Zeros stay zeros and other samples never become 0, no matter how many values are merged."""
         distributions = [Distribution.of((value, 1) for value in values if value) for values in parts]
         distributions += [Distribution([0.0], [number]) for number in zeros]
         whole = combined(distributions)
@@ -350,7 +350,7 @@ class TestCombined:
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_values_that_span_decades(self, sign: float) -> None:
-        """Values far apart, relative to their size, stay as they are if others are close to each other."""
+        """Values far apart relative to their size are kept if others are close to each other."""
         small, dense = [1e-6 * 1.2**i for i in range(75)], [1000.0 + i for i in range(125)]
         whole = combined([Distribution.of((sign * value, 1) for value in part) for part in (small, dense)])
         assert len(whole.values) == MAX_VALUES_PER_DATUM

@@ -11,18 +11,18 @@ from tests.support.fakes import FakeClock
 
 
 def series(user: object, name: str = "orders") -> Series:
-    """A series that somebody can make as many of as there are users."""
+    """Return a series with an unbounded dimension value, such as a user ID."""
     return Series(name, (("user", str(user)),), "Count")
 
 
 def overflow(name: str = "orders") -> Series:
-    """The series for those that found no place."""
+    """Return the overflow series of a metric."""
     return Series(name, OVERFLOW_DIMENSIONS, "Count")
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test moves."""
+    """A fake clock."""
     return FakeClock()
 
 
@@ -41,7 +41,7 @@ def test_limit(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
 def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
-    """Values and names that clients make up create ``max_metrics`` metrics, overflow included; below 4, one more."""
+    """Unbounded values and names create at most ``max_metrics`` metrics, overflow included (plus one below 4)."""
     guard = CardinalityGuard(max_metrics, clock)
     admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
     assert len(admitted) == max_metrics + (max_metrics < 4)
@@ -50,7 +50,7 @@ def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
-    """The first metrics keep their overflow series; one series replaces those of all others."""
+    """The first metrics keep their own overflow series; all others share one."""
     guard = CardinalityGuard(1000, clock)
     own = overflow_capacity(1000) - 1
     for user in range(1000 - own - 1):
@@ -63,7 +63,7 @@ def test_overflow_series_are_bounded(clock: FakeClock) -> None:
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
-    """One that arrives as such, from add_metric or an SDK, is one of them, and is not counted as overflowed."""
+    """Overflow series made by add_metric or an SDK count towards the bound, but not as overflowed."""
     guard = CardinalityGuard(300, clock)
     first, second, third = (overflow(f"metric{i}") for i in range(3))
     assert guard.admit(first) is first
@@ -75,7 +75,7 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
 
 
 def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
-    """One that was idle for an hour is replaced by that of another metric."""
+    """An overflow series that was idle for an hour is replaced by another metric's."""
     guard = CardinalityGuard(2, clock)
     guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
@@ -84,7 +84,7 @@ def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
 
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
-    """An overflow series differs from its metric in the dimensions only."""
+    """An overflow series keeps the unit and resolution of its metric."""
     guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
@@ -94,21 +94,21 @@ def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
 
 
 def test_idle_places_are_free_again(clock: FakeClock) -> None:
-    """A series that was idle for an hour gives its place back; one that was used meanwhile keeps it."""
+    """A series that was idle for an hour loses its place; one that was used in the meantime keeps it."""
     guard = CardinalityGuard(4, clock)
     guard.admit(series("idle"))
     guard.admit(series("busy"))
     clock.advance(IDLE_SECONDS - 1)
     guard.admit(series("busy"))
     assert guard.admit(series("new")) == overflow()
-    clock.advance(11)  # and a little more, since it is not looked for in every call
+    clock.advance(11)  # plus some slack: the guard does not look for idle series in every call
     assert guard.admit(series("new")) == series("new")
     assert guard.admit(series("busy")) == series("busy")
     assert guard.admit(series("idle")) == overflow()
 
 
 def test_renewed_places_are_kept(clock: FakeClock) -> None:
-    """Whose place is renewed was used, and keeps it for another hour."""
+    """Renewing a place keeps it for another hour."""
     guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
@@ -121,7 +121,7 @@ def test_renewed_places_are_kept(clock: FakeClock) -> None:
 
 
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:
-    """What was published longer than an hour ago is not active, whether its place was needed or not."""
+    """Series last published more than an hour ago are not active, even if their places are not reused."""
     guard = CardinalityGuard(10, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS / 2)
@@ -132,7 +132,7 @@ def test_active_counts_the_last_hour(clock: FakeClock) -> None:
 
 
 def test_never_more_than_the_limit(clock: FakeClock) -> None:
-    """However many come and however long it takes, an hour never has more series than the limit."""
+    """No hour has more series than the limit, however many arrive."""
     guard = CardinalityGuard(7, clock)
     published: dict[Series, float] = {}
     for i in range(3000):

@@ -1,4 +1,4 @@
-"""Whole collections: numbers as they are written, alone or together, and series that meet, roll up or stay apart."""
+"""Whole collections: how numbers are serialized, and which series are merged, rolled up or kept apart."""
 
 import json
 import math
@@ -30,13 +30,13 @@ DELTA, CUMULATIVE = sdk.AggregationTemporality.DELTA, sdk.AggregationTemporality
 
 
 def mapper(rules: Sequence[MetricRule] = ()) -> Mapper:
-    """A mapper that publishes everything."""
+    """Return a mapper that publishes everything."""
     streams = MetricStreams(Rules(rules), resource_dimensions=(), publishes=lambda _: True)
     return Mapper(streams, guard=CardinalityGuard(1000, FakeClock()), start_unix_nano=0, lost=lambda _: None)
 
 
 def gauges(values: Sequence[Any]) -> sdk.MetricsData:
-    """A collection of a gauge with a point for each value."""
+    """Return a collection of a gauge with a point for each value."""
     points = [sdk.NumberDataPoint({"n": n}, 0, 0, value) for n, value in enumerate(values)]
     metrics = [sdk.Metric("m", None, "1", sdk.Gauge(points))]
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
@@ -44,7 +44,7 @@ def gauges(values: Sequence[Any]) -> sdk.MetricsData:
 
 
 def written(values: Sequence[Any]) -> list[str]:
-    """The numbers of what is published of these in two collections, in the second of which the series are known."""
+    """Return the serialized values in the second of two collections, in which the series are known."""
     mapping, data = mapper(), gauges(values)
     first, second = (
         [encoded(datum).rpartition('"Value":')[2].removesuffix("}") for datum in mapping.datums(data)] for _ in range(2)
@@ -76,7 +76,7 @@ def written(values: Sequence[Any]) -> list[str]:
     ],
 )
 def test_numbers(value: Any, text: str | None) -> None:
-    """As short as can be where CloudWatch takes them; what it does not take is lost."""
+    """Valid numbers are serialized as short as possible; invalid ones are lost."""
     assert written([value]) == ([] if text is None else [text])
 
 
@@ -95,7 +95,7 @@ def test_numbers(value: Any, text: str | None) -> None:
     ],
 )
 def test_numbers_all_at_once(values: list[Any]) -> None:
-    """The same as one after the other, whatever stands beside them."""
+    """Numbers collected together are serialized like each of them alone."""
     assert sorted(written(values)) == sorted(text for value in values for text in written([value]))
 
 
@@ -112,22 +112,22 @@ def test_numbers_all_at_once(values: list[Any]) -> None:
         (sdk.Histogram([], DELTA), False, True),
         (sdk.Histogram([], CUMULATIVE), False, False),
     ],
-    ids=lambda each: type(each).__name__,  # what is the same in every run
+    ids=lambda each: type(each).__name__,  # the same in every run
 )
 def test_what_needs_no_memory(*, data: sdk.DataT, as_it_is: bool, delta_histogram: bool) -> None:
-    """Points that say by themselves what has to be sent."""
+    """Only points that can be published without earlier state are recognized as such."""
     assert (is_published_as_it_is(data), is_delta_histogram(data)) == (as_it_is, delta_histogram)
 
 
 class Odd(float):
-    """A number of another library, which writes itself in another way."""
+    """A number type of another library, with a ``repr`` of its own."""
 
     def __repr__(self) -> str:
         return f"Odd({float(self)})"
 
 
 def test_numbers_of_other_libraries() -> None:
-    """Such as NumPy's: they are written as JSON, wherever in a point they are."""
+    """Numbers of other libraries, such as NumPy's, are serialized as JSON anywhere in a point."""
     point = sdk.HistogramDataPoint({}, 0, 0, 4, Odd(7.5), [1, 3], [Odd(1.5)], Odd(1.25), Odd(2.25))
     scope = InstrumentationScope("tests")
     for data in (sdk.Gauge([sdk.NumberDataPoint({}, 0, 0, Odd(1.5))]), sdk.Histogram([point], DELTA)):
@@ -138,7 +138,7 @@ def test_numbers_of_other_libraries() -> None:
 
 
 def test_texts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many different numbers are written, also within one datum, each is written right."""
+    """The cache of serialized numbers is bounded; evictions do not affect the output, even within a data point."""
     monkeypatch.setattr(wire, "_MAX_CACHED_NUMBERS", 50)
     texts = wire._NumberCache()
     monkeypatch.setattr(wire, "_cached_json", texts.__getitem__)
@@ -152,7 +152,7 @@ def test_texts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 @given(st.one_of(st.floats(-(2.0**360), 2.0**360), st.integers(-(2**53), 2**53)))
 def test_every_number_is_read_back(value: float) -> None:
-    """As the same double, without a fraction that says nothing."""
+    """Every serialized number is parsed as the same double, and has no redundant ``.0``."""
     text = number_json(value)
     assert json.loads(text) == value
     assert not text.endswith(".0")
@@ -172,7 +172,7 @@ Event = tuple[str, str, str, int]
 
 
 def expected_series(event: Event) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Name and dimensions of every series that an event belongs to."""
+    """Return the name and dimensions of every series that an event belongs to."""
     name, route, status, _ = event
     full, by_route = (("route", route), ("status", status)), (("route", route),)
     if name == "one.route":
@@ -181,7 +181,7 @@ def expected_series(event: Event) -> list[tuple[str, tuple[tuple[str, str], ...]
 
 
 def summary(content: float | Distribution | Statistics) -> tuple[int, float, float, float]:
-    """Count, sum, minimum and maximum."""
+    """Return count, sum, minimum and maximum."""
     if isinstance(content, Statistics):
         return content.count, content.sum, content.minimum, content.maximum
     if isinstance(content, Distribution):
@@ -196,7 +196,7 @@ def summary(content: float | Distribution | Statistics) -> tuple[int, float, flo
     )
 )
 def test_every_series_has_what_was_recorded(events: list[Event]) -> None:
-    """Series that meet, roll up or are told apart: one datum each, with all samples, in each of four collections."""
+    """Merged, rolled-up and separate series each have one data point with all their samples in each collection."""
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: DELTA, Counter: DELTA},
         preferred_aggregation={Histogram: FreshScaleHistogramAggregation(max_size=147)},

@@ -1,4 +1,4 @@
-"""Whoever makes up attributes makes no metrics beyond the limit, and loses no sample."""
+"""Invented attribute values create no metrics beyond the limit, and no sample is lost."""
 
 import random
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ NAMES = 1500
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict CloudWatch."""
+    """A strict fake CloudWatch."""
     return FakeCloudWatch()
 
 
@@ -48,7 +48,7 @@ def app(cloudwatch: FakeCloudWatch) -> Iterator[Flask]:
 
 
 def request_with_forged_hosts(app: Flask, number: int) -> None:
-    """Requests, each with a Host header of its own."""
+    """Send requests, each with a different Host header."""
     source = random.Random(1)
     client = app.test_client()
     for item in range(number):
@@ -58,14 +58,14 @@ def request_with_forged_hosts(app: Flask, number: int) -> None:
 
 
 def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
-    """The reporter that serves an app."""
+    """Return the reporter of an app."""
     reporter = app.extensions["cloudwatch_metrics"].reporter
     assert isinstance(reporter, CloudWatchMetricsReporter)
     return reporter
 
 
 def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """The Host header is no dimension: there is one duration for each route, method and status, with every request."""
+    """The Host header is not a dimension: each route, method and status has one duration metric."""
     number = 600
     request_with_forged_hosts(app, number)
     assert reporter_of(app).flush()
@@ -77,7 +77,7 @@ def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWa
 
 
 def test_whoever_publishes_host_headers_is_bounded() -> None:
-    """With a rule that keeps the forged attribute, the limit holds, and the overflow series has the rest."""
+    """With a rule that keeps a forged attribute, the limit holds, and the overflow series has the rest."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter(
         "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
@@ -95,7 +95,7 @@ def test_whoever_publishes_host_headers_is_bounded() -> None:
 
 @pytest.mark.parametrize("flushes", [1, 6])
 def test_values_of_a_user_dimension(flushes: int) -> None:
-    """However many users there are, in however many collections: the limit and one overflow series, and every order."""
+    """Any number of users in any number of collections stays within the limit, and every order is counted."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -114,7 +114,7 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
 
 
 def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """A reporter of an app that may have so many metrics."""
+    """Return a reporter whose app may have ``MAX_METRICS`` metrics."""
     app = Flask("shop")
     app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
     provider = MeterProvider(shutdown_on_exit=False)
@@ -122,7 +122,7 @@ def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
 
 
 def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
-    """The same through add_metric, whose dimensions nothing else bounds."""
+    """Unbounded dimension values given to add_metric create no metrics beyond the limit."""
     reporter = bounded_reporter(cloudwatch)
     for start in range(0, FORGED, 1000):
         for user in range(start, start + 1000):
@@ -137,7 +137,7 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
 
 
 def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever makes up names makes so many overflow series and a common one, loses no order, and fills no log."""
+    """Unbounded names create a limited number of metrics and log messages, and every order is counted."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -171,7 +171,7 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The same through add_metric, with samples of either sign; OpenTelemetry has no more of them to remember."""
+    """Names given to add_metric are bounded for samples of either sign, in OpenTelemetry's memory too."""
     reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
@@ -189,7 +189,7 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
 
 
 def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> None:
-    """What overflows is said once for each metric name, not for each sample."""
+    """Overflow is logged once per metric name, not once per sample."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), max_metrics=300))
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     orders, errors = meter.create_counter("orders"), meter.create_counter("errors")
@@ -205,7 +205,7 @@ def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_other_readers_see_every_attribute(app: Flask) -> None:
-    """On a provider that is somebody else's, what is not published here is still there for other exporters."""
+    """Attributes that are not published here still reach the other exporters of an existing provider."""
     other = InMemoryMetricReader()
     reporter_provider = MeterProvider([other], shutdown_on_exit=False)
     app = Flask("other")
@@ -229,7 +229,7 @@ def test_other_readers_see_every_attribute(app: Flask) -> None:
 
 
 def test_totals_keep_their_places() -> None:
-    """Where places run out, rollups have them first, and a point's overflow is counted once."""
+    """When places run out, rollups are admitted first, and a point's overflow is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=5)

@@ -53,7 +53,7 @@ def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
 
 
 def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: float = 1.0) -> PointValue | None:
-    """Read the value of a point that is going to be merged with others."""
+    """Read the value of a point that will be merged with others."""
     value = reader.value("key", data, point, factor)
     return None if value is None else checked(value)
 
@@ -90,7 +90,7 @@ def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -
 )
 @pytest.mark.parametrize("data", [counter(DELTA), GAUGE], ids=["sum", "gauge"])
 def test_invalid_numbers(data: sdk.DataT, value: float, factor: float) -> None:
-    """A number that CloudWatch does not accept, also after scaling, is invalid."""
+    """A number that CloudWatch does not accept, before or after scaling, is invalid."""
     with pytest.raises(InvalidPointError):
         PointReader(START).value("key", data, number(value), factor)
 
@@ -105,7 +105,7 @@ def test_an_invalid_cumulative_point_is_no_base() -> None:
 
 
 def test_series_are_told_apart_by_type_and_not_by_order() -> None:
-    """``1``, ``True`` and ``"1"`` are different attributes; the order of attributes does not matter."""
+    """Attribute values ``1``, ``True`` and ``"1"`` make different series; the order of attributes does not matter."""
     reader, data = PointReader(START), counter(CUMULATIVE)
     for value in (1, True, "1", 1.0):
         assert reader.value("key", data, number(5, {"a": value, "b": 2}), 1.0) == SumValue(5)
@@ -135,7 +135,7 @@ def test_series_are_told_apart_by_type_and_not_by_order() -> None:
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 @pytest.mark.parametrize("factor", [1.0, 60.0])
 def test_contradictory_histograms(changes: dict[str, Any], temporality: AggregationTemporality, factor: float) -> None:
-    """A contradictory histogram, or one that cannot be sent, is invalid; no other exception is raised."""
+    """A histogram that is contradictory or cannot be sent is invalid; no other exception is raised."""
     data = sdk.Histogram([], temporality)
     point = histogram_point(**changes)
     with pytest.raises(InvalidPointError):
@@ -145,7 +145,7 @@ def test_contradictory_histograms(changes: dict[str, Any], temporality: Aggregat
 
 
 def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
-    """An invalid sample stays in a cumulative histogram for ever; later samples are published all the same."""
+    """An invalid sample stays in a cumulative histogram forever, but later samples are still published."""
     reader, data = PointReader(START), sdk.Histogram([], CUMULATIVE)
     spoilt = {"max": 2.0**361, "sum": 2.0**361}
     with pytest.raises(InvalidPointError):
@@ -169,7 +169,7 @@ def test_empty_histograms_are_nothing(temporality: AggregationTemporality) -> No
 )
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: AggregationTemporality) -> None:
-    """Count and sum are published all the same: it is one bucket that holds all samples."""
+    """A histogram without buckets is read as one bucket that holds all samples, so count and sum are published."""
     point = histogram_point(bucket_counts=[], explicit_bounds=[], **extremes)
     amount = PointReader(START).value("key", sdk.Histogram([], temporality), point, 1.0)
     assert isinstance(amount, ExplicitHistogram)
@@ -179,7 +179,7 @@ def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: Aggr
 
 
 def test_statistics_of_a_histogram_without_buckets() -> None:
-    """With minimum and maximum it is a statistic set, else its mean: it must not have percentiles."""
+    """Without buckets, a histogram is published as a statistic set or its mean, since it must not have percentiles."""
     known = {"bucket_counts": [], "explicit_bounds": [], "count": 10, "sum": 20.0}
     assert distribution_of(histogram_point(**known), 60.0) == Statistics(10, 1200.0, 60.0, 180.0)
     assert distribution_of(histogram_point(**known), -1.0) == Statistics(10, -20.0, -3.0, -1.0)

@@ -1,4 +1,4 @@
-"""The real SDK in front, a strict CloudWatch behind: what was recorded is what is published."""
+"""End to end from the real SDK to a strict fake CloudWatch: all measurements are published correctly."""
 
 import logging
 import math
@@ -21,13 +21,13 @@ BOUNDS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 1000.0)
 
 
 def explicit_view(*, bounds: Iterable[float] = BOUNDS, record_min_max: bool = True) -> View:
-    """A View that chooses explicit buckets for every histogram."""
+    """Return a View that selects explicit buckets for every histogram."""
     aggregation = ExplicitBucketHistogramAggregation(tuple(bounds), record_min_max=record_min_max)
     return View(instrument_name="*", aggregation=aggregation)
 
 
 def observed(*values: float, **attributes: Any) -> Any:
-    """A callback that observes these, one collection after the other."""
+    """Return a callback that observes one of these values in each collection."""
     left = iter(values)
 
     def callback(_options: CallbackOptions) -> Iterable[Observation]:
@@ -37,16 +37,16 @@ def observed(*values: float, **attributes: Any) -> Any:
 
 
 def value_of(datums: list[dict[str, Any]]) -> float:
-    """The value of the only datum."""
+    """Return the value of the only data point."""
     (datum,) = datums
     return float(datum["Value"])
 
 
 class TestInstruments:
-    """Each kind of instrument as the table of promises has it."""
+    """Each kind of instrument is published as documented."""
 
     def test_counter(self) -> None:
-        """The delta; nothing when nothing was added."""
+        """A counter publishes its delta, and nothing if nothing was added."""
         program = Program()
         counter = program.meter.create_counter("Orders", "{order}")
         counter.add(2)
@@ -58,7 +58,7 @@ class TestInstruments:
         assert value_of(program.publish()) == 4
 
     def test_up_down_counter(self) -> None:
-        """The current value, each time."""
+        """An up-down counter publishes its current value in each collection."""
         program = Program()
         counter = program.meter.create_up_down_counter("queue")
         counter.add(5)
@@ -68,7 +68,7 @@ class TestInstruments:
         assert value_of(program.publish()) == 3
 
     def test_gauge(self) -> None:
-        """The last value that was set."""
+        """A gauge publishes the last value that was set."""
         program = Program()
         gauge = program.meter.create_gauge("temperature")
         gauge.set(20)
@@ -76,25 +76,25 @@ class TestInstruments:
         assert value_of(program.publish()) == -3.5
 
     def test_observable_counter(self) -> None:
-        """The difference to what was observed before."""
+        """An observable counter publishes the difference from the previous observation."""
         program = Program()
         program.meter.create_observable_counter("bytes", [observed(10, 25, 25, 30)], "By")
         assert [sum(datum["Value"] for datum in program.publish()) for _ in range(4)] == [10, 15, 0, 5]
 
     def test_observable_up_down_counter(self) -> None:
-        """What was observed."""
+        """An observable up-down counter publishes the observed value."""
         program = Program()
         program.meter.create_observable_up_down_counter("threads", [observed(10, 4, 4)])
         assert [value_of(program.publish()) for _ in range(3)] == [10, 4, 4]
 
     def test_observable_gauge(self) -> None:
-        """What was observed, zero and negative included."""
+        """An observable gauge publishes the observed value, including zero and negative ones."""
         program = Program()
         program.meter.create_observable_gauge("load", [observed(0.5, 0, -1)])
         assert [value_of(program.publish()) for _ in range(3)] == [0.5, 0, -1]
 
     def test_histogram(self) -> None:
-        """Values with counts; percentiles within a narrow bucket; nothing when nothing was recorded."""
+        """A histogram publishes values and counts, with percentiles in a narrow bucket, and nothing if empty."""
         program = Program()
         histogram = program.meter.create_histogram("latency", "ms")
         for i in range(1, 1001):
@@ -106,7 +106,7 @@ class TestInstruments:
         assert program.publish() == []
 
     def test_explicit_histogram(self) -> None:
-        """Buckets that a View chose, spread inside each."""
+        """Samples are spread inside the buckets that a View selects."""
         program = Program(views=[explicit_view()])
         histogram = program.meter.create_histogram("latency", "ms")
         for i in range(1, 1001):
@@ -117,7 +117,7 @@ class TestInstruments:
         assert program.cloudwatch.percentile("latency", 50) == pytest.approx(500, rel=0.1)
 
     def test_histogram_without_minimum_and_maximum(self) -> None:
-        """A View may leave them out; count and sum are right all the same."""
+        """Count and sum are correct if a View omits minimum and maximum."""
         program = Program(views=[explicit_view(record_min_max=False)])
         histogram = program.meter.create_histogram("latency")
         for value in (1, 7, 3000):
@@ -128,11 +128,11 @@ class TestInstruments:
 
 
 class TestNumbers:
-    """Numbers that CloudWatch does not take."""
+    """Numbers that CloudWatch does not accept."""
 
     @pytest.mark.parametrize("value", [nan, inf, -inf, 2.0**361, -(2.0**361), 10**400])
     def test_one_bad_number_costs_no_other(self, value: float) -> None:
-        """A callback that observes nonsense loses that; everything else of the collection arrives."""
+        """An invalid observation is lost; everything else in the collection is published."""
         program = Program()
         program.meter.create_counter("orders").add(1)
         program.meter.create_observable_gauge("sick", [observed(value)])
@@ -141,10 +141,10 @@ class TestNumbers:
         assert program.cloudwatch.sum("orders") == 1
         assert program.cloudwatch.sum("healthy") == 7
         assert program.cloudwatch.count("sick") == 0
-        assert set(program.lost()) <= {"invalid"}  # some SDKs keep infinities to themselves
+        assert set(program.lost()) <= {"invalid"}  # some SDKs drop infinities
 
     def test_sums_of_whole_numbers_beyond_every_float(self) -> None:
-        """The SDK adds up whole numbers without a limit: that point is lost, and nothing else."""
+        """A sum of ints beyond the range of floats is lost, and nothing else."""
         program = Program(views=[explicit_view()])
         sick, healthy = program.meter.create_histogram("sick"), program.meter.create_histogram("healthy")
         for _ in range(20):
@@ -157,7 +157,7 @@ class TestNumbers:
     @pytest.mark.parametrize("tiny", [5e-324, 1e-320, 1e-308, 2.0**-1022, 1e-200])
     @pytest.mark.parametrize("views", [[], [explicit_view()]], ids=["exponential", "explicit"])
     def test_too_small(self, tiny: float, views: list[View]) -> None:
-        """What is below 2^-360 is sent as 0, and costs no other sample."""
+        """Values below 2^-360 are sent as 0, and affect no other sample."""
         program = Program(views=views)
         histogram = program.meter.create_histogram("latency")
         for value in (tiny, 1.0, 2.0):
@@ -168,7 +168,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("is_cumulative", [False, True])
     def test_a_point_beyond_the_range_costs_no_other_that_it_meets(self, is_cumulative: bool) -> None:  # noqa: FBT001
-        """Samples known only by their sum, and too large for CloudWatch, leave alone those of the same metric."""
+        """Samples known only by a sum that is too large for CloudWatch do not affect others of the same metric."""
         program = Program(
             views=[explicit_view(record_min_max=False)],
             rules=[MetricRule(dimensions=())],
@@ -184,7 +184,7 @@ class TestNumbers:
         assert program.lost() == {"invalid": 1}
 
     def test_said_once_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A number that cannot be sent is warned about once a minute for each metric, and counted each time."""
+        """An invalid number is logged once a minute per metric, and counted each time."""
         program = Program()
         program.meter.create_observable_gauge("sick", [observed(*[2.0**361] * 5)])
         for _ in range(5):
@@ -193,7 +193,7 @@ class TestNumbers:
         assert len([message for message in caplog.messages if "sick" in message]) == 1
 
     def test_scaled_units_apply_to_every_number(self) -> None:
-        """Hours become seconds in counters, gauges and histograms alike."""
+        """Unit scaling applies to counters, gauges and histograms."""
         program = Program()
         program.meter.create_counter("counter", "h").add(2)
         program.meter.create_gauge("gauge", "h").set(0.5)
@@ -204,7 +204,7 @@ class TestNumbers:
         assert program.cloudwatch.values("histogram") == {10800: 1}
 
     def test_unknown_unit(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A unit that CloudWatch does not know is published as none, with one warning for the unit."""
+        """An unknown unit is published as ``None``, with one warning per unit."""
         program = Program()
         counters = [program.meter.create_counter(name, "furlong") for name in ("one", "two")]
         for _ in range(2):
@@ -218,14 +218,14 @@ class TestDimensions:
     """Attributes, rules and merging."""
 
     def test_points_that_become_the_same(self) -> None:
-        """What differs in excluded attributes only, or as ``1`` and ``"1"``, is one datum."""
+        """Points that differ only in excluded attributes, or as ``1`` and ``"1"``, become one data point."""
         program = Program()
         counter = program.meter.create_counter("orders")
         given_attributes: list[dict[str, Any]] = [
             {"a": 1},
             {"a": "1"},
             {"a": 1, "http.host": "evil.example"},
-            {"b": True},  # beside "a": 1 the oldest SDK would take it for the same
+            {"b": True},  # beside "a": 1, the oldest SDK would treat it as equal
         ]
         for attributes in given_attributes:
             counter.add(1, attributes)
@@ -233,7 +233,7 @@ class TestDimensions:
         assert datums == {"1": 3, "true": 1}
 
     def test_gauges_that_become_the_same(self) -> None:
-        """Each value stays."""
+        """Gauges with the same dimensions keep each value."""
         program = Program(rules=[MetricRule(dimensions=())])
         gauge = program.meter.create_gauge("load")
         for worker, load in enumerate([0.5, 0.7, 0.5]):
@@ -242,7 +242,7 @@ class TestDimensions:
         assert program.cloudwatch.values("load", {}) == {0.5: 2, 0.7: 1}
 
     def test_cumulative_points_are_differences_before_they_are_merged(self) -> None:
-        """A restart of one of two series that become one does not look like a reset of both."""
+        """Cumulative points become deltas before merging, so a restart of one merged series does not reset others."""
         program = Program(rules=[MetricRule(dimensions=())], temporality=CUMULATIVE)
         counter = program.meter.create_counter("orders")
         counter.add(5, {"worker": 1})
@@ -251,7 +251,7 @@ class TestDimensions:
         assert value_of(program.publish()) == 1
 
     def test_rollups(self) -> None:
-        """Each set of dimensions is published once, merged, and adds up to the same."""
+        """Each rollup is published once, and its total equals that of the original series."""
         rules = [MetricRule(rollups=[["route"], []])]
         program = Program(rules=rules)
         counter = program.meter.create_counter("requests")
@@ -263,7 +263,7 @@ class TestDimensions:
         assert program.cloudwatch.sum("requests", {"route": 1}) == 4
 
     def test_drop_resolution_and_statistics(self) -> None:
-        """A rule may drop a metric, ask for seconds, and leave the values out."""
+        """A rule may drop a metric, set its resolution to a second, and publish statistics without values."""
         rules = [MetricRule(match="noise", drop=True), MetricRule(storage_resolution=1, distribution="statistics")]
         program = Program(rules=rules)
         program.meter.create_counter("noise").add(1)
@@ -275,7 +275,7 @@ class TestDimensions:
         assert datum["StatisticValues"] == {"SampleCount": 2, "Sum": 3, "Minimum": 1, "Maximum": 2}
 
     def test_more_than_30(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Thirty stay, in an order that does not depend on that of the attributes, with one warning for the metric."""
+        """Thirty dimensions are kept regardless of the order of attributes, with one warning per metric."""
         program = Program(rules=[MetricRule(dimensions=["z", "a*"])])
         counter = program.meter.create_counter("orders")
         attributes = {f"a{i:02}": i for i in range(40)} | {"z": 1}
@@ -287,7 +287,7 @@ class TestDimensions:
         assert len([message for message in caplog.messages if "orders has 41 attributes" in message]) == 1
 
     def test_resource_dimensions(self) -> None:
-        """Resource attributes that are asked for become dimensions; a point's own of the same name wins."""
+        """Selected resource attributes become dimensions; a point's own attribute of the same name takes precedence."""
         resource = {"service.name": "shop", "host.name": "a", "secret": "x"}
         program = Program(resource=resource, resource_dimensions=["service.name", "host.name", "not there"])
         counter = program.meter.create_counter("orders")
@@ -298,7 +298,7 @@ class TestDimensions:
         assert program.cloudwatch.sum("orders", {"service.name": "shop", "host.name": "b"}) == 2
 
     def test_overflow(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Beyond the limit everything goes to the overflow series; nothing is lost, and one warning says so."""
+        """Beyond the limit, everything goes to the overflow series: nothing is lost, and one warning is logged."""
         program = Program(max_metrics=10)
         counter = program.meter.create_counter("orders")
         for i in range(100):
@@ -312,10 +312,10 @@ class TestDimensions:
 
 
 class TestFacade:
-    """Metrics of reporters."""
+    """Metrics of a reporter."""
 
     def test_name_and_sign(self) -> None:
-        """The name in the scope is CloudWatch's; marked samples are negative, and merged with the others."""
+        """The scope has CloudWatch's metric name; marked samples are negative, and merged with the positive ones."""
         program = Program()
         program.exporter.publish_metrics_of("shop")
         metric = FacadeMetric("Request Balance", "shop")
@@ -330,7 +330,7 @@ class TestFacade:
         assert program.cloudwatch.values("Request Balance") == {-5: 1, 0: 1, 5: 1}
 
     def test_the_marker_of_others_is_an_attribute(self) -> None:
-        """Outside the facade the marker has no meaning."""
+        """Outside the facade, the marker is an ordinary attribute."""
         program = Program()
         program.meter.create_counter("orders").add(1, {NEGATIVE_KEY: True})
         (datum,) = program.publish()
@@ -352,7 +352,7 @@ recordings = st.lists(
 
 
 def record_all(histogram: Any, values: list[float]) -> None:
-    """Record; the SDK itself fails for some values beside a power of two, which is not what is tested here."""
+    """Record the samples; discard examples for which the SDK itself fails, next to some powers of two."""
     try:
         for value in values:
             histogram.record(value)
@@ -361,7 +361,7 @@ def record_all(histogram: Any, values: list[float]) -> None:
 
 
 def assert_published(program: Program, name: str, values: list[float]) -> None:
-    """The gate has the samples that were recorded."""
+    """Assert that the fake CloudWatch received the recorded samples."""
     sent = [sendable(value) for value in values]
     expected = [value for value in sent if value is not None]
     cloudwatch = program.cloudwatch
@@ -373,11 +373,11 @@ def assert_published(program: Program, name: str, values: list[float]) -> None:
 
 
 class TestProperties:
-    """Whatever the SDK accepts."""
+    """Properties of everything that the SDK accepts."""
 
     @given(recordings, st.sampled_from(["exponential", "explicit", "one bucket", "many buckets"]))
     def test_histograms(self, values: list[float], kind: str) -> None:
-        """Count, sum, minimum and maximum at the gate are the recorded ones."""
+        """Published count, sum, minimum and maximum are the recorded ones."""
         bounds = {"explicit": BOUNDS, "one bucket": (), "many buckets": tuple(range(0, 3000, 10))}
         program = Program(views=[explicit_view(bounds=bounds[kind])] if kind in bounds else [])
         record_all(program.meter.create_histogram("latency"), values)
@@ -392,7 +392,7 @@ class TestProperties:
         st.booleans(),
     )
     def test_cumulative_histograms(self, intervals: list[list[float]], is_explicit: bool) -> None:  # noqa: FBT001
-        """Under a reader that asks for running totals, all intervals together are what was recorded."""
+        """With cumulative temporality, all intervals together have the recorded samples."""
         program = Program(views=[explicit_view()] if is_explicit else [], temporality=CUMULATIVE)
         histogram = program.meter.create_histogram("latency")
         for values in intervals:
@@ -405,7 +405,7 @@ class TestProperties:
 
     @given(st.lists(st.lists(st.integers(0, 2**70), max_size=4), min_size=1, max_size=4), st.booleans())
     def test_counters(self, intervals: list[list[int]], is_cumulative: bool) -> None:  # noqa: FBT001
-        """What was added is what CloudWatch adds up, under any temporality."""
+        """With any temporality, CloudWatch's sum of a counter equals the added amounts."""
         program = Program(temporality=CUMULATIVE if is_cumulative else None)
         counter = program.meter.create_counter("bytes")
         for added in intervals:
@@ -431,7 +431,7 @@ class TestProperties:
         st.one_of(st.floats(), st.integers(), st.integers(-(2**400), 2**400)),
     )
     def test_nothing_is_refused(self, name: str, unit: str, attributes: dict[str, Any], value: float) -> None:
-        """No name, unit, attribute or value that the SDK accepts makes a request that CloudWatch refuses."""
+        """No name, unit, attribute or value that the SDK accepts results in a request that CloudWatch rejects."""
         program = Program()
         meter = program.meter
         try:
@@ -451,7 +451,7 @@ class TestProperties:
 
 
 def test_loggers_belong_to_the_package(caplog: pytest.LogCaptureFixture) -> None:
-    """What is said is said under the package's name."""
+    """Messages are logged under the package's name."""
     program = Program()
     program.meter.create_counter("orders", "furlong").add(1)
     program.publish()
@@ -461,7 +461,7 @@ def test_loggers_belong_to_the_package(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_one_name_with_two_units_is_two_running_totals() -> None:
-    """Cumulative series are told apart by their unit, too."""
+    """Cumulative series with the same name but different units are kept apart."""
     program = Program(temporality=CUMULATIVE)
     totals = [program.meter.create_counter("worked", unit=unit) for unit in ("s", "ms")]
     for total, worked in zip(totals, (10, 1000), strict=True):

@@ -14,7 +14,7 @@ ORDERS = Series("orders", (), "Count")
 
 
 def merged(*values: PointValue, as_statistics: bool = False) -> object:
-    """Return the content of the datum of one series that receives all of these values."""
+    """Return the content of one series' data point that receives all of these values."""
     accumulator = Accumulator(ORDERS, as_statistics)
     for value in values:
         accumulator.add(value, 0)
@@ -45,7 +45,7 @@ def test_points_that_become_one(values: Sequence[PointValue], content: object) -
 
 
 def test_the_latest_time() -> None:
-    """A datum has the latest time of its points."""
+    """A data point has the latest time of its points."""
     accumulator = Accumulator(ORDERS, as_statistics=False)
     accumulator.add(SumValue(1), 5)
     accumulator.add(SumValue(3), 4)
@@ -54,7 +54,7 @@ def test_the_latest_time() -> None:
 
 @pytest.mark.parametrize("zeros_first", [True, False])
 def test_points_of_zeros_only_coarsen_nothing(*, zeros_first: bool) -> None:
-    """Such a histogram has the SDK's scale 0, whatever the others have; also where buckets are added one by one."""
+    """Points with only zeros, which have scale 0, do not coarsen others, even if buckets are added one by one."""
     zeros, others = [exponential([0.0] * 5, 0)] * 30, [wide(100, 6), wide(60, 6)]
     content = merged(*(zeros + others if zeros_first else others + zeros))
     expected = distribution(others[0].plus(others[1]).plus(exponential([0.0] * 150, 6)))
@@ -65,14 +65,14 @@ def test_points_of_zeros_only_coarsen_nothing(*, zeros_first: bool) -> None:
 
 
 def wide(buckets: int, scale: int) -> ExponentialHistogram:
-    """A histogram with two samples in each of this many buckets."""
+    """Return a histogram with two samples in each of this many buckets."""
     lowest = [edge(scale, index) * 1.0001 for index in range(buckets)]
     return exponential([sample * factor for sample in lowest for factor in (1.0, 1.01)], scale)
 
 
 @pytest.mark.parametrize(("buckets", "keep_values"), [((73, 73), True), ((73, 74), False)])
 def test_exponential_histograms_of_two_scales(buckets: tuple[int, int], *, keep_values: bool) -> None:
-    """Histograms keep their own values while these fit in a datum; beyond that they are added at the coarser scale."""
+    """Histograms keep their own values while these fit in a data point; otherwise they use the coarser scale."""
     one, other = wide(buckets[0], 4), wide(buckets[1], 3)
     assert (one.filled_buckets, other.filled_buckets) == buckets
     parts = [each for each in (distribution(one), distribution(other)) if each is not None]
@@ -92,7 +92,7 @@ def test_explicit_histograms() -> None:
 
 
 def test_at_most_150_values() -> None:
-    """However many points are merged, their samples fit in one datum."""
+    """The samples of any number of merged points fit in one data point."""
     content = merged(*[GaugeValue(i) for i in range(1000)])
     assert isinstance(content, Distribution)
     assert 75 <= len(content.values) <= 150
@@ -111,12 +111,12 @@ def test_at_most_150_values() -> None:
     ],
 )
 def test_statistics(values: Sequence[PointValue], statistics: Statistics) -> None:
-    """A rule may ask for sum, count, minimum and maximum only."""
+    """A rule may select only sum, count, minimum and maximum."""
     assert merged(*values, as_statistics=True) == statistics
 
 
 def test_a_single_number_stays_a_number() -> None:
-    """A single number stays a number, even if statistics were asked for."""
+    """A single number stays a number even if the rule selects statistics."""
     assert merged(SumValue(5), as_statistics=True) == 5.0
 
 
@@ -131,13 +131,13 @@ def test_numbers_beyond_the_range(values: Sequence[PointValue]) -> None:
 
 
 def test_a_sum_beyond_the_range() -> None:
-    """Invalid samples are not sent as statistics either, whether one of them is invalid or only their sum."""
+    """Samples that are invalid, or whose sum is, are not sent as statistics either."""
     assert merged(GaugeValue(2.0**360), GaugeValue(2.0**360), as_statistics=True) is None
     assert merged(GaugeValue(1), GaugeValue(2.0**361)) is None
 
 
 def test_unexpected_numbers(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected number costs its own datum, and an error names it."""
+    """An unexpected number loses only its own data point, and the logged error names it."""
     names = ["strange", "stranger"]
     for name in names:
         accumulator = Accumulator(Series(name, (), "Count"), as_statistics=False)

@@ -1,4 +1,4 @@
-"""CloudWatch does not aggregate over dimensions, so rollups are published: each once, with the same samples."""
+"""CloudWatch does not aggregate over dimensions, so each rollup is published once, with the samples of its series."""
 
 import math
 from collections import Counter
@@ -29,31 +29,31 @@ class Published:
         self.histogram = meter.create_histogram("duration", unit="ms")
 
     def collect(self) -> None:
-        """Publish what was recorded, and return what was published by this collection alone."""
+        """Publish the measurements, and return the data points of this collection alone."""
         self.cloudwatch.clear()
         assert self.reader.flush()
 
     def times_published(self, name: str) -> Counter[PublishedMetric]:
-        """Return the number of datums of each metric of a name."""
+        """Return the number of data points of each metric with a name."""
         return Counter(each.metric for each in self.cloudwatch.accepted if each.metric.name == name)
 
 
 @pytest.fixture
 def published() -> Iterator[Published]:
-    """A new program, whose thread ends with the test."""
+    """A new program whose thread ends with the test."""
     fresh = Published()
     yield fresh
     fresh.reader.shutdown()
 
 
 def amount(route: str, status: int) -> int:
-    """What a series has recorded, different for each series."""
+    """Return the amount recorded in a series; each series has a different one."""
     return len(route) * 1000 + status
 
 
 @pytest.mark.parametrize("collections", [1, 3])
 def test_counters(published: Published, collections: int) -> None:
-    """Each rollup is one datum per collection, and the sum of its series."""
+    """Each rollup is one data point per collection, with the sum of its series."""
     for _ in range(collections):
         for route, status in SERIES:
             published.counter.add(amount(route, status), {"route": route, "status": status, "user": status * 7})

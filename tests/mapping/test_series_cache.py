@@ -1,4 +1,4 @@
-"""A series that one attribute set has for itself, and what ends that: its points are one datum in every collection."""
+"""A series stays one data point per collection, whether one attribute set has it alone or others come to share it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ Points = Iterable[tuple[Mapping[str, Any] | None, float]]
 
 
 class Mapped:
-    """A mapper, and a clock for its guard."""
+    """A mapper with a fake clock for its guard."""
 
     def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE) -> None:
         self.clock = FakeClock()
@@ -52,12 +52,12 @@ class Mapped:
     def collect(
         self, *metrics: Points, scope: InstrumentationScope = ANY, seconds: int = NOW, unit: str = "1"
     ) -> list[Datum]:
-        """What becomes of a collection of counters, or of such histograms as the facade makes."""
+        """Return the data points for a collection of counters, or of histograms like the facade's."""
         point_of = counted if scope is ANY else measured
         return self.datums(data_of(*(point_of(points, seconds) for points in metrics), scope=scope, unit=unit))
 
     def values(self, *metrics: Points) -> list[tuple[str, float]]:
-        """Route and value of each datum of a collection of counters."""
+        """Return the route and value of each data point of a collection of counters."""
         return sorted(
             ("".join(value for _, value in datum.series.dimensions), number_of(datum))
             for datum in self.collect(*metrics)
@@ -68,7 +68,7 @@ class Mapped:
 
 
 def number_of(datum: Datum) -> float:
-    """The number of a datum that has only one."""
+    """Return the number of a data point that has only one."""
     assert isinstance(datum.content, int | float)
     return datum.content
 
@@ -76,30 +76,30 @@ def number_of(datum: Datum) -> float:
 def data_of(
     *metrics: sdk.DataT, scope: InstrumentationScope = ANY, unit: str = "1", names: Iterable[str] = ("orders",)
 ) -> sdk.MetricsData:
-    """A collection of these metrics, for each of the names."""
+    """Return a collection of these metrics under each of the names."""
     made = [sdk.Metric(name, None, unit, data) for name in names for data in metrics]
     return sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [sdk.ScopeMetrics(scope, made, "")], "")])
 
 
 def counted(points: Points, seconds: int) -> sdk.Sum:
-    """Deltas of a counter."""
+    """Return a counter's deltas."""
     time = (seconds + 1) * SECOND - 1
     made = [sdk.NumberDataPoint(attributes, 0, time, value) for attributes, value in points]
     return sum_of(made)
 
 
 def sum_of(points: Any) -> sdk.Sum:
-    """Deltas of a counter, in whatever the points are held."""
+    """Return a counter's deltas, with the points in any iterable."""
     return sdk.Sum(points, sdk.AggregationTemporality.DELTA, is_monotonic=True)
 
 
 def timed(nanos: Any) -> sdk.NumberDataPoint:
-    """A point at this time."""
+    """Return a point with this time."""
     return sdk.NumberDataPoint(ONE, 0, nanos, 1)
 
 
 def measured(points: Points, seconds: int) -> sdk.ExponentialHistogram:
-    """A histogram of one sample for each point."""
+    """Return a histogram with one sample per point."""
     empty = sdk.Buckets(0, [0])
     made = [
         sdk.ExponentialHistogramDataPoint(
@@ -112,7 +112,7 @@ def measured(points: Points, seconds: int) -> sdk.ExponentialHistogram:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_another_attribute_set_joins(order: int) -> None:
-    """In the collection in which it comes, before or after the one that had the series, and in all that follow."""
+    """A second attribute set is merged from its first collection on, whether it comes first or last."""
     mapped = Mapped()
     assert [mapped.values([(ONE, 1)]) for _ in range(3)] == [[("/", 1)]] * 3
     both = [(ONE, 1), (OTHER, 10)][::order]
@@ -123,7 +123,7 @@ def test_another_attribute_set_joins(order: int) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_another_metric_joins(order: int) -> None:
-    """Such as that of another meter, whose points come after those of the first are read."""
+    """Points of another metric with the same series, such as another meter's, are merged in either order."""
     mapped = Mapped()
     for _ in range(3):
         assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("/cart", 2)]
@@ -133,7 +133,7 @@ def test_another_metric_joins(order: int) -> None:
 
 
 def test_a_point_comes_twice() -> None:
-    """With the same attributes object, in one metric or in two."""
+    """Points with the same attributes object are merged, within one metric or across two."""
     mapped = Mapped()
     mapped.values([(ONE, 1)])
     assert mapped.values([(ONE, 1), (ONE, 2)]) == [("/", 3)]
@@ -144,7 +144,7 @@ def test_a_point_comes_twice() -> None:
 
 
 def test_the_same_samples_are_the_same_values() -> None:
-    """In the first collection, in which the series is new, and in all that follow."""
+    """The same samples result in the same values in the first collection and in later ones."""
     mapped = Mapped()
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: sdk.AggregationTemporality.DELTA},
@@ -163,7 +163,7 @@ def test_the_same_samples_are_the_same_values() -> None:
 
 
 def test_times_are_whole_seconds() -> None:
-    """Whatever type of number they are."""
+    """Times are truncated to whole seconds for any number type."""
     mapped = Mapped()
     for _ in range(3):
         (datum,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)])))
@@ -171,14 +171,14 @@ def test_times_are_whole_seconds() -> None:
 
 
 def test_points_that_come_once_only() -> None:
-    """They may be given as something that cannot be read twice."""
+    """Points may be given as an iterator, which can be read only once."""
     mapped = Mapped()
     for _ in range(3):
         assert len(mapped.datums(data_of(sum_of(iter([timed(NOW * SECOND)]))))) == 1
 
 
 def test_statistics_stay_statistics() -> None:
-    """Also of a series that is remembered."""
+    """The statistics form applies to cached series too."""
     mapped = Mapped(rule=MetricRule(match="*", distribution="statistics"))
     for _ in range(3):
         (datum,) = mapped.collect([(ONE, 1.0)], scope=InstrumentationScope("histograms"))
@@ -186,7 +186,7 @@ def test_statistics_stay_statistics() -> None:
 
 
 def test_units_that_are_scaled() -> None:
-    """Every number is multiplied first, also of a series that is remembered."""
+    """Unit scaling applies to cached series too."""
     mapped = Mapped()
     for _ in range(3):
         (datum,) = mapped.collect([(ONE, 2)], unit="min")
@@ -194,7 +194,7 @@ def test_units_that_are_scaled() -> None:
 
 
 def test_sums_that_cannot_be_sent_are_lost_once() -> None:
-    """One datum, however many points it was put together of."""
+    """A sum that cannot be sent counts as one lost data point, not one per merged point."""
     mapped = Mapped()
     for lost in range(1, 4):
         assert mapped.values([(ONE, 2.0**360), (OTHER, 2.0**360), (ELSEWHERE, 5)]) == [("/cart", 5)]
@@ -202,7 +202,7 @@ def test_sums_that_cannot_be_sent_are_lost_once() -> None:
 
 
 def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """Its attributes, value or time are no such thing; others of its series and its metric are published."""
+    """A point with unreadable attributes, value or time is lost; others of its series and metric are published."""
     mapped = Mapped()
     bad: Any = [("route", "/")]
     for lost in range(1, 4):
@@ -224,7 +224,7 @@ def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixt
 
 
 def test_negative_samples_meet_the_positive_ones() -> None:
-    """OpenTelemetry's histograms have them apart, as magnitudes."""
+    """Negative samples, which OpenTelemetry holds separately as magnitudes, are merged with positive ones."""
     mapped = Mapped(rule=MetricRule(match="*"))
     scope = FacadeMetric("orders", "reporter")
     facade = InstrumentationScope(scope.scope_name, attributes=scope.scope_attributes())
@@ -241,7 +241,7 @@ def test_negative_samples_meet_the_positive_ones() -> None:
 
 
 def test_places_are_renewed_each_minute() -> None:
-    """A series that found none while there was one for it only for a while is the overflow series' until then."""
+    """Places are renewed once a minute; a series without a place stays in the overflow series until one is free."""
     mapped = Mapped(max_metrics=2)
     for _ in range(3):
         assert mapped.values([(ONE, 1)]) == [("/", 1)]
@@ -253,7 +253,7 @@ def test_places_are_renewed_each_minute() -> None:
 
 
 def test_totals_beside_what_is_for_itself() -> None:
-    """An attribute set may have its finest series for itself, and share its total."""
+    """An attribute set may have its finest series alone and share its total."""
     mapped = Mapped(rule=MetricRule(match="*", rollups=[["route", "status"], []]))
     for _ in range(3):
         datums = mapped.collect([(ONE, 1), (OTHER, 10)])
@@ -261,7 +261,7 @@ def test_totals_beside_what_is_for_itself() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects that come once only do not stay; forgetting changes nothing of what is published."""
+    """The cache of attributes objects is bounded, and evictions do not change the published values."""
     monkeypatch.setattr(slots, "_MAX_ENTRIES", 10)
     mapped = Mapped()
     for _ in range(3):
@@ -271,7 +271,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_points_of_several_times() -> None:
-    """Each datum has the time of its own point, or of the newest if there are several."""
+    """Each data point has the time of its point, or of the newest of several."""
     mapped = Mapped()
     for _ in range(2):
         times = ((ONE, 5), (ELSEWHERE, 1), (OTHER, 3))
@@ -281,7 +281,7 @@ def test_points_of_several_times() -> None:
 
 @pytest.mark.parametrize("odd", [math.nan, 10**400, 1e-200])
 def test_one_uncommon_point_among_others(odd: float) -> None:
-    """All others are what they are without it."""
+    """An invalid or tiny number does not affect the other points."""
     mapped = Mapped()
     for _ in range(3):
         assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("/cart", 2)]
@@ -293,7 +293,7 @@ def test_one_uncommon_point_among_others(odd: float) -> None:
 
 
 def test_points_of_two_times_among_those_that_come_alike() -> None:
-    """Each keeps its own."""
+    """Points of one metric with different times keep their own times."""
     mapped = Mapped()
     for _ in range(2):
         mapped.collect([(ONE, 1), (ELSEWHERE, 2)])
@@ -304,18 +304,18 @@ def test_points_of_two_times_among_those_that_come_alike() -> None:
 
 
 class CountingGuard(CardinalityGuard):
-    """A guard that counts how often it is asked whether a series may stay."""
+    """A guard that counts its ``renew`` calls."""
 
     renewals = 0
 
     def renew(self, series: Series) -> bool:
-        """Whether this series has a place."""
+        """Count the call, and return whether this series has a place."""
         self.renewals += 1
         return super().renew(series)
 
 
 class Remembering:
-    """A cache of series, and how often it was worked out what a point is published as."""
+    """A series cache that counts how often the series of a point are computed."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -325,18 +325,18 @@ class Remembering:
         self.asked = 0
 
     def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[CacheEntry]:
-        """The entries of a collection of points with these attributes, for each metric of these names."""
+        """Return the entries for points with these attributes, for each metric name."""
         return self.collect_all(data_of(counted([(each, 1) for each in attributes], NOW), names=names))
 
     def collect_all(self, data: sdk.MetricsData) -> list[CacheEntry]:
-        """The entries of all points of a collection."""
+        """Return the entries for all points of a collection."""
         self.cache.begin_collection()
         return [
             entry for stream in self.streams.of(data) for entry in self.cache.entries(stream, stream.data.data_points)
         ]
 
     def admit(self, *entries: CacheEntry) -> None:
-        """Let the guard have a place for the series of these, as whoever publishes them does."""
+        """Admit the series of these entries, as publishing them does."""
         for entry in entries:
             assert [self.guard.admit(series) for series in entry.series] == [*entry.series]
 
@@ -346,7 +346,7 @@ class Remembering:
 
 
 def test_an_entry_is_found_again() -> None:
-    """By the identity of its attributes and by its metric; what it is published as is worked out once."""
+    """Entries are found by metric and identity of the attributes object; their series are computed once."""
     remembering = Remembering()
     first = remembering.collect(ONE, ELSEWHERE, None)
     assert [entry.series for entry in first] == [
@@ -366,7 +366,7 @@ def test_an_entry_is_found_again() -> None:
 
 
 def test_another_unit_is_another_series() -> None:
-    """The same attributes object does not find the series of another unit."""
+    """The same attributes object with another unit has another series."""
     remembering = Remembering()
     (one,) = remembering.collect(ONE)
     (other,) = remembering.collect_all(data_of(counted([(ONE, 1)], NOW), unit="s"))
@@ -374,7 +374,7 @@ def test_another_unit_is_another_series() -> None:
 
 
 def test_an_entry_has_its_series_for_itself() -> None:
-    """From the collection on that finds it published already, until another one has the same."""
+    """An entry owns its series from its second collection on, until another entry has the same series."""
     remembering = Remembering()
     (entry,) = remembering.collect(ONE)
     assert (entry.own, entry.shared) == ((), ())
@@ -387,7 +387,7 @@ def test_an_entry_has_its_series_for_itself() -> None:
 
 
 def test_an_entry_with_two_points_shares_with_itself() -> None:
-    """And with nobody else; from then on."""
+    """An entry with two points in one collection shares its series from then on; other entries keep theirs."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     entry, _, elsewhere = remembering.collect(ONE, ONE, ELSEWHERE)
@@ -400,7 +400,7 @@ def test_an_entry_with_two_points_shares_with_itself() -> None:
 
 @pytest.mark.parametrize("joining", [OTHER, ONE], ids=["another entry", "the same again"])
 def test_a_series_that_comes_to_be_shared(joining: Mapping[str, Any]) -> None:
-    """In the very collection in which a later metric brings it in: nothing was published of it before."""
+    """A series becomes shared in the collection in which a later metric adds to it, before anything is published."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     first, elsewhere = remembering.collect(ONE, ELSEWHERE)
@@ -412,7 +412,7 @@ def test_a_series_that_comes_to_be_shared(joining: Mapping[str, Any]) -> None:
 
 
 def test_series_are_renewed_once_a_minute() -> None:
-    """What was found stays as long as the guard lets it."""
+    """Ownership is renewed once a minute, and lost if the guard has no place for the series."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     remembering.guard.renewals = 0
@@ -425,7 +425,7 @@ def test_series_are_renewed_once_a_minute() -> None:
 
 
 def test_attributes_that_cannot_be_read() -> None:
-    """They are left to whoever reads the point, and nothing is remembered of them."""
+    """Unreadable attributes result in an entry without series, which is not cached."""
     remembering = Remembering()
     bad: Any = [("route", "/")]
     (entry,) = remembering.collect(bad)
@@ -434,7 +434,7 @@ def test_attributes_that_cannot_be_read() -> None:
 
 
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between collections only, when there are more than so many; who had a series for itself is forgotten, too."""
+    """The cache is emptied only between collections, when it exceeds its limit; owned series are forgotten too."""
     monkeypatch.setattr(slots, "_MAX_ENTRIES", 2)
     remembering = Remembering()
     pair = remembering.collect(ONE, ELSEWHERE)

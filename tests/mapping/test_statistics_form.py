@@ -17,7 +17,7 @@ LATENCIES = [SOURCE.lognormvariate(4, 0.7) for _ in range(1000)]
 
 
 def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str = "ms") -> FakeCloudWatch:
-    """Return what CloudWatch gets for a histogram's samples, recorded in two series that are merged."""
+    """Return the published data points for a histogram's samples, recorded in two series that are merged."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(match="duration", dimensions=[], distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))
@@ -33,7 +33,7 @@ def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str
 @pytest.mark.parametrize("views", [[], [EXPLICIT]], ids=["exponential", "explicit"])
 @pytest.mark.parametrize("samples", [LATENCIES, [12.5], [3.0, 4.0], [0.0] * 5], ids=["many", "one", "two", "zeros"])
 def test_statistics_are_exact(samples: list[float], views: list[View]) -> None:
-    """One datum of StatisticValues has the exact statistics of the samples."""
+    """One data point with StatisticValues has the exact statistics of the samples."""
     cloudwatch = published(samples, views=views)
     (datum,) = cloudwatch.datums
     assert set(datum) == {"MetricName", "Dimensions", "Unit", "Timestamp", "StatisticValues"}
@@ -51,13 +51,13 @@ def test_scaled() -> None:
 
 
 def test_there_are_no_percentiles() -> None:
-    """CloudWatch has no percentiles of statistic sets, and the look-up says so."""
+    """CloudWatch has no percentiles of statistic sets, and looking one up raises an error that explains it."""
     with pytest.raises(LookupError, match="statistic sets"):
         published(LATENCIES).percentile("duration", 99)
 
 
 def test_it_is_smaller() -> None:
-    """The purpose of the form: a datum of 1,000 samples takes less than a quarter of the bytes."""
+    """A statistic set of 1,000 samples takes less than a quarter of the bytes of their values and counts."""
     statistics = published(LATENCIES).datums[0]
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
@@ -70,7 +70,7 @@ def test_it_is_smaller() -> None:
 
 
 def test_numbers_are_values_all_the_same() -> None:
-    """The form applies to histograms only: the delta of a counter is a number either way."""
+    """The form applies to histograms only: a counter's delta is still a number."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))

@@ -16,7 +16,7 @@ class TestSums:
     @pytest.mark.parametrize(
         ("points", "deltas"),
         [
-            # (start, total) ... and what is counted of each
+            # (start, total) ... and the delta for each
             ([(AFTER, 5)], [5]),
             ([(EXPORTER_START, 5)], [5]),
             ([(BEFORE, 5)], [None]),
@@ -46,7 +46,7 @@ class TestSums:
         ],
     )
     def test_resets(self, points: list[tuple[int, float]], deltas: list[float | None]) -> None:
-        """A cumulative sum is counted once: what was added, or all of it after a reset."""
+        """Cumulative sums are counted once: the difference, or all of the sum after a reset."""
         series = CumulativeToDelta(EXPORTER_START)
         counted = [series.delta("key", start, RunningSum(total)) for start, total in points]
         assert [None if each is None else each.value for each in counted] == deltas
@@ -106,7 +106,7 @@ class TestHistograms:
         assert series.delta("key", AFTER, second) == second
 
     def test_new_start_counts_in_full(self) -> None:
-        """A new start time is a reset, even if the numbers could be a continuation."""
+        """A new start time is a reset, even if the numbers could continue the previous point."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, explicit([1], (2,)))
         restarted = explicit([1, 1], (2,))
@@ -120,7 +120,7 @@ class TestHistograms:
         assert series.delta("key", AFTER, total) is None
 
     def test_extremes_of_the_delta(self) -> None:
-        """A cumulative minimum or maximum that did not move only bounds the samples of the delta."""
+        """A cumulative minimum or maximum that did not change only bounds the samples of the delta."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, explicit([1, 9], (20,)))
         delta = series.delta("key", AFTER, explicit([1, 9, 5, 12], (20,)))

@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.testing.request_rules import validation_error
 
 any_text = st.one_of(
     st.text(max_size=40),
-    st.text(st.characters(), max_size=40),  # half surrogate pairs and control characters included
+    st.text(st.characters(), max_size=40),  # including lone surrogates and control characters
     st.text(" \t\x00\x1f:%~é\ud800\u2003", max_size=6),
     st.sampled_from(["", EMPTY, "%20", "%3A", "%C3%A9", "%ED%A0%80", "%25"]),
     st.sampled_from([" ", ":", "::", ": ", "x" * 255, "x" * 256, "é" * 255, "y" * 1024, "y" * 5000]),
@@ -36,7 +36,7 @@ plain_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_
 
 
 def refused(metric: dict[str, Any]) -> str | None:
-    """What CloudWatch has against a datum of this metric."""
+    """Return the reasons why CloudWatch would reject a data point of this metric."""
     request = {"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": 1, **metric}]}
     error = validation_error(request, now=0)
     return error.message if error else None
@@ -47,13 +47,13 @@ class TestDimensions:
 
     @given(attributes)
     def test_always_acceptable(self, given_attributes: dict[str, Any]) -> None:
-        """Whatever the attributes, CloudWatch accepts the dimensions, and none is missing."""
+        """CloudWatch accepts the dimensions made from any attributes, and none is missing."""
         made = dimensions(given_attributes)
         assert refused({"Dimensions": [{"Name": name, "Value": value} for name, value in made]}) is None
         assert len(made) == len(given_attributes)
 
     def test_what_cannot_be_written_out(self) -> None:
-        """An int of more digits than Python writes is told from others by those of its hexadecimal form."""
+        """An int too long to print is identified by its hexadecimal digits, other unprintable values by their type."""
 
         class Hostile:
             def __repr__(self) -> str:
@@ -76,15 +76,15 @@ class TestDimensions:
 
     @given(st.dictionaries(plain_text, plain_text, max_size=30))
     def test_acceptable_ones_stay(self, given_attributes: dict[str, str]) -> None:
-        """What CloudWatch would accept as it is stays as it is, unless it looks like an encoding."""
+        """A text that CloudWatch accepts is not changed, unless it looks encoded."""
         assert dict(dimensions(given_attributes)) == given_attributes
 
     @given(short_text, short_text)
     def test_different_ones_stay_different(self, one: str, other: str) -> None:
-        """No two values, names of dimensions or names of metrics become the same, encoded or not."""
+        """Different values, dimension names or metric names stay different, whether encoded or not."""
         for function in (dimension_value, dimension_name, metric_name):
             assert (function(one) == function(other)) is (one == other)
-            # What looks as if it were encoded already is another text.
+            # A text that already looks encoded is a different text.
             assert (function(one) == function(function(other))) is (one == function(other))
 
 
@@ -124,7 +124,7 @@ class TestDimensions:
     ],
 )
 def test_value(value: object, text: str) -> None:
-    """Values become text as JSON writes them, and what CloudWatch refuses is percent-encoded."""
+    """Values are converted to JSON text, and characters that CloudWatch rejects are percent-encoded."""
     assert dimension_value(value) == text
 
 
@@ -148,7 +148,7 @@ def test_name(key: str, name: str) -> None:
 
 @pytest.mark.parametrize(("length", "kept"), [(1024, True), (1025, False), (9000, False)])
 def test_too_long(length: int, kept: bool) -> None:  # noqa: FBT001 - a column of the table
-    """What is too long is cut to the limit, and still told from others that begin alike."""
+    """A text over the limit is cut, and stays distinct from others with the same beginning."""
     text, other = "x" * (length - 1) + "a", "x" * (length - 1) + "b"
     made = dimension_value(text)
     assert len(made) == min(length, 1024)
@@ -158,7 +158,7 @@ def test_too_long(length: int, kept: bool) -> None:  # noqa: FBT001 - a column o
 
 
 def test_too_long_once_encoded() -> None:
-    """The limit counts what is sent."""
+    """The limit applies to the encoded text."""
     assert len(dimension_value("é" * 200)) == 1024
     assert len(dimension_name("é" * 50)) == 255
     assert len({dimension_value(" " * length) for length in (400, 401)}) == 2
@@ -166,7 +166,7 @@ def test_too_long_once_encoded() -> None:
 
 
 def test_within_limit() -> None:
-    """Of more than 30 names the preferred stay first, then those first in the alphabet, whatever order they came in."""
+    """Of more than 30 names, preferred ones are kept first, then alphabetically, regardless of their order."""
     names = [f"a{i:02}" for i in range(40)]
     expected = {"a39", "a38", *names[:28]}
     assert within_limit(names, ["a38", "a39", "not there"]) == expected
@@ -176,7 +176,7 @@ def test_within_limit() -> None:
 
 @given(any_text)
 def test_metric_name_is_always_acceptable(name: str) -> None:
-    """Whatever an instrument is called, CloudWatch accepts the metric's name."""
+    """CloudWatch accepts the metric name made from any instrument name."""
     assert refused({"MetricName": metric_name(name)}) is None
 
 
@@ -194,19 +194,19 @@ def test_metric_name_is_always_acceptable(name: str) -> None:
     ],
 )
 def test_metric_name(name: str, published: str) -> None:
-    """A metric keeps its name, as far as that is printable ASCII."""
+    """Printable ASCII in a metric's name is kept."""
     assert metric_name(name) == published
 
 
 def test_long_metric_names_stay_distinct() -> None:
-    """A name over 255 characters is cut, and told from others that begin alike."""
+    """A name over 255 characters is cut, and stays distinct from others with the same beginning."""
     made = {metric_name("x" * 300 + end) for end in "ab"}
     assert [len(name) for name in made] == [255, 255]
 
 
 @given(any_text)
 def test_namespace_is_always_acceptable(service_name: str) -> None:
-    """Whatever a service is called, CloudWatch accepts the namespace."""
+    """CloudWatch accepts the namespace made from any service name."""
     datum = {"MetricName": "Orders", "Value": 1}
     assert validation_error({"Namespace": namespace_of(service_name), "MetricData": [datum]}, now=0) is None
 
@@ -225,11 +225,11 @@ def test_namespace_is_always_acceptable(service_name: str) -> None:
     ],
 )
 def test_namespace(service_name: str, namespace: str) -> None:
-    """A service's name stays, except for what no namespace may have or begin with."""
+    """A service's name is kept, except for characters and prefixes that a namespace must not have."""
     assert namespace_of(service_name) == namespace
 
 
 def test_long_namespaces_stay_distinct() -> None:
-    """A name over 255 characters is cut, and told from others that begin alike."""
+    """A name over 255 characters is cut, and stays distinct from others with the same beginning."""
     made = {namespace_of("x" * 300 + end) for end in "ab"}
     assert [len(name) for name in made] == [255, 255]

@@ -1,4 +1,4 @@
-"""Which service the metrics belong to, as CloudWatch is told."""
+"""The entity of a request, which tells CloudWatch the service that the metrics belong to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ MAX_NAME_LENGTH, MAX_VALUE_LENGTH = 256, 2048
 
 
 def published(resource: Mapping[str, Any], *, entity: bool | None = True, metrics: int = 1) -> FakeCloudWatch:
-    """What a program with this resource publishes."""
+    """Return the fake CloudWatch to which a program with this resource has published."""
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(
         CloudWatchMetricExporter("Shop", client=cloudwatch, entity=entity, max_metrics=2000)
@@ -35,7 +35,7 @@ def published(resource: Mapping[str, Any], *, entity: bool | None = True, metric
 
 
 def entity_of(resource: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The entity in the only request."""
+    """Return the entity of the only request."""
     (request,) = published(resource).requests
     (part,) = request["EntityMetricData"]
     entity: dict[str, dict[str, str]] = part["Entity"]
@@ -43,7 +43,7 @@ def entity_of(resource: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def test_the_form_of_the_request() -> None:
-    """All datums belong to the entity, and an entity that CloudWatch does not like costs none of them."""
+    """All data points belong to the entity, and strict validation of the entity is off."""
     (request,) = published(SHOP).requests
     assert set(request) == {"Namespace", "EntityMetricData", "StrictEntityValidation"}
     assert request["StrictEntityValidation"] is False
@@ -53,7 +53,7 @@ def test_the_form_of_the_request() -> None:
 
 
 def test_the_service_and_where_it_runs() -> None:
-    """Service and environment identify it; what else is known of the place describes it."""
+    """Service and environment identify the entity; the remaining details of its location are attributes."""
     place = {"cloud.platform": "aws_ecs", "host.name": "h1", "k8s.pod.name": "shop-1", "k8s.namespace.name": "web"}
     resource = SHOP | place
     assert entity_of(resource) == {
@@ -71,26 +71,26 @@ def test_the_service_and_where_it_runs() -> None:
     ],
 )
 def test_the_environment(resource: dict[str, str], environment: str) -> None:
-    """The newer attribute wins over the older one, and without either it is the default one."""
+    """The newer environment attribute takes precedence over the older one; without both, a default applies."""
     assert entity_of(resource)["KeyAttributes"]["Environment"] == environment
 
 
 @pytest.mark.parametrize("resource", [{}, {"service.name": ""}, {"service.name": "unknown_service:python"}])
 def test_a_service_without_a_name_is_none(resource: dict[str, str]) -> None:
-    """Without a service name, metrics are published as without the setting."""
+    """Without a service name, metrics are published without an entity."""
     (request,) = published(resource).requests
     assert set(request) == {"Namespace", "MetricData"}
 
 
 @pytest.mark.parametrize("entity", [False, None])
 def test_only_if_asked_for(entity: bool | None) -> None:  # noqa: FBT001
-    """It is not told by default."""
+    """Requests have no entity by default."""
     (request,) = published(SHOP, entity=entity).requests
     assert set(request) == {"Namespace", "MetricData"}
 
 
 def test_at_most_two_entities_a_request() -> None:
-    """However many datums there are, a request names one service."""
+    """Each request of a large export has one entity."""
     parts = [request["EntityMetricData"] for request in published(SHOP, metrics=1500).requests]
     assert [len(part) for part in parts] == [1, 1]
     assert [len(part[0]["MetricData"]) for part in parts] == [1000, 500]
@@ -102,7 +102,7 @@ def test_at_most_two_entities_a_request() -> None:
     ids=lambda value: ascii(value)[:12],
 )
 def test_sizes_and_characters(value: Any) -> None:
-    """Whatever a resource says, the entity is within CloudWatch's limits."""
+    """The entity of any resource is within CloudWatch's limits."""
     resource = {
         "service.name": value,
         "deployment.environment.name": value,
@@ -131,7 +131,7 @@ def test_sizes_and_characters(value: Any) -> None:
 
 
 def test_over_http_through_boto3() -> None:
-    """The encoded body is what the gate takes for a request with an entity, and botocore for its own."""
+    """The strict fake CloudWatch and botocore both accept the encoded body of a request with an entity."""
     with LocalCloudWatch() as cloudwatch:
         client: Any = cloudwatch.client()
         reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client, entity=True))

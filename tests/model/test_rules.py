@@ -30,22 +30,22 @@ class TestMatching:
         ],
     )
     def test_first_match_wins(self, name: str, match: str) -> None:
-        """The first rule whose glob matches, in its case, and else the default rule."""
+        """The first rule whose glob matches case-sensitively applies, otherwise the default rule."""
         assert self.RULES.of(name).match == match
 
     def test_default_rule(self) -> None:
-        """Without rules everything is published but what a client controls."""
+        """Without rules, all attributes are published except those that clients control."""
         rule = Rules().of("anything")
         assert rule == MetricRule()
         assert rule.keeps("http.route")
         assert not any(rule.keeps(attribute) for attribute in CLIENT_CONTROLLED)
 
     def test_in_order(self) -> None:
-        """The rules are those given, in their order, and the default rule behind them."""
+        """Rules are kept in the given order, followed by the default rule."""
         assert [rule.match for rule in self.RULES] == ["http.server.duration", "http.*", "*[0-9]xx", "*"]
 
     def test_not_every_name_is_remembered(self) -> None:
-        """Which rule applies is remembered, but not for ever, as names may be made of what clients send."""
+        """The cache of matched names is bounded, since names may be derived from client input."""
         rules = Rules()
         for number in range(5000):
             rules.of(f"Login {number}")
@@ -71,14 +71,14 @@ class TestKeeps:
         ],
     )
     def test_keeps(self, fields: dict[str, Any], kept: list[str], dropped: list[str]) -> None:
-        """Globs choose and exclude; what is named outright is kept in any case; the safe list is the default."""
+        """Globs include and exclude; exact names are always kept; the safe list is the default."""
         rule = MetricRule(**fields)
         assert [name for name in kept if not rule.keeps(name)] == []
         assert [name for name in dropped if rule.keeps(name)] == []
 
 
 class TestPublishedValue:
-    """What is published for values that a client may make up."""
+    """Published values of attributes that clients can invent."""
 
     @pytest.mark.parametrize(
         ("fields", "attribute", "value", "published"),
@@ -103,7 +103,7 @@ class TestPublishedValue:
 
 
 class TestAttributeSets:
-    """Which sets of dimensions a point is published with."""
+    """The sets of dimensions that a point is published with."""
 
     @pytest.mark.parametrize(
         ("fields", "attributes", "sets"),
@@ -121,12 +121,12 @@ class TestAttributeSets:
         ],
     )
     def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:
-        """The original, and each rollup that applies, each once; something is published in any case."""
+        """A point is published with the original set and each applicable rollup, once each, and at least with one."""
         assert list(MetricRule(**fields).attribute_sets(attributes)) == [frozenset(each) for each in sets]
 
 
 class TestErrors:
-    """What cannot be used is refused at setup, by name."""
+    """Invalid rules are rejected at setup, by name."""
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -158,7 +158,7 @@ class TestErrors:
         ],
     )
     def test_field(self, field: str, value: object) -> None:
-        """The error names the field and repeats the value; in a list of rules, it names the rule's place too."""
+        """The error names the field and repeats the value; in a list of rules, it also names the rule's index."""
         with pytest.raises(ConfigurationError) as raised:
             MetricRule(**{field: value})  # type: ignore[arg-type]
         assert str(raised.value).startswith(f"{field}={value!r} ")
@@ -169,7 +169,7 @@ class TestErrors:
         assert raised.value.key == f"rules[2].{field}"
 
     def test_unknown_field(self) -> None:
-        """An unknown field is named, with the valid ones."""
+        """The error for an unknown field names it and lists the valid ones."""
         message = r"rules\[1\] has the unknown field 'dimension'.*dimensions.*drop"
         with pytest.raises(ConfigurationError, match=message) as raised:
             parse_rules([{}, {"dimension": ["route"]}])
@@ -177,25 +177,25 @@ class TestErrors:
 
     @pytest.mark.parametrize("rules", ["rules", {"match": "*"}, 5, None, MetricRule()])
     def test_not_a_list(self, rules: Any) -> None:
-        """Rules are a list, even if there is only one."""
+        """A single rule must be given in a list too."""
         with pytest.raises(ConfigurationError, match="not a list of rules"):
             parse_rules(rules)
 
     def test_not_a_rule(self) -> None:
-        """What is neither a rule nor a mapping is named by its place."""
+        """An item that is neither a rule nor a mapping is reported by its index."""
         with pytest.raises(ConfigurationError, match=r"rules\[0\] is 'drop'"):
             parse_rules(["drop"])  # type: ignore[list-item]
 
 
 def test_mappings_are_rules() -> None:
-    """A rule may be written as a mapping of its fields, as JSON has it."""
+    """A rule may be written as a mapping of its fields, as in JSON."""
     written = {"match": "http.*", "dimensions": ["route"], "rollups": [[], ["route"]], "storage_resolution": 1}
     (rule,) = parse_rules([written])
     assert rule == MetricRule(match="http.*", dimensions=("route",), rollups=((), ("route",)), storage_resolution=1)
 
 
 def test_a_rule_does_not_change() -> None:
-    """What a rule was made of may change afterwards; the rule does not, and it can be a key."""
+    """Changing the arguments afterwards does not change the rule, and the rule is hashable."""
     names = ["route"]
     rule = MetricRule(dimensions=names, rollups=[names])
     names.append("user")

@@ -19,13 +19,13 @@ def test_there_are_27() -> None:
 
 @pytest.mark.parametrize("unit", STANDARD_UNITS)
 def test_round_trip(unit: str) -> None:
-    """Every CloudWatch unit comes back from its UCUM unit as itself, unscaled."""
+    """Every CloudWatch unit converts to UCUM and back unchanged and unscaled."""
     assert from_ucum(to_ucum(unit)) == ScaledUnit(unit, 1.0)
 
 
 @pytest.mark.parametrize("unit", STANDARD_UNITS)
 def test_ucum_is_an_instrument_unit(unit: str) -> None:
-    """What other exporters see is a unit the SDK accepts: printable ASCII without blanks, at most 63 characters."""
+    """The UCUM form is a unit that the SDK accepts: printable ASCII without blanks, at most 63 characters."""
     ucum = to_ucum(unit)
     assert ucum.isascii()
     assert ucum.isprintable()
@@ -41,7 +41,7 @@ def test_ucum_units_are_distinct() -> None:
 @pytest.mark.parametrize("unit", STANDARD_UNITS)
 @pytest.mark.parametrize("spelt", [str.lower, str.upper, str.title, str])
 def test_own_names_in_any_case(unit: str, spelt: type[str]) -> None:
-    """CloudWatch's own names are understood in any case, in both directions."""
+    """CloudWatch's own names are recognized in any case, in both directions."""
     assert canonical_unit(spelt(unit)) == unit
     assert from_ucum(spelt(unit)) == ScaledUnit(unit)
     assert to_ucum(spelt(unit)) == to_ucum(unit)
@@ -93,7 +93,7 @@ ANNOTATED = {
 
 @pytest.mark.parametrize(("ucum", "expected"), [*SCALED.items(), *RATES.items(), *ANNOTATED.items()])
 def test_from_ucum(ucum: str, expected: tuple[str, float]) -> None:
-    """A UCUM unit has the CloudWatch unit, and the factor to it, that the table says."""
+    """A UCUM unit converts to the CloudWatch unit and factor in the table."""
     name, factor = expected
     unit = from_ucum(ucum)
     assert unit is not None
@@ -106,12 +106,12 @@ def test_from_ucum(ucum: str, expected: tuple[str, float]) -> None:
     ["furlong", "S", "MS", "Mi", "m", "by", "KIBY", "s/s", "ms/s", "%/s", "h/s", "By/", "/", "By/furlong", "{", "a}"],
 )
 def test_unknown(unit: str) -> None:
-    """What CloudWatch has no unit for is no unit; UCUM's case matters."""
+    """Units unknown to CloudWatch convert to none; UCUM is case-sensitive."""
     assert from_ucum(unit) is None
 
 
 def test_to_ucum_refuses_other_units() -> None:
-    """Only CloudWatch's own units have a UCUM unit here; the error repeats what was given, and says what may be."""
+    """Only CloudWatch's own units convert to UCUM; the error repeats the value and lists the valid ones."""
     assert canonical_unit("By") is None
     with pytest.raises(ValueError, match="'By' is not a CloudWatch unit; use one of Seconds, Microseconds, "):
         to_ucum("By")

@@ -1,4 +1,4 @@
-"""The record of what was published: it has CloudWatch's statistics, in bounded memory."""
+"""The record of published metrics has CloudWatch's statistics in bounded memory."""
 
 import json
 import math
@@ -37,7 +37,7 @@ flushes = st.lists(st.lists(st.tuples(series, contents), min_size=1, max_size=6)
 
 
 def sent(*datums: tuple[Series, Any], at: int = NOW, envelope: Envelope = SHOP) -> Iterable[Batch]:
-    """Put these datums into as many batches as they need."""
+    """Put these data points into as many batches as they need."""
     return batches(envelope, [Datum(series, at, content) for series, content in datums])
 
 
@@ -86,7 +86,7 @@ def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions
     st.floats(0, 100),
 )
 def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: float) -> None:
-    """The fast arithmetic equals that with fractions, to ten digits of a percentage."""
+    """The fast percentile arithmetic equals exact fractions, to ten digits of a percentage."""
     percent = round(percent, 10)
     values = sorted(counted)
     wanted = Fraction(str(percent)) / 100 * sum(map(Fraction, counted.values()))
@@ -101,7 +101,7 @@ def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: f
 
 @given(samples(min_size=20, max_size=200))
 def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
-    """Beyond the maximum number of distinct values, no percentile is off by more than the stated error."""
+    """Beyond the maximum number of distinct values, percentiles are off by at most the stated error."""
     values = ValueCounts(max_values=16)
     for value in recorded:
         values.add([value], [1])
@@ -119,7 +119,7 @@ def test_sums_have_no_rounding_errors(recorded: list[float]) -> None:
 
 
 def test_the_document() -> None:
-    """The document is JSON with the identity, the statistics and the last datum of each series."""
+    """The document is JSON with the identity, the statistics and the last data point of each series."""
     first, second = Distribution.of([(12.5, 1)]), Distribution.of([(10, 3), (20.5, 1)])
     observation = observed(sent((LATENCY, first)), sent((LATENCY, second), at=NOW + 1))
     document = json.loads(json.dumps(observation.document()))
@@ -158,13 +158,13 @@ def test_the_document() -> None:
 
 
 def flush(at: int, statistics: list[float], percents: list[float]) -> dict[str, float]:
-    """What is kept of one datum."""
+    """Return the record of a flush of one data point."""
     names = ["sum", "samples", "minimum", "maximum", "p50", "p90", "p99"]
     return {"time": at, **dict(zip(names, [*statistics, *percents], strict=True))}
 
 
 def test_statistic_sets_have_no_percentiles() -> None:
-    """A statistic set with different samples ends a series' percentiles; its sums go on."""
+    """A statistic set with different samples ends a series' percentiles; its sums continue."""
     statistics = Statistics(3, 30.0, 5.0, 20.0)
     (each,) = observed(sent((LATENCY, 7.0)), sent((LATENCY, statistics)), sent((LATENCY, 1.0))).document()["series"]
     assert (each["p50"], each["p90"], each["p99"], each["percentile_error"]) == (None, None, None, None)
@@ -173,7 +173,7 @@ def test_statistic_sets_have_no_percentiles() -> None:
 
 
 def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
-    """Memory is bounded; the totals go on."""
+    """The least recently used series are dropped, so memory is bounded; the totals continue."""
     series = [Series(f"Metric {number}", (), "Count") for number in range(4)]
     observation = observed(*(sent((series[number], 1.0)) for number in (0, 1, 2, 0, 3)), max_series=3)
     document = observation.document()
@@ -182,7 +182,7 @@ def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
 
 
 def test_bounds_of_a_series() -> None:
-    """The last flushes and a bounded number of values are kept; the sum is that of all samples."""
+    """Only the latest flushes and a bounded number of values are kept; the sum is that of all samples."""
     datums = [(LATENCY, float(number)) for number in range(1, 1001)]
     observation = observed(*(sent(each) for each in datums), max_flushes=5, max_values=50)
     (each,) = observation.document()["series"]
@@ -194,7 +194,7 @@ def test_bounds_of_a_series() -> None:
 
 
 def test_changes_are_only_what_is_new() -> None:
-    """A caller that names its last answer gets only the series that changed since, with their flushes since."""
+    """Passing the previous answer returns only the series that changed since then, with their flushes since then."""
     other = Series("Orders", (), "Count")
     observation = observed(sent((LATENCY, 1.0), (other, 2.0)))
     known = observation.changes()
@@ -209,7 +209,7 @@ def test_changes_are_only_what_is_new() -> None:
 
 
 def test_a_stranger_to_the_record() -> None:
-    """A series that does not exist raises LookupError."""
+    """An unknown series raises LookupError."""
     with pytest.raises(LookupError, match="no series 7"):
         observed().series(7)
 
@@ -234,7 +234,7 @@ def test_namespaces_and_entities_are_told_apart() -> None:
 
 
 def test_many_threads() -> None:
-    """Nothing is counted twice or missed while other threads read."""
+    """Concurrent reads do not cause measurements to be missed or counted twice."""
     observation = observed()
 
     def publish() -> None:
@@ -247,7 +247,7 @@ def test_many_threads() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_a_child_shows_nothing_of_its_parent() -> None:
-    """After a fork the record is empty and has another instance ID."""
+    """After a fork, the child's record is empty and has a new instance ID."""
     observation = observed(sent((LATENCY, 1.0)))
     instance = observation.document()["instance"]
     child = os.fork()

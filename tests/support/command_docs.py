@@ -30,14 +30,14 @@ def written_anew(page: str) -> str:
     """Return the page with the current output of its commands."""
     with LocalCloudWatch() as cloudwatch, isolated_environment(), tempfile.TemporaryDirectory() as folder:
         shutil.copy(SHOP, folder)
-        # The programs by the names that a user calls them by.
+        # The programs under the names that users call them by.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, **cloudwatch.environment(), "PATH": path, "COLUMNS": _WIDTH, "PYTHONUTF8": "1"}
         return _BLOCK.sub(_answered(Path(folder), environment), page)
 
 
 def masked(page: str) -> str:
-    """Return the page without what differs between runs: numbers, and the width of their columns."""
+    """Return the page without the parts that differ between runs: numbers and the width of their columns."""
     return re.sub(r" {2,}", "  ", _NUMBER.sub("#", page))
 
 
@@ -46,7 +46,7 @@ def _answered(folder: Path, environment: Mapping[str, str]) -> Callable[[re.Matc
 
 
 def _said(commands: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """Return what a shell prints for these commands, including errors; lines that end in a backslash continue."""
+    """Return the shell's output for these commands, including errors; a trailing backslash continues a line."""
     script = re.sub(r"^\$ ", "", commands, flags=re.MULTILINE)
     ended = subprocess.run(
         ["/bin/sh", "-c", script],

@@ -64,5 +64,5 @@ def demo_result() -> dict[str, Any]:
 
 @cache
 def demo_document() -> Document:
-    """What the demo's CloudWatch got."""
+    """The data that the demo's CloudWatch received."""
     return document_from(demo_result())

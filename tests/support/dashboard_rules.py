@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 
 def body_faults(text: object) -> Iterator[Fault]:
-    """Yield what is wrong with a ``DashboardBody``."""
+    """Yield the faults of a ``DashboardBody``."""
     body = _from_json(text)
     if not isinstance(body, dict):
         yield Fault("", "The body must be a text with a JSON object.")
@@ -76,7 +76,7 @@ def _number_of_metrics(widget: object) -> int:
 
 
 def _unknown(path: str, value: Mapping[str, Any], known: frozenset[str]) -> Iterator[Fault]:
-    """Check for unknown fields. The service ignores some of them, but a misspelt field is always a mistake."""
+    """Check for unknown fields. The service ignores some of them, but a misspelled field is always a mistake."""
     for member in value:
         if member not in known:
             yield Fault(path, f'The field "{member}" is unknown.')
@@ -191,7 +191,7 @@ def _choice_faults(path: str, value: Mapping[str, Any], member: str, choices: tu
         yield Fault(path, f'The field "{member}" should be one of {", ".join(choices)}.')
 
 
-# What a field may be.
+# Field types.
 
 
 def _is_text(value: object) -> bool:

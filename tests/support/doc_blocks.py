@@ -38,7 +38,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file name under which a reader is asked to save it."""
+        """The file name that the page tells the reader to use."""
         return self.note.removeprefix("file: ") if self.note.startswith("file: ") else None
 
 
@@ -107,7 +107,7 @@ def _run_in_fork(program: Block, log: Path) -> int:
         os.dup2(said.fileno(), 2)
     try:
         _run(program)
-    except BaseException:  # noqa: BLE001 - whatever a program raises is its outcome
+    except BaseException:  # noqa: BLE001 - any exception of a program is its outcome
         traceback.print_exc()
         sys.exit(1)
     sys.exit(0)
@@ -121,7 +121,7 @@ def _run(program: Block) -> None:
 
 
 def _use(namespace: dict[str, Any]) -> None:
-    """Do what the reader would do next: visit the app once, and check that everything arrives."""
+    """Act as the reader would next: visit the app once, and check that everything arrives."""
     if app := namespace.get("app"):
         for path in _visitable(app):
             with app.test_client() as client, client.get(path) as response:
@@ -136,5 +136,5 @@ def _visitable(app: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    # A program's own output goes to its log; this process's is the answer.
+    # A program's own output goes to its log; stdout carries only the result.
     print(json.dumps(_run_all([Block(**each) for each in json.load(sys.stdin)], Path(sys.argv[1]))))  # noqa: T201

@@ -46,7 +46,7 @@ class PassingWaits(threading.Event):
 
 
 class ScriptedClient:
-    """A strict CloudWatch with a script: each call raises the next error, or is let through for ``None``."""
+    """A strict CloudWatch with a script: each call raises the next error, or succeeds for ``None``."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ScriptedClient:
 
 
 class BlockedClient:
-    """A CloudWatch that blocks in every call until it is released."""
+    """A CloudWatch that blocks every call until it is released."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -89,7 +89,7 @@ class BlockedClient:
 
 
 def eventually(condition: Callable[[], object], *, within_seconds: float = PATIENCE_SECONDS) -> bool:
-    """Wait for a condition; return whether it came true in time."""
+    """Wait for a condition, and return whether it became true in time."""
     deadline = time.monotonic() + within_seconds
     pause = threading.Event()
     while not condition():
@@ -100,7 +100,7 @@ def eventually(condition: Callable[[], object], *, within_seconds: float = PATIE
 
 
 def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
-    """Start each function in a thread of its own."""
+    """Start each function in its own thread."""
     threads = [threading.Thread(target=target, daemon=True) for target in targets]
     for thread in threads:
         thread.start()
@@ -108,7 +108,7 @@ def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
 
 
 def join_all(threads: Iterable[threading.Thread]) -> None:
-    """Wait for threads that must end."""
+    """Join the threads, all of which must end."""
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()

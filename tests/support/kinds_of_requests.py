@@ -30,7 +30,7 @@ CHUNK = b"x" * 65_536
 
 @dataclass(frozen=True)
 class Kind:
-    """A request to ``path``: the response, and the metrics that have to arrive exactly once."""
+    """A request to ``path``: the expected response, and the metrics that must arrive exactly once."""
 
     path: str
     status: int = 200
@@ -100,13 +100,13 @@ def handle(_error: HandledError) -> tuple[str, int]:
 
 @stalls.app_errorhandler(404)
 def not_found(_error: Exception) -> tuple[str, int]:
-    """Answer, and say so."""
+    """Add a metric, and answer that the page was not found."""
     return add(), 404
 
 
 @stalls.teardown_app_request
 def tear_down(_error: BaseException | None) -> None:
-    """Add to what the view has added, or fail like a broken extension."""
+    """Add a metric after the view, or fail like a broken extension."""
     if request.path == "/teardown":
         add(" torn down")
     if request.path == "/broken-teardown":
@@ -157,7 +157,7 @@ def file() -> Response:
 
 @stalls.get("/abort")
 def abort() -> Response:
-    """Send until the client has gone."""
+    """Send data until the client disconnects."""
 
     def body() -> Iterator[bytes]:
         add(" begun")
@@ -265,7 +265,7 @@ def create_app() -> Flask:
 
 
 def serve(server: str, descriptor: int) -> None:
-    """Serve on a listening socket, without end."""
+    """Serve forever on a listening socket."""
     if server == "werkzeug":
         from werkzeug.serving import make_server  # noqa: PLC0415 - only one of the two is needed
 

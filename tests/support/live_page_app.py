@@ -1,4 +1,4 @@
-"""An app with the live page outside of debug mode and a check; as a program, served by waitress or Werkzeug."""
+"""An app with the live page outside of debug mode, behind a check; as a program, served by waitress or Werkzeug."""
 
 import hmac
 import socket
@@ -12,7 +12,7 @@ SECRET = "for those who may see the page"
 
 
 def has_secret() -> bool:
-    """The check of the page."""
+    """Return whether the request may see the page."""
     return hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), SECRET.encode())
 
 

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 
 def create_app() -> Flask:
-    """Make the app like a program that had the other exporters first."""
+    """Create the app like a program that already had the other exporters."""
     registry = prometheus_client.CollectorRegistry()
     readers = [
         PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=500),

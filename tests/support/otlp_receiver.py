@@ -54,7 +54,7 @@ class OtlpReceiver(ThreadingHTTPServer):
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Do not log clients that did not wait for a response."""
+        """Do not log clients that disconnect before the response."""
 
     def count(self, name: str) -> float:
         """Return the number of samples of a histogram, over all series and processes, or the value of a counter."""
@@ -67,7 +67,7 @@ class OtlpReceiver(ThreadingHTTPServer):
             return sum(total for _, total in self._points[name].values())
 
     def take(self, request: ExportMetricsServiceRequest) -> None:
-        """Store what was sent: deltas are added, cumulative values replace earlier ones."""
+        """Store the received metrics: deltas are added, cumulative values replace earlier ones."""
         with self._lock:
             for resource in request.resource_metrics:
                 for scope in resource.scope_metrics:
@@ -82,7 +82,7 @@ class OtlpReceiver(ThreadingHTTPServer):
         for point in data.data_points:
             attributes = frozenset(each.SerializeToString() for each in point.attributes)
             is_delta = getattr(data, "aggregation_temporality", None) == DELTA
-            # Two workers of one server differ only in when they began.
+            # Two workers of one server differ only in their start time.
             series = (whose, attributes, None if is_delta else point.start_time_unix_nano)
             count, total = self._points[metric.name].get(series, (0.0, 0.0)) if is_delta else (0.0, 0.0)
             if kind in ("sum", "gauge"):

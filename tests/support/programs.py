@@ -48,7 +48,7 @@ class Program:
         return self.reader.get_metrics_data()
 
     def publish(self) -> list[dict[str, Any]]:
-        """Collect and export; return the datums of this export."""
+        """Collect and export; return the data points of this export."""
         before = len(self.cloudwatch.datums)
         data = self.collected()
         if data is not None:
@@ -57,5 +57,5 @@ class Program:
         return [dict(datum) for datum in self.cloudwatch.datums[before:]]
 
     def lost(self) -> dict[str, int]:
-        """Return what was lost so far, by reason."""
+        """Return the number of lost data points so far, by reason."""
         return dict(self.exporter.stats().datums_lost)

@@ -34,7 +34,7 @@ class Export:
     lost: int
 
     def datums(self) -> list[Datum]:
-        """Return every datum of every request."""
+        """Return every data point of every request."""
         return [datum for request in self.requests for datum in request["MetricData"]]
 
 
@@ -52,7 +52,7 @@ class Run:
     units_back: Mapping[str, str] | None = None
 
     def requests(self) -> Iterator[Request]:
-        """Return every request, whatever caused it."""
+        """Return the requests of all exports and of the shutdown."""
         return chain(self.late, *(export.requests for export in self.exports))
 
 
@@ -72,7 +72,7 @@ def run_faults(expect: Json, run: Run, *, units_given: Mapping[str, str] | None 
 
 
 def identity(datum: Datum) -> Identity:
-    """Return the CloudWatch metric that a datum belongs to."""
+    """Return the CloudWatch metric that a data point belongs to."""
     return datum["MetricName"], frozenset(dimensions_of(datum).items())
 
 
@@ -88,7 +88,7 @@ def _late_faults(run: Run) -> Iterator[str]:
 
 
 def _faults_of_exports(expect: Json, exports: Sequence[Export]) -> Iterator[str]:
-    """Check each export by its own expectation, and those beyond the last expectation by the last one."""
+    """Check each export against its own expectation, and any further exports against the last one."""
     expectations: Sequence[Json] = expect.get("exports", [expect])
     for index, export in enumerate(exports):
         expectation = expectations[min(index, len(expectations) - 1)]
@@ -136,7 +136,7 @@ def _entry_of_generated(name: str, point: Json) -> Json:
 
 
 class _Arrivals:
-    """Datums by the name and dimensions of an entry."""
+    """Data points by the name and dimensions of an entry."""
 
     def __init__(self, datums: Sequence[Datum]) -> None:
         self._datums = datums
@@ -145,7 +145,7 @@ class _Arrivals:
             self._indexes[identity(datum)].append(index)
 
     def find(self, entry: Json) -> Sequence[int]:
-        """Return the indices of the datums that an entry matches; without a search if it has exact dimensions."""
+        """Return the indices of the data points that an entry matches; exact dimensions need no search."""
         dims: Json = entry.get("dims", {})
         if "dims" in entry and all(isinstance(value, str) for value in dims.values()):
             exactly = self._indexes.get((entry.get("name", "m"), frozenset(dims.items())))
@@ -155,7 +155,7 @@ class _Arrivals:
 
 
 def _arrival_faults(entry: Json, datums: Sequence[Datum], metrics: Sequence[Json]) -> Iterator[str]:
-    """Check that an entry matches exactly one datum, or none if it may be absent."""
+    """Check that an entry matches exactly one data point, or none if it may be absent."""
     label = f"{entry.get('name', 'm')} {str(entry.get('dims', ''))[:120]}".rstrip()
     if len(datums) > 1 or not (datums or entry.get("may_be_absent")):
         yield f"{label}: {len(datums)} datums"

@@ -137,7 +137,7 @@ def _temporality(metric: Json) -> str:
 
 
 def _gauge_point(point: Json, times: Times) -> NumberDataPoint:
-    no_start = cast("int", None)  # the SDK's own type says int; its gauges have no start
+    no_start = cast("int", None)  # the SDK annotates this as int; its gauges have no start
     return NumberDataPoint(_attributes(_attributes_of(point)), no_start, times.now, number(point["value"]))
 
 

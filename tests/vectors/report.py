@@ -22,7 +22,7 @@ def main() -> int:
 def _faults(case: Case) -> list[str]:
     try:
         return faults_of(case)
-    except Exception as error:  # noqa: BLE001 -- whatever a case raises is its verdict, and the others are run
+    except Exception as error:  # noqa: BLE001 -- any exception of a case is its result, and the others still run
         return [f"raised {error!r}"]
 
 

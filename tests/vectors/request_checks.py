@@ -28,7 +28,7 @@ _OPTIONAL_KEYS = frozenset(
 
 
 def unix_seconds(timestamp: datetime | float) -> float:
-    """Return a datum's time as botocore understands it."""
+    """Return a data point's time as botocore parses it."""
     return timestamp.timestamp() if isinstance(timestamp, datetime) else timestamp
 
 
@@ -39,7 +39,7 @@ def body_size_bytes(request: Request) -> int:
 
 
 def request_faults(request: Request, *, now: float) -> Iterator[str]:
-    """Yield why CloudWatch would reject this request."""
+    """Yield the reasons why CloudWatch would reject this request."""
     shapes = list(_shape_faults(request))
     if shapes:
         yield from shapes
@@ -139,7 +139,7 @@ def _magnitude_faults(numbers: list[object]) -> Iterator[str]:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             yield f"{number!r} is no number"
-        elif not abs(number) <= limits.MAX_MAGNITUDE:  # NaN is not below anything
+        elif not abs(number) <= limits.MAX_MAGNITUDE:  # NaN compares false with everything
             yield f"{number!r} is beyond 2^360"
         elif 0 < abs(number) < limits.MIN_MAGNITUDE:
             yield f"{number!r} is below 2^-360"

@@ -1,4 +1,4 @@
-"""Check a datum against an entry of a vector's ``series``; vectors/README.md describes each key."""
+"""Check a data point against an entry of a vector's ``series``; vectors/README.md describes each key."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _FACTOR_SLACK = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The samples of a datum; ``values`` ascend, each with its count, and are empty for a statistic set."""
+    """The samples of a data point; ``values`` ascend, each with its count, and are empty for a statistic set."""
 
     values: Sequence[tuple[float, float]]
     count: float
@@ -31,7 +31,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A datum, the entry that matches it, and the metrics that it may come from."""
+    """A data point, the entry that matches it, and the metrics that it may come from."""
 
     entry: Json
     datum: Datum
@@ -47,7 +47,7 @@ class Seen:
 
 
 def samples_of(datum: Datum) -> Samples:
-    """Read the samples of an acceptable datum."""
+    """Read the samples of a valid data point."""
     if "StatisticValues" in datum:
         given = datum["StatisticValues"]
         total = given["Sum"]
@@ -64,19 +64,19 @@ def samples_of(datum: Datum) -> Samples:
 
 
 def dimensions_of(datum: Datum) -> dict[str, str]:
-    """Return a datum's dimensions by name."""
+    """Return a data point's dimensions by name."""
     return {dimension["Name"]: dimension["Value"] for dimension in datum.get("Dimensions", ())}
 
 
 def speaks_of(entry: Json, datum: Datum) -> bool:
-    """Return whether the entry is about this datum: the name and, if given, the dimensions match."""
+    """Return whether the entry applies to this data point: the name and, if given, the dimensions match."""
     if not fnmatchcase(datum["MetricName"], entry.get("name", "m")):
         return False
     return "dims" not in entry or _same_dimensions(entry["dims"], dimensions_of(datum))
 
 
 def entry_faults(entry: Json, datum: Datum, metrics: Sequence[Json]) -> Iterator[str]:
-    """Yield what is wrong with a datum that an entry matches."""
+    """Yield the faults of a data point that an entry matches."""
     seen = Seen(entry, datum, samples_of(datum), metrics)
     for key, wanted in {"form": "values", "resolution": 60, "max_values": 150, **entry}.items():
         if key.startswith("sum_rel_"):
