@@ -19,12 +19,12 @@ SHOP = Envelope("Shop")
 
 
 def batch(*names: str, value: float = 1.0) -> Batch:
-    """A request with one datum of each of these metrics."""
+    """A request with one datum for each of these metrics."""
     return Batch(SHOP, tuple(Datum(Series(name, (), "Count"), 0, value) for name in names))
 
 
 def names(one: Batch | None) -> list[str]:
-    """The metrics in a batch."""
+    """The names of a batch's metrics."""
     return [datum.series.name for datum in one.datums] if one else []
 
 
@@ -32,19 +32,19 @@ ONE = batch("a").size_bytes
 
 
 class Accounts:
-    """A backlog with its recorder."""
+    """A backlog and its recorder."""
 
     def __init__(self, max_bytes: int) -> None:
         self.recorder = StatsRecorder()
         self.backlog = Backlog(max_bytes, self.recorder)
 
     def lost(self, reason: LossReason) -> int:
-        """The datums lost for a reason."""
+        """The number of datums lost for this reason."""
         stats = self.recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
         return stats.datums_lost.get(reason.value, 0)
 
     def drained(self) -> list[str]:
-        """All that waits, in order, sent with success."""
+        """Check out and settle every queued batch as sent; return the metric names in order."""
         sent: list[str] = []
         while one := self.backlog.check_out():
             sent += names(one)
@@ -53,7 +53,7 @@ class Accounts:
 
 
 def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While datums are being merged, another thread sees at once that they are pending."""
+    """While datums are being merged, another thread still sees them as pending."""
     backlog = Accounts(ONE).backlog
     pending: list[int] = []
 
@@ -70,7 +70,7 @@ def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPat
 def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread reads statistics meanwhile."""
+    """Another thread can read the statistics during these operations."""
     spool = Spool(tmp_path)
     backlog = Backlog(ONE, StatsRecorder(), spool)
     answered: list[int] = []
@@ -99,17 +99,17 @@ def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
 
 
 class TestMemory:
-    """Batches that have to wait keep their values, and not the text of these as well."""
+    """Waiting batches keep their values but not their encoded text."""
 
     @staticmethod
     def with_text(*names: str) -> Batch:
-        """A batch as the exporter makes it."""
+        """A batch with its encoded text, as the exporter creates it."""
         (made,) = batches(SHOP, batch(*names).datums)
         assert made._texts is not None
         return made
 
     def test_behind_others(self) -> None:
-        """What is sent next keeps its text, until there is no telling when that will be."""
+        """The next batch to send keeps its text; a batch queued behind it drops its text."""
         backlog = Accounts(10_000).backlog
         first, second = self.with_text("a"), self.with_text("b")
         backlog.add([first])
@@ -120,7 +120,7 @@ class TestMemory:
         assert second.body() == batch("b").body()
 
     def test_after_an_attempt(self) -> None:
-        """What could not be sent waits, and all that is behind it."""
+        """After a failed attempt, the batch and all batches behind it drop their text."""
         backlog = Accounts(10_000).backlog
         first, second = self.with_text("a"), self.with_text("b")
         backlog.add([first, second])
@@ -130,7 +130,7 @@ class TestMemory:
         assert backlog.size_bytes == first.size_bytes + second.size_bytes
 
     def test_put_together(self) -> None:
-        """Where memory is short, what was put together has no text either."""
+        """Batches merged because memory is short have no text either."""
         backlog = Accounts(ONE).backlog
         backlog.add([self.with_text("a"), self.with_text("a")])
         together = backlog.check_out()
@@ -148,7 +148,7 @@ def test_oldest_first() -> None:
 
 
 def test_what_is_left_comes_first() -> None:
-    """What is left of a batch goes to the front again, in its order."""
+    """The rest of a partly sent batch returns to the front, in order."""
     backlog, whole = Accounts(10_000).backlog, batch("a", "b")
     backlog.add([whole, batch("c")])
     assert backlog.check_out() == whole
@@ -159,7 +159,7 @@ def test_what_is_left_comes_first() -> None:
 
 
 def test_oldest_make_room() -> None:
-    """Beyond the bound the oldest are lost, and counted."""
+    """When the bound is exceeded, the oldest datums are dropped and counted."""
     accounts = Accounts(ONE)
     accounts.backlog.add([batch(name) for name in "abc"])
     assert accounts.lost(LossReason.BACKLOG_FULL) + accounts.backlog.datums == 3
@@ -183,7 +183,7 @@ def test_datums_of_one_series_are_merged() -> None:
 
 
 def test_every_datum_is_counted_once() -> None:
-    """Datums that are merged because memory is short are counted, so that all figures add up to what was added."""
+    """Datums merged because memory is short are counted, so that the figures add up to the number added."""
     accounts = Accounts(2 * ONE)
     for name in "aabbaacd":
         accounts.backlog.add([batch(name)])
@@ -193,7 +193,7 @@ def test_every_datum_is_counted_once() -> None:
 
 
 def test_in_flight_is_not_dropped() -> None:
-    """A batch in flight is not dropped for newer ones."""
+    """A batch in flight is not dropped to make room for newer ones."""
     accounts = Accounts(2 * ONE)
     accounts.backlog.add([batch("a"), batch("b")])
     first = accounts.backlog.check_out()
@@ -208,7 +208,7 @@ def test_in_flight_is_not_dropped() -> None:
 
 @pytest.mark.parametrize("max_bytes", [1, ONE])
 def test_the_newest_always_has_room(max_bytes: int) -> None:
-    """A bound smaller than one request keeps the newest batch."""
+    """With a bound smaller than one request, the newest batch is kept."""
     accounts = Accounts(max_bytes)
     accounts.backlog.add([batch("a")])
     accounts.backlog.add([batch("b" * 100)])
@@ -226,7 +226,7 @@ def test_empty() -> None:
 
 
 def test_close_leaves_what_is_in_flight() -> None:
-    """Queued batches are lost and counted; the one in flight may still arrive."""
+    """Closing drops and counts queued batches; the one in flight may still arrive."""
     accounts = Accounts(10_000)
     accounts.backlog.add([batch("a", "b"), batch("c", "d", "e"), batch("f")])
     accounts.backlog.check_out()
@@ -238,7 +238,7 @@ def test_close_leaves_what_is_in_flight() -> None:
 
 
 def test_threads_add_while_one_sends() -> None:
-    """What several threads add at once is all there, once."""
+    """Batches added concurrently by several threads are all present, exactly once."""
     accounts = Accounts(10**7)
     is_added = threading.Event()
     sent: list[str] = []
@@ -272,7 +272,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(st.integers(1, 5), max_size=4))
     def add(self, sizes: list[int]) -> None:
-        """Add batches; what does not fit is dropped from the front."""
+        """Add batches; those that exceed the bound are dropped from the front."""
         before = self.accounts.lost(LossReason.BACKLOG_FULL)
         added = []
         for size in sizes:
@@ -309,7 +309,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        """Close the backlog, which loses all that is queued."""
+        """Close the backlog, which drops all queued batches."""
         before = self.accounts.lost(LossReason.SHUTDOWN)
         self.accounts.backlog.close()
         assert self.accounts.lost(LossReason.SHUTDOWN) - before == len(self.waiting)

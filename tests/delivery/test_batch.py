@@ -1,4 +1,4 @@
-"""Requests as bytes: of the size that is claimed, filled to CloudWatch's limits, and what botocore would say."""
+"""Encoded requests: their size is exact, they fill CloudWatch's limits, and they match botocore's output."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ datums = st.builds(Datum, series, st.integers(NOW - 86400, NOW), contents)
 
 
 def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
-    """All of these in one request."""
+    """Put all these datums in one request."""
     return Batch(Envelope(namespace), tuple(made))
 
 
@@ -63,24 +63,24 @@ SMALLEST = len(encoded(Datum(Series("", (), "None"), NOW, 1.0)))
 
 
 def sized(size_bytes: int, name: str = "") -> Datum:
-    """A datum whose text has so many bytes, and whose name begins like this."""
+    """A datum whose text has this size, and whose name starts with ``name``."""
     made = Datum(Series(name.ljust(size_bytes - SMALLEST), (), "None"), NOW, 1.0)
     assert len(encoded(made)) == size_bytes
     return made
 
 
 def claimed_plain_size(batch: Batch) -> int:
-    """How many bytes botocore is expected to write for it, at most."""
+    """The upper bound that is predicted for the size of botocore's body."""
     return wire._plain_size(batch.body().decode())
 
 
 def without_blanks(body: bytes) -> bytes:
-    """The same JSON with nothing between its parts; its members stay in their order, and its numbers as they are."""
+    """The same JSON without whitespace between tokens; order of members and number formats are unchanged."""
     return json.dumps(json.loads(body), separators=(",", ":")).encode("ascii")
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """All strings in what was JSON, as they are written there."""
+    """All strings in parsed JSON, in their encoded form."""
     if isinstance(value, dict):
         yield from (text for member in value.values() for text in texts_in(member))
     elif isinstance(value, list):
@@ -93,7 +93,7 @@ FRAME_BYTES = len(b'{"Namespace":"Shop","MetricData":[]}')
 
 
 class Listener:
-    """A real boto3 client whose requests are answered before they are sent, and kept as they would have been."""
+    """A real boto3 client whose requests are captured instead of sent."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -114,23 +114,23 @@ class Listener:
         return response
 
     def body(self, **parameters: Any) -> bytes:
-        """The body of the request with these parameters."""
+        """The body of a request with these parameters."""
         self.client.put_metric_data(**parameters)
         return self.bodies.pop()
 
 
 @pytest.fixture(scope="module")
 def listener() -> Listener:
-    """One client for all, since making one takes a while."""
+    """A shared client, since creating one is slow."""
     return Listener()
 
 
 class TestBatch:
-    """One request."""
+    """A single request."""
 
     @given(st.lists(datums, min_size=1, max_size=5), st.sampled_from(["Shop", "My/Name space", 'a"b\\c']))
     def test_is_what_botocore_says(self, listener: Listener, made: list[Datum], namespace: str) -> None:
-        """The body is that of botocore's own serializer, to the byte, but for its blanks; its size is known exactly."""
+        """Except for whitespace, the body equals that of botocore's serializer byte for byte, and its size is exact."""
         batch = batch_of(made, namespace)
         written = listener.body(**batch.parameters())
         assert without_blanks(written) == batch.body()
@@ -139,7 +139,7 @@ class TestBatch:
 
     @given(st.lists(datums, min_size=1, max_size=3))
     def test_entity(self, listener: Listener, made: list[Datum]) -> None:
-        """With an entity the body says what botocore's does, too, and CloudWatch accepts it."""
+        """With an entity, the body also matches botocore's, and CloudWatch accepts it."""
         entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
         batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         written = listener.body(**batch.parameters())
@@ -149,7 +149,7 @@ class TestBatch:
 
     @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope("Shop", SERVICE)]))
     def test_plain_size(self, listener: Listener, made: list[Datum], envelope: Envelope) -> None:
-        """What botocore writes has the size that is claimed; or less, by what its texts have of commas and colons."""
+        """The body from botocore has the predicted size, less at most the number of commas and colons in its texts."""
         batch = replace(batch_of(made), envelope=envelope)
         written = listener.body(**batch.parameters())
         blanks_more = claimed_plain_size(batch) - len(written)
@@ -157,7 +157,7 @@ class TestBatch:
 
     @given(datums)
     def test_numbers_come_back(self, datum: Datum) -> None:
-        """Every number of a datum is read back as the same double, counts as whole numbers."""
+        """Every number of a datum is read back as the same double, and counts as integers."""
         (sent,) = batch_of([datum]).parameters()["MetricData"]
         match datum.content:
             case Distribution(values, numbers_of_samples):
@@ -172,7 +172,7 @@ class TestBatch:
 
     @given(datums)
     def test_the_series_comes_back(self, datum: Datum) -> None:
-        """Name, dimensions, unit, resolution and time are those of the datum; the usual resolution goes unsaid."""
+        """Name, dimensions, unit, resolution and time match the datum; the default resolution is omitted."""
         (sent,) = batch_of([datum]).parameters()["MetricData"]
         assert sent["MetricName"] == datum.series.name
         assert tuple((each["Name"], each["Value"]) for each in sent["Dimensions"]) == datum.series.dimensions
@@ -182,12 +182,12 @@ class TestBatch:
 
     @given(st.lists(datums, max_size=5), st.sampled_from([None, SERVICE]))
     def test_the_batch_comes_back(self, made: list[Datum], entity: Entity | None) -> None:
-        """Parsing a body returns the batch that wrote it, with and without an entity."""
+        """Parsing a body returns the original batch, with and without an entity."""
         batch = replace(batch_of(made), envelope=Envelope("Shop", entity))
         assert Batch.from_body(batch.body()) == batch
 
     def test_times_are_in_utc(self) -> None:
-        """With an entity and without, the times are such that botocore does not ask where it is."""
+        """Times are in UTC with and without an entity, so botocore does not look up the local time zone."""
         for envelope in (SHOP, Envelope("Shop", SERVICE)):
             parameters = Batch(envelope, (Datum(Series("orders", (), "Count"), NOW, 1.0),)).parameters()
             (part,) = parameters.get("EntityMetricData", [parameters])
@@ -195,7 +195,7 @@ class TestBatch:
             assert sent["Timestamp"] == datetime.fromtimestamp(NOW, tz=timezone.utc)
 
     def test_an_entity_costs_no_metrics(self) -> None:
-        """CloudWatch is told to take the metrics of an entity that it does not like."""
+        """The request tells CloudWatch to accept the metrics even if it rejects their entity."""
         assert Batch(Envelope("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
 
     def test_nothing(self) -> None:
@@ -204,12 +204,12 @@ class TestBatch:
 
     @given(st.lists(datums, min_size=1, max_size=5))
     def test_is_accepted(self, made: list[Datum]) -> None:
-        """CloudWatch has nothing against it."""
+        """CloudWatch accepts every batch."""
         assert validation_error(batch_of(made).parameters(), now=NOW) is None
 
     @pytest.mark.parametrize("number", [1, 2, 3, 1000])
     def test_halves(self, number: int) -> None:
-        """The halves have the same datums in the same order, and differ by at most one."""
+        """The halves contain the same datums in the same order, and their sizes differ by at most one."""
         batch = Batch(SHOP, tuple(sized(100, str(i)) for i in range(number)))
         first, second = batch.halves()
         assert first.datums + second.datums == batch.datums
@@ -219,7 +219,7 @@ class TestBatch:
     @pytest.mark.parametrize("given_time", [NOW, float(NOW), NOW + 0.75, str(NOW), f" {NOW} "])
     @pytest.mark.parametrize("entity", [None, SERVICE])
     def test_a_time_is_a_whole_number(self, given_time: object, entity: Entity | None) -> None:
-        """However a body has its time, if it stands for whole seconds, these are what is sent."""
+        """A time in any numeric form is read as whole seconds."""
         expected = Batch(Envelope("Shop", entity), (Datum(Series("orders", (), "Count"), NOW, 1.0),))
         body = expected.body().replace(str(NOW).encode(), json.dumps(given_time).encode())
         assert Batch.from_body(body) == expected
@@ -246,13 +246,13 @@ class TestBatch:
         ],
     )
     def test_what_is_no_body(self, body: bytes) -> None:
-        """Whatever is no body of a batch is an error of a kind that its reader expects."""
+        """A body that is not a batch raises an error that the reader of the spool expects."""
         with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
             Batch.from_body(body)
 
 
 class TestBatches:
-    """Requests filled in order."""
+    """Datums are packed into requests in order."""
 
     @pytest.mark.parametrize(
         ("number", "sizes"),
@@ -267,7 +267,7 @@ class TestBatches:
         ],
     )
     def test_by_number(self, number: int, sizes: list[int]) -> None:
-        """A request has at most 1000 datums, and a new one is begun only then."""
+        """A request holds at most 1000 datums, and a new one starts only when that is reached."""
         made = list(batches(SHOP, [sized(120, str(i)) for i in range(number)]))
         assert [len(batch.datums) for batch in made] == sizes
         assert [datum.series.name.strip() for batch in made for datum in batch.datums] == [
@@ -276,7 +276,7 @@ class TestBatches:
 
     @pytest.mark.parametrize(("surplus", "sizes"), [(-1, [10]), (0, [10]), (1, [9, 1])])
     def test_by_bytes(self, surplus: int, sizes: list[int]) -> None:
-        """A request is filled to the last byte of its limit, separators and frame included."""
+        """A request is filled to the last byte of the limit, including separators and envelope."""
         separators = 9 * len(b",")
         last = MAX_REQUEST_BYTES - FRAME_BYTES - separators - 9 * 90_000 + surplus
         made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(last)]))
@@ -285,19 +285,19 @@ class TestBatches:
 
     @pytest.mark.parametrize(("surplus", "sizes"), [(0, [10, 1]), (1, [9, 2])])
     def test_by_bytes_with_more_to_come(self, surplus: int, sizes: list[int]) -> None:
-        """The last byte is used too where it is not the last datum's."""
+        """The last byte is used even if more datums follow."""
         tenth = MAX_REQUEST_BYTES - FRAME_BYTES - 9 * len(b",") - 9 * 90_000 + surplus
         made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(tenth), sized(100)]))
         assert [len(batch.datums) for batch in made] == sizes
 
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
-        """A datum larger than a request is sent alone, for CloudWatch to refuse."""
+        """A datum larger than a request is sent alone, so that CloudWatch can refuse it."""
         made = list(batches(SHOP, [sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 
     @given(st.lists(st.integers(90, 400_000), max_size=60))
     def test_within_limits(self, sizes: list[int]) -> None:
-        """Nothing is lost or moved, no request is too large, and none could have taken the next one's first datum."""
+        """No datum is lost or reordered, no request is too large, and none has room for the next one's first datum."""
         given_datums = [sized(size, str(i)) for i, size in enumerate(sizes)]
         made = list(batches(SHOP, given_datums))
         assert [datum for batch in made for datum in batch.datums] == given_datums
@@ -308,7 +308,7 @@ class TestBatches:
 
     @given(st.lists(st.tuples(st.integers(90, 100_000), st.integers(0, 50_000)), max_size=40))
     def test_within_limits_of_botocore(self, sizes: list[tuple[int, int]]) -> None:
-        """Where botocore writes the requests, its blanks count, and the limit is used to the last byte, too."""
+        """When botocore encodes the requests, its whitespace counts, and they are still filled to the last byte."""
         given_datums = [sized(size + commas, str(i) + commas * ",") for i, (size, commas) in enumerate(sizes)]
         made = list(batches(SHOP, given_datums, is_plain=True))
         assert [datum for batch in made for datum in batch.datums] == given_datums

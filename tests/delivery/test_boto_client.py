@@ -1,4 +1,4 @@
-"""Encoded bodies go through botocore, and arrive as what the plain call would have sent."""
+"""Encoded bodies pass through botocore and arrive exactly as a plain call would send them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,7 +38,7 @@ CONTENTS: list[float | Distribution | Statistics] = [
 
 @pytest.fixture
 def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
-    """A strict CloudWatch, to which clients made from the environment lead."""
+    """A strict CloudWatch emulator that clients configured from the environment use."""
     with LocalCloudWatch(clock=lambda: NOW) as running:
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
@@ -46,7 +46,7 @@ def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
 
 
 def batch(datums: int, *, with_entity: bool = False) -> Batch:
-    """Datums of every kind, with names that need escaping."""
+    """A batch with datums of every kind, and names that need escaping."""
     entity = service_entity({"service.name": "shop"}) if with_entity else None
     series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
     made = (Datum(each, NOW, CONTENTS[n % len(CONTENTS)]) for n, each in enumerate(series))
@@ -54,7 +54,7 @@ def batch(datums: int, *, with_entity: bool = False) -> Batch:
 
 
 def wide_histograms(number: int) -> MetricsData:
-    """A collection of so many series, each with a sample in every bucket that a datum has room for."""
+    """A collection of ``number`` series, each with a sample in every bucket that fits in one datum."""
     aggregation = ExponentialBucketHistogramAggregation(max_size=MAX_BUCKETS - 1)
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA}, preferred_aggregation={Histogram: aggregation}
@@ -74,7 +74,7 @@ def wide_histograms(number: int) -> MetricsData:
 def test_the_encoded_call_stores_what_the_plain_call_stores(
     cloudwatch: LocalCloudWatch, datums: int, *, with_entity: bool
 ) -> None:
-    """The same datums, small and uncompressed or large and compressed, with and without an entity."""
+    """Both calls store the same datums: small and uncompressed or large and compressed, with and without an entity."""
     stored = []
     for put in (encoded_put(client_factory()()), plain_put(client_factory()())):
         cloudwatch.published.clear()
@@ -87,7 +87,7 @@ def test_the_encoded_call_stores_what_the_plain_call_stores(
 
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
-    """Requests are filled up to CloudWatch's limit, also those that botocore encodes, which are larger."""
+    """Requests are filled up to CloudWatch's limit, including the larger ones that botocore encodes."""
     content = Distribution(tuple(n + 0.5 for n in range(150)), (1,) * 150)
     datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
     put = (plain_put if is_plain else encoded_put)(client_factory()())
@@ -103,7 +103,7 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
 
 
 def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection that fits in one request of ours, but not in one encoded by botocore, is split."""
+    """A collection that fits in one of our encoded requests, but not in one encoded by botocore, is split."""
     data = wide_histograms(800)
     with LocalCloudWatch() as cloudwatch:
         for name, value in cloudwatch.environment().items():
@@ -117,13 +117,13 @@ def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pyte
 
 
 def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
-    """What travels is a fraction of what CloudWatch counts."""
+    """The compressed body is a fraction of the size that CloudWatch counts."""
     encoded_put(client_factory()())(batch(300))
     assert cloudwatch.traffic.bytes_received < cloudwatch.traffic.bytes_uncompressed / 4
 
 
 def test_other_calls_with_the_client_are_unchanged(cloudwatch: LocalCloudWatch) -> None:
-    """The body is replaced during our own call only."""
+    """The body is replaced only during our own call."""
     client = client_factory()()
     encoded_put(client)(batch(1))
     client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Own", "Value": 7.0}])
@@ -131,7 +131,7 @@ def test_other_calls_with_the_client_are_unchanged(cloudwatch: LocalCloudWatch) 
 
 
 def test_another_protocol_gets_the_plain_call() -> None:
-    """A client that speaks something else than what is encoded is called with arguments."""
+    """A client with an unsupported protocol gets a plain call with keyword arguments."""
     calls: list[dict[str, Any]] = []
     model = SimpleNamespace(resolved_protocol="smithy-rpc-v2-cbor")
     client = SimpleNamespace(
@@ -142,7 +142,7 @@ def test_another_protocol_gets_the_plain_call() -> None:
 
 
 def test_timeouts_and_retries_are_ours() -> None:
-    """The client gives up early and never retries by itself: the backlog knows the deadline, and counts."""
+    """The client times out early and never retries; retries and deadlines are up to the backlog."""
     config = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")().meta.config
     assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     assert config.retries["total_max_attempts"] == 1
@@ -150,7 +150,7 @@ def test_timeouts_and_retries_are_ours() -> None:
 
 
 def test_requests_say_where_they_come_from() -> None:
-    """So that an operator who sees them in a proxy's log or in CloudTrail knows whom to ask."""
+    """The user agent identifies this package to operators who read a proxy's log or CloudTrail."""
     seen: list[str] = []
     client = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")()
 

@@ -1,4 +1,4 @@
-"""Waiting datums of one series become one datum with the same samples."""
+"""Waiting datums of one series are merged into one datum with the same samples."""
 
 import json
 import math
@@ -23,14 +23,14 @@ def batch(*contents: float | Distribution | Statistics, series: Series = SERIES,
 
 
 def only_datum(batches: list[Batch]) -> dict[str, Any]:
-    """The members of the one datum there is."""
+    """The members of the only datum."""
     ((datum,),) = (one.datums for one in batches)
     members: dict[str, Any] = json.loads(encoded(datum))
     return members
 
 
 def test_single_values_are_kept_as_values() -> None:
-    """Two deltas, or two values of a gauge, have the same sum, minimum and maximum as one datum of both."""
+    """Two deltas, or two gauge values, merge into one datum with the same sum, minimum and maximum."""
     members = only_datum(compacted([batch(5.0), batch(7.0, unix_seconds=160), batch(5.0, unix_seconds=220)]))
     assert members["Values"] == [5, 7]
     assert members["Counts"] == [2, 1]
@@ -40,13 +40,13 @@ def test_single_values_are_kept_as_values() -> None:
 
 
 def test_statistics_are_added() -> None:
-    """Where one of them has no values, statistics are what is left of all."""
+    """Merging with a datum that has only statistics yields the combined statistics."""
     members = only_datum(compacted([batch(Statistics(3, 6.0, 1.0, 3.0)), batch(Distribution((0.5, 9.0), (2, 1)))]))
     assert members["StatisticValues"] == {"SampleCount": 6, "Sum": 16, "Minimum": 0.5, "Maximum": 9}
 
 
 def test_series_stay_apart() -> None:
-    """Another unit, dimension or name is another series."""
+    """Datums with a different unit, dimension or name are not merged."""
     others = [Series("Orders", (), "Count"), Series("orders", SERIES.dimensions, "Count"), Series("Orders", (), "None")]
     batches = [batch(1.0), *(batch(1.0, series=series) for series in others)]
     assert sum(len(one.datums) for one in compacted(batches)) == 4
@@ -54,7 +54,7 @@ def test_series_stay_apart() -> None:
 
 @given(st.lists(st.lists(st.tuples(NUMBERS, st.integers(1, 9)), min_size=1, max_size=120), min_size=2, max_size=4))
 def test_no_sample_is_lost(parts: list[list[tuple[float, int]]]) -> None:
-    """Count, sum, minimum and maximum are those of all the samples, with at most 150 values."""
+    """Count, sum, minimum and maximum match all the samples, with at most 150 values."""
     members = only_datum(compacted([batch(Distribution.of(part)) for part in parts]))
     samples = [sample for part in parts for sample in part]
     sent = [*zip(members["Values"], members["Counts"], strict=True)]

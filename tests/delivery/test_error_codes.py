@@ -55,14 +55,14 @@ from otel_cloudwatch_flask.testing.fake import client_error
         ("RequestAbortedException", 400, Kind.SERVER),
         ("MissingAuthenticationTokenException", 400, Kind.CREDENTIALS),
         ("RequestTimeTooSkewed", 400, Kind.CREDENTIALS),
-        ("400", 400, Kind.UNKNOWN),  # a proxy's, with HTML or without a body
+        ("400", 400, Kind.UNKNOWN),  # from a proxy, with HTML or without a body
         ("Unheard", 400, Kind.UNKNOWN),
         ("Unheard", 404, Kind.UNKNOWN),
         ("301", 301, Kind.UNKNOWN),
     ],
 )
 def test_answers(code: str, status: int, kind: Kind) -> None:
-    """An error response is classified by its code, else by its HTTP status."""
+    """An error response is classified by its code, or else by its HTTP status."""
     found = failure(client_error(code, "why", status=status))
     assert found.kind is kind
     assert "why" in found.message
@@ -92,7 +92,7 @@ def test_answers(code: str, status: int, kind: Kind) -> None:
         *(
             (getattr(botocore, name)(error_msg="missing"), Kind.CREDENTIALS)
             for name in ("LoginRefreshRequired", "LoginTokenLoadError")
-            if hasattr(botocore, name)  # an older botocore knows no `aws login`
+            if hasattr(botocore, name)  # older botocore versions do not support `aws login`
         ),
         (botocore.NoRegionError(), Kind.CONFIGURATION),
         (botocore.InvalidRegionError(region_name="eu west"), Kind.CONFIGURATION),
@@ -105,7 +105,7 @@ def test_answers(code: str, status: int, kind: Kind) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
 )
 def test_exceptions(error: Exception, kind: Kind) -> None:
-    """Other errors are classified by their class, which the message names."""
+    """Other errors are classified by their class, which appears in the message."""
     found = failure(error)
     assert found.kind is kind
     assert type(error).__name__ in found.message
@@ -124,14 +124,14 @@ def test_exceptions(error: Exception, kind: Kind) -> None:
     ],
 )
 def test_retry_after(header: str, seconds: float | None) -> None:
-    """``Retry-After`` in seconds is honoured; other values are ignored."""
+    """``Retry-After`` in seconds is honored; other values are ignored."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = header
     assert failure(error).retry_after_seconds == seconds
 
 
 class OtherError(Exception):
-    """An error in botocore's form that a fake raises."""
+    """An error in botocore's form, raised by a fake client."""
 
     def __init__(self, response: Any) -> None:
         super().__init__("other")
@@ -151,17 +151,17 @@ class OtherError(Exception):
     ],
 )
 def test_others_errors(response: object, kind: Kind) -> None:
-    """Error responses of any form, some without a status, are classified."""
+    """Error responses of any shape are classified, including those without a status."""
     assert failure(OtherError(response)).kind is kind
 
 
 def test_message_of_an_exception() -> None:
-    """The message has the class's name and what it said."""
+    """The message contains the exception's class name and text."""
     assert failure(ValueError("what?")) == Failure(Kind.UNKNOWN, "ValueError: what?")
 
 
 def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any]:
-    """What botocore returns for a response without an error."""
+    """The dictionary that botocore returns for a successful response."""
     metadata: dict[str, Any] = {"HTTPStatusCode": status, "HTTPHeaders": headers, "RetryAttempts": 0}
     return {"ResponseMetadata": {**metadata, "RequestId": request_id} if request_id else metadata}
 
@@ -179,7 +179,7 @@ def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any
     ],
 )
 def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> None:
-    """Botocore's response counts as success only with CloudWatch's request ID; a mock may return anything."""
+    """Only a response with CloudWatch's request ID counts as success; a mock may return anything."""
     problem = unconfirmed(response)
     assert (problem is None) is is_confirmed
     assert problem is None or problem.kind is Kind.NETWORK
@@ -198,7 +198,7 @@ def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> Non
     ],
 )
 def test_service_time(response: object, unix_time: float | None) -> None:
-    """Responses and errors of CloudWatch carry its time; those of proxies say nothing about it."""
+    """CloudWatch's responses and errors carry its time; those of proxies are ignored."""
     assert service_time(response) == unix_time
 
 
@@ -217,5 +217,5 @@ def test_service_time(response: object, unix_time: float | None) -> None:
     ],
 )
 def test_lost_responses(error: Exception, *, may_be_stored: bool) -> None:
-    """Only errors that come after a complete request leave open whether CloudWatch has stored it."""
+    """Only errors that follow a complete request leave open whether CloudWatch stored it."""
     assert failure(error).may_be_stored is may_be_stored

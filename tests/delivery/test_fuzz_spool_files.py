@@ -1,4 +1,4 @@
-"""What may lie in a spool: any bytes, and what was a batch once. Its neighbors arrive, and nothing waits for ever."""
+"""Arbitrary or damaged files in a spool do not affect the batches around them, and none stays pending forever."""
 
 import json
 import math
@@ -48,7 +48,7 @@ BODIES = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A file that was whole once: some bytes changed, cut out or put in."""
+    """A valid file with some bytes changed, removed or inserted."""
     content = bytearray(_checked(json.dumps(VALID).encode()))
     for _ in range(draw(st.integers(1, 3))):
         at, change = draw(st.integers(0, len(content))), draw(st.binary(max_size=4))
@@ -64,12 +64,12 @@ FILES = st.one_of(
 
 
 def datum(**members: Any) -> bytes:
-    """A file whose datum has these members."""
+    """A file with a datum that has these members."""
     return _checked(json.dumps({**VALID, "MetricData": [{**VALID["MetricData"][0], **members}]}).encode())
 
 
 def put(directory: Path, content: bytes) -> None:
-    """Leave three files of a process that has ended: two batches, and another file between them."""
+    """Leave three files of an ended process: two batches, and this content between them."""
     spool = Spool(directory)
     for name in ("Before", "Sick", "After"):
         path = spool.write(Batch(Envelope("Shop"), (datum_of(name, 1, unix_seconds=NOW),)))
@@ -90,7 +90,7 @@ def put(directory: Path, content: bytes) -> None:
 )
 @effort(150)
 def test_it_costs_itself(content: bytes) -> None:
-    """The next process delivers what was before it and behind it, once, and in the end nothing waits."""
+    """The next process delivers the batches before and after the file once, and nothing stays pending."""
     cloudwatch = FakeCloudWatch(clock=lambda: NOW)
     clock, recorder = FakeClock(), StatsRecorder()
     with tempfile.TemporaryDirectory() as name:

@@ -32,12 +32,12 @@ TWO_WEEKS = 14 * 86400
 
 
 def scripted(*script: Exception | None, before_each: Callable[[], object] = lambda: None) -> ScriptedClient:
-    """A client that lives at the time of these tests."""
+    """A scripted client that runs on the fake clock of these tests."""
     return ScriptedClient(*script, before_each=before_each, clock=lambda: NOW)
 
 
 class Setting:
-    """A delivery with a backlog, statistics and fake clocks."""
+    """A sender with a backlog, statistics and fake clocks."""
 
     def __init__(self, client: Client, *, make_client: Callable[[], Client] | None = None) -> None:
         self.clock = FakeClock()
@@ -59,7 +59,7 @@ class Setting:
         self.backlog.add(batches(Envelope("Shop"), made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
-        """Deliver within this time."""
+        """Deliver with this timeout."""
         return self.sender.deliver(self.clock.now + within_seconds)
 
     def stats(self) -> DeliveryStats:
@@ -71,7 +71,7 @@ class TestSuccess:
     """CloudWatch accepts every request."""
 
     def test_oldest_first(self) -> None:
-        """The oldest batch is sent first, each request once."""
+        """The oldest batch is sent first, and each request is sent once."""
         client = scripted()
         setting = Setting(client)
         for name in ("a", "b", "c"):
@@ -81,7 +81,7 @@ class TestSuccess:
         assert setting.waits.waits == []
 
     def test_accounts(self) -> None:
-        """Datums, requests, bytes and the time are counted."""
+        """Datums, requests, bytes and time are counted."""
         setting = Setting(scripted())
         setting.add("a", "b")
         size = setting.backlog.size_bytes
@@ -122,7 +122,7 @@ TEMPORARY = {
 
 
 class TestRetries:
-    """Errors that may pass."""
+    """Temporary errors."""
 
     @pytest.mark.parametrize("error", TEMPORARY.values(), ids=TEMPORARY)
     def test_kept_until_it_is_taken(self, error: Exception) -> None:
@@ -139,7 +139,7 @@ class TestRetries:
         assert stats.last_error is not None
 
     def test_backoff(self) -> None:
-        """The delay between attempts grows up to a bound, and starts again with the next outage."""
+        """The delay between attempts grows up to a bound, and is reset for the next outage."""
         client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, RuntimeError())
         setting = Setting(client)
         setting.add("a")
@@ -153,12 +153,12 @@ class TestRetries:
         assert setting.waits.waits[-1] <= 0.5
 
     def test_backoff_is_bounded_for_ever(self) -> None:
-        """However long an outage lasts, a delay is at most half a minute."""
+        """The delay never exceeds half a minute, no matter how long an outage lasts."""
         backoff = Backoff()
         assert all(0 <= backoff.next_delay_seconds() <= 30 for _ in range(5000))
 
     def test_retry_after(self) -> None:
-        """``Retry-After`` is honoured."""
+        """``Retry-After`` is honored."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
         setting = Setting(scripted(error))
@@ -177,7 +177,7 @@ class TestRetries:
         assert setting.waits.waits[0] <= 300
 
     def test_lost_responses(self) -> None:
-        """After three lost responses each retry waits half a minute; the copies that may be stored are counted."""
+        """After three lost responses, retries are half a minute apart; potential duplicates are counted."""
         client = scripted(*[ReadTimeoutError(endpoint_url="https://monitoring")] * 5)
         setting = Setting(client)
         setting.add("a", "b")
@@ -191,7 +191,7 @@ class TestRetries:
         assert setting.stats().datums_possibly_duplicated == 10
 
     def test_deadline(self) -> None:
-        """If the next attempt is after the deadline, it returns at once and the batch stays pending."""
+        """If the next attempt is due after the deadline, delivery returns at once and the batch stays pending."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
         client = scripted(error)
@@ -207,7 +207,7 @@ class TestRetries:
         assert len(client.calls) == 2
 
     def test_past_deadline(self) -> None:
-        """After the deadline no call is made."""
+        """No call is made after the deadline."""
         client = scripted()
         setting = Setting(client)
         setting.add("a")
@@ -215,7 +215,7 @@ class TestRetries:
         assert client.calls == []
 
     def test_deadline_between_requests(self) -> None:
-        """A slow client uses up the time; later batches stay pending."""
+        """When a slow client uses up the time, later batches stay pending."""
         setting = Setting(client := scripted(before_each=lambda: setting.clock.advance(6)))
         for name in "abc":
             setting.add(name)
@@ -236,7 +236,7 @@ class TestRetries:
         assert len(client.calls) == 2
 
     def test_expedite_while_it_waits(self) -> None:
-        """A wait in progress ends at once, too."""
+        """A wait in progress also ends at once."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
@@ -251,7 +251,7 @@ class TestRetries:
 
 
 def test_an_answer_of_another_server_is_no_success() -> None:
-    """The page of a captive portal, with status 200, confirms nothing: the batch is kept and retried."""
+    """A captive portal's page with status 200 is not a success: the batch is kept and retried."""
     portal = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"server": "portal"}, "RetryAttempts": 0}}
     confirmed = {"ResponseMetadata": {**portal["ResponseMetadata"], "RequestId": "b7a1"}}
     answers = [portal, portal, confirmed]
@@ -268,14 +268,14 @@ def test_an_answer_of_another_server_is_no_success() -> None:
 
 
 class PickyClient:
-    """A CloudWatch that refuses each request with a bad datum in it."""
+    """A CloudWatch client that refuses each request that contains a bad datum."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.stored: list[str] = []
 
     def put_metric_data(self, **request: Any) -> None:
-        """Take all or nothing."""
+        """Accept or refuse the whole request."""
         self.calls += 1
         names = [datum["MetricName"] for datum in request["MetricData"]]
         if any(name.startswith("bad") for name in names):
@@ -288,7 +288,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("place", [0, 1, 499, 500, 777, 999])
     def test_one_bad_datum(self, place: int) -> None:
-        """Of a thousand datums one is bad: it is found in few calls, and all others arrive in order."""
+        """A bad datum among a thousand is found in few calls, and all others arrive in order."""
         names = [f"good{i}" for i in range(1000)]
         names[place] = "bad"
         client = PickyClient()
@@ -304,7 +304,7 @@ class TestRefusals:
         assert setting.waits.waits == []
 
     def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Each bad datum is counted, and one line a minute says so."""
+        """Each bad datum is counted, and one line a minute is logged."""
         setting = Setting(PickyClient())
         setting.add(*["bad"] * 8)
         assert setting.deliver()
@@ -315,7 +315,7 @@ class TestRefusals:
         assert "The value is invalid" in record.getMessage()
 
     def test_the_calls_of_one_delivery_are_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Of a thousand bad datums some are isolated at a time, in at most 60 calls; batches behind them arrive."""
+        """With a thousand bad datums, a delivery isolates some in at most 60 calls; batches behind them arrive."""
         client = PickyClient()
         setting = Setting(client)
         setting.add(*[f"bad{i}" for i in range(1000)])
@@ -334,7 +334,7 @@ class TestRefusals:
         assert setting.stats().datums_lost == {"refused": 1000}
 
     def test_the_last_delivery_isolates_all(self) -> None:
-        """At the end good datums among bad ones are not left behind."""
+        """The last delivery leaves no good datums behind among bad ones."""
         client = PickyClient()
         setting = Setting(client)
         names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
@@ -344,7 +344,7 @@ class TestRefusals:
         assert client.stored == [name for name in names if name.startswith("good")]
 
     def test_a_refused_series_is_remembered(self) -> None:
-        """For ten minutes its datums are lost without a call, and no request is refused for them."""
+        """Datums of a refused series are dropped without a call for ten minutes, and cause no refused requests."""
         client = PickyClient()
         setting = Setting(client)
         setting.add("good", "bad")
@@ -360,7 +360,7 @@ class TestRefusals:
         assert client.calls == calls + 2
 
     def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Beyond a bound the oldest are forgotten."""
+        """When the bound is exceeded, the oldest refused series are forgotten."""
         monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
         setting = Setting(PickyClient())
         for name in ("bad1", "bad2", "bad3"):
@@ -390,10 +390,10 @@ class TestRefusals:
 
 
 class DatedClient(ScriptedClient):
-    """A client whose responses and errors have CloudWatch's time, as botocore's have."""
+    """A client whose responses and errors carry CloudWatch's time, like botocore's."""
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Add the header."""
+        """Add the time header."""
         metadata = {"RequestId": "b7a1", "HTTPHeaders": {"date": formatdate(self.cloudwatch._clock(), usegmt=True)}}
         try:
             response = super().put_metric_data(**request)
@@ -408,7 +408,7 @@ class TestExpired:
     """Datums older than CloudWatch accepts."""
 
     def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A datum that CloudWatch refuses, and that is older than two weeks, has expired; others are sent."""
+        """A refused datum older than two weeks counts as expired; the others are sent."""
         client = scripted()
         setting = Setting(client)
         setting.add("old", unix_seconds=NOW - TWO_WEEKS - 60)
@@ -422,7 +422,7 @@ class TestExpired:
         assert setting.stats().datums_sent == 2
 
     def test_grows_old_while_it_waits(self) -> None:
-        """The age is checked before each attempt, by CloudWatch's time."""
+        """A datum's age is checked before each attempt, by CloudWatch's time."""
         now = FakeClock(NOW)
         client = DatedClient(None, *[RuntimeError()] * 3, clock=now)
         setting = Setting(client)
@@ -438,7 +438,7 @@ class TestExpired:
         assert client.names()[-1] == ["newer"]
 
     def test_each_by_its_own_time(self) -> None:
-        """In one request the datum that is too old is lost, the one of tomorrow gets the present time."""
+        """In one request, a datum that is too old is dropped, and one dated tomorrow gets the current time."""
         client = DatedClient(clock=lambda: NOW)
         setting = Setting(client)
         times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
@@ -452,7 +452,7 @@ class TestExpired:
     @pytest.mark.parametrize("client", [scripted(RuntimeError()), DatedClient(None, clock=lambda: NOW)])
     @pytest.mark.parametrize("days", [15, -15])
     def test_a_clock_that_jumps(self, client: ScriptedClient, days: int) -> None:
-        """Nothing expires, or gets another time, because the system's clock is wrong."""
+        """A wrong system clock makes no datum expire, and changes no timestamps."""
         setting = Setting(client)
         setting.wall_clock.advance(days * 86400)
         for name in ("a", "b"):
@@ -464,7 +464,7 @@ class TestExpired:
 
 
 class TestCredentials:
-    """Credentials or a Region are missing."""
+    """Missing credentials or a missing Region."""
 
     @pytest.mark.parametrize(
         ("error", "remedy"),
@@ -478,7 +478,7 @@ class TestCredentials:
     def test_one_warning_and_a_new_client(
         self, error: Exception, remedy: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One warning an outage with the remedy, and a new client each time, since one looks for credentials once."""
+        """Each outage logs one warning with the remedy; each attempt's new client looks up credentials again."""
         made: list[ScriptedClient] = []
 
         def make_client() -> ScriptedClient:
@@ -494,7 +494,7 @@ class TestCredentials:
         assert setting.stats().datums_lost == {}
 
     def test_a_client_that_cannot_be_made(self) -> None:
-        """An error while the client is created is retried like one of a call."""
+        """An error during client creation is retried like a failed call."""
         errors: list[Exception] = [NoRegionError(), NoCredentialsError(), ImportError("boto3")]
 
         def make_client() -> ScriptedClient:
@@ -508,7 +508,7 @@ class TestCredentials:
         assert (setting.stats().datums_sent, setting.stats().requests_failed) == (1, 3)
 
     def test_speaks_again_in_the_next_outage(self, caplog: pytest.LogCaptureFixture) -> None:
-        """The end of an outage is logged, and the next outage is logged again."""
+        """The end of an outage is logged, and so is the next outage."""
         caplog.set_level(logging.INFO, "otel_cloudwatch_flask")
         setting = Setting(scripted(NoCredentialsError(), None, NoCredentialsError(), None))
         for name in "ab":
@@ -519,7 +519,7 @@ class TestCredentials:
 
 
 def test_own_requests_are_not_instrumented() -> None:
-    """What instruments botocore or HTTP does not measure the requests that send its measurements."""
+    """Instrumentation of botocore or HTTP does not measure the requests that deliver metrics."""
     enabled: list[bool] = []
     setting = Setting(scripted(before_each=lambda: enabled.append(is_instrumentation_enabled())))
     setting.add("a")
@@ -529,10 +529,10 @@ def test_own_requests_are_not_instrumented() -> None:
 
 
 class TestCalls:
-    """Calls are made in the thread that delivers, with ``is_calling`` set."""
+    """The delivering thread makes the calls and sets ``is_calling``."""
 
     def test_made_in_the_thread_that_delivers(self) -> None:
-        """It is known to be in a call as long as the call lasts, and no longer, also if it fails."""
+        """``is_calling`` is set exactly as long as the call lasts, even if it fails."""
         calls: list[tuple[threading.Thread, bool]] = []
         setting = Setting(
             scripted(
@@ -547,7 +547,7 @@ class TestCalls:
 
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
     def test_an_interrupt_keeps_the_batch(self, interrupt: type[BaseException]) -> None:
-        """Ctrl-C, or a handler of SIGTERM that raises, goes through a call and leaves the batch pending."""
+        """Ctrl-C, or a SIGTERM handler that raises, propagates from a call and leaves the batch pending."""
         interrupts = [interrupt()]
 
         def raise_once() -> None:
@@ -568,7 +568,7 @@ class TestEnd:
     """After ``expedite(is_ending=True)``, only the last delivery makes calls."""
 
     def test_others_make_no_calls(self) -> None:
-        """Other deliveries make no calls."""
+        """Any other delivery makes no calls."""
         client = scripted()
         setting = Setting(client)
         setting.add("a")
@@ -579,7 +579,7 @@ class TestEnd:
         assert client.names() == [["a"]]
 
     def test_a_delivery_in_progress_stops_between_calls(self) -> None:
-        """The end may begin during a call: what is pending after it is left to the last delivery."""
+        """If shutdown begins during a call, the remaining batches are left to the last delivery."""
         client = scripted(before_each=lambda: setting.sender.expedite(is_ending=True))
         setting = Setting(client)
         setting.add("a")
@@ -592,7 +592,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("error", [NoCredentialsError(), NoRegionError()], ids=["credentials", "region"])
     def test_does_not_wait_for_an_operator(self, error: Exception) -> None:
-        """The last delivery does not wait for credentials or a Region: it makes one attempt."""
+        """Without credentials or a Region, the last delivery makes one attempt and does not wait."""
         client = scripted(*[error] * 9)
         setting = Setting(client)
         setting.add("a")

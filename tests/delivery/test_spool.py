@@ -1,4 +1,4 @@
-"""Files of the spool are private, written atomically, and adopted only from processes that have ended."""
+"""Spool files are private, written atomically, and adopted only from processes that have ended."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.model.entity import Entity
 
 ENTITY = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
 
-# Writes one batch, says so, and waits to be killed.
+# Writes one batch, reports it, and waits to be killed.
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -31,14 +31,14 @@ sys.stdin.read()
 
 
 def batch(name: str, *, entity: Entity | None = None) -> Batch:
-    """A batch of one datum."""
+    """A batch with one datum."""
     datum = Datum(Series(name, (("Page", "Zürich"),), "Count"), 1_700_000_000, 5.0)
     return Batch(Envelope("Shop", entity), (datum,))
 
 
 @pytest.mark.parametrize("entity", [None, ENTITY])
 def test_what_is_read_is_what_was_written(tmp_path: Path, entity: Entity | None) -> None:
-    """A batch comes back from disk as the same bytes, entity included."""
+    """A batch is read from disk as the same bytes, including its entity."""
     spool = Spool(tmp_path)
     written = batch("Orders", entity=entity)
     path = spool.write(written)
@@ -50,7 +50,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, entity: Entity | None)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
-    """Other users cannot read the spool, whatever the umask."""
+    """Other users cannot read the spool, regardless of the umask."""
     previous = os.umask(0)
     try:
         path = Spool(tmp_path / "spool").write(batch("Orders"))
@@ -70,7 +70,7 @@ def test_a_living_process_keeps_its_batches(tmp_path: Path) -> None:
 
 
 def test_a_closed_spool_is_adopted(tmp_path: Path) -> None:
-    """The next process adopts the files of one that has ended, oldest first, and removes its directory."""
+    """The next process adopts the files of an ended one, oldest first, and removes its directory."""
     first = Spool(tmp_path)
     for name in ("Orders", "Refunds"):
         assert first.write(batch(name)) is not None
@@ -82,7 +82,7 @@ def test_a_closed_spool_is_adopted(tmp_path: Path) -> None:
 
 
 def test_the_spool_of_a_killed_process_is_adopted(tmp_path: Path) -> None:
-    """SIGKILL releases the lock, too."""
+    """SIGKILL also releases the lock."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -107,7 +107,7 @@ def test_the_spool_of_a_killed_process_is_adopted(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_batch_is_set_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged file, or one that is not a batch, is set aside with a warning."""
+    """A damaged file, or one that does not contain a batch, is set aside with a warning."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -143,7 +143,7 @@ FILES_ON_DISK = [
     ("content", "entity"), [*zip(FILES_ON_DISK, [None, ENTITY], strict=True)], ids=["plain", "entity"]
 )
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, entity: Entity | None) -> None:
-    """An upgrade loses nothing that is on disk: every kind of datum, with everything it says."""
+    """An upgrade loses nothing on disk: every kind of datum is read with all its members."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -180,7 +180,7 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, en
     ],
 )
 def test_numbers_that_cannot_be_sent_are_set_aside(tmp_path: Path, numbers: str) -> None:
-    """A file with the right checksum whose numbers CloudWatch does not take, or that do not belong together."""
+    """A file whose numbers are inconsistent or refused by CloudWatch is set aside, even with a valid checksum."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -200,7 +200,7 @@ def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond its bound nothing is written, until something was removed."""
+    """When the spool is full, nothing is written until a file is removed."""
     written = Spool(tmp_path / "measured").write(batch("Orders"))
     assert written is not None
     spool = Spool(tmp_path, max_bytes=2 * written.stat().st_size)
@@ -214,7 +214,7 @@ def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A process that delivered everything leaves no directory."""
+    """A process that has delivered everything leaves no directory."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -224,7 +224,7 @@ def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> None:
-    """The error names the directory and what to give instead."""
+    """The error names the directory and how to fix the setting."""
     occupied = tmp_path / "file"
     occupied.write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_directory='.*file'.*may write to"):

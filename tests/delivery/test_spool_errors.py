@@ -1,4 +1,4 @@
-"""Failing file operations: batches that cannot be written wait in memory, others stay where they are."""
+"""When file operations fail, batches that cannot be written wait in memory, and others stay on disk."""
 
 import errno
 import math
@@ -22,12 +22,12 @@ SHOP = Envelope("Shop")
 
 
 def batch(name: str) -> Batch:
-    """A batch of one datum."""
+    """A batch with one datum."""
     return Batch(SHOP, (datum_of(name, 1),))
 
 
 def drained(backlog: Backlog) -> list[str]:
-    """The metrics that wait, in order, sent with success."""
+    """Check out and settle every waiting batch as sent; return the metric names in order."""
     names = []
     while one := backlog.check_out():
         names += [datum.series.name for datum in one.datums]
@@ -46,7 +46,7 @@ def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
-    """What is no file any more is left alone; what is gone already is no error, and frees its room."""
+    """An entry that is not a file is left alone; a file already gone raises no error, and its space is freed."""
     spool = Spool(tmp_path)
     kept, gone = spool.write(batch("a")), spool.write(batch("b"))
     assert kept is not None
@@ -62,7 +62,7 @@ def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
-    """A process whose own directory is gone takes nothing over; the next one finds all of it."""
+    """A process without its own directory adopts nothing; the next process finds every batch."""
     dead, broken = Spool(tmp_path), Spool(tmp_path)
     assert dead.write(batch("a")) is not None
     dead.release()
@@ -73,7 +73,7 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
-    """Each entry gets its own name, whether file or directory."""
+    """Each entry set aside gets a unique name, whether file or directory."""
     spool = Spool(tmp_path)
     path = spool._own_directory() / "0.batch"
     for number in range(3):
@@ -88,7 +88,7 @@ def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
 
 
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock is closed once: its number may be another file's by then."""
+    """The lock's file descriptor is closed only once, since its number may be reused by then."""
     spool = Spool(tmp_path)
     spool._own_directory()
     close, closed = os.close, list[int]()
@@ -105,7 +105,7 @@ def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
-    """A file that was removed is not readable, and raises nothing."""
+    """Reading a removed file fails without raising."""
     spool = Spool(tmp_path)
     path = spool.write(batch("a"))
     assert path is not None
@@ -116,7 +116,7 @@ def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
-    """Of what is on disk only, a damaged batch is lost and counted when its turn comes; those behind it are not."""
+    """A damaged batch that is only on disk is lost and counted when its turn comes; batches behind it are sent."""
     recorder, spool = StatsRecorder(), Spool(tmp_path)
     backlog = Backlog(1, recorder, spool)
     backlog.add([Batch(SHOP, (datum_of("a", 1), datum_of("b", 1))), batch("c"), batch("d")])
@@ -128,7 +128,7 @@ def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process adopted and removed it before it was locked: a new one is created."""
+    """If another process removes the directory before it is locked, a new one is created."""
     faster = [shutil.rmtree]
     try_lock = module._try_lock
 
@@ -146,7 +146,7 @@ def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeyp
 
 
 def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
-    """The process that writes creates the directory, which may run as another user than the one that set it up."""
+    """The writing process creates the directory on its first write, since setup may run as another user."""
     directory = tmp_path / "spool"
     check_directory(directory)
     spool = Spool(directory)
@@ -157,7 +157,7 @@ def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
 
 
 def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """A function of the operating system that fails with this error."""
+    """A replacement for an operating system function that fails with this errno."""
 
     def fail(*_args: object, **_kwargs: object) -> None:
         raise OSError(number, os.strerror(number), function.__name__)
@@ -166,7 +166,7 @@ def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 
 def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An incomplete file is removed, so that it takes no room."""
+    """An incomplete file is removed to free its space."""
     spool = Spool(tmp_path)
     own = spool._own_directory()
     monkeypatch.setattr(Path, "replace", failing(Path.replace, errno.ENOSPC))
@@ -195,14 +195,14 @@ def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pyte
 def test_failing_file_operations_cost_only_the_spooling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int
 ) -> None:
-    """Whatever operation fails, while another process has left a batch: nothing is raised, set aside or lost."""
+    """Any operation may fail while another process's batch is adopted: nothing is raised, set aside or lost."""
     dead = Spool(tmp_path)
     assert dead.write(batch("left")) is not None
     dead.release()
     recorder = StatsRecorder()
     backlog = Backlog(10**6, recorder, Spool(tmp_path))
     with monkeypatch.context() as failing_disk:
-        if name != "rmtree":  # of which we ask that it ignores errors
+        if name != "rmtree":  # called with errors ignored
             failing_disk.setattr(place, name, failing(getattr(place, name), number))
         backlog.adopt_spooled(math.inf)
         backlog.add([batch("a")])
@@ -220,7 +220,7 @@ def test_failing_file_operations_cost_only_the_spooling(
 
 
 def test_a_file_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a free descriptor a batch that is only on disk stays pending, and is sent later."""
+    """Without a free file descriptor, a batch that is only on disk stays pending, and is sent later."""
     recorder = StatsRecorder()
     backlog = Backlog(1, recorder, Spool(tmp_path))
     backlog.add([batch("a"), batch("b")])

@@ -1,6 +1,6 @@
 """Delivery, backlog and spool as one state machine: in any order of events, every datum has exactly one outcome.
 
-Each datum has a unique value, by which it is recognised in CloudWatch and on disk.
+Each datum has a unique value, which identifies it in CloudWatch and on disk.
 """
 
 import contextlib
@@ -49,11 +49,11 @@ ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "hangs", *ERRO
 
 
 class Killed(BaseException):
-    """The process has ended in the middle of a call."""
+    """The process was killed during a call."""
 
 
 class Call:
-    """A call that hangs until its answer comes, or its process is killed."""
+    """A call that hangs until it is answered or its process is killed."""
 
     def __init__(self) -> None:
         self.answer = ""
@@ -61,7 +61,7 @@ class Call:
 
 
 class Service:
-    """A CloudWatch that answers by a script, and then accepts."""
+    """A CloudWatch that answers from a script, and accepts everything after it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -72,7 +72,7 @@ class Service:
         self.unsure: set[int] = set()
 
     def put(self, batch: Batch) -> object:
-        """Answer one request, with CloudWatch's time."""
+        """Answer one request, including CloudWatch's time."""
         answer = self.script.pop(0) if self.script else "accepted"
         if answer == "hangs":
             call = self.hanging = Call()
@@ -101,7 +101,7 @@ class Service:
 
 
 class Process:
-    """What one process has of all this, used as the exporter does."""
+    """The delivery components of one process, used as the exporter uses them."""
 
     def __init__(self, service: Service, clock: FakeClock, max_bytes: int, spool: Spool | None) -> None:
         self.clock = clock
@@ -119,22 +119,22 @@ class Process:
         self.threads: list[threading.Thread] = []
 
     def entries(self) -> list[_Entry]:
-        """All that is pending."""
+        """All pending entries."""
         in_flight = self.backlog._in_flight
         return [*([in_flight] if in_flight else []), *self.backlog._deferred, *self.backlog._waiting]
 
     def in_flight_numbers(self) -> set[int]:
-        """The numbers of what is being sent."""
+        """The numbers of the datums in flight."""
         in_flight = self.backlog._in_flight
         batch = in_flight.batch if in_flight else None
         return {number for datum in batch.datums for number in numbers(datum)} if batch else set()
 
     def own_files(self) -> set[Path]:
-        """The files of what is pending."""
+        """The files of pending batches."""
         return {each.file for each in self.entries() if each.file}
 
     def waiting(self) -> Iterator[Datum]:
-        """The datums that are pending."""
+        """The pending datums."""
         for each in self.entries():
             batch = each.batch or (self.spool and each.file and self.spool.read(each.file))
             assert batch
@@ -145,7 +145,7 @@ class Process:
         return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
     def deliver(self, within_seconds: float, *, is_last: bool = False) -> bool:
-        """Deliver in a thread and wait for it, if it hangs until the time is up; wait in vain if another one hangs."""
+        """Deliver in a thread and wait for it, unless its call hangs; time out if another call already hangs."""
         answers: list[bool] = []
         if not self.service.hanging:
             deadline = self.clock.now + within_seconds
@@ -167,7 +167,7 @@ class Process:
                     self.backlog.close()
 
     def answer(self, answer: str) -> None:
-        """Answer the call that hangs, and let its thread go on to its end."""
+        """Answer the hanging call, and let its thread finish."""
         assert self.service.hanging
         call, self.service.hanging = self.service.hanging, None
         call.answer = answer
@@ -178,21 +178,21 @@ class Process:
         assert eventually(lambda: self.service.hanging or not self.threads[-1].is_alive())
 
     def shut_down(self, within_seconds: float) -> None:
-        """End."""
+        """Shut down within this time."""
         self.sender.expedite(is_ending=True)
         self.deliver(within_seconds, is_last=True)
         self.is_closed = True
         self.backlog.close()
 
     def end(self) -> None:
-        """Be gone, with the thread that hangs."""
+        """End the process together with its hanging thread."""
         if self.service.hanging:
             self.answer("killed")
         join_all(self.threads)
 
 
 class DeliveryMachine(RuleBasedStateMachine):
-    """Processes record datums one after the other, and CloudWatch fails in every way."""
+    """Successive processes record datums, and CloudWatch fails in every way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         spool_bytes=st.sampled_from([None, 400, 10**6]),
     )
     def begin(self, max_bytes: int, series: int, spool_bytes: int | None) -> None:
-        """The first process starts; with ``series``, datums belong to so many, else each to one of its own."""
+        """Start the first process; datums belong to this number of series, or with 0 each to its own."""
         self.max_bytes = self.bound = max_bytes
         self.series = series
         self.spool_bytes = spool_bytes
@@ -237,7 +237,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         poison=st.sets(st.integers(0, 20), max_size=2),
     )
     def add(self, sizes: list[int], ages: list[int], poison: set[int]) -> None:
-        """A collection comes, in one request or several; the ages, in seconds, repeat."""
+        """Add a collection, in one or several requests; the ages, in seconds, repeat."""
         place = 0
         for size in sizes:
             places = range(place, place + size)
@@ -245,13 +245,13 @@ class DeliveryMachine(RuleBasedStateMachine):
             place += size
             self.process.backlog.add(batches(SHOP, datums))
             backlog = self.process.backlog
-            # One request has always room: a smaller bound cannot be meant.
+            # One request always fits, even if it exceeds the bound.
             assert backlog.size_bytes <= self.max_bytes or len(backlog._waiting) <= 1
         self.bound = max(self.max_bytes, backlog.size_bytes)
 
     @rule(script=st.lists(ANSWERS, max_size=6), within_seconds=st.sampled_from([0.0, 0.2, 30.0, 3600.0]))
     def deliver(self, script: list[str], within_seconds: float) -> None:
-        """Deliver, with these answers of CloudWatch."""
+        """Deliver while CloudWatch answers from this script."""
         self.service.script = script
         is_delivered = self.process.deliver(within_seconds)
         assert is_delivered == (self.process.backlog.datums == 0)
@@ -259,17 +259,17 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.service.hanging)
     @rule(answer=ANSWERS.filter(lambda answer: answer != "hangs"))
     def answer_comes(self, answer: str) -> None:
-        """The request that hung is answered."""
+        """The hanging request is answered."""
         self.process.answer(answer)
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 3600.0, 1.5 * DAY]))
     def time_passes(self, seconds: float) -> None:
-        """Nothing happens for a while."""
+        """Time passes without an event."""
         self.clock.advance(seconds)
 
     @rule()
     def expedite(self) -> None:
-        """The next attempt is to be made now."""
+        """Make the next attempt due now."""
         self.process.sender.expedite()
 
     @rule(
@@ -278,7 +278,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         late=st.sampled_from(["never", "accepted", "throttled", "answer lost"]),
     )
     def restart(self, script: list[str], within_seconds: float, late: str) -> None:
-        """The process shuts down, perhaps before an answer has come, and another one starts."""
+        """The process shuts down, possibly before its call is answered, and another one starts."""
         self.service.script = script
         self.process.shut_down(within_seconds)
         self.accounts_are_right()
@@ -289,7 +289,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(has_arrived=st.booleans())
     def kill(self, *, has_arrived: bool) -> None:
-        """The process is killed; a call in progress may have arrived or not."""
+        """The process is killed; the request in progress may or may not have arrived."""
         if self.process.spool:
             self.process.spool.release()
         self.service.unsure |= self.process.in_flight_numbers()
@@ -298,17 +298,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.leave()
 
     def leave(self) -> None:
-        """Close the accounts of a process, and start another one."""
+        """Add up the statistics of the process, and start another one."""
         stats = self.process.stats()
         self.ended["sent"] += stats.datums_sent
         self.ended["lost"] += sum(stats.datums_lost.values())
-        # Batches that were only in memory are gone with the process, uncounted.
+        # Batches that were only in memory are lost with the process, uncounted.
         self.ended["gone"] += stats.datums_pending - len(self.on_disk(self.process.own_files()))
         self.process.end()
         self.start()
 
     def files(self) -> set[Path]:
-        """All that the spool holds."""
+        """All files in the spool."""
         return set(self.directory.glob("process-*/*.batch"))
 
     def on_disk(self, files: Iterable[Path]) -> list[Datum]:
@@ -326,7 +326,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert self.recorded == sent + stats.datums_pending + len(left) + lost + self.ended["gone"]
         waiting = Counter(number for datum in [*self.process.waiting(), *left] for number in numbers(datum))
         assert not [number for number, times in waiting.items() if times > 1]
-        in_flight = self.process.in_flight_numbers()  # the answer may have arrived without having been read
+        in_flight = self.process.in_flight_numbers()  # the request may have arrived although its response was not read
         assert waiting.keys() & self.service.accepted.keys() <= self.service.unsure | in_flight
         missing = self.recorded - len(waiting.keys() | self.service.accepted.keys())
         assert missing >= lost + self.ended["gone"] - len(self.service.unsure)
@@ -334,13 +334,13 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_came_once(self) -> None:
-        """CloudWatch has nothing twice, unless an answer was lost."""
+        """CloudWatch receives no duplicates, unless a response was lost."""
         twice = {number for number, times in self.service.accepted.items() if times > 1}
         assert twice <= self.service.unsure
 
     @invariant()
     def oldest_first(self) -> None:
-        """Datums arrive in the order recorded, after those found on disk."""
+        """Datums arrive in the order they were recorded, after those found on disk."""
         if not self.series and not self.process.has_deferred:
             own = [number for number in self.service.in_order if number > self.first_of_process]
             assert own == sorted(own)
@@ -348,19 +348,19 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        """The size in memory is right, and exceeds the bound by at most one batch read from disk."""
+        """The size in memory is exact, and exceeds the bound by at most one batch read from disk."""
         backlog = self.process.backlog
         sizes = [each.size_bytes for each in self.process.entries()]
         assert backlog.size_bytes == sum(sizes)
         assert backlog.size_bytes <= self.bound + LARGEST_BATCH_BYTES
 
     def teardown(self) -> None:
-        """Once the faults stop, everything that is left arrives."""
+        """Once the faults stop, every remaining datum arrives."""
         if self.service.hanging:
             self.answer_comes("accepted")
         self.kill(has_arrived=False)
         self.service.script = []
-        for _ in range(100):  # each isolates some of the refused datums
+        for _ in range(100):  # each delivery isolates some of the refused datums
             self.process.deliver(1e6)
             self.clock.advance(10)
         assert self.process.backlog.datums == 0

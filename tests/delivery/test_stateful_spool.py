@@ -1,4 +1,4 @@
-"""Several processes that share a spool directory: each intact batch belongs to exactly one of them."""
+"""Several processes share a spool directory: each intact batch belongs to exactly one of them."""
 
 import contextlib
 import math
@@ -41,12 +41,12 @@ FOREIGN = {
 
 
 def batch(number: int) -> Batch:
-    """A batch that no other is equal to."""
+    """A batch that differs from all others."""
     return Batch(SHOP, (datum_of(f"m{number}", number),))
 
 
 def number_in(path: Path) -> int | None:
-    """The number of the whole batch in a file, ``None`` if there is none."""
+    """The number of the intact batch in a file, or ``None``."""
     try:
         (datum,) = Batch.from_body(_verified(path.read_bytes())).datums
     except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
@@ -55,7 +55,7 @@ def number_in(path: Path) -> int | None:
 
 
 class Member:
-    """A process, the files that are its own, what is in them, and how large they were when it got them."""
+    """A process with its files, their content, and their size when it acquired them."""
 
     def __init__(self, directory: Path) -> None:
         self.spool = Spool(directory, max_bytes=MAX_BYTES)
@@ -63,7 +63,7 @@ class Member:
         self.sizes: dict[Path, int] = {}
 
     def own(self, path: Path) -> None:
-        """Have a file."""
+        """Add a file to the process."""
         self.files[path] = number_in(path)
         self.sizes[path] = path.stat().st_size
 
@@ -72,12 +72,12 @@ class Member:
         del self.files[path], self.sizes[path]
 
     def at(self, place: int) -> list[Path]:
-        """The file at a place, if there are so many."""
+        """The file at this index, if it exists."""
         return sorted(self.files)[place : place + 1]
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Processes write, read, forget, fork, end and are killed; files are damaged, removed, and come from elsewhere."""
+    """Processes write, read, forget, fork, end and are killed; files are damaged, removed and added from outside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,11 +88,11 @@ class SpoolMachine(RuleBasedStateMachine):
         self.forks = 0
 
     def member(self, index: int) -> Member:
-        """One of those that live."""
+        """One of the running processes."""
         return self.living[index % len(self.living)]
 
     def files(self) -> list[Path]:
-        """Everything that looks like a batch of some process."""
+        """Every file named like a batch of a process."""
         return sorted(self.directory.glob("process-*/*.batch"))
 
     @initialize()
@@ -108,7 +108,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDICES)
     def write(self, index: int) -> None:
-        """A process spools a batch, if there is room."""
+        """A process spools a batch, if space allows."""
         member = self.member(index)
         self.written += 1
         made = batch(self.written)
@@ -122,7 +122,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDICES, place=PLACES)
     def read(self, index: int, place: int) -> None:
-        """A process reads one of its batches, as it was written; what is none is set aside."""
+        """A process reads one of its batches unchanged; a file that is not a batch is set aside."""
         member = self.member(index)
         for path in member.at(place):
             number = member.files[path]
@@ -134,10 +134,10 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDICES, place=PLACES)
     def settle(self, index: int, place: int) -> None:
-        """A batch has met its fate."""
+        """A batch is settled."""
         member = self.member(index)
         for path in member.at(place):
-            if (number := member.files[path]) is not None:  # what is no batch is never sent
+            if (number := member.files[path]) is not None:  # a file that is not a batch is never sent
                 self.whole.discard(number)
                 member.spool.remove(path)
                 assert not path.exists()
@@ -145,7 +145,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDICES)
     def adopt(self, index: int) -> None:
-        """A process finds all that others have left, the oldest of each first, and nothing of those that live."""
+        """A process adopts all files of ended processes, the oldest of each first, and none of running ones."""
         member = self.member(index)
         of_living = {number for each in self.living for number in each.files.values()}
         directory_of = {number_in(path): path.parent for path in self.files()}
@@ -161,7 +161,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.living) > 1)
     @rule(index=INDICES, is_orderly=st.booleans())
     def end(self, index: int, *, is_orderly: bool) -> None:
-        """A process ends, or is killed."""
+        """A process exits or is killed."""
         member = self.member(index)
         self.living.remove(member)
         if is_orderly:
@@ -172,10 +172,10 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
     def fork(self) -> None:
-        """A child gives up what it has inherited, and the parent's is the parent's still."""
+        """A forked child releases the inherited spool, and the parent keeps its own."""
         self.forks += 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads running
             child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
@@ -187,7 +187,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(place=PLACES, damage=st.sampled_from(["torn", "flipped", "removed", *FOREIGN]), at=st.integers(0, 200))
     def damage(self, place: int, damage: str, at: int) -> None:
-        """Something happens to a file."""
+        """Damage, replace or remove a file."""
         for path in self.files()[place : place + 1]:
             if not path.is_file():
                 continue
@@ -207,7 +207,7 @@ class SpoolMachine(RuleBasedStateMachine):
         place=PLACES, content=st.sampled_from(sorted(FOREIGN)), name=st.sampled_from(["0.batch", "x" * 240 + ".batch"])
     )
     def foreign_file(self, place: int, content: str, name: str) -> None:
-        """Put another file beside the batches."""
+        """Put a foreign file next to the batches."""
         for directory in sorted(self.directory.glob("process-*/"))[place : place + 1]:
             if directory.is_dir() and not (directory / name).exists():
                 (directory / name).write_bytes(FOREIGN[content])
@@ -226,13 +226,13 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_is_there_once(self) -> None:
-        """Every whole batch is in one file."""
+        """Every intact batch is in exactly one file."""
         found = Counter(number_in(path) for path in self.files())
         del found[None]
         assert found == Counter(self.whole)
 
     def teardown(self) -> None:
-        """In the end one process has it all, and when it is settled nothing is left, nor counted."""
+        """At the end one process adopts everything, and after settling it nothing is left or counted."""
         while len(self.living) > 1:
             self.end(0, is_orderly=True)
         self.adopt(0)
@@ -250,7 +250,7 @@ TestSpool.settings = effort(60)
 
 
 def test_a_batch_outlives_any_number_of_processes(tmp_path: Path) -> None:
-    """A process that crashes whenever it starts costs no batch of those before it, however often it does."""
+    """A process that repeatedly crashes at startup loses no batch of its predecessors."""
     spool = Spool(tmp_path)
     assert spool.write(batch(1)) is not None
     for _ in range(50):

@@ -3,17 +3,17 @@ from tests.support.fakes import in_threads, join_all
 
 
 def stats(recorder: StatsRecorder) -> DeliveryStats:
-    """The figures, with nothing to add."""
+    """The current figures, with nothing pending."""
     return recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
 
 
 def test_new() -> None:
-    """In the beginning everything is 0 and nothing has happened."""
+    """A new recorder has only zeros and no events."""
     assert stats(StatsRecorder()) == DeliveryStats()
 
 
 def test_accounts() -> None:
-    """Each event is counted under its name, losses under their reason."""
+    """Each event is counted under its name, and each loss under its reason."""
     recorder = StatsRecorder()
     recorder.sent(datums=3, size_bytes=100, unix_time=5.0)
     recorder.sent(datums=2, size_bytes=50, unix_time=6.0)
@@ -43,7 +43,7 @@ def test_accounts() -> None:
 
 
 def test_stats_are_a_snapshot() -> None:
-    """What happens later does not change figures that were given out."""
+    """Later events do not change figures returned earlier."""
     recorder = StatsRecorder()
     before = stats(recorder)
     recorder.lost(LossReason.SHUTDOWN, 2)
@@ -51,7 +51,7 @@ def test_stats_are_a_snapshot() -> None:
 
 
 def test_threads() -> None:
-    """Nothing that several threads count at once is counted less."""
+    """Concurrent counting in several threads loses no increments."""
     recorder = StatsRecorder()
 
     def count() -> None:

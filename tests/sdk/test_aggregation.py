@@ -1,4 +1,4 @@
-"""An outlier costs precision in its own interval only."""
+"""An outlier reduces precision only in its own interval."""
 
 import random
 
@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 
 def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
-    """After 1e9 beside 1e-9 in one interval, percentiles of ten later ones are within a bucket of the finest scale."""
+    """After an interval with 1e9 and 1e-9, percentiles of the next ten are within a bucket of the finest scale."""
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Ns", client=cloudwatch))
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("h")
@@ -35,7 +35,7 @@ def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
 
 
 def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
-    """The scales of two collections, the first with an outlier."""
+    """The scales of two collections, the first of which has an outlier."""
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: aggregation},
@@ -53,7 +53,7 @@ def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
 
 
 def test_the_scale_recovers() -> None:
-    """The interval after the outlier has the scale that its own samples allow, where the SDK keeps the coarse one."""
+    """After an outlier, the next interval uses the scale its own samples allow; the SDK would keep the coarse one."""
     with_sdk = scales_of(ExponentialBucketHistogramAggregation())
     ours = scales_of(FreshScaleHistogramAggregation())
     assert with_sdk[0] == with_sdk[1] == ours[0]
@@ -61,7 +61,7 @@ def test_the_scale_recovers() -> None:
 
 
 def test_another_sdk_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """If the SDK keeps its histograms otherwise, they work as the SDK has them, and one warning says so."""
+    """With unsupported SDK internals, histograms keep the SDK's own behavior, and one warning is logged."""
     monkeypatch.setattr(internals, "_NEEDED", ("_what_no_sdk_has",))
     assert len(set(scales_of(FreshScaleHistogramAggregation()))) == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -1,4 +1,4 @@
-"""A reporter beside what a program has already: providers, readers, views, instrumentation, other exporters."""
+"""A reporter works with a program's existing providers, readers, views, instrumentation and exporters."""
 
 import io
 import subprocess
@@ -37,7 +37,7 @@ NEVER_SECONDS = 3600
 
 
 class Shop:
-    """An app with its reporter and the CloudWatch that this publishes to; requests to it flush nothing."""
+    """An app, its reporter and the CloudWatch it publishes to; requests do not flush."""
 
     def __init__(
         self, provider: MeterProvider, namespace: str = "Shop", app: Flask | None = None, **arguments: Any
@@ -51,7 +51,7 @@ class Shop:
         )
 
     def view(self) -> str:
-        """Add one order."""
+        """Count one order."""
         self.reporter.add_metric("Orders", 1, "Count")
         return "ordered"
 
@@ -61,20 +61,20 @@ class Shop:
             assert self.app.test_client().get("/", buffered=True).status_code == 200
 
     def published(self) -> dict[str, float]:
-        """Flush; how many samples of each metric were published so far, but for those that only say what is."""
+        """Flush; return the number of samples published for each metric, except the active requests."""
         assert self.reporter.flush()
         return counts(self.cloudwatch)
 
 
 def counts(cloudwatch: FakeCloudWatch) -> dict[str, float]:
-    """How many samples of each metric were published, but for those that only say what is."""
+    """The number of samples published for each metric, except the active requests."""
     names = dict.fromkeys(metric.name for metric in cloudwatch.metrics())
     return {name: cloudwatch.count(name) for name in names if name != "http.server.active_requests"}
 
 
 @contextmanager
 def provider_of(*readers: MetricReader, views: list[View] | None = None) -> Iterator[MeterProvider]:
-    """A provider that ends with the test."""
+    """A provider that is shut down with the test."""
     provider = MeterProvider(readers, views=views or [], shutdown_on_exit=False)
     try:
         yield provider
@@ -83,7 +83,7 @@ def provider_of(*readers: MetricReader, views: list[View] | None = None) -> Iter
 
 
 def instrument(app: Flask, provider: MeterProvider) -> None:
-    """Instrument an app as its program would."""
+    """Instrument an app as a program would."""
     FlaskInstrumentor().instrument_app(app, meter_provider=provider)  # type: ignore[no-untyped-call]
 
 
@@ -92,7 +92,7 @@ def instrument(app: Flask, provider: MeterProvider) -> None:
 
 @contextmanager
 def instrumented_flask(provider: MeterProvider) -> Iterator[type[Flask]]:
-    """Flask as ``opentelemetry-instrument`` leaves it: another class."""
+    """Flask as replaced by ``opentelemetry-instrument``: a different class."""
     instrumentor = FlaskInstrumentor()
     instrumentor.instrument(meter_provider=provider)
     try:
@@ -103,7 +103,7 @@ def instrumented_flask(provider: MeterProvider) -> Iterator[type[Flask]]:
 
 @pytest.mark.parametrize("instruments", [False, True])
 def test_an_instrumented_flask(*, instruments: bool) -> None:
-    """Where all of Flask is instrumented, each request has one duration, even if the reporter is to instrument, too."""
+    """With Flask instrumented globally, each request has one duration, even if the reporter has ``instrument=True``."""
     with provider_of() as provider, instrumented_flask(provider) as flask_class:
         shop = Shop(provider, app=flask_class("shop"), instrument=instruments)
         shop.order(3)
@@ -114,7 +114,7 @@ def test_an_instrumented_flask(*, instruments: bool) -> None:
 @pytest.mark.parametrize("order", ["before", "after", "both"])
 @pytest.mark.parametrize("instruments", [False, True])
 def test_an_instrumented_app(order: str, *, instruments: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever instruments the app, and however often, each request has one duration."""
+    """Each request has one duration, no matter how often the app is instrumented, and by which code."""
     app = Flask("shop")
     with provider_of() as provider:
         if order != "after":
@@ -125,12 +125,12 @@ def test_an_instrumented_app(order: str, *, instruments: bool, caplog: pytest.Lo
         shop.order(3)
         assert shop.published() == {"Orders": 3, "http.server.duration": 3}
         shop.reporter.shutdown()
-    # What OpenTelemetry itself says to somebody who instruments twice.
+    # OpenTelemetry itself warns about a second instrumentation.
     assert ("already instrumented" in caplog.text) == (order == "both" or (order == "after" and instruments))
 
 
 def test_two_instrumented_apps() -> None:
-    """Each app's requests are published with its own metrics, and another exporter sees all of them."""
+    """Each app's requests are published with its own metrics, and another exporter gets all of them."""
     other = InMemoryMetricReader()
     with provider_of(other) as provider:
         shop, cafe = (Shop(provider, namespace, instrument=True) for namespace in ("Shop", "Cafe"))
@@ -146,7 +146,7 @@ def test_two_instrumented_apps() -> None:
 
 
 def metrics_in(reader: InMemoryMetricReader, name: str) -> list[Metric]:
-    """Those of a name in what a reader has now."""
+    """The metrics of this name that a reader currently has."""
     data = reader.get_metrics_data()
     assert data is not None
     scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
@@ -154,7 +154,7 @@ def metrics_in(reader: InMemoryMetricReader, name: str) -> list[Metric]:
 
 
 def count_of(metric: Metric) -> int:
-    """How many samples a histogram has."""
+    """The number of samples of a histogram."""
     return sum(point.count for point in metric.data.data_points if isinstance(point, HistogramDataPoint))
 
 
@@ -162,7 +162,7 @@ def count_of(metric: Metric) -> int:
 
 
 def test_views_of_the_program() -> None:
-    """The program's views decide what is measured; the reporter publishes what they leave."""
+    """The program's views decide what is measured, and the reporter publishes the result."""
     views = [View(instrument_name="requests", name="visits", attribute_keys={"page"}), View(instrument_name="orders")]
     with provider_of(views=views) as provider:
         shop = Shop(provider)
@@ -174,7 +174,7 @@ def test_views_of_the_program() -> None:
 
 
 def test_other_readers_keep_their_own_temporality() -> None:
-    """A reader in memory and one for the console see the same as CloudWatch, each in its own form."""
+    """An in-memory reader and a console reader get the same values as CloudWatch, each with its own temporality."""
     memory, console = InMemoryMetricReader(), io.StringIO()
     printing = PeriodicExportingMetricReader(ConsoleMetricExporter(out=console), NEVER_SECONDS * 1000)
     with provider_of(memory, printing) as provider:
@@ -192,7 +192,7 @@ def test_other_readers_keep_their_own_temporality() -> None:
 
 
 class OtherExporter(MetricExporter):
-    """Somebody else's exporter, which does as it is told."""
+    """A third-party exporter with a configurable behavior."""
 
     def __init__(self, export: Callable[[], object]) -> None:
         super().__init__()
@@ -200,26 +200,26 @@ class OtherExporter(MetricExporter):
         self.entered = threading.Event()
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
-        """Do that."""
+        """Run the configured behavior."""
         self.entered.set()
         self._export()
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
-        """Keep nothing."""
+        """Report success; nothing is buffered."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """End."""
+        """Do nothing."""
 
 
 def fail() -> None:
-    """Fail."""
+    """Raise an error."""
     raise ConnectionError("The other exporter's backend is gone.")
 
 
 def test_another_exporter_hangs() -> None:
-    """While another exporter hangs, CloudWatch has what was recorded when the flush says so."""
+    """While another exporter hangs, a flush that returns True has delivered the measurements to CloudWatch."""
     released = threading.Event()
     other = OtherExporter(lambda: released.wait(PATIENCE_SECONDS))
     with provider_of(PeriodicExportingMetricReader(other, 1)) as provider:
@@ -234,7 +234,7 @@ def test_another_exporter_hangs() -> None:
 
 
 def test_another_exporter_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """Another exporter that raises in every export costs CloudWatch nothing."""
+    """Another exporter that always raises does not affect CloudWatch."""
     other = OtherExporter(fail)
     with provider_of(PeriodicExportingMetricReader(other, 1)) as provider:
         shop = Shop(provider)
@@ -266,13 +266,13 @@ def test_cloudwatch_hangs() -> None:
 
 
 def reader_to(cloudwatch: FakeCloudWatch) -> CloudWatchMetricReader:
-    """Our reader, as a program would add it."""
+    """Our reader, as a program would create it."""
     exporter = CloudWatchMetricExporter("Plain", client=cloudwatch)
     return CloudWatchMetricReader(exporter, export_interval_seconds=NEVER_SECONDS)
 
 
 def periodic_reader_to(cloudwatch: FakeCloudWatch) -> PeriodicExportingMetricReader:
-    """Our exporter under the SDK's reader, as a program would add it."""
+    """Our exporter under the SDK's reader, as a program would create it."""
     return PeriodicExportingMetricReader(CloudWatchMetricExporter("Plain", client=cloudwatch), NEVER_SECONDS * 1000)
 
 
@@ -281,7 +281,7 @@ def periodic_reader_to(cloudwatch: FakeCloudWatch) -> PeriodicExportingMetricRea
 def test_another_cloudwatch_exporter(
     reader_of: Callable[[FakeCloudWatch], MetricReader], comes: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever comes first, the program's exporter publishes the program's metrics, the reporter its own: each once."""
+    """In any order of setup, the program's exporter publishes its metrics and the reporter its own, each once."""
     cloudwatch = FakeCloudWatch()
     reader = reader_of(cloudwatch)
     with provider_of(*([reader] if comes == "first" else [])) as provider:
@@ -307,7 +307,7 @@ def test_another_cloudwatch_exporter(
 def test_another_cloudwatch_exporter_comes_late(
     reader_of: Callable[[FakeCloudWatch], MetricReader], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that is added while the reporter publishes everything takes over what is not its own, and that is said."""
+    """An exporter added after the reporter takes over all metrics but the reporter's own, and a message is logged."""
     cloudwatch = FakeCloudWatch()
     with provider_of() as provider:
         shop = Shop(provider)
@@ -329,7 +329,7 @@ def test_another_cloudwatch_exporter_comes_late(
 
 
 def test_a_cloudwatch_exporter_on_another_provider(caplog: pytest.LogCaptureFixture) -> None:
-    """From its first export on it is known to be elsewhere, even if the resources are equal."""
+    """From its first export on, the exporter is known to be on another provider, even with an equal resource."""
     cloudwatch = FakeCloudWatch()
     reader = periodic_reader_to(cloudwatch)
     with provider_of() as provider, provider_of(reader) as other_provider:
@@ -344,7 +344,7 @@ def test_a_cloudwatch_exporter_on_another_provider(caplog: pytest.LogCaptureFixt
 
 
 def test_a_cloudwatch_exporter_that_no_reader_has() -> None:
-    """One that is kept for later, or was forgotten, takes nothing from the reporter."""
+    """An exporter without a reader takes no metrics from the reporter."""
     exporter = CloudWatchMetricExporter("Plain", client=FakeCloudWatch())
     with provider_of() as provider:
         shop = Shop(provider)
@@ -355,7 +355,7 @@ def test_a_cloudwatch_exporter_that_no_reader_has() -> None:
 
 
 def test_another_reporter_takes_over(caplog: pytest.LogCaptureFixture) -> None:
-    """Of several reporters one publishes what is nobody's; when it is shut down, another does, and nothing twice."""
+    """One of several reporters publishes the plain metrics; after its shutdown another one does, and none twice."""
     with provider_of() as provider:
         shop, cafe = Shop(provider), Shop(provider, "Cafe")
         counter = provider.get_meter("plain").create_counter("plain")
@@ -369,7 +369,7 @@ def test_another_reporter_takes_over(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_global_provider_that_comes_too_late() -> None:
-    """A provider that is set after the reporter has made one is refused by OpenTelemetry, and the reporter goes on."""
+    """OpenTelemetry rejects a provider set after the reporter created one, and the reporter keeps working."""
     program = """
         from flask import Flask
         from opentelemetry import metrics

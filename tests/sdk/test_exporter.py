@@ -1,4 +1,4 @@
-"""The exporter as the SDK calls it: under its own readers, at shutdown, and for the facade's reporters."""
+"""The exporter as the SDK uses it: under its own readers, at shutdown, and for the facade's reporters."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ from tests.support.programs import CUMULATIVE, Program
 
 
 def collected(*names: str, resource: dict[str, Any] | None = None) -> MetricsData:
-    """A collection of counters, each of which was counted once."""
+    """A collection of counters, each with one increment."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource=Resource(resource or {}), shutdown_on_exit=False)
     for name in names:
@@ -42,7 +42,7 @@ def collected(*names: str, resource: dict[str, Any] | None = None) -> MetricsDat
 
 
 def many_series(*, number: int, text: str) -> MetricsData:
-    """A collection of 800 series of one counter, with so long a dimension each; new to an exporter every time."""
+    """A collection of 800 series of the counter with this number, each with a dimension that contains ``text``."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     counter = provider.get_meter("tests").create_counter(f"orders{number}")
@@ -54,7 +54,7 @@ def many_series(*, number: int, text: str) -> MetricsData:
 
 
 def resting(seconds: float) -> Exception:
-    """The error of a CloudWatch that asks not to be called for a while."""
+    """The throttling error of a CloudWatch that sends ``Retry-After``."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
@@ -62,7 +62,7 @@ def resting(seconds: float) -> Exception:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict CloudWatch in memory."""
+    """A strict in-memory CloudWatch."""
     return FakeCloudWatch()
 
 
@@ -71,12 +71,12 @@ class TestUnderTheSdksReader:
 
     @staticmethod
     def provider(exporter: MetricExporter) -> MeterProvider:
-        """A provider whose reader collects only when it is told to."""
+        """A provider whose reader collects only on request."""
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
         return MeterProvider([reader], shutdown_on_exit=False)
 
     def test_temporality(self, cloudwatch: FakeCloudWatch) -> None:
-        """It asks the SDK for deltas of what is counted and current values of the rest, and for narrow buckets."""
+        """The exporter asks the SDK for deltas of sums, current values of gauges, and narrow histogram buckets."""
         provider = self.provider(CloudWatchMetricExporter("Shop", client=cloudwatch))
         meter = provider.get_meter("tests")
         counter, queue = meter.create_counter("orders"), meter.create_up_down_counter("queue")
@@ -96,14 +96,14 @@ class TestUnderTheSdksReader:
         provider.shutdown()
 
     def test_shutdown_flushes(self, cloudwatch: FakeCloudWatch) -> None:
-        """What was recorded last arrives when the provider is shut down, though the SDK calls it in its own way."""
+        """The last measurements arrive when the SDK shuts down the provider."""
         provider = self.provider(CloudWatchMetricExporter("Shop", client=cloudwatch))
         provider.get_meter("tests").create_counter("orders").add(1)
         provider.shutdown()
         assert cloudwatch.sum("orders") == 1
 
     def test_an_outage_loses_nothing(self) -> None:
-        """The SDK forgets what it has handed over: what was not sent is kept, and sent with the next export."""
+        """The SDK drops exported data, so unsent data is kept and sent with the next export."""
         client = ScriptedClient(client_error("InternalFailure", status=500))
         exporter = CloudWatchMetricExporter("Shop", client=client)
         provider = self.provider(exporter)
@@ -117,7 +117,7 @@ class TestUnderTheSdksReader:
         provider.shutdown()
 
     def test_calls_in_the_readers_thread(self) -> None:
-        """The exporter has no thread: the thread that exports makes the calls."""
+        """The exporter has no thread: calls are made in the exporting thread."""
         others = set(threading.enumerate())
         callers: list[threading.Thread] = []
         client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
@@ -135,7 +135,7 @@ class TestUnderTheSdksReader:
 
 
 def test_cumulative_reader() -> None:
-    """Under a reader that hands over running totals, each is counted once."""
+    """Under a reader with cumulative temporality, each increment is counted once."""
     program = Program(temporality=CUMULATIVE)
     counter, histogram = program.meter.create_counter("orders"), program.meter.create_histogram("latency")
     for i in range(1, 5):
@@ -148,7 +148,7 @@ def test_cumulative_reader() -> None:
 
 
 class TestNamespace:
-    """Where metrics go."""
+    """The namespace that metrics are published to."""
 
     @pytest.mark.parametrize(
         ("given", "resource", "namespace"),
@@ -161,14 +161,14 @@ class TestNamespace:
     def test_precedence(
         self, cloudwatch: FakeCloudWatch, given: str | None, resource: dict[str, Any], namespace: str
     ) -> None:
-        """The argument, or the service's name, or what OpenTelemetry calls a service without one."""
+        """The namespace is the argument, else the service name, else OpenTelemetry's default service name."""
         exporter = CloudWatchMetricExporter(given, client=cloudwatch)
         exporter.export(collected("orders", resource=resource))
         assert [metric.namespace for metric in cloudwatch.metrics()] == [namespace]
 
     @pytest.mark.parametrize("name", ["Bücher", "AWS/Lambda", ":shop", "x" * 300, " ", "shop\n"])
     def test_a_service_name_that_is_no_namespace(self, cloudwatch: FakeCloudWatch, name: str) -> None:
-        """Whatever the service is called, CloudWatch accepts its metrics."""
+        """CloudWatch accepts the metrics of a service with any name."""
         exporter = CloudWatchMetricExporter(client=cloudwatch)
         exporter.export(collected("orders", resource={"service.name": name}))
         assert [error.message for error in cloudwatch.validation_errors] == []
@@ -176,23 +176,23 @@ class TestNamespace:
 
     @pytest.mark.parametrize("namespace", ["", "AWS/Shop", "Bücher", ":shop", 5])
     def test_unusable(self, namespace: Any) -> None:
-        """A namespace that CloudWatch does not take is refused at setup."""
+        """A namespace that CloudWatch does not accept is rejected at setup."""
         with pytest.raises(ConfigurationError, match="namespace"):
             CloudWatchMetricExporter(namespace, client=FakeCloudWatch())
 
 
 def assert_each_has_a_fate(exporter: CloudWatchMetricExporter, datums: int) -> None:
-    """In the end everything was sent or lost, and nothing is pending for ever."""
+    """Every datum is sent or lost in the end, and none stays pending."""
     assert eventually(lambda: exporter.stats().datums_pending == 0, within_seconds=2)
     stats = exporter.stats()
     assert stats.datums_sent + sum(stats.datums_lost.values()) == datums
 
 
 class TestShutdown:
-    """The end of the exporter."""
+    """Shutdown of the exporter."""
 
     def test_sends_what_waits(self) -> None:
-        """What could not be sent before is tried once more, without waiting for its turn."""
+        """Pending datums are tried once more, without waiting for the next attempt."""
         error = resting(1000)
         client = ScriptedClient(error)
         exporter = CloudWatchMetricExporter("Shop", client=client)
@@ -203,7 +203,7 @@ class TestShutdown:
         assert exporter.stats().datums_lost == {}
 
     def test_counts_the_rest_as_lost(self, caplog: pytest.LogCaptureFixture) -> None:
-        """What cannot be sent within the timeout is lost, counted as ``shutdown``, and said."""
+        """Datums that cannot be sent within the timeout are lost, counted as ``shutdown``, and logged."""
         error = resting(1000)
         exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(*[error] * 9))
         exporter.export(collected("orders", "errors"), timeout_millis=100)
@@ -213,7 +213,7 @@ class TestShutdown:
         assert "could not be sent before the exporter was shut down" in caplog.text
 
     def test_twice(self, cloudwatch: FakeCloudWatch) -> None:
-        """The second time nothing happens."""
+        """A second shutdown does nothing."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.export(collected("orders"))
         exporter.shutdown()
@@ -221,7 +221,7 @@ class TestShutdown:
         assert len(cloudwatch.requests) == 1
 
     def test_export_afterwards(self, cloudwatch: FakeCloudWatch) -> None:
-        """What comes later is not sent, and counted: the SDK has forgotten it already."""
+        """Data exported after shutdown is not sent but counted as lost, since the SDK no longer has it."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.shutdown()
         assert exporter.export(collected("orders", "errors")) is MetricExportResult.FAILURE
@@ -230,7 +230,7 @@ class TestShutdown:
         assert (stats.datums_pending, stats.datums_lost) == (0, {"shutdown": 2})
 
     def test_while_the_client_hangs(self) -> None:
-        """A request that hangs delays the end no longer than the timeout; then each datum has a fate."""
+        """A hanging request delays shutdown by at most the timeout; then each datum is sent or lost."""
         client = BlockedClient()
         exporter = CloudWatchMetricExporter("Shop", client=client)
         threads = in_threads(lambda: exporter.export(collected("orders")))
@@ -243,7 +243,7 @@ class TestShutdown:
         assert_each_has_a_fate(exporter, 1)
 
     def test_a_hanging_request_that_fails_afterwards(self) -> None:
-        """What was being sent at the end, and then fails, does not stay pending for ever."""
+        """A request in progress at shutdown that fails later leaves nothing pending."""
         entered, released = threading.Event(), threading.Event()
 
         def hang() -> None:
@@ -261,7 +261,7 @@ class TestShutdown:
 
 
 def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
-    """While one thread is kept by a call, another one that flushes, or exports, leaves when its time is up."""
+    """While one thread is blocked in a call, another thread's flush or export returns at its timeout."""
     client = BlockedClient()
     exporter = CloudWatchMetricExporter("Shop", client=client)
     threads = in_threads(lambda: exporter.export(collected("orders")))
@@ -277,7 +277,7 @@ def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
 
 
 def test_a_large_spool_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its batches are adopted in steps: a flush ends by its deadline, and later ones go on where it ended."""
+    """Adoption proceeds in steps: a flush ends by its deadline, and later ones continue from there."""
     client = ScriptedClient()
     other = Spool(tmp_path)
     for number in range(40):
@@ -301,7 +301,7 @@ def test_a_large_spool_of_another_process(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_odd_numbers_cost_nothing_but_themselves() -> None:
-    """Decimals are numbers; what is none is lost and counted, and all others of the collection arrive."""
+    """Decimals are accepted; values that are not numbers are lost and counted, and all others arrive."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
     reader = InMemoryMetricReader(
@@ -324,10 +324,10 @@ def test_odd_numbers_cost_nothing_but_themselves() -> None:
 
 
 class TestForceFlush:
-    """``force_flush`` says whether nothing waits any more."""
+    """``force_flush`` returns whether nothing is pending."""
 
     def test_truth(self) -> None:
-        """``True`` when everything is sent, ``False`` while something waits."""
+        """``True`` when everything is sent, ``False`` while something is pending."""
         error = resting(1000)
         exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(error))
         assert exporter.force_flush()
@@ -338,10 +338,10 @@ class TestForceFlush:
 
 
 class TestBacklog:
-    """The bound of what waits."""
+    """The bound of the backlog."""
 
     def test_oldest_are_lost(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Under a reader that goes on collecting, the oldest make room and are counted as ``backlog_full``."""
+        """If a reader keeps collecting, the oldest datums are dropped and counted as ``backlog_full``."""
         client = ScriptedClient(resting(1000))
         exporter = CloudWatchMetricExporter("Shop", client=client, max_backlog_bytes=2_000_000, max_metrics=10_000)
         for number in range(5):
@@ -355,7 +355,7 @@ class TestBacklog:
         assert client.cloudwatch.sum("orders0") == 0
 
     def test_one_series_is_put_together(self) -> None:
-        """Where series come again and again, they share a datum instead of losing the oldest."""
+        """Recurring series are merged into one datum instead of dropping the oldest."""
         client = ScriptedClient(resting(1000))
         exporter = CloudWatchMetricExporter("Shop", client=client, max_backlog_bytes=2_000_000, max_metrics=10_000)
         for _ in range(5):
@@ -383,7 +383,7 @@ class TestFacade:
         return data
 
     def test_adopted_only(self, cloudwatch: FakeCloudWatch) -> None:
-        """Only adopted reporters' metrics are published, and everybody's plain ones."""
+        """Only the metrics of adopted reporters and plain metrics are published."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.publish_metrics_of("one")
         exporter.export(self.facade("one", "two"))
@@ -398,10 +398,10 @@ class TestFacade:
 
 
 class TestSettings:
-    """What is configured."""
+    """Settings of the exporter."""
 
     def test_disabled(self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where sending is switched off everything works, and nothing is sent or lost."""
+        """With sending disabled everything works, and nothing is sent or lost."""
         monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_ENABLED", "false")
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
@@ -410,13 +410,13 @@ class TestSettings:
         assert exporter.stats().datums_lost == {}
 
     def test_no_client_is_made_before_something_is_sent(self) -> None:
-        """Making an exporter touches neither boto3 nor the network."""
+        """Creating an exporter touches neither boto3 nor the network."""
         exporter = CloudWatchMetricExporter("Shop")
         assert exporter.force_flush()
         assert exporter.stats().requests_failed == 0
 
     def test_large_collections_are_several_requests(self) -> None:
-        """More than 1000 datums are more than one request, all of them accepted."""
+        """More than 1000 datums are split into several requests, all of them accepted."""
         program = Program(max_metrics=5000)
         counter = program.meter.create_counter("orders")
         for i in range(2500):
@@ -426,10 +426,10 @@ class TestSettings:
 
 
 class TestWatching:
-    """What looks on while metrics are sent."""
+    """Watchers observe the batches that are sent."""
 
     def test_each_accepted_batch_is_shown(self, cloudwatch: FakeCloudWatch) -> None:
-        """A refused or failed request is not, and what is accepted is shown as CloudWatch got it."""
+        """Accepted batches are shown as CloudWatch received them; refused or failed requests are not shown."""
         cloudwatch.fail_next(client_error("ThrottlingException"))
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         seen: list[dict[str, Any]] = []
@@ -439,7 +439,7 @@ class TestWatching:
         assert len(seen) == 1
 
     def test_a_watcher_that_fails(self, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-        """It is logged, and costs nothing."""
+        """A watcher's error is logged, and has no effect on delivery."""
 
         def fail(_batch: object) -> None:
             raise RuntimeError("cannot look")
@@ -451,7 +451,7 @@ class TestWatching:
         assert "A callback passed to watch() failed" in caplog.text
 
     def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
-        """Everything happens but the network."""
+        """Everything runs except the network call."""
         monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "true")
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         seen: list[Any] = []
@@ -461,7 +461,7 @@ class TestWatching:
 
 
 def test_concurrent_exports() -> None:
-    """Several threads may export at once: everything arrives, once."""
+    """Several threads may export concurrently: everything arrives, once."""
     client = ScriptedClient()
     exporter = CloudWatchMetricExporter("Shop", client=client)
     collections = [collected(f"orders{i}") for i in range(8)]

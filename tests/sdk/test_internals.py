@@ -1,4 +1,4 @@
-"""What the SDK keeps to itself and this package uses: it is there, or missed as the docstring says."""
+"""SDK internals that this package uses: they exist, or are handled as the docstrings say."""
 
 import re
 from collections.abc import Callable
@@ -23,19 +23,19 @@ NEVER_SECONDS = 3600
 
 
 def registered_reader() -> InMemoryMetricReader:
-    """A reader on a provider."""
+    """A reader that is registered with a provider."""
     reader = InMemoryMetricReader()
     MeterProvider([reader], shutdown_on_exit=False)
     return reader
 
 
 def consumer() -> object:
-    """The object that a reader collects from."""
+    """The object from which a reader collects."""
     return internals.consumer_of(registered_reader())
 
 
 def storage() -> object:
-    """What the SDK keeps for a reader."""
+    """The SDK's storage for a reader."""
     reader = registered_reader()
     found: Any = internals.consumer_of(reader)
     return found._reader_storages[reader]
@@ -62,13 +62,13 @@ USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
 
 @pytest.mark.parametrize(("name", "user", "owner"), USED, ids=[f"{name} {user.__name__}" for name, user, _ in USED])
 def test_the_sdk_still_has_it(name: str, user: Callable[..., object], owner: Callable[[], object]) -> None:
-    """With a release that has the name no longer, the failure says what is lost with it."""
+    """If an SDK release removes the name, the failure message says which feature breaks."""
     lost = re.sub(r"\s+", " ", user.__doc__ or "")
     assert hasattr(owner(), name), f"This opentelemetry-sdk has no {name} any more. {user.__name__}: {lost}"
 
 
 def test_the_sdk_still_collects_through_a_bound_method() -> None:
-    """Its object tells which provider a reader is on."""
+    """The method's object reveals a reader's provider."""
     provider, reader = MeterProvider(shutdown_on_exit=False), InMemoryMetricReader()
     provider.add_metric_reader(reader)
     found = internals.consumer_of(reader)
@@ -76,7 +76,7 @@ def test_the_sdk_still_collects_through_a_bound_method() -> None:
 
 
 def test_the_sdk_s_reader_still_reads_preferences() -> None:
-    """That tells that an exporter is in use before its first export."""
+    """Reading the preferences reveals that an exporter is in use before its first export."""
     exporter = CloudWatchMetricExporter("Plain", client=FakeCloudWatch())
     assert not exporter.is_in_use
     reader = PeriodicExportingMetricReader(exporter, NEVER_SECONDS * 1000)
@@ -89,7 +89,7 @@ def test_the_sdk_s_reader_still_reads_preferences() -> None:
 
 
 def test_other_objects_have_none_of_it() -> None:
-    """And nothing is raised."""
+    """Objects without these internals raise nothing."""
     assert internals.consumer_of(object()) is None
     assert not internals.is_registered(InMemoryMetricReader())
     internals.forget_measurements(InMemoryMetricReader())
@@ -97,14 +97,14 @@ def test_other_objects_have_none_of_it() -> None:
 
 @pytest.fixture
 def without_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with an SDK that hides which reader is on which provider."""
+    """An SDK that hides which reader is on which provider."""
     for module in ("sdk.reader", "flask_extension.reporter_reader", "sdk.internals"):
         monkeypatch.setattr(f"otel_cloudwatch_flask.{module}.consumer_of", lambda _: None)
 
 
 @pytest.mark.usefixtures("without_consumers")
 def test_without_consumers_everything_is_published_once() -> None:
-    """A reporter does not share the program's reader, and leaves it the plain metrics all the same."""
+    """A reporter does not share the program's reader, but still leaves the plain metrics to it."""
     shop, plain = FakeCloudWatch(), FakeCloudWatch()
     reader = CloudWatchMetricReader(
         CloudWatchMetricExporter("Plain", client=plain), export_interval_seconds=NEVER_SECONDS
@@ -126,7 +126,7 @@ def test_without_consumers_everything_is_published_once() -> None:
 
 @pytest.mark.usefixtures("without_consumers")
 def test_without_consumers_nothing_is_forgotten() -> None:
-    """A forked child keeps what was measured, and nothing is raised."""
+    """A forked child keeps the measurements, and nothing is raised."""
     reader = registered_reader()
     provider = cast("Any", reader._collect).__self__
     storage = provider._reader_storages[reader]

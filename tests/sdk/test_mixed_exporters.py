@@ -1,4 +1,4 @@
-"""OTLP, Prometheus and CloudWatch on one provider under gunicorn: they agree, and none waits for another."""
+"""OTLP, Prometheus and CloudWatch on one provider under gunicorn agree, and none waits for another."""
 
 import http.client
 import re
@@ -35,7 +35,7 @@ COUNTED = {
 
 @dataclass(frozen=True)
 class Mixed:
-    """The running server and everybody whom it tells."""
+    """The running server and the backends of its exporters."""
 
     server: Server
     cloudwatch: FailingCloudWatch
@@ -43,7 +43,7 @@ class Mixed:
     ports: Path
 
     def visit(self, requests: int = REQUESTS) -> None:
-        """Send requests, over connections that stay."""
+        """Send requests over persistent connections."""
 
         def ask(numbers: range) -> None:
             connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=PATIENCE_SECONDS)
@@ -56,17 +56,17 @@ class Mixed:
             list(pool.map(ask, [range(first, requests, CLIENTS) for first in range(CLIENTS)]))
 
     def by_cloudwatch(self) -> dict[str, float]:
-        """What CloudWatch has counted."""
+        """The counts in CloudWatch."""
         published = self.cloudwatch.published
         counted = {name: published.count(name) for name in COUNTED}
         return {**counted, "mixed.visits": published.sum("mixed.visits")}
 
     def by_otlp(self) -> dict[str, float]:
-        """What the OTLP receiver has counted."""
+        """The counts in the OTLP receiver."""
         return {name: self.otlp.count(name.lower()) for name in COUNTED}
 
     def by_prometheus(self) -> dict[str, float]:
-        """What the workers' Prometheus endpoints say."""
+        """The counts at the workers' Prometheus endpoints."""
         counted = dict.fromkeys(COUNTED, 0.0)
         for port in self.ports.iterdir():
             with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics") as page:
@@ -78,7 +78,7 @@ class Mixed:
 
 @contextmanager
 def mixed(tmp_path: Path) -> Iterator[Mixed]:
-    """Run it, with two workers."""
+    """Run the server with two workers."""
     ports = tmp_path / "ports"
     ports.mkdir()
     command = [*GUNICORN, "--worker-class", "gthread", "--workers", "2", "--threads", "4", "--keep-alive", "60"]

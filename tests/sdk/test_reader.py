@@ -1,4 +1,4 @@
-"""The reader with its thread, before clients that count, fail and hang."""
+"""The reader and its thread, with clients that count, fail and hang."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ begun = time.monotonic()
 
 
 class Reading:
-    """A provider with our reader, which collects when it is asked, unless it has an interval."""
+    """A provider with our reader, which collects on request unless it has an interval."""
 
     def __init__(
         self,
@@ -74,42 +74,42 @@ class Reading:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict CloudWatch in memory."""
+    """A strict in-memory CloudWatch."""
     return FakeCloudWatch()
 
 
 @pytest.fixture
 def reading(cloudwatch: FakeCloudWatch) -> Iterator[Reading]:
-    """A reader that works."""
+    """A reader with a working CloudWatch."""
     reading = Reading(cloudwatch)
     yield reading
     reading.reader.shutdown(timeout_millis=1000)
 
 
 def resting(seconds: float) -> Exception:
-    """The error of a CloudWatch that asks not to be called for a while."""
+    """The throttling error of a CloudWatch that sends ``Retry-After``."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
 
 
 class TestFlush:
-    """``flush`` says the truth."""
+    """The result of ``flush`` is correct."""
 
     def test_true_when_it_is_in(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """``True`` means that all that was recorded before is in CloudWatch."""
+        """``True`` means that everything recorded before is in CloudWatch."""
         for i in range(1, 6):
             reading.counter.add(1)
             assert reading.reader.flush()
             assert cloudwatch.sum("orders") == i
 
     def test_true_when_there_is_nothing(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """Nothing recorded is nothing to be sent."""
+        """A flush without measurements returns ``True``."""
         assert reading.reader.flush()
         assert cloudwatch.requests == []
 
     def test_false_while_it_is_not(self) -> None:
-        """``False`` while CloudWatch does not take it, within the timeout; ``True`` once it has."""
+        """``False`` if CloudWatch does not accept the data within the timeout; ``True`` once it does."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         reading.counter.add(1)
@@ -122,7 +122,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_false_when_it_was_lost(self) -> None:
-        """``False`` if CloudWatch refused some of it, though nothing waits any more."""
+        """``False`` if CloudWatch refused some of the data, even if nothing is pending."""
         reading = Reading(ScriptedClient(client_error("InvalidParameterValue")))
         reading.counter.add(1)
         assert not reading.reader.flush()
@@ -131,7 +131,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_false_for_each_who_waited_for_what_was_lost(self) -> None:
-        """Two who wait for the same flush, in which their data is refused, are both told so."""
+        """If a shared flush has its data refused, both of its callers get ``False``."""
         entered, released, refusing = threading.Event(), threading.Event(), threading.Event()
 
         class Client:
@@ -145,7 +145,7 @@ class TestFlush:
         reading.counter.add(1)
         reading.reader.request_flush()
         assert entered.wait(PATIENCE_SECONDS)
-        reading.counter.add(1)  # recorded before either of them asks
+        reading.counter.add(1)  # recorded before either call
         answers: list[bool] = []
         threads = in_threads(*[lambda: answers.append(reading.reader.flush())] * 2)
         assert eventually(lambda: reading.reader._inbox.qsize() == 2)
@@ -156,7 +156,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_hanging_client(self) -> None:
-        """A request that hangs in another thread makes it ``False`` when the time is up."""
+        """``False`` at the timeout if a request hangs in another thread."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -170,13 +170,13 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_force_flush(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """The provider's flush reaches it."""
+        """The provider's ``force_flush`` reaches the reader."""
         reading.counter.add(1)
         assert reading.provider.force_flush()
         assert cloudwatch.sum("orders") == 1
 
     def test_those_who_ask_together_share(self) -> None:
-        """Sixteen flushes at once cause few requests, and each is in when its flush is over."""
+        """Sixteen concurrent flushes cause few requests, and each returns after its data is delivered."""
         client = ScriptedClient(before_each=lambda: threading.Event().wait(0.05))
         reading = Reading(client)
         answers: list[bool] = []
@@ -195,7 +195,7 @@ class TestFlush:
 
 
 class Counting(BlockedClient):
-    """A CloudWatch that hangs in each call until that is let go, and notes what it got."""
+    """A CloudWatch that blocks in each call until released, and records what it received."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,17 +203,17 @@ class Counting(BlockedClient):
         self.sums: list[float] = []
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Note the sum of the request, hang, then accept."""
+        """Record the sum of the request, block, then accept."""
         self.sums.append(sum(datum["Value"] for datum in request["MetricData"]))
         assert self.may_answer.acquire(timeout=PATIENCE_SECONDS)
         return self.cloudwatch.put_metric_data(**request)
 
 
 class TestSharing:
-    """One flush serves all who asked before it began."""
+    """One flush serves all callers that asked before it began."""
 
     def test_one_flush_serves_all_who_wait(self) -> None:
-        """Sixteen who ask during a flush wait for that one and one more: two requests, not sixteen."""
+        """Sixteen calls during a flush wait for that one and one more: two requests, not sixteen."""
         client = Counting()
         reading = Reading(client)
         answers: list[bool] = []
@@ -229,14 +229,14 @@ class TestSharing:
         client.may_answer.release()
         assert eventually(lambda: client.sums == [1, 16])
         join_all(first)
-        assert answers == [True]  # the flush in progress when the others asked does not serve them
+        assert answers == [True]  # the flush in progress does not serve later calls
         client.may_answer.release()
         join_all(others)
         assert answers == [True] * 17
         reading.reader.shutdown()
 
     def test_a_flush_in_progress_does_not_count(self) -> None:
-        """One that began before the call does not serve it, even if it succeeds."""
+        """A flush that began before the call does not serve it, even if it succeeds."""
         client = Counting()
         reading = Reading(client)
         reading.counter.add(1)
@@ -255,7 +255,7 @@ class TestSharing:
         reading.reader.shutdown()
 
     def test_each_leaves_at_its_own_deadline(self) -> None:
-        """One who has no more time gets ``False``; the flush goes on for the other, as long as that one waits."""
+        """A caller whose timeout ends gets ``False``; the flush continues for the other caller until its timeout."""
         client = Counting()
         reading = Reading(client)
         reading.counter.add(1)
@@ -272,7 +272,7 @@ class TestSharing:
         reading.reader.shutdown()
 
     def test_the_latest_deadline_counts(self) -> None:
-        """A flush for several goes on, with its retries, until the latest of their deadlines."""
+        """A shared flush continues, with its retries, until the latest of its callers' deadlines."""
         may_go_on = threading.Event()
         client = ScriptedClient(None, resting(0.3), before_each=lambda: may_go_on.wait(PATIENCE_SECONDS))
         reading = Reading(client)
@@ -292,13 +292,13 @@ class TestSharing:
         reading.reader.shutdown()
 
     def test_without_a_deadline(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """All the time there is can be waited for."""
+        """A flush accepts an unlimited timeout."""
         reading.counter.add(1)
         assert reading.reader.flush(math.inf)
         assert cloudwatch.sum("orders") == 1
 
     def test_at_once_in_an_outage(self) -> None:
-        """Where CloudWatch asked for a rest that lasts beyond the deadline, a flush does not wait for it."""
+        """If CloudWatch's ``Retry-After`` ends after the deadline, a flush does not wait for it."""
         reading = Reading(ScriptedClient(resting(1000)))
         reading.counter.add(1)
         begun = time.monotonic()
@@ -309,10 +309,10 @@ class TestSharing:
 
 
 class TestOutage:
-    """While CloudWatch does not take anything."""
+    """CloudWatch accepts nothing."""
 
     def test_flushes_collect_nothing(self) -> None:
-        """Deltas accumulate inside the SDK until the interval is over; then everything arrives in two requests."""
+        """Deltas accumulate in the SDK until the interval is over; then everything arrives in two requests."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         for _ in range(20):
@@ -327,16 +327,16 @@ class TestOutage:
 
 
 class TestRequests:
-    """``request_flush`` returns at once and is served by the reader's thread."""
+    """``request_flush`` returns at once, and the reader's thread flushes."""
 
     def test_served(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """What was recorded before arrives soon."""
+        """Measurements recorded before arrive soon."""
         reading.counter.add(1)
         reading.reader.request_flush()
         assert eventually(lambda: cloudwatch.sum("orders") == 1)
 
     def test_never_waits(self) -> None:
-        """It returns though CloudWatch hangs."""
+        """It returns at once even if CloudWatch hangs."""
         client = BlockedClient()
         reading = Reading(client)
         begun = time.monotonic()
@@ -349,7 +349,7 @@ class TestRequests:
         reading.reader.shutdown()
 
     def test_coalesced(self) -> None:
-        """The first is served at once; two hundred more within one interval become one further call."""
+        """The first request is served at once; two hundred more within one interval become one further call."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=0.3)
         begun = time.monotonic()
@@ -364,7 +364,7 @@ class TestRequests:
         reading.reader.shutdown()
 
     def test_at_most_one_each_interval(self) -> None:
-        """Requests that never cease are served once an interval."""
+        """Continuous requests are served once per interval."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=0.1)
         begun = time.monotonic()
@@ -381,10 +381,10 @@ class TestRequests:
 
 
 class TestInterval:
-    """Without being asked."""
+    """Periodic collection."""
 
     def test_collects_on_its_interval(self, cloudwatch: FakeCloudWatch) -> None:
-        """What was recorded arrives by itself, again and again."""
+        """Measurements arrive without a flush, in every interval."""
         reading = Reading(cloudwatch, interval_seconds=0.03)
         for i in range(1, 4):
             reading.counter.add(1)
@@ -393,12 +393,12 @@ class TestInterval:
 
     @pytest.mark.parametrize("field", ["export_interval_seconds", "flush_min_interval_seconds"])
     def test_unusable(self, field: str) -> None:
-        """An interval below 0 is refused at setup."""
+        """A negative interval is rejected at setup."""
         with pytest.raises(ConfigurationError, match=field):
             CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch()), **{field: -1.0})
 
     def test_failing_callbacks_do_not_end_the_thread(self, cloudwatch: FakeCloudWatch) -> None:
-        """Whatever is raised by what is observed, the reader goes on."""
+        """The reader continues after any error in an observable's callback."""
         reading = Reading(cloudwatch, interval_seconds=0.03)
         failing = threading.Event()
 
@@ -414,11 +414,11 @@ class TestInterval:
 
 
 class TestAttachment:
-    """However it comes to its provider."""
+    """A reader can be attached to its provider in several ways."""
 
     @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
     def test_attached(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001 - a column of the table
-        """It works when given to the provider's constructor, and when added later; and can be found again."""
+        """The reader works and can be found whether it is passed to the provider's constructor or added later."""
         reading = Reading(cloudwatch, is_added=is_added)
         assert readers_on(reading.provider) == [reading.reader]
         assert consumer_of(reading.reader) is consumer_of(reading.provider) is not None
@@ -431,7 +431,7 @@ class TestAttachment:
         assert readers_on(reading.provider) == []
 
     def test_on_no_provider(self, cloudwatch: FakeCloudWatch) -> None:
-        """A reader that was never registered has nothing to say, and says it without complaint."""
+        """A reader without a provider has nothing to send, and raises nothing."""
         reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
         assert reader.flush()
         reader.shutdown()
@@ -439,7 +439,7 @@ class TestAttachment:
         assert readers_on(object()) == []
 
     def test_beside_another_reader(self, cloudwatch: FakeCloudWatch) -> None:
-        """Other readers keep their own temporality and aggregation, and see the same measurements."""
+        """Other readers keep their own temporality and aggregation, and get the same measurements."""
         other = InMemoryMetricReader()
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         reader = CloudWatchMetricReader(exporter, export_interval_seconds=NEVER)
@@ -457,11 +457,11 @@ class TestAttachment:
 
 
 class TestShutdown:
-    """The end."""
+    """Shutdown of the reader."""
 
     @pytest.mark.parametrize("by_provider", [False, True])
     def test_flushes(self, cloudwatch: FakeCloudWatch, by_provider: bool) -> None:  # noqa: FBT001 - a column of the table
-        """What was recorded is in, the thread is gone, and further calls do nothing."""
+        """Shutdown delivers all measurements and ends the thread; further calls do nothing."""
         reading = Reading(cloudwatch)
         reading.counter.add(1)
         (reading.provider if by_provider else reading.reader).shutdown()
@@ -472,7 +472,7 @@ class TestShutdown:
         assert len(cloudwatch.requests) == 1
 
     def test_at_once_after_an_outage(self) -> None:
-        """It does not wait for the rest that CloudWatch asked for."""
+        """Shutdown does not wait for CloudWatch's ``Retry-After``."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         reading.counter.add(1)
@@ -484,7 +484,7 @@ class TestShutdown:
         assert client.cloudwatch.sum("orders") == 2
 
     def test_wakes_a_worker_that_rests(self) -> None:
-        """A worker that waits for its next attempt is woken."""
+        """Shutdown wakes a worker that waits for its next attempt."""
         client = ScriptedClient(resting(20))
         reading = Reading(client)
         reading.counter.add(1)
@@ -496,7 +496,7 @@ class TestShutdown:
         assert client.cloudwatch.sum("orders") == 1
 
     def test_bounded_when_the_client_hangs(self) -> None:
-        """With a client that never returns it ends within the timeout, and so do further calls."""
+        """With a client that never returns, shutdown and further calls end within the timeout."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -512,7 +512,7 @@ class TestShutdown:
         assert stats.datums_sent + sum(stats.datums_lost.values()) == 1
 
     def test_bounded_when_the_last_request_hangs(self) -> None:
-        """The same if it is the last flush itself that hangs."""
+        """Shutdown also ends within the timeout if its own last flush hangs."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -525,7 +525,7 @@ class TestShutdown:
         assert stats.datums_sent + sum(stats.datums_lost.values()) == 1
 
     def test_counts_what_is_lost(self) -> None:
-        """What cannot be sent in time is counted as lost."""
+        """Datums that cannot be sent in time are counted as lost."""
         reading = Reading(ScriptedClient(*[resting(1000)] * 9))
         reading.counter.add(1)
         reading.reader.shutdown(timeout_millis=100)
@@ -534,11 +534,11 @@ class TestShutdown:
 
 
 class TestCollectionsInAnOutage:
-    """They go on by the interval while there is room."""
+    """Periodic collections continue during an outage while the backlog has room."""
 
     @staticmethod
     def interrupted(**options: Any) -> Reading:
-        """A reader whose CloudWatch has asked for a rest, with nothing pending but what that request had."""
+        """A reader whose CloudWatch sent ``Retry-After``, with only that request's data pending."""
         reading = Reading(ScriptedClient(resting(1000)), **options)
         reading.counter.add(1)
         assert not reading.reader.flush(timeout_seconds=0.05)
@@ -546,7 +546,7 @@ class TestCollectionsInAnOutage:
 
     @pytest.mark.parametrize(("interval_seconds", "files"), [(0.001, 6), (NEVER, 1)])
     def test_with_a_spool(self, tmp_path: Path, interval_seconds: float, files: int) -> None:
-        """Every interval's measurements are on disk, where they survive the process; flushes in between add nothing."""
+        """Each interval's measurements are on disk, where they survive the process; flushes in between add no files."""
         reading = self.interrupted(interval_seconds=interval_seconds, spool_directory=str(tmp_path))
         for _ in range(5):
             reading.counter.add(1)
@@ -559,7 +559,7 @@ class TestCollectionsInAnOutage:
         reading.reader.shutdown()
 
     def test_without_a_spool(self) -> None:
-        """Collections go on until the backlog is half full; then the SDK keeps the counts, and none is lost."""
+        """Collections continue until the backlog is half full; then the SDK keeps the counts, and none is lost."""
         reading = self.interrupted(interval_seconds=0.001, max_backlog_bytes=1000)
         pending = []
         for _ in range(50):
@@ -581,7 +581,7 @@ class TestTheThread:
     """One thread collects and calls CloudWatch, and no caller waits for it longer than its timeout."""
 
     def test_the_only_one(self) -> None:
-        """After traffic, an outage and a flush there is one thread of ours, which made every call."""
+        """After traffic, an outage and a flush the package has one thread, which made every call."""
         others = set(threading.enumerate())
         callers: set[threading.Thread] = set()
         client = ScriptedClient(
@@ -598,7 +598,7 @@ class TestTheThread:
         assert set(threading.enumerate()) - others == set()
 
     def test_a_flush_does_not_wait_for_the_least_interval(self) -> None:
-        """That is for requests: one that waits for its turn is served with the flush."""
+        """An explicit flush ignores the least interval, and also serves a request that waits for its turn."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=NEVER)
         for served in (1, 2):
@@ -609,7 +609,7 @@ class TestTheThread:
         reading.reader.shutdown()
 
     def test_a_callback_that_hangs(self) -> None:
-        """Flush and shutdown end in time."""
+        """Flush and shutdown return in time while a callback hangs."""
         entered, released = threading.Event(), threading.Event()
 
         def observe(_options: CallbackOptions) -> list[Observation]:
@@ -630,7 +630,7 @@ class TestTheThread:
     def test_a_collection_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A caller that waits for that flush is told at once, and the next flush has everything."""
+        """The caller of the failed flush is told at once, and the next flush delivers everything."""
 
         def fail(**_: Any) -> None:
             raise RuntimeError("a bug in a view")
@@ -646,7 +646,7 @@ class TestTheThread:
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
     def test_a_callback_that_raises(self, error: type[BaseException]) -> None:
-        """The thread goes on whatever a callback raises, and later flushes deliver everything."""
+        """The thread survives any error raised in a callback, and later flushes deliver everything."""
         client = ScriptedClient()
         reading = Reading(client)
         errors = [error]
@@ -667,7 +667,7 @@ class TestTheThread:
         reading.reader.shutdown()
 
     def test_the_end_while_a_call_hangs(self) -> None:
-        """It comes in time, and what the thread could not collect any more is counted, too."""
+        """Shutdown returns in time, and counts data the thread could no longer collect as lost."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -684,7 +684,7 @@ class TestTheThread:
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
 
     def test_the_end_with_a_spool_while_a_call_hangs(self, tmp_path: Path) -> None:
-        """What the thread could not collect is on disk at once: a process may be killed before its time is up."""
+        """Data the thread could not collect is on disk at once, since the process may be killed before the timeout."""
         client = BlockedClient()
         reading = Reading(client, spool_directory=str(tmp_path))
         reading.counter.add(1)
@@ -702,7 +702,7 @@ class TestSeveralReaders:
     """Several readers in one process."""
 
     def test_listing_while_others_are_made(self) -> None:
-        """A thread can list the readers and exporters while another one makes some."""
+        """One thread can list the readers and exporters while another creates them."""
         is_over = threading.Event()
         errors: list[Exception] = []
 
@@ -721,7 +721,7 @@ class TestSeveralReaders:
         assert len(made) <= len(live_exporters())
 
     def test_the_end_of_the_process(self) -> None:
-        """Three readers on providers that shut them down at exit need the time of one, whatever CloudWatch does."""
+        """At exit, shutting down three readers takes only as long as one, whatever state CloudWatch is in."""
         begun = time.monotonic()
         ended = subprocess.run(
             [sys.executable, "-c", THREE_HANGING_READERS], capture_output=True, text=True, check=False
@@ -732,7 +732,7 @@ class TestSeveralReaders:
         assert time.monotonic() - begun < PATIENCE_SECONDS
 
     def test_a_shutdown_with_a_callback_that_hangs(self) -> None:
-        """It takes its timeout also while a call to CloudWatch hangs, which makes another thread collect."""
+        """With a hanging callback, shutdown ends at its timeout even if a hanging call makes another thread collect."""
         released, client = threading.Event(), BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -753,7 +753,7 @@ class TestSeveralReaders:
 
 
 class TestWithoutAThread:
-    """Where none can be started, as at the end of Python 3.12 and later, or where a limit is reached."""
+    """No thread can be started, as at exit in Python 3.12 and later, or when a limit is reached."""
 
     @pytest.fixture
     def reading(
@@ -765,7 +765,7 @@ class TestWithoutAThread:
         def start_others(thread: threading.Thread) -> None:
             if thread.name == "CloudWatchMetricReader":
                 raise RuntimeError("can't start new thread")
-            start(thread)  # OpenTelemetry's own, which look for the resource
+            start(thread)  # OpenTelemetry's own threads, which detect the resource
 
         with monkeypatch.context() as limited:
             limited.setattr(threading.Thread, "start", start_others)
@@ -774,7 +774,7 @@ class TestWithoutAThread:
         return reading
 
     def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """Several may flush at once, and everything arrives once."""
+        """The caller's thread flushes; several may flush concurrently, and everything arrives once."""
 
         def record_and_flush() -> None:
             reading.counter.add(1)
@@ -784,7 +784,7 @@ class TestWithoutAThread:
         assert cloudwatch.sum("orders") == 8
 
     def test_the_end(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """What was recorded last arrives."""
+        """Shutdown delivers the last measurements."""
         reading.counter.add(1)
         reading.reader.request_flush()
         reading.reader.shutdown()
@@ -792,7 +792,7 @@ class TestWithoutAThread:
 
 
 class TestThreads:
-    """Several threads of the program."""
+    """Several threads of the program record and flush."""
 
     def test_recording_while_flushing(self) -> None:
         """Two threads record while others flush: the sums are exact."""
@@ -846,11 +846,11 @@ def raising(error: Exception) -> Callable[..., Any]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 class TestFork:
-    """A child process."""
+    """The reader in a forked child process."""
 
     @staticmethod
     def in_child(work: Any) -> Any:
-        """Fork, work in the child, and return what it made."""
+        """Fork, run the work in the child, and return its result."""
         reading_end, writing_end = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -866,7 +866,7 @@ class TestFork:
 
     @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
     def test_child_sends_its_own_only(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001
-        """The child sends what it recorded, in both ways, and nothing of the parent's; the parent all of its own."""
+        """The child delivers only its own data, by flush, request and shutdown; the parent delivers all of its own."""
         reading = Reading(cloudwatch, is_added=is_added)
         reading.counter.add(100)
 
@@ -888,7 +888,7 @@ class TestFork:
         reading.reader.shutdown()
 
     def test_child_forgets_what_waits(self) -> None:
-        """What the parent could not send yet is the parent's to send."""
+        """Data the parent has not sent yet is sent by the parent only."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         reading.counter.add(100)
@@ -911,7 +911,7 @@ class TestFork:
     def test_child_with_a_fault_sends_its_own_only(
         self, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever fails in the child, it sends none of the parent's data, and all of its own."""
+        """After any failure in the child, it sends all of its own data and none of the parent's."""
         client = ScriptedClient(resting(1000))
         hook = FailingHook()
         reading = Reading(client, spool_directory=str(tmp_path))
@@ -940,7 +940,7 @@ class TestFork:
         reading.reader.shutdown()
 
     def test_child_with_its_own_spool(self, tmp_path: Path) -> None:
-        """A child spools what it cannot send, in a directory of its own."""
+        """A child spools unsent data in its own directory."""
         reading = Reading(ScriptedClient(*[resting(1000)] * 9), spool_directory=str(tmp_path))
 
         def work() -> list[float]:
@@ -952,7 +952,7 @@ class TestFork:
         reading.reader.shutdown()
 
     def test_fork_while_the_parent_sends(self) -> None:
-        """Whatever lock the parent's thread holds at that moment, the child is not held up by it."""
+        """The parent's locks at the time of the fork do not block the child."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(100)
@@ -972,7 +972,7 @@ class TestFork:
 
 
 def test_the_end_makes_no_attempt_of_its_own() -> None:
-    """Only the reader's own thread calls, which the end does not wait for."""
+    """Only the reader's own thread makes calls; shutdown makes no attempt itself."""
     callers: list[str] = []
     client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))
     reading = Reading(client)

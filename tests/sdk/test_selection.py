@@ -1,4 +1,4 @@
-"""What the SDK stores for a CloudWatch reader: the instruments and attributes that its exporter publishes."""
+"""The SDK stores only the instruments and attributes that a CloudWatch reader's exporter publishes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ ATTRIBUTES: dict[str, str | bool] = {"payment": "card", "user": "u1", "http.host
 
 
 class Program:
-    """A provider with a reader whose collections are kept to look at."""
+    """A provider with a reader whose collections are kept for inspection."""
 
     def __init__(self, views: list[View] | None = None) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -28,7 +28,7 @@ class Program:
         self.provider = MeterProvider([self.reader], views=views or [], shutdown_on_exit=False)
 
     def stored(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-        """The attributes of each data point that the SDK has for the reader."""
+        """The attributes of each data point that the SDK stores for the reader."""
         seen: list[MetricsData] = []
         with monkeypatch.context() as patched:
             patched.setattr(self.exporter, "accept", seen.append)
@@ -42,7 +42,7 @@ class Program:
         ]
 
     def count(self, scope: str | FacadeMetric, instrument: str) -> None:
-        """Count once with all attributes."""
+        """Count once, with all attributes."""
         if isinstance(scope, FacadeMetric):
             meter = self.provider.get_meter(scope.scope_name, attributes=scope.scope_attributes())
         else:
@@ -71,13 +71,13 @@ def program() -> Iterator[Program]:
 def test_each_instrument_keeps_what_its_rule_keeps(
     program: Program, monkeypatch: pytest.MonkeyPatch, scope: Any, instrument: str, kept: set[str] | None
 ) -> None:
-    """Metrics of a reporter elsewhere are not stored at all."""
+    """Each instrument keeps its rule's attributes; metrics of a reporter elsewhere are not stored at all."""
     program.count(scope, instrument)
     assert [set(each) for each in program.stored(monkeypatch)] == ([] if kept is None else [kept])
 
 
 def test_gauges_keep_every_attribute(program: Program) -> None:
-    """Those that differ in what is not published are merged by the exporter, which keeps each value."""
+    """Gauges that differ only in unpublished attributes are merged by the exporter, which keeps each value."""
     gauge = program.provider.get_meter("shop").create_gauge("temperature")
     for host in range(3):
         gauge.set(host, {"http.host": f"{host}.example"})
@@ -86,7 +86,7 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
 
 
 def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A view that chooses attributes decides; one that does not loses nothing else."""
+    """A view that selects attributes takes precedence; one that does not keeps its other settings."""
     program = Program([View(instrument_name="orders", attribute_keys={"user"}), View(instrument_name="x", name="y")])
     program.count("shop", "orders")
     assert program.stored(monkeypatch) == [{"user": "u1"}]
@@ -97,7 +97,7 @@ def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_also_after_a_fork(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child's storage is new, and selects the same."""
+    """A forked child's storage is new, and applies the same selection."""
     program.count("shop", "orders")
     internals.forget_measurements(program.reader)
     program.count(FacadeMetric("Orders", "Cafe"), "orders")
@@ -110,7 +110,7 @@ def test_what_is_published_is_the_same_without_selection(
     monkeypatch: pytest.MonkeyPatch,
     selects: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """With an SDK that stores otherwise everything is stored, and the exporter leaves out what it must."""
+    """If an unsupported SDK stores all attributes, the exporter drops the unpublished ones."""
     if not selects:
         monkeypatch.setattr(internals.SelectiveReader, "select_instruments", lambda _: None)
     program = Program()

@@ -1,4 +1,4 @@
-"""A reporter that is asked to measures its own delivery."""
+"""A reporter measures its own delivery on request."""
 
 from flask import Flask
 from opentelemetry.sdk.metrics import MeterProvider
@@ -10,12 +10,12 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 
 def reporter_on(app: Flask, provider: MeterProvider, cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """A reporter in production, where a bad metric is counted."""
+    """A reporter in production mode, where an invalid metric is counted instead of raised."""
     return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, strict=False)
 
 
 def test_what_is_measured_is_what_the_stats_say() -> None:
-    """Sent, pending, lost by reason, and the requests: in other exporters and in CloudWatch itself."""
+    """Other exporters and CloudWatch itself get the metrics sent, pending and lost by reason, and the requests."""
     cloudwatch, others = FakeCloudWatch(), InMemoryMetricReader()
     app = Flask("shop")
     app.config["CLOUDWATCH_SELF_METRICS"] = True
@@ -44,7 +44,7 @@ def test_what_is_measured_is_what_the_stats_say() -> None:
 
 
 def test_off_unless_asked_for() -> None:
-    """By default nothing is measured, and nothing is published but what the program measures."""
+    """By default the reporter measures nothing, and publishes only the program's metrics."""
     cloudwatch = FakeCloudWatch()
     reporter = reporter_on(Flask("shop"), MeterProvider(shutdown_on_exit=False), cloudwatch)
     reporter.add_metric("Orders", 1)

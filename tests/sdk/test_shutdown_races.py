@@ -1,4 +1,4 @@
-"""The end of an exporter, at the very moment when somebody else delivers: whatever comes of that is counted, too."""
+"""Shutdown of an exporter races with a delivery in another thread: every datum is still counted."""
 
 import itertools
 import signal
@@ -20,37 +20,37 @@ from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient,
 
 
 class Throttling:
-    """A CloudWatch that takes nothing now."""
+    """A CloudWatch that throttles every request."""
 
     def put_metric_data(self, **_: Any) -> None:
-        """Say so."""
+        """Raise the throttling error."""
         raise client_error("ThrottlingException")
 
 
 class Hanging(Throttling):
-    """One that says so after a while."""
+    """A CloudWatch that throttles after a delay."""
 
     def __init__(self) -> None:
         self.is_sent = threading.Event()
         self.may_answer = threading.Event()
 
     def put_metric_data(self, **_: Any) -> None:
-        """Take no metrics."""
+        """Wait, then raise the throttling error."""
         self.is_sent.set()
         assert self.may_answer.wait(PATIENCE_SECONDS)
         super().put_metric_data()
 
 
 class Signalling(Throttling):
-    """One in front of which the process is told to end."""
+    """A CloudWatch whose call is interrupted by a signal that ends the process."""
 
     def put_metric_data(self, **_: Any) -> None:
-        """Take no metrics."""
+        """Run the signal handler, then raise the throttling error."""
         signal.raise_signal(signal.SIGTERM)
 
 
 def pending(client: Throttling) -> CloudWatchMetricExporter:
-    """An exporter that has one datum to send."""
+    """An exporter with one pending datum."""
     exporter = CloudWatchMetricExporter("Shop", client=client)
     reader = InMemoryMetricReader()
     MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders").add(1)
@@ -61,7 +61,7 @@ def pending(client: Throttling) -> CloudWatchMetricExporter:
 
 
 def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
-    """What goes back to the backlog after that was closed is lost as ``shutdown``, and does not wait for ever."""
+    """A batch returned to the closed backlog is lost as ``shutdown``, and does not stay pending."""
     exporter = pending(Throttling())
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
@@ -71,7 +71,7 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
         assert is_closed.wait(PATIENCE_SECONDS)
         settle(remaining, deferred=deferred)
 
-    exporter._backlog.settle = late  # type: ignore[method-assign]  # the moment that matters, held
+    exporter._backlog.settle = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_answered.wait(PATIENCE_SECONDS)
     exporter.shutdown(timeout_millis=0)
@@ -82,7 +82,7 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
 
 
 def test_a_request_that_is_sent_while_the_exporter_ends() -> None:
-    """Its answer comes when nobody waits for it any more, and is entered in the accounts all the same."""
+    """A response that arrives after shutdown is still counted."""
     client = Hanging()
     exporter = pending(client)
     delivering = in_threads(lambda: exporter.force_flush(100))
@@ -95,7 +95,7 @@ def test_a_request_that_is_sent_while_the_exporter_ends() -> None:
 
 
 def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
-    """The end does not wait for the call, and the batch is lost or sent, and counted."""
+    """Shutdown does not wait for the call, and the batch is counted as lost or sent."""
     exporter = pending(Throttling())
     is_taken, is_closed = threading.Event(), threading.Event()
     check_out = exporter._backlog.check_out
@@ -106,10 +106,10 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
         assert is_closed.wait(PATIENCE_SECONDS)
         return batch
 
-    exporter._backlog.check_out = late  # type: ignore[method-assign]  # the moment that matters, held
+    exporter._backlog.check_out = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_taken.wait(PATIENCE_SECONDS)
-    assert exporter.sender.is_calling  # what a reader's shutdown looks at
+    assert exporter.sender.is_calling  # checked by a reader's shutdown
     exporter.shutdown(timeout_millis=0)
     is_closed.set()
     join_all(delivering)
@@ -117,7 +117,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
 
 
 def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
-    """It makes no further call before what was recorded last is collected, which the last flush then delivers."""
+    """The flush makes no further call before the last measurements are collected, and the last flush delivers them."""
     client = BlockedClient()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
@@ -134,7 +134,7 @@ def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
 
 
 def flush_interrupted(at_line: int) -> bool:
-    """Flush, and shut down as a signal handler does when so many lines were run; return whether that was reached."""
+    """Flush, and shut down as a signal handler would after ``at_line`` lines; return whether that line was reached."""
     client = ScriptedClient()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
@@ -164,14 +164,14 @@ def flush_interrupted(at_line: int) -> bool:
 
 
 def test_a_shutdown_in_the_middle_of_a_flush() -> None:
-    """A signal handler may interrupt a flush at any line: it neither waits for its timeout nor loses anything."""
+    """A signal handler that interrupts a flush at any line neither waits for its timeout nor loses anything."""
     interrupted = list(itertools.takewhile(flush_interrupted, itertools.count()))
     assert len(interrupted) > 30
 
 
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
 def test_a_signal_in_the_middle_of_a_call() -> None:
-    """A handler that shuts down in the very thread that is calling ends in time, and the batch is accounted for."""
+    """A handler that shuts down in the calling thread itself ends in time, and the batch is counted."""
     client = Signalling()
     exporter = pending(client)
 
@@ -192,9 +192,9 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
 
 
 def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
-    """What was recorded with add_metric and not collected, because a callback hangs, is counted as lost, and logged.
+    """With a hanging callback, uncollected add_metric data is counted as lost and logged.
 
-    If the callback returns after all, the datum that is made of it counts instead.
+    If the callback returns later, the resulting datum is counted instead.
     """
     released, cloudwatch = threading.Event(), FakeCloudWatch()
     provider = MeterProvider(shutdown_on_exit=False)

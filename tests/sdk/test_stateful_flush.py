@@ -1,4 +1,4 @@
-"""Flushes of one reader by real threads that come, wait and leave as the machine says: what each of them is told."""
+"""Real threads flush one reader in the order that the state machine sets: each gets the correct result."""
 
 import math
 import threading
@@ -17,7 +17,7 @@ NEVER = 1e6
 
 @dataclass(eq=False)
 class Run:
-    """A flush of the thread, which lasts until it is told its outcome."""
+    """A flush of the reader's thread, which lasts until its outcome is set."""
 
     deadline: float
     is_delivered: bool = True
@@ -26,14 +26,14 @@ class Run:
 
 @dataclass(eq=False)
 class Caller:
-    """A call of ``flush``: how many flushes had begun by then, and what came of it."""
+    """A call of ``flush``: the number of flushes begun before it, and its result."""
 
     begun_before: int
     answer: bool | None = None
 
 
 class ScriptedReader(CloudWatchMetricReader):
-    """A reader whose flushes deliver as the machine says."""
+    """A reader whose flushes deliver as the state machine decides."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -45,7 +45,7 @@ class ScriptedReader(CloudWatchMetricReader):
             export_interval_seconds=NEVER,
             flush_min_interval_seconds=0.0,
         )
-        self.exporter.sender.retry_at = math.inf  # no flush begins by itself after one that has failed
+        self.exporter.sender.retry_at = math.inf  # no flush begins automatically after a failed one
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         run = Run(deadline)
@@ -59,7 +59,7 @@ class ScriptedReader(CloudWatchMetricReader):
 
 
 class FlushMachine(RuleBasedStateMachine):
-    """Many threads flush, deliveries succeed and fail: each call of flush returns, and returns the truth."""
+    """Threads flush while deliveries succeed and fail: each call of flush returns the correct result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,19 +68,19 @@ class FlushMachine(RuleBasedStateMachine):
         self.threads: list[threading.Thread] = []
 
     def waiting(self) -> list[Caller]:
-        """Those who have no answer yet."""
+        """The callers without a result."""
         return [caller for caller in self.callers if caller.answer is None]
 
     def begun(self) -> int:
-        """How many flushes have begun."""
+        """The number of flushes that have begun."""
         return len(self.reader.runs)
 
     def is_settled(self) -> object:
-        """Whether a flush is in progress, or none is asked for."""
+        """Whether a flush is in progress, or none is requested."""
         return self.reader.running or not (self.waiting() or self.reader._is_requested)
 
     def settle(self) -> None:
-        """Let the threads come as far as they can."""
+        """Let the threads run until they block."""
         assert eventually(self.is_settled)
 
     def call(self, timeout_seconds: float) -> Caller:
@@ -96,7 +96,7 @@ class FlushMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """A thread flushes, and has all the time there is."""
+        """A thread flushes with an unlimited timeout."""
         asked, was_idle = self.reader._inbox.qsize(), not self.reader.running
         caller = self.call(NEVER)
         if was_idle:
@@ -109,19 +109,19 @@ class FlushMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reader.running)
     @rule()
     def flush_without_time(self) -> None:
-        """A thread flushes with hardly any time while a flush is in progress, and does not wait for that."""
+        """A thread flushes with a tiny timeout while a flush is in progress, and does not wait for it."""
         caller = self.call(0.001)
         assert eventually(lambda: caller.answer is False)
 
     @rule()
     def request(self) -> None:
-        """A request asks for a flush, and does not wait."""
+        """A request asks for a flush without waiting."""
         self.reader.request_flush()
         assert eventually(lambda: self.reader.running)
 
     @rule(is_delivered=st.sampled_from([True, True, False]))
     def end_run(self, *, is_delivered: bool) -> None:
-        """The flush in progress, if there is one, ends so; all who asked before it began are told, and no others."""
+        """End the flush in progress with this outcome; exactly the callers that asked before it began get a result."""
         for run in self.reader.running[:]:
             number = self.begun()
             served = [caller for caller in self.waiting() if caller.begun_before < number]
@@ -137,11 +137,11 @@ class FlushMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_at_a_time(self) -> None:
-        """Never are two flushes in progress."""
+        """Two flushes are never in progress at the same time."""
         assert self.reader.most_at_once <= 1
 
     def teardown(self) -> None:
-        """In the end everybody has an answer, also to what is asked after the last flush."""
+        """At the end every caller has a result, including those that asked after the last flush."""
         self.reader.is_over.set()
         for run in self.reader.runs:
             run.may_end.set()

@@ -1,4 +1,4 @@
-"""Reader and exporter with the SDK, threads and forks, all real: what was recorded arrives, or is lost and counted."""
+"""Reader and exporter with the real SDK, threads and forks: every measurement arrives, or is lost and counted."""
 
 import os
 import traceback
@@ -39,7 +39,7 @@ MAX_FORKS = 2
 
 
 class Client:
-    """A strict CloudWatch that answers by a script, and knows what it took without saying so, and what it refused."""
+    """A strict CloudWatch that answers from a script, and records refused datums and those with a lost response."""
 
     def __init__(self) -> None:
         self.script: list[Exception | None] = []
@@ -61,7 +61,7 @@ class Client:
         return answer
 
     def arrived(self) -> list[dict[str, Any]]:
-        """All that it took, what came twice once."""
+        """All stored datums, without duplicates."""
         arrived = [dict(datum) for datum in self.cloudwatch.datums]
         for datum in self.unsure:
             arrived.remove(datum)
@@ -69,23 +69,23 @@ class Client:
 
 
 def samples(datum: dict[str, Any]) -> float:
-    """How many samples a datum of the histogram holds, or what one of the counter adds."""
+    """The number of samples in a histogram's datum, or the value of a counter's."""
     return float(sum(datum["Counts"]) if "Counts" in datum else datum.get("Value", 0))
 
 
 class ReaderMachine(RuleBasedStateMachine):
-    """A program measures, flushes, forks and ends, in whatever order, in front of a CloudWatch with faults."""
+    """A program measures, flushes, forks and ends in any order, while CloudWatch has faults."""
 
     def __init__(self) -> None:
         super().__init__()
         self.forks = 0
-        # A series that is remembered as refused is lost without a call, which the client cannot count.
+        # Datums of a series remembered as refused are dropped without a call, which the client cannot count.
         self.patched = patch.multiple(sender, _LONGEST_BACKOFF_SECONDS=0.01, _REFUSED_SERIES_SECONDS=0.0)
         self.patched.start()
 
     @initialize()
     def begin(self) -> None:
-        """A program starts."""
+        """Start a program."""
         self.client = Client()
         self.exporter = CloudWatchMetricExporter("Shop", client=self.client)
         self.reader = CloudWatchMetricReader(self.exporter, export_interval_seconds=1e6, flush_min_interval_seconds=0.0)
@@ -97,24 +97,24 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(amount=st.integers(1, 9), page=st.integers(0, 3))
     def add(self, amount: int, page: int) -> None:
-        """Something is counted."""
+        """Increment the counter."""
         self.counter.add(amount, {"page": page})
         self.recorded += amount
 
     @rule(value=st.floats(0.1, 1000), page=st.integers(0, 3))
     def record(self, value: float, page: int) -> None:
-        """Something is measured."""
+        """Record a histogram value."""
         self.histogram.record(value, {"page": page})
         self.recorded += 1
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=4))
     def fail(self, faults: list[Exception | None]) -> None:
-        """What CloudWatch answers next."""
+        """Set CloudWatch's next answers."""
         self.client.script = list(faults)
 
     @rule(timeout_seconds=st.sampled_from([0.0, 0.005, 1.0]))
     def flush(self, timeout_seconds: float) -> None:
-        """Somebody flushes; ``True`` is true, and without faults it is true in time."""
+        """Flush. A result of ``True`` must be correct, and without faults it must arrive in time."""
         had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         is_delivered = self.reader.flush(timeout_seconds if had_faults else 10.0)
         assert is_delivered or had_faults
@@ -123,41 +123,41 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule()
     def force_flush(self) -> None:
-        """Somebody flushes all of the provider."""
+        """Flush the whole provider."""
         self.provider.force_flush(5)
 
     @rule()
     def collect(self) -> None:
-        """The SDK collects, and nothing is sent."""
+        """Collect through the SDK, without sending."""
         MetricReader.collect(self.reader)
 
     @rule()
     def request_flush(self) -> None:
-        """A request's end asks for a flush, and the thread sees to it."""
+        """Request a flush, as at the end of a request, which the reader's thread serves."""
         self.reader.request_flush()
         assert eventually(lambda: not self.reader._is_requested)
         self.reader.flush(0.05)
 
     @rule()
     def time_passes(self) -> None:
-        """CloudWatch has rested."""
+        """Let CloudWatch's ``Retry-After`` pass."""
         self.exporter.sender.retry_at = -inf
 
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
     def fork(self) -> None:
-        """A child sends what it records itself, and nothing of the parent's; to the parent nothing happens."""
+        """A forked child sends only its own measurements, and the parent is not affected."""
         self.add(1, 0)
         self.forks += 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads running
             child = os.fork()
         if child == 0:
             in_child(self.child_is_right)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def child_is_right(self) -> None:
-        """What is promised to a child."""
+        """Check the guarantees for a child."""
         self.client.script.clear()
         self.client.cloudwatch.clear()
         assert self.exporter.stats().datums_pending == 0
@@ -168,11 +168,11 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(timeout_millis=st.sampled_from([0, 5, 20]))
     def end(self, timeout_millis: int) -> None:
-        """The program ends, whatever CloudWatch answers, and another one starts."""
+        """End the program, whatever CloudWatch answers, and start another one."""
         had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
         assert eventually(lambda: not self.reader._thread.is_alive())
-        assert eventually(lambda: not self.exporter.stats().datums_pending)  # an answer may come late
+        assert eventually(lambda: not self.exporter.stats().datums_pending)  # a response may come late
         stats = self.exporter.stats()
         assert stats.datums_sent <= len(self.client.cloudwatch.datums) <= stats.datums_sent + len(self.client.unsure)
         if stats.datums_lost.keys() - {"refused"}:
@@ -183,14 +183,14 @@ class ReaderMachine(RuleBasedStateMachine):
         self.begin()
 
     def all_is_there(self) -> None:
-        """All that was recorded is in CloudWatch, but for what it refused."""
+        """Every measurement is in CloudWatch, except refused ones."""
         arrived = sum(samples(datum) for datum in self.client.arrived())
         assert arrived + sum(samples(datum) for datum in self.client.lost) == self.recorded
         stats = self.exporter.stats()
         assert stats.datums_lost == ({"refused": len(self.client.lost)} if self.client.lost else {})
 
     def teardown(self) -> None:
-        """In the end the network is well again, and all arrives."""
+        """Once the faults stop, everything arrives."""
         self.client.script.clear()
         self.time_passes()
         self.flush(10.0)
@@ -199,11 +199,11 @@ class ReaderMachine(RuleBasedStateMachine):
 
 
 def in_child(check: Callable[[], object]) -> None:
-    """Check something in a forked child, and end it there."""
+    """Run a check in a forked child, and exit there."""
     try:
         check()
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - the boundary of the process
+    except BaseException:  # noqa: BLE001 - the process boundary
         traceback.print_exc()
     finally:
         os._exit(1)
