@@ -7,13 +7,13 @@ from tests.support.command_docs import PAGE, masked, written_anew
 
 
 def test_the_page_shows_the_output_of_the_commands() -> None:
-    """They are run in processes; `python -m tests.support.command_docs` updates the page."""
+    """The page shows the commands' real output; `python -m tests.support.command_docs` updates it."""
     page = PAGE.read_text("utf-8")
     assert masked(written_anew(page)) == masked(page)
 
 
 def test_every_command_has_a_section() -> None:
-    """It shows the help and an example."""
+    """Each command's section shows its help and an example."""
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE))
     assert isinstance(main, click.Group)
     assert sorted(sections) == main.list_commands(click.Context(main))

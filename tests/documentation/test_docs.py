@@ -1,4 +1,4 @@
-"""The documentation is correct: its programs and commands are run, and its configuration is parsed."""
+"""The documentation is correct: its programs and commands run, and its configuration parses."""
 
 import configparser
 import json
@@ -37,14 +37,14 @@ SHOWN_ONLY = {"text", "md", "xml", ""}
 
 @contextmanager
 def environment_of(cloudwatch: LocalCloudWatch) -> Iterator[dict[str, str]]:
-    """The environment of a program that publishes to this emulator."""
+    """The environment variables of a program that publishes to this emulator."""
     with isolated_environment():
         yield {**os.environ, **cloudwatch.environment()}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """The outcome of each program. All are run at once, because importing boto3 takes longer than the programs."""
+    """The outcome of each program. All run at once, because importing boto3 takes longer than the programs."""
     with LocalCloudWatch() as cloudwatch, environment_of(cloudwatch) as environment:
         ended = outcomes(PROGRAMS, environment, tmp_path_factory.mktemp("programs"))
         assert cloudwatch.validation_errors == []
@@ -60,7 +60,7 @@ def test_each_program_runs(program: Block, ended: dict[str, Outcome]) -> None:
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
 def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) -> None:
-    """The commands of a page are run in order, with the files that it tells the reader to save."""
+    """The commands of a page run in order, with the files that it tells the reader to save."""
     for block in blocks():
         if block.page == page and block.file:
             (tmp_path / block.file).write_text(block.text, "utf-8")
@@ -81,7 +81,7 @@ def steps(block: Block) -> list[tuple[str, str]]:
 
 
 def is_known(command: str) -> bool:
-    """Whether the terminal handles this command itself: it prints nothing, or is a server."""
+    """Return whether the terminal handles this command itself, because it prints nothing or is a server."""
     return command.startswith(("export ", "gunicorn ")) or " run" in command
 
 
@@ -93,7 +93,7 @@ def test_exceptions_are_up_to_date() -> None:
 
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language != "python"], ids=lambda block: block.id)
 def test_every_other_block_is_valid(block: Block) -> None:
-    """Configuration can be parsed, and no block is in an untested language."""
+    """Configuration parses, and no block is in an untested language."""
     readers: dict[str, Callable[[str], object]] = {"json": json.loads, "ini": ini}
     if block.language in readers:
         assert readers[block.language](block.text)
@@ -103,9 +103,9 @@ def test_every_other_block_is_valid(block: Block) -> None:
 
 
 def ini(text: str) -> object:
-    """The sections of an INI file or, without sections, the settings that the variables define."""
+    """Return the sections of an INI file or, without sections, the settings from its variables."""
     parser = configparser.RawConfigParser(delimiters=("=",))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the way configparser documents
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as configparser documents
     if text.startswith("["):
         parser.read_string(text)
         return parser.sections()

@@ -20,7 +20,7 @@ SAID_OF_OTHERS = {"$250"}
 
 
 def amounts() -> set[str]:
-    """Every amount of money that prose may mention, derived from the prices."""
+    """All amounts of money allowed in prose, derived from the prices."""
     (_, first_price), *_ = pricing.DOLLARS_PER_METRIC_MONTH
     monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 60)]
     return {
@@ -34,13 +34,13 @@ def amounts() -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_generated_parts_are_current(path: Path) -> None:
-    """They are what the code generates."""
+    """Generated parts match the output of the code."""
     text = path.read_text("utf-8")
     assert current(text) == text, "run: python docs/generated.py"
 
 
 def test_every_part_is_used() -> None:
-    """Each generated part is on some page."""
+    """Each generated part appears on a page."""
     shown = {name for path in PAGES for name in GENERATED.findall(path.read_text("utf-8"))}
     assert shown == set(PARTS)
 
@@ -55,7 +55,7 @@ def test_prices(path: Path) -> None:
 
 
 def test_limits() -> None:
-    """Limits mentioned in prose are the constants of the code."""
+    """Limits mentioned in prose equal the constants in the code."""
     mapping, concepts, operations = (
         " ".join((DOCS / name).read_text("utf-8").split()) for name in ("mapping.md", "concepts.md", "operations.md")
     )

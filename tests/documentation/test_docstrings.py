@@ -18,7 +18,7 @@ MODULES = [
 
 @pytest.mark.parametrize("module", MODULES)
 def test_doctests(module: str) -> None:
-    """Every example has the documented result."""
+    """Every example gives the documented result."""
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted
     assert not outcome.failed

@@ -1,4 +1,4 @@
-"""The examples behave as their README says: its commands are run, and output and published metrics are compared."""
+"""The examples behave as their README says: its commands run, and output and published metrics match."""
 
 import os
 import re
@@ -33,7 +33,7 @@ OF_EVERY_APP = ("http.server.",)
 
 @dataclass(frozen=True)
 class Section:
-    """An example: its commands with their output, and the metrics that are published."""
+    """An example: its commands with their output, and its published metrics."""
 
     title: str
     steps: list[tuple[str, str]]
@@ -60,7 +60,7 @@ def sections() -> list[Section]:
 
 @dataclass
 class Terminal:
-    """Runs commands as a reader would who copies them, but on free ports."""
+    """Run commands as a reader who copies them would, but on free ports."""
 
     log: Path
     environment: dict[str, str]
@@ -69,7 +69,7 @@ class Terminal:
     port: int = field(default=0)
 
     def run(self, command: str, expected: str) -> None:
-        """Run one command, and compare its output."""
+        """Run one command and compare its output."""
         words = shlex.split(command)
         if words[0] == "export":
             self.environment.update({name: value for name, _, value in (word.partition("=") for word in words[1:])})
@@ -89,7 +89,7 @@ class Terminal:
             assert (done.stdout, done.returncode) == (expected, 0), done.stderr
 
     def end(self) -> None:
-        """Stop the server with the signal that it expects, and wait."""
+        """Stop the server with its expected signal and wait."""
         if self.server is not None:
             self.server.send_signal(signal.SIGINT if "flask" in str(self.server.args) else signal.SIGTERM)
             self.server.wait(PATIENCE_SECONDS)
@@ -116,14 +116,14 @@ class Terminal:
         *options, url = words
         given = dict(zip(options[::2], options[1::2], strict=True))
         headers = dict([given["-H"].split(": ", 1)]) if "-H" in given else {}
-        request = urllib.request.Request(  # noqa: S310 - the README's own
+        request = urllib.request.Request(  # noqa: S310 - from the README
             re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{self.port}", url),
             method=given.get("-X", "GET"),
             data=given.get("-d", "").encode() or None,
             headers=headers,
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - the README's own
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - from the README
                 return str(answer.read().decode())
         except HTTPError as answer:
             with answer:
@@ -151,7 +151,7 @@ def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> I
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.title)
 def test_each_example(section: Section, tmp_path: Path) -> None:
-    """Its commands print the documented output, and exactly the listed metrics are published."""
+    """The commands print the documented output, and exactly the listed metrics are published."""
     with (
         LocalCloudWatch() as cloudwatch,
         receiver.OtlpReceiver() as otlp,
@@ -169,7 +169,7 @@ def test_each_example(section: Section, tmp_path: Path) -> None:
 
 
 def test_every_program_is_in_the_readme() -> None:
-    """No example is undocumented."""
+    """The README documents every example."""
     text = README.read_text("utf-8")
     programs = {path.relative_to(README.parent).as_posix() for path in README.parent.glob("*.py")}
     programs |= {path.relative_to(README.parent).as_posix() for path in README.parent.glob("migration/*.py")}

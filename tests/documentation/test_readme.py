@@ -1,4 +1,4 @@
-"""The README's programs run, and it stays short."""
+"""The README's programs run, and the README stays short."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.testing import LocalCloudWatch
 
 README = Path(__file__).parents[2] / "README.md"
 
-# What a reader would do next: use the app once, and check that everything was delivered.
+# The reader's next steps: use the app once, and check that everything was delivered.
 EPILOGUE = """
 if "app" in globals():
     with app.test_client() as client, client.get("/") as response:
@@ -32,7 +32,7 @@ def code_blocks() -> list[str]:
 
 @pytest.mark.parametrize("number", range(len(code_blocks())))
 def test_each_program_runs_and_its_metrics_arrive(number: int, tmp_path: Path) -> None:
-    """Each Python block runs unchanged, and publishes to the namespace it names."""
+    """Each Python block runs unchanged and publishes to the namespace it names."""
     program = tmp_path / "program.py"
     program.write_text(code_blocks()[number] + EPILOGUE, "utf-8")
     with LocalCloudWatch() as cloudwatch:
@@ -52,11 +52,11 @@ def test_there_are_exactly_two_commands() -> None:
 
 
 def test_it_is_short() -> None:
-    """Details belong in the documentation."""
+    """The README is short, because details belong in the documentation."""
     assert len(README.read_text("utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)(?=[)#])", README.read_text("utf-8")))))
 def test_relative_links_lead_somewhere(target: str) -> None:
-    """Every relative link names a file of the repository."""
+    """Every relative link names a file in the repository."""
     assert (README.parent / target).is_file()

@@ -1,4 +1,4 @@
-"""`opentelemetry-instrument flask run`, configured by the environment alone, in real processes."""
+"""``opentelemetry-instrument flask run``, configured only by environment variables, in real processes."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 
 @dataclass(frozen=True)
 class FlaskRun:
-    """A process of `opentelemetry-instrument flask run`, with the file that has its output."""
+    """A process of ``opentelemetry-instrument flask run`` and its output file."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -44,7 +44,7 @@ class FlaskRun:
         return self.log.read_text()
 
     def url(self) -> str:
-        """The server's URL, once it was printed."""
+        """The server's URL, once printed."""
         found = r"Running on (http://127\.0\.0\.1:\d+)"
         is_there = eventually(
             lambda: re.search(found, self.said()) or self.process.poll() is not None, within_seconds=PATIENCE_SECONDS
@@ -62,7 +62,7 @@ class FlaskRun:
                 assert answer.read() == b"ordered"
 
     def interrupt(self) -> None:
-        """Press Ctrl-C, and wait for the process to end."""
+        """Send SIGINT and wait for the process to end."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE_SECONDS)
 
@@ -94,7 +94,7 @@ def flask_run(
 
 
 def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.server.duration") -> None:
-    """Every request has one duration and one order, all in the namespace of the service."""
+    """Each request has one duration and one order, all in the service's namespace."""
     assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"no-code-shop"}
     assert cloudwatch.published.count(duration) == REQUESTS
     assert cloudwatch.published.sum("Orders") == REQUESTS
@@ -105,7 +105,7 @@ def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.ser
     ("names", "duration"), [("", "http.server.duration"), ("http", "http.server.request.duration")]
 )
 def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: str, duration: str) -> None:
-    """Requests and facade metrics are published once each, soon after the requests and at the end."""
+    """Request durations and facade metrics are published once each, soon after the requests and at exit."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_SEMCONV_STABILITY_OPT_IN=names) as run:
         run.visit()
         assert eventually(lambda: cloudwatch.published.count(duration) == REQUESTS, within_seconds=PATIENCE_SECONDS)
@@ -114,7 +114,7 @@ def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: st
 
 
 def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """The requests of an app that does not import this package are published, at the latest at its end."""
+    """The requests of an app that does not import this package are published, at exit at the latest."""
     (tmp_path / "plain.py").write_text('import flask\napp = flask.Flask("p")\napp.get("/")(lambda: "ordered")\n')
     with flask_run(cloudwatch, tmp_path / "log", app=str(tmp_path / "plain.py")) as run:
         run.visit()
@@ -123,7 +123,7 @@ def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path)
 
 
 def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `console,cloudwatch` each exporter gets everything once."""
+    """With ``console,cloudwatch``, each exporter gets everything once."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="console,cloudwatch") as run:
         run.visit()
         run.interrupt()
@@ -133,7 +133,7 @@ def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) 
 
 
 def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `cloudwatch,otlp` each exporter gets everything once, OTLP with its own temporality."""
+    """With ``cloudwatch,otlp``, each exporter gets everything once, OTLP with its own temporality."""
     with receiver.OtlpReceiver() as otlp:
         variables = {**otlp.environment(), "OTEL_METRICS_EXPORTER": "cloudwatch,otlp"}
         with flask_run(cloudwatch, tmp_path / "log", **variables) as run:
@@ -145,7 +145,7 @@ def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> 
 
 
 def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With `OTEL_SDK_DISABLED=true` the app works and nothing is sent."""
+    """With ``OTEL_SDK_DISABLED=true``, the app works and nothing is sent."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_SDK_DISABLED="true") as run:
         run.visit()
         run.interrupt()
@@ -154,7 +154,7 @@ def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
 
 
 def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """OpenTelemetry names the unknown exporter."""
+    """OpenTelemetry's error names the unknown exporter."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="cloudwach") as run:
         run.url()
         run.interrupt()
@@ -176,7 +176,7 @@ def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
 def test_values_that_do_not_parse(
     cloudwatch: LocalCloudWatch, tmp_path: Path, variable: str, value: str, message: str
 ) -> None:
-    """The program does not start, and names the invalid variable and its allowed values."""
+    """The program exits at startup and names the invalid variable and its allowed values."""
     name = f"OTEL_EXPORTER_CLOUDWATCH_{variable}"
     with flask_run(cloudwatch, tmp_path / "log", **{name: value}) as run:
         assert run.process.wait(PATIENCE_SECONDS) != 0

@@ -29,7 +29,7 @@ PAGES = st.integers(0, 3)
 def test_histograms(
     rounds: Sequence[Sequence[tuple[int, list[float]]]], *, is_cumulative: bool, form: str, is_rolled_up: bool
 ) -> None:
-    """Count, sum, minimum and maximum of every series and of the total are those of the recorded samples."""
+    """Count, sum, minimum and maximum of every series and of the total match the recorded samples."""
     rule = {"distribution": form, "rollups": [[]] if is_rolled_up else []}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[rule])
     histogram = program.meter.create_histogram("latency")
@@ -79,7 +79,7 @@ def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> No
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-9, 9)), min_size=1, max_size=5), min_size=2))
 @effort(60)
 def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
-    """Merged series have the samples of all of their parts, in one datum each."""
+    """A merged series has the samples of all its parts in one datum."""
     shop = Envelope("Shop")
     apart, one = FakeCloudWatch(clock=lambda: 0), FakeCloudWatch(clock=lambda: 0)
     waiting = [Batch(shop, tuple(datum_of(name, value) for name, value in each)) for each in together]
@@ -94,7 +94,7 @@ def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 2))
 @effort(20)
 def test_requests_are_filled(thousands: Sequence[int], more: int) -> None:
-    """No request exceeds a limit, and none had room for the first datum of the next."""
+    """No request exceeds a limit or has room for the first datum of the next."""
     datums = [datum_of("n" * 200, 1)] * (sum(thousands) * 50 + more)
     made = [*batches(Envelope("Shop"), datums)]
     assert [datum for batch in made for datum in batch.datums] == datums

@@ -32,7 +32,7 @@ SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
 def instrumented_app(cloudwatch: FakeCloudWatch, **config: Any) -> tuple[Flask, CloudWatchMetricsReporter]:
-    """An app with one route, whose requests are measured."""
+    """An app with one route and measured requests."""
     app = Flask("shop")
     app.config.update(config)
     reporter = CloudWatchMetricsReporter(
@@ -66,7 +66,7 @@ CLIENTS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", CLIENTS)
 def test_clients_make_no_metrics(what: str) -> None:
-    """Whatever a client sends, two requests that differ in it count for the same metric."""
+    """Two requests that differ in client-controlled input count for the same metric."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -80,7 +80,7 @@ def test_clients_make_no_metrics(what: str) -> None:
 
 @pytest.mark.parametrize("variable", ["SERVER_PROTOCOL", "wsgi.url_scheme"])
 def test_made_up_versions_and_schemes(variable: str) -> None:
-    """Unknown HTTP versions and schemes that a lax server lets through add a single metric."""
+    """Unknown HTTP versions and schemes, accepted by a lax server, add a single metric."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -98,7 +98,7 @@ FORGED = "refused\n2026-01-01 ERROR shop: all is lost\x1b[2J\r\u2028\u202e"
 
 
 def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """The response of CloudWatch, or of anything in between, can neither forge log lines nor control a terminal."""
+    """A response from CloudWatch or a proxy cannot forge log lines or control a terminal."""
     client = ScriptedClient(client_error("AccessDenied", FORGED, status=403), client_error("InvalidParameter", FORGED))
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", client, meter_provider=MeterProvider())
     reporter.add_metric("Orders", 1)
@@ -112,7 +112,7 @@ def test_messages_of_others_are_one_line(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """No text in a message can, wherever it comes from."""
+    """No text inserted into a log message can forge log lines or control a terminal."""
     RateLimitedLog(logging.getLogger(__name__)).warning("key", "%s was refused %d times", FORGED, 5)
     (record,) = caplog.records
     assert record.getMessage().isprintable()
@@ -120,7 +120,7 @@ def test_what_is_logged_of_others_is_one_line(caplog: pytest.LogCaptureFixture) 
 
 
 def test_names_of_metrics_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither names nor units nor dimensions of metrics can forge log lines."""
+    """Metric names, units and dimensions cannot forge log lines."""
     app = Flask("shop")
     reporter = CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=MeterProvider())
     for arguments in (
@@ -137,7 +137,7 @@ def test_names_of_metrics_are_one_line(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret key is in no text form of any object, in no log line and in no statistic."""
+    """A secret key appears in no object's text form, no log line and no statistic."""
     caplog.set_level(logging.DEBUG, logger="otel_cloudwatch_flask")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_SELF_METRICS", "true")
@@ -155,7 +155,7 @@ def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the invalid key and its value, and nothing else of the app's configuration."""
+    """A configuration error has the invalid key and its value, but no other configuration."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     app = Flask("shop")
     app.config.update(SECRET_KEY=SECRET, CLOUDWATCH_MAX_METRICS="many")
@@ -166,7 +166,7 @@ def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wrong_signature_tells_no_token() -> None:
-    """CloudWatch repeats the signed request, which contains the session token."""
+    """CloudWatch's signature error, which repeats the signed request, does not leak the session token."""
     message = f"does not match. The Canonical String was 'POST\n/\nhost:x\nx-amz-security-token:{SECRET}\n\nhost'"
     client = ScriptedClient(*[client_error("SignatureDoesNotMatch", message, status=403)] * 9)
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", client, meter_provider=MeterProvider())
@@ -178,14 +178,14 @@ def test_a_wrong_signature_tells_no_token() -> None:
 
 @pytest.mark.parametrize("variable", ["RULES", "DEFAULT_DIMENSIONS"])
 def test_nested_json_is_a_configuration_error(variable: str) -> None:
-    """Deeply nested JSON in the environment is rejected like other invalid text."""
+    """Deeply nested JSON in an environment variable is rejected like other invalid text."""
     nested = '{"a":' * 100_000
     with pytest.raises(ConfigurationError, match="is not JSON"):
         Settings.resolve(arguments={}, app_config={}, environ={f"OTEL_EXPORTER_CLOUDWATCH_{variable}": nested})
 
 
 def test_globs_take_no_time() -> None:
-    """A rule's pattern is matched in bounded time, whatever the name."""
+    """Matching a rule's pattern takes bounded time for any name."""
     begun = time.monotonic()
     rule = MetricRule(match="*a" * 40 + "b", dimensions=["*a" * 40 + "b"])
     assert not rule.keeps("a" * 255)
@@ -197,12 +197,12 @@ BODY = (
     b'"Timestamp":1700000000,"Value":5}]}'
 )
 
-# The spool: what neighbors on the machine may have put there.
+# The spool: files that other users of the machine may have put there.
 
 
 @pytest.fixture
 def spooled(tmp_path: Path) -> Path:
-    """Make the directory of a process that no longer exists, with one batch."""
+    """Create the spool directory of a dead process, with one batch."""
     spool = Spool(tmp_path)
     path = spool.write(Batch.from_body(BODY))
     spool.close()
@@ -211,7 +211,7 @@ def spooled(tmp_path: Path) -> Path:
 
 
 def taken_over(directory: Path) -> list[str]:
-    """Return the names of the metrics that a new process finds in the spool."""
+    """Return the names of the metrics that a new process adopts from the spool."""
     spool = Spool(directory)
     batches = [spool.read(path) for path in spool.adopt()]
     return [datum.series.name for each in batches if each is not None for datum in each.datums]
@@ -220,7 +220,7 @@ def taken_over(directory: Path) -> list[str]:
 def test_the_spool_of_another_user_is_left_alone(
     spooled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files of another user in a shared directory are not sent, not moved and not removed."""
+    """Another user's files in a shared directory are not sent, moved or removed."""
     others = os.geteuid() + 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "geteuid", lambda: others)
@@ -231,7 +231,7 @@ def test_the_spool_of_another_user_is_left_alone(
 
 
 def test_a_link_to_a_directory_is_not_followed(spooled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing outside of the spool is adopted, locked or removed through a link."""
+    """Nothing outside the spool is adopted, locked or removed through a link."""
     outside = tmp_path_factory.mktemp("outside") / spooled.name
     spooled.rename(outside)
     spooled.symlink_to(outside)
@@ -258,7 +258,7 @@ def _link(path: Path) -> None:
 
 def _grow(path: Path) -> None:
     with path.open("r+b") as file:
-        file.truncate(10 * 2**30)  # sparse: it takes no room
+        file.truncate(10 * 2**30)  # sparse: uses no disk space
 
 
 def _replace(make: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -279,7 +279,7 @@ BAD_FILES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("what", BAD_FILES)
 def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
-    """No link is followed, no pipe is waited for, and no file larger than a batch is read into memory."""
+    """Links are not followed, pipes are not read, and files larger than a batch are not loaded."""
     (file,) = spooled.glob("*.batch")
     BAD_FILES[what](file)
     begun = time.monotonic()
@@ -289,8 +289,8 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
-    """A correct checksum proves nothing: JSON of any shape or depth costs only its own file."""
-    from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for what makes the checksum
+    """A batch of invalid JSON of any shape or depth is set aside, even with a correct checksum."""
+    from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for the checksum function
 
     spool = Spool(tmp_path)
     for body in (
@@ -320,7 +320,7 @@ def test_nothing_in_the_package_executes_data() -> None:
 
 
 def test_only_loopback_is_listened_on() -> None:
-    """The local CloudWatch listens on loopback only."""
+    """The local CloudWatch listens only on loopback."""
     program = (
         "from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch\n"
         "with LocalCloudWatch() as running: print(running.environment()['AWS_ENDPOINT_URL_CLOUDWATCH'])"
@@ -330,7 +330,7 @@ def test_only_loopback_is_listened_on() -> None:
 
 
 def test_every_test_named_in_the_policy_exists() -> None:
-    """SECURITY.md names the test of each claim."""
+    """Every test that SECURITY.md names for a claim exists."""
     policy = (ROOT / "SECURITY.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", policy))
     there = {

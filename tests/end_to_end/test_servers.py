@@ -46,7 +46,7 @@ def requests_by_worker(server: Server) -> Counter[str]:
 
 
 def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list[float]]:
-    """Return what ``add_metric`` and the decorators recorded, according to the responses."""
+    """Return the samples of ``add_metric`` and the decorators, according to the responses."""
     samples: defaultdict[PublishedMetric, list[float]] = defaultdict(list)
 
     def add(name: str, value: float, unit: str = "Count", **dimensions: str) -> None:
@@ -69,7 +69,7 @@ def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list
 
 
 def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Every facade metric has its samples, sum, minimum and maximum, and there are no others."""
+    """Every facade metric has its expected samples, sum, minimum and maximum, and there are no other metrics."""
     expected = samples_of_facade(answers)
     published = {metric for metric in cloudwatch.published.metrics() if not is_open_telemetry(metric)}
     assert published == set(expected)
@@ -83,7 +83,7 @@ def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopRespon
 
 
 def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """The shop's own OpenTelemetry counter and histogram have counted each product page and each search."""
+    """The shop's own OpenTelemetry counter and histogram count each product page and each search."""
     views: Counter[str] = Counter()
     searches: list[int] = []
     for answer in answers:
@@ -98,7 +98,7 @@ def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[Shop
 
 
 def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Each request has one duration, with its own method, route and status."""
+    """Each request has one duration with its method, route and status."""
     expected = Counter((each.request.method, each.request.route, str(each.status)) for each in answers)
     found: Counter[tuple[str | None, ...]] = Counter()
     for metric in cloudwatch.published.metrics():
@@ -111,7 +111,7 @@ def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[Sho
 
 
 def is_open_telemetry(metric: PublishedMetric) -> bool:
-    """Return whether a metric comes from an instrument instead of ``add_metric``."""
+    """Return whether a metric comes from an instrument rather than ``add_metric``."""
     return metric.name.startswith(("http.", "shop."))
 
 
@@ -120,7 +120,7 @@ def is_open_telemetry(metric: PublishedMetric) -> bool:
 def test_gunicorn_publishes_every_request(
     cloudwatch: LocalCloudWatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """After 5,000 requests to 2 workers with 4 threads each and a SIGTERM, CloudWatch has exactly what was sent."""
+    """After 5,000 requests to 2 workers with 4 threads each and a SIGTERM, CloudWatch has exact metrics."""
     command = [*TWO_WORKERS, *ACCESS_LOG, *arguments]
     with serving(cloudwatch, tmp_path / "log", command, SHOP, OTEL_SEMCONV_STABILITY_OPT_IN="") as server:
         answers = visit(server)

@@ -1,4 +1,4 @@
-"""Test vectors: what OpenTelemetry passes on, and what CloudWatch gets for it; see vectors/README.md."""
+"""Test vectors: OpenTelemetry input and the CloudWatch requests expected for it; see vectors/README.md."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from tests.vectors.request_checks import Datum
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in load_cases()])
 def test_what_arrives_is_what_the_vector_expects(case: Case) -> None:
-    """The exporter sends exactly what the vector expects for this input."""
+    """The exporter sends exactly the vector's expected requests."""
     assert faults_of(case) == [], case.why
 
 
 def test_a_vector_has_an_id_of_its_own() -> None:
-    """The ID in a failure identifies one case."""
+    """Vector IDs are unique, so a failure identifies one case."""
     ids = [case.id for case in load_cases()]
     assert len(set(ids)) == len(ids)
 
@@ -48,13 +48,13 @@ EXPECTED: Json = {
 
 
 def histogram_datum(**changes: Any) -> dict[str, Any]:
-    """Make the datum that ``EXPECTED`` expects, with changes."""
+    """Return the datum that ``EXPECTED`` expects, with changes."""
     values = {"Values": [5.0, 15.0, 25.0], "Counts": [1, 3, 1]}
     return {"MetricName": "m", "Timestamp": time.time(), "Unit": "None", **values, **changes}
 
 
 def verdict(*datums: Datum, expect: Json = EXPECTED, lost: int = 0) -> list[str]:
-    """Return the faults of one export of ``HISTOGRAM`` for which these datums arrived in one request."""
+    """Return the faults of one export of ``HISTOGRAM`` that sends these datums in one request."""
     requests = [{"Namespace": NAMESPACE, "MetricData": datums}] if datums else []
     return run_faults(expect, Run([Export([HISTOGRAM], requests, lost)]), now=time.time())
 
@@ -89,12 +89,12 @@ def test_the_judge_accepts_the_right_datum() -> None:
     ],
 )
 def test_the_judge_finds_a_wrong_datum(changes: Mapping[str, Any], complaint: str) -> None:
-    """A single wrong member of the datum is found and named."""
+    """A single wrong member of a datum is found and named."""
     assert any(complaint in fault for fault in verdict(histogram_datum(**changes)))
 
 
 def test_the_judge_finds_an_extra_datum() -> None:
-    """A datum that the vector does not expect is a fault."""
+    """An unexpected datum is a fault."""
     assert any("unexpected" in fault for fault in verdict(histogram_datum(), histogram_datum(MetricName="n")))
 
 
@@ -110,7 +110,7 @@ def test_the_judge_finds_a_missing_series() -> None:
 
 
 def test_the_judge_finds_an_oversize_request() -> None:
-    """A thousand datums are within the limit of datums, and beyond that of bytes."""
+    """A thousand datums are within the datum limit but exceed the byte limit."""
     dimensions = [{"Name": "k", "Value": "v" * 1000}]
     datums = [histogram_datum(MetricName=f"m{index}", Dimensions=dimensions) for index in range(1000)]
     assert [fault for fault in verdict(*datums) if fault.startswith("a request of 11")]
@@ -123,13 +123,13 @@ def test_the_judge_finds_an_unaccounted_loss() -> None:
 
 
 def test_the_judge_lets_one_value_stand_for_neighboring_buckets_only_where_it_must() -> None:
-    """With 149 non-empty buckets two may share a value; with 148 they may not."""
+    """Two of 149 non-empty buckets may share a value; with 148 they may not."""
     assert not joint_value_verdict(filled_buckets=149)
     assert any("not within" in fault for fault in joint_value_verdict(filled_buckets=148))
 
 
 def joint_value_verdict(*, filled_buckets: int) -> list[str]:
-    """Return the faults if the first two of many buckets share a value."""
+    """Return the faults when the first two of many buckets share a value."""
     point = {"bounds": list(range(1, filled_buckets)), "counts": [1] * filled_buckets, "sum": 0}
     values = [0.5, *(index + 0.5 for index in range(2, filled_buckets))]
     datum = histogram_datum(Values=values, Counts=[2, *[1] * (filled_buckets - 2)])
@@ -137,6 +137,6 @@ def joint_value_verdict(*, filled_buckets: int) -> list[str]:
 
 
 def test_unknown_expectations_are_errors() -> None:
-    """A misspelt key is an error, and not a check that always passes."""
+    """A misspelled expectation is an error rather than a check that always passes."""
     with pytest.raises(ValueError, match="sereis"):
         verdict(histogram_datum(), expect={"sereis": []})

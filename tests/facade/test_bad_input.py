@@ -1,4 +1,4 @@
-"""Invalid input affects itself only: it is corrected or lost with a reason, and the rest of the export arrives."""
+"""Invalid input affects only itself: it is corrected, or lost with a reason, and the rest of the export arrives."""
 
 import math
 import time
@@ -26,7 +26,7 @@ NOW = time.time_ns()
 
 
 def observing(*values: float) -> Any:
-    """A callback that observes these, each with an attribute of its own."""
+    """A callback that observes these values, each with its own attribute."""
 
     def callback(_options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, {"n": number}) for number, value in enumerate(values)]
@@ -35,7 +35,7 @@ def observing(*values: float) -> Any:
 
 
 def is_finite_float(value: float) -> bool:
-    """Whether this is a number that fits in a float."""
+    """Return whether a number fits in a finite float."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -43,14 +43,14 @@ def is_finite_float(value: float) -> bool:
 
 
 class TestCallbacks:
-    """Values that observable instruments pass on unchecked."""
+    """Values of observable instruments, which the SDK passes on unchecked."""
 
     @pytest.mark.parametrize(
         "bad", [nan, inf, -inf, math.nextafter(2.0**360, inf), -(2.0**361), 10**400], ids=lambda bad: repr(bad)[:8]
     )
     @pytest.mark.parametrize("kind", ["gauge", "up_down_counter", "counter"])
     def test_no_number_that_cloudwatch_takes(self, bad: float, kind: str) -> None:
-        """That observation is lost as ``invalid``; those before it and all of the collection's other metrics arrive."""
+        """An unsendable observation is lost as ``invalid``; earlier observations and all other metrics arrive."""
         program = Program()
         values = [*map(float, range(HEALTHY)), bad]
         getattr(program.meter, f"create_observable_{kind}")("sick", [observing(*values)])
@@ -60,7 +60,7 @@ class TestCallbacks:
         assert sums == list(range(HEALTHY))
         assert program.cloudwatch.count("sick", n=HEALTHY) == 0
         assert program.cloudwatch.sum("orders") == 3
-        # Some SDKs keep to themselves, with a warning, what is no float or not finite.
+        # Some SDKs drop non-float or non-finite values themselves, with a warning.
         assert program.lost() == {"invalid": 1} or (program.lost() == {} and not is_finite_float(bad))
 
     @pytest.mark.parametrize("tiny", [5e-324, -1e-200, math.nextafter(2.0**-360, 0), -0.0])
@@ -75,7 +75,7 @@ class TestCallbacks:
         assert program.lost() == {}
 
     def test_the_limit_itself(self) -> None:
-        """±2^360 is the largest that CloudWatch takes."""
+        """±2^360, the largest magnitude that CloudWatch accepts, is sent."""
         program = Program()
         program.meter.create_observable_gauge("large", [observing(2.0**360, -(2.0**360))])
         program.publish()
@@ -84,7 +84,7 @@ class TestCallbacks:
         assert program.lost() == {}
 
     def test_beyond_the_limit_by_the_unit(self) -> None:
-        """A number that is sendable in its own unit, but not in CloudWatch's, is lost."""
+        """A value that exceeds the limit only after conversion to CloudWatch's unit is lost."""
         program = Program()
         program.meter.create_observable_gauge("ages", [observing(2.0**359, 1.0)], unit="d")
         program.publish()
@@ -92,7 +92,7 @@ class TestCallbacks:
         assert program.lost() == {"invalid": 1}
 
     def test_a_callback_that_raises(self) -> None:
-        """The SDK reports it; the rest of the collection arrives."""
+        """The SDK reports a callback that raises; the rest of the collection arrives."""
 
         def broken(_options: CallbackOptions) -> Iterable[Observation]:
             raise RuntimeError("no database")
@@ -104,13 +104,13 @@ class TestCallbacks:
         assert program.cloudwatch.sum("orders") == 1
 
 
-# A healthy explicit histogram: three samples, 1, 6 and 7.
+# A valid explicit histogram: three samples, 1, 6 and 7.
 EXPLICIT = sdk.HistogramDataPoint(
     attributes={}, start_time_unix_nano=NOW, time_unix_nano=NOW, count=3, sum=14.0, min=1.0, max=7.0,
     bucket_counts=[1, 2, 0], explicit_bounds=[5.0, 10.0],
 )  # fmt: skip
 
-# A healthy exponential one: two samples, 1.5 and 3, and a zero.
+# A valid exponential histogram: two samples, 1.5 and 3, and a zero.
 EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
     attributes={}, start_time_unix_nano=NOW, time_unix_nano=NOW, count=3, sum=4.5, min=0.0, max=3.0,
     scale=0, flags=0, zero_count=1,
@@ -119,7 +119,7 @@ EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
 
 
 def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, int]]:
-    """Return what one export of these metrics publishes, and what is lost."""
+    """Return the metrics that one export publishes, and the losses."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=2000)
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
@@ -130,7 +130,7 @@ def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, i
 
 
 def histogram(name: str, *points: Any) -> sdk.Metric:
-    """A metric of delta histograms."""
+    """A metric with delta histogram points."""
     is_exponential = isinstance(points[0], sdk.ExponentialHistogramDataPoint)
     data: Any = (sdk.ExponentialHistogram if is_exponential else sdk.Histogram)(points, DELTA)
     return sdk.Metric(name, "", "ms", data)
@@ -176,7 +176,7 @@ class TestHistograms:
         ids=repr,
     )
     def test_contradictions(self, point: Any) -> None:
-        """A histogram that contradicts itself is lost as ``invalid``; those beside it, and other metrics, are not."""
+        """A self-contradictory histogram is lost as ``invalid``; other points and other metrics are not."""
         points = [replace(point, attributes={"n": number}) for number in ("before", "bad", "after")]
         points[0], points[2] = (
             replace(EXPLICIT if isinstance(point, sdk.HistogramDataPoint) else EXPONENTIAL, attributes={"n": number})
@@ -191,7 +191,7 @@ class TestHistograms:
 
     @pytest.mark.parametrize("total", [-1e6, 0.0, 1e6])
     def test_a_sum_that_the_buckets_do_not_allow(self, total: float) -> None:
-        """Count, minimum and maximum stay right, and the sum is as near as they allow."""
+        """If the sum contradicts the buckets, count and extremes are kept, and the sum is as close as possible."""
         cloudwatch, lost = exported([histogram("odd", replace(EXPLICIT, sum=total)), gauge("healthy")])
         assert cloudwatch.sum("healthy") == 1
         if lost:
@@ -202,8 +202,8 @@ class TestHistograms:
 
     @pytest.mark.parametrize("extremes", [(None, None), (inf, -inf), (1.0, None), (None, 7.0)])
     def test_without_minimum_and_maximum(self, extremes: tuple[float | None, float | None]) -> None:
-        """Missing minimum and maximum are not a contradiction."""
-        point = replace(EXPLICIT, min=extremes[0], max=extremes[1])  # type: ignore[arg-type]  # as OTLP has it
+        """A missing minimum or maximum is not a contradiction."""
+        point = replace(EXPLICIT, min=extremes[0], max=extremes[1])  # type: ignore[arg-type]  # as in OTLP
         cloudwatch, lost = exported([histogram("fine", point)])
         assert cloudwatch.count("fine") == 3
         assert cloudwatch.sum("fine") == pytest.approx(14)
@@ -220,7 +220,7 @@ class TestHistograms:
 
 
 class TestNames:
-    """Metric names that the SDK's own instruments cannot have, but an export can."""
+    """Metric names that the SDK's own instruments cannot have, but an exporter may receive."""
 
     @pytest.mark.parametrize(
         ("name", "published"),
@@ -237,14 +237,14 @@ class TestNames:
         ids=ascii,
     )
     def test_mended(self, name: str, published: str) -> None:
-        """A name that CloudWatch refuses is made acceptable, always in the same way; the sample arrives."""
+        """An invalid name is always corrected in the same way, and the sample arrives."""
         cloudwatch, lost = exported([gauge("before"), gauge(name, 7), gauge("after")])
         assert [metric.name for metric in cloudwatch.metrics()] == ["before", published, "after"]
         assert cloudwatch.sum(published) == 7
         assert lost == {}
 
     def test_too_long(self) -> None:
-        """300 characters are cut to 255, and names that begin alike stay apart."""
+        """A name of 300 characters is cut to 255, and names with a common prefix stay distinct."""
         names = ["n" * 299 + "a", "n" * 299 + "b"]
         cloudwatch, lost = exported([gauge(names[0], 1), gauge(names[1], 2)])
         first, second = (metric.name for metric in cloudwatch.metrics())
@@ -256,7 +256,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["", "  ", "line\nbreak", "x" * 300, "\ud800", None, 7])
     def test_given_to_add_metric(self, name: Any) -> None:
-        """In production such a call is counted as ``invalid``, and others are unaffected."""
+        """In production, ``add_metric`` counts an invalid name as ``invalid``; other calls are unaffected."""
         cloudwatch = FakeCloudWatch()
         provider = MeterProvider(shutdown_on_exit=False)
         reporter = CloudWatchMetricsReporter(
@@ -272,7 +272,7 @@ class TestNames:
 
 
 def test_all_at_once() -> None:
-    """A hundred bad points among a thousand good ones: the good ones arrive, each bad one is counted."""
+    """With a hundred bad points among a thousand good ones, the good ones arrive and each bad one is counted."""
     bad = [nan, inf, -inf, 2.0**361]
     metrics = [gauge(f"good{number}", number) for number in range(1000)]
     for number in range(100):

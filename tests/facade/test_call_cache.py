@@ -13,13 +13,13 @@ ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"}, {"Shop": "1"})
 
 
 class Text(str):
-    """A string subclass of some library."""
+    """A string subclass, as some libraries have."""
 
     __slots__ = ()
 
 
 def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
-    """A cache after one call."""
+    """A cache after one call with these dimensions."""
     known = CallCache()
     known.add("Orders", "Count", dimensions, series)
     return known
@@ -31,7 +31,7 @@ def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
     ids=repr,
 )
 def test_the_same_again(dimensions: object) -> None:
-    """Whatever form the dimensions have: the series is the cached one, the value that of the call."""
+    """A repeated call returns the cached series and its own value, whatever the form of the dimensions."""
     known = knowing(dimensions)
     assert known.measurement("Orders", 2.5, "Count", dimensions) == (ORDERS, 2.5)
     series, value = known.measurement("Orders", 3, "Count", dimensions) or (None, None)
@@ -40,7 +40,7 @@ def test_the_same_again(dimensions: object) -> None:
 
 
 def test_a_name_that_is_given_twice() -> None:
-    """A call with duplicate dimensions is validated, even if its last dimension makes a cached series."""
+    """A call with duplicate dimensions is validated, even if its last dimension matches a cached series."""
     twice = [{"Name": "Shop", "Value": "2"}, {"Name": "Shop", "Value": "1"}]
     assert knowing({"Shop": "1"}).measurement("Orders", 1, "Count", twice) is None
 
@@ -48,14 +48,14 @@ def test_a_name_that_is_given_twice() -> None:
 @pytest.mark.parametrize("dimensions", [{}, [], ()], ids=repr)
 @pytest.mark.parametrize("again", [{}, [], ()], ids=repr)
 def test_no_dimensions(dimensions: object, again: object) -> None:
-    """Empty dimensions are equal in every form."""
+    """Empty dimensions hit the cache in every form."""
     series = FacadeSeries("Orders", "Count", {}, {})
     assert knowing(dimensions, series).measurement("Orders", 1, "Count", again) == (series, 1.0)
 
 
 @pytest.mark.parametrize("value", [0, -1.5, MAX_MAGNITUDE, -MAX_MAGNITUDE])
 def test_plain_numbers(value: float) -> None:
-    """Values up to CloudWatch's limit hit the cache, and zero has no sign."""
+    """Values up to CloudWatch's limit hit the cache, and negative zero becomes zero."""
     known = knowing({"Shop": "1"})
     assert known.measurement("Orders", value, "Count", {"Shop": "1"}) == (ORDERS, float(value))
     _, zero = known.measurement("Orders", -0.0, "Count", {"Shop": "1"}) or (None, -1.0)
@@ -112,7 +112,7 @@ def test_other_calls(name: object, unit: object, dimensions: object) -> None:
     ids=["truth", "float", "value", "name", "pair"],
 )
 def test_what_is_not_learnt(dimensions: object) -> None:
-    """Values that may equal others of another type are never cached."""
+    """Dimensions that may equal others of another type are never cached."""
     known = knowing(dimensions)
     for again in (dimensions, {"Shop": "1"}, {"Shop": 1}, {}):
         assert known.measurement("Orders", 1, "Count", again) is None

@@ -27,7 +27,7 @@ from tests.support.fuzzing import effort
 
 
 class Colour(Enum):
-    """A type of some program."""
+    """An application's enum."""
 
     RED = 1
     NAMED = "red"
@@ -35,7 +35,7 @@ class Colour(Enum):
 
 
 class Hostile:
-    """An object that raises when it is read in any of these ways."""
+    """An object whose special methods raise."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -83,7 +83,7 @@ class Call:
 
 
 def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
-    """Arguments of any type, many of them almost valid."""
+    """Arguments of any type, many of them nearly valid."""
     return st.builds(
         Call,
         metric_name=st.one_of(st.just("Orders"), st.text(max_size=300), anything),
@@ -111,7 +111,7 @@ def parsed(call: Call) -> Arguments | InvalidMetricError:
 @example(Call(10**5000, 1, "Count", {}))
 @effort(200)
 def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
-    """Whatever plain data is given, the answer is an entry that CloudWatch can store, or the error of this package."""
+    """Plain data gives either an entry that CloudWatch can store or this package's error with a reason."""
     entry = parsed(call)
     if isinstance(entry, InvalidMetricError):
         assert entry.metric_name is call.metric_name
@@ -128,7 +128,7 @@ def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
 
 @pytest.fixture(autouse=True)
 def _silent() -> Iterator[None]:
-    """Disable logging: random input logs a lot."""
+    """Disable logging, because random input logs a lot."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -138,7 +138,7 @@ def _silent() -> Iterator[None]:
 @example([Call("Orders", 1, "Count", {"n": [1]}), Call("Orders", 1, "Count", [{"Name": "n", "Value": Fraction(1, 3)}])])
 @effort(60)
 def test_in_production_it_costs_itself(made: list[Call]) -> None:
-    """Nothing is raised; each call is recorded or counted, whatever stands before it; what arrives is acceptable."""
+    """In production, nothing is raised, each call is recorded or counted as lost, and published data is valid."""
     cloudwatch = FakeCloudWatch()
     provider = MeterProvider(shutdown_on_exit=False)
     reporter = CloudWatchMetricsReporter(

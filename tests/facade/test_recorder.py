@@ -1,4 +1,4 @@
-"""Arguments of add_metric: validation, and the measurements they become in the real SDK."""
+"""``add_metric`` arguments: validation, and the measurements that they become in the real SDK."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, from_ucum
 
 
 class Number:
-    """A number type of some library."""
+    """A library's number type."""
 
     def __float__(self) -> float:
         return 2.5
@@ -52,7 +52,7 @@ class Number:
     ],
 )
 def test_value(value: Any, number: float) -> None:
-    """Any finite number of any type is a value; minus zero is zero."""
+    """Any finite number of any type is accepted; negative zero becomes zero."""
     entry = parse_arguments("Orders", value, "None", ())
     assert entry.value == number
     assert math.copysign(1, entry.value) == math.copysign(1, number)
@@ -84,7 +84,7 @@ def test_bad_value(value: Any, message: str) -> None:
 
 
 class Raising(str):
-    """A string, and a number, that raises when it is read."""
+    """A string subclass that raises when it is read."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ class RaisingNumber:
     ids=["name", "value", "unit", "dimensions", "value of a dimension", "name of a dimension"],
 )
 def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
-    """Whatever an argument raises when it is read, the caller gets this package's error with the cause."""
+    """If reading an argument raises, the caller gets this package's error with the cause."""
     with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
         parse_arguments(*arguments)
     assert caught.value.value is arguments[at_fault]
@@ -149,7 +149,7 @@ def test_bad_name(name: Any, message: str) -> None:
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_unit(unit: str) -> None:
-    """All of CloudWatch's units are accepted in any case, and spelled its way."""
+    """All CloudWatch units are accepted in any case and normalized to CloudWatch's spelling."""
     assert {parse_arguments("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
 
 
@@ -165,7 +165,7 @@ def test_unit(unit: str) -> None:
     ],
 )
 def test_bad_unit(unit: Any, message: str) -> None:
-    """An unknown unit is rejected with the unit that was probably meant."""
+    """An unknown unit is rejected with a suggestion."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)
@@ -185,7 +185,7 @@ def test_bad_unit(unit: Any, message: str) -> None:
     ],
 )
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
-    """A mapping and CloudWatch's list of pairs are accepted, with scalars as text."""
+    """A mapping and CloudWatch's list of pairs are accepted; scalar values become strings."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
     assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
 
@@ -213,7 +213,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
-    """Invalid dimensions are rejected with the invalid item, and how to write it."""
+    """Invalid dimensions are rejected with the invalid item and the correct form."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)
@@ -223,7 +223,7 @@ def test_bad_dimensions(dimensions: Any, message: str) -> None:
 
 
 class Recording:
-    """A recorder on a real provider, and a reader that shows what it records."""
+    """A recorder on a real provider, with a reader for its measurements."""
 
     def __init__(self, reporter_id: str = "Shop", default_dimensions: dict[str, str] | None = None) -> None:
         self.reader = InMemoryMetricReader()
@@ -237,7 +237,7 @@ class Recording:
         self.recorder.record(FacadeSeries(name, unit, dimensions, {**self.default_dimensions, **dimensions}), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
-        """Each metric that other exporters see, with the facade metric in its scope."""
+        """Each metric as other exporters see it, with the facade metric from its scope."""
         data = self.reader.get_metrics_data()
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return [(facade_metric(scope.scope), metric) for scope in scopes for metric in scope.metrics]
@@ -264,20 +264,20 @@ class Recording:
     ],
 )
 def test_instrument_name(metric_name: str, name: str) -> None:
-    """Other exporters see a name that OpenTelemetry allows and people recognise."""
+    """Other exporters see a valid OpenTelemetry name that resembles the original."""
     assert instrument_name(metric_name) == name
     MeterProvider(shutdown_on_exit=False).get_meter("any").create_histogram(name)
 
 
 def test_suffixed_name() -> None:
-    """A suffix is stable, derived from the identity, and fits."""
+    """A name suffix is stable, derived from the identity, and fits the length limit."""
     assert suffixed_name("orders", "orders", "Count") == "orders_8bae93"
     assert suffixed_name("orders", "a", "Count") != suffixed_name("orders", "a", "Bytes")
     assert len(suffixed_name("x" * 255, "a", "Count")) == 255
 
 
 def test_names_arrive_as_written() -> None:
-    """Names that OpenTelemetry rejects or makes equal have instruments with distinct names."""
+    """Names that OpenTelemetry rejects or treats as equal have instruments with distinct names."""
     names = ["RequestCount", "Request Count", "2xx", "orders", "Orders", "ORDERS", "заказы", "订单"]
     recording = Recording()
     for name in names:
@@ -291,7 +291,7 @@ def test_names_arrive_as_written() -> None:
 
 
 def test_one_name_with_two_units() -> None:
-    """The units arrive with their own samples, and each has an instrument of its own."""
+    """One name with two units has one instrument for each unit, with that unit's samples."""
     recording = Recording()
     for unit, value in [("Bytes", 10), ("Count", 2), ("Bytes", 30)]:
         recording.record("Size", value, unit)
@@ -301,14 +301,14 @@ def test_one_name_with_two_units() -> None:
 
 
 def points_of(recording: Recording) -> list[tuple[tuple[FacadeMetric | None, Metric], HistogramDataPoint]]:
-    """Each metric with its only point."""
+    """Each metric with its single point."""
     every = recording.metrics()
     return [(each, point) for each in every for point in each[1].data.data_points]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_units_come_back(unit: str) -> None:
-    """Other exporters see UCUM, from which the same CloudWatch unit comes back, unscaled."""
+    """Other exporters see UCUM units, which convert back to the original CloudWatch unit unscaled."""
     recording = Recording()
     recording.record("Size", 1, unit)
     [(_, metric)] = recording.metrics()
@@ -318,7 +318,7 @@ def test_units_come_back(unit: str) -> None:
 
 
 def test_negative_values() -> None:
-    """A negative value is recorded as its magnitude, marked, and apart from the positive ones."""
+    """A negative value is recorded as its magnitude with a marker, separately from positive values."""
     recording = Recording()
     for value in (-5, 3, -7, 0.0):
         recording.record("Balance", value, Account="a")
@@ -327,7 +327,7 @@ def test_negative_values() -> None:
 
 
 def test_default_dimensions() -> None:
-    """They are on every measurement; its own dimensions take precedence."""
+    """Default dimensions are on every measurement; a call's own dimensions take precedence."""
     recording = Recording(default_dimensions={"Stage": "prod", "Zone": "a"})
     recording.record("Orders", Stage="test")
     [point] = recording.points()
@@ -335,7 +335,7 @@ def test_default_dimensions() -> None:
 
 
 def test_reporters_are_told_apart() -> None:
-    """The same metric of two reporters on one provider has two scopes, one naming each."""
+    """The same metric of two reporters on one provider has two scopes, each naming its reporter."""
     recording = Recording("Shop")
     other = Recorder(recording.provider, "Shop#2", recording.lost.append)
     recording.record("Orders")
@@ -347,7 +347,7 @@ def test_reporters_are_told_apart() -> None:
 
 
 def test_threads_share_instruments() -> None:
-    """Names that come first in many threads at once get one instrument each, and every sample is in it."""
+    """Concurrent first uses of a name create one instrument and lose no sample."""
     recording = Recording()
     barrier = threading.Barrier(8)
 
@@ -366,7 +366,7 @@ def test_threads_share_instruments() -> None:
 
 
 class BrokenSdk(MeterProvider):
-    """A provider whose histograms take nothing, as the SDK's exponential ones do with some numbers."""
+    """A provider whose histograms raise, as the SDK's exponential ones do for some numbers."""
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
         """A meter whose histograms raise."""
@@ -418,14 +418,14 @@ def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
     ],
 )
 def test_buffered_entries_are_recorded_once(ending: Callable[[RequestBuffer], Any], samples: int) -> None:
-    """Nothing is recorded before the buffer is drained, and nothing twice."""
+    """Buffered measurements are recorded when the buffer is drained, and only once."""
     recording = Recording()
     ending(buffer_with(recording, 3))
     assert count(recording) == samples
 
 
 def test_entries_after_the_end_are_recorded_at_once() -> None:
-    """A thread that outlives its request loses nothing."""
+    """A measurement added after the end of the request is recorded immediately."""
     recording = Recording()
     buffer = buffer_with(recording, 1)
     buffer.end()
@@ -434,7 +434,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
 
 
 def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements are recorded in order, by the thread that ends the request."""
+    """Measurements are recorded in order, on the thread that ends the request."""
     recorded: list[tuple[float, threading.Thread]] = []
     recorder = Recording().recorder
     monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
@@ -458,7 +458,7 @@ def span(span_id: int) -> Iterator[None]:
 
 
 def test_each_entry_has_the_span_it_was_added_in() -> None:
-    """Exemplars refer to the span of the call; without one there is none, whatever span the request ends in."""
+    """Exemplars refer to the span active at the call, or to none, whatever span is active when the request ends."""
     recording = Recording()
     buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {}, {})
     with span(10):
@@ -477,7 +477,7 @@ def test_each_entry_has_the_span_it_was_added_in() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
-    """Buffered measurements are the parent's; the child's own are recorded at once, whatever other threads did."""
+    """A forked child leaves buffered measurements to the parent and records its own immediately."""
     recording = Recording()
     buffer = buffer_with(recording, 2)
     with recording.recorder._creation_lock:
@@ -495,7 +495,7 @@ def test_a_forked_child() -> None:
 
 
 def test_a_long_request_does_not_fill_memory() -> None:
-    """A full buffer is recorded before the request ends."""
+    """A full buffer is drained before the request ends."""
     recording = Recording()
     buffer = buffer_with(recording, 2500)
     assert count(recording) == 2000
@@ -504,7 +504,7 @@ def test_a_long_request_does_not_fill_memory() -> None:
 
 
 def test_entries_while_the_request_ends() -> None:
-    """Each measurement that threads add around the end is recorded once."""
+    """Measurements added concurrently with the end of a request are recorded exactly once."""
     recording = Recording()
     buffer = RequestBuffer(recording.recorder)
     barrier = threading.Barrier(5)

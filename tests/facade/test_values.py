@@ -1,4 +1,4 @@
-"""CloudWatch shows what was passed to add_metric: any number, name and unit."""
+"""CloudWatch shows any number, name and unit as passed to ``add_metric``."""
 
 import math
 import random
@@ -19,12 +19,12 @@ BUCKET_WIDTH = 0.1
 BOUNDS = tuple(edge * BUCKET_WIDTH for edge in range(51))
 """Bounds of magnitudes for samples of a normal distribution."""
 
-# https://ucum.org/ucum: the atoms and prefixes that metrics have, an annotation, and all of these per time.
+# https://ucum.org/ucum: atoms and prefixes used in metrics, an annotation, and each of these per time unit.
 UCUM = re.compile(r"(1|%|[kMGT]?(By|bit)|[mu]?s|\{[!-z|~]+\})(/s)?")
 
 
 class Shop:
-    """An app with a reporter, outside of any request, and another exporter's reader beside it."""
+    """An app with a reporter, outside any request, and another exporter's reader on the same provider."""
 
     def __init__(self, *views: View) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -49,7 +49,7 @@ class Shop:
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    """One whose reporter is shut down in the end."""
+    """A shop whose reporter is shut down after the test."""
     fresh = Shop()
     yield fresh
     fresh.reporter.shutdown()
@@ -59,7 +59,7 @@ class TestSigns:
     """Negative values, which OpenTelemetry's own histograms drop."""
 
     def test_negative_zero_and_positive(self, shop: Shop) -> None:
-        """All in one flush are one datum."""
+        """Negative, zero and positive values in one flush are one datum."""
         shop.add("Balance", [-5, 0, 5])
         (datum,) = shop.cloudwatch.datums
         assert (datum["Values"], datum["Counts"]) == ([-5, 0, 5], [1, 1, 1])
@@ -71,12 +71,12 @@ class TestSigns:
 
     @pytest.mark.parametrize("value", [0, 1, -1, 0.1, -1e-9, 12345678901, -(2**360), 2.0**-360])
     def test_a_single_value_is_exact(self, shop: Shop, value: float) -> None:
-        """One sample, whatever its size, is that number."""
+        """A single sample of any magnitude is exact."""
         shop.add("One", [value])
         assert shop.cloudwatch.values("One") == {float(value): 1}
 
     def test_only_negative(self, shop: Shop) -> None:
-        """No positive value appears."""
+        """Only negative values are published."""
         shop.add("Loss", [-3, -2, -2, -1])
         assert shop.cloudwatch.count("Loss") == 4
         assert shop.cloudwatch.sum("Loss") == pytest.approx(-8, rel=1e-9)
@@ -85,7 +85,7 @@ class TestSigns:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_statistics_of_a_normal_distribution(shop: Shop, seed: int) -> None:
-    """Of 10,000 values around 0, all that CloudWatch shows is exact."""
+    """For 10,000 values around 0, CloudWatch's statistics are exact."""
     source = random.Random(seed)
     samples = [source.gauss(0, 1) for _ in range(10_000)]
     shop.add("Drift", samples)
@@ -98,19 +98,19 @@ def test_statistics_of_a_normal_distribution(shop: Shop, seed: int) -> None:
 
 @pytest.mark.parametrize("percent", [0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9])
 def test_percentiles_of_a_normal_distribution(percent: float) -> None:
-    """Each percentile lies within a bucket of the exact one."""
+    """Each percentile is within one bucket of the exact value."""
     shop, source = Shop(), random.Random(2)
     samples = sorted(source.gauss(0, 1) for _ in range(10_000))
     shop.add("Drift", samples)
     shop.reporter.shutdown()
     exact = samples[math.ceil(percent * 100) - 1]
-    # Magnitudes from 1e-4 to 4 are 2^16 apart: for 147 buckets there are 8 to each power of two.
+    # Magnitudes from 1e-4 to 4 span a factor of 2^16, so 147 buckets allow 8 for each power of two.
     assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, rel=2**0.125 - 1)
 
 
 @pytest.mark.parametrize("percent", [0.1, 1, 10, 25, 50, 75, 90, 99, 99.9])
 def test_percentiles_in_explicit_buckets(percent: float) -> None:
-    """Under a View with buckets of the user's choice, too; they hold magnitudes, and are mirrored."""
+    """A View's explicit buckets hold magnitudes, mirrored for negative values, and give percentiles within a bucket."""
     shop = Shop(View(instrument_name="*", aggregation=ExplicitBucketHistogramAggregation(BOUNDS)))
     source = random.Random(7)
     samples = sorted(source.gauss(0, 1) for _ in range(10_000))
@@ -121,25 +121,25 @@ def test_percentiles_in_explicit_buckets(percent: float) -> None:
 
 
 class TestNames:
-    """Names as they were written, which the SDK's instruments could not have."""
+    """Names kept as written, including names that the SDK's instruments cannot have."""
 
     @pytest.mark.parametrize(
         "name", ["RequestCount", "Request Count", "2xx", "orders", "50%", "a/b:c", "-", "$", "x" * 255]
     )
     def test_kept(self, shop: Shop, name: str) -> None:
-        """CloudWatch gets what the user wrote."""
+        """CloudWatch gets the name as written."""
         shop.add(name, [1])
         assert [metric.name for metric in shop.cloudwatch.metrics()] == [name]
 
     def test_beyond_ascii(self, shop: Shop) -> None:
-        """Characters that alarms do not take are encoded; a name that reads like that encoding stays another metric."""
+        """Characters that alarms do not accept are encoded; a name that looks encoded remains a distinct metric."""
         shop.add("Größe", [1])
         shop.add("Gr%C3%B6%C3%9Fe", [2])
         assert shop.cloudwatch.sum("Gr%C3%B6%C3%9Fe") == 1
         assert shop.cloudwatch.sum("Gr%25C3%25B6%25C3%259Fe") == 2
 
     def test_in_different_case(self, shop: Shop) -> None:
-        """``orders`` beside ``Orders`` and ``ORDERS`` are three metrics, for other exporters too."""
+        """``orders``, ``Orders`` and ``ORDERS`` are three metrics, for other exporters too."""
         for value, name in enumerate(("orders", "Orders", "ORDERS"), start=1):
             shop.add(name, [value])
         assert {name: shop.cloudwatch.sum(name) for name in ("orders", "Orders", "ORDERS")} == {
@@ -150,7 +150,7 @@ class TestNames:
         assert len({metric.name for metric in shop.seen_by_others()}) == 3
 
     def test_one_name_with_two_units(self, shop: Shop) -> None:
-        """Each unit is a metric of its own."""
+        """One name with two units is two metrics."""
         shop.add("Size", [3], "Kilobytes")
         shop.add("Size", [5], "Count")
         assert {(metric.name, metric.unit) for metric in shop.cloudwatch.metrics()} == {
@@ -165,7 +165,7 @@ class TestUnits:
 
     @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
     def test_there_and_back(self, shop: Shop, unit: str) -> None:
-        """Other exporters see valid UCUM that means the same unit; CloudWatch gets the unit that was written."""
+        """Other exporters see equivalent valid UCUM units; CloudWatch gets the unit as written."""
         shop.add("Metric", [3.5], unit)
         (metric,) = shop.cloudwatch.metrics()
         assert metric.unit == unit
@@ -176,7 +176,7 @@ class TestUnits:
         assert from_ucum(seen.unit) == ScaledUnit(unit)
 
     def test_there_are_27(self) -> None:
-        """None is lost, and all are distinct to other exporters."""
+        """All 27 units are covered and are distinct to other exporters."""
         shop = Shop()
         for unit in CLOUDWATCH_UNITS:
             shop.add(unit, [1], unit.upper())

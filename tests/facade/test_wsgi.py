@@ -1,4 +1,4 @@
-"""The end of a request: when its response body was closed, read to its end, or garbage collected."""
+"""A request ends when its response body is closed, read to the end, or garbage collected."""
 
 import asyncio
 import io
@@ -16,54 +16,54 @@ from tests.support.fakes import eventually
 
 
 class Body(io.BytesIO):
-    """A body of two parts that notes when it is closed."""
+    """A body of two parts that records when it is closed."""
 
     def __init__(self, events: list[str]) -> None:
         super().__init__(b"a\nb\n")
         self._events = events
 
     def close(self) -> None:
-        """Note it, once."""
+        """Record the first close."""
         if not self.closed:
             self._events.append("closed")
         super().close()
 
 
 def close(body: ResponseBody) -> None:
-    """As PEP 3333 asks of servers."""
+    """Read and close the body, as PEP 3333 requires of servers."""
     list(body)
     body.close()
 
 
 def read_to_end(body: ResponseBody) -> None:
-    """As asgiref does."""
+    """Read the body without closing it, as asgiref does."""
     assert list(body) == [b"a\n", b"b\n"]
 
 
 def close_at_once(body: ResponseBody) -> None:
-    """As for a HEAD request."""
+    """Close the body unread, as for a HEAD request."""
     body.close()
 
 
 def drop_half_way(body: ResponseBody) -> None:
-    """As a server does whose client has gone."""
+    """Drop the body halfway, as a server does when its client disconnects."""
     assert next(iter(body)) == b"a\n"
 
 
 def drop(body: ResponseBody) -> None:
-    """Without reading anything."""
+    """Drop the body unread."""
 
 
 @pytest.mark.parametrize("end", [close, read_to_end, close_at_once, drop_half_way, drop])
 def test_each_end_counts_once(end: Callable[[ResponseBody], None]) -> None:
-    """The body is closed first, then the request is finished."""
+    """Each way to end a request closes the body first and finishes the request once."""
     events: list[str] = []
     end(ResponseBody(Body(events), lambda: events.append("finished")))
     assert events == ["closed", "finished"]
 
 
 def test_the_end_comes_with_the_last_part() -> None:
-    """Not before the body was read, and not again when it is closed."""
+    """Reading the last part ends the request; closing the body afterward does not end it again."""
     events: list[str] = []
     body = ResponseBody(Body(events), lambda: events.append("finished"))
     parts = iter(body)
@@ -76,7 +76,7 @@ def test_the_end_comes_with_the_last_part() -> None:
 
 
 def test_a_body_that_raises() -> None:
-    """An error ends the request, and reaches the server."""
+    """An exception from the body ends the request and reaches the server."""
     events: list[str] = []
 
     def broken() -> Iterator[bytes]:
@@ -90,7 +90,7 @@ def test_a_body_that_raises() -> None:
 
 
 def test_a_file_stays_the_object_it_is() -> None:
-    """Its own ``close`` is called first; a body whose ``close`` cannot be replaced finishes at once."""
+    """A file's own ``close`` runs first; if ``close`` cannot be replaced, the request finishes immediately."""
     events: list[str] = []
     body = Body(events)
     call_after_close(body, lambda: events.append("finished"))
@@ -102,7 +102,7 @@ def test_a_file_stays_the_object_it_is() -> None:
 
 
 def test_a_body_that_cannot_be_read_twice_is_flushed_once() -> None:
-    """Whatever an adapter does with a body, each request causes one flush."""
+    """Each request causes one flush, even if its body can be read only once."""
     flushes: list[int] = []
 
     def application(_environ: object, start_response: Any) -> Iterable[bytes]:
@@ -117,7 +117,7 @@ def test_a_body_that_cannot_be_read_twice_is_flushed_once() -> None:
 
 @pytest.mark.parametrize("flush", ["background", "sync"])
 def test_requests_through_asgiref(flush: Any) -> None:
-    """``WsgiToAsgi``, which Flask's documentation names for ASGI servers, never closes a body; each request flushes."""
+    """Each request through Flask's recommended ``WsgiToAsgi``, which never closes a body, causes a flush."""
     wsgi_to_asgi = pytest.importorskip("asgiref.wsgi").WsgiToAsgi
     cloudwatch, app = FakeCloudWatch(), Flask("shop")
     provider = MeterProvider(shutdown_on_exit=False)

@@ -46,7 +46,7 @@ STATUSES = [
 
 @pytest.mark.parametrize(("returned", "status"), STATUSES)
 def test_status_is_the_one_that_flask_makes(returned: Any, status: int) -> None:
-    """Every return value that Flask accepts gives the status that Flask sends."""
+    """Every return value that Flask accepts maps to the status that Flask sends."""
     app = Flask("shop")
     app.add_url_rule("/", view_func=lambda: returned)
     assert (status_of(returned), app.test_client().get("/").status_code) == (status, status)
@@ -54,7 +54,7 @@ def test_status_is_the_one_that_flask_makes(returned: Any, status: int) -> None:
 
 @pytest.mark.parametrize("returned", [None, (None, 204), ("text",), ()])
 def test_status_of_what_flask_refuses(returned: object) -> None:
-    """A return value that Flask cannot use ends in a 500."""
+    """A return value that Flask cannot use maps to 500."""
     assert status_of(returned) == 500
 
 
@@ -68,7 +68,7 @@ class Shop:
         self.reporter = CloudWatchMetricsReporter(self.app, "Shop", self.cloudwatch, meter_provider=provider)
 
     def get(self, view: Callable[..., Any]) -> int:
-        """Add a route, ask for it, and wait until its metrics are in."""
+        """Add a route, request it, and wait until its metrics have arrived."""
         self.app.add_url_rule("/", view_func=view)
         status = self.app.test_client().get("/", buffered=True).status_code
         assert self.reporter.flush()
@@ -97,7 +97,7 @@ def raising(error: Exception) -> Callable[[], Any]:
 
 
 ENDS: list[tuple[Callable[..., Any], int, str, str | None]] = [
-    # view, the status answered, the StatusCode counted, and the bad end counted
+    # view, expected status, expected StatusCode dimension, expected failure metric
     (lambda: "text", 200, "200", None),
     (lambda: ("text", 404), 404, "404", "Error"),
     (lambda: ("text", "503 Service Unavailable"), 503, "503", "Fault"),
@@ -115,7 +115,7 @@ ENDS: list[tuple[Callable[..., Any], int, str, str | None]] = [
 def test_what_is_counted(
     view: Callable[..., Any], status: int, status_code: str, bad_end: str | None, *, is_async: bool
 ) -> None:
-    """Each call is counted by status, and each failure by its kind, for plain and async views."""
+    """Each call is counted by status, and each failure by kind, for plain and async views."""
 
     async def async_view() -> Any:
         await asyncio.sleep(0)
@@ -130,7 +130,7 @@ def test_what_is_counted(
 
 
 def test_exceptions_pass_through() -> None:
-    """What a view raises reaches the app's own error handler."""
+    """An exception raised by a view reaches the app's own error handler."""
     shop = Shop()
     shop.app.register_error_handler(KeyError, lambda _error: ("no such cart", 404))
     assert shop.get(decorated(shop, raising(KeyError("cart")))) == 404
@@ -138,7 +138,7 @@ def test_exceptions_pass_through() -> None:
 
 
 def test_views_keep_their_names_and_arguments() -> None:
-    """Flask derives endpoints from names, so decorating two views alike does not make them one."""
+    """The decorators preserve view names, from which Flask derives endpoints, and view arguments."""
     reporter = CloudWatchMetricsReporter()
 
     @request_count(reporter, "Item")
@@ -152,7 +152,7 @@ def test_views_keep_their_names_and_arguments() -> None:
 
 
 def test_methods_of_class_based_views() -> None:
-    """The decorators work on methods, which get their instance."""
+    """The decorators work on methods and pass them their instance."""
     shop = Shop()
 
     class Cart(MethodView):
@@ -168,7 +168,7 @@ def test_methods_of_class_based_views() -> None:
 
 
 def test_the_class_is_a_reporter() -> None:
-    """The class itself can be given as the reporter, and means the current app's."""
+    """The class itself can be passed as the reporter, and stands for the current app's reporter."""
     shop = Shop()
 
     @request_count(CloudWatchMetricsReporter, "Index")

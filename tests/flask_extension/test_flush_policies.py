@@ -22,7 +22,7 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 
 
 def app_with_reporter(cloudwatch: LocalCloudWatch, **arguments: object) -> tuple[Flask, CloudWatchMetricsReporter]:
-    """An app whose one route adds three metrics."""
+    """An app with one route that adds three metrics."""
     app = Flask("shop")
     provider = MeterProvider(shutdown_on_exit=False)
     arguments = {"meter_provider": provider, **arguments}
@@ -39,7 +39,7 @@ def app_with_reporter(cloudwatch: LocalCloudWatch, **arguments: object) -> tuple
 
 
 def serve_one_request(app: Flask) -> float:
-    """Serve one request as a WSGI server does, to the end of ``close()``; the seconds that took."""
+    """Serve one request as a WSGI server does, through ``close()``, and return the seconds it took."""
     begun = time.perf_counter()
     body = app.wsgi_app(EnvironBuilder().get_environ(), lambda _status, _headers, *_: lambda _data: None)
     assert b"".join(body) == b"hello"
@@ -48,7 +48,7 @@ def serve_one_request(app: Flask) -> float:
 
 
 def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch) -> None:
-    """With ``sync``, ``close()`` returns when CloudWatch has the request's metrics."""
+    """With ``sync``, ``close()`` returns after CloudWatch has received the request's metrics."""
     app, reporter = app_with_reporter(cloudwatch, flush="sync")
     for served in (1, 2):
         serve_one_request(app)
@@ -58,7 +58,7 @@ def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch)
 
 
 def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
-    """16 requests that end together wait for two answers of a CloudWatch that takes 300 ms, not for 16."""
+    """With a CloudWatch latency of 300 ms, 16 requests that end together wait for two calls, not for 16."""
     app, reporter = app_with_reporter(cloudwatch, flush="sync")
     serve_one_request(app)
     cloudwatch.latency_seconds = 0.3
@@ -79,7 +79,7 @@ def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatc
 
 
 def test_background_requests_do_not_wait_and_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
-    """200 requests within a second are answered while CloudWatch thinks, and cause at most 4 calls."""
+    """200 requests within a second do not wait for CloudWatch, and cause at most 4 calls."""
     cloudwatch.latency_seconds = 0.3
     app, reporter = app_with_reporter(cloudwatch)
     begun = time.perf_counter()
@@ -94,7 +94,7 @@ def test_background_requests_do_not_wait_and_share_their_flushes(cloudwatch: Loc
 
 
 def test_interval_sends_nothing_for_a_request(cloudwatch: LocalCloudWatch) -> None:
-    """With ``interval``, requests leave it to the interval; a flush has everything."""
+    """With ``interval``, the end of a request sends nothing; an explicit flush sends everything."""
     app, reporter = app_with_reporter(cloudwatch, flush="interval")
     for _ in range(50):
         serve_one_request(app)

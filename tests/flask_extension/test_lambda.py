@@ -1,4 +1,4 @@
-"""In AWS Lambda: an invocation's metrics are in CloudWatch when its answer is there, whatever the adapter."""
+"""AWS Lambda: an invocation's metrics are in CloudWatch when the handler returns, whatever the adapter."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
 
 def event(path: str, method: str = "GET") -> dict[str, Any]:
-    """What API Gateway sends (payload format 1.0) for a request without a body."""
+    """An API Gateway event (payload format 1.0) for a request without a body."""
     return {
         "version": "1.0",
         "httpMethod": method,
@@ -31,26 +31,26 @@ def event(path: str, method: str = "GET") -> dict[str, Any]:
 
 
 def apig_wsgi(app: Flask) -> Handler:
-    """The adapter of this name, which closes bodies."""
+    """The ``apig-wsgi`` adapter, which closes response bodies."""
     handler: Handler = pytest.importorskip("apig_wsgi").make_lambda_handler(app)
     return handler
 
 
 def serverless_wsgi(app: Flask) -> Handler:
-    """The adapter of this name, which does not."""
+    """The ``serverless-wsgi`` adapter, which does not close response bodies."""
     module = pytest.importorskip("serverless_wsgi")
     return lambda event, context: module.handle_request(app, event, context)
 
 
 def aws_wsgi(app: Flask) -> Handler:
-    """The adapter of this name, which does not either."""
+    """The ``aws-wsgi`` adapter, which does not close response bodies."""
     module = pytest.importorskip("awsgi")
     return lambda event, context: module.response(app, event, context)
 
 
 @pytest.fixture
 def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
-    """A CloudWatch on loopback, and the environment of a function in Lambda."""
+    """A CloudWatch on loopback, and the environment variables of a Lambda function."""
     with LocalCloudWatch() as running:
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
         for name, value in running.environment().items():
@@ -68,7 +68,7 @@ def app() -> Flask:
 def reporter(
     app: Flask, monkeypatch: pytest.MonkeyPatch, cloudwatch: LocalCloudWatch
 ) -> Iterator[CloudWatchMetricsReporter]:
-    """A reporter whose reader has no thread: in Lambda it may be frozen whenever it wants to run."""
+    """A reporter whose reader has no thread, because Lambda may freeze background threads at any time."""
     assert cloudwatch.endpoint_url, "its environment is there before the reporter"
     start = threading.Thread.start
     provider = MeterProvider(shutdown_on_exit=False)
@@ -82,11 +82,11 @@ def reporter(
 
 
 @pytest.mark.parametrize("adapter", [apig_wsgi, serverless_wsgi, aws_wsgi])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the adapters' own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the adapters
 def test_each_invocation_is_published(
     app: Flask, cloudwatch: LocalCloudWatch, reporter: CloudWatchMetricsReporter, adapter: Callable[[Flask], Handler]
 ) -> None:
-    """When the handler returns, CloudWatch has what the view, a stream and on-close functions added, and durations."""
+    """The handler returns after the metrics of the view, its stream, on-close functions and durations are sent."""
     closed: list[str] = []
 
     @app.get("/orders")

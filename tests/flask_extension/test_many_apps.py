@@ -1,4 +1,4 @@
-"""Many apps in one process: app factories, several apps on one meter provider, apps that come and go."""
+"""Many apps in one process: app factories, several apps on one meter provider, and short-lived apps."""
 
 import gc
 import logging
@@ -26,14 +26,14 @@ APPS = 40
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Other tests find no reporter of these."""
+    """Garbage-collect this module's reporters so other tests do not find them."""
     yield
     gc.collect()
 
 
 @pytest.fixture
 def provider() -> Iterator[MeterProvider]:
-    """A meter provider of the program."""
+    """The program's meter provider."""
     provider = MeterProvider(shutdown_on_exit=False)
     yield provider
     for reader in readers_on(provider):
@@ -47,7 +47,7 @@ def cloudwatch() -> FakeCloudWatch:
 
 
 def make_app(name: str = "shop", **options: Any) -> Flask:
-    """An app with a reporter, as an application factory makes one; only the app keeps the reporter."""
+    """An app with a reporter, as from an application factory; only the app references the reporter."""
     app = Flask(name)
     reporter = CloudWatchMetricsReporter(app, flush="interval", **options)
 
@@ -67,19 +67,19 @@ def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
 
 
 def setup_of(app: Flask) -> ProviderSetup:
-    """What the app shares with others."""
+    """The setup that the app shares with other apps."""
     setup = app.extensions["cloudwatch_metrics"].registration.setup
     assert isinstance(setup, ProviderSetup)
     return setup
 
 
 def reader_threads() -> int:
-    """The number of readers' threads in this process."""
+    """The number of reader threads in this process."""
     return sum(thread.name == "CloudWatchMetricReader" for thread in threading.enumerate())
 
 
 def test_equal_targets_share_a_reader(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """One thread and one request per flush for all of them; what is set per app stays per app."""
+    """Apps with equal targets share one thread and one request per flush; per-app settings stay separate."""
     apps = [
         make_app(
             f"app{number}",
@@ -112,7 +112,7 @@ def test_equal_targets_share_a_reader(provider: MeterProvider, cloudwatch: FakeC
 def test_other_targets_have_a_reader_of_their_own(
     provider: MeterProvider, cloudwatch: FakeCloudWatch, difference: Callable[[], dict[str, Any]]
 ) -> None:
-    """Anything that the reader is set up with makes another one."""
+    """Reporters that differ in any reader setting have separate readers."""
     options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}
     first, second = make_app(**options), make_app(**options | difference())
     assert setup_of(first).reader is not setup_of(second).reader
@@ -120,7 +120,7 @@ def test_other_targets_have_a_reader_of_their_own(
 
 
 def test_a_shared_reader_outlives_the_first_shutdown(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """It ends with the last reporter that uses it."""
+    """A shared reader shuts down with the last reporter that uses it."""
     options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}
     first, second = make_app(**options), make_app(**options)
     first.test_client().get("/")
@@ -142,7 +142,7 @@ def test_dropped_apps_are_flushed_and_gone(
     namespaces: int,
     instrument: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """Every metric is delivered, readers leave the provider, threads end, and the SDK warns of nothing."""
+    """Dropped apps deliver every metric, detach their readers, end their threads, and cause no SDK warning."""
     threads = reader_threads()
     for number in range(APPS):
         app = make_app(
@@ -161,7 +161,7 @@ def test_dropped_apps_are_flushed_and_gone(
 
 
 def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """The SDK keeps a meter for each, for the life of the provider."""
+    """Reporter IDs are reused, because the SDK keeps a meter for each one for the provider's lifetime."""
     identities = set()
     for _ in range(APPS):
         app = make_app(namespace="Reused", cloudwatch_client=cloudwatch, meter_provider=provider)
@@ -175,7 +175,7 @@ def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeClou
 
 
 def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -> None:
-    """What it has recorded is published with the program's next flush."""
+    """Metrics of a dropped app are published with the next flush of the program's own reader."""
     from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader  # noqa: PLC0415
 
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=3600)
@@ -196,7 +196,7 @@ def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -
 def test_two_apps_behind_a_dispatcher(
     cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture, namespaces: tuple[str, str]
 ) -> None:
-    """Both are instrumented on one provider that another exporter reads, too: the SDK warns of nothing."""
+    """Two instrumented apps share a provider with another reader without an SDK warning."""
     other = InMemoryMetricReader()
     provider = MeterProvider([other], shutdown_on_exit=False)
     shop, cafe = (
@@ -217,7 +217,7 @@ def test_two_apps_behind_a_dispatcher(
 
 
 def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """N reporters take memory and time for N sets of metrics, and not for N times N."""
+    """The memory and time of N reporters grow with N, not with N squared."""
     apps = [
         make_app(namespace=f"Shop{number}", cloudwatch_client=cloudwatch, meter_provider=provider, instrument=True)
         for number in range(10)
@@ -232,7 +232,7 @@ def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider,
 
 
 def test_disabled_reporters_share_nothing_with_others(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """Their metrics reach no CloudWatch, whatever other reporters publish."""
+    """Metrics of disabled reporters never reach CloudWatch, whatever other reporters publish."""
     disabled = Flask("disabled")
     disabled.config["CLOUDWATCH_ENABLED"] = False
     options: dict[str, Any] = {"namespace": "Shop", "cloudwatch_client": cloudwatch, "meter_provider": provider}

@@ -1,4 +1,4 @@
-"""The Flask extension: from add_metric in a real app to what an in-memory CloudWatch received."""
+"""The Flask extension, from ``add_metric`` in a real app to the requests that an in-memory CloudWatch receives."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ from tests.support.fakes import eventually
 
 
 class Programs:
-    """Creates what a program creates, and shuts it down after the test."""
+    """Create reporters and providers as a program would, and shut them down after the test."""
 
     def __init__(self) -> None:
         self._reporters: list[CloudWatchMetricsReporter] = []
@@ -58,7 +58,7 @@ class Programs:
     def reporter(
         self, app: Flask | None, namespace: str | None = "Shop", client: Any = None, **options: Any
     ) -> CloudWatchMetricsReporter:
-        """A reporter, by default on a provider of its own."""
+        """A reporter, by default on its own provider."""
         options.setdefault("meter_provider", self.provider())
         reporter = CloudWatchMetricsReporter(app, namespace, client, **options)
         self._reporters.append(reporter)
@@ -95,21 +95,21 @@ def app() -> Flask:
 
 
 def add_order() -> str:
-    """Add one to Orders."""
+    """Add 1 to ``Orders``."""
     CloudWatchMetricsReporter.add_metric("Orders", 1, "Count")
     return "ordered"
 
 
 def get(app: Flask, path: str = "/", method: str = "GET") -> int:
-    """Ask the app, close the response as a server does, and return the status."""
+    """Request a path, close the response as a server does, and return the status."""
     return app.test_client().open(path, method=method, buffered=True).status_code
 
 
-# The request.
+# Requests.
 
 
 def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """The predecessor's constructor, by position, and its add_metric, by keyword, publish with the given client."""
+    """The predecessor's positional constructor and keyword ``add_metric`` publish through the given client."""
     app = Flask("shop")
     reporter = programs.reporter(app, "FlaskApplication", cloudwatch)
 
@@ -133,7 +133,7 @@ def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloud
 def test_a_request_without_metrics_meets_little_in_flask(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """One function of ours is called at the teardown of its app context, and none at its beginning or its end."""
+    """A request without metrics runs one app-context teardown function of this package and no request hooks."""
     programs.reporter(app, client=cloudwatch)
     assert get(app) == 200
     assert not app.before_request_funcs
@@ -143,7 +143,7 @@ def test_a_request_without_metrics_meets_little_in_flask(
 
 
 def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Metrics added before the response starts are recorded, and so are those that the body adds."""
+    """Metrics added before the response starts and by an unclosed body are recorded."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
 
     @app.get("/stream")
@@ -157,14 +157,14 @@ def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: F
 
     body = app(EnvironBuilder(path="/stream").get_environ(), lambda *_: lambda _: None)
     assert reporter.flush()
-    assert cloudwatch.sum("Orders") in (1, 2)  # Flask begins a body with a context at once
+    assert cloudwatch.sum("Orders") in (1, 2)  # Flask may start the body at once to capture its context
     assert list(body)
     assert reporter.flush()
     assert cloudwatch.sum("Orders") == 3
 
 
 def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Request contexts of tests and scripts: their metrics are recorded when the context is left."""
+    """Metrics in request contexts of tests and scripts are recorded when the context exits."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     for number in range(1, 4):
         with app.test_request_context("/"):
@@ -179,7 +179,7 @@ def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch
 
 @pytest.mark.skipif("TRUSTED_HOSTS" not in Flask("shop").config, reason="this Flask has no TRUSTED_HOSTS")
 def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With `instrument=True` too, Flask answers it with 400, the app's handlers run, and the request is measured."""
+    """An untrusted host gets Flask's 400, with error handlers and measurement, with ``instrument=True`` too."""
     app.config["TRUSTED_HOSTS"] = ["shop.example"]
     torn_down: list[object] = []
     app.teardown_request(torn_down.append)
@@ -195,11 +195,11 @@ def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: 
 
 
 class Globals:
-    """An app's own kind of ``g``: attributes, and none of the methods of Flask's."""
+    """A custom ``g`` class with attributes, but without the methods of Flask's."""
 
 
 def test_an_app_with_globals_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Metrics are recorded in requests, in contexts that tests make, and outside of requests."""
+    """With a custom ``g`` class, metrics are recorded in requests, test contexts and app contexts."""
     app.app_ctx_globals_class = Globals  # type: ignore[assignment]  # Flask's own tests do so
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     assert get(app) == 200
@@ -213,7 +213,7 @@ def test_an_app_with_globals_of_its_own(programs: Programs, app: Flask, cloudwat
 
 
 def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """As web sockets make them, for each message: what is added there does not wait until the connection is closed."""
+    """Metrics in per-message request contexts of a WebSocket do not wait for the connection to close."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     seen: list[float] = []
 
@@ -235,7 +235,7 @@ def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cl
 
 
 def test_an_app_that_is_forgotten(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """The metrics of its requests are published all the same: the reader outlives it."""
+    """Metrics of a garbage-collected app are still published by the reader, which outlives it."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=1e6)
     provider = programs.provider(reader)
     app = Flask("forgotten")
@@ -250,7 +250,7 @@ def test_an_app_that_is_forgotten(programs: Programs, cloudwatch: FakeCloudWatch
 
 
 def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With flush="sync", CloudWatch has a request's metrics when its response is closed, and not before."""
+    """With flush="sync", a request's metrics reach CloudWatch when its response closes, and not before."""
     programs.reporter(app, client=cloudwatch, flush="sync")
     response = app.test_client().get("/")
     assert not cloudwatch.requests
@@ -259,7 +259,7 @@ def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwa
 
 
 def test_interval_leaves_requests_alone(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With flush="interval", the end of a request does not request a flush."""
+    """With flush="interval", the end of a request does not trigger a flush."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval", export_interval_seconds=3600)
     for _ in range(3):
         get(app)
@@ -269,21 +269,21 @@ def test_interval_leaves_requests_alone(programs: Programs, app: Flask, cloudwat
 
 
 class SignallingCloudWatch(FakeCloudWatch):
-    """A CloudWatch that can be waited for."""
+    """A CloudWatch that lets a test wait for its next request."""
 
     def __init__(self) -> None:
         super().__init__()
         self.was_called = threading.Event()
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store the request, and wake the waiting test."""
+        """Store the request and wake the waiting test."""
         stored = super().put_metric_data(**request)
         self.was_called.set()
         return stored
 
 
 def test_background_flushes_soon(programs: Programs, app: Flask) -> None:
-    """By default the end of a request requests a flush, and nothing waits for it."""
+    """By default, the end of a request triggers a flush without waiting for it."""
     cloudwatch = SignallingCloudWatch()
     programs.reporter(app, client=cloudwatch, export_interval_seconds=3600)
     get(app)
@@ -294,7 +294,7 @@ def test_background_flushes_soon(programs: Programs, app: Flask) -> None:
 def test_a_failing_client_never_reaches_the_response(
     programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the client raises, the response is unaffected, and the metric is kept and retried."""
+    """An exception of the client never affects the response; the metric is kept and retried."""
     cloudwatch = FakeCloudWatch()
     cloudwatch.fail_next(RuntimeError("boom"))
     reporter = programs.reporter(app, client=cloudwatch, flush="sync", strict=False)
@@ -312,7 +312,7 @@ def instrument(app: Flask, provider: MeterProvider) -> None:
 def test_the_request_s_own_duration_is_in_its_flush(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, order: str
 ) -> None:
-    """FlaskInstrumentor's duration is flushed by the end of its own request, whatever was set up first."""
+    """FlaskInstrumentor's duration is in the flush at the end of its own request, in any order of set-up."""
     provider = programs.provider()
     if order == "instrumented before":
         instrument(app, provider)
@@ -327,7 +327,7 @@ def test_the_request_s_own_duration_is_in_its_flush(
 
 
 def test_exemplars_have_the_span_of_the_request(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Other exporters find the request's span with its metrics, though FlaskInstrumentor leaves it before the end."""
+    """Exemplars refer to the request's span, although FlaskInstrumentor detaches it before the request ends."""
     others = InMemoryMetricReader()
     spans: list[int] = []
     provider = MeterProvider([others], shutdown_on_exit=False)
@@ -373,7 +373,7 @@ class WatchedProvider(MeterProvider):
 def test_a_provider_has_no_instruments_but_the_facades(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """A histogram for each metric is all that the program's other exporters meet."""
+    """The program's other exporters see one histogram per metric and no other instruments."""
     provider = WatchedProvider()
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider)
     assert get(app) == 200
@@ -382,7 +382,7 @@ def test_a_provider_has_no_instruments_but_the_facades(
     assert provider.made == ["create_histogram orders", "create_histogram late"]
 
 
-# Kinds of requests: each adds one to Orders, and every test asks for exactly that.
+# Kinds of requests: each adds 1 to Orders, and every test expects exactly 1.
 
 
 def _streamed(app: Flask) -> None:
@@ -535,7 +535,7 @@ KINDS: list[Callable[[Flask], None]] = [
 def test_each_metric_arrives_once(
     programs: Programs, cloudwatch: FakeCloudWatch, kind: Callable[[Flask], None], method: str, *, is_set_up_first: bool
 ) -> None:
-    """Whatever a request is and however it ends, its metric arrives, once, with its end."""
+    """Each request's metric arrives exactly once, when it ends, whatever its kind or outcome."""
     app = Flask("shop")
     if is_set_up_first:
         programs.reporter(app, client=cloudwatch, flush="sync")
@@ -545,14 +545,14 @@ def test_each_metric_arrives_once(
     try:
         get(app, method=method)
     except KeyError:
-        # A teardown function that raises is the server's to handle.
+        # The server handles an exception raised by a teardown function.
         assert "broken" in kind.__name__ or "copied" in kind.__name__
     is_body_wanted = method == "GET" or kind is not _streamed
     assert cloudwatch.count("Orders") == (1 if is_body_wanted else 0)
 
 
 def test_an_aborted_client(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """A stream that is closed half-way has published what was added until then."""
+    """A stream closed halfway publishes the metrics added until then."""
     app = Flask("shop")
     programs.reporter(app, client=cloudwatch, flush="sync")
 
@@ -571,11 +571,11 @@ def test_an_aborted_client(programs: Programs, cloudwatch: FakeCloudWatch) -> No
     assert cloudwatch.sum("Orders") == 2
 
 
-# Files that the server itself sends.
+# Files sent by the server.
 
 
 class FileWrapper:
-    """The server's own, as gunicorn has it."""
+    """A server's file wrapper, like gunicorn's."""
 
     def __init__(self, file: io.BytesIO, _block_size: int = 8192) -> None:
         self.file = file
@@ -586,7 +586,7 @@ class FileWrapper:
 
 
 class SlottedFileWrapper(FileWrapper):
-    """One whose close cannot be replaced."""
+    """A file wrapper whose ``close`` cannot be replaced."""
 
     __slots__ = ()
 
@@ -601,7 +601,7 @@ class SlottedFileWrapper(FileWrapper):
     [
         (FileWrapper, FileWrapper, False),
         (SlottedFileWrapper, SlottedFileWrapper, True),
-        (lambda file, _size: file, io.BytesIO, False),  # uWSGI's
+        (lambda file, _size: file, io.BytesIO, False),  # like uWSGI's
     ],
 )
 def test_files_stay_the_server_s(
@@ -612,7 +612,7 @@ def test_files_stay_the_server_s(
     *,
     is_flushed_before_close: bool,
 ) -> None:
-    """The server gets the very object it made, so that it can use sendfile, and the flush comes when that is closed."""
+    """The server gets its own file wrapper back, so it can use sendfile; closing the wrapper triggers the flush."""
     app = Flask("shop")
     programs.reporter(app, client=cloudwatch, flush="sync")
     _file(app)
@@ -625,11 +625,11 @@ def test_files_stay_the_server_s(
     assert cloudwatch.sum("Orders") == 1
 
 
-# Outside of requests.
+# Outside requests.
 
 
 def test_outside_of_a_request(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """A metric from a thread, a command or a bare app context is recorded at once."""
+    """Metrics from a thread, a command or a bare app context are recorded immediately."""
     app = Flask("shop")
     reporter = programs.reporter(app, client=cloudwatch)
     app.cli.command("order")(add_order)
@@ -644,7 +644,7 @@ def test_outside_of_a_request(programs: Programs, cloudwatch: FakeCloudWatch) ->
 
 
 def test_flush_inside_a_request(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """A flush in a request sends what that request added before, and its end does not send it again."""
+    """A flush within a request sends the metrics added so far, and the end of the request does not resend them."""
     app = Flask("shop")
     reporter = programs.reporter(app, client=cloudwatch, flush="sync")
     seen: list[float] = []
@@ -661,7 +661,7 @@ def test_flush_inside_a_request(programs: Programs, cloudwatch: FakeCloudWatch) 
 
 
 def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None:
-    """Without an app context, the class stands for the reporter that was initialised last and is not shut down."""
+    """Outside an app context, the class stands for the most recently initialized reporter that is not shut down."""
     first, last = FakeCloudWatch(), FakeCloudWatch()
     reporters = [programs.reporter(Flask("shop"), client=each) for each in (first, last)]
     add_order()
@@ -672,7 +672,7 @@ def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None
 
 
 def test_no_reporter() -> None:
-    """A metric without a reporter raises nothing; one warning says that it is dropped."""
+    """Without a reporter, ``add_metric`` raises nothing and logs one warning that the metric is dropped."""
     program = """
         import logging, sys
         from flask import Flask
@@ -689,11 +689,11 @@ def test_no_reporter() -> None:
     )
 
 
-# Several apps.
+# Multiple apps.
 
 
 def test_each_client_gets_its_own_app_s_metrics(programs: Programs) -> None:
-    """Two apps with two clients on one provider: each client gets its app's facade metrics, and others' come once."""
+    """With two apps and clients on one provider, each client gets its app's metrics; other metrics are sent once."""
     provider = programs.provider()
     clients = FakeCloudWatch(), FakeCloudWatch()
     apps = [Flask("shop"), Flask("shop")]
@@ -712,7 +712,7 @@ def test_each_client_gets_its_own_app_s_metrics(programs: Programs) -> None:
 
 
 def test_one_reporter_for_two_apps(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """One reporter serves several apps, each with its own configuration, and flush reaches all."""
+    """One reporter serves several apps, each with its own configuration, and ``flush()`` covers all."""
     reporter = programs.reporter(None, None, cloudwatch)
     apps = [Flask("shop"), Flask("cafe")]
     for app in apps:
@@ -727,7 +727,7 @@ def test_one_reporter_for_two_apps(programs: Programs, cloudwatch: FakeCloudWatc
 
 
 def test_an_application_factory(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """A factory that is called often makes one reader, and all its apps' metrics arrive; after a shutdown, another."""
+    """Repeated calls of an app factory share one reader and lose no metric; after a shutdown, a new reader is made."""
     provider = programs.provider()
     reporter = programs.reporter(None, client=cloudwatch, meter_provider=provider)
     apps = [Flask("shop") for _ in range(5)]
@@ -746,7 +746,7 @@ def test_an_application_factory(programs: Programs, cloudwatch: FakeCloudWatch) 
 
 
 def test_an_app_of_somebody_else(programs: Programs) -> None:
-    """A reporter that is used in another reporter's app still means its own app."""
+    """A reporter used within another reporter's app still publishes to its own client."""
     own, other = FakeCloudWatch(), FakeCloudWatch()
     reporter = programs.reporter(Flask("shop"), client=own)
     other_app = Flask("cafe")
@@ -763,16 +763,16 @@ def test_an_app_of_somebody_else(programs: Programs) -> None:
     assert (own.sum("Orders"), other.sum("Coffees")) == (0, 0)
 
 
-# Readers that are there already.
+# Existing readers.
 
 
 def plain_reader(client: FakeCloudWatch) -> CloudWatchMetricReader:
-    """A reader as the environment's entry point makes it."""
+    """A reader as created by the OpenTelemetry entry point."""
     return CloudWatchMetricReader(CloudWatchMetricExporter("Plain", client=client))
 
 
 def test_a_reader_is_shared(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """A reporter that was told no destination publishes through the reader that is there, and leaves it at its end."""
+    """A reporter without a destination publishes through the existing reader, which survives the reporter."""
     reader = plain_reader(cloudwatch)
     provider = programs.provider(reader)
     reporter = programs.reporter(app, None, meter_provider=provider, flush="sync")
@@ -787,7 +787,7 @@ def test_a_reader_is_shared(programs: Programs, app: Flask, cloudwatch: FakeClou
 
 
 def test_a_reader_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With a client of its own a reporter has its own reader, which leaves other metrics to the one that is there."""
+    """A reporter with its own client has its own reader; the existing reader keeps all other metrics."""
     own = FakeCloudWatch()
     provider = programs.provider(plain_reader(cloudwatch))
     programs.reporter(app, client=own, meter_provider=provider)
@@ -817,7 +817,7 @@ def test_a_reader_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeClo
 def test_what_makes_a_reader_of_its_own(
     programs: Programs, app: Flask, options: dict[str, Any], config: dict[str, Any], readers: int
 ) -> None:
-    """A reporter shares the reader that is there unless it was told itself where or how to publish."""
+    """A reporter shares the existing reader unless it is configured where or how to publish."""
     provider = programs.provider(plain_reader(FakeCloudWatch()))
     app.config.update(config)
     programs.reporter(app, **{"namespace": None, "meter_provider": provider, **options})
@@ -825,7 +825,7 @@ def test_what_makes_a_reader_of_its_own(
 
 
 def test_shutdown_removes_the_reporter_s_reader(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """A reporter flushes when it is shut down, takes its reader along, and may be shut down again."""
+    """``shutdown()`` flushes, removes the reporter's reader, and can be called again."""
     provider = programs.provider()
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider, flush="interval")
     get(app)
@@ -836,11 +836,11 @@ def test_shutdown_removes_the_reporter_s_reader(programs: Programs, app: Flask, 
     assert get(app) == 200
 
 
-# Bad metrics.
+# Invalid metrics.
 
 
 def test_strict_in_debug_and_tests(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """An invalid metric raises in debug mode and in tests, even if the app was switched to them after its set-up."""
+    """An invalid metric raises in debug mode and in tests, even if the mode is enabled after set-up."""
     for attribute in ("debug", "testing"):
         app = Flask("shop")
         reporter = programs.reporter(app, client=cloudwatch)
@@ -852,7 +852,7 @@ def test_strict_in_debug_and_tests(programs: Programs, cloudwatch: FakeCloudWatc
 
 @pytest.mark.parametrize("given", [{"strict": True}, {"config": True}])
 def test_strict_by_choice(programs: Programs, cloudwatch: FakeCloudWatch, given: dict[str, Any]) -> None:
-    """The argument and the configuration decide whatever the app is."""
+    """An explicit ``strict`` argument or setting makes invalid metrics raise outside debug mode and tests."""
     app = Flask("shop")
     app.config["CLOUDWATCH_STRICT"] = given.pop("config", None)
     reporter = programs.reporter(app, client=cloudwatch, **given)
@@ -861,7 +861,7 @@ def test_strict_by_choice(programs: Programs, cloudwatch: FakeCloudWatch, given:
 
 
 def test_a_bad_metric_is_counted(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """In production an invalid metric is counted, and logged once per call site."""
+    """In production, an invalid metric is counted, and logged once per call site."""
     reporter = programs.reporter(app, client=FakeCloudWatch(), strict=False)
     for _ in range(5):
         reporter.add_metric("Orders", float("nan"))
@@ -872,14 +872,14 @@ def test_a_bad_metric_is_counted(programs: Programs, app: Flask, caplog: pytest.
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
     assert "metric 'Orders': the value nan is not a finite number" in messages[0]
-    assert all(os.path.basename(__file__) in message for message in messages)  # noqa: PTH119 - a text, not a path
+    assert all(os.path.basename(__file__) in message for message in messages)  # noqa: PTH119 - text, not a path
 
 
 # Timers.
 
 
 def test_timer(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """Blocks, functions and coroutine functions are timed in milliseconds, also when they raise."""
+    """Blocks, functions and coroutine functions are timed in milliseconds, even if they raise."""
     reporter = programs.reporter(Flask("shop"), client=cloudwatch)
 
     @reporter.timer("Time", {"What": "function"})
@@ -908,7 +908,7 @@ def test_timer(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """One app has one reporter; the message says what to do instead."""
+    """A second reporter for an app is rejected with a message that gives the alternative."""
     reporter = programs.reporter(app, client=cloudwatch)
     for set_up in (reporter.init_app, CloudWatchMetricsReporter):
         with pytest.raises(
@@ -933,7 +933,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
     ],
 )
 def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any], message: str) -> None:
-    """Invalid settings are rejected at set-up, with the value, what is allowed, and its source."""
+    """Invalid settings are rejected at set-up; the message has the value, its source and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         programs.reporter(app, **options)
     assert message in str(caught.value)
@@ -941,7 +941,7 @@ def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any],
 
 
 def test_a_provider_that_is_shut_down(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """A provider that will not export any more is refused."""
+    """A provider that has been shut down is rejected."""
     provider = programs.provider()
     provider.shutdown()
     with (
@@ -957,7 +957,7 @@ def test_a_provider_that_is_shut_down(programs: Programs, app: Flask, caplog: py
 def test_namespace_of_last_resort(
     programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture, service: str, namespace: str
 ) -> None:
-    """Without a namespace it is the service's name, or else the app's, and then the log says so, once."""
+    """The namespace defaults to the service name, or else to the app name with a single warning."""
     cloudwatch, provider = FakeCloudWatch(), programs.provider(service=service)
     programs.reporter(app, None, cloudwatch, meter_provider=provider, flush="sync")
     get(app)
@@ -970,7 +970,7 @@ def test_namespace_of_last_resort(
 def test_a_service_name_that_is_no_namespace(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A provider shows its resource in the first collection: the metrics are published, and the log says where."""
+    """An invalid namespace from the provider's service name is corrected, with one warning that names the result."""
     reporter = programs.reporter(app, None, cloudwatch, meter_provider=programs.provider(service="AWS/cart"))
     for _ in range(2):
         get(app)
@@ -993,7 +993,7 @@ def test_a_service_name_that_is_no_namespace(
     ],
 )
 def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) -> None:
-    """Where the reporter makes the provider, a name that CloudWatch refuses is refused at set-up if it is needed."""
+    """If the reporter creates the provider, an invalid default namespace is rejected at set-up when it is needed."""
     program = f"""
         from flask import Flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -1010,14 +1010,14 @@ def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) 
 
 
 def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The log suggests what was meant."""
+    """The log suggests the correct spelling of a misspelled key."""
     app.config["CLOUDWATCH_NAMESPAEC"] = "Shop"
     programs.reporter(app)
     assert "Unknown setting CLOUDWATCH_NAMESPAEC is ignored; did you mean CLOUDWATCH_NAMESPACE?" in caplog.text
 
 
 def test_default_dimensions_and_rules(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Configured dimensions are on every facade metric, and rules apply to its name as it was written."""
+    """Default dimensions apply to every facade metric, and rules match its name as written."""
     app.config["CLOUDWATCH_DEFAULT_DIMENSIONS"] = "Stage=prod"
     rules = [{"match": "Orders", "rollups": [()]}]
     programs.reporter(app, client=cloudwatch, flush="sync", rules=rules)
@@ -1037,7 +1037,7 @@ def test_the_timeout_of_an_app(  # noqa: PLR0917
     interval_seconds: int,
     timeout_seconds: int,
 ) -> None:
-    """The configured timeout is that of background flushes, but they end before the next collection is due."""
+    """Background flushes use the configured timeout, but end before the next collection is due."""
     deadlines: list[float] = []
 
     def deliver(_exporter: CloudWatchMetricExporter, deadline: float, **_: bool) -> bool:
@@ -1054,7 +1054,7 @@ def test_the_timeout_of_an_app(  # noqa: PLR0917
 
 
 def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With ENABLED=false everything works, other exporters' providers are left alone, and nothing is sent."""
+    """With ENABLED=false, calls succeed, the program's provider is left alone, and nothing is sent."""
     app.config["CLOUDWATCH_ENABLED"] = "false"
     provider = programs.provider()
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider, flush="sync", strict=True)
@@ -1068,12 +1068,12 @@ def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) ->
     assert not cloudwatch.requests
 
 
-# The functions.
+# Module-level functions.
 
 
 def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an app context it is that app's reporter, outside the only one, and otherwise an error with the remedy."""
-    monkeypatch.setattr(reporter_module, "_live_reporters", weakref.WeakValueDictionary())  # without other tests'
+    """``get_metrics()`` returns the current app's reporter, or the only one, or raises an error with the remedy."""
+    monkeypatch.setattr(reporter_module, "_live_reporters", weakref.WeakValueDictionary())  # hide other reporters
     app, other = Flask("shop"), Flask("cafe")
     reporter = programs.reporter(app)
     assert get_metrics() is reporter
@@ -1089,7 +1089,7 @@ def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Aws(HTTPServer):
-    """A server that keeps the Authorization headers of its requests."""
+    """A server that stores the Authorization headers of its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _AwsHandler)
@@ -1098,7 +1098,7 @@ class Aws(HTTPServer):
 
     @property
     def url(self) -> str:
-        """Its endpoint."""
+        """The server's endpoint URL."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -1116,11 +1116,11 @@ class _AwsHandler(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def run(program: str, **environ: str) -> str:
-    """Run a program in a process of its own, where it may set the global provider; return what it printed."""
+    """Run a program in its own process, where it may set the global provider, and return its output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "AWS_"))}
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", textwrap.dedent(program)]
     done = subprocess.run(
@@ -1131,7 +1131,7 @@ def run(program: str, **environ: str) -> str:
 
 
 def test_initialize_metrics_with_credentials() -> None:
-    """The predecessor's functions make a client for the Region with the credentials, when it is first needed."""
+    """The predecessor's functions create a client with the Region and credentials on first use."""
     program = """
         import sys
         from flask import Flask
@@ -1173,19 +1173,19 @@ GLOBAL_PROVIDER = """
 
 
 def test_a_global_provider_is_made() -> None:
-    """Without a global provider the reporter creates one that serves all instruments, earlier ones too."""
+    """Without a global provider, the reporter creates one, which also serves instruments created earlier."""
     printed = run(GLOBAL_PROVIDER).splitlines()
     assert printed[0] == "opentelemetry.sdk.metrics._internal True"
     assert printed[1] == "{'early': 2.0, 'late': 3.0, 'Orders': 1.0}"
 
 
 def test_otel_sdk_disabled() -> None:
-    """With OTEL_SDK_DISABLED=true the program runs, makes no provider, and sends nothing."""
+    """With OTEL_SDK_DISABLED=true, the program runs, creates no provider, and sends nothing."""
     assert run(GLOBAL_PROVIDER, OTEL_SDK_DISABLED="true").splitlines() == ["opentelemetry.metrics._internal True", "{}"]
 
 
 def test_the_end_of_a_program() -> None:
-    """The last measurements are sent when the program ends."""
+    """The last measurements are sent at program exit."""
     program = """
         from flask import Flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -1199,20 +1199,20 @@ def test_the_end_of_a_program() -> None:
 
 @pytest.mark.parametrize("initialize", [initialize_metrics, CloudWatchMetricsReporter.new_reporter])
 def test_initialize_metrics_twice(programs: Programs, app: Flask, initialize: Callable[..., Any]) -> None:
-    """A second reporter for an app is refused here, too."""
+    """``initialize_metrics`` and ``new_reporter`` reject a second reporter for an app."""
     programs.reporter(app)
     with pytest.raises(ConfigurationError, match="already"):
         initialize(app, "Shop", "eu-west-3")
 
 
 def test_the_constructor_of_the_predecessors_releases(programs: Programs) -> None:
-    """Up to 0.1.7 the third argument was the Region."""
+    """The constructor accepts the Region as its third argument, as in releases up to 0.1.7."""
     reporter = programs.reporter(Flask("shop"), client="eu-west-3")
     assert reporter._arguments["region_name"] == "eu-west-3"
 
 
 def test_current_app_is_an_app(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Within an app context the app may be called by its proxy."""
+    """``current_app`` can be passed as the app within an app context."""
     reporter = programs.reporter(None, client=cloudwatch)
     with app.app_context():
         reporter.init_app(current_app)
@@ -1225,7 +1225,7 @@ def test_current_app_is_an_app(programs: Programs, app: Flask, cloudwatch: FakeC
 def test_after_the_shutdown_what_comes_is_counted_as_lost(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """Nothing publishes it any more, and ``flush()`` returns False."""
+    """Metrics added after ``shutdown()`` are counted as lost, and ``flush()`` returns False."""
     reporter = programs.reporter(app, client=cloudwatch)
     reporter.shutdown()
     add_order()
@@ -1237,7 +1237,7 @@ def test_after_the_shutdown_what_comes_is_counted_as_lost(
 def test_a_process_forked_in_a_request_sends_nothing_of_the_requests(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """The child's copy of the request's buffer is the parent's; what the child adds is recorded at once."""
+    """A forked child discards the request's buffer, which the parent sends, and records its own metrics immediately."""
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=programs.provider())
 
     @app.get("/fork")
@@ -1258,7 +1258,7 @@ def test_a_process_forked_in_a_request_sends_nothing_of_the_requests(
 
 
 class Unspeakable:
-    """An object of the program's that cannot be shown."""
+    """An object whose ``repr()`` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("detached")
@@ -1268,7 +1268,7 @@ class Unspeakable:
 def test_nothing_a_programs_objects_raise_reaches_production(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, dimensions: Any
 ) -> None:
-    """In production such a metric is counted as invalid."""
+    """In production, a metric whose arguments raise when read is counted as invalid."""
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=programs.provider(), strict=False)
     reporter.add_metric("Orders", 1, "Count", dimensions)
     assert reporter.stats().measurements_lost == {"invalid": 1}

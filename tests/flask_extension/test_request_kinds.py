@@ -35,14 +35,14 @@ SERVERS = {
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, the CloudWatch it publishes to, and what it calls durations."""
+    """A running server, the CloudWatch it publishes to, and the names and route dimensions of its durations."""
 
     url: str
     cloudwatch: LocalCloudWatch
     durations: list[tuple[str, str]]
 
     def get(self, path: str, method: str = "GET") -> tuple[int, bytes]:
-        """Ask as a client that waits for the whole answer."""
+        """Send a request and read the whole response."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             connection.request(method, path)
@@ -50,7 +50,7 @@ class Served:
             return response.status, response.read()
 
     def abort(self, path: str) -> tuple[int, bytes]:
-        """Ask as a client that goes in the middle of the answer."""
+        """Send a request and disconnect in the middle of the response."""
         address = urlsplit(self.url)
         with socket.create_connection((address.hostname, address.port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
@@ -60,9 +60,9 @@ class Served:
         return int(answer.split()[1]), answer
 
     def has_arrived(self, kind: Kind) -> bool:
-        """Whether the request's duration and its last metric that came in time are in CloudWatch.
+        """Return whether CloudWatch has the request's duration and the last metric added before its end.
 
-        Not always in one call: a flush that another request asked for may come between the two.
+        They may arrive in separate calls, because another request's flush may come between the two.
         """
         wanted = [name for name in kind.names() if not name.endswith(" late")][-1:]
         durations = [self._duration_of(kind, *each) for each in self.durations] if kind.has_duration else []
@@ -72,7 +72,7 @@ class Served:
         )
 
     def counted_durations(self, kind: Kind) -> list[float]:
-        """How many durations this kind of request has, by each name."""
+        """Return the number of duration samples for this kind of request, for each duration metric."""
         counted = []
         for name, route_dimension in self.durations:
             is_duration = self._duration_of(kind, name, route_dimension)
@@ -92,18 +92,18 @@ class Served:
 
 
 def is_of(datum: Mapping[str, Any], name: str) -> bool:
-    """Whether a datum is one of this metric's."""
+    """Return whether a datum belongs to this metric."""
     return bool(datum["MetricName"] == name)
 
 
 def count_of(datum: Mapping[str, Any]) -> float:
-    """How many samples a datum has."""
+    """Return the number of samples in a datum."""
     return 1 if "Value" in datum else sum(datum.get("Counts") or [1] * len(datum["Values"]))
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The app on one of the servers, which has to end as it should."""
+    """The app on one of the servers, which must shut down cleanly."""
     command, names, flush, durations = SERVERS[request.param]
     variables = {"OTEL_SEMCONV_STABILITY_OPT_IN": names, "OTEL_EXPORTER_CLOUDWATCH_FLUSH": flush}
     log = tmp_path_factory.mktemp("server") / "log"
@@ -117,7 +117,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.method} {kind.path}")
 def test_each_kind_of_request(served: Served, kind: Kind) -> None:
-    """Its metrics and its duration arrive once, and its end triggers the flush that has the last of them."""
+    """Each request's metrics and duration arrive once, and the flush at its end includes the last of them."""
     status, body = served.abort(kind.path) if kind.is_aborted else served.get(kind.path, kind.method)
     assert status == kind.status
     assert kind.path != "/file" or body == (FILE.read_bytes() if kind.method == "GET" else b"")

@@ -1,4 +1,4 @@
-"""The benchmarks compare like with like, and report correctly whether a bound is kept. CI runs all, shortened."""
+"""The benchmarks compare equal work and report bounds correctly. CI runs all of them, shortened."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ SERIES = 4
 
 
 def sent(way: str, kind: Kind) -> list[Any]:
-    """The requests that a way makes of one export."""
+    """The requests that a way of exporting makes for one export."""
     traffic = Traffic()
     export = WAYS[way].make(kind, SERIES, traffic)
     export.prepare()
@@ -46,7 +46,7 @@ def test_every_benchmark_can_be_named(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
 def test_boto3_sends_the_same_datums(kind: Kind) -> None:
-    """The boto3 client is given exactly the datums that this exporter sends."""
+    """The boto3 client gets exactly the datums that this exporter sends."""
     ours, theirs = sent(OURS, kind), sent(BOTO3, kind)
     for request in (*ours, *theirs):
         for datum in request["MetricData"]:
@@ -57,24 +57,24 @@ def test_boto3_sends_the_same_datums(kind: Kind) -> None:
 
 @pytest.mark.parametrize("way", installed(tuple(WAYS))[0])
 def test_every_way_is_measured(way: str) -> None:
-    """Each export takes CPU, and so does the next one in the same process."""
+    """Each export takes CPU time, and so does the next one in the same process."""
     exports = Exports(way)
     assert all(exports(COUNTERS, SERIES) > 0 for _ in range(2))
 
 
 def test_a_stretch_is_measured() -> None:
-    """An export keeps other threads waiting for less than a second."""
+    """An export blocks other threads for less than a second."""
     assert 0 <= Stretches(OURS)(COUNTERS, SERIES) < 1000
 
 
 def test_requests_are_measured_in_a_process_of_their_own() -> None:
-    """Three metrics cost a request more than none."""
+    """A request with three metrics costs more than one with none."""
     with Remote(Turns, THREE) as three, Remote(Turns, NONE) as none:
         assert three(5).added > max(none(5).added, 0)
 
 
 def test_an_open_loop_does_not_wait_for_answers() -> None:
-    """The other requests are sent while the first has no answer, and its latency counts from when it was due."""
+    """Requests are sent while the first is unanswered, and latency counts from a request's due time."""
     others, requests, rate = threading.Semaphore(0), 20, 200
     is_first = threading.Lock()
 
@@ -108,7 +108,7 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
 
 
 def test_requests_near_a_flush_are_compared_with_the_others() -> None:
-    """Those due up to 50 ms before or after a call are near it; each 100 ms is known by its slowest request."""
+    """Requests due within 50 ms of a call are near a flush; each 100 ms is represented by its slowest request."""
     answers = [Answer(9.81, 0.003), Answer(9.96, 0.004), Answer(10.04, 0.002), Answer(10.06, 0.001)]
     turn = Turn(answers, cpu_seconds=0.002, calls=[10.0])
     assert turn.answers_by_flush() == {NEAR: answers[1:3], OTHERS: [answers[0], answers[3]]}
@@ -118,13 +118,13 @@ def test_requests_near_a_flush_are_compared_with_the_others() -> None:
 
 
 def test_nearest_rank() -> None:
-    """The smallest sample that is at least as large as that share of all."""
+    """The nearest rank is the smallest sample that is at least as large as the given share of all samples."""
     thousand = list(range(1, 1001))
     assert [nearest_rank(thousand, percent) for percent in (0, 50, 99, 99.9, 100)] == [1, 500, 990, 999, 1000]
 
 
 def test_percentiles_of_both_ways_are_close() -> None:
-    """Both sides of the comparison of checkouts are percentiles of the samples."""
+    """Both sides of the checkout comparison give percentiles close to those of the samples."""
     samples = [float(number) for number in range(1, 1001)]
     for percentiles in (published_percentiles(samples), otlp_percentiles(samples)):
         assert percentiles == pytest.approx([500, 900, 990, 999], rel=0.03)
@@ -141,12 +141,12 @@ def test_percentiles_of_both_ways_are_close() -> None:
     ],
 )
 def test_a_bound_is_held_or_missed(claim: Claim, outcome: str) -> None:
-    """A figure that is exactly the bound keeps it; one without a bound is only shown."""
+    """A figure equal to its bound passes; a figure without a bound is only shown."""
     assert claim.cells()[-1] == outcome
 
 
 def test_rounds_alternate() -> None:
-    """Each round measures everything once, beginning with another one; warm-up rounds do not count."""
+    """Each round measures every way once, starting with a different one; warm-up rounds do not count."""
     asked: list[str] = []
 
     def measure(name: str) -> float:
@@ -159,12 +159,12 @@ def test_rounds_alternate() -> None:
 
 
 def test_ratios_are_those_of_rounds() -> None:
-    """A machine that becomes slower makes both slower."""
+    """Ratios are computed per round, so a machine that slows down affects both sides."""
     assert median_ratio([2, 20, 200], [1, 10, 100]) == 2
 
 
 def test_figures_replace_those_of_before() -> None:
-    """Only what stands between the two comments is written anew."""
+    """Only the text between the two comments is replaced."""
     document = "a\n<!-- figures -->\nold\n<!-- end of figures -->\nb\n"
     assert with_figures(document, [Claim("x", 2, at_least=1)], made_by="Us.") == (
         "a\n<!-- figures -->\nUs.\n\n|  | bound | measured |  |\n| --- | ---: | ---: | --- |\n"

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which place wins, and what is said about a value that cannot be used."""
+"""Settings: sources, precedence, and messages for invalid values."""
 
 import math
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ def resolve(
     app_config: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings of three places, empty if not given."""
+    """Resolve the settings from three sources, each empty by default."""
     return Settings.resolve(arguments=arguments or {}, app_config=app_config or {}, environ=environ or {})
 
 
 def test_nothing_given() -> None:
-    """Without any setting the defaults are those of the documentation."""
+    """Without any setting, the documented defaults apply."""
     assert resolve() == Settings(
         namespace=None,
         region_name=None,
@@ -59,7 +59,7 @@ def test_nothing_given() -> None:
 
 
 PLACES = [
-    # field, argument, app.config, environment, and what each of them means
+    # field, argument, app.config, environment, and the expected value of each source
     ("namespace", "A", "B", "C", ("A", "B", "C")),
     ("region_name", "eu-west-1", "eu-west-2", "eu-west-3", ("eu-west-1", "eu-west-2", "eu-west-3")),
     ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
@@ -91,7 +91,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("field", "argument", "configured", "variable", "meanings"), PLACES)
 def test_precedence(field: str, argument: object, configured: object, variable: str, meanings: tuple[object]) -> None:
-    """An argument wins over app.config, and that over the environment; each is parsed."""
+    """Arguments override app.config, which overrides the environment; each source is parsed."""
     key = next(key for key in KEYS if key.field == field)
     places: list[dict[str, Any]] = [
         {"arguments": {field: argument}},
@@ -104,12 +104,12 @@ def test_precedence(field: str, argument: object, configured: object, variable: 
 
 
 def test_every_key_is_in_the_table_of_places() -> None:
-    """The table above leaves no key out."""
+    """The table above covers every key."""
     assert {key.field for key in KEYS} == {field for field, *_ in PLACES}
 
 
 def test_a_default_is_not_given() -> None:
-    """An argument left at its default gives way to the other places; the same number, written down, does not."""
+    """An argument left at its default defers to other sources; the same value, passed explicitly, does not."""
     environ = {"OTEL_EXPORTER_CLOUDWATCH_EXPORT_INTERVAL_SECONDS": "5", "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "7"}
     left = resolve(
         {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "max_metrics": DEFAULT_MAX_METRICS},
@@ -138,7 +138,7 @@ def test_a_default_is_not_given() -> None:
     ],
 )
 def test_environment(environ: dict[str, str], field: str, meaning: object) -> None:
-    """What AWS and OpenTelemetry call the same thing is understood; an empty variable is one that is not set."""
+    """AWS and OpenTelemetry variables are recognized, and an empty variable counts as unset."""
     assert getattr(resolve(environ=environ), field) == meaning
 
 
@@ -181,7 +181,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED)
 def test_refused(name: str, value: str, message: str) -> None:
-    """A value that cannot be used is refused with the key it came from, what it was, and what it may be."""
+    """An invalid value is rejected with its key, the value and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(environ={ENVIRONMENT_PREFIX + name: value})
     assert str(caught.value).startswith(f"{ENVIRONMENT_PREFIX}{name}={value!r} ")
@@ -206,7 +206,7 @@ def test_refused(name: str, value: str, message: str) -> None:
     ],
 )
 def test_refused_with_its_place(given: dict[str, Any], key: str) -> None:
-    """The message names the place that the value came from."""
+    """The error message names the source of the value."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(**given)
     assert caught.value.key == key
@@ -214,7 +214,7 @@ def test_refused_with_its_place(given: dict[str, Any], key: str) -> None:
 
 
 def test_settings_do_not_change() -> None:
-    """The dimensions are a copy, and cannot be changed in the settings."""
+    """Settings hold an immutable copy of the dimensions."""
     mine = {"Stage": "test"}
     settings = resolve({"default_dimensions": mine})
     mine["Stage"] = "prod"
@@ -224,7 +224,7 @@ def test_settings_do_not_change() -> None:
 
 
 def test_misspelt_keys() -> None:
-    """A key that resembles one of ours is told from others' keys with the same prefix."""
+    """Misspellings of this package's keys are told apart from unrelated keys with the same prefix."""
     app_config = {
         "CLOUDWATCH_NAMESPCE": "Shop",
         "CLOUDWATCH_EXPORT_INTERVAL": 5,
@@ -240,7 +240,7 @@ def test_misspelt_keys() -> None:
 
 
 def test_what_was_given_to_one_app() -> None:
-    """Arguments and app.config are for one app; defaults are not given, and the environment is everybody's."""
+    """Only arguments and app.config count as app-specific; defaults and the environment do not."""
     defaults = {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "namespace": None}
     fields = ("namespace", "export_interval_seconds")
     assert not are_given(fields, arguments=defaults, app_config={"CLOUDWATCH_FLUSH": "sync"})
@@ -249,7 +249,7 @@ def test_what_was_given_to_one_app() -> None:
 
 
 def test_keys_are_documented() -> None:
-    """Each key has a sentence, for the documentation is made of the table."""
+    """Each key has a description, which the generated documentation uses."""
     texts = setting_texts()
     assert texts.keys() == {key.field for key in KEYS}
     assert all(text.endswith(".") for text in texts.values())

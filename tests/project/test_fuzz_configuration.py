@@ -1,4 +1,4 @@
-"""Rules and settings of any shape: they mean something, or are refused with the key that they came from."""
+"""Rules and settings of any shape are either parsed or rejected with their key."""
 
 import json
 from collections.abc import Callable
@@ -50,7 +50,7 @@ ANYTHING = st.one_of(
 
 
 def attempt(parse: Callable[[], Result]) -> Result | ConfigurationError:
-    """What comes of it."""
+    """Return the parsed result, or the ``ConfigurationError`` raised."""
     try:
         return parse()
     except ConfigurationError as error:
@@ -61,7 +61,7 @@ def attempt(parse: Callable[[], Result]) -> Result | ConfigurationError:
 @example([{"match": "["}, {"dimensions": [None]}])
 @effort(200)
 def test_rules_of_any_json(rules: Any) -> None:
-    """Either there is a rule for each and one that applies to every name, or the error names the rule and the field."""
+    """Each rule parses, and every name has a rule; otherwise, the error names the rule and the field."""
     parsed = attempt(lambda: parse_rules(rules))
     if isinstance(parsed, ConfigurationError):
         assert parsed.key is not None
@@ -77,7 +77,7 @@ def test_rules_of_any_json(rules: Any) -> None:
 
 
 def resolved(place: str, resolve: Callable[[], Settings]) -> Settings | None:
-    """The settings, ``None`` if they were refused as they should be."""
+    """Return the settings, or ``None`` after checking the error that rejects them."""
     settings = attempt(resolve)
     if isinstance(settings, Settings):
         return settings
@@ -91,7 +91,7 @@ def resolved(place: str, resolve: Callable[[], Settings]) -> Settings | None:
 @given(text=TEXTS)
 @effort(15)
 def test_any_text_in_the_environment(key: Any, text: str) -> None:
-    """A variable is understood, or refused by its name; what is empty is not set."""
+    """A variable is parsed or rejected by name; an empty variable counts as unset."""
     settings = resolved(
         key.variable, lambda: Settings.resolve(arguments={}, app_config={}, environ={key.variable: text})
     )
@@ -105,7 +105,7 @@ def test_any_text_in_the_environment(key: Any, text: str) -> None:
 @example(value=10**5000)
 @effort(15)
 def test_anything_in_code(key: Any, value: Any) -> None:
-    """The same for what a program gives, as an argument or in ``app.config``."""
+    """An argument or ``app.config`` value is parsed, or rejected with its source."""
     given_as_argument = resolved(
         key.field, lambda: Settings.resolve(arguments={key.field: value}, app_config={}, environ={})
     )
@@ -121,7 +121,7 @@ def test_anything_in_code(key: Any, value: Any) -> None:
     "key", [key for key in KEYS if key.name in {"RULES", "DEFAULT_DIMENSIONS"}], ids=lambda key: key.name
 )
 def test_brackets_without_end(key: Any, brackets: str) -> None:
-    """What no parser follows to its end is refused like anything else."""
+    """JSON nested too deeply for the parser is rejected like other invalid values."""
     with pytest.raises(ConfigurationError, match=key.variable) as caught:
         Settings.resolve(arguments={}, app_config={}, environ={key.variable: brackets * 100_000})
     assert caught.value.key == key.variable
@@ -129,7 +129,7 @@ def test_brackets_without_end(key: Any, brackets: str) -> None:
 
 @pytest.mark.parametrize("name", ["\0", "half \ud800", "x" * 300], ids=["zero", "surrogate", "too long"])
 def test_a_directory_that_no_file_system_has(tmp_path: Any, name: str) -> None:
-    """It is refused by its name, too."""
+    """A directory name that no file system accepts is rejected with its key."""
     with pytest.raises(ConfigurationError, match="spool_directory=") as caught:
         check_directory(tmp_path / name)
     assert caught.value.key == "spool_directory"

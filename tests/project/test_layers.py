@@ -1,4 +1,4 @@
-"""The architecture as a table: imports point downwards only, and few folders know what is outside."""
+"""The architecture as a table: imports point only downward, and few folders depend on external packages."""
 
 import ast
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import otel_cloudwatch_flask
 
 PACKAGE = Path(otel_cloudwatch_flask.__file__).parent
 
-# Folders and root modules from the bottom up, and the modules of each folder likewise. A module may import whatever
-# stands before it.
+# Folders and root modules from the bottom up, and the modules of each folder likewise. A module may import any module
+# listed before it.
 LAYERS: list[tuple[str, list[str]]] = [
     ("", ["version", "errors", "limits", "pricing"]),
     ("runtime", ["process", "safe_text", "rate_limited_log"]),
@@ -74,18 +74,18 @@ MOST_MODULES_IN_A_FOLDER = 14
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The syntax of every module, by its path below the package without its ending."""
+    """The syntax tree of every module, by its path below the package without the extension."""
     paths = sorted(PACKAGE.rglob("*.py"))
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
 
 
 def is_in(module: str, places: set[str]) -> bool:
-    """Whether a module is one of these places or in a folder that is."""
+    """Return whether a module is one of these places or inside one of these folders."""
     return any(module == place or module.startswith(f"{place}/") for place in places)
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Everything a module imports, wherever in it; of this package, the path of the module below the package."""
+    """Return all imports of a module, at any depth; those within this package as module paths below the package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,32 +97,32 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _module(path: str) -> str:
-    """The module that a path stands for: itself, the package of that name, or what the last part is a name in."""
+    """Return the module for a path: the module itself, its package, or the module that defines the path's last part."""
     candidates = (path, f"{path}/__init__", path.rpartition("/")[0], f"{path.rpartition('/')[0]}/__init__".lstrip("/"))
     return next(each for each in candidates if each in trees())
 
 
 def importers_of(*roots: str) -> set[str]:
-    """The modules that import one of these packages, or anything in them."""
+    """The modules that import these packages or anything inside them."""
     return {name for name, tree in trees().items() if any(each.split(".")[0] in roots for each in imports(tree))}
 
 
 def test_every_module_has_its_place() -> None:
-    """A new module gets a place in the table above, and one that is gone loses it."""
+    """The table above lists every module, and no module that does not exist."""
     in_folders = {name for name in trees() if "/" not in name or not name.endswith("/__init__")}
     assert in_folders == set(ORDER)
     assert len(ORDER) == len(set(ORDER))
 
 
 def test_no_folder_is_crowded() -> None:
-    """A reader can take in a folder at a glance."""
+    """Each folder is small enough to read at a glance."""
     folders = [path.parent for path in PACKAGE.rglob("*.py")]
     assert max(map(folders.count, folders)) <= MOST_MODULES_IN_A_FOLDER
 
 
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_point_downwards(module: str) -> None:
-    """A module imports only what stands before it in the table."""
+    """A module imports only modules listed before it in the table."""
     imported = {each.removeprefix("/") for each in imports(trees()[module]) if each.startswith("/")}
     below = {*ORDER[: ORDER.index(module)], *(f"{folder}/__init__" for folder, _ in LAYERS)}
     assert imported - below - {module} == set()
@@ -130,7 +130,7 @@ def test_imports_point_downwards(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in ORDER if is_in(name, PURE)])
 def test_pure_modules_know_nothing_outside(module: str) -> None:
-    """Tables and arithmetic have no clock, thread, environment, network or framework."""
+    """Tables and arithmetic use no clock, thread, environment, network or framework."""
     roots = {each.split(".")[0] for each in imports(trees()[module])}
     assert roots & OUTSIDE == set()
     assert "opentelemetry" not in roots or is_in(module, KNOW_OPENTELEMETRYS_DATA)
@@ -141,7 +141,7 @@ def test_pure_modules_know_nothing_outside(module: str) -> None:
     [(("boto3", "botocore"), KNOW_BOTO3), (("flask",), KNOW_FLASK), (("werkzeug",), KNOW_WERKZEUG)],
 )
 def test_few_know_a_framework(packages: tuple[str, ...], places: set[str]) -> None:
-    """What is outside can change without most of this package noticing."""
+    """Only a few modules import a framework, so most of the package is unaffected when one changes."""
     assert {name for name in importers_of(*packages) if not is_in(name, places)} == set()
 
 
@@ -157,7 +157,7 @@ def test_few_start_threads() -> None:
 
 
 def test_nothing_internal_is_imported() -> None:
-    """Nothing is imported from what other packages call internal."""
+    """Nothing is imported from the internal modules of other packages."""
     internal = {
         (name, each)
         for name, tree in trees().items()

@@ -36,12 +36,12 @@ MOST, LEAST = 2.0**360, 2.0**-360
     ],
 )
 def test_sendable(value: float, sent: float | None) -> None:
-    """A number is sent as it is up to 2^360, as 0 below 2^-360, and not at all beyond."""
+    """A number up to 2^360 is sent unchanged, below 2^-360 as 0, and beyond 2^360 not at all."""
     assert sendable(value) == sent
 
 
 def test_no_negative_zero() -> None:
-    """Negative zero, and what is too small and negative, is sent as 0."""
+    """Negative zero and negative numbers too small to send become 0."""
     for value in (-0.0, -5e-324):
         sent = sendable(value)
         assert sent == 0
@@ -50,7 +50,7 @@ def test_no_negative_zero() -> None:
 
 @given(st.one_of(st.floats(), st.integers(), st.integers(-(2**1100), 2**1100)))
 def test_the_gate_takes_what_is_sendable(value: float) -> None:
-    """Whatever comes out is a number that CloudWatch accepts, and what it accepts comes out unchanged."""
+    """The result is always a number that CloudWatch accepts, and accepted numbers are unchanged."""
     sent = sendable(value)
     assert sent is None or is_acceptable_number(sent)
     if is_acceptable_number(value):
@@ -61,5 +61,5 @@ def test_the_gate_takes_what_is_sendable(value: float) -> None:
     ("value", "finite"), [(0, True), (1e308, True), (10**400, True), (inf, False), (-inf, False), (nan, False)]
 )
 def test_is_finite(value: float, finite: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Every number is finite, whatever its size, but the infinities and NaN are not."""
+    """Numbers of any magnitude are finite; infinities and NaN are not."""
     assert is_finite(value) is finite

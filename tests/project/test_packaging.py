@@ -1,4 +1,4 @@
-"""What is published is what should be, and nothing else."""
+"""The published distributions contain the expected files and metadata, and nothing else."""
 
 import email
 import fnmatch
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not find_spec("hatchling"), reason='needs hatchling: pip install -e ".[test]"')
 
-# Every file in the wheel matches one of these, and each of these has a file.
+# Every file in the wheel matches one of these patterns, and each pattern matches a file.
 IN_THE_WHEEL = [
     "otel_cloudwatch_flask/*.py",
     "otel_cloudwatch_flask/py.typed",
@@ -57,7 +57,7 @@ NEVER = ("*.pyc", "*__pycache__*", "*.orig", "*.rej", "*.log", "*/.hypothesis/*"
 
 
 def build(source: Path, directory: Path, target: str) -> Path:
-    """Build the project that is in ``source`` as ``python -m build`` does, with what is installed."""
+    """Build the project in ``source`` as ``python -m build`` does, with the installed build tools."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(directory)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     (built,) = directory.iterdir()
@@ -78,7 +78,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Message:
-    """What the wheel says of itself."""
+    """The wheel's metadata."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
         return email.message_from_bytes(archive.read(name))
@@ -91,22 +91,22 @@ def in_wheel(wheel: Path) -> list[str]:
 
 
 def depth_matches(name: str, pattern: str) -> bool:
-    """Whether a name matches a pattern whose star stands for no slash."""
+    """Return whether a name matches a pattern whose star does not match a slash."""
     return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
 
 
 def test_the_wheel_has_what_it_should_and_nothing_else(wheel: Path) -> None:
-    """Each file has a pattern, and each pattern a file; no test, no cache, no document."""
+    """Each file matches a pattern and each pattern a file; tests, caches and documents are left out."""
     names = in_wheel(wheel)
     assert [name for name in names if not any(depth_matches(name, pattern) for pattern in IN_THE_WHEEL)] == []
     assert [pattern for pattern in IN_THE_WHEEL if not any(depth_matches(name, pattern) for name in names)] == []
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otel_cloudwatch_flask").rglob("*.py")}
-    # The demo's shop is an example, too, and is copied into the wheel.
+    # The demo's shop is also an example, and is copied into the wheel.
     assert {name for name in names if name.endswith(".py")} == modules | {"otel_cloudwatch_flask/demo/shop.py"}
 
 
 def test_the_sdist_has_what_it_should_and_nothing_else(sdist: Path) -> None:
-    """What it takes to build, test and document the package, and nothing that a developer has lying about."""
+    """The sdist has the files to build, test and document the package, and no stray local files."""
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     assert {name.partition("/")[0] for name in names} == AT_THE_TOP_OF_THE_SDIST
@@ -114,7 +114,7 @@ def test_the_sdist_has_what_it_should_and_nothing_else(sdist: Path) -> None:
 
 
 def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
-    """Who builds from the source distribution gets what the wheel has."""
+    """A wheel built from the source distribution equals one built from the repository."""
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "source", filter="data")
     (source,) = (tmp_path / "source").iterdir()
@@ -122,7 +122,7 @@ def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: 
 
 
 def test_metadata(metadata: Message) -> None:
-    """Licence as an expression with its files, every supported Python, and what pip needs to know."""
+    """The license expression and files, every supported Python, and pip's requirements are declared."""
     assert metadata["Name"] == "otel-cloudwatch-flask"
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"
@@ -141,7 +141,7 @@ def test_metadata(metadata: Message) -> None:
 
 
 def test_entry_points(wheel: Path) -> None:
-    """OpenTelemetry finds the reader, Flask its commands and pytest the fixture."""
+    """OpenTelemetry finds the reader, Flask the commands, and pytest the fixture."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         groups = re.findall(r"^\[(.+)\]$", archive.read(name).decode(), re.MULTILINE)
@@ -149,7 +149,7 @@ def test_entry_points(wheel: Path) -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    """Nothing else has to be changed for a release, but the changelog's heading."""
+    """The version is in one place; a release changes only that and the changelog's heading."""
     places = [
         ROOT / "pyproject.toml",
         ROOT / "README.md",

@@ -18,12 +18,12 @@ from otel_cloudwatch_flask.pricing import metrics_dollars, monthly_cost, request
     ],
 )
 def test_each_tier_has_its_price(metrics: int, dollars: float) -> None:
-    """The price of a tier is for what is in that tier, not for all metrics."""
+    """A tier's price applies only to the metrics in that tier."""
     assert metrics_dollars(metrics) == pytest.approx(dollars, rel=1e-12)
 
 
 def test_requests_cost_a_cent_a_thousand() -> None:
-    """However many there are."""
+    """A thousand requests cost a cent at any volume."""
     assert requests_dollars(1000) == pytest.approx(0.01)
     assert requests_dollars(10**9) == pytest.approx(10_000)
 

@@ -1,4 +1,4 @@
-"""What users may import, and what importing it costs."""
+"""The public names, and the cost of importing them."""
 
 import ast
 import inspect
@@ -46,7 +46,7 @@ REPORTER_SIGNATURES = {
 
 @pytest.mark.parametrize(("method", "parameters"), REPORTER_SIGNATURES.items())
 def test_reporter_signatures(method: str, parameters: str) -> None:
-    """The reporter's methods take these arguments, in this order."""
+    """The reporter's methods have these parameters, in this order."""
     signature = inspect.signature(getattr(CloudWatchMetricsReporter, method))
     positional = [name for name, each in signature.parameters.items() if each.kind is not each.KEYWORD_ONLY]
     keywords = [name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY]
@@ -54,13 +54,13 @@ def test_reporter_signatures(method: str, parameters: str) -> None:
 
 
 def test_the_reporter_has_no_other_public_methods() -> None:
-    """What is not in the table above is private."""
+    """Methods that are not in the table above are private."""
     public = {name for name in vars(CloudWatchMetricsReporter) if not name.startswith("_")}
     assert public == set(REPORTER_SIGNATURES) - {"__init__"}
 
 
 def test_import_is_light() -> None:
-    """Importing the package imports neither boto3 nor the instrumentation: both wait until they are needed."""
+    """Importing the package does not import boto3 or the instrumentation, which load on first use."""
     heavy = ["boto3", "botocore", "opentelemetry.instrumentation.flask"]
     assert imported_of(heavy, "from otel_cloudwatch_flask import *") == []
 
@@ -69,7 +69,7 @@ LIVE_PAGE = ["otel_cloudwatch_flask.live_page", "otel_cloudwatch_flask.observati
 
 
 def test_import_is_without_the_live_page() -> None:
-    """Importing all public names imports nothing of the live page, nor of the record behind it."""
+    """Importing all public names imports neither the live page nor the record behind it."""
     assert imported_of(LIVE_PAGE, "from otel_cloudwatch_flask import *") == []
 
 
@@ -77,7 +77,7 @@ def test_import_is_without_the_live_page() -> None:
     ("debug", "setting", "expected"), [(True, False, []), (False, None, []), (True, None, LIVE_PAGE)]
 )
 def test_who_has_no_live_page_imports_none(debug: bool, setting: bool | None, expected: list[str]) -> None:  # noqa: FBT001
-    """An app without the live page never imports it, even where it is instrumented; others do at set-up."""
+    """An app without the live page never imports it, even when instrumented; other apps do so at set-up."""
     program = f"""if True:
         import flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -90,7 +90,7 @@ def test_who_has_no_live_page_imports_none(debug: bool, setting: bool | None, ex
 
 
 def imported_of(names: list[str], program: str) -> list[str]:
-    """Which of these modules a program imports."""
+    """Return which of these modules a program imports."""
     program = f"{program}\nimport sys; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     found: list[str] = ast.literal_eval(done.stdout)

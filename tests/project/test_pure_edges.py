@@ -1,4 +1,4 @@
-"""Edges of the pure modules on which no other test stands, and all that their errors tell a program."""
+"""Edge cases of the pure modules that no other test covers, and the contents of their errors."""
 
 import enum
 import json
@@ -33,7 +33,7 @@ NO_UNIT = (
 
 
 class TestUnits:
-    """Units that are built of others."""
+    """Composite units."""
 
     @pytest.mark.parametrize(
         ("unit", "meant"),
@@ -47,29 +47,29 @@ class TestUnits:
         ],
     )
     def test_rates(self, unit: str, meant: ScaledUnit | None) -> None:
-        """The last slash divides, and both of its sides must be there."""
+        """The last slash divides, and both sides must be present."""
         assert from_ucum(unit) == meant
 
 
 class Colour(enum.Enum):
-    """Somebody's own type."""
+    """An application's enum."""
 
     RED = "red"
 
 
 class TestFacadeDimensions:
-    """What may be written as dimensions."""
+    """Valid dimensions."""
 
     @pytest.mark.parametrize(
         ("value", "text"), [(True, "true"), (False, "false"), (Colour.RED, "red"), (0, "0"), (1.5, "1.5"), ("", "")]
     )
     def test_values(self, value: object, text: str) -> None:
-        """Both truth values, members of an enum, and numbers that are false."""
+        """Booleans, enum members, and falsy numbers and strings are valid."""
         assert dimension_texts({"a": value}) == {"a": text}
         assert dimension_texts([{"Name": "a", "Value": value}]) == {"a": text}
 
     def test_longest_and_most(self) -> None:
-        """255 characters of a name are allowed, and 30 dimensions; one more is not."""
+        """A name of 255 characters and 30 dimensions are allowed; one more is not."""
         assert dimension_texts({"n" * 255: 1}) == {"n" * 255: "1"}
         with pytest.raises(ValueError, match=r"^dimension name 'n{20}'\.\.\. has 256 characters"):
             dimension_texts({"n" * 256: 1})
@@ -79,7 +79,7 @@ class TestFacadeDimensions:
 
 
 class TestEntries:
-    """What ``InvalidMetricError`` tells whoever catches it."""
+    """The contents of ``InvalidMetricError``."""
 
     @pytest.mark.parametrize(
         ("call", "at_fault"),
@@ -91,7 +91,7 @@ class TestEntries:
         ],
     )
     def test_argument_at_fault(self, call: tuple[Any, Any, Any, Any], at_fault: object) -> None:
-        """The name, and the argument that cannot be used."""
+        """The error has the metric name and the invalid argument."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(*call)
         assert (caught.value.metric_name, caught.value.value) == (call[0], at_fault)
@@ -106,7 +106,7 @@ class TestEntries:
         ],
     )
     def test_whole_messages(self, name: str, unit: object, message: str) -> None:
-        """What was given, what is allowed, what to write."""
+        """The message has the given value, the allowed values, and the correct form."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(name, 1, unit, {})
         assert str(caught.value) == message
@@ -124,14 +124,14 @@ class TestEntries:
         ],
     )
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
-        """An int of more digits than Python writes is refused like any other mistake, wherever it stands."""
+        """An int too large for Python to format is rejected like any other mistake, in any argument."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(*call)
         assert str(caught.value).startswith(message)
 
 
 class TestRules:
-    """What ``ConfigurationError`` tells whoever catches it."""
+    """The contents of ``ConfigurationError``."""
 
     @pytest.mark.parametrize(
         ("rules", "key", "value", "allowed"),
@@ -153,14 +153,14 @@ class TestRules:
         ],
     )
     def test_key_and_value(self, rules: Any, key: str, value: object, allowed: str) -> None:
-        """The place, what was found there, and what may be."""
+        """The error has the key, the value and the allowed values."""
         with pytest.raises(ConfigurationError) as caught:
             parse_rules(rules)
         assert (caught.value.key, caught.value.value) == (key, value)
         assert allowed in str(caught.value)
 
     def test_the_overflow_attribute_is_always_kept(self) -> None:
-        """What marks an overflow series stays, whatever a rule leaves out."""
+        """The attribute that marks an overflow series is kept, whatever a rule excludes."""
         rule = MetricRule(dimensions=["a"], exclude=["*"])
         assert rule.keeps("otel.metric.overflow")
         assert rule.keeps("a")
@@ -168,10 +168,10 @@ class TestRules:
 
 
 class TestPlaces:
-    """The places of metrics, at the very moments when something changes."""
+    """The cardinality guard at the exact moments when a metric expires or a minute ends."""
 
     def test_an_hour(self) -> None:
-        """A metric counts for less than an hour, and then gives its place back."""
+        """A metric is active for less than an hour, and then frees its place."""
         clock = FakeClock(0)
         guard = CardinalityGuard(2, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
@@ -181,7 +181,7 @@ class TestPlaces:
         assert guard.active() == 1
 
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
-        """A look costs as much as there are metrics."""
+        """Idle metrics are looked for every ten seconds, because each search visits every metric."""
         clock = FakeClock(0)
         guard = CardinalityGuard(2, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
@@ -190,7 +190,7 @@ class TestPlaces:
             assert bool(guard.admit(Series("b", (), "None")).dimensions) is not has_place
 
     def test_renewal(self) -> None:
-        """Who has a place keeps it; minutes have numbers."""
+        """An admitted series can be renewed, and the epoch is the number of the minute."""
         clock = FakeClock(0)
         guard = CardinalityGuard(2, clock)
         guard.admit(Series("a", (), "None"))
@@ -204,7 +204,7 @@ class TestPlaces:
 
 @pytest.mark.parametrize("number", [10**400, -(10**400)])
 def test_numbers_beyond_floats(number: int) -> None:
-    """They are finite."""
+    """Integers beyond the range of floats are finite."""
     assert is_finite(number)
 
 
@@ -213,37 +213,37 @@ class TestTotals:
 
     @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, RunningSum(2)), (3, 3, RunningSum(0)), (2, 3, None)])
     def test_what_was_added(self, now: float, before: float, added: RunningSum | None) -> None:
-        """Nothing may have been added; less is a reset."""
+        """An equal total is a difference of 0; a lower one is a reset."""
         assert RunningSum(now).minus(RunningSum(before)) == added
 
 
 def test_an_answer_without_a_code() -> None:
-    """The status decides."""
+    """Without an error code, the HTTP status determines the kind of failure."""
 
     class Error(Exception):
-        response = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 429}}  # noqa: RUF012 - as botocore has it
+        response = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 429}}  # noqa: RUF012 - as in botocore
 
     assert failure(Error()).kind is Kind.THROTTLED
 
 
 def test_an_entity_comes_back() -> None:
-    """What is read from a request is the entity that was written into it."""
+    """An entity read from a request equals the entity written into it."""
     entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
     assert Entity.from_member(entity.member()) == entity
 
 
 class TestCompaction:
-    """Datums of one series put together."""
+    """Merging datums of one series."""
 
     def test_each_keeps_its_name_and_the_newest_time(self) -> None:
-        """The metric's name is still known, for messages."""
+        """A merged datum keeps the metric's name, which messages use, and the newest time."""
         (batch,) = compacted([Batch(SHOP, (datum_of("a", value, unix_seconds=value),)) for value in (1, 2)])
         (datum,) = batch.datums
         assert (datum.series.name, datum.unix_seconds) == ("a", 2)
         assert batch.envelope == SHOP
 
     def test_values_with_statistics(self) -> None:
-        """The extremes of several values are the first and the last of them."""
+        """When values merge with statistics, the minimum and maximum are correct."""
         values = {"Values": [1.0, 2.0, 3.0], "Counts": [1, 1, 1]}
         statistics = {"StatisticValues": {"SampleCount": 2, "Sum": 5.0, "Minimum": 2.0, "Maximum": 3.0}}
         (batch,) = compacted([batch_of(values), batch_of(statistics)])
