@@ -1,1 +1,1 @@
-"""What this package costs an application, measured side by side with what a user would have without it."""
+"""The cost of this package to an application, measured next to the alternatives."""

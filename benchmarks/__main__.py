@@ -28,7 +28,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Run benchmarks; print their tables, and every figure that has a bound at the end."""
+    """Run benchmarks and print their tables, then every figure that has a bound."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer rounds, and less reliable figures")
     parser.add_argument("--update", type=Path, metavar="FILE", help="write the figures into this Markdown file")
@@ -38,7 +38,7 @@ def main() -> None:
     claims: list[Claim] = []
     for name in arguments.names or BENCHMARKS:
         begun = time.perf_counter()
-        # Imported one after the other, so that the processes of one benchmark do not import the others.
+        # Import lazily, so that the processes of one benchmark do not import the other benchmarks.
         outcome = import_module(f"benchmarks.{name}").run(short=arguments.short)
         claims += outcome.claims if isinstance(outcome, Report) else []
         console.print(outcome)

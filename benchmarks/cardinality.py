@@ -1,7 +1,7 @@
-"""What clients that make up attribute values can cost: metrics on the bill, and memory in the process.
+"""The cost of invented attribute values: metrics on the bill, and memory in the process.
 
-Requests with forged Host headers, and values of a user dimension, each a new one. Each scenario runs in a process of
-its own, whose memory is read before and after; the last one is what the SDK alone needs for the same measurements.
+Requests have forged Host headers, and each measurement has a new value of a user dimension. Each scenario runs in its
+own process, whose memory is read before and after; the last scenario measures the SDK alone on the same measurements.
 """
 
 import random
@@ -30,14 +30,14 @@ from otel_cloudwatch_flask.observation.tally import summary
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric
 
 FLUSHES: Final = 20
-"""A collection takes the longer, the more attribute sets the SDK has ever seen: it forgets none."""
+"""The SDK forgets no attribute set, so each new one makes every later collection slower."""
 
 _FLUSH_TIMEOUT_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scenario made; ``recorded`` and ``published`` are the same total, counted at either end."""
+    """The outcome of a scenario; ``recorded`` and ``published`` are the same total, counted at either end."""
 
     recorded: float
     published: float
@@ -55,19 +55,19 @@ class Total:
     amount: float = 0.0
 
     def plus(self, other: "Total") -> "Total":
-        """Both together."""
+        """Return the sum of both totals."""
         return Total(self.samples + other.samples, self.amount + other.amount)
 
 
 class Tally:
-    """A CloudWatch as strict as the real one that keeps nothing but totals: a client that needs no memory itself."""
+    """A strict fake CloudWatch that keeps only totals, so that the client itself needs no memory."""
 
     def __init__(self) -> None:
         self._judge = FakeCloudWatch()
         self.totals: dict[PublishedMetric, Total] = {}
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Judge, count, forget."""
+        """Validate the request, add it to the totals and discard it."""
         answer = self._judge.put_metric_data(**request)
         for accepted in self._judge.accepted:
             said = summary(accepted.content)
@@ -77,11 +77,11 @@ class Tally:
         return answer
 
     def of(self, name: str) -> Total:
-        """The totals of all series of a name."""
+        """Return the total of all series with this name."""
         return reduce(Total.plus, (total for metric, total in self.totals.items() if metric.name == name), Total())
 
     def overflow_series(self) -> int:
-        """How many of the metrics are for what found no place."""
+        """Return the number of overflow series."""
         return sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in self.totals)
 
 
@@ -89,7 +89,7 @@ Scenario = Callable[[Tally, int], tuple[float, float]]
 
 
 def hosts(tally: Tally, number: int) -> tuple[float, float]:
-    """Requests, each with a Host header of its own, to an app that the reporter instruments."""
+    """Send requests with a unique Host header each to an instrumented app."""
     app = Flask("shop")
     app.add_url_rule("/items/<int:item>", view_func=lambda item: f"item {item}", endpoint="item")
     reporter = CloudWatchMetricsReporter(app, "Shop", tally, instrument=True, flush="interval")
@@ -104,7 +104,7 @@ def hosts(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_through_add_metric(tally: Tally, number: int) -> tuple[float, float]:
-    """A dimension that names the user, given to ``add_metric``."""
+    """Pass a dimension with the user's ID to ``add_metric``."""
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", tally, flush="interval")
     for chunk in _chunks(range(number)):
         for user in chunk:
@@ -115,7 +115,7 @@ def users_through_add_metric(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_through_a_counter(tally: Tally, number: int) -> tuple[float, float]:
-    """An attribute that names the user, given to a counter of OpenTelemetry."""
+    """Pass an attribute with the user's ID to an OpenTelemetry counter."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=tally))
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
     for chunk in _chunks(range(number)):
@@ -127,7 +127,7 @@ def users_through_a_counter(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_left_out_by_a_rule(tally: Tally, number: int) -> tuple[float, float]:
-    """The same counter on the provider that a reporter made, whose rule leaves users out before the SDK sees them."""
+    """Use the same counter on a reporter's provider, whose rule drops the user attribute before the SDK sees it."""
     rule = MetricRule(match="orders", exclude=["user.*"])
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", tally, flush="interval", rules=[rule])
     counter = metrics.get_meter("shop").create_counter("orders")
@@ -140,7 +140,7 @@ def users_left_out_by_a_rule(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_of_the_sdk_alone(_tally: Tally, number: int) -> tuple[float, float]:
-    """The same counter, collected as often, by a reader that publishes nothing."""
+    """Use the same counter with a reader that collects as often and publishes nothing."""
     reader = InMemoryMetricReader(preferred_temporality={Counter: AggregationTemporality.DELTA})
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
     for chunk in _chunks(range(number)):
@@ -183,7 +183,7 @@ def run(*, short: bool) -> Table:
 def outcome_of(title: str, number: int) -> Outcome:
     """Run one scenario in this process."""
     tally = Tally()
-    SCENARIOS[title](Tally(), FLUSHES)  # imports and caches that any use needs
+    SCENARIOS[title](Tally(), FLUSHES)  # Import and fill the caches that any use needs.
     rss = rss_bytes()
     begun = time.perf_counter()
     recorded, published = SCENARIOS[title](tally, number)
@@ -199,7 +199,7 @@ def outcome_of(title: str, number: int) -> Outcome:
 
 
 def _chunks(numbers: range) -> Iterator[range]:
-    """As many parts as there are flushes."""
+    """Split the numbers into one part per flush."""
     size = max(1, len(numbers) // FLUSHES)
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 

@@ -1,7 +1,7 @@
-"""CPU of one export, compared with alternatives and with the SDK's own collection of the same series.
+"""CPU time of one export, compared with alternatives and with the SDK's own collection of the same series.
 
-Everything runs except the network. For the default boto3 client only the calls are measured, with the datums that this
-exporter makes, as dictionaries; for the EMF libraries only the serialization of complete events.
+Everything runs except the network. For the default boto3 client only the calls are measured, with this exporter's
+data points as dictionaries; for the EMF libraries only the serialization of complete events.
 """
 
 import statistics
@@ -35,15 +35,15 @@ COLLECTED: Final = (OURS_COLLECTED, OTLP_EXPONENTIAL_COLLECTED)
 LARGE: Final = 10_000
 USUAL: Final = 1_000
 SMALL: Final = 250
-"""For what has to record 200 samples of every series before each round."""
+"""Number of series for ways that must record 200 samples of every series before each round."""
 
 Figures = Mapping[str, list[float]]
-"""CPU milliseconds of each round, by way."""
+"""CPU milliseconds of each round, by way of exporting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A number of series of one kind, and how often they are exported; ``None`` means in every installed way."""
+    """A number of series of one kind, and how often they are exported; ``None`` selects every installed way."""
 
     kind: Kind
     series: int
@@ -64,10 +64,10 @@ LONG: Final = (
 
 
 class Exports(Prepared):
-    """A way to export in a process of its own: each call exports a case once, and returns its CPU."""
+    """A way to export in its own process: each call exports a case once and returns its CPU time."""
 
     def __call__(self, kind: Kind, series: int) -> float:
-        """CPU milliseconds of one export."""
+        """Return the CPU milliseconds of one export."""
         return cpu_ms(self.prepared(kind, series).run)
 
 
@@ -82,7 +82,7 @@ def run(*, short: bool) -> Report:
 
 
 def figures_of(cases: tuple[Case, ...], ways: list[str]) -> dict[tuple[Kind, int], Figures]:
-    """Return the figures of all cases, in the installed ways."""
+    """Return the figures of all cases for the installed ways."""
     results: dict[tuple[Kind, int], Figures] = {}
     with ExitStack() as stack:
         remotes: dict[str, Callable[[Kind, int], float]] = {
@@ -96,19 +96,19 @@ def figures_of(cases: tuple[Case, ...], ways: list[str]) -> dict[tuple[Kind, int
 
 
 def collected_figures(rounds: int) -> Figures:
-    """Measure collection and export together: cumulative histograms, OTLP's default, cost the SDK more to collect."""
+    """Measure collection and export together: OTLP's default, cumulative histograms, are more expensive to collect."""
     ways, _ = installed(COLLECTED)
     return _alternating({way: (way, HISTOGRAMS_200, SMALL) for way in ways}, rounds)
 
 
 def growth(kind: Kind, rounds: int) -> float:
-    """How many times the CPU of 1,000 series an export of 10,000 takes."""
+    """Return the CPU time of exporting 10,000 series as a multiple of that of 1,000."""
     figures = _alternating({"large": (OURS, kind, LARGE), "usual": (OURS, kind, USUAL)}, rounds)
     return median_ratio(figures["large"], figures["usual"])
 
 
 def _alternating(exports: Mapping[str, tuple[str, Kind, int]], rounds: int) -> Figures:
-    """Measure exports (way, kind, series), each in a process of its own."""
+    """Measure exports (way, kind, series), each in its own process."""
     with ExitStack() as stack:
         measures = {
             name: partial(stack.enter_context(Remote(Exports, way)), kind, series)
@@ -118,7 +118,7 @@ def _alternating(exports: Mapping[str, tuple[str, Kind, int]], rounds: int) -> F
 
 
 def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
-    """What the figures should show, as far as they were measured."""
+    """Return the claims about the measured figures."""
     for kind, times in ((COUNTERS, 12), (HISTOGRAMS_5, 4.5), (HISTOGRAMS_200, 7)):
         figures = results.get((kind, USUAL), {})
         if BOTO3 in figures:
@@ -128,7 +128,7 @@ def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
         figures = results.get((kind, USUAL), {})
         if way in figures:
             ratio = median_ratio(figures[OURS], figures[way])
-            # The peer with the same percentiles is bounded together with its collection, which costs it most.
+            # The exporter with the same percentiles is bounded together with its collection, its largest cost.
             bound = 1 if way == OTLP else None
             yield Claim(f"export CPU, {USUAL:,} {kind.title}: ours / {way}", ratio, at_most=bound)
 

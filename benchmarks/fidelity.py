@@ -5,7 +5,7 @@ CloudWatch, which computes percentiles as CloudWatch defines them (nearest rank)
 midpoints that other exporters send, computed from the same data points; a bucket without a lower or upper bound ends at
 the recorded minimum or maximum.
 
-``python -m benchmarks.fidelity --against DIR`` compares the package of this checkout with that of another one.
+``python -m benchmarks.fidelity --against DIR`` compares this checkout's package with that of another checkout.
 """
 
 import argparse
@@ -45,12 +45,12 @@ Distribution = Callable[[random.Random], float]
 
 
 def _bimodal(source: random.Random) -> float:
-    """Answers from a cache, and answers from a database."""
+    """Return the latency of a cache hit or of a database query."""
     return source.lognormvariate(math.log(12), 0.2) if source.random() < 0.7 else source.lognormvariate(6, 0.25)
 
 
 def _containing_negatives(source: random.Random) -> float:
-    """Corrections in both directions, more of them downwards."""
+    """Return a positive or negative correction; more of them are negative."""
     return math.copysign(source.lognormvariate(3, 0.8), source.random() - 0.6)
 
 
@@ -76,11 +76,11 @@ POSITIVE: Final[Mapping[str, Distribution]] = {
     "exponential": lambda source: source.expovariate(1 / 120),
     "outliers": lambda source: source.lognormvariate(3, 0.4) * (50 if source.random() < 0.02 else 1),
 }
-"""The distributions of ``--against``: any OpenTelemetry exporter can publish them."""
+"""The distributions for ``--against``: any OpenTelemetry exporter can publish them."""
 
 _RUNS_AGAINST: Final = {10: 20, 100: 20, 1000: 20, 10_000: 6, 100_000: 1}
 _NEGLIGIBLE: Final = 0.001
-"""Errors that differ by less are equal: they are printed in tenths of a percent."""
+"""Differences below this are ignored: errors are printed in tenths of a percent."""
 
 _FLUSH_TIMEOUT_SECONDS: Final = 60.0
 _NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
@@ -96,7 +96,7 @@ class Bucket(NamedTuple):
 
     @property
     def midpoint(self) -> float:
-        """What other exporters send."""
+        """Return the midpoint, which other exporters send."""
         return (self.lower + self.upper) / 2
 
 
@@ -107,7 +107,7 @@ class Outcome:
     ours: Mapping[float, float]
     midpoints: Mapping[float, float]
     buckets_off: float
-    """The largest distance between a published and the exact percentile, in widths of the bucket of the exact one."""
+    """The largest distance between a published and the exact percentile, in widths of the exact percentile's bucket."""
     has_exact_extremes_and_count: bool
     sum_error: float
     """Relative to the sum of the magnitudes."""
@@ -161,13 +161,13 @@ class Bench:
 
 
 def run(*, short: bool) -> Group:
-    """Every distribution, size and aggregation, and the figure for the SDK's default buckets."""
+    """Measure all distributions and sizes with all aggregations, and lognormal samples in the SDK's default buckets."""
     runs = _RUNS_IN_SHORT if short else _RUNS
     return Group(_every_distribution(runs), _lognormals(_LOGNORMAL_RUNS_IN_SHORT if short else _LOGNORMAL_RUNS))
 
 
 def outcomes_of(name: str, size: int, runs: int) -> dict[str, list[Outcome]]:
-    """Seeded runs of one distribution and size, by aggregation."""
+    """Measure seeded runs of one distribution and size, by aggregation."""
     bench = Bench()
     by_run = []
     for seed in range(runs):
@@ -177,7 +177,7 @@ def outcomes_of(name: str, size: int, runs: int) -> dict[str, list[Outcome]]:
 
 
 def lognormal_outcomes(mu: float, sigma: float, runs: int) -> list[Outcome]:
-    """Seeded runs of 1,000 lognormal samples in the SDK's default buckets."""
+    """Measure seeded runs of 1,000 lognormal samples in the SDK's default buckets."""
     bench = Bench()
     sources = [random.Random(f"{mu} {sigma} {seed}") for seed in range(runs)]
     return [
@@ -187,7 +187,7 @@ def lognormal_outcomes(mu: float, sigma: float, runs: int) -> list[Outcome]:
 
 
 def mean_errors(outcomes: Sequence[Outcome], percentiles: Sequence[float] = PERCENTILES) -> tuple[float, float]:
-    """The mean relative error over runs and percentiles: of ours and of midpoints."""
+    """Return the mean relative errors over runs and percentiles: this package's and those of midpoints."""
     return (
         statistics.fmean(each.ours[percent] for each in outcomes for percent in percentiles),
         statistics.fmean(each.midpoints[percent] for each in outcomes for percent in percentiles),
@@ -241,7 +241,7 @@ def _ratio(outcomes: Sequence[Outcome], percentiles: Sequence[float]) -> tuple[s
 
 
 def _buckets_of(data: MetricsData) -> dict[str, list[Bucket]]:
-    """The filled buckets of each metric, in order, the negative samples where they belong."""
+    """Return the non-empty buckets of each metric in ascending order, negative samples included."""
     found: dict[str, list[Bucket]] = {}
     for scope_metrics in data.resource_metrics[0].scope_metrics:
         for metric in scope_metrics.metrics:
@@ -340,7 +340,7 @@ json.dump(list(fidelity.errors_of(fidelity.published_percentiles).items()), sys.
 
 def _errors_in(checkout: Path) -> Errors:
     command = [sys.executable, "-c", _IN_CHECKOUT, str(checkout)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
     return dict(json.loads(done.stdout))
 
 

@@ -1,7 +1,7 @@
-"""What makes figures comparable: separate processes, alternating rounds, medians, paired ratios.
+"""Tools for comparable figures: separate processes, alternating rounds, medians, paired ratios.
 
-Each way of doing something runs in a process of its own. In each round every process measures once, one after the
-other, so that other load on the machine hits all of them; a ratio is the median of the ratios of the rounds.
+Each way of doing something runs in its own process. In each round every process measures once, one after the other, so
+that other load on the machine affects all of them; a ratio is the median of the ratios of the rounds.
 """
 
 import gc
@@ -24,28 +24,28 @@ _FOREIGN_SETTINGS: Final = ("AWS_", "OTEL_", "CLOUDWATCH_", "POWERTOOLS_", "PROM
 
 
 def are_installed(modules: Sequence[str]) -> bool:
-    """Whether all of these can be imported."""
+    """Return whether all of these modules can be imported."""
     return all(_is_installed(module) for module in modules)
 
 
 def optional(module: str) -> Any:
-    """A module that is compared with, and that need not be installed: not for type checkers either."""
+    """Import a module to compare with, which may be missing; type checkers see ``Any``."""
     return import_module(module)
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
+    except ModuleNotFoundError:  # not even its parent package
         return False
 
 
 class Remote:
-    """What ``make(*arguments)`` returns, in a process of its own; calling this calls that.
+    """The result of ``make(*arguments)`` in another process; calling this object calls that result.
 
-    ``make``, arguments and results travel between the processes: ``make`` is a function of a module. The process is
-    not forked, so that it starts from nothing as an application does, and none of this machine's settings for AWS and
-    OpenTelemetry reach it.
+    ``make``, arguments and results are pickled, so ``make`` is a module-level function. The process is spawned rather
+    than forked, so that it starts fresh as an application does, and without this machine's settings for AWS and
+    OpenTelemetry.
     """
 
     def __init__(self, make: Callable[..., Callable[..., Any]], *arguments: object) -> None:
@@ -62,7 +62,7 @@ class Remote:
         self.close()
 
     def __call__(self, *arguments: object) -> Any:
-        """Call it there."""
+        """Call the remote object."""
         self._ready.result()
         return self._pool.submit(_call, arguments).result()
 
@@ -72,7 +72,7 @@ class Remote:
 
 
 _made: list[Callable[..., Any]] = []
-"""What this process has been made for."""
+"""The object that this process serves."""
 
 
 def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]) -> None:
@@ -83,7 +83,7 @@ def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]
 
 
 def _end_with_parent() -> None:
-    """End this process if the one that measures is gone; it would wait for it for ever."""
+    """End this process when its parent ends; otherwise it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -97,7 +97,7 @@ def _call(arguments: tuple[object, ...]) -> Any:
 def interleaved(
     measures: Mapping[str, Callable[[], float]], rounds: int, *, warm_up_rounds: int = _WARM_UP_ROUNDS
 ) -> dict[str, list[float]]:
-    """The figure of each round, after some that fill caches; in each round another one begins."""
+    """Return the figures of each round after the warm-up; each round starts with a different measure."""
     names = list(measures)
     figures: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warm_up_rounds + rounds):
@@ -108,18 +108,18 @@ def interleaved(
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median of the ratios of rounds, which drift does not affect."""
+    """Return the median of the ratios of rounds, which is robust against drift."""
     return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    """Return a percentile of sorted values: the smallest that is at least as large as ``percent`` % of them."""
-    # In tenths of a percent, which are whole numbers: 99.9 / 100 * 1000 is more than 999 as a double.
+    """Return a percentile of sorted values: the smallest that is at least as large as ``percent`` % of the values."""
+    # Use integers (tenths of a percent): as a double, 99.9 / 100 * 1000 is more than 999.
     return ordered[max(0, -(-round(percent * 10) * len(ordered) // 1000) - 1)]
 
 
 def rss_bytes() -> int:
-    """Memory of this process now or, where the system does not tell, at most so far."""
+    """Return the current memory of this process or, where the system does not report it, its peak."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text("ascii").split()[1]) * resource.getpagesize()
@@ -127,7 +127,7 @@ def rss_bytes() -> int:
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
-    """CPU time of the whole process for some work, threads included; collecting garbage is left to others' time."""
+    """Return the CPU time of a call, all threads included; garbage is collected before it."""
     gc.collect()
     gc.disable()
     try:

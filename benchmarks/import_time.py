@@ -1,6 +1,6 @@
-"""What a program's start pays for the package, beyond Flask and OpenTelemetry, which it imports anyway.
+"""The time that importing the package adds to a program's start, after Flask and OpenTelemetry are imported.
 
-Each figure is the median of fresh processes, which alternate, so that other load on the machine hits all.
+Each figure is the median of fresh processes, which alternate, so that other load on the machine affects all of them.
 """
 
 import os
@@ -31,14 +31,14 @@ print(time.perf_counter() - begun[0], time.process_time() - begun[1])
 
 
 def run(*, short: bool) -> Report:
-    """Import in turns, and compare."""
+    """Import in turns and compare."""
     rounds = 5 if short else 31
     milliseconds: dict[str, list[tuple[float, float]]] = {name: [] for name in _PROGRAMS}
     with tempfile.TemporaryDirectory() as cache:
         for number in range(rounds + 1):
             for name, program in _PROGRAMS.items():
                 timed = _timed(program, cache)
-                if number:  # the first round compiles, as pip does when it installs
+                if number:  # The first round compiles, as pip does on installation.
                     milliseconds[name].append(timed)
     medians = {name: _medians(each) for name, each in milliseconds.items()}
     more = medians[_WITH][0] - medians[_WITHOUT][0]
@@ -48,10 +48,10 @@ def run(*, short: bool) -> Report:
 
 
 def _timed(program: str, cache: str) -> tuple[float, float]:
-    """Milliseconds by the clock and of the processor."""
+    """Return wall-clock and CPU milliseconds."""
     command = [sys.executable, "-X", f"pycache_prefix={cache}", "-c", _TIMED.format(program=program)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
     clock, processor = (1000 * float(seconds) for seconds in done.stdout.split())
     return clock, processor
 

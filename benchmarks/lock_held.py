@@ -1,7 +1,7 @@
-"""The longest stretch for which an export keeps other threads from running.
+"""The longest time for which an export keeps other threads from running.
 
 A thread wakes every millisecond and notes how late it was, counting only the time in which its process used the CPU.
-Python passes its lock on after 5 ms at most (``sys.getswitchinterval()``), unless an extension written in C holds it.
+Python releases the GIL after 5 ms at most (``sys.getswitchinterval()``), unless a C extension holds it.
 The SDK's own collection is not measured, nor is the first export, which imports boto3.
 """
 
@@ -29,7 +29,7 @@ _WAKE_SECONDS: Final = 0.001
 
 
 class Watch:
-    """A thread that wakes every millisecond, during the ``with`` block."""
+    """A thread that wakes every millisecond during the ``with`` block."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -49,30 +49,30 @@ class Watch:
         while not self._ended.is_set():
             time.sleep(_WAKE_SECONDS)
             now, cpu_now = time.perf_counter(), time.process_time()
-            # While another process has the CPU, this one uses none, and holds nothing up.
+            # While another process has the CPU, this one uses none and delays nothing.
             late = min(now - woke - _WAKE_SECONDS, cpu_now - cpu)
             self.longest_ms = max(self.longest_ms, late * 1000)
             woke, cpu = now, cpu_now
 
 
 class Stretches(Prepared):
-    """A way to export in a process of its own: each call is one export, and returns its longest stretch."""
+    """A way to export in its own process: each call exports once and returns the longest delay of other threads."""
 
     def __call__(self, kind: Kind, series: int) -> float:
-        """Milliseconds."""
+        """Return the longest delay in milliseconds."""
         return longest_ms(self.prepared(kind, series).run)
 
 
 class Loop:
-    """A loop in Python, for comparison."""
+    """A pure Python loop, for comparison."""
 
     def __call__(self) -> float:
-        """Milliseconds."""
+        """Return the longest delay in milliseconds."""
         return longest_ms(lambda: sum(number for number in range(5_000_000)))
 
 
 def longest_ms(work: Callable[[], object]) -> float:
-    """Return the longest wait of other threads, in milliseconds; garbage is collected before."""
+    """Return the longest delay of other threads, in milliseconds; garbage is collected first."""
     gc.collect()
     with Watch() as watch:
         work()
@@ -94,7 +94,7 @@ def run(*, short: bool) -> Report:
 def medians_of(
     kinds: Sequence[Kind], ways: Sequence[str], *, rounds: int, series: int = SERIES
 ) -> dict[str, dict[str, float]]:
-    """For each kind and way the median over rounds of the longest stretch, in milliseconds."""
+    """Return the median over rounds of the longest delay in milliseconds, for each kind and way."""
     medians = {}
     with ExitStack() as stack:
         remotes = {way: stack.enter_context(Remote(Stretches, way)) for way in ways}

@@ -28,19 +28,19 @@ View = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A function that makes an app, and the modules that it needs."""
+    """A function that makes an app, and the modules it requires."""
 
     make: Callable[[], Flask]
     needs: tuple[str, ...] = ()
 
 
 def bare_app() -> Flask:
-    """An app that measures nothing."""
+    """Make an app that measures nothing."""
     return _app(lambda: "hello")
 
 
 def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy = "background") -> Flask:
-    """An app with this extension, and this number of ``add_metric`` calls a request."""
+    """Make an app with this extension and this number of ``add_metric`` calls per request."""
     answer_all_clients()
     values = latencies()
 
@@ -55,7 +55,7 @@ def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy 
 
 
 def histograms_app() -> Flask:
-    """An app that records three measurements with nothing but the SDK, collected by this package's reader."""
+    """Make an app that records three measurements with the SDK alone, collected by this package's reader."""
     answer_all_clients()
     values = latencies()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Benchmark"))
@@ -71,7 +71,7 @@ def histograms_app() -> Flask:
 
 
 def instrumented_app() -> Flask:
-    """An app with OpenTelemetry's own instrumentation and nothing else."""
+    """Make an app with OpenTelemetry's own instrumentation only."""
     app = bare_app()
     provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     instrumentor: Any = FlaskInstrumentor()
@@ -80,14 +80,14 @@ def instrumented_app() -> Flask:
 
 
 def prometheus_app() -> Flask:
-    """An app with prometheus_flask_exporter and its defaults: a histogram and a counter a request."""
+    """Make an app with prometheus_flask_exporter and its defaults: a histogram and a counter per request."""
     app = bare_app()
     optional("prometheus_flask_exporter").PrometheusMetrics(app)
     return app
 
 
 def predecessor_app() -> Flask:
-    """An app with flask-cloudwatch-metric, which calls CloudWatch in each request; only its CPU is measured."""
+    """Make an app with flask-cloudwatch-metric, which calls CloudWatch in each request; only CPU time is measured."""
     answer_all_clients()
     values = latencies()
 
@@ -102,7 +102,7 @@ def predecessor_app() -> Flask:
 
 
 def embedded_metrics_app() -> Flask:
-    """An app with aws-embedded-metrics, which writes an event a request."""
+    """Make an app with aws-embedded-metrics, which writes an event per request."""
     os.environ["AWS_EMF_ENVIRONMENT"] = "local"
     metric_scope = optional("aws_embedded_metrics").metric_scope
     _print_nothing()
@@ -118,7 +118,7 @@ def embedded_metrics_app() -> Flask:
 
 
 def powertools_app() -> Flask:
-    """An app with Powertools, which writes an event a request."""
+    """Make an app with Powertools, which writes an event per request."""
     _print_nothing()
     values = latencies()
     metrics = optional("aws_lambda_powertools").Metrics(namespace="Benchmark", service="shop")
@@ -146,7 +146,7 @@ def _app(view: View) -> Flask:
 
 
 def _print_nothing() -> None:
-    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open for the life of the process
 
 
 NONE: Final = "this extension, no metric"
@@ -170,6 +170,6 @@ APPS: Final[Mapping[str, App]] = {
 
 
 def installed_apps() -> tuple[list[str], list[str]]:
-    """Return the apps whose packages are installed, and the others."""
+    """Return the apps whose packages are installed, and the apps whose packages are missing."""
     here = [name for name, app in APPS.items() if are_installed(app.needs)]
     return here, [name for name in APPS if name not in here]

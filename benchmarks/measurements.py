@@ -13,12 +13,12 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter
 
 METRIC_NAMES: Final = ("http.server.requests", "http.server.request.duration")
 _OUR_MAX_SIZE: Final = 147
-"""The exponential buckets that this package's reader asks for."""
+"""The exponential buckets that this package's reader requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Counters, or histograms with this number of samples a collection."""
+    """Counters, or histograms with this number of samples per collection."""
 
     title: str
     samples: int = 0
@@ -31,7 +31,7 @@ KINDS: Final = (COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200)
 
 
 def attributes_of(number: int) -> dict[str, str | int]:
-    """The attributes of one series."""
+    """Return the attributes of one series."""
     return {
         "http.route": f"/shop/items/{number}",
         "http.request.method": "GET" if number % 3 else "POST",
@@ -49,7 +49,7 @@ def our_reader() -> InMemoryMetricReader:
 
 
 def sdk_reader() -> InMemoryMetricReader:
-    """Collect the same with nothing but the SDK."""
+    """Collect the same with the SDK alone."""
     delta = AggregationTemporality.DELTA
     return InMemoryMetricReader(
         preferred_temporality={Counter: delta, Histogram: delta},

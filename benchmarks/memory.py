@@ -1,4 +1,4 @@
-"""Growth of memory: over many requests, and for each series ever seen; and the cost of idle series.
+"""Growth of memory over many requests and per recorded series, and the cost of idle series.
 
 The SDK keeps every series for the life of the process, and visits all of them in each collection. The SDK alone is
 measured as well.
@@ -30,20 +30,20 @@ _COLLECTIONS: Final = 5
 
 USUAL_LIMIT: Final = 1000
 LIMITS: Final = {"this package": USUAL_LIMIT, "this package, max_metrics=200000": 200_000, "the SDK alone": 0}
-"""Each with its ``max_metrics``; the SDK has none."""
+"""Each way and its ``max_metrics``; the SDK alone has no limit."""
 
 _MEGABYTE: Final = 1e6
 
 
 class Idle(NamedTuple):
-    """CPU milliseconds of a flush when every series has something new, and when none has."""
+    """CPU milliseconds of a flush when every series has new values, and when none has."""
 
     busy_ms: float
     idle_ms: float
 
 
 class Seen(NamedTuple):
-    """Bytes for each series, and CPU milliseconds of a flush when all are idle."""
+    """Bytes per series, and CPU milliseconds of a flush when all series are idle."""
 
     bytes_a_series: float
     idle_ms: float
@@ -53,9 +53,9 @@ _Figures = TypeVar("_Figures")
 
 
 def growth_mb(requests: int) -> list[float]:
-    """Serve requests with three metrics each; return the growth of this process after each tenth, in megabytes.
+    """Serve requests with three metrics each; return this process's memory growth after each tenth, in megabytes.
 
-    The process first serves a tenth as many. Each tenth ends with a flush.
+    Each tenth ends with a flush. A warm-up of the same size as a tenth comes first.
     """
     app = extension_app(3)
     environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
@@ -82,7 +82,7 @@ def idle(max_metrics: int, series: int) -> Idle:
 
 
 def seen(max_metrics: int, series: int) -> Seen:
-    """Measure ``series`` counters and as many histograms that were recorded once."""
+    """Measure ``series`` counters and as many histograms that were recorded only once."""
     measure, flush = _flushed(max_metrics)
     measure(1)
     flush()
@@ -96,7 +96,7 @@ def seen(max_metrics: int, series: int) -> Seen:
 
 
 def run(*, short: bool) -> Report:
-    """Measure all three."""
+    """Measure the growth over requests, the memory per series, and idle series."""
     part = 20 if short else 1
     with Remote(partial, growth_mb) as process:
         growth = process(REQUESTS // part)

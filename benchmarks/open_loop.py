@@ -1,4 +1,4 @@
-"""A load generator with an open loop: requests are due at times fixed in advance, however slow the server is.
+"""An open-loop load generator: requests are due at times fixed in advance, however slow the server is.
 
 Latency counts from the time a request was due, so a stall shows in every request that it delays. A client that waits
 for one answer before it sends the next request would hide that (coordinated omission).
@@ -21,20 +21,20 @@ _TIMEOUT_SECONDS: Final = 30.0
 
 
 class Answer(NamedTuple):
-    """When a request was due (``time.monotonic()``), and the seconds from then until its answer was complete."""
+    """The time at which a request was due (``time.monotonic()``), and the seconds until its response was complete."""
 
     due: float
     latency: float
 
 
 def load_generator() -> Callable[..., list[Answer]]:
-    """Return ``drive``, for a process of its own: pauses to collect garbage would look like the server's."""
+    """Return ``drive`` for a separate process, whose garbage collection is not mistaken for the server's pauses."""
     gc.disable()
     return drive
 
 
 def drive(url: str, body: str, rate: float, seconds: float) -> list[Answer]:
-    """Send ``rate`` requests a second, each of which the server answers with ``body``; return the answers.
+    """Send ``rate`` requests per second, which the server answers with ``body``; return the answers.
 
     Raises ``ConnectionError`` if the server closes a connection or answers with an error, and ``TimeoutError`` if it
     stops answering.
@@ -68,13 +68,13 @@ class _Connection:
         self.close = self._socket.close
 
     def send(self, due: float) -> None:
-        """Send the request that was due then."""
+        """Send the request that was due at this time."""
         self.due = due
         self._received = b""
         self._socket.sendall(_REQUEST)
 
     def is_answered(self) -> bool:
-        """Read what has arrived; return whether the answer is complete."""
+        """Read the available bytes; return whether the response is complete."""
         received = self._socket.recv(65536)
         self._received += received
         if not received or not self._received.startswith(b"HTTP/1.1 200"):
@@ -83,7 +83,7 @@ class _Connection:
 
 
 def _send_due(due: deque[float], idle: deque[_Connection], busy: set[_Connection]) -> None:
-    """Send the requests that are due, as long as there is a connection for them."""
+    """Send the requests that are due while there is a free connection."""
     now = time.monotonic()
     while due and idle and due[0] <= now:
         connection = idle.popleft()
@@ -92,9 +92,9 @@ def _send_due(due: deque[float], idle: deque[_Connection], busy: set[_Connection
 
 
 def _readable(busy: set[_Connection], until: float | None) -> list[_Connection]:
-    """Wait for answers until the next request is due; without one to send, as long as the server may take."""
+    """Wait for responses until the next request is due; with none to send, wait up to the timeout."""
     pause = _TIMEOUT_SECONDS if until is None else max(until - time.monotonic(), 0)
-    ready, _, _ = select.select(busy, (), (), pause)  # its timeout is in microseconds, that of epoll in milliseconds
+    ready, _, _ = select.select(busy, (), (), pause)  # microsecond timeout; epoll's has milliseconds
     if until is None and not ready:
         raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS:g} s")
     return ready

@@ -1,6 +1,6 @@
-"""What an outage of CloudWatch costs a server under load: calls, memory, and no counts.
+"""The effect of a CloudWatch outage on a server under load: calls, memory and lost counts.
 
-One third of the time connections are refused, one third all requests fail, one third six out of ten are throttled.
+For one third of the outage connections are refused, for one third all requests fail, for one third 60% are throttled.
 """
 
 import random
@@ -19,12 +19,12 @@ from tests.reliability.processes import GUNICORN, Load, Server, rss_bytes, servi
 
 REQUESTS_A_SECOND = 50
 SLACK_CALLS = 12
-"""What full jitter may make of the first attempts: half of all delays are shorter than half as long as they may be."""
+"""Extra calls that full jitter may cause at first: half of all delays are shorter than half their maximum."""
 
 
 @dataclass
 class Outage:
-    """An outage of a number of seconds, and its consequences."""
+    """An outage of this many seconds, and its effects."""
 
     seconds: float
     answered: int = 0
@@ -35,7 +35,7 @@ class Outage:
     lost: dict[str, int] = field(default_factory=dict)
 
     def run(self, cloudwatch: FailingCloudWatch, log: Path) -> "Outage":
-        """Let it happen to a server under load, whose last flush is at its end."""
+        """Run the outage against a server under load; the server flushes once more when it terminates."""
         command = [*GUNICORN, "--workers", "1", "--threads", "4", "--worker-class", "gthread"]
         with serving(cloudwatch, log, command, ["tests.reliability.app:create_app()"]) as server:
             load = Load(server.url, clients=4, rate=REQUESTS_A_SECOND).start()
@@ -57,11 +57,11 @@ class Outage:
 
     @property
     def most_calls(self) -> float:
-        """What the backoff allows: a throttled request that gets through begins it anew, at one flush a second."""
+        """The limit set by the backoff: a throttled request that succeeds resets it, at one flush per second."""
         return SLACK_CALLS + 2.5 * self.seconds / 3
 
     def figures(self) -> dict[str, object]:
-        """The figures, to be printed."""
+        """Return the figures for printing."""
         return {
             "seconds": round(self.seconds, 1),
             "answered": self.answered,
@@ -93,13 +93,13 @@ class Outage:
 
 
 def _calls(server: Server) -> int:
-    """How many calls the server has tried, by its own account: those that were refused a connection, too."""
+    """Return the number of calls the server has attempted, including refused connections."""
     stats = server.get("/stats")
     return int(stats["requests_sent"] + stats["requests_failed"])
 
 
 def _await_sent(server: Server) -> None:
-    """Wait until CloudWatch has taken something, and nothing of before waits any more."""
+    """Wait until CloudWatch accepts data again, and the backlog is empty."""
     sent = server.get("/stats")["datums_sent"]
     deadline = time.monotonic() + 120
     while server.get("/stats")["datums_sent"] == sent and time.monotonic() < deadline:
@@ -107,7 +107,7 @@ def _await_sent(server: Server) -> None:
 
 
 def run(*, short: bool) -> Table:
-    """An outage of a minute, or a few seconds."""
+    """Run an outage of one minute, or of a few seconds."""
     with FailingCloudWatch() as cloudwatch, tempfile.TemporaryDirectory() as directory:
         outage = Outage(seconds=6.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
     table = Table(title=f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second")

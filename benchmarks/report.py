@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 
 REQUIREMENTS: Final = "benchmarks/requirements.txt"
-"""What installs everything that the package is compared with."""
+"""The command that installs every package in the comparison."""
 
 _HEADINGS: Final = ("", "bound", "measured", "")
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
@@ -16,7 +16,7 @@ _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A figure and its bound, if it has one; nothing fails if the figure misses it."""
+    """A figure and its bound, if any; a missed bound does not fail the benchmark."""
 
     text: str
     measured: float
@@ -26,13 +26,13 @@ class Claim:
 
     @property
     def is_held(self) -> bool:
-        """Whether the figure keeps its bound."""
+        """Return whether the figure is within its bound."""
         return (self.at_most is None or self.measured <= self.at_most) and (
             self.at_least is None or self.measured >= self.at_least
         )
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The claim as a row of a table."""
+        """Return the claim as a row of a table."""
         measured = f"{self.measured:.2f}{self.unit}"
         if self.at_most is None and self.at_least is None:
             return self.text, "", measured, ""
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """The tables and claims of a benchmark, and what was left out because it is not installed."""
+    """The tables and claims of a benchmark, and the ways omitted because their packages are not installed."""
 
     tables: Sequence[RenderableType]
     claims: Sequence[Claim] = ()
@@ -67,7 +67,7 @@ def claims_table(claims: Iterable[Claim]) -> Table:
 
 
 def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str:
-    """Replace the figures between two comments of a Markdown document, with a line on what made them.
+    """Replace the figures between two comments of a Markdown document, and add a line about their origin.
 
     Raises ``ValueError`` if the document has no such comments.
     """

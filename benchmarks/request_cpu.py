@@ -1,8 +1,7 @@
-"""The CPU that measuring adds to a request: in the thread that serves it, and in all threads.
+"""The CPU time that measuring adds to a request: in the serving thread, and in all threads.
 
-In each process two apps take turns, one that measures nothing and one that measures: the cost is the median difference
-of two consecutive turns. The processes take turns, too. The cost of a flush, in a thread of its own, is shown
-separately.
+In each process a bare app and a measuring app take turns: the cost is the median difference of two consecutive turns.
+The processes take turns, too. The cost of a flush, which runs in its own thread, is shown separately.
 """
 
 import statistics
@@ -25,12 +24,12 @@ _WARM_UP_TURNS: Final = 1
 
 
 class Cost(NamedTuple):
-    """CPU microseconds of a request to the bare app, and how many more the other app's request takes."""
+    """CPU microseconds of a request to the bare app, and the extra microseconds of a request to the measuring app."""
 
     bare: float
     added: float
     added_everywhere: float
-    """In all threads together."""
+    """In all threads."""
 
 
 class Requests:
@@ -46,22 +45,22 @@ class Requests:
             answer(self._app, dict(self._environ))
 
     def cpu_us(self, number: int) -> tuple[float, float]:
-        """Answer requests; return the CPU microseconds of each, in this thread and in all threads."""
+        """Answer requests; return the CPU microseconds per request, in this thread and in all threads."""
         begun, begun_everywhere = time.thread_time_ns(), time.process_time_ns()
         self.serve(number)
         here = time.thread_time_ns() - begun
-        self.check_nothing_is_lost()  # measured as well: it completes whatever was put off
+        self.check_nothing_is_lost()  # Measured as well: it completes deferred work.
         return here / number / 1000, (time.process_time_ns() - begun_everywhere) / number / 1000
 
     def check_nothing_is_lost(self) -> None:
-        """Raise ``RuntimeError`` if the extension has lost measurements: that costs less than it should."""
+        """Raise ``RuntimeError`` if the extension has lost measurements, which would understate its cost."""
         installed = self._app.extensions.get("cloudwatch_metrics")
         if installed is not None and (lost := installed.reporter.stats().datums_lost):
             raise RuntimeError(f"metrics were lost: {lost}")
 
 
 def answer(app: Flask, environ: dict[str, Any]) -> None:
-    """Answer one request as a server does: read the body, and close it."""
+    """Answer one request as a server does: read the body and close it."""
     body: Iterable[bytes] = app(environ, _start_response)
     for _ in body:
         pass
@@ -75,14 +74,14 @@ def _start_response(_status: str, _headers: list[tuple[str, str]], _error: Any =
 
 
 class Turns:
-    """The two apps of a process; each call lets them take turns, and returns the cost of a request."""
+    """The two apps of a process; each call runs both in turns and returns the cost of a request."""
 
     def __init__(self, name: str) -> None:
         self._measuring = Requests(APPS[name].make())
         self._bare = Requests(bare_app())
 
     def __call__(self, turns: int) -> Cost:
-        """Let each app have a number of turns."""
+        """Run this number of turns of each app."""
         return _median([self._turn() for _ in range(_WARM_UP_TURNS + turns)][_WARM_UP_TURNS:])
 
     def _turn(self) -> Cost:
@@ -92,15 +91,15 @@ class Turns:
 
 
 class Flushes:
-    """An app with three metrics a request; each call flushes, and returns the CPU of a flush."""
+    """An app with three metrics per request; each call flushes and returns the CPU time of a flush."""
 
     def __init__(self) -> None:
-        app = extension_app(3, flush="interval")  # requests do not flush
+        app = extension_app(3, flush="interval")  # Requests do not flush.
         self._requests = Requests(app)
         self._flush = app.extensions["cloudwatch_metrics"].reporter.flush
 
     def __call__(self, flushes: int) -> float:
-        """CPU milliseconds of a flush after some requests, in all threads."""
+        """Return the CPU milliseconds of a flush after some requests, in all threads."""
         milliseconds = [self._cpu_ms() for _ in range(1 + flushes)][1:]
         self._requests.check_nothing_is_lost()
         return statistics.median(milliseconds)
@@ -120,7 +119,7 @@ def run(*, short: bool) -> Report:
 
 
 def costs_of(names: list[str], *, launches: int, rounds: int, turns: int) -> dict[str, Cost]:
-    """Return the median cost of each app, over several processes and rounds in each."""
+    """Return the median cost of each app over several processes, with several rounds each."""
     costs: dict[str, list[Cost]] = {name: [] for name in names}
     for _ in range(launches):
         with ExitStack() as stack:
@@ -136,7 +135,7 @@ def _median(costs: Sequence[Cost]) -> Cost:
 
 
 def claims(costs: Mapping[str, Cost]) -> list[Claim]:
-    """What the figures should show."""
+    """Return the claims about the figures."""
     three = costs[THREE].added_everywhere
     made = [
         Claim(

@@ -1,8 +1,8 @@
-"""What three metrics a request cost a server under load: its CPU, and the latency that clients see.
+"""The cost of three metrics per request to a server under load: its CPU time, and the latency that clients see.
 
 Two servers (gunicorn, one process, 16 threads) run the same app, one of them with the reporter. A load generator in
-another process puts them under the same load in turn, in an open loop; CloudWatch takes 25 ms to answer. The reporter
-flushes every second, so that a pause at the flush shows.
+another process puts them under the same open-loop load in turn; CloudWatch takes 25 ms to answer. The reporter flushes
+every second, so that a pause during the flush shows.
 """
 
 import gc
@@ -31,7 +31,7 @@ from tests.reliability.processes import GUNICORN, Server, serving
 
 CLOUDWATCH_SECONDS: Final = 0.025
 RATES: Final = (500, 250, 125)
-"""Requests a second: the first that the machine sustains is used."""
+"""Requests per second: the first rate that the machine sustains is used."""
 
 WITHOUT: Final = "bare Flask"
 WITH: Final = "3 add_metric"
@@ -43,7 +43,7 @@ BODY: Final = "hello"
 _GTHREAD: Final = [*GUNICORN, "--workers", "1", "--threads", "16", "--worker-class", "gthread"]
 _WARM_UP_SECONDS: Final = 3.0
 _LEAD_IN_SECONDS: Final = 1.0
-"""In it, the other server makes its last call."""
+"""The lead-in of a turn, in which the other server makes its last call."""
 _SATURATED_MS: Final = 20.0
 _NEAR_SECONDS: Final = 0.05
 _WINDOW_SECONDS: Final = 0.1
@@ -51,10 +51,10 @@ _SLOWEST_WINDOWS: Final = 6
 
 
 def bare_app() -> Flask:
-    """An app that measures nothing.
+    """Make an app that measures nothing.
 
     ``/cpu`` returns the CPU seconds of the server process, all threads included. ``/collect`` collects its garbage: a
-    full collection, for tens of milliseconds, would hit one turn and not the others.
+    full collection takes tens of milliseconds and would otherwise affect only one of the turns.
     """
     app = Flask("benchmark")
     app.add_url_rule("/", "index", lambda: BODY)
@@ -64,7 +64,7 @@ def bare_app() -> Flask:
 
 
 def measured_app() -> Flask:
-    """The same app with three metrics a request."""
+    """Make the same app with three metrics per request."""
     app = bare_app()
     reporter = CloudWatchMetricsReporter(app, "Benchmark", flush_min_interval_seconds=1.0)
     values = latencies()
@@ -80,7 +80,7 @@ def measured_app() -> Flask:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A server that was under load for some seconds."""
+    """A server under load for some seconds."""
 
     answers: Sequence[Answer]
     cpu_seconds: float
@@ -89,15 +89,15 @@ class Turn:
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds of the server process for each request."""
+        """CPU microseconds of the server process per request."""
         return self.cpu_seconds / len(self.answers) * 1e6
 
     def from_call(self, answer: Answer) -> float:
-        """Seconds from the nearest call to CloudWatch until the request was due; negative if it was due before."""
+        """Return the seconds from the nearest call to the request's due time; negative if the call is later."""
         return min((answer.due - call for call in self.calls), key=abs, default=math.inf)
 
     def answers_by_flush(self) -> dict[str, list[Answer]]:
-        """The answers to requests due within 50 ms of a call to CloudWatch, and the others."""
+        """Return the answers to requests due within 50 ms of a call to CloudWatch, and the other answers."""
         found: dict[str, list[Answer]] = {NEAR: [], OTHERS: []}
         for answer in self.answers:
             found[NEAR if abs(self.from_call(answer)) <= _NEAR_SECONDS else OTHERS].append(answer)
@@ -114,21 +114,21 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The turns of each server, and the requests a second that it served."""
+    """The turns of each server, and its requests per second."""
 
     rate: int
     turns: Mapping[str, Sequence[Turn]]
 
     def cpu_us(self, name: str) -> list[float]:
-        """CPU of a request in each turn of a server."""
+        """Return the CPU time per request in each turn of a server."""
         return [turn.cpu_us for turn in self.turns[name]]
 
     def quantiles_ms(self, name: str, percent: float) -> list[float]:
-        """A percentile of latency in each turn: of a server, or of the requests ``NEAR`` a flush and the ``OTHERS``."""
+        """Return a latency percentile per turn: of a server, or of the requests ``NEAR`` a flush or the ``OTHERS``."""
         return [quantile_ms(answers, percent) for answers in self._answers(name)]
 
     def slowest(self, name: str) -> list[tuple[float, float]]:
-        """The slowest windows of a server: the latency of their slowest request, and its seconds from a call."""
+        """Return a server's slowest windows: the latency of their slowest request, and its seconds from a call."""
         windows = [(each.latency, turn.from_call(each)) for turn in self.turns[name] for each in turn.slowest_windows()]
         return sorted(windows, reverse=True)[:_SLOWEST_WINDOWS]
 
@@ -139,7 +139,7 @@ class Measured:
 
 
 def quantile_ms(answers: Sequence[Answer], percent: float) -> float:
-    """A percentile of latency, in milliseconds."""
+    """Return a latency percentile in milliseconds."""
     return nearest_rank(sorted(map(_latency, answers)), percent) * 1000
 
 
@@ -154,7 +154,7 @@ def run(*, short: bool) -> Report:
 
 
 def measure(*, rounds: int, seconds: float) -> Measured:
-    """Let each server have a number of turns of this length."""
+    """Run this number of turns of this length on each server."""
     turns: dict[str, list[Turn]] = {name: [] for name in APPS}
     with ExitStack() as stack:
         cloudwatch: Any = stack.enter_context(SlowCloudWatch())
@@ -180,7 +180,7 @@ def _sustained_rate(load: Remote, servers: Sequence[Server]) -> int:
 
 
 def _keeps_up(load: Remote, server: Server, rate: int) -> bool:
-    """Whether the server answers without delay in the last second of a warm-up."""
+    """Return whether the server answers without delay in the last second of a warm-up."""
     return quantile_ms(load(server.url, BODY, rate, _WARM_UP_SECONDS)[-rate:], 50) < _SATURATED_MS
 
 
@@ -194,9 +194,9 @@ def _turn(load: Remote, server: Server, cloudwatch: "SlowCloudWatch", rate: int,
 
 
 def claims(measured: Measured) -> Iterator[Claim]:
-    """What the figures should show.
+    """Return the claims about the figures.
 
-    A pause at the flush shows in p95 most clearly: one of 6 ms delays 3 of the 50 requests within 50 ms of it.
+    A pause during the flush shows in p95 most clearly: one of 6 ms delays 3 of the 50 requests within 50 ms of it.
     """
     cpu = median_ratio(measured.cpu_us(WITH), measured.cpu_us(WITHOUT))
     yield Claim(f"under load, server CPU of a request: {WITH} / {WITHOUT}", cpu, at_most=1.3)
@@ -211,7 +211,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
 
 
 class SlowCloudWatch:
-    """An HTTP endpoint that accepts every call after 25 ms. It does not validate, to leave the CPU to the servers."""
+    """An HTTP endpoint that accepts every call after 25 ms. It validates nothing, to leave the CPU to the servers."""
 
     def __init__(self) -> None:
         self.calls: list[float] = []
@@ -228,7 +228,7 @@ class SlowCloudWatch:
         self._server.server_close()
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that direct a server's AWS SDK to this endpoint."""
+        """Return the environment variables that direct a server's AWS SDK to this endpoint."""
         return {
             "AWS_ENDPOINT_URL_CLOUDWATCH": f"http://127.0.0.1:{self._server.server_port}",
             "AWS_ACCESS_KEY_ID": "testing",
@@ -246,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def handle(self) -> None:
-        """Answer calls until the server under test is ended."""
+        """Answer calls until the server under test ends."""
         with suppress(ConnectionError):
             super().handle()
 

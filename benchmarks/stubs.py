@@ -1,4 +1,4 @@
-"""Stubs for the network: everything runs except the transport, and the bodies of requests are kept."""
+"""Stubs for the network: everything runs except the transport, and request bodies are kept."""
 
 import gzip
 import os
@@ -13,27 +13,27 @@ from benchmarks.harness import optional
 
 @dataclass
 class Traffic:
-    """The bodies of the requests since it was last cleared."""
+    """The bodies of the requests since the last clear."""
 
     bodies: list[bytes] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget them."""
+        """Discard the bodies."""
         self.bodies.clear()
 
     @property
     def sent_bytes(self) -> int:
-        """Their size on the wire."""
+        """Return their size on the wire."""
         return sum(map(len, self.bodies))
 
     @property
     def plain_bytes(self) -> int:
-        """Their size before compression."""
+        """Return their size before compression."""
         return sum(len(gzip.decompress(body)) if body.startswith(b"\x1f\x8b") else len(body) for body in self.bodies)
 
 
 def answered(client: Any, traffic: Traffic | None = None) -> Any:
-    """A boto3 CloudWatch client whose requests are answered before they are sent."""
+    """Make a boto3 CloudWatch client whose requests are answered before they are sent."""
 
     def answer(request: Any, **_: object) -> AWSResponse:
         if traffic is not None:
@@ -46,15 +46,15 @@ def answered(client: Any, traffic: Traffic | None = None) -> Any:
 
 
 class _EmptyBody:
-    """An empty answer, as urllib3 would give it."""
+    """An empty response body, as urllib3 would provide it."""
 
     def stream(self) -> Any:
-        """No bytes."""
+        """Yield no bytes."""
         return iter([b""])
 
 
 def answered_session(traffic: Traffic | None = None) -> Any:
-    """A session of requests in which every request is answered before it is sent."""
+    """Make a ``requests`` session in which every request is answered before it is sent."""
     requests = optional("requests")  # comes with the OTLP exporter
 
     class Answering(requests.adapters.BaseAdapter):  # type: ignore[misc, name-defined]
@@ -67,7 +67,7 @@ def answered_session(traffic: Traffic | None = None) -> Any:
             return response
 
         def close(self) -> None:
-            """Nothing is open."""
+            """Do nothing: no connection is open."""
 
     session = requests.Session()
     session.mount("http://", Answering())

@@ -44,25 +44,25 @@ OTLP_EXPONENTIAL_COLLECTED: Final = "OTLP/HTTP, exponential, with collection"
 
 
 class Export(Protocol):
-    """One export after the other: ``prepare`` is not measured, ``run`` is."""
+    """One export after another: ``run`` is measured, ``prepare`` is not."""
 
     def prepare(self) -> None:
         """Record new measurements, and collect them."""
 
     def run(self) -> None:
-        """Export what was prepared."""
+        """Export the prepared measurements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to export, and the modules it needs; ``make(kind, series, traffic)`` prepares it."""
+    """A way to export, and the modules it requires; ``make(kind, series, traffic)`` prepares it."""
 
     make: Callable[[Kind, int, Traffic | None], Export]
     needs: tuple[str, ...] = ()
 
 
 def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIES) -> CloudWatchMetricExporter:
-    """This exporter with its own client, whose requests are answered before they reach the network."""
+    """Make this package's exporter with its own client, whose requests are answered before they reach the network."""
     make_client = client_factory("us-east-1", access_key_id="x", secret_access_key="x")
     return CloudWatchMetricExporter.from_settings(
         Settings.resolve(arguments={"namespace": "Benchmark", "max_metrics": max_metrics}, app_config={}, environ={}),
@@ -71,13 +71,13 @@ def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIE
 
 
 def default_client(traffic: Traffic | None = None) -> Any:
-    """boto3's client with its defaults."""
+    """Make a boto3 client with its defaults."""
     client = boto3.client("cloudwatch", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     return answered(client, traffic)
 
 
 def collections_of(kind: Kind, series: int, make_reader: Callable[[], InMemoryMetricReader]) -> Iterator[MetricsData]:
-    """Yield collections without end: at most three, in turn, because recording takes longer than exporting."""
+    """Yield collections endlessly: at most three, in turn, because recording takes longer than exporting."""
     source = Source(kind, series, make_reader)
     collections = []
     for _ in range(1 if series * kind.samples >= MANY_SAMPLES else 3):
@@ -88,7 +88,7 @@ def collections_of(kind: Kind, series: int, make_reader: Callable[[], InMemoryMe
 
 
 class ExporterRun:
-    """An OpenTelemetry exporter that exports one collection after the other."""
+    """An OpenTelemetry exporter that exports one collection after another."""
 
     def __init__(self, collections: Iterator[MetricsData], exporter: MetricExporter) -> None:
         self._collections = collections
@@ -99,7 +99,7 @@ class ExporterRun:
         self._data = next(self._collections)
 
     def run(self) -> None:
-        """Export it."""
+        """Export the collection."""
         _export(self._exporter, self._data)
 
 
@@ -115,7 +115,7 @@ class CollectionRun:
         self._source.record()
 
     def run(self) -> None:
-        """Collect them, and export."""
+        """Collect the measurements, and export them."""
         data = self._source.collect()
         if self._exporter is not None:
             _export(self._exporter, data)
@@ -127,7 +127,7 @@ def _export(exporter: MetricExporter, data: MetricsData) -> None:
 
 
 class DictionariesRun:
-    """boto3 with the datums of this exporter, as dictionaries: only the calls are measured."""
+    """Calls to boto3 with this exporter's data points as dictionaries; only the calls are measured."""
 
     def __init__(self, collections: Iterator[MetricsData], client: Any) -> None:
         self._collections = collections
@@ -137,7 +137,7 @@ class DictionariesRun:
         self._exporter = CloudWatchMetricExporter("Benchmark", client=listener, max_metrics=MAX_SERIES)
 
     def prepare(self) -> None:
-        """Take the next collection, and turn it into dictionaries."""
+        """Take the next collection and convert it to dictionaries."""
         self._requests.clear()
         self._exporter.export(next(self._collections))
 
@@ -148,18 +148,18 @@ class DictionariesRun:
 
 
 class _Listener:
-    """A client that keeps the requests."""
+    """A client that stores the requests."""
 
     def __init__(self, requests: list[Mapping[str, Any]]) -> None:
         self._requests = requests
 
     def put_metric_data(self, **request: Any) -> None:
-        """Keep it."""
+        """Store the request."""
         self._requests.append(request)
 
 
 class EventsRun:
-    """An EMF library with an event for each series, which carries the samples: only serializing is measured."""
+    """An EMF library with an event per series, which carries the samples; only the serialization is measured."""
 
     def __init__(
         self, kind: Kind, series: int, event_of: Callable[[str, list[float], int], Any], text_of: Callable[[Any], Any]
@@ -171,11 +171,11 @@ class EventsRun:
         self._random = random.Random(1)
 
     def prepare(self) -> None:
-        """Fill an event for each series."""
+        """Fill an event per series."""
         self._events = [self._event(number) for number in range(self._series)]
 
     def run(self) -> None:
-        """Serialize them."""
+        """Serialize the events."""
         for event in self._events:
             self._text_of(event)
 
@@ -244,7 +244,7 @@ def _powertools(kind: Kind, series: int, traffic: Traffic | None) -> Export:
         metrics = make_metrics(namespace="Benchmark")
         for key, value in attributes_of(number).items():
             metrics.add_dimension(key, str(value))
-        for sample in samples[:99]:  # one more, and it writes the event at once
+        for sample in samples[:99]:  # One more sample would write the event at once.
             metrics.add_metric(name, "Milliseconds" if kind.samples else "Count", sample)
         return metrics
 
@@ -278,7 +278,7 @@ WAYS: Final[Mapping[str, Way]] = {
 
 
 class Prepared:
-    """A way to export in a process of its own; it measures one case after the other."""
+    """A way to export in its own process; it measures one case after another."""
 
     def __init__(self, way: str, traffic: Traffic | None = None) -> None:
         self._way = WAYS[way]
@@ -289,13 +289,13 @@ class Prepared:
         """Return an export that is ready to run."""
         export = self._exports.get((kind, series))
         if export is None:
-            self._exports.clear()  # this case should not carry another one's memory
+            self._exports.clear()  # Free the memory of the previous case.
             export = self._exports[kind, series] = self._way.make(kind, series, self._traffic)
         export.prepare()
         return export
 
 
 def installed(ways: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the ways whose packages are installed, and the others."""
+    """Return the ways whose packages are installed, and the ways whose packages are missing."""
     here = [name for name in ways if are_installed(WAYS[name].needs)]
     return here, [name for name in ways if name not in here]

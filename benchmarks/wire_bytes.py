@@ -1,6 +1,6 @@
-"""What one export sends: bytes before and after compression, and calls.
+"""The size of one export: bytes before and after compression, and calls.
 
-EMF libraries write a line for each series, which an agent sends as logs; their compressed size is that of all lines
+EMF libraries write a line per series, which an agent sends as logs; their compressed size is that of all lines
 together, at gzip's default level.
 """
 
@@ -24,7 +24,7 @@ _GZIP_LEVEL: Final = 6
 
 
 class Sent(NamedTuple):
-    """Bytes sent, bytes before compression (of lines: bytes written), and requests or lines."""
+    """Bytes sent, bytes before compression (for lines: bytes written), and the number of requests or lines."""
 
     compressed: int
     plain: int
@@ -32,7 +32,7 @@ class Sent(NamedTuple):
 
 
 class Exports(Prepared):
-    """A way to export in a process of its own; each call is one export, and returns what it sends."""
+    """A way to export in its own process; each call exports once and returns the sizes sent."""
 
     def __init__(self, way: str) -> None:
         self._sent = Traffic()
@@ -58,7 +58,7 @@ def run(*, short: bool) -> Report:
 
 
 def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) -> dict[Kind, dict[str, Sent]]:
-    """What each way sends for the same measurements."""
+    """Return the sizes that each way sends for the same measurements."""
     sent: dict[Kind, dict[str, Sent]] = {}
     with ExitStack() as stack:
         remotes = {way: stack.enter_context(Remote(Exports, way)) for way in ways}
@@ -68,7 +68,7 @@ def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) ->
 
 
 def claims(counters: Mapping[str, Sent]) -> Iterator[Claim]:
-    """What the figures should show."""
+    """Return the claims about the figures."""
     ours = counters[OURS].compressed
     for way in (OTLP, OTLP_GZIP):
         if way in counters:

@@ -19,24 +19,24 @@ DEFAULTS = Thresholds()
 def duration(
     route: str, status: str = "200", *, samples: float = 1, p99: float | None = None, unit: str = "Milliseconds"
 ) -> SeriesSummary:
-    """A series as recorded by OpenTelemetry's Flask instrumentation."""
+    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", "GET"), ("http.status_code", status), ("http.target", route))
     return SeriesSummary("Shop", "http.server.duration", dimensions, unit, samples, 3, p99)
 
 
 def suggested(*series: SeriesSummary, thresholds: Thresholds = DEFAULTS, routes: int = 10) -> dict[str, dict[str, Any]]:
-    """The properties of each suggested alarm, by logical ID."""
+    """Return the properties of each suggested alarm, by logical ID."""
     template = alarms(series, thresholds, routes=routes).template
     return {name: each["Properties"] for name, each in template["Resources"].items()}
 
 
 def dimensions_of(query: dict[str, Any]) -> dict[str, str]:
-    """The dimensions of a query's metric."""
+    """Return the dimensions of a query's metric."""
     return {each["Name"]: each["Value"] for each in query["MetricStat"]["Metric"]["Dimensions"]}
 
 
 def cfn_lint(folder: Path, template: str) -> str:
-    """The output of cfn-lint for a template; empty if the template is valid."""
+    """Return the output of cfn-lint for a template; empty if the template is valid."""
     path = folder / "alarms.json"
     path.write_text(template, "utf-8")
     program = Path(sys.executable).with_name("cfn-lint")
@@ -47,7 +47,7 @@ def cfn_lint(folder: Path, template: str) -> str:
 
 
 def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
-    """There are no errors, warnings or hints; a broken template does not pass, which shows that cfn-lint works."""
+    """cfn-lint reports no errors, warnings or hints; a broken template fails, which shows that cfn-lint works."""
     (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
     result = CliRunner().invoke(main, ["alarms", "--from", str(tmp_path / "seen.json")])
     assert result.exit_code == 0
@@ -60,7 +60,7 @@ def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
 
 
 def test_alarms_of_the_demo() -> None:
-    """They cover 5xx rate and latency of the busiest routes, and missing data, with their price."""
+    """The alarms cover the 5xx rate and latency of the busiest routes, and missing data, with their price."""
     made = alarms(demo_document().series, DEFAULTS, routes=3)
     names = made.template["Resources"].keys()
     assert "Silence" in names
@@ -70,7 +70,7 @@ def test_alarms_of_the_demo() -> None:
 
 
 def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
-    """It counts the observed 5xx status codes; without any, the status 500."""
+    """The rate counts the observed 5xx status codes or, if there are none, the status 500."""
     both = suggested(duration("/cart", "200"), duration("/cart", "503"))["FailuresCart"]
     rate, failed, good = both["Metrics"]
     assert rate["Expression"] == "100 * (FILL(m1, 0)) / (FILL(m1, 0) + FILL(m2, 0))"
@@ -81,7 +81,7 @@ def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
 
 
 def test_an_alarm_has_at_most_ten_metrics() -> None:
-    """CloudWatch's limit is kept by dropping the series with the fewest requests."""
+    """Series with the fewest requests are dropped to stay within CloudWatch's limit."""
     statuses = [*map(str, range(200, 212)), *map(str, range(500, 512))]
     series = [duration("/", status, samples=1000 - int(status)) for status in statuses]
     found = suggested(*series)["Failures"]["Metrics"][1:]
@@ -103,20 +103,20 @@ def test_an_alarm_has_at_most_ten_metrics() -> None:
 def test_the_latency_threshold_is_twice_the_observed_p99(
     series: SeriesSummary, thresholds: Thresholds, threshold: float
 ) -> None:
-    """It is rounded up, or as given, and in the unit of the metric."""
+    """The threshold is rounded up, or as configured, and in the unit of the metric."""
     found = suggested(series, thresholds=thresholds)["Latency"]
     assert (found["ExtendedStatistic"], found["Threshold"]) == ("p99", threshold)
 
 
 def test_latency_alarms_ignore_errors() -> None:
-    """They watch successful responses; a route without any gets no latency alarm."""
+    """Latency alarms watch successful responses; a route without any gets no latency alarm."""
     found = suggested(duration("/", "404", samples=9), duration("/", "200"))["Latency"]
     assert {"Name": "http.status_code", "Value": "200"} in found["Dimensions"]
     assert "Latency" not in suggested(duration("/", "500"))
 
 
 def test_the_missing_data_alarm_watches_the_most_frequent_series() -> None:
-    """It treats missing data as breaching."""
+    """The alarm treats missing data as breaching."""
     rare, often = SeriesSummary("Shop", "Refunds", flushes=1), SeriesSummary("Shop", "Views", flushes=9)
     found = suggested(rare, often)
     assert list(found) == ["Silence"]
@@ -133,7 +133,7 @@ def test_only_the_busiest_routes_get_alarms() -> None:
 
 
 def test_logical_ids_are_unique_and_alphanumeric() -> None:
-    """This holds for any route."""
+    """Logical IDs are unique and alphanumeric for any route."""
     routes = ["/a-b", "/a/b", "/<b>", "/🦄", "/", "/" + "x" * 1000, "/" + "x" * 1001]
     found = suggested(*map(duration, routes))
     assert len(found) == 2 * len(routes) + 1
@@ -141,7 +141,7 @@ def test_logical_ids_are_unique_and_alphanumeric() -> None:
 
 
 def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:
-    """Nothing in them is read as a parameter, YAML or markup."""
+    """Nothing in a route is interpreted as a parameter, YAML or markup."""
     routes = ["/: {a: b}", "/${AWS::Region}", '/"quoted" # no comment', "/%TAB% - [x]", "/!Ref x"]
     made = alarms([duration(route) for route in routes], DEFAULTS, routes=10)
     assert cfn_lint(tmp_path, json.dumps(made.template)) == ""

@@ -17,7 +17,7 @@ COMMANDS = ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"
 
 
 def test_commands() -> None:
-    """``flask cloudwatch`` has the same ones as ``python -m otel_cloudwatch_flask``."""
+    """``flask cloudwatch`` has the same commands as ``python -m otel_cloudwatch_flask``."""
     for group in (main, flask_commands):
         assert isinstance(group, click.Group)
         assert group.list_commands(click.Context(group)) == COMMANDS
@@ -25,7 +25,7 @@ def test_commands() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(name: str) -> None:
-    """It describes the exit status and every option."""
+    """The help text describes the exit status and every option."""
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
     assert re.search(r"Exit\s+status:\s+0", result.output)
@@ -77,7 +77,7 @@ BROKEN = {
     ids=lambda arguments: arguments[0],
 )
 def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list[str]) -> None:
-    """One error has the last line of the traceback; --traceback prints all of it."""
+    """One error shows the last line of the traceback; --traceback prints all of it."""
     program, line = BROKEN[kind]
     (tmp_path / "broken.py").write_text(program, "utf-8")
     info = ScriptInfo(app_import_path=str(tmp_path / "broken.py"))
@@ -91,7 +91,7 @@ def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list
 
 
 def test_doctor_reports_an_app_that_cannot_be_loaded(tmp_path: Path) -> None:
-    """It is a problem among others, and everything else is checked."""
+    """The failure is reported like any other problem, and everything else is still checked."""
     program, line = BROKEN["import"]
     (tmp_path / "broken.py").write_text(program, "utf-8")
     ended = run_flask(tmp_path / "broken.py", "doctor")
@@ -108,7 +108,7 @@ def test_an_app_that_is_not_found() -> None:
 
 
 def test_flask_finds_the_commands() -> None:
-    """They are registered as an entry point, and read the namespace of the loaded app."""
+    """The commands are registered as an entry point, and read the namespace of the loaded app."""
     ended = run_flask(MINIMAL, "policy")
     assert ended.returncode == 0, ended.stderr
     assert '"cloudwatch:namespace": "Shop"' in ended.stdout
@@ -128,7 +128,7 @@ def test_a_bare_install_is_enough(arguments: list[str]) -> None:
 
 
 def test_commands_are_imported_lazily() -> None:
-    """The command line starts fast: a command is imported when it is run."""
+    """A command is imported only when it runs, so the command line starts fast."""
     program = (
         "import sys, otel_cloudwatch_flask.cli; "
         "print(*[name for name in sys.modules if name == 'boto3' or 'otel_cloudwatch_flask.commands.' in name])"
@@ -165,7 +165,7 @@ def test_documents() -> None:
     ],
 )
 def test_invalid_documents_are_rejected(tmp_path: Path, text: str, reason: str) -> None:
-    """The message says what is wrong, and what to pass instead."""
+    """The message names the fault, and what to pass instead."""
     path = tmp_path / "seen.json"
     path.write_text(text, "utf-8")
     with pytest.raises(CommandError, match="Pass the output of preview --json") as caught:

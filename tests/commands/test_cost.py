@@ -24,7 +24,7 @@ from tests.support.command_runs import demo_document, demo_result, run
 
 
 def metric(name: str, **dimensions: str) -> Metric:
-    """A metric in the shop's namespace."""
+    """Make a metric in the shop's namespace."""
     return "Shop", name, tuple(sorted(dimensions.items()))
 
 
@@ -34,7 +34,7 @@ EVERY = [*ORDERS, *VIEWS, metric("Report Time")]
 
 
 def test_the_estimate_agrees_with_the_demo() -> None:
-    """Metrics, calls and dollars are those that the demo reports, under every policy."""
+    """Metrics, calls and dollars equal those reported by the demo, under every policy."""
     told = demo_result()["dollars_per_month"]
     metrics = len(billed(demo_document().series))
     assert metrics == told["background"]["metrics"]
@@ -74,7 +74,7 @@ def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
 def test_calls_follow_from_policy_and_processes(
     fleet: Fleet, background: float | None, interval: float, sync: float | None
 ) -> None:
-    """At most one per request, at least one per interval, and ``None`` if the request rate is unknown."""
+    """Calls are at most one per request and at least one per interval, or ``None`` if the request rate is unknown."""
     assert fleet.calls_per_second("background") == background
     assert fleet.calls_per_second("interval") == interval
     assert fleet.calls_per_second("sync") == sync
@@ -88,13 +88,13 @@ def test_units_do_not_make_metrics() -> None:
 
 
 def test_contribution_of_a_metric_name() -> None:
-    """It is the number of its series; the largest contribution comes first."""
+    """The contribution is the number of series; the largest comes first."""
     found = [(each.metric, each.metrics, round(each.saved_dollars, 9)) for each in by_metric(EVERY)]
     assert found == [("Views", 8, 2.4), ("Orders", 3, 0.9), ("Report Time", 1, 0.3)]
 
 
 def test_contribution_of_a_dimension() -> None:
-    """Without it, series that differ only in it become one; a constant dimension saves nothing."""
+    """Without the dimension, series that differ only in it become one; a constant dimension saves nothing."""
     found = {(each.metric, each.dimension): (each.values, each.saved_metrics) for each in by_dimension(EVERY)}
     assert found == {
         ("Views", "Page"): (4, 6),
@@ -159,14 +159,14 @@ def test_rules_and_policy_of_the_app_are_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--metrics", "3", "--from", "seen.json"]])
 def test_either_a_document_or_a_number_is_required(arguments: list[str]) -> None:
-    """Neither and both are usage errors."""
+    """Passing neither or both is a usage error."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
     assert "pass either --from FILE or --metrics NUMBER" in result.output
 
 
 def test_untrusted_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds for every table."""
+    """Untrusted names are escaped in every table."""
     monkeypatch.setenv("COLUMNS", "80")
     series = [
         {"namespace": "Shop", "metric_name": f"\x1b[2J\u202e{'x' * 1000}", "dimensions": {"\x1b[31m": f"\x07{number}"}}
@@ -182,7 +182,7 @@ def test_untrusted_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @contextmanager
 def served(content: bytes) -> Iterator[str]:
-    """A URL that returns this content, like a live page's data."""
+    """Return a URL that serves this content, like a live page's data."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -202,7 +202,7 @@ def served(content: bytes) -> Iterator[str]:
 
 
 def test_the_data_of_a_live_page_is_a_document() -> None:
-    """It is read from a URL, with the observed call rate."""
+    """The document is read from a URL, with the observed call rate."""
     document = {"series": [], "requests": 120, "seconds": 60.0}
     with served(json.dumps(document).encode()) as url:
         result = CliRunner().invoke(main, ["cost", "--from", url, "--processes", "3", "--json"])

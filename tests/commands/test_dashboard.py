@@ -14,23 +14,23 @@ from tests.support.dashboard_rules import body_faults
 
 
 def duration(route: str, status: str = "200", method: str = "GET") -> SeriesSummary:
-    """A series as recorded by OpenTelemetry's Flask instrumentation."""
+    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", method), ("http.status_code", status), ("http.target", route))
     return SeriesSummary("Shop", "http.server.duration", dimensions, "Milliseconds")
 
 
 def body_of(*series: SeriesSummary, title: str = "Shop") -> dict[str, Any]:
-    """The dashboard body of these series."""
+    """Return the dashboard body of these series."""
     return dashboard(series, region="us-east-1", title=title).body
 
 
 def charts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The properties of each chart, by title."""
+    """Return the properties of each chart, by title."""
     return {each["properties"]["title"]: each["properties"] for each in body["widgets"] if each["type"] == "metric"}
 
 
 def shown(body: dict[str, Any]) -> set[tuple[str, ...]]:
-    """Every metric shown in a chart: namespace, name and dimensions."""
+    """Return every metric shown in a chart: namespace, name and dimensions."""
     return {tuple(line[:-1]) for chart in charts(body).values() for line in chart["metrics"]}
 
 
@@ -56,7 +56,7 @@ def test_requests_errors_and_latency_are_shown_by_route() -> None:
 
 
 def test_request_counts_of_decorators_are_used_without_durations() -> None:
-    """Their sum is the number of requests; if there are durations, counts are shown like any other metric."""
+    """Their sum is the number of requests; if there are durations, the counts are charted like any other metric."""
     count = SeriesSummary("Shop", "RequestCount", (("ResourceName", "Index"), ("StatusCode", "404")), "Count")
     alone = charts(body_of(count))
     assert {title: chart["stat"] for title, chart in alone.items()} == {

@@ -44,7 +44,7 @@ FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4
 
 
 def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
-    """An outcome in which only the comparisons can be a problem."""
+    """Make an outcome in which only the comparisons can be a problem."""
     successful = Outcome(
         seconds=5.0,
         responses=500,
@@ -91,11 +91,11 @@ def test_ctrl_c_while_the_shop_starts() -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, ("", "Stopped.\n"))
-    assert eventually(lambda: not is_running(shop))  # it may notice the closed pipe only once it has started
+    assert eventually(lambda: not is_running(shop))  # It may notice the closed pipe only after it has started.
 
 
 def test_ctrl_c_during_the_traffic() -> None:
-    """The same holds on a terminal while the progress bar is shown."""
+    """On a terminal, the exit status and output are the same while the progress bar is shown."""
     screen, terminal = os.openpty()
     with subprocess.Popen([*DEMO, "--seconds", "600"], stdout=subprocess.PIPE, stderr=terminal) as process:
         os.close(terminal)
@@ -131,7 +131,7 @@ def test_serve_runs_until_ctrl_c() -> None:
 
 
 def published_names(url: str) -> set[str]:
-    """The metrics that a live page shows."""
+    """Return the names of the metrics that a live page shows."""
     with urlopen(url, timeout=10) as response:  # noqa: S310 - the shop's own
         return {series["metric_name"] for series in json.load(response)["series"]}
 
@@ -187,7 +187,7 @@ def test_a_missing_extra_is_named(module: str) -> None:
 def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, ended: Outcome | BaseException, exit_code: int, arguments: list[str]
 ) -> None:
-    """They are the same for both output formats."""
+    """The exit codes are the same for both output formats."""
 
     def run_demo(**_arguments: object) -> Outcome:
         if isinstance(ended, BaseException):
@@ -258,7 +258,7 @@ def test_differences(expectation: Expectation, found: Figures, sentences: list[s
 
 
 def test_a_series_on_only_one_side_is_a_difference() -> None:
-    """It is missing in CloudWatch, or not expected there."""
+    """The series is reported as missing in CloudWatch, or as not expected there."""
     missing, extra = compare({series_of("B"): FOUND}, {series_of("A"): THREE})
     assert missing.differences == ("Missing in CloudWatch.",)
     assert extra.differences == ("In CloudWatch, but not expected.",)
@@ -300,7 +300,7 @@ def test_the_report_fits_the_terminal(width: int) -> None:
 
 
 def test_the_json_output() -> None:
-    """It contains the figures of both sides and the problems."""
+    """The output contains the figures of both sides and the problems."""
     result = report.as_json(UNEQUAL)
     assert result["equal"] is False
     assert result["problems"] == ["Orders {Payment=card} in Count: CloudWatch has samples=4, expected 3."]
@@ -324,7 +324,7 @@ def test_bucket_width_follows_from_the_range_of_values() -> None:
 
 
 def test_the_period_covers_the_whole_demo() -> None:
-    """This holds at midnight too; only a range longer than a day has no period."""
+    """The period covers the demo at midnight too; only a range longer than a day has no period."""
     midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     for minutes in (0, 1, 59, 300):
         period = whole_period(midnight - timedelta(minutes=minutes), midnight + timedelta(minutes=minutes))
@@ -342,14 +342,14 @@ def test_the_call_rate_is_that_of_the_steady_state(arrivals: list[float], rate: 
 
 
 def test_requests_are_deterministic() -> None:
-    """The first ten are one of each kind, so that a short demo shows every metric."""
+    """The first ten requests include one of each kind, so that a short demo shows every metric."""
     first = list(islice(shop_requests(3), 200))
     assert first == list(islice(shop_requests(3), 200))
     assert {(each.method, each.route) for each in first[:10]} == {(each.method, each.route) for each in first}
 
 
 def test_the_environment_is_restored() -> None:
-    """Configuration of AWS is removed inside the block, and restored after it."""
+    """AWS configuration is removed inside the block, and restored after it."""
     before = dict(os.environ)
     with isolated_environment():
         os.environ["AWS_REGION"] = "eu-west-1"

@@ -36,7 +36,7 @@ SECRETS = {
 
 
 def findings(ended: str, section: str) -> list[tuple[str, str]]:
-    """The statuses and findings of a section in the JSON output."""
+    """Return the statuses and findings of a section in the JSON output."""
     return [(each["status"], each["finding"]) for each in json.loads(ended)["checks"] if each["section"] == section]
 
 
@@ -69,7 +69,7 @@ def test_news_come_first() -> None:
 
 
 def test_send_publishes_one_data_point() -> None:
-    """It is published to the app's namespace."""
+    """The data point is published to the app's namespace."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(MINIMAL, "doctor", "--send", "--json", environment=cloudwatch.environment())
         assert [str(metric) for metric in cloudwatch.published.metrics()] == [
@@ -83,7 +83,7 @@ def test_send_publishes_one_data_point() -> None:
 
 
 def test_secrets_are_never_printed() -> None:
-    """They are redacted even in AWS's reply to a wrong signature, which repeats them."""
+    """Secrets are redacted even in AWS's reply to a wrong signature, which repeats them."""
 
     def answer(_parameters: object) -> Fault:
         return Fault("SignatureDoesNotMatch", 403)
@@ -110,7 +110,7 @@ def test_redaction() -> None:
 
 
 def test_an_app_that_does_not_start() -> None:
-    """Its configuration error is a finding; all other checks still run."""
+    """The configuration error is a finding; all other checks still run."""
     ended = run_flask(MINIMAL, "doctor", "--json", environment={"OTEL_EXPORTER_CLOUDWATCH_FLUSH": "often"})
     assert ended.returncode == 1, ended.stderr
     (app,) = [each for each in json.loads(ended.stdout)["checks"] if each["section"] == "App"]
@@ -185,7 +185,7 @@ def test_an_invalid_setting_is_a_problem() -> None:
 
 
 def test_a_client_passed_by_the_app() -> None:
-    """It handles credentials and network, and the probe is sent with it."""
+    """The client handles credentials and network, and the probe is sent with it."""
     cloudwatch = FakeCloudWatch()
     target = Target(cloudwatch, has_own_keys=False, region_name=None, namespace="Shop")
     first, probe = aws_checks(target, sends=True)
@@ -207,7 +207,7 @@ def test_a_client_passed_by_the_app() -> None:
     ],
 )
 def test_remedies_for_a_failed_probe(fault: Fault, remedy: str) -> None:
-    """They depend on the kind of failure."""
+    """The remedy depends on the kind of failure."""
     with LocalCloudWatch() as cloudwatch:
         cloudwatch.fail_next(fault)
         client = cloudwatch.client(config=Config(retries={"total_max_attempts": 1}))
@@ -239,7 +239,7 @@ def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, 
 
 
 def test_expiry_of_temporary_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finding has the provider and the remaining time, but no keys."""
+    """The finding shows the provider and the remaining time, but no keys."""
     expires = datetime.now(timezone.utc) + timedelta(minutes=30, seconds=10)
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("assume-role", expires))
     monkeypatch.setattr(aws, "cloudwatch_client", lambda _region: FakeCloudWatch())
@@ -304,7 +304,7 @@ def test_gevent_must_be_patched(
 
 
 def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two exporters on one provider, one of the environment and one of the program, or the predecessor package."""
+    """Doctor finds two exporters on one provider, one each of environment and program, and the predecessor package."""
     readers = [CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch())) for _ in range(2)]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)
@@ -319,7 +319,7 @@ def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_app_without_instrumentation(tmp_path: Path) -> None:
-    """It has neither a reporter nor an exporter."""
+    """An app with neither a reporter nor an exporter is reported."""
     (tmp_path / "plain.py").write_text("from flask import Flask\napp = Flask(__name__)\n", "utf-8")
     ended = run_flask(tmp_path / "plain.py", "doctor", "--json", folder=tmp_path)
     assert ended.returncode == 1

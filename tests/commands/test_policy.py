@@ -9,7 +9,7 @@ from otel_cloudwatch_flask.commands.policy import policy_document
 
 @pytest.mark.parametrize("namespaces", [["Shop"], ["Shop", "Cafe"]])
 def test_the_policy_allows_only_publishing(namespaces: list[str]) -> None:
-    """It has one statement with one action, for exactly these namespaces."""
+    """The policy has one statement with one action, for exactly these namespaces."""
     (statement,) = policy_document(namespaces)["Statement"]
     assert statement["Effect"] == "Allow"
     assert statement["Action"] == "cloudwatch:PutMetricData"
@@ -30,7 +30,7 @@ def test_the_policy_allows_only_publishing(namespaces: list[str]) -> None:
 def test_the_namespace_is_the_configured_one(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], namespace: object
 ) -> None:
-    """It is passed as an option, or configured as for the app."""
+    """The namespace is passed as an option, or configured as for the app."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(main, ["policy", *arguments])

@@ -66,7 +66,7 @@ def test_the_document_describes_the_requests() -> None:
 
 
 def test_an_app_that_disables_dry_run_is_not_previewed(tmp_path: Path) -> None:
-    """Otherwise the preview would be sent to CloudWatch."""
+    """An app with dry run disabled would send the preview to CloudWatch."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_DRY_RUN"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
@@ -77,7 +77,7 @@ def test_an_app_that_disables_dry_run_is_not_previewed(tmp_path: Path) -> None:
 
 
 def test_an_app_that_cannot_publish(tmp_path: Path) -> None:
-    """The message says whether it is disabled or has no reporter."""
+    """The message says that the app is disabled or has no reporter."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_ENABLED"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
@@ -129,7 +129,7 @@ def test_an_app_is_required() -> None:
 
 @pytest.mark.parametrize("methods", [["GET"], ["GET", "POST"]])
 def test_requestable_paths(methods: list[str]) -> None:
-    """They accept GET and have no variable part, which excludes static files."""
+    """Requestable paths accept GET and have no variable part, which excludes static files."""
     app = Flask("shop")
     app.add_url_rule("/b", "b", lambda: "", methods=methods)
     app.add_url_rule("/a/", "a", lambda: "", methods=methods)

@@ -33,7 +33,7 @@ def test_escaping(text: str, shown: str) -> None:
 
 @given(st.text(max_size=60), st.integers(2, 40))
 def test_escaped_text_is_safe_and_fits(text: str, width: int) -> None:
-    """It is printable, left-to-right, and no wider than requested."""
+    """Escaped text is printable, left-to-right, and no wider than requested."""
     shown = escaped(text, width)
     assert display_width(shown) <= width
     for character in shown:

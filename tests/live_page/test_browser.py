@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 SERIES = 1000
 PHONE, DESK = (390, 844), (1280, 900)
 PATIENCE_SECONDS = 40.0
-"""A browser and a server under load on two cores are slow."""
+"""The timeout for a browser and a loaded server, which are slow on two cores."""
 
 HOSTILE = [
     "<img src=x onerror=window.hacked=1>",
@@ -73,7 +73,7 @@ class Site:
         return "Recorded"
 
     def hostile(self) -> str:
-        """Record a metric under every hostile name, with the name as a dimension too."""
+        """Record a metric under every hostile name, with the name also as a dimension."""
         for text in HOSTILE:
             self.reporter.add_metric(text, 1, "Count", {"Text": text, "Long": "y" * 1000, "Odd": "\u202e\u0007😀</b>"})
         return "Recorded"
@@ -146,7 +146,7 @@ class Page:
         )
 
     def text(self, selector: str) -> str:
-        """The text of the first element that matches a selector."""
+        """Return the text of the first element that matches a selector."""
         return str(self.run(f"document.querySelector({json.dumps(selector)}).textContent"))
 
     def press(self, *keys: str) -> None:
@@ -154,7 +154,7 @@ class Page:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def names(self) -> list[str]:
-        """The metric names in the visible rows, in order."""
+        """Return the metric names in the visible rows, in order."""
         shown: list[str] = self.run(
             "[...document.querySelectorAll('#body tr:not([hidden]) .open')].map(e => e.textContent)"
         )
@@ -265,7 +265,7 @@ def test_filter_and_sort(page: Page, site: Site) -> None:
 
 
 def p99_by_id(site: Site) -> dict[int, float]:
-    """The p99 of each series in the page's data."""
+    """Return the p99 of each series in the page's data."""
     with urlopen(f"{site.url}/_cloudwatch/data.json", timeout=30) as response:  # noqa: S310 - loopback
         return {each["id"]: each["p99"] for each in json.load(response)["series"]}
 
@@ -363,7 +363,7 @@ def test_errors_are_shown_as_text(page: Page) -> None:
 
 
 def test_an_app_that_stops_responding(page: Page) -> None:
-    """The page says so, and keeps showing its data."""
+    """The page reports that the app does not respond, and keeps showing its data."""
     site = Site()
     site.request("/hostile")
     assert site.reporter.flush()
@@ -411,7 +411,7 @@ CONTRASTS = """
 @pytest.mark.parametrize("is_dark", [False, True])
 @pytest.mark.parametrize("size", [PHONE, DESK])
 def test_accessibility(page: Page, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
-    """At each size and in both schemes, text has AA contrast, nothing overflows, and all controls are labelled."""
+    """At each size and in both color schemes, text has AA contrast, nothing overflows, and all controls are labeled."""
     site = Site(rules=[MetricRule(match="a*")])
     try:
         site.request("/hostile")

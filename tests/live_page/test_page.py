@@ -33,7 +33,7 @@ MakeApp = Callable[..., "Shop"]
 
 
 class Shop:
-    """An app with a reporter on its own provider, and a fake CloudWatch in memory."""
+    """An app with a reporter on its own provider, and an in-memory fake CloudWatch."""
 
     def __init__(
         self, config: dict[str, Any], client: Any = None, *, debug: bool | None = True, **options: Any
@@ -61,7 +61,7 @@ class Shop:
         return self.app.test_client().open(path, method=method, environ_overrides=environ, buffered=True)
 
     def data(self, **arguments: str) -> dict[str, Any]:
-        """The data that the page polls."""
+        """Return the data that the page polls."""
         response = self.app.test_client().get(f"{PATH}/data.json", query_string=arguments)
         assert response.status_code == 200
         document: dict[str, Any] = json.loads(response.text)
@@ -225,7 +225,7 @@ def test_headers(make_app: MakeApp) -> None:
     ("site", "status"), [("cross-site", 404), ("same-site", 404), ("same-origin", 200), ("none", 200)]
 )
 def test_other_sites_cannot_read_the_data(make_app: MakeApp, site: str, status: int) -> None:
-    """This holds even if the app allows all origins to read its responses."""
+    """Other sites cannot read the data, even if the app allows all origins to read its responses."""
     assert make_app().get(f"{PATH}/data.json", HTTP_SEC_FETCH_SITE=site).status_code == status
 
 
@@ -286,7 +286,7 @@ def test_figures_are_those_of_cloudwatch(make_app: MakeApp) -> None:
 
 
 def test_details_of_a_series(make_app: MakeApp) -> None:
-    """They contain all retained flushes, and the latest data points as they were sent."""
+    """The details contain all retained flushes, and the latest data points as they were sent."""
     shop = make_app()
     for _ in range(2):
         shop.get("/order")
@@ -345,7 +345,7 @@ def test_warnings_and_overflow(make_app: MakeApp) -> None:
 
 
 class Unreachable:
-    """An unreachable CloudWatch."""
+    """A CloudWatch that cannot be reached."""
 
     def put_metric_data(self, **_request: Any) -> None:
         """Fail."""
@@ -369,7 +369,7 @@ def test_disabled_metrics(make_app: MakeApp) -> None:
 
 
 def test_requests_to_the_page_are_not_recorded(make_app: MakeApp) -> None:
-    """They are neither instrumented nor cause a flush."""
+    """Requests to the page are not instrumented and cause no flush."""
     shop = make_app(instrument=True, flush="sync")
     shop.get("/order")
     sent = len(shop.cloudwatch.requests)
@@ -448,7 +448,7 @@ def test_the_handler_does_not_silence_warnings(setup: str, said: str) -> None:
 
 
 def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
-    """Slices of ten seconds each, the last of which has just ended."""
+    """Make slices of ten seconds each, the last of which has just ended."""
     start = NOW - 10 * len(requests)
     return [{"time": start + 10 * index, "requests": count, "series": series} for index, count in enumerate(requests)]
 
@@ -460,7 +460,7 @@ def test_the_rate_covers_the_last_minute() -> None:
 
 
 def test_cost_follows_the_price_list() -> None:
-    """It is the monthly price of metrics and calls, with its trend from slice to slice."""
+    """The cost is the monthly price of metrics and calls, with its trend from slice to slice."""
     observed = {
         "slices": slices(10, 20, series=100),
         "started": NOW - 20,

@@ -22,7 +22,7 @@ from tests.support.live_page_app import SECRET
 REQUESTS = 100
 PATIENCE_SECONDS = 20.0
 
-# The lists are cycled through in parallel. Their lengths have no common divisor, which gives many combinations.
+# The lists are cycled in parallel. Their lengths have no common divisor, which yields many combinations.
 HOSTS = [
     "localhost",
     "127.0.0.1",
@@ -72,7 +72,7 @@ Address = str | tuple[str, int]
 
 
 def forged() -> Iterator[tuple[str, bytes]]:
-    """The forged requests, each with its method."""
+    """Yield the forged requests, each with its method."""
     columns = zip(range(REQUESTS), cycle(HOSTS), cycle(METHODS), cycle(HEADERS), cycle(TARGETS), strict=False)
     for number, host, method, header, target in columns:
         version = "1.0" if number % 10 == 9 else "1.1"
@@ -80,14 +80,14 @@ def forged() -> Iterator[tuple[str, bytes]]:
 
 
 def request(method: str, target: str, version: str, host: str, header: str) -> bytes:
-    """The bytes of a request that asks the server to close the connection after the response."""
+    """Return the bytes of a request that asks the server to close the connection after the response."""
     length = "Content-Length: 0\r\n" if method in ("POST", "PUT") else ""
     lines = f"{method} {target} HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n{length}{header}\r\n\r\n"
     return lines.encode("latin-1")
 
 
 def nowhere(forged_request: bytes) -> bytes:
-    """The same request for a path without a route."""
+    """Return the same request for a path without a route."""
     line, end, rest = forged_request.partition(b"\r\n")
     return re.sub(b"cloudwatch", b"cloudwatcx", line, flags=re.IGNORECASE) + end + rest
 

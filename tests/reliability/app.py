@@ -1,4 +1,4 @@
-"""The app that the servers run: it counts its requests, and what they bring."""
+"""The app that the servers run: it counts requests and sums their numbers."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 
 def create_app() -> Flask:
-    """Make an app with metrics of all kinds: of the facade, and of OpenTelemetry's instrumentation."""
+    """Make an app with every kind of metric, recorded by ``add_metric`` and by OpenTelemetry's instrumentation."""
     app = Flask("counting")
     reporter = CloudWatchMetricsReporter(app, "Counting", instrument=True)
 

@@ -1,4 +1,4 @@
-"""Scenarios that mostly wait go on while other tests run."""
+"""Run scenarios that mostly wait in the background while other tests run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 Scenario: TypeAlias = Callable[[Path, float], Any]
-"""Called with a directory of its own and the scale; what it returns is the test's fixture ``result``."""
+"""Called with its own directory and the scale; the return value becomes the test's fixture ``result``."""
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
@@ -15,7 +15,7 @@ _scenarios: dict[Callable[..., None], Scenario] = {}
 
 
 def meanwhile(scenario: Scenario) -> Callable[[_Test], _Test]:
-    """Begin the scenario of a test before all tests, and run the test after all others."""
+    """Start a test's scenario before all tests, and run the test after all others."""
 
     def decorate(test: _Test) -> _Test:
         _scenarios[test] = scenario
@@ -25,5 +25,5 @@ def meanwhile(scenario: Scenario) -> Callable[[_Test], _Test]:
 
 
 def scenario_of(item: pytest.Item) -> Scenario | None:
-    """The scenario of a test, if it has one."""
+    """Return the scenario of a test, if any."""
     return _scenarios.get(item.function) if isinstance(item, pytest.Function) else None

@@ -1,4 +1,4 @@
-"""A CloudWatch that fails in every way, and remembers what it has stored without saying so."""
+"""A CloudWatch that fails in every way, and records what it stored without responding."""
 
 import threading
 import time
@@ -32,11 +32,11 @@ MAX_CLOCK_SKEW_SECONDS = 300
 
 
 class FailingCloudWatch(LocalCloudWatch):
-    """A strict CloudWatch over HTTP which meets each request with what ``fault`` says, and may refuse connections.
+    """A strict CloudWatch over HTTP that applies ``fault`` to each request, and may refuse connections.
 
-    ``repeated`` are the samples of each metric in requests that were stored but not answered: their sender has to send
-    them again, so at the end exactly these are there twice. ``arrivals`` are the times of all requests, of
-    ``time.monotonic``. ``judges_signatures`` makes it refuse, as AWS does, what a wrong clock has signed.
+    ``repeated`` counts the samples of each metric in requests that were stored without a response: the sender must send
+    them again, so exactly these samples are stored twice in the end. ``arrivals`` are the times of all requests
+    (``time.monotonic()``). With ``judges_signatures``, requests signed with a wrong clock are rejected, as AWS does.
     """
 
     def __init__(self, *, judges_signatures: bool = False) -> None:
@@ -52,7 +52,7 @@ class FailingCloudWatch(LocalCloudWatch):
         self._port = 0
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request (WSGI), which is done with when the answer is written."""
+        """Answer a request (WSGI), which counts as unanswered until the response is written."""
         token = object()
         self._unanswered.add(token)
         self.arrivals.append(time.monotonic())
@@ -66,24 +66,24 @@ class FailingCloudWatch(LocalCloudWatch):
         return ClosingIterator(answer, lambda: self._unanswered.discard(token))
 
     def always(self, fault: Fault | None) -> None:
-        """Meet all requests with this from now on."""
+        """Apply this fault to all requests from now on."""
         self.fault = lambda _: fault
 
     def refuse_connections(self) -> None:
-        """Stop listening. No request is stored and then not answered because of that."""
+        """Stop listening, but respond to every stored request first."""
         self._is_closing = True
         assert eventually(lambda: not self._unanswered)
         self._port = int(self.endpoint_url.rpartition(":")[2])
         self.stop()
 
     def accept_connections(self) -> None:
-        """Listen again."""
+        """Start listening again."""
         self._is_closing = False
         self.start(port=self._port)
 
     @contextmanager
     def hanging(self) -> "Iterator[None]":
-        """Accept requests, and answer none; at the end they are dropped, as their senders may have given up on them."""
+        """Accept requests without responding; drop them at the end, because their senders may have given up on them."""
         self.latency_seconds = FOR_EVER_SECONDS
         try:
             yield
@@ -92,7 +92,7 @@ class FailingCloudWatch(LocalCloudWatch):
             self._released.set()
 
     def exactly_once(self, name: str) -> float:
-        """The sum of a metric without what its sender had to send twice."""
+        """Return the sum of a metric without the samples that had to be sent twice."""
         return self.published.sum(name) - self.repeated[name]
 
     def _sleep_unless_released(self, seconds: float) -> None:
@@ -114,6 +114,6 @@ class FailingCloudWatch(LocalCloudWatch):
 
 
 def sum_of(datum: Mapping[str, Any]) -> int:
-    """The sum of a datum whose values are whole numbers."""
+    """Return the sum of a datum with integer values."""
     values, counts = datum.get("Values") or [datum["Value"]], datum.get("Counts") or [1]
     return int(sum(value * count for value, count in zip(values, counts, strict=True)))

@@ -1,6 +1,6 @@
-"""What the proofs share: a CloudWatch that fails, a scale, and a place for their figures.
+"""Fixtures of the reliability tests: a CloudWatch that fails, a scale, and figures to print.
 
-Scenarios that mostly wait are begun with the first test, and judged by the last ones: see ``background.py``.
+Scenarios that mostly wait start with the first test, and are checked by the last tests: see ``background.py``.
 
 ``RELIABILITY_SCALE=5`` makes everything five times as long: an outage of 60 s, a soak of 2 minutes, 5,000 requests to
 each server (8 of them), 250 forks. It is 1 by default, and any number is fine: 10 means 10,000 requests to each.
@@ -21,7 +21,7 @@ _figures = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def scale() -> float:
-    """How many times as long as by default everything goes on."""
+    """The factor that scales all durations and numbers; 1 by default."""
     return float(os.environ.get("RELIABILITY_SCALE", "1"))
 
 
@@ -29,7 +29,7 @@ def scale() -> float:
 def scenarios(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: float
 ) -> "Iterator[dict[str, Future[Any]]]":
-    """What goes on in the background, by the test that is about it."""
+    """The running background scenarios, by the node ID of their test."""
     of_tests = {item.nodeid: scenario_of(item) for item in request.session.items}
     with ThreadPoolExecutor(max_workers=len(of_tests)) as pool:
         yield {
@@ -41,25 +41,25 @@ def scenarios(
 
 @pytest.fixture
 def result(request: pytest.FixtureRequest, scenarios: "dict[str, Future[Any]]") -> Any:
-    """What the test's scenario has come to."""
+    """The result of the test's scenario."""
     return scenarios[request.node.nodeid].result()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put those last that have something to wait for."""
+    """Run tests with a background scenario last."""
     items.sort(key=lambda item: scenario_of(item) is not None)
 
 
 @pytest.fixture
 def cloudwatch() -> Iterator[FailingCloudWatch]:
-    """A running CloudWatch."""
+    """A running CloudWatch that can fail."""
     with FailingCloudWatch() as failing:
         yield failing
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Note figures, to be printed at the end of the test run."""
+    """Record figures, which are printed at the end of the test run."""
 
     def note(**numbers: object) -> None:
         line = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items())

@@ -1,4 +1,4 @@
-"""Real processes: Python programs that talk with the test, and WSGI servers with clients that know who was answered."""
+"""Real processes: Python programs controlled by a test, and WSGI servers with clients that track answered requests."""
 
 import contextlib
 import http.client
@@ -25,11 +25,11 @@ from tests.support.fakes import eventually
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
-"""How long the test waits for what a process must do soon; only a failing test waits so long."""
+"""Timeout for steps that should be fast; only a failing test waits this long."""
 
 
 def environment(cloudwatch: LocalCloudWatch, changes: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of a process that publishes to this CloudWatch; ``None`` takes a variable out of it."""
+    """Return the environment of a process that publishes to this CloudWatch; ``None`` removes a variable."""
     variables: dict[str, str | None] = {**_neutral_environment(), **cloudwatch.environment(), **changes}
     return {name: value for name, value in variables.items() if value is not None}
 
@@ -43,13 +43,13 @@ def _neutral_environment() -> dict[str, str]:
 
 
 def rss_bytes(pid: int) -> int:
-    """The memory that a process has in use."""
+    """Return the resident memory of a process."""
     (line,) = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS:")]
     return int(line.split()[1]) * 1024
 
 
 class Program:
-    """A Python process that runs a program of :mod:`tests.reliability.programs` and does what the test tells it."""
+    """A Python process that runs a program of :mod:`tests.reliability.programs` and executes the test's commands."""
 
     def __init__(
         self, cloudwatch: LocalCloudWatch, log: Path, program: str = "measure", **variables: str | None
@@ -78,13 +78,13 @@ class Program:
         self.kill()
 
     def tell(self, command: str, *arguments: object) -> None:
-        """Tell it to do something."""
+        """Send a command."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
         self.process.stdin.flush()
 
     def hear(self) -> Any:
-        """What it says next."""
+        """Return the next answer."""
         try:
             answer = self._answers.get(timeout=PATIENCE_SECONDS)
         except queue.Empty:
@@ -93,22 +93,22 @@ class Program:
         return json.loads(answer)
 
     def do(self, command: str, *arguments: object) -> Any:
-        """Tell it to do something, and wait for what it says then."""
+        """Send a command and return its answer."""
         self.tell(command, *arguments)
         return self.hear()
 
     def said(self) -> str:
-        """What it has logged."""
+        """Return the log of the process."""
         return self.log.read_text()
 
     def end(self) -> int:
-        """Let it come to its end by itself; return its status."""
+        """Close standard input so that the process exits; return its status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.process.wait(PATIENCE_SECONDS)
 
     def kill(self) -> None:
-        """Kill it as nothing can be killed more."""
+        """Kill the process with SIGKILL."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_SECONDS)
@@ -127,21 +127,21 @@ class Program:
 
 @dataclass(frozen=True)
 class Server:
-    """A running WSGI server of :mod:`tests.reliability.app`, and the file to which it says everything."""
+    """A running WSGI server of :mod:`tests.reliability.app`, and its log file."""
 
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def get(self, path: str) -> Any:
-        """The answer to one request."""
+        """Send a GET request and return the decoded response."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())
 
     def terminate(self) -> float:
-        """Ask it to end, as a supervisor does; return how many seconds that took."""
+        """Send SIGTERM, as a supervisor does; return the seconds until the server ends."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE_SECONDS) == 0, self.log.read_text()[-5000:]
@@ -153,7 +153,7 @@ _LEASH = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), 
 
 @contextlib.contextmanager
 def leash(group: int) -> Iterator[None]:
-    """Kill a group of processes if this one is gone, even by SIGKILL: a pipe ends with whoever holds it."""
+    """Kill a process group when this process ends, even by SIGKILL, which closes its end of a pipe."""
     command = [sys.executable, "-S", "-c", _LEASH, str(group)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
         try:
@@ -166,7 +166,7 @@ def leash(group: int) -> Iterator[None]:
 def serving(
     cloudwatch: LocalCloudWatch, log: Path, command: list[str], application: list[str], **variables: str | None
 ) -> Iterator[Server]:
-    """Run a server on a socket that is there before it, and that it is given as ``{fd}`` in its command."""
+    """Run a server on a socket that already listens, whose file descriptor replaces ``{fd}`` in the command."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, log.open("wb") as log_file:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -179,7 +179,7 @@ def serving(
             stderr=log_file,
             start_new_session=True,
         )
-    # The socket is the server's alone now: if that ends, connections are refused instead of waiting for ever.
+    # Only the server holds the socket now: when the server ends, connections are refused instead of hanging.
     with process, leash(process.pid):
         try:
             yield Server(url, process, log)
@@ -194,10 +194,10 @@ UWSGI = Path(sys.executable).with_name("uwsgi")
 
 @dataclass
 class Load:
-    """Clients that ask one request after the other, each with a number of its own, and know which were answered.
+    """Clients that send sequential requests, each with a unique number, and record which were answered.
 
     A request that was sent and not answered is ``cut_off``: the server may or may not have counted it. There are at
-    most as many at once as there are clients, and after :meth:`expect_the_end` a client goes when that happens to it.
+    most as many of these as clients at a time; after :meth:`expect_the_end` a client stops at its first failed request.
     """
 
     url: str
@@ -212,29 +212,29 @@ class Load:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> "Load":
-        """Let them begin."""
+        """Start the clients."""
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(self.clients)]
         for thread in self._threads:
             thread.start()
         return self
 
     def wait_for(self, answers: int) -> None:
-        """Wait until so many requests were answered."""
+        """Wait until this number of requests was answered."""
         while (before := len(self.answered)) < answers:
             assert eventually(lambda: len(self.answered) > before), (before, len(self.cut_off))
 
     def expect_the_end(self) -> None:
-        """The server is about to end: who is cut off, or finds nobody, goes."""
+        """Let each client stop at its first failed request, because the server is about to end."""
         self._is_ending.set()
 
     def stop(self) -> None:
-        """Let each finish the request it is at; nobody is cut off by that."""
+        """Stop the clients after their current requests, without cutting any off."""
         self._is_ending.set()
         self._numbers = iter(())
         self.join()
 
     def join(self) -> None:
-        """Wait until all have gone."""
+        """Wait until all clients have stopped."""
         for thread in self._threads:
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
@@ -248,7 +248,7 @@ class Load:
             if number is None or (not self._is_answered(connection, number) and self._is_ending.is_set()):
                 break
             if asked % self.requests_per_connection == 0:
-                connection.close()  # and the next request opens it again
+                connection.close()  # The next request reconnects.
             if pause and self._is_ending.wait(max(begun + asked * pause - time.monotonic(), 0.0)):
                 break
         connection.close()
@@ -258,7 +258,7 @@ class Load:
             if connection.sock is None:
                 connection.connect()
         except OSError:
-            time.sleep(0.01)  # nobody was asked; a server that restarts is given a moment
+            time.sleep(0.01)  # Nothing was sent; give a restarting server a moment.
             return False
         try:
             connection.request("GET", f"/count/{number}")

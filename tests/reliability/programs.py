@@ -1,4 +1,4 @@
-"""The programs that run in processes of their own: ``python -m tests.reliability.programs <name>``.
+"""Programs that run in their own processes: ``python -m tests.reliability.programs <name>``.
 
 Each line of standard input is a command with arguments, as a JSON array, and each answer is a line of JSON.
 """
@@ -28,12 +28,12 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsRep
 
 
 def say(answer: object) -> None:
-    """Answer."""
-    print(json.dumps(answer), flush=True)  # noqa: T201 - its pipe to the test
+    """Write an answer."""
+    print(json.dumps(answer), flush=True)  # noqa: T201 - the pipe to the test
 
 
 class Measuring:
-    """A Flask app's reporter that does what it is told; its settings are in the environment."""
+    """A Flask app whose reporter executes commands; its settings come from the environment."""
 
     def __init__(self) -> None:
         self.app = Flask("measuring")
@@ -42,27 +42,27 @@ class Measuring:
         self.orders = 0
 
     def view(self) -> str:
-        """Be a request with metrics."""
+        """Record the metrics of a request."""
         self.orders += 1
         self.reporter.add_metric("Orders", 1, "Count")
         self.reporter.add_metric("Size", self.orders % 7)
         return ""
 
     def add(self, orders: int) -> int:
-        """Count orders, without anybody who flushes them."""
+        """Count orders without flushing."""
         for _ in range(orders):
             self.orders += 1
             self.reporter.add_metric("Orders", 1, "Count")
         return self.orders
 
     def add_names(self, names: list[str]) -> int:
-        """Count one of each."""
+        """Count one of each name."""
         for name in names:
             self.reporter.add_metric(name, 1, "Count")
         return len(names)
 
     def serve(self, seed: int, rate: float) -> int:
-        """Serve requests, whose ends ask for flushes, about ``rate`` a second until the next command is there."""
+        """Serve about ``rate`` requests per second, each of which requests a flush, until the next command arrives."""
         source, client = random.Random(seed), self.app.test_client()
         is_over = threading.Event()
 
@@ -76,7 +76,7 @@ class Measuring:
         return self.orders
 
     def flush_often(self) -> None:
-        """Count and flush for ever, and say after each flush how many it vouches for."""
+        """Count and flush forever; after each successful flush, report the number of orders it confirms."""
         while True:
             self.add(10)
             counted = self.orders
@@ -88,34 +88,34 @@ class Measuring:
         return self.reporter.flush(timeout_seconds=timeout_seconds)
 
     def timed_flush(self, timeout_seconds: float) -> list[Any]:
-        """Flush; also how long that took."""
+        """Flush; return the result and the duration."""
         begun = time.monotonic()
         return [self.flush(timeout_seconds), time.monotonic() - begun]
 
     def stats(self) -> dict[str, Any]:
-        """The accounts."""
+        """Return the reporter's statistics."""
         return dataclasses.asdict(self.reporter.stats())
 
     def shutdown(self, timeout_seconds: float) -> float:
-        """Shut down; how long that took."""
+        """Shut down; return the duration."""
         begun = time.monotonic()
         self.reporter.shutdown(timeout_seconds=timeout_seconds)
         return time.monotonic() - begun
 
     def set_clock(self, seconds_ahead: float) -> float:
-        """Let this process's wall clock be wrong from now on; what time it is then."""
+        """Set the error of this process's wall clock; return the time it now shows."""
         Clock.seconds_ahead = seconds_ahead
         return time.time()
 
 
 class Clock:
-    """The wall clock of a process whose clock may be wrong."""
+    """A wall clock that may be wrong."""
 
     seconds_ahead = 0.0
 
     @classmethod
     def install(cls) -> None:
-        """Take the place of every wall clock there is: Python's, wherever it is known, and that of signatures."""
+        """Replace all wall clocks: Python's, in every module that imported it, and the one used for signatures."""
         auth: Any = importlib.import_module("botocore.auth")
         real_time, real_time_ns = time.time, time.time_ns
         wrong: dict[str, Callable[[], float]] = {
@@ -130,13 +130,13 @@ class Clock:
 
     @classmethod
     def now(cls, *, remove_tzinfo: bool = True) -> datetime:
-        """Botocore's clock."""
+        """Return botocore's current time."""
         moment = datetime.now(timezone.utc) + timedelta(seconds=cls.seconds_ahead)
         return moment.replace(tzinfo=None) if remove_tzinfo else moment
 
 
 class Periodic:
-    """The exporter alone, under the SDK's periodic reader: many series that are exported several times a second."""
+    """The exporter under the SDK's periodic reader, with many series that are exported several times a second."""
 
     def __init__(self) -> None:
         self.exporter = CloudWatchMetricExporter("Shop", max_metrics=10_000)
@@ -149,7 +149,7 @@ class Periodic:
         self.rounds = 0
 
     def add(self, rounds: int) -> int:
-        """Count and measure in every series."""
+        """Record a count and a measurement in every series."""
         for _ in range(rounds):
             self.rounds += 1
             for series in range(self.series):
@@ -159,26 +159,26 @@ class Periodic:
         return self.rounds * self.series
 
     def accepted_bytes(self) -> list[int]:
-        """What has been handed over so far would have needed, in bytes; and what waits."""
+        """Return the bytes that all exported data would need unmerged, and the number of pending datums."""
         return [self.rounds * self.series * 2 * 1000, self.exporter.stats().datums_pending]
 
     def stats(self) -> dict[str, Any]:
-        """The accounts."""
+        """Return the exporter's statistics."""
         return dataclasses.asdict(self.exporter.stats())
 
     def collect(self) -> bool:
-        """Export what the SDK has now."""
+        """Collect and export the SDK's current metrics."""
         self.reader.collect(timeout_millis=50)
         return True
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Send everything."""
+        """Collect, export and deliver all metrics."""
         self.reader.collect(timeout_millis=50)
         return self.exporter.force_flush(timeout_seconds * 1000)
 
 
 class Forking:
-    """A parent of many, with threads that record and flush all the time."""
+    """A parent of many processes, with threads that record and flush continuously."""
 
     def __init__(self) -> None:
         self.reporter = CloudWatchMetricsReporter(Flask("forking"))
@@ -191,7 +191,7 @@ class Forking:
             thread.start()
 
     def fork(self, times: int) -> list[int]:
-        """Fork again and again, first while boto3 is being imported; each child counts itself. Their statuses."""
+        """Fork repeatedly, first while boto3 is being imported; each child counts itself. Return the exit statuses."""
         statuses = []
         while "boto3" not in sys.modules:
             time.sleep(0.0001)
@@ -203,11 +203,11 @@ class Forking:
         return statuses
 
     def start(self, method: str, times: int) -> list[int | None]:
-        """Start processes of multiprocessing, which flush nothing themselves; the statuses they end with."""
+        """Start multiprocessing children that do not flush explicitly; return their exit statuses."""
         context = multiprocessing.get_context(method)
         statuses = []
         for _ in range(times):
-            # mypy does not know that every context has processes.
+            # mypy does not know that every context has ``Process``.
             process = context.Process(target=count_in_child, args=(method,))  # type: ignore[attr-defined]
             process.start()
             process.join(60)
@@ -215,7 +215,7 @@ class Forking:
         return statuses
 
     def stop(self) -> list[Any]:
-        """End the threads; what was recorded, and whether it is in."""
+        """Stop the threads; return the number of records, and whether they were delivered."""
         self.is_over.set()
         for thread in self.threads:
             thread.join()
@@ -242,14 +242,14 @@ class Forking:
 
 
 def count_in_child(method: str) -> None:
-    """Count in a child of multiprocessing, and end without a flush."""
+    """Count in a multiprocessing child, and return without flushing."""
     if method == "spawn":
         globals()["kept"] = CloudWatchMetricsReporter(Flask("forking"))
     CloudWatchMetricsReporter.add_metric(f"Child by {method}", 1, "Count")
 
 
 def _status_of(pid: int) -> int:
-    """The status a child ends with; -9 if it had to be killed."""
+    """Return the exit status of a child; -9 if it had to be killed."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -264,7 +264,7 @@ PROGRAMS: dict[str, Callable[[], object]] = {"measure": Measuring, "periodic": P
 
 
 def main(name: str) -> None:
-    """Run a program until there are no more commands."""
+    """Run a program until its standard input is closed."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if os.environ.get("WRONG_CLOCK"):
         Clock.seconds_ahead = float(os.environ.get("CLOCK_AHEAD", "0"))

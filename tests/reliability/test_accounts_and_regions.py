@@ -1,4 +1,4 @@
-"""Credentials and a Region that come late or go meanwhile: nothing is lost, and one warning says what is missing."""
+"""Credentials or a Region that appear late or expire: nothing is lost, and one warning names what is missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ REGION_LATE: dict[str, str | None] = {"AWS_DEFAULT_REGION": None}
 
 
 def fail_three_times(program: Program) -> None:
-    """Let it try until it has failed three times."""
+    """Record and flush until three requests have failed."""
     orders = 0
     while program.do("stats")["requests_failed"] < 3:
         orders = program.do("add", 1)
@@ -40,7 +40,7 @@ def test_missing_at_first(  # noqa: PLR0917
     content: str,
     figures: Callable[..., None],
 ) -> None:
-    """They appear while the process runs, and are found."""
+    """Credentials or a Region that appear while the process runs are found, after one warning."""
     file = tmp_path / "appears later"
     variables = {**variables, file_variable: str(file)}
     with Program(cloudwatch, tmp_path / "log", "measure", **variables) as program:
@@ -56,7 +56,7 @@ def test_missing_at_first(  # noqa: PLR0917
 
 
 def test_credentials_that_expire(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """In between they expire, and come back: one warning each time."""
+    """Credentials that expire twice and are renewed cause one warning each time."""
     with Program(cloudwatch, tmp_path / "log") as program:
         program.do("add", 1)
         assert program.do("flush", 30)

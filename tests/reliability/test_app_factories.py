@@ -56,7 +56,7 @@ print(json.dumps([cloudwatch.orders, cloudwatch.requests, threading.active_count
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_two_thousand_apps() -> None:
-    """Every metric is delivered, no thread is left, memory stays flat, and nobody warns."""
+    """Every metric is delivered, no thread remains, memory stays flat, and there are no warnings."""
     apps = 2000
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(apps)],
@@ -91,7 +91,7 @@ time.sleep(0.1)
 
 
 def test_the_exit_waits_for_dropped_apps() -> None:
-    """What an app has recorded is delivered, even if the process ends while the dropped app is being flushed."""
+    """Metrics of a dropped app are delivered, even if the process exits while the app is being flushed."""
     ended = subprocess.run(
         [sys.executable, "-c", DROPPED_AT_THE_END], capture_output=True, text=True, check=True, timeout=60
     )

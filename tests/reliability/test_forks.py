@@ -1,4 +1,4 @@
-"""Children of a parent that records and flushes all the time."""
+"""Forked children of a parent that records and flushes continuously."""
 
 import sys
 from collections.abc import Callable
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 
 
 def test_children(cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]) -> None:
-    """Each child sends its own counts and nothing of the parent's, ends, and lets the parent be exact.
+    """Each child sends only its own counts and exits, and the parent's counts stay exact.
 
-    The first forks come while the parent's thread still imports boto3. multiprocessing's children flush nothing
-    themselves: it is done for them when they end.
+    The first forks happen while the parent's thread still imports boto3. Children of multiprocessing do not flush
+    explicitly: their metrics are flushed when they exit.
     """
     forks, started = round(FORKS * scale), round(3 * scale)
     with Program(cloudwatch, tmp_path / "log", "fork") as program:

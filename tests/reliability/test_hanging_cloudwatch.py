@@ -1,4 +1,4 @@
-"""A CloudWatch that hangs for ever: everything ends in time, and says what it leaves behind."""
+"""A CloudWatch that hangs forever: everything ends in time, and logs the undelivered data."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from tests.reliability.cloudwatch import FailingCloudWatch
 from tests.reliability.processes import GUNICORN, Load, Program, serving
 
 ITS_OWN_END_SECONDS = 3.0
-"""What an interpreter and a server need for the rest of their end, on a machine that is busy."""
+"""Time for the rest of an interpreter's or a server's exit, on a busy machine."""
 
 
 @pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
@@ -24,7 +24,7 @@ def test_shutdown(
     is_spooled: bool,  # noqa: FBT001 - a column of the table
     figures: Callable[..., None],
 ) -> None:
-    """It returns within its timeout and a second; what was sent and not answered, and what came after, is accounted."""
+    """Shutdown returns within its timeout plus one second, and reports both unanswered and unsent data."""
     spool = tmp_path / "spool"
     variables = {"OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY": str(spool)} if is_spooled else {}
     with cloudwatch.hanging(), Program(cloudwatch, tmp_path / "log", **variables) as program:
@@ -50,7 +50,7 @@ def test_shutdown(
 
 
 def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
-    """End an interpreter and a gunicorn whose CloudWatch hangs; how long each takes, and what it says."""
+    """End an interpreter and a gunicorn whose CloudWatch hangs; return the duration and the log of each."""
     command = [*GUNICORN, "--workers", "1", "--threads", "2", "--worker-class", "gthread"]
     with (
         FailingCloudWatch() as cloudwatch,
@@ -69,7 +69,7 @@ def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
 
 
 def seconds_to_end(program: Program) -> float:
-    """Let a program come to its end; return how long that took."""
+    """End a program; return the seconds it took."""
     begun = time.monotonic()
     assert program.end() == 0
     return time.monotonic() - begun
@@ -78,7 +78,7 @@ def seconds_to_end(program: Program) -> float:
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
 @meanwhile(end_both)
 def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[..., None]) -> None:
-    """The end of the interpreter, and SIGTERM to gunicorn, wait no longer than an exit does."""
+    """An interpreter's exit and a SIGTERM to gunicorn take no longer than the exit timeout."""
     for seconds, said in result:
         assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS, said
         assert "but CloudWatch has not responded. Unless it accepts them, they are lost" in said

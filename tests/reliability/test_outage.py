@@ -1,4 +1,4 @@
-"""Outages: however long, they cost time resolution and no counts."""
+"""Outages of any length reduce the time resolution and lose no counts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ MEGABYTE = 2**20
 
 
 def have_outage(directory: Path, scale: float) -> Outage:
-    """Have an outage that is as long as it is to be."""
+    """Run an outage of the default length times the scale."""
     with FailingCloudWatch() as cloudwatch:
         outage = Outage(seconds=OUTAGE_SECONDS * scale).run(cloudwatch, directory / "log")
     assert cloudwatch.validation_errors == []
@@ -22,7 +22,7 @@ def have_outage(directory: Path, scale: float) -> Outage:
 
 @meanwhile(have_outage)
 def test_outage_under_load(result: Outage, figures: Callable[..., None]) -> None:
-    """Connections refused, then errors, then most requests throttled, under 50 requests a second."""
+    """Counts stay exact under 50 requests per second while CloudWatch refuses connections, fails and throttles."""
     assert result.counted == result.answered
     assert result.lost == {}
     assert result.calls <= result.most_calls
@@ -31,7 +31,7 @@ def test_outage_under_load(result: Outage, figures: Callable[..., None]) -> None
 
 
 def test_backlog_of_a_megabyte(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """Under our reader: what would need twenty times the room waits in the SDK, at the price of time resolution."""
+    """With the package's reader, data of 20 times the backlog limit is merged in the SDK and keeps exact counts."""
     with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_MAX_BACKLOG_BYTES=str(MEGABYTE)) as program:
         names = [f"{number} {'x' * 200}" for number in range(900)]
         bytes_a_round = program.do("add_names", names) * 300
@@ -66,7 +66,7 @@ def test_backlog_of_a_megabyte(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
 def test_backlog_of_a_megabyte_under_the_periodic_reader(
     cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """The exporter alone cannot keep others from collecting: it puts together what waits, and sums and counts stay."""
+    """With the periodic reader, which keeps collecting, the exporter merges pending data and keeps sums and counts."""
     with Program(
         cloudwatch, tmp_path / "log", "periodic", OTEL_EXPORTER_CLOUDWATCH_MAX_BACKLOG_BYTES=str(MEGABYTE)
     ) as program:

@@ -1,4 +1,4 @@
-"""One bad datum, and answers that get lost."""
+"""One invalid datum, and lost responses."""
 
 import math
 import random
@@ -17,7 +17,7 @@ DATUMS = 1000
 def test_one_refused_datum_in_a_thousand(
     cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """The others are delivered, in few calls; it is counted, and the log has its name and what CloudWatch said."""
+    """The other datums are delivered in few calls; the rejected one is counted and logged with CloudWatch's reason."""
     names = [f"Metric {number}" for number in range(DATUMS)]
     bad = random.Random(7).choice(names)
 
@@ -43,7 +43,7 @@ def test_one_refused_datum_in_a_thousand(
 
 
 def test_an_answer_that_is_lost(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """A request that was stored but not answered is sent again: nothing is missing, and that one request is twice."""
+    """A request stored without a response is sent again: nothing is missing, and only that request is duplicated."""
     with Program(cloudwatch, tmp_path / "log") as program:
         program.do("add", 10)
         assert program.do("flush", 30)

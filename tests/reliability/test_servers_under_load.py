@@ -1,4 +1,4 @@
-"""WSGI servers: whatever happens to their workers, every request that was answered is counted."""
+"""WSGI servers: every answered request is counted, whatever happens to the workers."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these servers f
 
 
 def assert_answered_are_counted(cloudwatch: FailingCloudWatch, load: Load) -> None:
-    """Each request that was answered counts once, each that was cut off once or not at all, and nothing else does."""
+    """Each answered request counts exactly once, each cut-off request at most once, and nothing else counts."""
     found = cloudwatch.published
     answered, cut_off = len(load.answered), len(load.cut_off)
     for name in ("Requests", "Numbers", "http.server.duration"):
@@ -28,7 +28,7 @@ def assert_answered_are_counted(cloudwatch: FailingCloudWatch, load: Load) -> No
 
 
 def put_under_load(server: Server, requests: int, *, requests_per_connection: int = 20) -> Load:
-    """Let clients come until workers were replaced, end the server in the middle of it, and see all of them off."""
+    """Send requests until workers were replaced, end the server under load, and wait for all clients."""
     load = Load(server.url, clients=CLIENTS, requests_per_connection=requests_per_connection).start()
     load.wait_for(requests)
     assert eventually(lambda: len(load.pids) > 2, within_seconds=PATIENCE_SECONDS)
@@ -51,7 +51,7 @@ def test_gunicorn(  # noqa: PLR0917
     scale: float,
     figures: Callable[..., None],
 ) -> None:
-    """Workers that are replaced all the time, and a SIGTERM under load."""
+    """All answered requests are counted while workers are replaced continuously, and after a SIGTERM under load."""
     if worker_class == "gevent":
         pytest.importorskip("gevent")
     command = [*GUNICORN, "--workers", "2", "--worker-class", worker_class, "--keep-alive", "5"]
@@ -73,7 +73,7 @@ def test_gunicorn(  # noqa: PLR0917
 def test_sync_in_workers_that_gevent_patches(
     cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
 ) -> None:
-    """With preload a worker has its reader before gevent patches threading, and its requests wait for their flush."""
+    """With preload, a worker has its reader before gevent patches threading, and its requests wait for their flush."""
     pytest.importorskip("gevent")
     command = [*GUNICORN, "--workers", "2", "--worker-class", "gevent", "--keep-alive", "5", "--preload"]
     command += ["--max-requests", "250", "--max-requests-jitter", "50"]
@@ -93,7 +93,7 @@ def test_uwsgi(
     scale: float,
     figures: Callable[..., None],
 ) -> None:
-    """The same under uWSGI, whose workers are forked without Python's knowledge unless they load the app themselves."""
+    """The same holds for uWSGI, which forks workers without Python's fork hooks unless they load the app themselves."""
     command = [str(UWSGI), "--http-socket", "fd://{fd}", "--master", "--processes", "2", "--threads", "4"]
     command += ["--min-worker-lifetime", "1"]
     command += [

@@ -1,4 +1,4 @@
-"""SIGTERM to servers and programs that leave its default action: everything recorded is published before they end."""
+"""SIGTERM with its default action: servers and programs publish everything they have recorded before they end."""
 
 import signal
 import subprocess
@@ -73,7 +73,7 @@ signal.raise_signal(signal.SIGTERM)
 def test_servers(
     cloudwatch: FailingCloudWatch, tmp_path: Path, server_name: str, flush: str, figures: Callable[..., None]
 ) -> None:
-    """Every request that was answered is counted once, and the server ends by the signal."""
+    """Every answered request is counted once, and the server ends by the signal."""
     pytest.importorskip(server_name)
     if server_name == "uvicorn":
         pytest.importorskip("a2wsgi")
@@ -97,9 +97,9 @@ def test_servers(
     [("no handler", -signal.SIGTERM, 1), ("another thread", -signal.SIGTERM, 1), ("own handler", 7, 0)],
 )
 def test_programs(cloudwatch: FailingCloudWatch, case: str, status: int, published: int) -> None:
-    """A program without a handler publishes what it has; the handler of a program stays in its place.
+    """A program without a handler publishes its metrics; a program's own handler stays in place.
 
-    A reader made in another thread cannot set a handler; the first flush of the main thread does.
+    A reader made in another thread cannot set a handler; the main thread's first flush sets it.
     """
     command = [sys.executable, "-c", SCRIPT, case]
     ended = subprocess.run(command, cwd=ROOT, env=environment(cloudwatch, {}), timeout=PATIENCE_SECONDS, check=False)

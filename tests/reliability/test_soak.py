@@ -1,4 +1,4 @@
-"""Four processes and every fault there is, by a seeded schedule: at the end the counts are exact."""
+"""Four processes and every kind of fault, in a seeded schedule: counts are exact in the end."""
 
 import random
 import threading
@@ -36,7 +36,7 @@ FAULTS: dict[str, Fault | None] = {
 
 @dataclass(frozen=True)
 class Soaked:
-    """What the processes counted, what became of it, and what they say themselves."""
+    """The counts of the processes, their delivery, and their own statistics."""
 
     cloudwatch: FailingCloudWatch
     orders: int
@@ -46,7 +46,7 @@ class Soaked:
 
 
 def soak(directory: Path, scale: float) -> Soaked:
-    """Let the processes serve requests while CloudWatch fails; then flush."""
+    """Serve requests in all processes while CloudWatch fails; then flush."""
     source = random.Random(4)
     with ExitStack() as stack:
         cloudwatch = stack.enter_context(FailingCloudWatch())
@@ -74,7 +74,7 @@ def soak(directory: Path, scale: float) -> Soaked:
 
 @meanwhile(soak)
 def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
-    """Nothing is missing, and only what was stored and not answered is there twice."""
+    """Nothing is missing, and only requests that were stored without a response are duplicated."""
     cloudwatch, orders, stats = result.cloudwatch, result.orders, result.stats
     assert cloudwatch.exactly_once("Orders") == orders
     assert cloudwatch.published.count("Size") == cloudwatch.published.sum("Orders")
@@ -92,7 +92,7 @@ def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
 
 
 def fail_for(cloudwatch: FailingCloudWatch, kind: str, seconds: float, *, probability: float) -> None:
-    """Let this happen to requests, with a probability, for some seconds."""
+    """Apply a kind of fault to requests with this probability, for some seconds."""
     dice = random.Random(kind)
     pause = threading.Event()
     if kind == "refused":

@@ -1,4 +1,4 @@
-"""``kill -9`` with a spool: what had left the SDK is sent by the next process."""
+"""``kill -9`` with a spool: the next process sends all data that had left the SDK."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs f
 
 
 def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """Several processes share the directory; the next one sends what the dead have left, and nothing of the living."""
+    """Processes share the directory; the next one sends the data of the killed processes and not of running ones."""
     spool = str(tmp_path / "spool")
 
     def program(name: str) -> Program:
@@ -28,7 +28,7 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
             assert each.do("flush", 0.3) is False
         first.kill()
         second.kill()
-        living.process.send_signal(signal.SIGSTOP)  # or it might send its own meanwhile
+        living.process.send_signal(signal.SIGSTOP)  # Otherwise it might send its own data meanwhile.
         cloudwatch.always(None)
         with program("next") as following:
             following.do("add", 4000)
@@ -44,7 +44,7 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
 
 
 def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """All that a flush has vouched for is there; of what a killed process was sending, one request may be twice."""
+    """All data confirmed by a flush arrives; of each killed process, at most one request is duplicated."""
     spool = str(tmp_path / "spool")
     vouched_for = 0
     for number in range(3):
@@ -61,7 +61,7 @@ def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
         assert program.do("flush", 60)
     largest = 10
     published = cloudwatch.published.sum("Orders")
-    # After the last flush that was heard of, a process may have made a few more before it was killed.
+    # After the last confirmed flush, a process may have completed a few more before it was killed.
     arrived = sum(1 for each in cloudwatch.published.accepted if each.metric.name == "Orders")
     assert vouched_for + 1 <= published <= largest * arrived
     assert published - vouched_for == pytest.approx(1, abs=3 * 10 * largest)
@@ -69,7 +69,7 @@ def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
 
 
 def test_a_torn_file(cloudwatch: FailingCloudWatch, tmp_path: Path) -> None:
-    """A file that was torn, or is somebody else's, is set aside and said; the others are sent all the same."""
+    """A truncated or foreign file is set aside and logged; the other files are sent."""
     spool = tmp_path / "spool"
     cloudwatch.always(SERVER_ERROR)
     with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY=str(spool)) as program:

@@ -1,4 +1,4 @@
-"""A wall clock that jumps a day: CloudWatch refuses its signatures until it is right again, and nothing is lost."""
+"""A wall clock that is a day off: CloudWatch rejects signatures until it is corrected, and nothing is lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ DAY = 24 * 3600
 
 @pytest.fixture
 def judging_cloudwatch() -> Iterator[FailingCloudWatch]:
-    """A CloudWatch that looks at the time of signatures, as AWS does."""
+    """A CloudWatch that checks the time of signatures, as AWS does."""
     with FailingCloudWatch(judges_signatures=True) as failing:
         yield failing
 
@@ -23,7 +23,7 @@ def judging_cloudwatch() -> Iterator[FailingCloudWatch]:
 def test_a_jump_and_back(
     judging_cloudwatch: FailingCloudWatch, tmp_path: Path, jump: int, figures: Callable[..., None]
 ) -> None:
-    """No flush hangs, no datum is refused, and what was measured meanwhile arrives when the clock is right again."""
+    """No flush hangs, no datum is rejected, and pending data arrives after the clock is corrected."""
     cloudwatch = judging_cloudwatch
     with Program(cloudwatch, tmp_path / "log", WRONG_CLOCK="1") as program:
         program.do("add", 1)
@@ -49,7 +49,7 @@ def test_a_jump_and_back(
 def test_a_clock_that_is_put_right(
     judging_cloudwatch: FailingCloudWatch, tmp_path: Path, jump: int, figures: Callable[..., None]
 ) -> None:
-    """A machine that starts with a wrong clock, and measures, is told the time later."""
+    """Data recorded on a machine that starts with a wrong clock is delivered after the clock is corrected."""
     cloudwatch = judging_cloudwatch
     with Program(cloudwatch, tmp_path / "log", WRONG_CLOCK="1", CLOCK_AHEAD=str(jump)) as program:
         program.do("add", 20)

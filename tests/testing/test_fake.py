@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric, 
 
 
 def datum(name: str, value: float, **dimensions: str) -> dict[str, Any]:
-    """Make a datum of one value."""
+    """Make a datum with one value."""
     pairs = [{"Name": key, "Value": text} for key, text in dimensions.items()]
     return {"MetricName": name, "Value": value, "Dimensions": pairs, "Unit": "Count"}
 
@@ -54,7 +54,7 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_statistics_of_each_form(cloudwatch: FakeCloudWatch) -> None:
-    """Values with counts and statistic sets have the same look-ups as single values."""
+    """Look-ups of values with counts and of statistic sets work like those of single values."""
     assert (cloudwatch.sum("Latency"), cloudwatch.count("Latency")) == (1005, 100)
     assert (cloudwatch.minimum("Latency"), cloudwatch.maximum("Latency")) == (5, 20)
     assert cloudwatch.values("Latency") == {5: 1, 10: 98, 20: 1}
@@ -98,7 +98,7 @@ def test_percentile_of_statistic_sets(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_never_published(cloudwatch: FakeCloudWatch) -> None:
-    """A metric that was not published has count 0 and no minimum; the error lists what was published."""
+    """A metric that was never published has count 0 and no minimum; the error lists the published metrics."""
     assert cloudwatch.sum("Orderz") == cloudwatch.count("Orderz") == 0
     for look_up in (cloudwatch.minimum, cloudwatch.maximum, lambda name: cloudwatch.percentile(name, 50)):
         with pytest.raises(
@@ -157,7 +157,7 @@ def test_rejected_requests_store_nothing() -> None:
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(1_000_000, 1000), (1_000_001, 0)])
 def test_size(size_bytes: int, accepted: int) -> None:
-    """A request of more than 1 MB, as encoded by botocore, is rejected with 413."""
+    """A request over 1 MB, as encoded by botocore, is rejected with 413."""
     fake = FakeCloudWatch()
     moment = datetime.now(timezone.utc)
     data = [{**datum("Orders", 1, Page="v" * 800), "Timestamp": moment} for _ in range(1000)]
@@ -171,7 +171,7 @@ def test_size(size_bytes: int, accepted: int) -> None:
 
 
 def test_faults() -> None:
-    """Errors queued by a test are raised in order and store nothing; after that the client works again."""
+    """Queued errors are raised in order and nothing is stored; then the client works again."""
     fake = FakeCloudWatch()
     fake.fail_next(client_error("ThrottlingException", "Rate exceeded"), times=2)
     fake.fail_next(EndpointConnectionError(endpoint_url="https://monitoring.invalid"))
@@ -184,7 +184,7 @@ def test_faults() -> None:
 
 
 def test_latency() -> None:
-    """Each request takes the configured time, which may be changed."""
+    """Each request takes the configured time, which can be changed."""
     slept: list[float] = []
     fake = FakeCloudWatch(latency_seconds=0.5, sleep=slept.append)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1)])
@@ -194,7 +194,7 @@ def test_latency() -> None:
 
 
 def test_times() -> None:
-    """A datum without a timestamp has its time of arrival; the clock determines what is too old."""
+    """A datum without a timestamp gets its time of arrival; the clock determines which timestamps are too old."""
     fake = FakeCloudWatch(clock=lambda: 1_800_000_000.0)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("a", 1), {**datum("b", 1), "Timestamp": 1_799_999_940}])
     assert [accepted.unix_time for accepted in fake.accepted] == [1_800_000_000, 1_799_999_940]
@@ -246,7 +246,7 @@ def test_import_is_light() -> None:
     ],
 )
 def test_assert_published(cloudwatch: FakeCloudWatch, name: str, expected: dict[str, Any], problem: str | None) -> None:
-    """It passes, or reports the difference and what was published, the most similar name first."""
+    """The assertion passes, or reports the difference and the published metrics, the most similar name first."""
     with pytest.raises(AssertionError, match=problem) if problem else contextlib.nullcontext():
         cloudwatch.assert_published(name, **expected)
 
@@ -268,7 +268,7 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_healing(cloudwatch: FakeCloudWatch) -> None:
-    """Queued errors and latency can be cancelled."""
+    """Queued errors and latency can be canceled."""
     cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
     cloudwatch.latency_seconds = 1000
     cloudwatch.heal()

@@ -39,7 +39,7 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 
 @pytest.fixture
 def client(cloudwatch: LocalCloudWatch) -> "Iterator[CloudWatchClient]":
-    """A real boto3 client of it, without retries."""
+    """A real boto3 client for the emulator, without retries."""
     client = cloudwatch.client(config=NO_RETRIES)
     yield client
     client.close()
@@ -49,7 +49,7 @@ ALL: Any = ["Sum", "SampleCount", "Minimum", "Maximum", "Average"]
 
 
 def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]:
-    """Query the data points of the last and the next half hour, in periods of a day."""
+    """Query the data points from half an hour ago to half an hour ahead, in periods of a day."""
     if "ExtendedStatistics" not in asked:
         asked.setdefault("Statistics", ALL)
     now = datetime.now(timezone.utc)
@@ -65,7 +65,7 @@ def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]
 
 
 def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
-    """Send a request as no SDK would write it."""
+    """Send a request in a form that no SDK would send."""
     connection = http.client.HTTPConnection(cloudwatch.endpoint_url.removeprefix("http://"), timeout=20)
     credential = "AWS4-HMAC-SHA256 Credential=testing/20270115/us-east-1/monitoring/aws4_request, Signature=0"
     connection.request("POST", "/", body, {"Authorization": credential, **headers})
@@ -76,7 +76,7 @@ def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> t
 
 
 def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
-    """Each form of datum is found by exactly its dimensions."""
+    """Each form of datum is found by its exact dimensions."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -122,7 +122,7 @@ def test_moto_has_it_too(client: "CloudWatchClient") -> None:
 
 
 def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """A new server has nothing of an earlier one, neither in the proxy nor in moto."""
+    """A new server has no data of an earlier one, neither in the proxy nor in moto."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     client.put_dashboard(DashboardName="old", DashboardBody='{"widgets": []}')
     with LocalCloudWatch() as fresh:
@@ -134,7 +134,7 @@ def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClien
 
 
 def test_list_metrics(client: "CloudWatchClient") -> None:
-    """Each metric is listed once, and found by namespace, name and some of its dimensions."""
+    """Each metric is listed once, and is found by namespace, name and a subset of its dimensions."""
     data: list[Any] = [{"MetricName": "Latency", "Values": [1, 2], "Counts": [5, 5], "Dimensions": INDEX}] * 2
     client.put_metric_data(Namespace="Shop", MetricData=data)
     client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Latency", "Value": 1}])
@@ -182,7 +182,7 @@ def test_no_percentiles(client: "CloudWatchClient", datum: Any) -> None:
 
 
 def query(number: int, stat: str, **metric_stat: Any) -> Any:
-    """A GetMetricData query for the metric that the test below publishes."""
+    """Make a GetMetricData query for the metric that the test below publishes."""
     metric = {"Namespace": "Shop", "MetricName": "Latency", "Dimensions": INDEX}
     return {"Id": f"q{number}", "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat, **metric_stat}}
 
@@ -214,7 +214,7 @@ def test_metric_data(client: "CloudWatchClient") -> None:
 
 
 def test_periods(client: "CloudWatchClient") -> None:
-    """Data points are aligned to whole periods, one for each unit."""
+    """Data points are aligned to whole periods, with one data point per unit."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
     data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]
@@ -236,7 +236,7 @@ def test_periods(client: "CloudWatchClient") -> None:
     ],
 )
 def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> None:
-    """A statistic that CloudWatch does not have is rejected."""
+    """A statistic that CloudWatch does not support is rejected."""
     with pytest.raises(ClientError) as caught:
         statistics(client, "Latency", **asked)
     assert caught.value.response["Error"]["Code"] == code
@@ -283,7 +283,7 @@ def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed:
 def test_rejected_requests(
     cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str
 ) -> None:
-    """boto3 raises CloudWatch's error, and nothing of the request is stored anywhere."""
+    """boto3 raises CloudWatch's error, and nothing from the request is stored."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1}, {"MetricName": "Orders", **bad}]
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=data)
@@ -303,14 +303,14 @@ def test_modelled_exception(client: "CloudWatchClient") -> None:
 
 
 def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Botocore compresses large bodies; both sizes are counted, and the limit applies to the uncompressed one."""
+    """Botocore compresses large bodies; both sizes are counted, and the limit applies to the uncompressed size."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Dimensions": INDEX}] * 1000
     client.put_metric_data(Namespace="Shop", MetricData=data)
     traffic = cloudwatch.traffic
     assert traffic.datums == 1000
     assert traffic.bytes_received * 10 < traffic.bytes_uncompressed
     assert traffic.bytes_uncompressed > 100_000
-    data[0]["Dimensions"] = [{"Name": "long", "Value": "v" * 1000}]  # the one datum that the list has 1000 times
+    data[0]["Dimensions"] = [{"Name": "long", "Value": "v" * 1000}]  # The list contains the same datum 1000 times.
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=data)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
@@ -318,7 +318,7 @@ def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
 
 
 def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
-    """Older SDKs send forms: they are stored, and the value of a dimension stays text."""
+    """Form requests of older SDKs are stored, and dimension values stay text."""
     form = {
         "Action": "PutMetricData",
         "Version": "2010-08-01",
@@ -346,7 +346,7 @@ def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_query_protocol_errors(cloudwatch: LocalCloudWatch) -> None:
-    """Form requests get errors as XML, even if they have no datum at all."""
+    """Errors for form requests are XML, even if the request has no datum."""
     form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": "<Shop>", "MetricData": ""}
     status, _, text = post(cloudwatch, urlencode(form).encode(), FORM_HEADERS)
     assert status == 400
@@ -358,7 +358,7 @@ def test_query_protocol_errors(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_query_protocol_answers(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Statistics, percentiles and lists are answered in XML, too."""
+    """Statistics, percentiles and lists are returned as XML, too."""
     client.put_metric_data(
         Namespace="Shop", MetricData=[{"MetricName": "Latency", "Values": [1, 7], "Dimensions": INDEX}]
     )
@@ -406,7 +406,7 @@ def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str,
 
 
 def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
-    """A body that was encoded and compressed by another client is accepted like botocore's."""
+    """A body compressed by another client is accepted like botocore's."""
     body = gzip.compress(b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}')
     status, _, text = post(cloudwatch, body, {**JSON_HEADERS, "Content-Encoding": "gzip"})
     assert (status, json.loads(text or "{}")) == (200, {})
@@ -422,7 +422,7 @@ def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
 def test_faults(
     client: "CloudWatchClient", cloudwatch: LocalCloudWatch, fault: Fault, code: str, *, after_storing: bool
 ) -> None:
-    """The next request gets the fault, before or after it is stored; the one after that succeeds."""
+    """The next request gets the fault, before or after it is stored; the following request succeeds."""
     cloudwatch.fail_next(Fault(fault.code, fault.status, after_storing=after_storing))
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])

@@ -1,4 +1,4 @@
-"""The fixture in a user's project: installed, and run by a separate pytest process."""
+"""The pytest fixture in a user's project: installed, and run in a separate pytest process."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def run(project: pytest.Pytester) -> pytest.RunResult:
 
 
 def test_the_documentation(project: pytest.Pytester) -> None:
-    """The project of docs/testing.md passes."""
+    """The example project of docs/testing.md passes."""
     for name, code in FILES.items():
         (project.path / name).write_text(code, "utf-8")
     result = run(project)
@@ -39,9 +39,9 @@ def test_the_documentation(project: pytest.Pytester) -> None:
 
 
 def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
-    """Apps of a module, of a session and of a test all publish to the fixture, and each test starts empty.
+    """Apps of module, session and function scope all publish to the fixture, and each test starts empty.
 
-    The apps of earlier tests are gone with their threads. At the end nothing is pending.
+    Apps of earlier tests are gone with their threads. No data is pending in the end.
     """
     project.makepyfile(
         """
@@ -109,7 +109,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
 
 
 def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
-    """A wrong name, a wrong number, a loss and an app with its own client: the report shows what was published."""
+    """The report lists the published metrics for a wrong name or number, a loss, and an app with its own client."""
     project.makepyfile(
         """
         import pytest
@@ -165,7 +165,7 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used() -> None:
-    """Pytest imports the plugin in every project, so it imports neither Flask nor OpenTelemetry nor boto3."""
+    """Pytest imports the plugin in every project, so the plugin imports neither Flask nor OpenTelemetry nor boto3."""
     program = (
         "import sys, pytest; before = set(sys.modules); import otel_cloudwatch_flask.pytest_plugin; "
         "print(sorted(name for name in set(sys.modules) - before if name.count('.') == 0))"

@@ -17,18 +17,18 @@ STATISTICS = {"SampleCount": 2, "Sum": 3.0, "Minimum": 1.0, "Maximum": 2.0}
 
 
 def datum(*without: str, **members: Any) -> dict[str, Any]:
-    """A good datum, but for the members that a case adds or leaves out."""
+    """Make a valid datum with changed or omitted members."""
     every = {"MetricName": "Orders", "Value": 1, **members}
     return {name: value for name, value in every.items() if name not in without}
 
 
 def request(*datums: object, **members: Any) -> dict[str, Any]:
-    """A request that is as good as its datums."""
+    """Make a request with these datums."""
     return {"Namespace": "Shop", "MetricData": list(datums), **members}
 
 
 def dimensions(number: int) -> list[dict[str, str]]:
-    """So many different dimensions."""
+    """Make this number of distinct dimensions."""
     return [{"Name": f"d{i}", "Value": "x"} for i in range(number)]
 
 
@@ -38,12 +38,12 @@ def dimension(name: object, value: object) -> dict[str, Any]:
 
 
 def values(*numbers: object, **members: Any) -> dict[str, Any]:
-    """Make a datum of several values."""
+    """Make a datum with several values."""
     return datum("Value", Values=list(numbers), **members)
 
 
 def statistics(**members: Any) -> dict[str, Any]:
-    """Make a datum of statistics, with the changed members of a case."""
+    """Make a datum with a statistic set, with changed members."""
     return datum("Value", StatisticValues={**STATISTICS, **members})
 
 
@@ -183,7 +183,7 @@ REQUEST_FAULTS: dict[str, tuple[Mapping[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("good", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted(good: Mapping[str, Any]) -> None:
-    """What the documentation allows is accepted, up to its limits."""
+    """Requests within the documented limits are accepted, including the limits themselves."""
     assert validation_error(request(good), size_bytes=1_000_000, now=NOW) is None
 
 
@@ -222,7 +222,7 @@ def test_bad_request(bad: Mapping[str, Any], code: str, fragment: str) -> None:
 
 
 def test_entities() -> None:
-    """Datums may be in entities only, or in both."""
+    """Datums may be in entities only, or both in entities and in the request itself."""
     entities = [{"Entity": {"KeyAttributes": {"Type": "Service"}}, "MetricData": [datum()] * 500}] * 2
     assert (
         validation_error({"Namespace": "Shop", "EntityMetricData": entities, "StrictEntityValidation": True}, now=NOW)
@@ -238,7 +238,7 @@ def test_size() -> None:
 
 
 def test_every_fault_is_told() -> None:
-    """As in the service, each violation has a line, up to a readable number of them."""
+    """As in the service, each violation has its own line, up to a readable number of lines."""
     error = validation_error(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
     assert error is not None
     lines = error.message.splitlines()
@@ -276,7 +276,7 @@ def test_acceptable_numbers(number: float) -> None:
 
 @given(st.datetimes(timezones=st.sampled_from([timezone.utc, timezone(timedelta(hours=-7))])))
 def test_time_has_many_shapes(moment: datetime) -> None:
-    """A datetime, its ISO 8601 text and its Unix seconds are the same time."""
+    """A datetime, its ISO 8601 text and its Unix seconds denote the same time."""
     assert unix_time(moment) == unix_time(moment.isoformat()) == unix_time(moment.timestamp())
 
 
