@@ -1,4 +1,4 @@
-"""WSGI middleware that records a request's measurements when its response starts and flushes after its body.
+"""WSGI middleware that records buffered measurements when a response starts, and flushes when its body has ended.
 
 The flush comes last so that it includes the request's duration, which instrumentations record before the body is sent.
 """
@@ -92,10 +92,10 @@ class RequestEndMiddleware:
 
 
 class ResponseBody:
-    """A wrapper that closes a response body when the body ends, and then calls ``finish`` once.
+    """A wrapper that closes the response body and calls ``finish``, once, when the response has ended.
 
-    A body ends when it is closed, read completely or garbage collected. Closing alone is not enough, because asgiref's
-    ``WsgiToAsgi`` and some adapters for AWS Lambda never call ``close``.
+    The response has ended when the wrapper is closed, read completely or garbage collected. Waiting for ``close`` is
+    not enough, because asgiref's ``WsgiToAsgi`` and some adapters for AWS Lambda never call it.
     """
 
     __slots__ = ("_body", "_close", "_finish")

@@ -360,7 +360,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of ``reporter`` (not the current app's), or ``None`` if it has none.
+    """Return the latest registration of ``reporter``, regardless of the current app, or ``None`` if it has none.
 
     Outside an app context, a ``reporter`` of ``None`` means the reporter that was initialized last.
     """

@@ -104,7 +104,10 @@ class SeriesCache:
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Renew an entry's series in the guard, then set ``own`` and ``shared``, or empty both if any is refused."""
+        """Tell the guard that an entry's series are in use, and set ``own`` and ``shared``.
+
+        Both are empty if the guard refuses one of the series.
+        """
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):
             entry.epoch = epoch
