@@ -35,7 +35,7 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
     """Decorate a view to count its calls with the metric ``RequestCount``.
 
     The dimensions are ``ResourceName`` and ``StatusCode``. An exception other than an ``HTTPException`` counts as
-    status 500, which is Flask's response unless an error handler changes it.
+    status 500, the status with which Flask responds unless an error handler returns another.
 
     :param metrics_reporter: reporter whose ``add_metric`` is called.
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
@@ -118,7 +118,10 @@ def _status_of_exception(error: Exception) -> int:
 
 
 def _status_code(status: Any) -> int:
-    """Return the code of a status such as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``, or 500 if invalid."""
+    """Return the code of a status such as 404, ``HTTPStatus.NOT_FOUND`` or ``"404 Not Found"``.
+
+    An invalid status counts as 500.
+    """
     try:
         return int(status.split(None, 1)[0] if isinstance(status, str) else f"{status:d}")
     except (ValueError, TypeError, IndexError):

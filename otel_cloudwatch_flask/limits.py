@@ -51,8 +51,8 @@ _EXACT: Final = 10**15
 def sendable(value: float) -> float | None:
     """Return ``value`` as a float that CloudWatch accepts, or ``None`` if there is no such float.
 
-    NaN, infinity and magnitudes above 2^360 cannot be sent. Negative zero, and nonzero magnitudes below 2^-360, which
-    CloudWatch refuses, become 0.
+    NaN, infinity and magnitudes above 2^360 cannot be sent. Nonzero magnitudes below 2^-360, which CloudWatch refuses,
+    become 0, as does negative zero.
 
     >>> sendable(float("nan")) is None
     True
@@ -77,7 +77,7 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Return whether every value is exactly an int or a float, and CloudWatch accepts it unchanged."""
+    """Return whether all values are of type ``int`` or ``float``, not a subclass, and can be sent unchanged."""
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

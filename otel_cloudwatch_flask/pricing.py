@@ -25,7 +25,7 @@ DOLLARS_PER_REQUEST: Final = 0.01 / 1000
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """The number of distinct metrics and PutMetricData requests in a month, and their costs in dollars."""
+    """The numbers of distinct metrics and of PutMetricData requests in a month, and their costs in dollars."""
 
     metrics: int
     requests: float

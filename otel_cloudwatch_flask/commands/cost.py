@@ -84,7 +84,8 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
     """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
-    ``observed`` is the measured call rate of one process, or ``None``. A measured rate adds an entry with its cost.
+    ``observed`` is the measured call rate of one process, or ``None``. If it is not ``None``, the result has another
+    entry, for the cost at that rate.
     """
     costs: dict[str, MonthlyCost | None] = {
         policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES

@@ -30,7 +30,7 @@ _FLUSH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PathResult:
-    """The response status for a path; if the view raised an exception, ``status`` is ``None`` and ``error`` is set."""
+    """The response status for a path, or the error if the view raised an exception (``status`` is ``None``)."""
 
     path: str
     status: int | None
@@ -89,7 +89,10 @@ def _is_requestable(rule: Rule) -> bool:
 
 
 def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResult], dict[str, Any]]:
-    """Request every path ``times`` times. Returns the results and a document of the series that would be published."""
+    """Send ``times`` requests to each path.
+
+    Returns the results, and a document of the series that would be published.
+    """
     observation = Observation()
     # The requests may record with any exporter in the process, not only with the reporter's.
     for exporter in live_exporters():

@@ -1,5 +1,5 @@
 """Deliver datums to CloudWatch: batch them, queue them in memory and on disk, and call ``PutMetricData``.
 
-Every datum is pending until CloudWatch has stored it, or until it is counted as lost with a reason. No other folder
-does network or file I/O. All I/O runs in the calling thread.
+Every datum is pending until CloudWatch has stored it, or until it is counted as lost with a reason. No other part of
+the metrics pipeline does network or file I/O. All I/O runs in the calling thread.
 """

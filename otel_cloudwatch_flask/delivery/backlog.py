@@ -29,7 +29,7 @@ class _Entry:
 
     @property
     def size_bytes(self) -> int:
-        """The size that counts toward the backlog's limit, which is zero if the batch is only on disk."""
+        """The size that counts toward the backlog's limit. It is zero if the batch is only on disk."""
         return 0 if self.batch is None else self.batch.size_bytes
 
 

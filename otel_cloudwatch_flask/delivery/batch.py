@@ -165,7 +165,7 @@ def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shortest(value: float) -> float:
-    """Convert whole numbers to ``int``, so that botocore writes ``60`` as :func:`number_json` does, not ``60.0``."""
+    """Convert whole numbers to ``int``. Like :func:`number_json`, botocore then writes ``60``, not ``60.0``."""
     return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
@@ -224,8 +224,8 @@ def _number(value: float) -> float:
 def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
     """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
 
-    ``is_plain`` must be true if botocore will encode the requests, because its JSON is larger, and must also fit within
-    the limit.
+    ``is_plain`` must be true if botocore will encode the requests: its JSON is larger, and has to stay within the same
+    limit.
     """
     size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
     envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)

@@ -15,7 +15,10 @@ _Content = float | Distribution | Statistics
 
 
 def compacted(pending: Sequence[Batch]) -> list[Batch]:
-    """Merge batches that share an envelope. The result has one datum for each series, with the last timestamp."""
+    """Merge batches that share an envelope.
+
+    The result has one datum for each series, with the timestamp of the last datum merged into it.
+    """
     by_series: dict[Series, list[Datum]] = {}
     for batch in pending:
         for datum in batch.datums:

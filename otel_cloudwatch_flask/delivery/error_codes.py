@@ -27,7 +27,7 @@ class Kind(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would fail every time, so that a retry is useless."""
+        """Whether the same request would fail every time, which makes retries useless."""
         return self is Kind.REFUSED
 
 
@@ -191,7 +191,7 @@ def failure(error: BaseException) -> Failure:
 
 
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
-    """Classify an error response that a client reported."""
+    """Classify an error response, taken from the exception that the client raised."""
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")

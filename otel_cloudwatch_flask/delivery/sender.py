@@ -113,7 +113,7 @@ class Sender:
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Send the pending batches, and return whether none are left.
+        """Send the pending batches. Returns ``False`` if some of them are still pending.
 
         :param deadline: a time on ``clock``.
         :param is_last: whether this is the last delivery of the process. The last delivery ignores the limit on
@@ -183,7 +183,7 @@ class Sender:
         return self._remaining(batch, self._try_put(batch))
 
     def _accepted_series(self, batch: Batch) -> Batch:
-        """Return ``batch`` without the datums of recently refused series, which are counted as lost."""
+        """Return ``batch`` without the datums of recently refused series, and count those datums as lost."""
         now = self._clock()
         while self._refused_series and next(iter(self._refused_series.values()))[0] <= now:
             del self._refused_series[next(iter(self._refused_series))]

@@ -1,9 +1,10 @@
 """Keep pending batches on disk, so that they survive the process.
 
 Each process creates and locks a directory inside the spool directory. The operating system releases the lock when the
-process ends, even if it is killed. Another process of the same user that finds the directory unlocked adopts its
-batches. Each batch is one file: a line with a checksum, followed by the request body as JSON. Files are
-parsed, never executed, and links are not followed. A file that is not a valid batch is set aside and not read again.
+process ends, even if it is killed. If another process of the same user then finds the directory unlocked, it adopts the
+batches in the directory. Each batch is one file: a line with a checksum, followed by the request body as JSON. Files
+are parsed, never executed, and links are not followed. A file that is not a valid batch is set aside and not read
+again.
 """
 
 import contextlib

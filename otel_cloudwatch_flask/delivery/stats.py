@@ -69,7 +69,8 @@ class DeliveryStats:
     def total(cls, exporters: "Iterable[DeliveryStats]") -> "DeliveryStats":
         """Add up the statistics of several exporters.
 
-        ``last_success`` is the latest of all, and ``last_error`` is the first one that is set.
+        ``last_success`` is the latest time among the exporters, and ``last_error`` is taken from the first exporter
+        that has an error.
         """
         every = list(exporters)
         datums_lost, measurements_lost = Counter[str](), Counter[str]()
@@ -142,7 +143,7 @@ class StatsRecorder:
             self._datums_merged += datums
 
     def lost_in_delivery(self) -> int:
-        """Return the number of datums and measurements lost for any reason other than being invalid."""
+        """Return the number of lost datums and measurements, not counting those that were invalid."""
         # Without the lock: a signal handler that interrupts flush() here may wait for a thread that needs the lock.
         lost = [*dict(self._lost).items(), *dict(self._measurements_lost).items()]
         return sum(number for reason, number in lost if reason != LossReason.INVALID.value)

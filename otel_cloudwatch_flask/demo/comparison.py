@@ -31,7 +31,7 @@ def series_of(name: str, unit: str = "None", /, **dimensions: object) -> Series:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The figures that a series should have in CloudWatch, counted independently.
+    """The figures that a series should have in CloudWatch, counted without using the metrics.
 
     :param counted_by: Who counted the figures: the shop or its visitors.
     :param figures: The exact figures, except for the tolerances below.

@@ -28,7 +28,7 @@ _COUNTED_BY: Final = "    counted by"
 
 
 class ComparisonTable:
-    """A table with a block for each metric. Each series has a line of found and a line of expected figures."""
+    """A table with a block for each metric. Each series has a line of actual figures and a line of expected figures."""
 
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons

@@ -31,7 +31,7 @@ _TICK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The duration of the traffic so far, and how many responses and PutMetricData requests there have been."""
+    """The duration of the traffic, and the numbers of responses and PutMetricData requests, so far."""
 
     seconds: float
     responses: int
@@ -81,7 +81,7 @@ class Outcome:
 
     @property
     def costs(self) -> dict[str, MonthlyCost]:
-        """The monthly cost with the flush policies ``background``, which the demo uses, and ``interval``."""
+        """The monthly cost with each of two flush policies: ``background``, which the demo uses, and ``interval``."""
         return {
             "background": monthly_cost(metrics=self.metrics, requests_per_second=self.api_requests_per_second),
             "interval": monthly_cost(metrics=self.metrics, requests_per_second=1 / INTERVAL_SECONDS),

@@ -1,7 +1,7 @@
-"""The program that serves the shop with waitress in a separate process, until standard input is closed.
+"""The program that runs as a separate process and serves the shop until standard input is closed.
 
-It writes the URL as a line of JSON to standard output when it starts, and the shop's books and delivery statistics as a
-second line when it ends. Standard input is a pipe from the demo. If the demo dies, the operating system closes the
+It writes two lines of JSON to standard output: the URL when it starts, and the shop's books and delivery statistics
+when it ends. Standard input is a pipe from the demo. If the demo dies, the operating system closes the
 pipe, and the server exits.
 """
 

@@ -197,7 +197,10 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Buffer a measurement until the request ends. If the request has ended, or after a fork, record it now."""
+        """Buffer a measurement until the request ends.
+
+        After the request has ended, or in a forked child, record it immediately.
+        """
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return

@@ -69,7 +69,7 @@ class Target:
 
 
 class ProviderSetup:
-    """The recorder and the reader that registrations with equal targets on one meter provider share.
+    """The recorder and the reader shared by registrations that have equal targets on the same meter provider.
 
     ``reader`` is ``None`` if the setting ``enabled`` is off. A reader that a reporter created is abandoned once no
     registration refers to the setup.
@@ -109,7 +109,7 @@ class ProviderSetup:
 
     @property
     def meters(self) -> metrics.MeterProvider:
-        """The meter provider for the app's instrumentations. Their metrics go where the reporter's metrics go."""
+        """The meter provider for the app's instrumentations. The reporter's exporter publishes their metrics."""
         return _ReporterMeters(self.provider, self.reporter_id)
 
     def call_cache(self, default_dimensions: Mapping[str, str]) -> CallCache:

@@ -112,7 +112,7 @@ def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
 def shut_down_all(registrations: Iterable[Registration], deadline: float, *, shared: Collection[ProviderSetup]) -> None:
     """Flush all readers. Then shut down and remove the reporters' own readers, unless other registrations use them.
 
-    ``shared`` are the setups that other registrations use.
+    ``shared`` contains the setups that other registrations use.
     """
     every = list(registrations)
     ending = {each.setup for each in every if each.setup.owns_reader and each.setup not in shared}

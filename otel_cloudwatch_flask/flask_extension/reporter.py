@@ -72,9 +72,9 @@ class _AlsoOnClass(Generic[_P, _R]):
 class CloudWatchMetricsReporter:
     """Flask extension that sends ``add_metric`` and OpenTelemetry metrics to CloudWatch.
 
-    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, then from the environment.
+    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, or else from the environment.
 
-    :param app: Flask app to register on. Default: none. Call :meth:`init_app` later, for one or more apps.
+    :param app: Flask app to register on. Default: none; pass one or more apps to :meth:`init_app` later.
     :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
@@ -136,7 +136,7 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Create a reporter for ``app`` with a separate client.
+        """Create a reporter that has its own client, and register it on ``app``.
 
         :param namespace: CloudWatch namespace.
         :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
@@ -316,7 +316,8 @@ def initialize_metrics(
 def get_metrics() -> CloudWatchMetricsReporter:
     """Return the current app's reporter or, outside an app context, the only reporter in the process.
 
-    Raises :class:`ConfigurationError` if the app has no reporter, or if there is not exactly one in the process.
+    Raises :class:`ConfigurationError` if the current app has no reporter or, outside an app context, if the process has
+    no reporter or more than one.
     """
     if has_app_context():
         if (installation := _installation_in(_current_app())) is None:
@@ -360,7 +361,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of ``reporter``, regardless of the current app, or ``None`` if it has none.
+    """Return the latest registration of ``reporter`` on any app, or ``None`` if there is no registration.
 
     Outside an app context, a ``reporter`` of ``None`` means the reporter that was initialized last.
     """

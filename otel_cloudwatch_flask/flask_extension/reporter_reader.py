@@ -40,7 +40,8 @@ _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionar
 def new_reporter_id(namespace: str) -> str:
     """Return an identity that is unique in this process: the namespace, with a number if it is already taken.
 
-    Free identities are reused, because the SDK keeps the meters of each identity for the life of the provider.
+    Identities that are no longer in use are reused, because the SDK keeps the meters of each identity for the life of
+    the provider.
     """
     names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in _owners)
@@ -105,7 +106,7 @@ class ReporterReader(CloudWatchMetricReader):
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":
-        """Return the reporters' readers on the same provider, oldest first.
+        """Return all reporters' readers that are on this reader's provider, oldest first.
 
         A reader that is being shut down is included until its last flush has ended.
         """
@@ -121,7 +122,9 @@ def programs_exporters() -> list[CloudWatchMetricExporter]:
 
 
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
-    """Return the program's exporters on a provider. ``resource`` is the provider's, or ``None`` if it is unknown.
+    """Return the exporters that the program, not a reporter, uses on a provider.
+
+    ``resource`` is the resource of the provider, or ``None`` if it is unknown.
 
     An exporter that one of the SDK's readers uses is matched by the resource of the last collection that it received.
     Before the first collection, that exporter is always included, because the collection will contain all measurements

@@ -2,7 +2,8 @@
 
 A histogram consists of the number of samples in each bucket, the sum of all samples and, usually, the minimum and the
 maximum. Histograms are added to merge data points into one series, and subtracted to convert cumulative data points to
-deltas. ``values_counts.distribution`` converts their non-empty buckets to the values that are sent to CloudWatch.
+deltas. ``values_counts.distribution`` converts a histogram's non-empty buckets to the values that are sent to
+CloudWatch.
 """
 
 import math
@@ -58,8 +59,8 @@ class Buckets(NamedTuple):
 class Extremes(NamedTuple):
     """The minimum and maximum of a histogram, if they are known, and bounds for all of its samples.
 
-    If the minimum is known, ``floor`` equals it. If the maximum is known, ``ceiling`` equals it. Otherwise, they are
-    only bounds: no sample lies beyond them, but the outermost samples need not equal them.
+    If the minimum is known, ``floor`` equals it. If the maximum is known, ``ceiling`` equals it. If an extreme is
+    unknown, no sample lies beyond its bound, but the outermost sample need not equal the bound.
     """
 
     minimum: float | None = None
@@ -318,7 +319,10 @@ def exponential_buckets(
 
 @lru_cache(_MAX_TABLES)
 def _table(scale: int, block: int) -> list[Bucket | None]:
-    """Return the cached table of positive buckets in ``block`` and the next block, initially filled with ``None``."""
+    """Return the cached table of the positive buckets in ``block`` and the next block.
+
+    A new table is filled with ``None``.
+    """
     # The arguments are only the key of the cache.
     del scale, block
     return [None] * (2 * _BLOCK)

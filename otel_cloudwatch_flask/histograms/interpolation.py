@@ -151,7 +151,7 @@ def _parts(samples: Sequence[int], most: int) -> list[int]:
     """Return how many parts to divide each bucket into, based on the square root of its sample count.
 
     If the number of parts were proportional to the sample count, sparse buckets, which often contain high percentiles,
-    would be divided into too few.
+    would be divided into too few parts.
     """
     room = most - len(samples)
     weights = [*map(math.sqrt, samples)]

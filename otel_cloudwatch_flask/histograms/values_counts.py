@@ -5,9 +5,9 @@ error of a percentile does not exceed the width of a bucket.
 
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
 a bucket are represented by its reference, which is near the middle of the bucket and has few digits. As few values as
-possible are then adjusted within their buckets to make the sum exact. If that is not enough, all values move to the
-same fraction of their buckets. Such a fraction exists, because the sum lies between what it would be with all values at
-their lower edges and what it would be with all values at their upper edges.
+possible are then adjusted within their buckets to make the sum exact. If that is not enough, every value moves to the
+same relative position in its bucket. A position that makes the sum exact exists, because the recorded sum lies between
+the sum with every value at the lower edge of its bucket and the sum with every value at the upper edge.
 """
 
 import math
@@ -53,7 +53,7 @@ _FARTHEST_EDGE: Final = 2.0**370
 
 
 class Distribution(NamedTuple):
-    """The ``Values``, in ascending order, and ``Counts`` of a datum."""
+    """The ``Values`` of a datum, in ascending order, and their ``Counts``."""
 
     values: Sequence[float]
     counts: Sequence[int]
@@ -236,8 +236,8 @@ def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
 def _are_spread(buckets: Buckets) -> bool:
     """Return whether at most half of the samples lie in over-full buckets, and no sample is negative.
 
-    Otherwise, a few values must not absorb the entire correction to the sum: an over-full bucket is likely to contain a
-    percentile, and if samples have both signs, the values would have to move far.
+    If this returns ``False``, the correction to the sum must be spread over all values, not only a few: an over-full
+    bucket is likely to contain a percentile, and if samples have both signs, the few values would have to move far.
     """
     samples, bounds = buckets
     overfull = sum(count for count in samples if count >= _OVERFULL)
@@ -392,7 +392,10 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
-    """Return the mean of the ``count`` other samples that add up to ``total`` with ``samples`` at mid-bucket."""
+    """Return the mean that ``count`` more samples need so that all samples add up to ``total``.
+
+    The given ``samples`` are taken to lie at the midpoints of ``bounds``.
+    """
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count
 

@@ -22,9 +22,9 @@ _EPOCH_SECONDS: Final = 60.0
 def overflow_capacity(max_metrics: int) -> int:
     """Return how many of the ``max_metrics`` series are reserved for overflow: a hundredth, but at least 2.
 
-    They are reserved in advance because CloudWatch bills for a metric as soon as it receives one datum, so replacing a
-    published series with an overflow series would save nothing. If ``max_metrics`` is below 4, only 1 is reserved, and
-    :data:`OVERFLOW_NAME` may take the total to ``max_metrics + 1``.
+    These series are reserved in advance because CloudWatch bills for a metric as soon as it receives one datum, so
+    replacing a published series with an overflow series would save nothing. If ``max_metrics`` is below 4, only one
+    series is reserved, and :data:`OVERFLOW_NAME` may take the total to ``max_metrics + 1``.
 
     >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
     (10, 2, 1)

@@ -174,10 +174,10 @@ class Mapper:
             )
 
     def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
-        """Yield the series of a data point that the guard admits.
+        """Yield those series of a data point that the guard admits.
 
-        Only the series with the most dimensions is replaced by an overflow series. A rollup that is not admitted is
-        left out, because the overflow series must not count a data point twice.
+        If the series with the most dimensions is not admitted, an overflow series replaces it. A rollup that is not
+        admitted is left out, because the overflow series must not count a data point twice.
         """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:

@@ -61,7 +61,7 @@ class MetricStream:
 
 
 class MetricStreams:
-    """Selects the metrics of a collection that this exporter publishes.
+    """Selects which metrics of a collection this exporter publishes.
 
     :param publishes: function that takes the identity of a reporter, or ``None`` for metrics that were not recorded
     through a reporter, and returns whether this exporter publishes those metrics.
@@ -78,7 +78,7 @@ class MetricStreams:
         """The kind of each published metric, by name. It determines which statistics are useful for the metric."""
 
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
-        """Yield the metrics of a collection that this exporter publishes and that no rule drops."""
+        """Yield those metrics of a collection that this exporter publishes and that no rule drops."""
         for resource_metrics in data.resource_metrics:
             attributes = resource_metrics.resource.attributes
             # Sorted because the tuple is part of a cache key.

@@ -97,7 +97,10 @@ class SeriesCache:
         return entry
 
     def _share(self, owner: CacheEntry, series: Series) -> None:
-        """Move ``series`` from ``owner.own`` to ``owner.shared``. No other entry has it in its ``own``."""
+        """Move ``series`` from ``owner.own`` to ``owner.shared``.
+
+        The ``own`` of every other entry lacks this series.
+        """
         self._owners[series] = None
         if series in owner.own:
             owner.own = tuple(each for each in owner.own if each != series)

@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.histograms.buckets import Histogram
 
 @dataclass(frozen=True, slots=True)
 class RunningSum:
-    """A cumulative sum with a ``minus`` method like a histogram's. Subtracting ints is exact."""
+    """A cumulative sum, with a ``minus`` method like that of a histogram. Ints are subtracted exactly."""
 
     value: float
 
@@ -34,10 +34,10 @@ class _Seen:
 class CumulativeToDelta:
     """Converts cumulative data points to deltas, and stores the last total of each series.
 
-    The first total of a series is its first delta if the series started at ``start_unix_nano`` or later. Otherwise it
-    only serves as the base of the next delta, because part of it may have been published before. After a reset, which
-    is indicated by a decreasing total or bucket count, or by new bounds or a new start time, the total is the delta.
-    Series are kept for the lifetime of the process, as in the SDK.
+    The first total of a series is its first delta if the series started at ``start_unix_nano`` or later. Otherwise,
+    that total serves only as the base of the next delta, because part of it may have been published before. After a
+    reset, which is indicated by a decreasing total or bucket count, or by new bounds or a new start time, the total is
+    the delta. Series are kept for the lifetime of the process, as in the SDK.
     """
 
     def __init__(self, start_unix_nano: int) -> None:
@@ -70,6 +70,6 @@ class DeltaToCurrent:
         self._current: dict[Hashable, float] = {}
 
     def current(self, key: Hashable, change: float) -> float:
-        """Add ``change`` to the value of a series, and return its current value."""
+        """Add ``change`` to the value of a series, and return the new value."""
         self._current[key] = self._current.get(key, 0) + change
         return self._current[key]

@@ -1,4 +1,4 @@
-"""Convert attributes to dimensions, and names to metric names and namespaces, that CloudWatch accepts.
+"""Convert attributes and names to dimensions, metric names and namespaces that CloudWatch accepts.
 
 Every attribute can be converted, so none causes a data point to be lost. A metric is identified by its converted name
 and dimensions, so changing these conversions would be a breaking change:
@@ -49,7 +49,7 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Select ``names`` up to CloudWatch's limit: those in ``preferred`` first, then the rest, each alphabetically."""
+    """Select ``names`` up to CloudWatch's limit, in alphabetical order, but those in ``preferred`` first."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 

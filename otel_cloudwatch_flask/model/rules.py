@@ -106,7 +106,7 @@ class MetricRule:
         return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
-        """Yield each set of attributes to publish for a data point that keeps ``attributes``."""
+        """Yield each set of attributes to publish for a data point, given the ``attributes`` that the rule keeps."""
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups

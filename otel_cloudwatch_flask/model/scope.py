@@ -69,7 +69,7 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
-    """Return the identity of the reporter that an instrumentation scope belongs to, or ``None`` if there is none.
+    """Return the identity of the reporter that a scope belongs to, or ``None`` if it belongs to no reporter.
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """

@@ -95,9 +95,10 @@ class Observation:
     """The metrics published since this object was created or the process was forked. Thread-safe.
 
     Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. The sum, sample count, minimum and maximum of a
-    series are exact. Percentiles are exact until a series has more distinct values than its share of ``max_values``,
-    which is at least 50 and at most 2,000. From then on, their relative error is at most ``percentile_error``, which
-    starts at 0.2%. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
+    series are exact. Each series may keep its share of ``max_values``, but at least 50 and at most 2,000 distinct
+    values. Its percentiles are exact until it exceeds that number. From then on, their relative error is at most
+    ``percentile_error``, which starts at 0.2%. A thousand series need 20 MB of memory, or 40 MB if all are histograms
+    with many values.
 
     :param max_series: The number of series to keep. A new series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.
@@ -136,7 +137,7 @@ class Observation:
         self.note(batch.envelope.namespace, batch.datums, size_bytes=batch.size_bytes)
 
     def note(self, namespace: str, datums: Sequence[Datum], *, size_bytes: int) -> None:
-        """Record the datums of a request that CloudWatch has accepted."""
+        """Record the datums of a PutMetricData request that CloudWatch has accepted."""
         with self._lock:
             self._requests += 1
             most_values = self._values_per_series()
@@ -159,9 +160,10 @@ class Observation:
         return self._instance
 
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
-        """Return the totals, and the series that have changed since an earlier result, in a short form.
+        """Return the totals and a short form of each series that has changed since an earlier result.
 
-        In this form, ``flushes`` contains the time, sum and sample count of at most 30 datums since the earlier result.
+        In the short form, ``flushes`` contains the time, sum and sample count of at most 30 datums since the earlier
+        result.
 
         :param known: A mapping from the ``instance`` of each process to the ``sequence`` of its latest result.
         """

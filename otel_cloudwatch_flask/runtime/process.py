@@ -7,8 +7,8 @@
 * Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
   unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
   imports ``concurrent.futures.thread`` before any meter provider exists.
-* If another thread is importing a module during a fork, the child can never import that module, and locks that OpenSSL
-  holds at that moment stay locked. See :func:`no_fork`.
+* If another thread is importing a module during a fork, the child can never import that module. Likewise, locks that
+OpenSSL holds during a fork stay locked in the child. See :func:`no_fork`.
 """
 
 import atexit
@@ -87,7 +87,7 @@ class _ForkHooks:
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
-        """Run the hooks in the child, but only once, even if both Python and uWSGI call this method."""
+        """Run the hooks once per forked child, even if both Python and uWSGI call this method."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
@@ -164,7 +164,7 @@ def _finalize(call: Callable[[], None]) -> None:
 
 
 def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:
-    """Register ``call`` as a fork hook if this process runs in uWSGI, and return whether it does."""
+    """Register ``call`` as a fork hook of uWSGI. Returns ``False`` if this process does not run in uWSGI."""
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or not hasattr(uwsgi, "masterpid"):
         return False

@@ -35,7 +35,7 @@ class RateLimitedLog:
         self._last_logged: dict[Hashable, _LastLogged] = {}
 
     def warning(self, key: Hashable, message: str, *arguments: object) -> None:
-        """Log a warning, unless the same key was logged within the interval."""
+        """Log a warning, unless a message with the same key was logged within the interval."""
         self.log(logging.WARNING, key, message, *arguments)
 
     def log(self, level: int, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
@@ -49,7 +49,10 @@ class RateLimitedLog:
         self._logger.log(level, message, *safe, exc_info=exc_info)
 
     def _start_interval(self, key: Hashable) -> int | None:
-        """Start an interval. Return how many messages the last one suppressed, or ``None`` if nothing may be logged."""
+        """Return the number of messages suppressed in the previous interval, or ``None`` to suppress this message.
+
+        Starts a new interval for ``key`` unless the message is suppressed.
+        """
         # Without a lock, because a forked child could inherit it locked. At worst, two threads both log.
         now = self._clock()
         last = self._last_logged.get(key)

@@ -1,6 +1,6 @@
 """The metric exporter, which delivers OpenTelemetry metrics to CloudWatch.
 
-Every datum it accepts is accounted for as sent, pending or lost.
+Every datum that the exporter accepts is accounted for as sent, pending or lost.
 """
 
 import logging
@@ -105,15 +105,16 @@ class CloudWatchMetricExporter(MetricExporter):
     :param max_backlog_bytes: maximum memory for pending datums.
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
-        ``deployment.environment.name``), so that its "Explore related" finds them.
+        ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
     the next export or flush. Datums that can never be sent are counted in :meth:`stats`.
 
-    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the calling thread, one at a time, and
-    check their timeout between calls. A call in progress ends when the client times out: the default client waits
-    3 seconds for a connection and 8 seconds for each part of the response, so a response that trickles in takes longer.
-    With a :class:`CloudWatchMetricReader`, no caller waits longer than its timeout.
+    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them, and check
+    their timeout between calls. Only one thread sends at a time; other threads wait for it until their timeout. A call
+    in progress ends when the client times out: the default client waits 3 seconds for a connection and 8 seconds for
+    each part of the response, so a response that trickles in takes longer. With a :class:`CloudWatchMetricReader`, no
+    caller waits longer than its timeout.
     """
 
     def __init__(
@@ -267,7 +268,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._settings = replace(self._settings, namespace=namespace)
 
     def watch(self, watcher: Callable[[Batch], object]) -> None:
-        """Call ``watcher`` with each batch that CloudWatch accepts from now on, also in forked children.
+        """Call ``watcher`` with each batch that CloudWatch accepts from now on, including in forked children.
 
         ``watcher`` runs in the delivering thread, so it must be quick. Its exceptions are logged.
         """
@@ -353,7 +354,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def has_room(self) -> bool:
-        """Whether the backlog is less than half full, so that it can take another collection."""
+        """Whether the backlog can take another collection, because it is less than half full."""
         return self._backlog.has_room
 
     @property
@@ -404,7 +405,10 @@ class _KeptAttributes:
 
 
 def seconds_until(deadline: float) -> float:
-    """Return the seconds until a ``time.monotonic`` deadline, between 0 and the longest possible wait for a lock."""
+    """Return the seconds until a ``time.monotonic`` deadline.
+
+    The result is clamped between 0 and the longest possible wait for a lock.
+    """
     return min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 

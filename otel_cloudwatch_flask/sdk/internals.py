@@ -27,8 +27,8 @@ def consumer_of(provider_or_reader: object) -> object | None:
     A reader is registered with a provider if both have the same consumer.
 
     If the SDK lacks the private names that this relies on, this returns ``None``. A reporter then creates a reader
-    instead of sharing the program's, and does not recognize the program's reader until that reader has collected. It
-    also publishes metrics that belong to no reporter even if another reporter publishes them, too.
+    instead of sharing the program's, and does not recognize the program's reader until that reader has collected. The
+    reporter also publishes metrics that belong to no reporter, even if another reporter already does.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
@@ -66,10 +66,11 @@ EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()
 class SelectiveReader(MetricReader):
     """A reader that makes the SDK store only the instruments and attributes that :meth:`kept_attributes` chooses.
 
-    The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view would drop
-    attributes for all readers of the provider, and cause a warning for each pair of instruments with the same name.
+    The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view is not an
+    alternative, because it would drop attributes for all readers of the provider, and cause a warning for each pair of
+    instruments with the same name.
 
-    If the SDK lacks the private names that this relies on, everything is stored, so memory use grows with
+    If the SDK lacks the private names that this class relies on, everything is stored, so memory use grows with
     client-controlled attributes, and with the square of the number of reporters on one provider.
     """
 
@@ -82,7 +83,7 @@ class SelectiveReader(MetricReader):
         self.select_instruments()
 
     def select_instruments(self) -> None:
-        """Make the SDK's storage for this reader follow :meth:`kept_attributes`."""
+        """Make the SDK store only the instruments and attributes that :meth:`kept_attributes` selects."""
         storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
         known = getattr(storage, "_instrument_view_instrument_matches", None)
         find = getattr(storage, "_get_or_init_view_instrument_match", None)
@@ -102,7 +103,10 @@ class SelectiveReader(MetricReader):
 
 
 def _keeping(view: Any, kept: Any) -> Any:
-    """Return a copy of ``view`` that keeps only the ``kept`` attributes, or ``view`` if it has its own selection."""
+    """Return a copy of ``view`` that keeps only the ``kept`` attributes.
+
+    A view that already selects attributes, or for which all attributes are kept, is returned unchanged.
+    """
     if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
         return view
     view = copy.copy(view)

@@ -52,8 +52,9 @@ _live_readers: "weakref.WeakValueDictionary[int, CloudWatchMetricReader]" = weak
 class _Waiter:
     """A ``flush`` call that waits for the reader's thread.
 
-    The two threads share only a lock, because a signal handler may interrupt the call anywhere. With an ``Event`` or a
-    ``Condition``, the interrupted thread could hold an internal lock that the reader's thread needs to continue.
+    The calling thread and the reader's thread synchronize with a plain lock, because a signal handler may interrupt the
+    call anywhere. With an ``Event`` or a ``Condition``, the interrupted thread could hold an internal lock that the
+    reader's thread needs to continue.
     """
 
     def __init__(self, deadline: float) -> None:
@@ -82,8 +83,8 @@ class CloudWatchMetricReader(SelectiveReader):
     accumulate inside the SDK, so that an outage reduces the time resolution, but loses no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
-    ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as a ``Pool``
-    does with its workers, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
+    ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as the workers of
+    a ``Pool`` usually are, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
     ``enable-threads``. Its workers flush when they end gracefully, but lose up to a second of measurements when they
     are killed during a request.
     """
@@ -185,8 +186,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
         """Flush, and stop the reader's thread. Further calls do nothing.
 
-        At exit, this shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter provider would
-        otherwise wait up to 30 seconds for each of its readers in turn.
+        At exit, the first call shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter
+        provider would otherwise wait up to 30 seconds for each of its readers in turn.
         """
         if is_exiting():
             _shut_down_at_exit()
@@ -205,7 +206,10 @@ class CloudWatchMetricReader(SelectiveReader):
         """Clean up after this reader has been abandoned and shut down. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Start the last flush, which :meth:`_end_shutdown` waits for, or return ``False`` if a shutdown has begun."""
+        """Start the last flush.
+
+        Returns ``False`` if a shutdown has already begun. :meth:`_end_shutdown` waits for the flush.
+        """
         if self._is_shut_down:
             return False
         self._is_shut_down = True
@@ -266,13 +270,13 @@ class CloudWatchMetricReader(SelectiveReader):
     def _count_measurements(self) -> int:
         """Return the number of measurements so far.
 
-        Reading an ``itertools.count`` advances it, so the number of times it was read is subtracted.
+        Reading an ``itertools.count`` advances the counter, so the number of reads is subtracted.
         """
         self._times_counted += 1
         return next(self._measurements) + 1 - self._times_counted
 
     def _count_uncollected(self) -> None:
-        """Count as lost the measurements that were not collected by the shutdown's deadline."""
+        """Count as lost the measurements that had not been collected when the shutdown's deadline passed."""
         self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
         self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
         _logger.error(
@@ -363,8 +367,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in this thread.
 
-        During an outage, this collects only at the regular interval, so that the backlog grows slowly. Once the backlog
-        has no room, it no longer collects, and deltas accumulate in the SDK.
+        During an outage, this collects only at the regular interval, so that the backlog grows slowly. While the
+        backlog has no room, nothing is collected, and deltas accumulate in the SDK.
         """
         is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
@@ -429,6 +433,6 @@ def live_readers() -> list[CloudWatchMetricReader]:
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:
-    """Return the CloudWatch readers of a meter provider that are not shut down, regardless of who registered them."""
+    """Return a meter provider's CloudWatch readers that are not shut down, regardless of who registered them."""
     consumer = consumer_of(provider)
     return [] if consumer is None else [reader for reader in live_readers() if consumer_of(reader) is consumer]

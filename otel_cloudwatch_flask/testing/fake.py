@@ -91,7 +91,7 @@ class FakeCloudWatch(PublishedMetrics):
         self.latency_seconds = 0
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was refused, or if a publisher has lost or pending datums.
+        """Raise an ``AssertionError`` if any request was refused, or any datum of a publisher is lost or pending.
 
         Pending datums have not arrived, either because they have not been flushed yet or because of an error.
 

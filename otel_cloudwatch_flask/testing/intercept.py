@@ -56,7 +56,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return super().validation_errors
 
     def clear(self) -> None:
-        """Delete all published metrics, and all measurements that were recorded but not published yet."""
+        """Delete all published metrics, and discard all recorded measurements that are not yet published."""
         self.flush()
         super().clear()
 
@@ -65,7 +65,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return flush_process(timeout_seconds)
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was refused, or if any exporter has lost or pending datums.
+        """Raise an ``AssertionError`` if a request was refused, or if datums were lost or are still pending.
 
         Datums that were lost before the test began are ignored.
         """
@@ -77,7 +77,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Also describe the datums that are pending in exporters, or that exporters have lost since the test began."""
+        """Describe the problems, including datums that any exporter has pending or has lost since the test began."""
         return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:

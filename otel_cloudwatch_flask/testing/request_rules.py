@@ -84,7 +84,7 @@ def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def is_acceptable_number(value: object) -> TypeGuard[float]:
-    """Return whether ``value`` is a number, not a bool, and is 0 or has a magnitude from 2^-360 to 2^360."""
+    """Return whether ``value`` is a number (not a bool) that is 0 or has a magnitude from 2^-360 to 2^360."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return value == 0 or limits.MIN_MAGNITUDE <= abs(value) <= limits.MAX_MAGNITUDE

@@ -8,9 +8,10 @@ Status: TypeAlias = Literal["ok", "problem", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A finding in one sentence, with a remedy if it is a problem or could not be checked.
+    """The result of a check: a one-sentence finding and, unless the status is ``"ok"``, a remedy.
 
-    ``is_default`` marks settings with default values, which ``doctor`` shows only with ``--verbose``.
+    ``is_default`` marks the check of a setting that has its default value. ``doctor`` shows such checks only with
+    ``--verbose``.
     """
 
     section: str

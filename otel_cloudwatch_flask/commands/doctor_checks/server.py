@@ -20,7 +20,10 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
-    """Check every detected server. If none is detected, yield one check that says which server needs a setting."""
+    """Check every detected server.
+
+    If none is detected, yield one check that names the only server that needs a setting.
+    """
     found = [
         *_lambda_checks(environ, flush),
         *_uwsgi_checks(directory, flush),

@@ -57,7 +57,10 @@ class Thresholds:
 
 
 def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: int) -> Alarms:
-    """Suggest alarms on the 5xx rate and p99 latency of the ``routes`` busiest routes, and one on missing data."""
+    """Suggest alarms on the 5xx rate and p99 latency of the busiest routes, and one alarm on missing data.
+
+    ``routes`` is the maximum number of routes.
+    """
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
         for kind, alarm in _route_alarms(group, thresholds):
@@ -205,7 +208,7 @@ def _metric(series: SeriesSummary) -> Resource:
 def _literal(text: str) -> Any:
     """Return ``text`` or, if it contains ``${``, an equivalent expression.
 
-    Otherwise, cfn-lint would mistake ``${`` for the start of a parameter.
+    In a plain string, cfn-lint would mistake ``${`` for the start of a parameter.
     """
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
@@ -215,7 +218,7 @@ def _metric_count(alarm: Resource) -> int:
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """Return a logical ID that is not in ``named``, with only letters and digits, as CloudFormation requires."""
+    """Return a logical ID that is not in ``named``. It has only letters and digits, as CloudFormation requires."""
     words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
     return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base

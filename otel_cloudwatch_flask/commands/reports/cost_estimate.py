@@ -30,10 +30,10 @@ class Fleet:
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
-        """Return the total rate of calls to CloudWatch, or ``None`` if it cannot be known without the request rate.
+        """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.
 
-        For ``background`` with an unknown request rate, the processes are assumed to be always busy. For ``sync``, the
-        result is an upper bound, because concurrent requests share a call.
+        If the policy is ``background`` and the request rate is unknown, the processes are assumed to be always busy.
+        For ``sync``, the result is an upper bound, because concurrent requests can share a call.
         """
         least, rate = self.processes / self.export_interval_seconds, self.requests_per_second
         if policy == "interval":
@@ -46,7 +46,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The number of metrics with a given name, dimension or rule, and the monthly savings from dropping them.
+    """The number of metrics with a given name, dimension or rule, and the potential monthly savings.
+
+    The savings come from dropping all of these metrics or, in the case of a dimension, from dropping only the
+    dimension.
 
     ``metric``, ``dimension`` and ``rule`` are empty if they do not apply. ``values`` is the number of distinct values
     that the dimension has.
@@ -74,7 +77,10 @@ def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
-    """Return the contribution of each dimension. Dropping a dimension merges series that differ only in it."""
+    """Return the contribution of each dimension.
+
+    Dropping a dimension merges the series that differ only in that dimension.
+    """
     return _sorted(
         _of_dimension(metrics, name, group, dimension)
         for name, group in _grouped(metrics).items()

@@ -40,7 +40,10 @@ class RequestSeries:
         return self.status.startswith("5")
 
     def label(self, *, with_status: bool = True) -> str:
-        """Return a label such as ``GET /cart 200``, or ``all requests`` if the series has none of these dimensions."""
+        """Return the method, route and status as a label such as ``GET /cart 200``.
+
+        A label without any of them is ``all requests``.
+        """
         dimensions = dict(self.series.dimensions)
         names = (self.metric.method, self.metric.route, *([self.metric.status] if with_status else []))
         return " ".join(dimensions[name] for name in names if name in dimensions) or "all requests"

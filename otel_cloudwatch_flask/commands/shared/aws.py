@@ -111,7 +111,7 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """Remove the ``hidden`` secrets and URL passwords from a boto3 or AWS message.
+    """Remove the secrets in ``hidden``, and any credentials in URLs, from a boto3 or AWS message.
 
     When a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
     """

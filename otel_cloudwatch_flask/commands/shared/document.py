@@ -35,7 +35,7 @@ class SeriesSummary:
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """The identity by which CloudWatch bills metrics, which does not include the unit."""
+        """What identifies the metric on CloudWatch's bill: the namespace, name and dimensions, but not the unit."""
         return self.namespace, self.name, self.dimensions
 
 

@@ -112,7 +112,7 @@ def _load_error(context: click.Context, error: Exception) -> CommandError:
 def namespaces_of(user_app: UserApp) -> list[str]:
     """Return the namespaces of all exporters in the process or, if there are none, the configured namespace.
 
-    If an exporter or the configuration does not set a namespace, it is derived from ``OTEL_SERVICE_NAME``.
+    A namespace that is not set is derived from ``OTEL_SERVICE_NAME``.
     """
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]

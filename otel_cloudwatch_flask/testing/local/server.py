@@ -112,7 +112,7 @@ def _moto_application() -> "WSGIApplication":
 
 class _SilentRequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
-        """Discard the log entries of requests. The server still logs the application's errors."""
+        """Discard the server's log entries about requests. The server still logs the application's errors."""
 
 
 class _Server(ThreadedWSGIServer):
