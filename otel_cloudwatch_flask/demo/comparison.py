@@ -80,7 +80,7 @@ def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
 
 
 def total(amount: float) -> Expectation:
-    """Expect only a sum. For counters, the number of samples depends on the number of flushes."""
+    """Expect only a sum, because a counter's number of samples depends on how often it is flushed."""
     return Expectation("shop", {"sum": amount}, magnitude=abs(amount))
 
 

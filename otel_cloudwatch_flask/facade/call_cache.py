@@ -85,7 +85,10 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 
 
 def _by_name(pairs: Any) -> dict[object, object]:
-    """Convert CloudWatch's list of pairs to a dictionary. Returns an uncacheable dictionary for any other argument."""
+    """Convert CloudWatch's list of pairs to a dictionary.
+
+    Returns ``{None: None}``, which the caller does not cache, for any other argument.
+    """
     by_name: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
         if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:

@@ -148,7 +148,7 @@ def _mean(lower: _Sample, upper: _Sample) -> _Sample:
 def _values_and_counts(
     count: int, total: float, extremes: Extremes, buckets: Buckets, *, is_explicit: bool
 ) -> tuple[list[float], list[int]]:
-    """Convert the parts of a histogram to values and counts, before ``factor`` is applied.
+    """Convert the parts of a histogram to unscaled values and counts. The caller applies the factor.
 
     Modifies ``buckets``.
     """

@@ -99,7 +99,7 @@ class SeriesCache:
     def _share(self, owner: CacheEntry, series: Series) -> None:
         """Move ``series`` from ``owner.own`` to ``owner.shared``.
 
-        The ``own`` of every other entry lacks this series.
+        No other entry needs to be updated, because a series is in the ``own`` of at most one entry.
         """
         self._owners[series] = None
         if series in owner.own:
