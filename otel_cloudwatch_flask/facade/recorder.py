@@ -61,7 +61,7 @@ class Recorder:
     :param lost: called for each measurement that is lost, because the SDK raises an error or the recorder is closed.
     :param count: called for each measurement that the SDK accepts.
     :param max_series: maximum number of series. Beyond that, a new series is recorded as the overflow series of its
-    metric or, if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
+        metric or, if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class CloudWatchMetricsReporter:
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
     :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
-    to it.
+        to it.
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
         ``app.testing`` is true.

@@ -99,7 +99,7 @@ class CloudWatchMetricExporter(MetricExporter):
         request is sent, in the process that sends it.
     :param region_name: AWS Region of the default client.
     :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
-    to it.
+        to it.
     :param resource_dimensions: resource attributes to publish as dimensions.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes.
     :param max_backlog_bytes: maximum memory for pending datums.
