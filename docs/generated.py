@@ -69,7 +69,7 @@ def _setting(key: Key, text: str) -> str:
     rows = [
         *((f"argument of {code(name)}", code(key.field)) for name in takers),
         ("Flask's `app.config`", code(key.app_config_name)),
-        ("environment", code(key.variable)),
+        ("environment", f"{code(key.variable)}, {code(key.app_config_name)}"),
         *(("environment, after it", code(variable)) for variable, _ in key.fallbacks),
         ("default", default),
     ]

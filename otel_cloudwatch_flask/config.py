@@ -1,7 +1,8 @@
 """The settings, which :meth:`Settings.resolve` reads from arguments, ``app.config`` and the environment.
 
 The sources of a value, in order of precedence, are the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the environment
-variable ``OTEL_EXPORTER_CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, and finally the default.
+variables ``OTEL_EXPORTER_CLOUDWATCH_<KEY>`` and ``CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, and
+finally the default.
 """
 
 import difflib
@@ -240,7 +241,7 @@ def _parsed(source: str, value: object, parse: Parser) -> object:
 class Key:
     """The definition of one setting.
 
-    :param parse: parser for the argument, the ``app.config`` entry and this package's environment variable.
+    :param parse: parser for the argument, the ``app.config`` entry and this package's environment variables.
     :param default: value if no source provides one.
     :param fallbacks: equivalent AWS and OpenTelemetry environment variables, each with its parser.
     :param field: name of the :class:`Settings` field that stores the value.
@@ -258,7 +259,7 @@ class Key:
 
     @property
     def app_config_name(self) -> str:
-        """The key of the setting in ``app.config``."""
+        """The key of the setting in ``app.config``, and its short name in the environment."""
         return APP_CONFIG_PREFIX + self.name
 
     @property
@@ -283,7 +284,7 @@ class Key:
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
             # OpenTelemetry treats an empty variable as unset:
             # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
-            (self.variable, environ.get(self.variable) or None, self.parse),
+            *((name, environ.get(name) or None, self.parse) for name in (self.variable, self.app_config_name)),
             *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
         ]
         return (candidate for candidate in candidates if is_given(candidate[1]))
@@ -391,6 +392,15 @@ def is_in_lambda(environ: Mapping[str, str]) -> bool:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     """
     return bool(environ.get(_LAMBDA_VARIABLE))
+
+
+def misspelt_settings(app_config: Source, environ: Source) -> dict[str, str]:
+    """Map each misspelt key of ``app_config`` and the environment to the most similar key of a setting."""
+    return {
+        **misspelt_keys(app_config, APP_CONFIG_PREFIX),
+        **misspelt_keys(environ, APP_CONFIG_PREFIX),
+        **misspelt_keys(environ, ENVIRONMENT_PREFIX),
+    }
 
 
 def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:

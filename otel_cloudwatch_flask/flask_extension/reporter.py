@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
 from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.config import (
-    APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
-    ENVIRONMENT_PREFIX,
     FlushPolicy,
     Settings,
     are_given,
-    misspelt_keys,
+    is_given,
+    misspelt_settings,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
@@ -40,6 +39,7 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 if TYPE_CHECKING:
     from flask import Request
+    from typing_extensions import Unpack
     from werkzeug.local import LocalProxy
 
 _quiet_log = RateLimitedLog(logging.getLogger(__name__))
@@ -69,6 +69,21 @@ class _AlsoOnClass(Generic[_P, _R]):
         return self._of_class if instance is None else MethodType(self._function, instance)
 
 
+class ReporterOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`CloudWatchMetricsReporter`, which ``init_app`` also accepts."""
+
+    cloudwatch_client: Client | str | None
+    region_name: str | None
+    meter_provider: MeterProvider | None
+    flush: FlushPolicy | None
+    flush_min_interval_seconds: float
+    export_interval_seconds: float
+    default_dimensions: Mapping[str, str] | None
+    rules: Iterable[MetricRule | Mapping[str, Any]]
+    instrument: bool
+    strict: bool | None
+
+
 class CloudWatchMetricsReporter:
     """Flask extension that sends ``add_metric`` and OpenTelemetry metrics to CloudWatch.
 
@@ -78,6 +93,7 @@ class CloudWatchMetricsReporter:
     :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
+    :param region_name: AWS Region of the default client. Default: the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
     :param flush: what happens when a request ends. ``"background"`` (default) requests a flush and returns,
         ``"sync"`` (default in AWS Lambda) waits for the flush, ``"interval"`` leaves it to the next periodic flush.
@@ -99,6 +115,7 @@ class CloudWatchMetricsReporter:
         namespace: str | None = None,
         cloudwatch_client: Client | str | None = None,
         *,
+        region_name: str | None = None,
         meter_provider: MeterProvider | None = None,
         flush: FlushPolicy | None = None,
         flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
@@ -108,22 +125,21 @@ class CloudWatchMetricsReporter:
         instrument: bool = False,
         strict: bool | None = None,
     ) -> None:
-        self._arguments: dict[str, object] = {
-            "namespace": namespace,
-            "flush": flush,
-            "flush_min_interval_seconds": flush_min_interval_seconds,
-            "export_interval_seconds": export_interval_seconds,
-            "default_dimensions": default_dimensions,
-            "strict": strict,
-            "rules": parse_rules(rules) or None,
-        }
-        # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
-        if isinstance(cloudwatch_client, str):
-            self._arguments["region_name"], cloudwatch_client = cloudwatch_client, None
-        self._client = checked_client(cloudwatch_client)
-        self._credentials: dict[str, str] = {}
-        self._meter_provider = meter_provider
-        self._instrument = instrument
+        self._options = _given_options(
+            namespace,
+            {
+                "cloudwatch_client": cloudwatch_client,
+                "region_name": region_name,
+                "meter_provider": meter_provider,
+                "flush": flush,
+                "flush_min_interval_seconds": flush_min_interval_seconds,
+                "export_interval_seconds": export_interval_seconds,
+                "default_dimensions": default_dimensions,
+                "rules": rules,
+                "instrument": instrument,
+                "strict": strict,
+            },
+        )
         self._registrations: list[Registration] = []
         if app is not None:
             self.init_app(app)
@@ -143,57 +159,51 @@ class CloudWatchMetricsReporter:
         :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the
             credentials that boto3 resolves.
         """
-        reporter = CloudWatchMetricsReporter(namespace=namespace)
-        reporter._arguments["region_name"] = aws_region_name
+        reporter = CloudWatchMetricsReporter(namespace=namespace, region_name=aws_region_name)
         if aws_access_key_id and aws_secret_access_key:
-            reporter._credentials = {"access_key_id": aws_access_key_id, "secret_access_key": aws_secret_access_key}
+            keys = {"access_key_id": aws_access_key_id, "secret_access_key": aws_secret_access_key}
+            reporter._options["credentials"] = keys
         reporter.init_app(app)
         return reporter
 
-    def init_app(self, app: Flask) -> None:
+    def init_app(self, app: Flask, namespace: str | None = None, **options: "Unpack[ReporterOptions]") -> None:
         """Register this reporter on ``app``: read its configuration, set up OpenTelemetry, and flush when requests end.
 
         Apps with equal configuration share one reader, so an application factory can be called repeatedly.
 
+        :param namespace: CloudWatch namespace of this app.
+        :param options: the keyword arguments of the constructor. Those given here take precedence, for this app only.
+
         Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
         """
+        every = {**self._options, **_given_options(namespace, options)}
         app = getattr(app, "_get_current_object", lambda: app)()  # a program may pass current_app, which is a proxy
         _refuse_second_reporter(app)
         # Also for contexts that do not pass through the WSGI middleware, such as test_request_context().
         app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
-        registration = self._register(app)
-        app.extensions[_EXTENSION_NAME] = _Installation(self, registration)
+        registration = self._register(app, every)
+        app.extensions[_EXTENSION_NAME] = _Installation(self, registration, every)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
             app.wsgi_app, registration.flush_after_request
         ).answer
         _serve_live_page(app, registration)
-        if self._instrument:
+        if every.get("instrument"):
             _instrument_app(app, registration)
         # Moves the reporter to the end, because add_metric on the class uses the last initialized one.
         _forget(self)
         _live_reporters[next(_ordinals)] = self
 
-    def _register(self, app: Flask) -> Registration:
-        settings = Settings.resolve(arguments=self._arguments, app_config=app.config, environ=os.environ)
+    def _register(self, app: Flask, options: Mapping[str, Any]) -> Registration:
+        settings = Settings.resolve(arguments=options, app_config=app.config, environ=os.environ)
         _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
-        setup = set_up_provider(self._meter_provider, self._target(app, settings))
+        setup = set_up_provider(options.get("meter_provider"), _target(app, settings, options))
         registration = Registration(setup, settings, is_strict)
         # Apps may come and go; the latest stands for all those that are equal.
         others = [each for each in self._registrations if not each.is_live or each.setup is not setup]
         self._registrations = [*others, registration]
         return registration
-
-    def _target(self, app: Flask, settings: Settings) -> Target:
-        is_given = are_given(SETTINGS_OF_READER, arguments=self._arguments, app_config=app.config)
-        return Target(
-            settings=settings,
-            app_name=app.name,
-            client=self._client,
-            credentials=self._credentials,
-            is_its_own=bool(is_given or self._client or self._credentials),
-        )
 
     @_AlsoOnClass
     def add_metric(
@@ -281,10 +291,32 @@ class CloudWatchMetricsReporter:
 
 @dataclass(frozen=True, slots=True)
 class _Installation:
-    """The app's reporter and registration, stored in ``app.extensions``."""
+    """The app's reporter, its registration and its options, stored in ``app.extensions``."""
 
     reporter: CloudWatchMetricsReporter
     registration: Registration
+    options: Mapping[str, Any]
+
+
+def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the caller passed, with a valid client and parsed rules.
+
+    Raises ``TypeError`` if there is no such option, and :class:`ConfigurationError` for an invalid client or rule.
+    """
+    if unknown := options.keys() - ReporterOptions.__annotations__.keys():
+        raise TypeError(f"init_app() got an unexpected keyword argument {min(unknown)!r}")
+    given = {**options, "namespace": namespace, "rules": parse_rules(options.get("rules", ())) or None}
+    # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
+    if isinstance(client := given.pop("cloudwatch_client", None), str):
+        given["region_name"], client = client, None
+    given["cloudwatch_client"] = checked_client(client)
+    return {name: value for name, value in given.items() if is_given(value)}
+
+
+def _target(app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
+    client, credentials = options.get("cloudwatch_client"), options.get("credentials", {})
+    has_settings = are_given(SETTINGS_OF_READER, arguments=options, app_config=app.config)
+    return Target(settings, app.name, client, credentials, is_its_own=bool(has_settings or client or credentials))
 
 
 _ordinals = itertools.count()
@@ -410,8 +442,7 @@ def _refuse_second_reporter(app: Flask) -> None:
 
 
 def _warn_of_misspelt_keys(app: Flask) -> None:
-    misspelt = {**misspelt_keys(app.config, APP_CONFIG_PREFIX), **misspelt_keys(os.environ, ENVIRONMENT_PREFIX)}
-    for key, meant in misspelt.items():
+    for key, meant in misspelt_settings(app.config, os.environ).items():
         _quiet_log.warning(key, "Unknown setting %s is ignored; did you mean %s?", key, meant)
 
 

@@ -1208,7 +1208,7 @@ def test_initialize_metrics_twice(programs: Programs, app: Flask, initialize: Ca
 def test_the_constructor_of_the_predecessors_releases(programs: Programs) -> None:
     """The constructor accepts the Region as its third argument, as in releases up to 0.1.7."""
     reporter = programs.reporter(Flask("shop"), client="eu-west-3")
-    assert reporter._arguments["region_name"] == "eu-west-3"
+    assert reporter._options["region_name"] == "eu-west-3"
 
 
 def test_current_app_is_an_app(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:

@@ -32,9 +32,9 @@ def test_public_names() -> None:
 
 
 REPORTER_SIGNATURES = {
-    "__init__": "self app namespace cloudwatch_client * meter_provider flush flush_min_interval_seconds "
+    "__init__": "self app namespace cloudwatch_client * region_name meter_provider flush flush_min_interval_seconds "
     "export_interval_seconds default_dimensions rules instrument strict",
-    "init_app": "self app",
+    "init_app": "self app namespace options",
     "new_reporter": "app namespace aws_region_name aws_access_key_id aws_secret_access_key",
     "add_metric": "metric_name value unit dimensions",
     "timer": "self metric_name dimensions",

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 from otel_cloudwatch_flask.config import (
-    APP_CONFIG_PREFIX,
-    ENVIRONMENT_PREFIX,
     KEYS,
     Key,
-    misspelt_keys,
+    misspelt_settings,
     sdk_is_disabled,
 )
 from otel_cloudwatch_flask.errors import ConfigurationError
@@ -22,8 +20,7 @@ def settings_checks(user_app: UserApp) -> Iterator[Check]:
     """Report every setting's value and source, likely misspellings of settings, and whether the SDK is disabled."""
     _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
-    misspelt = {**misspelt_keys(app_config, APP_CONFIG_PREFIX), **misspelt_keys(environ, ENVIRONMENT_PREFIX)}
-    for name, meant in misspelt.items():
+    for name, meant in misspelt_settings(app_config, environ).items():
         yield Check(SECTION, "problem", f"Unknown setting {name} ignored.", f"Did you mean {meant}?")
     if sdk_is_disabled(environ):
         finding = "OTEL_SDK_DISABLED is true: nothing is recorded or sent."

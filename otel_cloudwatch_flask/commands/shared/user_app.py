@@ -33,24 +33,31 @@ class UserApp:
     @property
     def reporter(self) -> CloudWatchMetricsReporter | None:
         """The app's reporter, if it has one."""
-        installed = self.app and self.app.extensions.get(_EXTENSION_NAME)
-        return installed.reporter if installed else None
+        return self._installed.reporter if self._installed else None
+
+    @property
+    def _installed(self) -> Any:
+        return self.app and self.app.extensions.get(_EXTENSION_NAME)
+
+    @property
+    def _options(self) -> Mapping[str, Any]:
+        options: Mapping[str, Any] = self._installed.options if self._installed else {}
+        return options
 
     @property
     def setting_sources(self) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]:
         """The reporter's arguments, the app's config and the environment, in order of precedence."""
-        arguments = self.reporter._arguments if self.reporter else {}  # noqa: SLF001 - the package's own
-        return arguments, self.app.config if self.app else {}, self.environ
+        return self._options, self.app.config if self.app else {}, self.environ
 
     @property
     def client(self) -> Any:
         """The client passed to the reporter, if any."""
-        return self.reporter._client if self.reporter else None  # noqa: SLF001 - the package's own
+        return self._options.get("cloudwatch_client")
 
     @property
     def keys_given(self) -> tuple[str, ...]:
         """The access keys passed to the reporter. They are secret and must never be printed."""
-        return tuple(self.reporter._credentials.values()) if self.reporter else ()  # noqa: SLF001 - the package's own
+        return tuple(self._options.get("credentials", {}).values())
 
     def value(self, name: str) -> Any:
         """Return the value that a setting has outside dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
