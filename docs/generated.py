@@ -23,7 +23,7 @@ from otel_cloudwatch_flask import (  # noqa: E402
     limits,
     pricing,
 )
-from otel_cloudwatch_flask.config import KEYS, Key  # noqa: E402
+from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, KEYS, Key  # noqa: E402
 
 _PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
@@ -65,6 +65,7 @@ _TAKE_ARGUMENTS: Final = (CloudWatchMetricsReporter, CloudWatchMetricExporter, C
 
 def _setting(key: Key, text: str) -> str:
     default = "none" if key.default in (None, (), {}) else code(repr(key.default))
+    default = "see above" if callable(key.default) else default
     takers = [each.__name__ for each in _TAKE_ARGUMENTS if key.field in inspect.signature(each).parameters]
     rows = [
         *((f"argument of {code(name)}", code(key.field)) for name in takers),
@@ -111,11 +112,13 @@ def requests_by_processes() -> str:
     """Return the monthly cost of the requests of busy processes, by their number and flush policy."""
     rows = []
     for processes in PROCESSES:
-        each_second, each_minute = (
-            pricing.monthly_cost(metrics=0, requests_per_second=processes / seconds).dollars for seconds in (1, 60)
+        background, interval = (
+            pricing.monthly_cost(metrics=0, requests_per_second=processes / seconds).dollars
+            for seconds in (FLUSH_MIN_INTERVAL_SECONDS, 60)
         )
-        share = processes / limits.QUOTA_REQUESTS_PER_SECOND
-        rows.append((f"{processes:,}", f"{processes:,}", f"{share:.1%}", dollars(each_second), dollars(each_minute)))
+        rate = processes / FLUSH_MIN_INTERVAL_SECONDS
+        share = rate / limits.QUOTA_REQUESTS_PER_SECOND
+        rows.append((f"{processes:,}", f"{rate:,.1f}", f"{share:.2%}", dollars(background), dollars(interval)))
     head = (
         "processes",
         "requests/s, at most",

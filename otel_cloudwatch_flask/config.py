@@ -48,7 +48,10 @@ class DefaultInt(int):
 
 
 DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
-DEFAULT_FLUSH_MIN_INTERVAL_SECONDS: Final = DefaultFloat(1.0)
+FLUSH_MIN_INTERVAL_SECONDS: Final = 10.0
+"""The default. CloudWatch stores metrics by the minute and bills each call, so more frequent calls gain little."""
+FAST_FLUSH_MIN_INTERVAL_SECONDS: Final = 1.0
+"""The default in debug mode, and if a rule asks CloudWatch to store a metric by the second."""
 DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
 DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
 
@@ -242,7 +245,7 @@ class Key:
     """The definition of one setting.
 
     :param parse: parser for the argument, the ``app.config`` entry and this package's environment variables.
-    :param default: value if no source provides one.
+    :param default: value if no source provides one, or a function that returns it, given the three sources.
     :param fallbacks: equivalent AWS and OpenTelemetry environment variables, each with its parser.
     :param field: name of the :class:`Settings` field that stores the value.
     """
@@ -270,7 +273,9 @@ class Key:
     def resolve(self, arguments: Source, app_config: Source, environ: Source) -> object:
         """Return the parsed value of the source that takes precedence, or the default if no source has a value."""
         found = next(self._given(arguments, app_config, environ), None)
-        return _parsed(*found) if found else self.default
+        if found:
+            return _parsed(*found)
+        return self.default(arguments, app_config, environ) if callable(self.default) else self.default
 
     def source(self, arguments: Source, app_config: Source, environ: Source) -> str | None:
         """Return the name that error messages use for the source of the value, or ``None`` if the default applies."""
@@ -290,6 +295,13 @@ class Key:
         return (candidate for candidate in candidates if is_given(candidate[1]))
 
 
+def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) -> float:
+    """Return the default of ``flush_min_interval_seconds``, which depends on the rules and on debug mode."""
+    rules: Any = next(key for key in KEYS if key.field == "rules").resolve(arguments, app_config, environ)
+    is_fast = app_config.get("DEBUG") or any(rule.storage_resolution == 1 for rule in rules)
+    return FAST_FLUSH_MIN_INTERVAL_SECONDS if is_fast else FLUSH_MIN_INTERVAL_SECONDS
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The parsed and validated settings. The documentation of each setting is generated from its docstring below."""
@@ -305,8 +317,10 @@ class Settings:
     """What happens when a request ends: 'background' requests a flush without waiting for it, 'sync' waits for a flush,
     and 'interval' leaves the metrics to the next periodic flush. The default in AWS Lambda is 'sync'.
     """
-    flush_min_interval_seconds: Annotated[float, Key(_seconds, default=float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS))]
-    """Minimum time between two flushes triggered by requests, in seconds."""
+    flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
+    """Minimum time between two flushes triggered by requests, in seconds. The first flush after a pause happens at
+    once. Default: 10, or 1 in debug mode and if a rule has storage_resolution=1.
+    """
     export_interval_seconds: Annotated[
         float,
         Key(
@@ -369,10 +383,10 @@ class Settings:
 
         Raises :class:`ConfigurationError` for the first invalid value, with a message that names its source.
         """
-        values = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
+        values: dict[str, Any] = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
         # Not a fallback of the key, because OTEL_SDK_DISABLED overrides even an argument.
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
-        return cls(**cast("dict[str, Any]", values))
+        return cls(**values)
 
 
 KEYS: Final[tuple[Key, ...]] = tuple(

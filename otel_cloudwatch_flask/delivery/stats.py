@@ -142,6 +142,11 @@ class StatsRecorder:
         with self._lock:
             self._datums_merged += datums
 
+    @property
+    def requests(self) -> int:
+        """The number of requests so far, regardless of their outcome."""
+        return self._requests_sent + self._requests_failed
+
     def lost_in_delivery(self) -> int:
         """Return the number of lost datums and measurements, not counting those that were invalid."""
         # Without the lock: a signal handler that interrupts flush() here may wait for a thread that needs the lock.

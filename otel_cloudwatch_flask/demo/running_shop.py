@@ -17,6 +17,8 @@ _SEED: Final = 11
 _VISITORS: Final = 4
 _LIVE_PAGE: Final = {
     ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
+    # As in debug mode, so that the page keeps up with the traffic.
+    ENVIRONMENT_PREFIX + "FLUSH_MIN_INTERVAL_SECONDS": "1",
     # Without debug mode, the page needs a check. This one is safe: the shop listens on loopback, without a proxy.
     ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
 }

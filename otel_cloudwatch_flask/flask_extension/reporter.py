@@ -17,7 +17,6 @@ from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.config import (
     DEFAULT_EXPORT_INTERVAL_SECONDS,
-    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     FlushPolicy,
     Settings,
     are_given,
@@ -76,7 +75,7 @@ class ReporterOptions(TypedDict, total=False):
     region_name: str | None
     meter_provider: MeterProvider | None
     flush: FlushPolicy | None
-    flush_min_interval_seconds: float
+    flush_min_interval_seconds: float | None
     export_interval_seconds: float
     default_dimensions: Mapping[str, str] | None
     rules: Iterable[MetricRule | Mapping[str, Any]]
@@ -97,7 +96,8 @@ class CloudWatchMetricsReporter:
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
     :param flush: what happens when a request ends. ``"background"`` (default) requests a flush and returns,
         ``"sync"`` (default in AWS Lambda) waits for the flush, ``"interval"`` leaves it to the next periodic flush.
-    :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default: 1.
+    :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default:
+        10, or 1 in debug mode and if a rule has ``storage_resolution=1``.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
     :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
@@ -118,7 +118,7 @@ class CloudWatchMetricsReporter:
         region_name: str | None = None,
         meter_provider: MeterProvider | None = None,
         flush: FlushPolicy | None = None,
-        flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+        flush_min_interval_seconds: float | None = None,
         export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
         default_dimensions: Mapping[str, str] | None = None,
         rules: Iterable[MetricRule | Mapping[str, Any]] = (),

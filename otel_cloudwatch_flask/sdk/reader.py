@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, is_exiting
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
@@ -77,16 +77,17 @@ class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
     ``exporter`` defaults to an exporter configured from the environment. The reader's thread collects and calls
-    CloudWatch: at once for :meth:`flush`, and at most once every ``flush_min_interval_seconds`` for
-    :meth:`request_flush`. While CloudWatch does not accept datums, the reader collects only at the regular interval,
-    and only until half of the backlog is filled with datums for which the spool has no room. After that, deltas
-    accumulate inside the SDK, so that an outage reduces the time resolution, but loses no counts.
+    CloudWatch: at once for :meth:`flush`, and at most once every ``flush_min_interval_seconds`` (10, or 1 if a rule has
+    ``storage_resolution=1``) for :meth:`request_flush`. While CloudWatch does not accept datums, the reader collects
+    only at the regular interval, and only until half of the backlog is filled with datums for which the spool has no
+    room. After that, deltas accumulate inside the SDK, so that an outage reduces the time resolution, but loses no
+    counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
     ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as the workers of
     a ``Pool`` usually are, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
-    ``enable-threads``. Its workers flush when they end gracefully, but lose up to a second of measurements when they
-    are killed during a request.
+    ``enable-threads``. Its workers flush when they end gracefully, but lose up to ten seconds of measurements when
+    they are killed during a request.
     """
 
     def __init__(
@@ -94,14 +95,15 @@ class CloudWatchMetricReader(SelectiveReader):
         exporter: CloudWatchMetricExporter | None = None,
         *,
         export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
-        flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+        flush_min_interval_seconds: float | None = None,
     ) -> None:
+        self._exporter = exporter or CloudWatchMetricExporter()
         arguments = {
             "export_interval_seconds": export_interval_seconds,
             "flush_min_interval_seconds": flush_min_interval_seconds,
+            "rules": self._exporter.settings.rules,
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        self._exporter = exporter or CloudWatchMetricExporter()
         super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=default_aggregation())
         self._interval_seconds = settings.export_interval_seconds
         self._min_interval_seconds = settings.flush_min_interval_seconds
@@ -302,21 +304,24 @@ class CloudWatchMetricReader(SelectiveReader):
 
     def _work(self) -> None:
         """Flush on request and at regular intervals until shutdown."""
-        begun, is_delivered, is_last, ends_itself = -math.inf, True, False, False
+        earliest, is_delivered, is_last, ends_itself = -math.inf, True, False, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
             due = time.monotonic() + self._interval_seconds * _random.uniform(1 - _JITTER, 1 + _JITTER)
             if not is_delivered:
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
-            waiters = self._next_waiters(begun + self._min_interval_seconds, due)
+            waiters = self._next_waiters(earliest, due)
             if self._is_abandoned:
                 ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
-            begun = time.monotonic()
+            begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
             # At most the interval, because the next collection is then due even if this flush fails.
             background_timeout = min(self._timeout_seconds, max(self._interval_seconds, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
+            # A flush that had nothing to send costs no call, and delays the next one only to limit the CPU time.
+            has_called = self._exporter.stats_recorder.requests != calls
+            earliest = begun + min(self._min_interval_seconds, math.inf if has_called else _MIN_FLUSH_SECONDS)
             self._has_ended = is_last
             self._answer(waiters, is_delivered=is_delivered)
         if ends_itself:

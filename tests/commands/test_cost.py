@@ -60,12 +60,12 @@ def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
 @pytest.mark.parametrize(
     ("fleet", "background", "interval", "sync"),
     [
-        (Fleet(), 1.0, 1 / 60, None),
-        (Fleet(processes=40), 40.0, 40 / 60, None),
-        (Fleet(processes=40, requests_per_second=10), 10.0, 40 / 60, 10.0),
-        (Fleet(processes=2, requests_per_second=500), 2.0, 2 / 60, 500.0),
+        (Fleet(), 0.1, 1 / 60, None),
+        (Fleet(processes=40), 4.0, 40 / 60, None),
+        (Fleet(processes=40, requests_per_second=1), 1.0, 40 / 60, 1.0),
+        (Fleet(processes=2, requests_per_second=500), 0.2, 2 / 60, 500.0),
         (Fleet(requests_per_second=0), 1 / 60, 1 / 60, 1 / 60),
-        (Fleet(export_interval_seconds=10), 1.0, 0.1, None),
+        (Fleet(export_interval_seconds=5), 0.2, 0.2, None),
         (Fleet(flush_min_interval_seconds=5), 0.2, 1 / 60, None),
         (Fleet(flush_min_interval_seconds=0), None, 1 / 60, None),
         (Fleet(flush_min_interval_seconds=0, requests_per_second=7), 7.0, 1 / 60, 7.0),

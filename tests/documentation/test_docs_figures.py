@@ -22,13 +22,13 @@ SAID_OF_OTHERS = {"$250"}
 def amounts() -> set[str]:
     """All amounts of money allowed in prose, derived from the prices."""
     (_, first_price), *_ = pricing.DOLLARS_PER_METRIC_MONTH
-    monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 60)]
+    monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 10, 1 / 60)]
     return {
         dollars(first_price),
         dollars(pricing.DOLLARS_PER_REQUEST * 1000),
         f"${pricing.metrics_dollars(100):.0f}",
         f"${monthly[0]:.0f}",
-        dollars(monthly[1]),
+        *map(dollars, monthly[1:]),
     }
 
 

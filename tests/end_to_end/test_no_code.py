@@ -80,6 +80,7 @@ def flask_run(
             "OTEL_LOGS_EXPORTER": "none",
             "OTEL_METRICS_EXPORTER": "cloudwatch",
             "OTEL_SERVICE_NAME": "no-code-shop",
+            "OTEL_EXPORTER_CLOUDWATCH_FLUSH_MIN_INTERVAL_SECONDS": "1",
             "PYTHONUNBUFFERED": "1",
             "PATH": os.pathsep.join([str(INSTRUMENT.parent), os.environ.get("PATH", "")]),
             **variables,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from docs.generated import setting_texts
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
     DEFAULT_EXPORT_INTERVAL_SECONDS,
@@ -21,6 +22,7 @@ from otel_cloudwatch_flask.config import (
 )
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
 from otel_cloudwatch_flask.model.rules import MetricRule
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 
 def resolve(
@@ -38,7 +40,7 @@ def test_nothing_given() -> None:
         namespace=None,
         region_name=None,
         flush="background",
-        flush_min_interval_seconds=1.0,
+        flush_min_interval_seconds=10.0,
         export_interval_seconds=60.0,
         export_timeout_seconds=30.0,
         default_dimensions={},
@@ -140,6 +142,26 @@ def test_a_default_is_not_given() -> None:
 def test_environment(environ: dict[str, str], field: str, meaning: object) -> None:
     """AWS and OpenTelemetry variables are recognized, and an empty variable counts as unset."""
     assert getattr(resolve(environ=environ), field) == meaning
+
+
+@pytest.mark.parametrize(
+    ("app_config", "rules", "expected"),
+    [
+        ({}, [MetricRule()], 10.0),
+        ({"DEBUG": True}, [], 1.0),
+        ({}, [MetricRule(match="a"), MetricRule(match="b", storage_resolution=1)], 1.0),
+        ({"CLOUDWATCH_FLUSH_MIN_INTERVAL_SECONDS": 5, "DEBUG": True}, [], 5.0),
+    ],
+)
+def test_default_of_the_time_between_flushes(
+    app_config: dict[str, Any], rules: list[MetricRule], expected: float
+) -> None:
+    """It is 10 seconds, or 1 in debug mode and where a rule asks for metrics by the second."""
+    resolved = resolve({"rules": rules}, app_config)
+    assert resolved.flush_min_interval_seconds == expected
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), rules=rules))
+    assert reader._min_interval_seconds == (10.0 if app_config else expected)
+    reader.shutdown()
 
 
 REFUSED = [

@@ -29,8 +29,9 @@ PATIENCE_SECONDS = 60.0
 
 
 def environment(cloudwatch: LocalCloudWatch, changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment of a process that publishes to this CloudWatch; ``None`` removes a variable."""
-    variables: dict[str, str | None] = {**_neutral_environment(), **cloudwatch.environment(), **changes}
+    """Return the environment of a process that publishes often to this CloudWatch; ``None`` removes a variable."""
+    often = {"OTEL_EXPORTER_CLOUDWATCH_FLUSH_MIN_INTERVAL_SECONDS": "1"}
+    variables: dict[str, str | None] = {**_neutral_environment(), **cloudwatch.environment(), **often, **changes}
     return {name: value for name, value in variables.items() if value is not None}
 
 

@@ -379,6 +379,15 @@ class TestRequests:
         assert 2 <= calls <= seconds / 0.1 + 1
         reading.reader.shutdown()
 
+    def test_the_first_after_a_pause_happens_at_once(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
+        """Only flushes that called CloudWatch delay the next one: a flush that had nothing to send does not."""
+        reading.reader._min_interval_seconds = NEVER
+        assert reading.reader.flush()
+        reading.counter.add(1)
+        reading.reader.request_flush()
+        assert eventually(lambda: cloudwatch.sum("orders") == 1)
+        assert reading.reader._exporter.stats().requests_sent == 1
+
 
 class TestInterval:
     """Periodic collection."""

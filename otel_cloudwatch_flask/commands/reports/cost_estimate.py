@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.config import FlushPolicy
+from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, FlushPolicy
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
@@ -26,7 +26,7 @@ class Fleet:
 
     processes: int = 1
     requests_per_second: float | None = None
-    flush_min_interval_seconds: float = 1.0
+    flush_min_interval_seconds: float = FLUSH_MIN_INTERVAL_SECONDS
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
