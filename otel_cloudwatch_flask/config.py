@@ -336,6 +336,10 @@ class Settings:
     """Timeout of a background flush, in seconds. A shorter export interval is used as the timeout instead. Metrics that
     could not be sent are retried by the next flush.
     """
+    sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
+    """How long the end of a request waits for its flush if FLUSH is 'sync', in seconds. Metrics that could not be sent
+    by then stay pending. In AWS Lambda, the wait also ends before the invocation times out.
+    """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
     """Dimensions added to every metric recorded with add_metric. A dimension of the same name passed to add_metric
     takes precedence. Format in the environment: name=value,name=value or a JSON object.

@@ -4,6 +4,7 @@ The flush comes last so that it includes the request's duration, which instrumen
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 _STATE_KEY: Final = "otel_cloudwatch_flask.request"
+_LAMBDA_CONTEXT_KEYS: Final = ("apig_wsgi.context", "awsgi.context", "serverless.context")
+_LAMBDA_RESERVE_SECONDS: Final = 0.2
+"""The time left to the adapter to return the response before AWS Lambda ends the invocation."""
 
 
 class RequestState:
@@ -44,15 +48,29 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
         state.wants_flush = False
 
 
+def remaining_seconds(environ: "WSGIEnvironment") -> float:
+    """Return how long the end of a request can wait before its AWS Lambda invocation times out.
+
+    Returns infinity if the adapter did not store the invocation's context in the WSGI environment.
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+    for key in _LAMBDA_CONTEXT_KEYS:
+        if remaining_milliseconds := getattr(environ.get(key), "get_remaining_time_in_millis", None):
+            return max(0.0, float(remaining_milliseconds()) / 1000 - _LAMBDA_RESERVE_SECONDS)
+    return math.inf
+
+
 class RequestEndMiddleware:
     """Ends a request's buffer when the response starts, and calls ``flush`` when the response body has ended.
+
+    ``flush`` is passed the request's WSGI environment.
 
     Flask's teardown functions are unsuitable for this: if one raises, the rest are skipped; FlaskInstrumentor records
     the duration after they have all run; and a streamed body adds metrics even later. If the application raises,
     ``flush`` is called immediately.
     """
 
-    def __init__(self, application: "WSGIApplication", flush: Callable[[], object]) -> None:
+    def __init__(self, application: "WSGIApplication", flush: "Callable[[WSGIEnvironment], object]") -> None:
         self._application = application
         self._flush = flush
 
@@ -60,7 +78,7 @@ class RequestEndMiddleware:
         """Handle a request. This method is the WSGI application."""
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
-        finish = partial(self._finish, state)
+        finish = partial(self._finish, state, environ)
         try:
             body = self._application(environ, start_response)
         except BaseException:
@@ -75,12 +93,12 @@ class RequestEndMiddleware:
             return body
         return ResponseBody(body, finish)
 
-    def _finish(self, state: RequestState) -> None:
+    def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
             if state.buffer is not None:
                 state.buffer.end()
             if state.wants_flush:
-                self._flush()
+                self._flush(environ)
         except Exception:  # noqa: BLE001 - the boundary to the server: a response must not fail because of metrics
             _each_minute.log(
                 logging.ERROR,

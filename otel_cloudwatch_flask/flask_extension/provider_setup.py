@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 SERIES_PER_METRIC: Final = 10
 """How many series ``add_metric`` may record per metric in ``max_metrics``. Rules may merge several series into one."""
 
-SETTINGS_OF_FACADE: Final = {"flush", "default_dimensions", "strict", "enabled", "self_metrics"}
+SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimensions", "strict", "enabled", "self_metrics"}
 SETTINGS_OF_READER: Final = sorted(
     {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
 )

@@ -4,14 +4,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from otel_cloudwatch_flask.config import FlushPolicy, Settings
+from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
 from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
+from otel_cloudwatch_flask.facade.wsgi import remaining_seconds
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup, count_as_lost
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
@@ -22,9 +22,10 @@ _logger = logging.getLogger(__name__)
 _once = RateLimitedLog(_logger)
 
 IsStrict: TypeAlias = Callable[[], bool]
+Environ: TypeAlias = dict[str, Any]
+"""The WSGI environment of a request."""
 
 _PACKAGE: Final = __name__.partition(".")[0]
-SYNC_FLUSH_TIMEOUT_SECONDS: Final = 10.0
 
 
 class Registration:
@@ -41,7 +42,7 @@ class Registration:
         self._call_cache = setup.call_cache(settings.default_dimensions)
         self.cached_measurement = self._call_cache.measurement
         self._is_strict = is_strict
-        self.flush_after_request = _flush_after_request(setup.reader, settings.flush)
+        self.flush_after_request = _flush_after_request(setup.reader, settings)
 
     @property
     def exporter(self) -> CloudWatchMetricExporter | None:
@@ -85,17 +86,13 @@ def _log_bad_call(error: Exception) -> None:
         )
 
 
-def _no_flush() -> None:
-    """Do nothing when a request ends, because the reader flushes on its interval, or there is no reader."""
-
-
-def _flush_after_request(reader: CloudWatchMetricReader | None, policy: FlushPolicy) -> Callable[[], object]:
+def _flush_after_request(reader: CloudWatchMetricReader | None, settings: Settings) -> Callable[[Environ], object]:
     """Return the function to call at the end of a request."""
-    if reader is None or policy == "interval":
-        return _no_flush
-    if policy == "background":
-        return reader.request_flush
-    return partial(reader.flush, timeout_seconds=SYNC_FLUSH_TIMEOUT_SECONDS)
+    if reader is None or settings.flush == "interval":
+        return lambda _: None
+    if settings.flush == "background":
+        return lambda _: reader.request_flush()
+    return lambda environ: reader.flush(min(settings.sync_timeout_seconds, remaining_seconds(environ)))
 
 
 def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:

@@ -109,7 +109,7 @@ def test_a_body_that_cannot_be_read_twice_is_flushed_once() -> None:
         start_response("200 OK", [])
         return [b"a"]
 
-    answer = RequestEndMiddleware(application, lambda: flushes.append(1)).answer
+    answer = RequestEndMiddleware(application, lambda _: flushes.append(1)).answer
     for _ in range(3):
         b"".join(answer({}, lambda *_: print))
     assert len(flushes) == 3

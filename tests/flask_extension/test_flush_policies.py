@@ -12,6 +12,7 @@ from werkzeug.test import EnvironBuilder
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.reliability.cloudwatch import FailingCloudWatch
 
 
 @pytest.fixture
@@ -21,9 +22,12 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
         yield running
 
 
-def app_with_reporter(cloudwatch: LocalCloudWatch, **arguments: object) -> tuple[Flask, CloudWatchMetricsReporter]:
+def app_with_reporter(
+    cloudwatch: LocalCloudWatch, app: Flask | None = None, **arguments: object
+) -> tuple[Flask, CloudWatchMetricsReporter]:
     """An app with one route that adds three metrics."""
-    app = Flask("shop")
+    app = app or Flask("shop")
+    app.config.setdefault("CLOUDWATCH_SYNC_TIMEOUT_SECONDS", 30.0)
     provider = MeterProvider(shutdown_on_exit=False)
     arguments = {"meter_provider": provider, **arguments}
     reporter = CloudWatchMetricsReporter(app, "Shop", cloudwatch.client(), **arguments)  # type: ignore[arg-type]
@@ -55,6 +59,19 @@ def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch)
         assert cloudwatch.published.sum("Requests") == served
         assert cloudwatch.published.sum("Balance") == -3 * served
     reporter.shutdown()
+
+
+def test_sync_waits_for_its_timeout_only() -> None:
+    """If CloudWatch does not answer, ``sync`` waits for ``SYNC_TIMEOUT_SECONDS``; the metrics are delivered later."""
+    app = Flask("shop")
+    app.config["CLOUDWATCH_SYNC_TIMEOUT_SECONDS"] = 0.3
+    with FailingCloudWatch() as cloudwatch:
+        app, reporter = app_with_reporter(cloudwatch, app, flush="sync")
+        with cloudwatch.hanging():
+            assert 0.3 <= serve_one_request(app) < 10
+        assert reporter.flush(30)
+        assert cloudwatch.published.sum("Requests") == 1
+        reporter.shutdown()
 
 
 def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:

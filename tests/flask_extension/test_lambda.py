@@ -1,6 +1,7 @@
 """AWS Lambda: an invocation's metrics are in CloudWatch when the handler returns, whatever the adapter."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.reliability.cloudwatch import FailingCloudWatch
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
@@ -49,10 +51,11 @@ def aws_wsgi(app: Flask) -> Handler:
 
 
 @pytest.fixture
-def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
+def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingCloudWatch]:
     """A CloudWatch on loopback, and the environment variables of a Lambda function."""
-    with LocalCloudWatch() as running:
+    with FailingCloudWatch() as running:
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
+        monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_SYNC_TIMEOUT_SECONDS", "30")
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
         yield running
@@ -116,3 +119,37 @@ def test_each_invocation_is_published(
         assert int(handle(event("/nowhere"), None)["statusCode"]) == 404
         assert published.count("http.server.duration") == 3 * invocation + 3
     assert cloudwatch.validation_errors == []
+
+
+class Context:
+    """The context of an invocation that times out in a second."""
+
+    aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds left."""
+        return 1000
+
+
+@pytest.mark.parametrize("adapter", [apig_wsgi, serverless_wsgi, aws_wsgi])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the adapters
+def test_an_invocation_is_not_delayed_beyond_its_end(
+    app: Flask, cloudwatch: FailingCloudWatch, adapter: Callable[[Flask], Handler]
+) -> None:
+    """If CloudWatch does not answer, the handler returns before its invocation times out, and loses nothing."""
+    reporter = CloudWatchMetricsReporter(app, "Shop", meter_provider=MeterProvider(shutdown_on_exit=False))
+
+    @app.get("/orders")
+    def orders() -> str:
+        reporter.add_metric("Orders", 1, "Count")
+        return "ordered"
+
+    handle = adapter(app)
+    assert reporter.flush(30), "the reader has its client"
+    with cloudwatch.hanging():
+        begun = time.monotonic()
+        assert handle(event("/orders"), Context())["body"] == "ordered"
+        assert 0.8 <= time.monotonic() - begun < 10, "it would wait for 30 seconds"
+    assert reporter.flush(30)
+    assert cloudwatch.published.sum("Orders") == 1
+    reporter.shutdown()
