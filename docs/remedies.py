@@ -32,8 +32,18 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Metrics could not be sent (",
             "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
             "None if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
-            "`server`: wait. `network`: check that the process can reach the endpoint. `unknown`: see the error. "
-            "Logged once a minute.",
+            "`server`: wait. `network`: check that the process can reach the endpoint. `stream`: check that standard "
+            "output is open and read. `unknown`: see the error. Logged once a minute.",
+        ),
+        Remedy(
+            "… is published as … in EMF",
+            "Nothing is lost, but the metric has a different name than with `PutMetricData`.",
+            "Rename the metric or the attribute, or exclude the attribute with a `MetricRule`.",
+        ),
+        Remedy(
+            "… is not used with output='emf'",
+            "Nothing is lost. Metrics are written to standard output or to the stream that was passed.",
+            'Remove the setting, or `output="emf"`.',
         ),
         Remedy("CloudWatch accepts metrics again;", "Buffered metrics are sent, oldest first.", "None."),
         Remedy(

@@ -7,6 +7,7 @@ finally the default.
 
 import difflib
 import json
+import logging
 import math
 import os
 import pkgutil
@@ -21,9 +22,11 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
 from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
+Output: TypeAlias = Literal["api", "emf"]
 Parser: TypeAlias = Callable[[object], object]
 """Parses a raw value, or raises ``ValueError`` with a message that completes the sentence "<key>=<value> ..."."""
 
@@ -33,6 +36,10 @@ Source: TypeAlias = Mapping[str, Any]
 APP_CONFIG_PREFIX: Final = "CLOUDWATCH_"
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
 _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
+
+
+_UNUSED_WITH_EMF: Final = ("region_name", "spool_directory", "entity")
+_once = RateLimitedLog(logging.getLogger(__name__))
 
 
 class DefaultFloat(float):
@@ -77,11 +84,19 @@ def _text(value: object) -> str:
     return value.strip()
 
 
-def _flush_policy(value: object) -> FlushPolicy:
-    policy = value.strip().lower() if isinstance(value, str) else value
-    if policy in ("background", "sync", "interval"):
-        return policy
-    raise ValueError("is not a flush policy; use one of 'background', 'sync', 'interval'.")
+def _one_of(what: str, *choices: str) -> Parser:
+    """Return a parser that accepts ``choices``, in any case."""
+
+    def parse(value: object) -> object:
+        choice = value.strip().lower() if isinstance(value, str) else value
+        if choice in choices:
+            return choice
+        raise ValueError(f"is not {what}; use one of {str(choices)[1:-1]}.")
+
+    return parse
+
+
+_flush_policy: Final = _one_of("a flush policy", "background", "sync", "interval")
 
 
 def _seconds(value: object) -> float:
@@ -368,6 +383,10 @@ class Settings:
     """Whether the reporter publishes the metrics otel_cloudwatch_flask.delivery.*, which describe its deliveries."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
     """If true, everything runs except the network calls, and each request is counted as sent."""
+    output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
+    """How metrics reach CloudWatch: 'api' sends PutMetricData requests, and 'emf' writes lines in the embedded metric
+    format to standard output, from which CloudWatch Logs extracts the metrics.
+    """
     live_page: Annotated[bool | None, Key(_boolean)]
     """Whether the app serves the live page, which shows the metrics that the app publishes. Default: the value of
     app.debug when init_app is called. Outside debug mode, the page requires LIVE_PAGE_CHECK.
@@ -390,6 +409,8 @@ class Settings:
         values: dict[str, Any] = {key.field: key.resolve(arguments, app_config, environ) for key in KEYS}
         # Not a fallback of the key, because OTEL_SDK_DISABLED overrides even an argument.
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
+        if values["output"] == "emf":
+            _warn_of_unused(arguments, app_config, environ)
         return cls(**values)
 
 
@@ -397,6 +418,20 @@ KEYS: Final[tuple[Key, ...]] = tuple(
     replace(hint.__metadata__[0], field=name) for name, hint in get_type_hints(Settings, include_extras=True).items()
 )
 """The definitions of all settings, in the order in which the documentation lists them."""
+
+
+def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> None:
+    """Log a warning for each setting that has no effect with EMF. AWS's own variables may be set for other reasons."""
+    given = [name for name in ("client", "cloudwatch_client", "credentials") if arguments.get(name)]
+    for key in KEYS:
+        source = key.source(arguments, app_config, environ) if key.field in _UNUSED_WITH_EMF else None
+        given += [source] if source and source not in dict(key.fallbacks) else []
+    for name in given:
+        _once.warning(
+            name,
+            "%s is not used with output='emf', which writes to a stream and sends no requests. Remove one of the two.",
+            name,
+        )
 
 
 def sdk_is_disabled(environ: Mapping[str, str]) -> bool:

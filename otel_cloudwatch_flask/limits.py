@@ -32,6 +32,15 @@ MAX_METRIC_NAME_LENGTH: Final = 255
 MAX_NAMESPACE_LENGTH: Final = 255
 RESERVED_NAMESPACE_PREFIX: Final = "AWS/"
 
+# Limits of a line in the embedded metric format (EMF):
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+MAX_METRICS_PER_LINE: Final = 100
+MAX_VALUES_PER_LINE: Final = 100
+"""Maximum number of values of one metric."""
+MAX_EMF_DIMENSION_NAME_LENGTH: Final = 250
+MAX_LINE_BYTES: Final = 256 * 1024
+"""Maximum size of a log event. CloudWatch Logs also documents 1 MB; this is the stricter limit."""
+
 # How far a timestamp may be from the current time.
 MAX_AGE_SECONDS: Final = 14 * 24 * 3600
 MAX_AHEAD_SECONDS: Final = 2 * 3600

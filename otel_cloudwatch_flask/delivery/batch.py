@@ -73,6 +73,14 @@ class Envelope:
         """The size of a request body without datums."""
         return len(self.head) + len(self.tail)
 
+    def texts(self, datums: Sequence[Datum]) -> list[str]:
+        """Encode ``datums`` as the parts of a body."""
+        return [*map(encoded, datums)]
+
+    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> "Iterator[Batch]":
+        """Split ``datums`` into batches. See :func:`batches`."""
+        return batches(self, datums, is_plain=is_plain)
+
 
 @dataclass(slots=True)
 class Batch:
@@ -89,14 +97,14 @@ class Batch:
     def size_bytes(self) -> int:
         """The size of the request body before compression."""
         if not self._size_bytes:
-            texts = self._encoded()
+            texts = self.lines()
             self._size_bytes = self.envelope.size_bytes + sum(map(len, texts)) + max(len(texts) - 1, 0)
         return self._size_bytes
 
     def body(self) -> bytes:
         """Return the request body as JSON."""
         # ASCII, because json.dumps escapes all other characters. The size in characters is therefore that in bytes.
-        return f"{self.envelope.head}{_SEPARATOR.join(self._encoded())}{self.envelope.tail}".encode("ascii")
+        return f"{self.envelope.head}{_SEPARATOR.join(self.lines())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
         """Free the encoded text, which takes up as much memory as the datums.
@@ -105,8 +113,9 @@ class Batch:
         """
         self._size_bytes, self._texts = self.size_bytes, None
 
-    def _encoded(self) -> list[str]:
-        return [*map(encoded, self.datums)] if self._texts is None else self._texts
+    def lines(self) -> list[str]:
+        """Return the parts of the body: a datum each or, with an EMF envelope, a document each."""
+        return self.envelope.texts(self.datums) if self._texts is None else self._texts
 
     @classmethod
     def empty(cls) -> "Batch":

@@ -7,7 +7,7 @@ has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two separa
 import math
 from collections.abc import Iterable, Sequence
 
-from otel_cloudwatch_flask.delivery.batch import Batch, batches
+from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 
@@ -24,7 +24,7 @@ def compacted(pending: Sequence[Batch]) -> list[Batch]:
         for datum in batch.datums:
             by_series.setdefault(datum.series, []).append(datum)
     # It is not known here whether botocore encodes these batches, so they have to fit its longer JSON.
-    return list(batches(pending[0].envelope, [*map(_merged, by_series.values())], is_plain=True))
+    return list(pending[0].envelope.batches([*map(_merged, by_series.values())], is_plain=True))
 
 
 def _merged(datums: list[Datum]) -> Datum:

@@ -5,12 +5,15 @@ botocore's standard retry mode, whose list of throttling codes lacks CloudWatch'
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
+from otel_cloudwatch_flask.delivery.batch import Batch
+from otel_cloudwatch_flask.delivery.emf import StreamError
+from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.runtime.safe_text import one_line, without_secrets
 
 
@@ -20,6 +23,7 @@ class Kind(Enum):
     THROTTLED = "throttled"
     SERVER = "server"
     NETWORK = "network"
+    STREAM = "stream"
     CREDENTIALS = "credentials"
     CONFIGURATION = "configuration"
     REFUSED = "refused"
@@ -36,13 +40,16 @@ class Failure:
     """A failed call.
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
-    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost.
+    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If a stream
+    failed in the middle of a batch, ``written`` and ``unwritten`` have the datums before and after that.
     """
 
     kind: Kind
     message: str
     retry_after_seconds: float | None = None
     may_be_stored: bool = False
+    written: tuple[Datum, ...] = ()
+    unwritten: Sequence[Batch] = ()
 
 
 # The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
@@ -179,7 +186,9 @@ def service_time(response: object) -> float | None:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an exception raised by any client."""
+    """Classify an exception raised by any client or stream."""
+    if isinstance(error, StreamError):
+        return Failure(Kind.STREAM, _safe(str(error)), written=error.written, unwritten=error.unwritten)
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))

@@ -50,6 +50,7 @@ _OUTAGE_REMEDIES: Final = {
     Kind.THROTTLED: "send fewer requests: flush='interval', or a longer flush_min_interval_seconds.",
     Kind.SERVER: "check the AWS Health Dashboard.",
     Kind.NETWORK: "check that this process can reach CloudWatch: its proxy, VPC endpoint, security group and DNS.",
+    Kind.STREAM: "check that standard output, or the stream that was passed, is open, and that its reader keeps up.",
     Kind.UNKNOWN: "fix the problem that the error reports.",
 }
 
@@ -70,6 +71,7 @@ class Sender:
         on_accepted: Callable[[Batch], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        has_responses: bool = True,
     ) -> None:
         self.retry_at = -math.inf
         """The earliest time on ``clock`` for the next attempt after a failure."""
@@ -82,6 +84,7 @@ class Sender:
         self._stats_recorder = stats_recorder
         self._clock = clock
         self._wall_clock = wall_clock
+        self._has_responses = has_responses
         self._expedited = threading.Event()
         self._is_ending = False
         self._needs_operator = False
@@ -201,8 +204,12 @@ class Sender:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
         if problem is None:
             self._lost_responses = 0
-            self._accepted(batch)
+            self._accepted(batch, len(batch.datums))
             return ()
+        remaining = problem.unwritten or (batch,)
+        if problem.written:
+            datums = len(batch.datums) - sum(len(each.datums) for each in remaining)
+            self._accepted(Batch(batch.envelope, problem.written), datums)
         possibly_stored = len(batch.datums) if problem.may_be_stored else 0
         self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
         self._lost_responses += problem.may_be_stored
@@ -212,10 +219,15 @@ class Sender:
         self._needs_operator = problem.kind in _OPERATOR_REMEDIES
         if self._needs_operator:
             self._put = None  # a boto3 client looks for credentials only once, so the next attempt needs a new client
-        return (batch,)
+        return remaining
 
     def _service_time(self) -> float | None:
-        """Return CloudWatch's current time, based on its last response, or ``None`` before the first response."""
+        """Return CloudWatch's current time, based on its last response, or ``None`` before the first response.
+
+        A stream has no responses, so the time is then that of this machine.
+        """
+        if not self._has_responses:
+            return self._wall_clock()
         return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
@@ -265,8 +277,8 @@ class Sender:
         if unix_time is not None:
             self._service_clock_offset = unix_time - self._clock()
 
-    def _accepted(self, batch: Batch) -> None:
-        self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
+    def _accepted(self, batch: Batch, datums: int) -> None:
+        self._stats_recorder.sent(datums=datums, size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._backoff.failures:
             _logger.info("CloudWatch accepts metrics again; sending %d pending datum(s).", self._backlog.datums)

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TextIO
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter, NoOpMeter, NoOpMeterProvider
@@ -53,6 +53,7 @@ class Target:
     app_name: str
     client: Client | None
     credentials: Mapping[str, str]
+    stream: TextIO | None
     is_its_own: bool
 
     def key(self) -> Hashable:
@@ -60,6 +61,7 @@ class Target:
         settings = self.settings
         return (
             None if self.client is None else id(self.client),
+            None if self.stream is None else id(self.stream),
             tuple(sorted(self.credentials.items())),
             None if settings.namespace else self.app_name,
             settings.enabled,
@@ -257,7 +259,9 @@ def _new_global_provider(target: Target) -> tuple[MeterProvider, ReporterReader]
 def _new_reader(target: Target) -> ReporterReader:
     """Create a reader for the reporter's metrics."""
     factory = client_factory(target.settings.region_name, **target.credentials)
-    exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
+    exporter = CloudWatchMetricExporter.from_settings(
+        target.settings, client=target.client, client_factory=factory, stream=target.stream
+    )
     return ReporterReader(exporter, target.settings, target.app_name)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TextIO, TypedDict, TypeVar, cast
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
@@ -18,12 +18,14 @@ from werkzeug.exceptions import SecurityError
 from otel_cloudwatch_flask.config import (
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     FlushPolicy,
+    Output,
     Settings,
     are_given,
     is_given,
     misspelt_settings,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
+from otel_cloudwatch_flask.delivery.emf import checked_stream
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
@@ -78,6 +80,8 @@ class ReporterOptions(TypedDict, total=False):
     flush_min_interval_seconds: float | None
     export_interval_seconds: float
     default_dimensions: Mapping[str, str] | None
+    output: Output | None
+    stream: TextIO | None
     rules: Iterable[MetricRule | Mapping[str, Any]]
     instrument: bool
     strict: bool | None
@@ -102,6 +106,9 @@ class CloudWatchMetricsReporter:
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
     :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
         to it.
+    :param output: ``"api"`` (default) sends requests to CloudWatch, ``"emf"`` writes lines in the embedded metric
+        format, from which CloudWatch Logs extracts the metrics.
+    :param stream: text stream for EMF lines. Default: standard output.
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
         ``app.testing`` is true.
@@ -109,7 +116,7 @@ class CloudWatchMetricsReporter:
     The constructor and :meth:`init_app` raise :class:`ConfigurationError` for invalid settings.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each option
         self,
         app: Flask | None = None,
         namespace: str | None = None,
@@ -122,6 +129,8 @@ class CloudWatchMetricsReporter:
         export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
         default_dimensions: Mapping[str, str] | None = None,
         rules: Iterable[MetricRule | Mapping[str, Any]] = (),
+        output: Output | None = None,
+        stream: TextIO | None = None,
         instrument: bool = False,
         strict: bool | None = None,
     ) -> None:
@@ -136,6 +145,8 @@ class CloudWatchMetricsReporter:
                 "export_interval_seconds": export_interval_seconds,
                 "default_dimensions": default_dimensions,
                 "rules": rules,
+                "output": output,
+                "stream": stream,
                 "instrument": instrument,
                 "strict": strict,
             },
@@ -301,7 +312,8 @@ class _Installation:
 def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the caller passed, with a valid client and parsed rules.
 
-    Raises ``TypeError`` if there is no such option, and :class:`ConfigurationError` for an invalid client or rule.
+    Raises ``TypeError`` if there is no such option, and
+    :class:`ConfigurationError` for an invalid client, stream or rule.
     """
     if unknown := options.keys() - ReporterOptions.__annotations__.keys():
         raise TypeError(f"init_app() got an unexpected keyword argument {min(unknown)!r}")
@@ -309,14 +321,15 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
     if isinstance(client := given.pop("cloudwatch_client", None), str):
         given["region_name"], client = client, None
-    given["cloudwatch_client"] = checked_client(client)
+    given["cloudwatch_client"], given["stream"] = checked_client(client), checked_stream(given.get("stream"))
     return {name: value for name, value in given.items() if is_given(value)}
 
 
 def _target(app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
-    client, credentials = options.get("cloudwatch_client"), options.get("credentials", {})
+    client, credentials, stream = (options.get(name) for name in ("cloudwatch_client", "credentials", "stream"))
     has_settings = are_given(SETTINGS_OF_READER, arguments=options, app_config=app.config)
-    return Target(settings, app.name, client, credentials, is_its_own=bool(has_settings or client or credentials))
+    is_its_own = bool(has_settings or client or credentials or stream is not None)
+    return Target(settings, app.name, client, credentials or {}, stream, is_its_own=is_its_own)
 
 
 _ordinals = itertools.count()

@@ -151,6 +151,7 @@ class Mapper:
             accumulator = self._accumulators.get(series)
             if accumulator is None:
                 accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
+            accumulator.series = series  # equal, but possibly with other properties: those of the last data point win
             accumulator.add(value, seconds)
 
     def _lose(self, stream: MetricStream, error: Exception) -> None:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
 from otel_cloudwatch_flask.model.datum import Series
-from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, within_limit
+from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, properties, within_limit
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
 from otel_cloudwatch_flask.model.units import NO_UNIT, ScaledUnit, from_ucum
@@ -101,7 +101,12 @@ class MetricStreams:
         )
         made = (Series(stream.name, each, stream.unit.name, rule.storage_resolution) for each in sets)
         # Rollups come first: when max_metrics is nearly reached, a total is more useful than one of its parts.
-        return tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
+        found = tuple(sorted(dict.fromkeys(made), key=lambda each: len(each.dimensions)))
+        if rule.properties:
+            in_document = {key: value for key, value in attributes.items() if key not in kept and rule.is_property(key)}
+            for each in found:
+                each.properties = properties(in_document)
+        return found
 
     def _in_scope(
         self, scope: InstrumentationScope, metrics: Iterable[sdk.Metric], resource_attributes: _NamedAttributes

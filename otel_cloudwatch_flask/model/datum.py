@@ -29,6 +29,9 @@ class Series(_SeriesFields):
 
     # A named tuple rather than a dataclass: series are dictionary keys, and tuples are hashed in C.
 
+    properties: Dimensions = ()
+    """Attributes that EMF documents contain in addition to the dimensions. They do not identify the series."""
+
     def members(self) -> dict[str, Any]:
         """Return the members of a ``MetricDatum`` structure that identify the series."""
         members: dict[str, Any] = {

@@ -48,6 +48,24 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
     return tuple(sorted((dimension_name(key), dimension_value(value)) for key, value in attributes.items()))
 
 
+def properties(attributes: Mapping[str, object]) -> Dimensions:
+    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, they may be any text.
+
+    >>> properties({"user": "Zoë", "items": [1, 2]})
+    (('items', '[1, 2]'), ('user', 'Zoë'))
+    """
+    return tuple(
+        sorted(
+            (shortened(key, MAX_DIMENSION_VALUE_LENGTH), shortened(_text_of(value), MAX_DIMENSION_VALUE_LENGTH))
+            for key, value in attributes.items()
+        )
+    )
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else _as_json(value)
+
+
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
     """Select ``names`` up to CloudWatch's limit, in alphabetical order, but those in ``preferred`` first."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
@@ -69,8 +87,7 @@ def dimension_value(value: object) -> str:
     >>> dimension_value("Zürich"), dimension_value(["a", "b"]), dimension_value("")
     ('Z%C3%BCrich', '["a", "b"]', '(empty)')
     """
-    text = value if isinstance(value, str) else _as_json(value)
-    return _acceptable(text, MAX_DIMENSION_VALUE_LENGTH)
+    return _acceptable(_text_of(value), MAX_DIMENSION_VALUE_LENGTH)
 
 
 def metric_name(name: str) -> str:
@@ -140,6 +157,11 @@ def _reads_as_encoded(text: str, refused: str) -> bool:
     except UnicodeDecodeError:
         return False
     return _encoded(decoded, refused) == text
+
+
+def shortened(name: str, max_length: int) -> str:
+    """Return ``name`` or, if it is longer than ``max_length``, its beginning and eight digits of its hash."""
+    return _shortened_if_needed(name, name, max_length)
 
 
 def _shortened_if_needed(text: str, original: str, max_length: int) -> str:

@@ -56,6 +56,9 @@ class MetricRule:
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram, which makes
         requests smaller, but percentiles unavailable.
     :param drop: if true, do not publish the metric.
+    :param properties: glob patterns for attributes that are not dimensions, but that the documents of ``output="emf"``
+        contain. CloudWatch Logs Insights can search them, and they create no metrics. If the data points of a series
+        differ in a property, its document has the value of the last one.
     :raises ConfigurationError: if a field is invalid.
     """
 
@@ -67,13 +70,14 @@ class MetricRule:
     storage_resolution: Literal[1, 60] = 60
     distribution: Literal["values", "statistics"] = "values"
     drop: bool = False
+    properties: Collection[str] = ()
 
     def __post_init__(self) -> None:
         match: object = self.match
         if not isinstance(match, str) or not match:
             raise _unusable("match", self.match, "a glob such as 'http.server.*'")
         # One-time iterables become tuples, with object.__setattr__ because the dataclass is frozen.
-        for name in ("dimensions", "exclude"):
+        for name in ("dimensions", "exclude", "properties"):
             given = getattr(self, name)
             if given is not None:
                 object.__setattr__(self, name, _names(name, given))
@@ -96,7 +100,13 @@ class MetricRule:
                 return True
             if not _matches_any(attribute, self.dimensions):
                 return False
+        if self.is_property(attribute):
+            return False
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
+
+    def is_property(self, attribute: str) -> bool:
+        """Return whether EMF documents contain an attribute as a property, unless it is a dimension."""
+        return _matches_any(attribute, self.properties)
 
     def published_value(self, attribute: str, value: object) -> object:
         """Return ``value``, or :data:`OTHER_VALUE` if the rule does not permit it (see :data:`KNOWN_VALUES`)."""

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Collection, Container, ItemsView, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from opentelemetry.sdk.metrics import (
     Counter,
@@ -26,10 +26,10 @@ from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Settings
+from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Output, Settings
 from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.backlog import Backlog
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.boto_client import (
     Client,
     ClientFactory,
@@ -38,6 +38,7 @@ from otel_cloudwatch_flask.delivery.boto_client import (
     encoded_put,
     plain_put,
 )
+from otel_cloudwatch_flask.delivery.emf import EmfEnvelope, EmfPut, checked_stream
 from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
@@ -106,6 +107,9 @@ class CloudWatchMetricExporter(MetricExporter):
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
+    :param output: ``"api"`` sends requests. ``"emf"`` writes lines in the embedded metric format instead, from which
+        CloudWatch Logs extracts the metrics, and never imports boto3.
+    :param stream: text stream for EMF lines. Default: standard output.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
     the next export or flush. Datums that can never be sent are counted in :meth:`stats`.
@@ -129,6 +133,8 @@ class CloudWatchMetricExporter(MetricExporter):
         max_backlog_bytes: int = DEFAULT_MAX_BACKLOG_BYTES,
         spool_directory: str | os.PathLike[str] | None = None,
         entity: bool | None = None,
+        output: Output | None = None,
+        stream: TextIO | None = None,
     ) -> None:
         arguments = {
             "namespace": namespace,
@@ -139,20 +145,34 @@ class CloudWatchMetricExporter(MetricExporter):
             "max_backlog_bytes": max_backlog_bytes,
             "spool_directory": spool_directory,
             "entity": entity,
+            "output": output,
+            "client": client,
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        self._set_up(settings, client=client, client_factory=None)
+        self._set_up(settings, client=client, client_factory=None, stream=stream)
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, client: Client | None = None, client_factory: ClientFactory | None = None
+        cls,
+        settings: Settings,
+        *,
+        client: Client | None = None,
+        client_factory: ClientFactory | None = None,
+        stream: TextIO | None = None,
     ) -> "CloudWatchMetricExporter":
         """Create an exporter from settings that are already resolved."""
         exporter = cls.__new__(cls)
-        exporter._set_up(settings, client=client, client_factory=client_factory)  # noqa: SLF001 - a second constructor
+        exporter._set_up(settings, client=client, client_factory=client_factory, stream=stream)  # noqa: SLF001 - a second constructor
         return exporter
 
-    def _set_up(self, settings: Settings, *, client: Client | None, client_factory: ClientFactory | None) -> None:
+    def _set_up(
+        self,
+        settings: Settings,
+        *,
+        client: Client | None,
+        client_factory: ClientFactory | None,
+        stream: TextIO | None,
+    ) -> None:
         self._preferences = _Preferences(TEMPORALITY)
         super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
@@ -160,12 +180,14 @@ class CloudWatchMetricExporter(MetricExporter):
         self._publishes_plain_metrics = True
         self._reporters: set[str] = set()
         self._client = checked_client(client)
+        self._stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
-        if settings.spool_directory:
-            check_directory(settings.spool_directory)
+        self._spool_directory = None if self.writes_emf else settings.spool_directory
+        if self._spool_directory:
+            check_directory(self._spool_directory)
         self._start()
         _live_exporters[id(self)] = self
         call_after_fork(self._restart)
@@ -175,9 +197,15 @@ class CloudWatchMetricExporter(MetricExporter):
         # From the last collection. Identifies the provider, which passes the same object to all its exporters.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
-        spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
+        spool = Spool(self._spool_directory) if self._spool_directory else None
         self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
-        self._sender = Sender(self._make_put, self._backlog, self._stats_recorder, on_accepted=self._notify_watchers)
+        self._sender = Sender(
+            self._make_put,
+            self._backlog,
+            self._stats_recorder,
+            on_accepted=self._notify_watchers,
+            has_responses=not self.writes_emf,
+        )
         self._turn = threading.Condition()
         self._delivering_thread: int | None = None
         self._guard = CardinalityGuard(self._settings.max_metrics, time.monotonic)
@@ -295,7 +323,8 @@ class CloudWatchMetricExporter(MetricExporter):
         if reporter is not None and reporter not in self._reporters:
             return None
         facade = facade_metric(scope)
-        return _KeptAttributes(self._rules.of(instrument_name if facade is None else facade.name))
+        rule = self._rules.of(instrument_name if facade is None else facade.name)
+        return _KeptAttributes(rule, with_properties=self.writes_emf)
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
         """Set whether later collections publish metrics that belong to no reporter. By default, they are published."""
@@ -314,7 +343,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
-        self._backlog.add(batches(self._envelope(metrics_data), datums, is_plain=self._client is not None))
+        self._backlog.add(self._envelope(metrics_data).batches(datums, is_plain=self._client is not None))
         if self._is_closed:
             self._backlog.close()
 
@@ -367,6 +396,21 @@ class CloudWatchMetricExporter(MetricExporter):
         self._client = client
         self._sender.renew_client()
 
+    @property
+    def writes_emf(self) -> bool:
+        """Whether the exporter writes EMF lines to a stream, instead of sending requests."""
+        return self._settings.output == "emf"
+
+    @property
+    def stream(self) -> TextIO | None:
+        """The stream that the program passed, or ``None`` for standard output."""
+        return self._stream
+
+    def use_stream(self, stream: TextIO) -> None:
+        """Replace the stream, and retry pending datums at once."""
+        self._stream = stream
+        self._sender.renew_client()
+
     def _notify_watchers(self, batch: Batch) -> None:
         try:
             for watcher in self._watchers:
@@ -382,6 +426,8 @@ class CloudWatchMetricExporter(MetricExporter):
     def _make_put(self) -> Put:
         if self._settings.dry_run:
             return lambda _batch: None  # counts as accepted, so that everything but the call is exercised
+        if self.writes_emf:
+            return EmfPut(self._stream)
         return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
 
     def _publishes(self, reporter: str | None) -> bool:
@@ -391,14 +437,19 @@ class CloudWatchMetricExporter(MetricExporter):
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
+        if self.writes_emf:
+            return EmfEnvelope(namespace)
         return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
 
 
 class _KeptAttributes:
-    """A container of the attribute names that a rule keeps."""
+    """A container of the attribute names that a rule keeps, and of its properties if they are published."""
 
-    def __init__(self, rule: MetricRule) -> None:
-        self._keeps = lru_cache(maxsize=4096)(rule.keeps)  # called for every attribute of every measurement
+    def __init__(self, rule: MetricRule, *, with_properties: bool) -> None:
+        def keeps(name: str) -> bool:
+            return rule.keeps(name) or (with_properties and rule.is_property(name))
+
+        self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def __contains__(self, name: object) -> bool:
         return name == NEGATIVE_KEY or self._keeps(str(name))

@@ -55,6 +55,7 @@ def test_nothing_given() -> None:
         entity=False,
         self_metrics=False,
         dry_run=False,
+        output="api",
         live_page=None,
         live_page_path="/_cloudwatch",
         live_page_check=None,
@@ -67,6 +68,7 @@ PLACES = [
     ("region_name", "eu-west-1", "eu-west-2", "eu-west-3", ("eu-west-1", "eu-west-2", "eu-west-3")),
     ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
     ("dry_run", True, 1, "yes", (True, True, True)),
+    ("output", "emf", "api", " EMF", ("emf", "api", "emf")),
     ("live_page", True, False, "on", (True, False, True)),
     ("live_page_path", "/a", "/b-c/d", "/~e", ("/a", "/b-c/d", "/~e")),
     ("live_page_check", len, "m:f", "a.b:c.d", (len, NamedFunction("m:f"), NamedFunction("a.b:c.d"))),
@@ -168,6 +170,7 @@ def test_default_of_the_time_between_flushes(
 
 REFUSED = [
     ("FLUSH", "often", "'often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
+    ("OUTPUT", "log", "'log' is not an output; use one of 'api', 'emf'."),
     ("MAX_METRICS", "-1", "'-1' is not a positive integer; use 1 or more."),
     ("MAX_METRICS", "1.5", "'1.5' is not a positive integer; use 1 or more."),
     ("MAX_METRICS", "many", "'many' is not a positive integer; use 1 or more."),

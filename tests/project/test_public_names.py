@@ -33,7 +33,7 @@ def test_public_names() -> None:
 
 REPORTER_SIGNATURES = {
     "__init__": "self app namespace cloudwatch_client * region_name meter_provider flush flush_min_interval_seconds "
-    "export_interval_seconds default_dimensions rules instrument strict",
+    "export_interval_seconds default_dimensions rules output stream instrument strict",
     "init_app": "self app namespace options",
     "new_reporter": "app namespace aws_region_name aws_access_key_id aws_secret_access_key",
     "add_metric": "metric_name value unit dimensions",

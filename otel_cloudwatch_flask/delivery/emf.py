@@ -1,0 +1,275 @@
+"""Write datums as documents in the embedded metric format (EMF), from which CloudWatch Logs extracts metrics.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+
+A document is one line, and is written with one system call. Lines have at most 4096 bytes where possible: the lines
+that several processes write to a pipe then do not mix, and no log driver splits them (Docker's do at 16 KB).
+"""
+
+import json
+import logging
+import os
+import select
+import sys
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, TextIO
+
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, number_json
+from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
+from otel_cloudwatch_flask.limits import (
+    MAX_DATUMS_PER_REQUEST,
+    MAX_EMF_DIMENSION_NAME_LENGTH,
+    MAX_METRICS_PER_LINE,
+    MAX_VALUES_PER_LINE,
+)
+from otel_cloudwatch_flask.model.datum import Datum, Dimensions, Series, Statistics
+from otel_cloudwatch_flask.model.dimensions import shortened
+from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
+from otel_cloudwatch_flask.runtime.safe_text import safe_repr
+
+_once = RateLimitedLog(logging.getLogger(__name__))
+
+WRITE_TIMEOUT_SECONDS: Final = 1.0
+"""How long a write waits for a full pipe. The deadline of a delivery is checked between writes."""
+_ATOMIC_BYTES: Final = 4096
+"""The size up to which Linux writes to a pipe at once: https://man7.org/linux/man-pages/man7/pipe.7.html."""
+_MOST_VALUES: Final = 75
+"""The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
+_METADATA: Final = "_aws"
+_HEADER_BYTES: Final = 120
+
+
+class StreamError(Exception):
+    """Raised if a batch could not be written, or only the datums in ``written``. ``unwritten`` has the others."""
+
+    def __init__(self, message: str, written: tuple[Datum, ...], unwritten: Sequence[Batch]) -> None:
+        super().__init__(message)
+        self.written = written
+        self.unwritten = unwritten
+
+
+def checked_stream(stream: TextIO | None) -> TextIO | None:
+    """Return ``stream``, which may be ``None``.
+
+    Raises :class:`ConfigurationError` if ``stream`` is an object without a ``write`` method.
+    """
+    if stream is None or callable(getattr(stream, "write", None)):
+        return stream
+    raise ConfigurationError(
+        f"stream={safe_repr(stream)} has no write method; pass an open text file, or omit it for standard output.",
+        key="stream",
+        value=stream,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EmfEnvelope(Envelope):
+    """The namespace of EMF documents. Its batches are encoded as documents, one a line."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("head", ""), ("tail", "\n")):
+            object.__setattr__(self, name, value)
+
+    def texts(self, datums: Sequence[Datum]) -> list[str]:
+        """Encode ``datums`` as documents."""
+        return [document.text(self.namespace) for document in documents(datums)]
+
+    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore takes no part
+        """Split ``datums`` into batches of encoded documents."""
+        for begin in range(0, len(datums), MAX_DATUMS_PER_REQUEST):
+            part = tuple(datums[begin : begin + MAX_DATUMS_PER_REQUEST])
+            yield Batch(self, part, _texts=self.texts(part))
+
+
+@dataclass(slots=True)
+class Document:
+    """The datums of one line, which share their time, dimensions and properties, and have different names."""
+
+    datums: list[Datum] = field(default_factory=list)
+    _metrics: dict[str, str] = field(default_factory=dict)
+    """Maps each encoded name to the number or numbers of the metric."""
+    _definitions: list[str] = field(default_factory=list)
+    _size_bytes: int = _HEADER_BYTES
+
+    def add(self, datum: Datum) -> bool:
+        """Add a datum. Returns ``False`` if it needs another document, because of its name or a limit."""
+        name, definition, common_bytes = _encoded_series(datum.series)
+        numbers = _numbers_json(datum.content)
+        size_bytes = 2 * len(name) + len(definition) + len(numbers) + 3
+        if not self.datums:
+            self._size_bytes += common_bytes
+        elif (
+            name in self._metrics
+            or len(self._metrics) >= MAX_METRICS_PER_LINE
+            or self._size_bytes + size_bytes > _ATOMIC_BYTES
+        ):
+            return False
+        self._size_bytes += size_bytes
+        self._metrics[name] = numbers
+        self._definitions.append(definition)
+        self.datums.append(datum)
+        return True
+
+    def text(self, namespace: str) -> str:
+        """Encode the document as JSON, without blanks between its members."""
+        series, seconds, _ = self.datums[0]
+        names, dimensions = _encoded_dimensions(series.dimensions)
+        # Properties come last, because they give way to metrics and dimensions of the same name.
+        members = {**dimensions, **self._metrics}
+        for key, value in series.properties:
+            members.setdefault(json.dumps(key), json.dumps(value))
+        members.pop(f'"{_METADATA}"', None)
+        metadata = (
+            f'{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},'
+            f'"Dimensions":[[{names}]],"Metrics":[{",".join(self._definitions)}]}}]}}'
+        )
+        return f'{{"{_METADATA}":{metadata},{",".join(map(":".join, members.items()))}}}'
+
+
+def documents(datums: Sequence[Datum]) -> list[Document]:
+    """Group ``datums`` into documents. A datum with too many values becomes two, in different documents."""
+    latest: dict[Hashable, Document] = {}
+    every = []
+    for datum in datums:
+        key = (datum.unix_seconds, datum.series.dimensions, datum.series.properties)
+        for part in _parts(datum):
+            document = latest.get(key)
+            if document is None or not document.add(part):
+                document = latest[key] = Document()
+                document.add(part)
+                every.append(document)
+    return every
+
+
+def _parts(datum: Datum) -> Sequence[Datum]:
+    content = datum.content
+    if not isinstance(content, Distribution) or len(content.values) <= _MOST_VALUES:
+        return (datum,)
+    middle = len(content.values) // 2
+    halves = (slice(middle), slice(middle, None))
+    return [datum._replace(content=Distribution(content.values[half], content.counts[half])) for half in halves]
+
+
+@lru_cache(maxsize=20_000)
+def _encoded_series(series: Series) -> tuple[str, str, int]:
+    """Return the encoded name and definition of a metric, and the size of its dimensions and properties."""
+    names, dimensions = _encoded_dimensions(series.dimensions)
+    name = series.name
+    while name == _METADATA or json.dumps(name) in dimensions:
+        name += "_"
+    if name != series.name:
+        _once.warning(
+            ("name", series.name),
+            "%s is published as %s in EMF, where a metric cannot have the name of one of its dimensions, or _aws. "
+            "Rename the metric or the attribute.",
+            series.name,
+            name,
+        )
+    definition: dict[str, str | int] = {"Name": name, "Unit": series.unit}
+    if series.storage_resolution != 60:
+        definition["StorageResolution"] = series.storage_resolution
+    common = [*dimensions.items(), *((json.dumps(key), json.dumps(value)) for key, value in series.properties)]
+    common_bytes = len(names) + sum(len(key) + len(value) + 2 for key, value in common)
+    return json.dumps(name), json.dumps(definition, separators=(",", ":")), common_bytes
+
+
+@lru_cache(maxsize=20_000)
+def _encoded_dimensions(dimensions: Dimensions) -> tuple[str, dict[str, str]]:
+    """Return the encoded names, separated by commas, and the encoded dimensions."""
+    members = {
+        json.dumps(shortened(name, MAX_EMF_DIMENSION_NAME_LENGTH)): json.dumps(value) for name, value in dimensions
+    }
+    return ",".join(members), members
+
+
+def _numbers_json(content: float | Distribution | Statistics) -> str:
+    """Encode the numbers of a metric: one number, an array that repeats values, or values with their counts.
+
+    The specification has no counts. The last form is what the OpenTelemetry Collector writes, and the CloudWatch agent
+    with it: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
+    (``cWMetricHistogram``).
+    """
+    if isinstance(content, Statistics):
+        return _statistics_json(content.minimum, content.maximum, content.sum, content.count) + "}"
+    if not isinstance(content, Distribution):
+        return number_json(content)
+    values, counts = content
+    if content.samples <= MAX_VALUES_PER_LINE:
+        repeated = [text for value, count in zip(values, counts, strict=True) for text in [number_json(value)] * count]
+        return f"[{','.join(repeated)}]" if len(repeated) > 1 else repeated[0]
+    statistics = _statistics_json(values[0], values[-1], content.total, content.samples)
+    return f'{statistics},"Values":[{",".join(map(number_json, values))}],"Counts":[{",".join(map(str, counts))}]}}'
+
+
+def _statistics_json(minimum: float, maximum: float, total: float, count: float) -> str:
+    numbers = zip(("Min", "Max", "Sum", "Count"), map(number_json, (minimum, maximum, total, count)), strict=True)
+    return "{" + ",".join(f'"{name}":{number}' for name, number in numbers)
+
+
+class EmfPut:
+    """A function that writes batches to a stream, which is the standard output of the moment by default.
+
+    A call raises :class:`StreamError` if the stream is missing, closed, broken, or full for a second.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def __call__(self, batch: Batch) -> None:
+        """Write a batch, one line at a time."""
+        number = 0
+        try:
+            for number, line in enumerate(batch.lines()):  # noqa: B007 - used after the loop
+                _write(sys.stdout if self._stream is None else self._stream, line + "\n")
+        except Exception as error:
+            every = documents(batch.datums)
+            written, unwritten = (
+                tuple(datum for document in part for datum in document.datums)
+                for part in (every[:number], every[number:])
+            )
+            message = f"{type(error).__name__}: {error}"
+            # Merged, because one half of a datum may be written without the other.
+            remaining = compacted([Batch(batch.envelope, unwritten)]) if written else [batch]
+            raise StreamError(message, written, remaining) from error
+
+
+def _write(stream: TextIO, line: str) -> None:
+    descriptor = _descriptor(stream)
+    if descriptor is None:
+        stream.write(line)
+        stream.flush()
+        return
+    # Not through the stream's buffer, where the line would meet unfinished lines of the app, and could be divided.
+    rest = line.encode("ascii")
+    deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
+    while rest:
+        _wait_until_writable(descriptor, deadline)
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # another process has filled a pipe that does not block
+            continue
+
+
+def _descriptor(stream: Any) -> int | None:
+    """Return the file descriptor of a stream, or ``None`` if it has none. Raises ``ValueError`` if it is closed."""
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        if stream is None:
+            raise
+        return None
+
+
+def _wait_until_writable(descriptor: int, deadline: float) -> None:
+    """Wait until a write does not block. Raises ``TimeoutError`` at ``deadline``."""
+    if not hasattr(select, "poll"):  # Windows
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        raise TimeoutError("the stream is full, and nothing reads it")
