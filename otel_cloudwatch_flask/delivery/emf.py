@@ -13,6 +13,7 @@ import select
 import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, TextIO
@@ -65,6 +66,19 @@ def checked_stream(stream: TextIO | None) -> TextIO | None:
         key="stream",
         value=stream,
     )
+
+
+_substitutes: Final[list[TextIO]] = []
+
+
+@contextmanager
+def standard_output_is(stream: TextIO) -> Iterator[None]:
+    """Make exporters without a stream of their own write to ``stream`` until the ``with`` block ends."""
+    _substitutes.append(stream)
+    try:
+        yield
+    finally:
+        _substitutes.remove(stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +239,7 @@ class EmfPut:
         number = 0
         try:
             for number, line in enumerate(batch.lines()):  # noqa: B007 - used after the loop
-                _write(sys.stdout if self._stream is None else self._stream, line + "\n")
+                _write(self._stream or (_substitutes or [sys.stdout])[-1], line + "\n")
         except Exception as error:
             every = documents(batch.datums)
             written, unwritten = (

@@ -401,16 +401,6 @@ class CloudWatchMetricExporter(MetricExporter):
         """Whether the exporter writes EMF lines to a stream, instead of sending requests."""
         return self._settings.output == "emf"
 
-    @property
-    def stream(self) -> TextIO | None:
-        """The stream that the program passed, or ``None`` for standard output."""
-        return self._stream
-
-    def use_stream(self, stream: TextIO) -> None:
-        """Replace the stream, and retry pending datums at once."""
-        self._stream = stream
-        self._sender.renew_client()
-
     def _notify_watchers(self, batch: Batch) -> None:
         try:
             for watcher in self._watchers:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.testing.emf_lines import EmfStream
 from otel_cloudwatch_flask.testing.published import PublishedMetric, PublishedMetrics
 from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time, validation_error
 
@@ -68,6 +69,8 @@ class FakeCloudWatch(PublishedMetrics):
         self._error_lock = threading.Lock()
         self._errors: deque[BaseException] = deque()
         self._validation_errors: list[ValidationError] = []
+        self.stream = EmfStream(self._put_line, self._refuse)
+        """A text stream for ``output="emf"``. Invalid lines are added to ``validation_errors``."""
 
     @property
     def validation_errors(self) -> list[ValidationError]:
@@ -112,6 +115,18 @@ class FakeCloudWatch(PublishedMetrics):
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
         """Store a request, or raise botocore's ``ClientError`` as the real client would."""
+        self._wait_or_fail()
+        invalid = self._store_or_refuse(request)
+        if invalid is not None:
+            raise client_error(invalid.code, invalid.message, status=invalid.status)
+        metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
+        return {"ResponseMetadata": metadata}
+
+    def _put_line(self, request: dict[str, Any]) -> None:
+        self._wait_or_fail()
+        self._store_or_refuse(request)
+
+    def _wait_or_fail(self) -> None:
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         with self._error_lock:
@@ -119,15 +134,20 @@ class FakeCloudWatch(PublishedMetrics):
             queued = self._errors.popleft() if self._errors else None
         if queued is not None:
             raise queued
+
+    def _store_or_refuse(self, request: Mapping[str, Any]) -> ValidationError | None:
+        """Store a valid request. Returns the error of any other request."""
         now = self._clock()
         invalid = validation_error(request, size_bytes=_size_bytes(request), now=now)
-        if invalid is not None:
-            with self._error_lock:
-                self._validation_errors.append(invalid)
-            raise client_error(invalid.code, invalid.message, status=invalid.status)
-        self.store(request, now=now)
-        metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
-        return {"ResponseMetadata": metadata}
+        if invalid is None:
+            self.store(request, now=now)
+        else:
+            self._refuse(invalid)
+        return invalid
+
+    def _refuse(self, error: ValidationError) -> None:
+        with self._error_lock:
+            self._validation_errors.append(error)
 
 
 def problem_of(stats: DeliveryStats) -> str:

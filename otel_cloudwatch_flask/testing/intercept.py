@@ -13,6 +13,7 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask.delivery.boto_client import clients_made_by
+from otel_cloudwatch_flask.delivery.emf import standard_output_is
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
@@ -104,6 +105,8 @@ def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     """Make every exporter that was created without ``client=`` publish to a fake inside the ``with`` block.
 
+    Exporters with ``output="emf"`` write to the fake instead of standard output.
+
     Exporters, readers, reporters and apps may be created before or inside the block. Measurements recorded before the
     block are discarded, and measurements recorded inside are flushed no later than the end of the block. Between
     blocks, the exporters discard all metrics, so that no test publishes to an AWS account.
@@ -113,7 +116,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
     # Exporters that are created inside the block make a client later, which must be the fake as well.
-    with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)):
+    with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)), standard_output_is(cloudwatch.stream):
         _redirect(cloudwatch.put_metric_data)
         try:
             yield cloudwatch

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from otel_cloudwatch_flask.testing.emf_lines import EmfStream
 from otel_cloudwatch_flask.testing.local.validating_proxy import Fault, Traffic, ValidatingProxy
 
 if TYPE_CHECKING:
@@ -82,6 +83,17 @@ class LocalCloudWatch(ValidatingProxy):
         }
         client: CloudWatchClient = boto3.client("cloudwatch", **{**defaults, **arguments})
         return client
+
+    @functools.cached_property
+    def stream(self) -> EmfStream:
+        """A text stream that publishes the EMF lines written to it, such as the output of a child process."""
+        client = self.client()
+
+        def put(request: dict[str, Any]) -> None:
+            with contextlib.suppress(client.exceptions.ClientError):  # kept in validation_errors
+                client.put_metric_data(**request)
+
+        return EmfStream(put, self._rejected)
 
     def environment(self) -> dict[str, str]:
         """Return environment variables that make the AWS SDK of a child process use this server."""
