@@ -149,11 +149,12 @@ class Spool:
     def close(self) -> None:
         """Release the directory, and delete it if it contains no batches.
 
-        Another process adopts any remaining batches.
+        Another process adopts any remaining batches. A later :meth:`write` creates a new directory.
         """
+        own, self._own = self._own, None
         with contextlib.suppress(OSError):
-            if self._own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in self._own.iterdir()):
-                shutil.rmtree(self._own, ignore_errors=True)
+            if own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in own.iterdir()):
+                shutil.rmtree(own, ignore_errors=True)
         self.release()
 
     def release(self) -> None:

@@ -229,3 +229,17 @@ def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> Non
     occupied.write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_directory='.*file'.*may write to"):
         check_directory(occupied)
+
+
+def test_what_is_written_after_closing_is_adopted(tmp_path: Path) -> None:
+    """A collection that comes after the shutdown's deadline is kept for the next process, too."""
+    first = Spool(tmp_path)
+    path = first.write(batch("Refunds"))
+    assert path is not None
+    first.remove(path)
+    first.close()
+    for _ in range(2):
+        assert first.write(batch("Orders")) is not None
+        first.close()
+    second = Spool(tmp_path)
+    assert [second.read(path) for path in second.adopt()] == [batch("Orders")] * 2
