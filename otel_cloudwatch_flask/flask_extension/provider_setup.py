@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TextIO
 
@@ -52,7 +52,7 @@ class Target:
     settings: Settings
     app_name: str
     client: Client | None
-    credentials: Mapping[str, str]
+    credentials: Mapping[str, str] = field(repr=False)
     stream: TextIO | None
     is_its_own: bool
 

@@ -6,7 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TextIO, TypedDict, TypeVar, cast
@@ -306,7 +306,7 @@ class _Installation:
 
     reporter: CloudWatchMetricsReporter
     registration: Registration
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)  # may contain credentials
 
 
 def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
