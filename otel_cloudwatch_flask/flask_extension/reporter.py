@@ -190,7 +190,7 @@ class CloudWatchMetricsReporter:
         every = {**self._options, **_given_options(namespace, options)}
         app = getattr(app, "_get_current_object", lambda: app)()  # a program may pass current_app, which is a proxy
         _refuse_second_reporter(app)
-        # Also for contexts that do not pass through the WSGI middleware, such as test_request_context().
+        # An app context may end before the request, as in `with other_app.app_context()` inside a view.
         app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
         registration = self._register(app, every)
@@ -397,10 +397,12 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
     installation = _installation_in(_current_app())
     if installation is None or not has_request_context():
         return installation, None
+    # Without the middleware, as in test_request_context(), nothing ends a buffer that a late teardown function creates.
+    if (state := state_of(_current_request().environ)) is None:
+        return installation, None
     # Created by the first metric, because before_request does not run for a streamed body or a copied context.
     buffer = RequestBuffer(installation.registration.recorder)
-    if (state := state_of(_current_request().environ)) is not None:
-        state.replace_buffer(buffer)
+    state.replace_buffer(buffer)
     setattr(current_g, _REQUEST_NAME, (installation, buffer))
     return installation, buffer
 

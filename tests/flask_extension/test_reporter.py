@@ -164,7 +164,7 @@ def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: F
 
 
 def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Metrics in request contexts of tests and scripts are recorded when the context exits."""
+    """Metrics in request contexts of tests and scripts are recorded."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     for number in range(1, 4):
         with app.test_request_context("/"):
@@ -175,6 +175,21 @@ def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch
     assert get(app) == 200
     assert reporter.flush()
     assert cloudwatch.sum("Orders") == 4
+
+
+def test_the_last_teardown_of_an_app_within_another(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """A metric added by a teardown function that runs after the reporter's own is recorded."""
+    inner = Flask("inner")
+
+    @inner.teardown_appcontext
+    def add(_error: BaseException | None) -> None:
+        add_order()
+
+    reporter = programs.reporter(inner, client=cloudwatch, flush="interval")
+    with app.test_request_context("/"), inner.test_request_context("/"):
+        pass
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 1
 
 
 @pytest.mark.skipif("TRUSTED_HOSTS" not in Flask("shop").config, reason="this Flask has no TRUSTED_HOSTS")
