@@ -71,7 +71,7 @@ def _setting(key: Key, text: str) -> str:
         *((f"argument of {code(name)}", code(key.field)) for name in takers),
         ("Flask's `app.config`", code(key.app_config_name)),
         ("environment", f"{code(key.variable)}, {code(key.app_config_name)}"),
-        *(("environment, after it", code(variable)) for variable, _ in key.fallbacks),
+        *(("environment, as a fallback", code(variable)) for variable, _ in key.fallbacks),
         ("default", default),
     ]
     return f"## {key.name}\n\n{text}\n\n{table(('where', 'what'), rows)}"

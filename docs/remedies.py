@@ -32,12 +32,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Metrics could not be sent (",
             "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
             "None if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
-            "`server`: wait. `network`: check that the process can reach the endpoint. `stream`: check that standard "
-            "output is open and read. `unknown`: see the error. Logged once a minute.",
+            "`server`: wait. `network`: check that the process can reach the endpoint. `stream`: check that the "
+            "stream, by default standard output, is open and read. `unknown`: see the error. Logged once a minute.",
         ),
         Remedy(
-            "… is published as … in EMF",
-            "Nothing is lost, but the metric has a different name than with `PutMetricData`.",
+            "… is published as …, because in EMF",
+            "Nothing is lost, but the metric's name differs from that of `PutMetricData`.",
             "Rename the metric or the attribute, or exclude the attribute with a `MetricRule`.",
         ),
         Remedy(

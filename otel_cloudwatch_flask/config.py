@@ -85,7 +85,7 @@ def _text(value: object) -> str:
 
 
 def _one_of(what: str, *choices: str) -> Parser:
-    """Return a parser that accepts ``choices``, in any case."""
+    """Return a parser that accepts ``choices``, ignoring case."""
 
     def parse(value: object) -> object:
         choice = value.strip().lower() if isinstance(value, str) else value
@@ -334,7 +334,7 @@ class Settings:
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
     """Minimum time between two flushes triggered by requests, in seconds. The first flush after a pause happens at
-    once. Default: 10, or 1 in debug mode and if a rule has storage_resolution=1.
+    once. Default: 10, or 1 in debug mode or if a rule has storage_resolution=1.
     """
     export_interval_seconds: Annotated[
         float,
@@ -352,7 +352,7 @@ class Settings:
     could not be sent are retried by the next flush.
     """
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
-    """How long the end of a request waits for its flush if FLUSH is 'sync', in seconds. Metrics that could not be sent
+    """Maximum time that a request waits for its flush if FLUSH is 'sync', in seconds. Metrics that could not be sent
     by then stay pending. In AWS Lambda, the wait also ends before the invocation times out.
     """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
@@ -429,7 +429,7 @@ def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> N
     for name in given:
         _once.warning(
             name,
-            "%s is not used with output='emf', which writes to a stream and sends no requests. Remove one of the two.",
+            "%s is not used with output='emf', which writes to a stream and sends no requests. Remove it.",
             name,
         )
 

@@ -2,8 +2,8 @@
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
-A document is one line, and is written with one system call. Lines have at most 4096 bytes where possible: the lines
-that several processes write to a pipe then do not mix, and no log driver splits them (Docker's do at 16 KB).
+A document is one line. Lines are at most 4096 bytes long where possible. Linux writes such lines to a pipe atomically,
+so lines of several processes do not interleave, and no log driver splits them (Docker's split at 16 KB).
 """
 
 import json
@@ -38,7 +38,7 @@ _once = RateLimitedLog(logging.getLogger(__name__))
 WRITE_TIMEOUT_SECONDS: Final = 1.0
 """How long a write waits for a full pipe. The deadline of a delivery is checked between writes."""
 _ATOMIC_BYTES: Final = 4096
-"""The size up to which Linux writes to a pipe at once: https://man7.org/linux/man-pages/man7/pipe.7.html."""
+"""The size up to which Linux writes to a pipe atomically: https://man7.org/linux/man-pages/man7/pipe.7.html."""
 _MOST_VALUES: Final = 75
 """The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
 _METADATA: Final = "_aws"
@@ -46,7 +46,7 @@ _HEADER_BYTES: Final = 120
 
 
 class StreamError(Exception):
-    """Raised if a batch could not be written, or only the datums in ``written``. ``unwritten`` has the others."""
+    """Raised if a batch could not be written completely. ``written`` and ``unwritten`` hold its datums."""
 
     def __init__(self, message: str, written: tuple[Datum, ...], unwritten: Sequence[Batch]) -> None:
         super().__init__(message)
@@ -83,7 +83,7 @@ def standard_output_is(stream: TextIO) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class EmfEnvelope(Envelope):
-    """The namespace of EMF documents. Its batches are encoded as documents, one a line."""
+    """An envelope whose batches are encoded as EMF documents, one per line."""
 
     def __post_init__(self) -> None:
         for name, value in (("head", ""), ("tail", "\n")):
@@ -93,7 +93,7 @@ class EmfEnvelope(Envelope):
         """Encode ``datums`` as documents."""
         return [document.text(self.namespace) for document in documents(datums)]
 
-    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore takes no part
+    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
         """Split ``datums`` into batches of encoded documents."""
         for begin in range(0, len(datums), MAX_DATUMS_PER_REQUEST):
             part = tuple(datums[begin : begin + MAX_DATUMS_PER_REQUEST])
@@ -106,7 +106,7 @@ class Document:
 
     datums: list[Datum] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
-    """Maps each encoded name to the number or numbers of the metric."""
+    """Maps each metric's encoded name to its encoded numbers."""
     _definitions: list[str] = field(default_factory=list)
     _size_bytes: int = _HEADER_BYTES
 
@@ -130,10 +130,10 @@ class Document:
         return True
 
     def text(self, namespace: str) -> str:
-        """Encode the document as JSON, without blanks between its members."""
+        """Encode the document as JSON, without whitespace between its members."""
         series, seconds, _ = self.datums[0]
         names, dimensions = _encoded_dimensions(series.dimensions)
-        # Properties come last, because they give way to metrics and dimensions of the same name.
+        # Properties come last, because metrics and dimensions of the same name take precedence.
         members = {**dimensions, **self._metrics}
         for key, value in series.properties:
             members.setdefault(json.dumps(key), json.dumps(value))
@@ -146,7 +146,7 @@ class Document:
 
 
 def documents(datums: Sequence[Datum]) -> list[Document]:
-    """Group ``datums`` into documents. A datum with too many values becomes two, in different documents."""
+    """Group ``datums`` into documents. A datum with too many values is split in two, in different documents."""
     latest: dict[Hashable, Document] = {}
     every = []
     for datum in datums:
@@ -179,7 +179,7 @@ def _encoded_series(series: Series) -> tuple[str, str, int]:
     if name != series.name:
         _once.warning(
             ("name", series.name),
-            "%s is published as %s in EMF, where a metric cannot have the name of one of its dimensions, or _aws. "
+            "%s is published as %s, because in EMF a metric cannot be named _aws or like one of its dimensions. "
             "Rename the metric or the attribute.",
             series.name,
             name,
@@ -202,10 +202,10 @@ def _encoded_dimensions(dimensions: Dimensions) -> tuple[str, dict[str, str]]:
 
 
 def _numbers_json(content: float | Distribution | Statistics) -> str:
-    """Encode the numbers of a metric: one number, an array that repeats values, or values with their counts.
+    """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
-    The specification has no counts. The last form is what the OpenTelemetry Collector writes, and the CloudWatch agent
-    with it: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
+    The specification does not mention counts. The OpenTelemetry Collector, and the CloudWatch agent, which contains it,
+    write the last form: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
     if isinstance(content, Statistics):
@@ -226,9 +226,9 @@ def _statistics_json(minimum: float, maximum: float, total: float, count: float)
 
 
 class EmfPut:
-    """A function that writes batches to a stream, which is the standard output of the moment by default.
+    """Writes batches to a stream. Default: the value of ``sys.stdout`` at the time of each write.
 
-    A call raises :class:`StreamError` if the stream is missing, closed, broken, or full for a second.
+    A call raises :class:`StreamError` if the stream is missing, closed or broken, or stays full for one second.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -247,7 +247,7 @@ class EmfPut:
                 for part in (every[:number], every[number:])
             )
             message = f"{type(error).__name__}: {error}"
-            # Merged, because one half of a datum may be written without the other.
+            # Merged, because the halves of a split datum belong together again if neither was written.
             remaining = compacted([Batch(batch.envelope, unwritten)]) if written else [batch]
             raise StreamError(message, written, remaining) from error
 
@@ -258,14 +258,14 @@ def _write(stream: TextIO, line: str) -> None:
         stream.write(line)
         stream.flush()
         return
-    # Not through the stream's buffer, where the line would meet unfinished lines of the app, and could be divided.
+    # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
         _wait_until_writable(descriptor, deadline)
         try:
             rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:  # another process has filled a pipe that does not block
+        except BlockingIOError:  # another process has filled the non-blocking pipe
             continue
 
 
@@ -280,10 +280,10 @@ def _descriptor(stream: Any) -> int | None:
 
 
 def _wait_until_writable(descriptor: int, deadline: float) -> None:
-    """Wait until a write does not block. Raises ``TimeoutError`` at ``deadline``."""
+    """Wait until a write would not block. Raises ``TimeoutError`` at ``deadline``."""
     if not hasattr(select, "poll"):  # Windows
         return
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-        raise TimeoutError("the stream is full, and nothing reads it")
+        raise TimeoutError("the stream stayed full; its reader is stopped or too slow")

@@ -110,7 +110,7 @@ class Sender:
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Make the next call create a new client, and allow that call immediately."""
+        """Make the next call create a new client, and reset the backoff so that the call can be made immediately."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()

@@ -1,4 +1,7 @@
-"""Derive the expected series from the shop's books and the visitors' responses, without using OpenTelemetry."""
+"""Derive the expected series from the events that the shop counted and the visitors' responses.
+
+OpenTelemetry is not used.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -97,9 +100,9 @@ def _durations(unit: str, milliseconds: list[float]) -> Expectation:
 
 
 def _http_series(name: str, request: tuple[str, str | None, str], found: Iterable[Series]) -> Series:
-    """Return the series in ``found`` that has this method, route and status.
+    """Return the series in ``found`` that has the method, route and status in ``request``.
 
-    If there is none, return a series that has only these dimensions.
+    If there is none, return a series that has only those dimensions.
     """
     metric = DURATIONS[name]
     attributes = dict(zip((metric.method, metric.route, metric.status), request, strict=True))

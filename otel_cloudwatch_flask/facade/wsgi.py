@@ -20,7 +20,7 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 _LAMBDA_CONTEXT_KEYS: Final = ("apig_wsgi.context", "awsgi.context", "serverless.context")
 _LAMBDA_RESERVE_SECONDS: Final = 0.2
-"""The time left to the adapter to return the response before AWS Lambda ends the invocation."""
+"""Time reserved for the adapter to return the response before the AWS Lambda invocation times out."""
 
 
 class RequestState:
@@ -66,7 +66,7 @@ class RequestEndMiddleware:
     ``flush`` is passed the request's WSGI environment.
 
     Flask's teardown functions are unsuitable for this: if one raises, the rest are skipped; FlaskInstrumentor records
-    the duration after they have all run; and a streamed body adds metrics even later. If the application raises,
+    the duration after they have all run; and a streamed body can add metrics even later. If the application raises,
     ``flush`` is called immediately.
     """
 
@@ -125,7 +125,7 @@ class ResponseBody:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            for part in self._body:  # noqa: UP028 - "yield from" would close the body as well: twice
+            for part in self._body:  # noqa: UP028 - "yield from" would also close the body, so it would be closed twice
                 yield part
         finally:
             self.close()

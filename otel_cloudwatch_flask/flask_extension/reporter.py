@@ -48,7 +48,7 @@ _quiet_log = RateLimitedLog(logging.getLogger(__name__))
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Flask documents this way to get the object behind a proxy. One call is faster than each attribute access by proxy.
+# Flask documents _get_current_object(). Calling it once is faster than accessing each attribute through the proxy.
 _current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
 _current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
 _current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
@@ -98,15 +98,15 @@ class CloudWatchMetricsReporter:
         created when the first request is sent, in the process that sends it.
     :param region_name: AWS Region of the default client. Default: the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
-    :param flush: what happens when a request ends. ``"background"`` (default) requests a flush and returns,
-        ``"sync"`` (default in AWS Lambda) waits for the flush, ``"interval"`` leaves it to the next periodic flush.
+    :param flush: what happens when a request ends: ``"background"`` (default) requests a flush and returns;
+        ``"sync"`` (default in AWS Lambda) waits for the flush; ``"interval"`` leaves it to the next periodic flush.
     :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default:
-        10, or 1 in debug mode and if a rule has ``storage_resolution=1``.
+        10, or 1 in debug mode or if a rule has ``storage_resolution=1``.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
     :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
         to it.
-    :param output: ``"api"`` (default) sends requests to CloudWatch, ``"emf"`` writes lines in the embedded metric
+    :param output: ``"api"`` (default) sends requests to CloudWatch. ``"emf"`` writes lines in the embedded metric
         format, from which CloudWatch Logs extracts the metrics.
     :param stream: text stream for EMF lines. Default: standard output.
     :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
@@ -195,7 +195,7 @@ class CloudWatchMetricsReporter:
         _warn_of_misspelt_keys(app)
         registration = self._register(app, every)
         app.extensions[_EXTENSION_NAME] = _Installation(self, registration, every)
-        app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # the way Flask documents
+        app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # as Flask documents
             app.wsgi_app, registration.flush_after_request
         ).answer
         _serve_live_page(app, registration)
@@ -211,7 +211,7 @@ class CloudWatchMetricsReporter:
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
         setup = set_up_provider(options.get("meter_provider"), _target(app, settings, options))
         registration = Registration(setup, settings, is_strict)
-        # Apps may come and go; the latest stands for all those that are equal.
+        # Only the latest registration of a setup is kept, so that repeatedly created apps do not accumulate.
         others = [each for each in self._registrations if not each.is_live or each.setup is not setup]
         self._registrations = [*others, registration]
         return registration
@@ -228,7 +228,7 @@ class CloudWatchMetricsReporter:
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
         :param value: any finite number.
-        :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, in any case. Default: ``"None"``.
+        :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, ignoring case. Default: ``"None"``.
         :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
         A call on the class uses the current app's reporter or, outside an app context, the reporter that was
@@ -283,7 +283,7 @@ class CloudWatchMetricsReporter:
         return flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
-        """Return the delivery statistics of all apps since the process started: datums sent, pending and lost."""
+        """Return how many datums of this reporter's apps were sent, are pending, or were lost, since process start."""
         return total_stats(self._registrations)
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
@@ -312,8 +312,7 @@ class _Installation:
 def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the caller passed, with a valid client and parsed rules.
 
-    Raises ``TypeError`` if there is no such option, and
-    :class:`ConfigurationError` for an invalid client, stream or rule.
+    Raises ``TypeError`` for an unknown option, and :class:`ConfigurationError` for an invalid client, stream or rule.
     """
     if unknown := options.keys() - ReporterOptions.__annotations__.keys():
         raise TypeError(f"init_app() got an unexpected keyword argument {min(unknown)!r}")
@@ -397,7 +396,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
     installation = _installation_in(_current_app())
     if installation is None or not has_request_context():
         return installation, None
-    # Without the middleware, as in test_request_context(), nothing ends a buffer that a late teardown function creates.
+    # Without the middleware, as in test_request_context(), nothing would end a buffer that starts in a late teardown.
     if (state := state_of(_current_request().environ)) is None:
         return installation, None
     # Created by the first metric, because before_request does not run for a streamed body or a copied context.
@@ -429,7 +428,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 
 def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Registration]:
-    """Return the registrations of all other reporters of this process."""
+    """Return the registrations of all live reporters except ``reporter``."""
     others = [each for each in list(_live_reporters.values()) if each is not reporter]
     return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
 

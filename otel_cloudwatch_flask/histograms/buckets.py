@@ -120,7 +120,7 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """A key that two histograms must have in common to be added to each other."""
+        """A key that must be equal for two histograms to be added."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:

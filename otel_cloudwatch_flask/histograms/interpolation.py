@@ -108,7 +108,10 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """Return the slope that fits the densities at both edges. A density of ``None`` is extrapolated."""
+    """Return the slope of a bucket's density, given the densities at its lower and upper edge.
+
+    A density of ``None`` is extrapolated from the bucket's average and the other edge.
+    """
     if not axis.length:
         return 0.0
     average = axis.samples / axis.length

@@ -160,12 +160,12 @@ class Observation:
         return self._instance
 
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
-        """Return the totals and a short form of each series that has changed since an earlier result.
+        """Return the totals, and a summary of each series that has changed since an earlier call.
 
-        In the short form, ``flushes`` contains the time, sum and sample count of at most 30 datums since the earlier
-        result.
+        The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
+        30.
 
-        :param known: A mapping from the ``instance`` of each process to the ``sequence`` of its latest result.
+        :param known: The ``sequence`` that the earlier call returned, by the ``instance`` of the process.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))

@@ -107,8 +107,8 @@ class CloudWatchMetricExporter(MetricExporter):
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
-    :param output: ``"api"`` sends requests. ``"emf"`` writes lines in the embedded metric format instead, from which
-        CloudWatch Logs extracts the metrics, and never imports boto3.
+    :param output: ``"api"`` sends requests. ``"emf"`` writes lines in the embedded metric format, without importing
+        boto3; CloudWatch Logs extracts the metrics from those lines.
     :param stream: text stream for EMF lines. Default: standard output.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by

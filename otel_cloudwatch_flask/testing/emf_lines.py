@@ -1,8 +1,8 @@
-"""Read EMF lines as CloudWatch Logs does, but refuse every line that it would extract fewer metrics from than it holds.
+"""Read EMF lines as CloudWatch Logs does, but refuse lines whose metrics it would not all extract.
 
 The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
-What a document has in common with a PutMetricData request, such as units, is validated by
+Anything that PutMetricData requests also contain, such as units, is validated by
 :mod:`otel_cloudwatch_flask.testing.request_rules`.
 """
 
@@ -20,10 +20,10 @@ __all__ = ["EmfStream", "requests_of"]
 
 
 class EmfStream(io.StringIO):
-    """A text stream that publishes the EMF lines written to it. Other lines are ignored.
+    """A text stream that converts the EMF lines written to it to PutMetricData requests. Ignores other lines.
 
-    :param put: A function that receives each PutMetricData request that would store the same metrics.
-    :param refuse: A function that receives the error of each line that is not valid.
+    :param put: A function that is called with each of these requests.
+    :param refuse: A function that is called with the error of each invalid line.
     """
 
     def __init__(self, put: Callable[[dict[str, Any]], object], refuse: Callable[[ValidationError], object]) -> None:
@@ -32,13 +32,13 @@ class EmfStream(io.StringIO):
         self._unfinished = ""
 
     def write(self, text: str) -> int:
-        """Publish each line that ``text`` completes. Returns the length of ``text``."""
+        """Process each line that ``text`` completes. Returns the length of ``text``."""
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
             try:
                 requests = list(requests_of(line))
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                self._refuse(ValidationError("InvalidEmf", f"{type(error).__name__}: {error} in {line[:200]}"))
+                self._refuse(ValidationError("InvalidEmf", f"{type(error).__name__}: {error}. Line: {line[:200]}"))
                 continue
             for request in requests:
                 self._put(request)
@@ -46,7 +46,7 @@ class EmfStream(io.StringIO):
 
 
 def requests_of(line: str) -> Iterator[dict[str, Any]]:
-    """Yield the PutMetricData requests that store the metrics of an EMF line. There are none in any other line.
+    """Yield PutMetricData requests that are equivalent to an EMF line. Yields nothing for any other line.
 
     Raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError`` for an invalid line.
 
@@ -57,14 +57,16 @@ def requests_of(line: str) -> Iterator[dict[str, Any]]:
     """
     if '"_aws"' not in line:
         return
-    _require(line[0] == "{", "a blank or text in front")
-    _require(len(line.encode()) <= limits.MAX_LINE_BYTES, "more than 256 KB")
+    _require(line[0] == "{", "whitespace or text before the JSON object")
+    _require(len(line.encode()) <= limits.MAX_LINE_BYTES, "the line is longer than 256 KB")
     document = json.loads(line, object_pairs_hook=_unique, parse_constant=_not_json)
     metadata = document["_aws"]
-    _require(type(metadata["Timestamp"]) is int, "a timestamp that is not a whole number of milliseconds")
+    _require(type(metadata["Timestamp"]) is int, "Timestamp is not a whole number of milliseconds")
     for directive in metadata["CloudWatchMetrics"]:
-        _require(len(directive["Metrics"]) <= limits.MAX_METRICS_PER_LINE, "more than 100 metrics")
-        _require(bool(directive["Metrics"] and directive["Dimensions"]), "no metrics or dimension sets")
+        _require(len(directive["Metrics"]) <= limits.MAX_METRICS_PER_LINE, "a directive has more than 100 metrics")
+        _require(
+            bool(directive["Metrics"] and directive["Dimensions"]), "a directive has no metrics or no dimension sets"
+        )
         common = {"Timestamp": metadata["Timestamp"] / 1000}
         datums = [
             {**common, **_datum(document, metric), "Dimensions": [_dimension(document, name) for name in names]}
@@ -80,7 +82,7 @@ def _require(is_met: bool, otherwise: str) -> None:  # noqa: FBT001 - a conditio
 
 
 def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    _require(len(dict(members)) == len(members), "two members of one name")
+    _require(len(dict(members)) == len(members), "a duplicate member name")
     return dict(members)
 
 
@@ -89,7 +91,7 @@ def _not_json(name: str) -> NoReturn:
 
 
 def _dimension(document: Mapping[str, Any], name: str) -> dict[str, str]:
-    _require(len(name) <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name of more than 250 characters")
+    _require(len(name) <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name is longer than 250 characters")
     return {"Name": name, "Value": document[name]}
 
 
@@ -97,7 +99,7 @@ def _datum(document: Mapping[str, Any], metric: Mapping[str, Any]) -> dict[str, 
     target = document[metric["Name"]]
     members = {"MetricName" if name == "Name" else name: value for name, value in metric.items()}
     if isinstance(target, list):
-        _require(0 < len(target) <= limits.MAX_VALUES_PER_LINE, "no or more than 100 values")
+        _require(0 < len(target) <= limits.MAX_VALUES_PER_LINE, "an array must have 1 to 100 values")
         return {**members, "Values": target, "Counts": [1] * len(target)}
     if not isinstance(target, Mapping):
         return {**members, "Value": target}
@@ -106,7 +108,13 @@ def _datum(document: Mapping[str, Any], metric: Mapping[str, Any]) -> dict[str, 
         statistics = {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}
         return {**members, "StatisticValues": statistics}
     values, counts = target["Values"], target["Counts"]
-    _require(len(values) <= limits.MAX_VALUES_PER_LINE, "more than 100 values")
-    _require((sum(counts), min(values), max(values)) == (count, minimum, maximum), "values unlike their statistics")
-    _require(math.isclose(math.fsum(map(mul, values, counts)), total, rel_tol=1e-9, abs_tol=1e-300), "another sum")
+    _require(len(values) <= limits.MAX_VALUES_PER_LINE, "Values must have at most 100 entries")
+    _require(
+        (sum(counts), min(values), max(values)) == (count, minimum, maximum),
+        "Count, Min or Max does not match Values and Counts",
+    )
+    _require(
+        math.isclose(math.fsum(map(mul, values, counts)), total, rel_tol=1e-9, abs_tol=1e-300),
+        "Sum does not match Values and Counts",
+    )
     return {**members, "Values": values, "Counts": counts}

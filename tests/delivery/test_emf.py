@@ -147,7 +147,7 @@ def test_names_that_collide(caplog: pytest.LogCaptureFixture) -> None:
     """A metric named like one of its dimensions, or _aws, is renamed, and a warning says so."""
     (found,) = documents(datum("Page", 5.0, Page="Index"), datum("_aws", 6.0, Page="Index"))
     assert (found["Page"], found["Page_"], found["_aws_"]) == ("Index", 5, 6)
-    assert "Page is published as Page_ in EMF" in caplog.text
+    assert "Page is published as Page_, because in EMF" in caplog.text
 
 
 def test_a_long_dimension_name_is_shortened() -> None:
@@ -277,7 +277,7 @@ def test_a_full_pipe_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.Mo
         delivery = Delivery(stream)
         assert not delivery.send(recent("a"), seconds=0.2)
         assert delivery.stats().datums_pending == 1
-        assert "the stream is full" in str(delivery.stats().last_error)
+        assert "the stream stayed full" in str(delivery.stats().last_error)
         os.read(reader, 1 << 20)
         assert delivery.send()
     assert json.loads(os.read(reader, 1 << 20))["a"] == 1

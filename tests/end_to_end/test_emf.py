@@ -184,22 +184,25 @@ TIMED = '{"_aws":{"Timestamp":60000,"CloudWatchMetrics":[%s]},' % DIRECTIVE  # n
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (" " + TIMED + '"Page":"a","Orders":1}', "in front"),
+        (" " + TIMED + '"Page":"a","Orders":1}', "before the JSON object"),
         (TIMED + '"Page":"a","Orders":1', "delimiter"),
         (TIMED + '"Page":"a","Orders":NaN}', "NaN is not JSON"),
-        (TIMED + '"Page":"a","Page":"b","Orders":1}', "two members"),
+        (TIMED + '"Page":"a","Page":"b","Orders":1}', "a duplicate member name"),
         (TIMED + '"Orders":1}', "Page"),
         (TIMED + '"Page":"a"}', "Orders"),
-        (TIMED + '"Page":"a","Orders":[]}', "no or more than 100 values"),
-        (TIMED + f'"Page":"a","Orders":{[1] * 101}}}', "no or more than 100 values"),
-        (TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":3,"Count":2}}', "another sum"),
+        (TIMED + '"Page":"a","Orders":[]}', "1 to 100 values"),
+        (TIMED + f'"Page":"a","Orders":{[1] * 101}}}', "1 to 100 values"),
+        (
+            TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":3,"Count":2}}',
+            "Sum does not match",
+        ),
         (
             TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":2,"Count":3}}',
-            "values unlike their statistics",
+            "Count, Min or Max does not match",
         ),
         (TIMED.replace("60000", "60000.5") + '"Page":"a","Orders":1}', "not a whole number"),
         (TIMED.replace('{"Name":"Orders"}', "") + '"Page":"a","Orders":1}', "no metrics"),
-        (TIMED + f'"Page":"a","Orders":1,"x":"{"x" * 262144}"}}', "more than 256 KB"),
+        (TIMED + f'"Page":"a","Orders":1,"x":"{"x" * 262144}"}}', "longer than 256 KB"),
     ],
 )
 def test_the_reader_is_strict(line: str, reason: str) -> None:
