@@ -213,13 +213,19 @@ def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.Lo
     assert spool.write(batch("Orders")) is not None
 
 
-def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A process that has delivered everything leaves no directory."""
-    spool = Spool(tmp_path)
+def closed_when_empty(directory: Path) -> Spool:
+    """Return a spool that was closed after its only batch had been removed."""
+    spool = Spool(directory)
     path = spool.write(batch("Orders"))
     assert path is not None
     spool.remove(path)
     spool.close()
+    return spool
+
+
+def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A process that has delivered everything leaves no directory."""
+    closed_when_empty(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,11 +239,7 @@ def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> Non
 
 def test_what_is_written_after_closing_is_adopted(tmp_path: Path) -> None:
     """A collection that comes after the shutdown's deadline is kept for the next process, too."""
-    first = Spool(tmp_path)
-    path = first.write(batch("Refunds"))
-    assert path is not None
-    first.remove(path)
-    first.close()
+    first = closed_when_empty(tmp_path)
     for _ in range(2):
         assert first.write(batch("Orders")) is not None
         first.close()
