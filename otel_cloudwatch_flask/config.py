@@ -56,9 +56,11 @@ class DefaultInt(int):
 
 DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
 FLUSH_MIN_INTERVAL_SECONDS: Final = 10.0
-"""The default. CloudWatch stores metrics by the minute and bills each call, so more frequent calls gain little."""
+"""The default of ``flush_min_interval_seconds``. CloudWatch stores metrics by the minute and bills each call, so more
+frequent calls gain little.
+"""
 FAST_FLUSH_MIN_INTERVAL_SECONDS: Final = 1.0
-"""The default in debug mode, and if a rule asks CloudWatch to store a metric by the second."""
+"""The default of ``flush_min_interval_seconds`` in debug mode, or if a rule has ``storage_resolution=1``."""
 DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
 DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
 
@@ -121,7 +123,7 @@ def _milliseconds(value: object) -> float:
 
 def _number(value: object) -> float:
     """Return ``value`` as a float, or NaN if it is not a number."""
-    # A bool is an int, but as a number it is more likely a mistake than a 1 or 0.
+    # A bool is an int, but True or False in place of a number is more likely a mistake than meant as 1 or 0.
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -159,9 +161,10 @@ def _url_path(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NamedFunction:
-    """A function given as ``module:function``. Its module is imported only when the function is called.
+    """A function given as ``module:function``.
 
-    When the settings are resolved, the module may not be importable yet.
+    Its module is imported when the function is called, because it may not be importable yet when the settings are
+    resolved.
 
     >>> NamedFunction("os.path:basename")("/a/b")
     'b'
@@ -260,7 +263,7 @@ class Key:
     """The definition of one setting.
 
     :param parse: parser for the argument, the ``app.config`` entry and this package's environment variables.
-    :param default: value if no source provides one, or a function that returns it, given the three sources.
+    :param default: value to use if no source provides one, or a function that computes it from the three sources.
     :param fallbacks: equivalent AWS and OpenTelemetry environment variables, each with its parser.
     :param field: name of the :class:`Settings` field that stores the value.
     """
@@ -421,7 +424,10 @@ KEYS: Final[tuple[Key, ...]] = tuple(
 
 
 def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> None:
-    """Log a warning for each setting that has no effect with EMF. AWS's own variables may be set for other reasons."""
+    """Log a warning for each setting that has no effect with EMF.
+
+    Does not warn of AWS's own environment variables, because they may be set for other reasons.
+    """
     given = [name for name in ("client", "cloudwatch_client", "credentials") if arguments.get(name)]
     for key in KEYS:
         source = key.source(arguments, app_config, environ) if key.field in _UNUSED_WITH_EMF else None
@@ -448,7 +454,7 @@ def is_in_lambda(environ: Mapping[str, str]) -> bool:
 
 
 def misspelt_settings(app_config: Source, environ: Source) -> dict[str, str]:
-    """Map each misspelt key of ``app_config`` and the environment to the most similar key of a setting."""
+    """Map each misspelled key of ``app_config`` and the environment to the most similar key of a setting."""
     return {
         **misspelt_keys(app_config, APP_CONFIG_PREFIX),
         **misspelt_keys(environ, APP_CONFIG_PREFIX),
@@ -466,7 +472,7 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     """
     names = [key.name for key in KEYS]
     unknown = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
-    # Strict enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.
+    # The cutoff is high enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.
     meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in unknown}
     return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
 

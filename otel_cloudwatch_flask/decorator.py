@@ -97,7 +97,7 @@ def _body_and_status(returned: object) -> tuple[object, Any]:
     if len(returned) not in (2, 3):
         return None, None
     body, status = returned[:2]
-    # Flask takes a second element of these types for headers.
+    # Flask interprets a second element of these types as headers.
     return body, None if isinstance(status, (Headers, dict, tuple, list)) else status
 
 

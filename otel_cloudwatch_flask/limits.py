@@ -86,7 +86,10 @@ def is_finite(value: float) -> bool:
 
 
 def are_plain(values: Sequence[float]) -> bool:
-    """Return whether all values are of type ``int`` or ``float``, not a subclass, and can be sent unchanged."""
+    """Return whether all values are of type ``int`` or ``float``, not a subclass, and can be sent unchanged.
+
+    Magnitudes of 10^15 or more are not examined further: for them, this returns ``False``.
+    """
     return (
         {*map(type, values)} <= NUMBERS
         and all(map(math.isfinite, values))

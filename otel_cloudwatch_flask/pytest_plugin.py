@@ -18,8 +18,8 @@ _KEY: "pytest.StashKey[InterceptedCloudWatch]" = pytest.StashKey()
 def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatch]":
     """An in-memory fake that validates metrics as CloudWatch does, and stores them instead of sending them.
 
-    It receives the metrics of every reporter, reader and exporter in this process that was created without a client,
-    even if it was created before the test. Every query flushes first:
+    It receives the metrics of all reporters, readers and exporters in this process that were created without a client,
+    including those created before the test. Every query flushes first:
     ``assert cloudwatch.sum("RequestCount", ResourceName="Index") == 3``.
     """
     from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch  # noqa: PLC0415 - see above

@@ -84,8 +84,8 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
 def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
     """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
-    ``observed`` is the measured call rate of one process, or ``None``. If it is not ``None``, the result has another
-    entry, for the cost at that rate.
+    ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If there is one, the
+    result has another entry, with the cost if every process makes calls at that rate.
     """
     costs: dict[str, MonthlyCost | None] = {
         policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
@@ -164,7 +164,7 @@ def _show_part(title: str, contributions: Sequence[Contribution], columns: Seque
         [*(escaped(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
         for each in contributions[:_ROWS_SHOWN]
     ]
-    # "values" is the only one of the given columns that is a number, so it is right-aligned as well.
+    # Of ``columns``, only "values" holds numbers, so it is right-aligned like the columns that follow.
     first = len(columns) - columns.count("values")
     echo_table([*columns, "metrics", "removed if dropped", "saved $"], rows, right=range(first, len(columns) + 3))
     if len(contributions) > _ROWS_SHOWN:

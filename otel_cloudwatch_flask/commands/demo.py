@@ -18,9 +18,9 @@ from otel_cloudwatch_flask.commands.shared.command import (
 )
 
 _COMPARE_DEFAULTS: Final = (5.0, 100.0)
-"""The duration in seconds, and the number of requests per second."""
+"""The default duration in seconds, and the default number of requests per second."""
 _SERVE_DEFAULTS: Final = (3600.0, 20.0)
-"""The duration is limited because the emulator keeps every datum in memory."""
+"""The same defaults with ``--serve``. The duration is limited because the emulator keeps every datum in memory."""
 _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
 
 

@@ -96,12 +96,12 @@ def _namespace(user_app: UserApp) -> str | None:
 def _show(checks: Sequence[Check], *, verbose: bool) -> None:
     """Print the checks by section, starting with the sections that have problems.
 
-    Settings with default values are printed only if ``verbose`` is true.
+    Settings left at their defaults are printed only if ``verbose`` is true.
     """
     signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
     with_problems = {check.section for check in checks if check.status == "problem"}
     shown = [check for check in checks if verbose or not check.is_default]
-    # Sorting is stable, so sections keep their order among those with problems and among those without.
+    # The sort is stable: it moves the sections with problems to the front and otherwise keeps the order.
     shown.sort(key=lambda check: check.section not in with_problems)
     for section, group in groupby(shown, lambda check: check.section):
         click.secho(section, bold=True)

@@ -30,7 +30,7 @@ _FLUSH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PathResult:
-    """The response status for a path, or the error if the view raised an exception (``status`` is ``None``)."""
+    """The response status for a path. If the view raised an exception, ``status`` is ``None`` and ``error`` is set."""
 
     path: str
     status: int | None
@@ -94,7 +94,7 @@ def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResu
     Returns the results, and a document of the series that would be published.
     """
     observation = Observation()
-    # The requests may record with any exporter in the process, not only with the reporter's.
+    # Measurements made during the requests may reach any exporter in the process, not only the reporter's.
     for exporter in live_exporters():
         exporter.watch(observation.observe)
     results = [_requested(app, path) for _ in range(times) for path in paths]

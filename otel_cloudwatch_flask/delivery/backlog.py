@@ -71,7 +71,8 @@ class Backlog:
     @property
     def datums(self) -> int:
         """The number of datums that are pending, in memory and on disk."""
-        # Locked because some updates subtract before they add: a flush that read in between would return too early.
+        # Locked because some updates subtract before they add: a flush that read the count in between would return
+        # too early.
         with self._lock:
             return self._datums
 
@@ -98,8 +99,8 @@ class Backlog:
     def adopt_spooled(self, deadline: float) -> bool:
         """Prepend batches that terminated processes left in the spool, and return whether there may be more.
 
-        Stops at ``deadline`` (in ``time.monotonic`` seconds), but not before it has read one file, if there is one. The
-        next call continues with the remaining files.
+        Stops at ``deadline`` (in ``time.monotonic`` seconds), but always reads at least one file if there are any.
+        The next call continues with the remaining files.
         """
         if self._spool is None:
             return False
@@ -186,7 +187,7 @@ class Backlog:
             self._spool.close()
 
     def release(self) -> None:
-        """Release the spool in a forked child, because it belongs to the parent."""
+        """Release the spool. A forked child calls this, because the spool belongs to its parent."""
         if self._spool:
             self._spool.release()
 

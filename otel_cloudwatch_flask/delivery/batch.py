@@ -1,7 +1,8 @@
 """Encode datums as JSON, and group them into batches that fit into one request.
 
-Each datum is encoded once, as JSON without spaces, so that its exact size is known and batches can be filled to the
-limit. If the program passes a client, botocore encodes the request, and adds a space after each comma and colon.
+Datums are encoded before they are grouped, as JSON without spaces, so that their exact size is known and batches can be
+filled to the limit. If the program passes a client, botocore encodes the request, and adds a space after each comma and
+colon.
 """
 
 import json
@@ -53,7 +54,7 @@ class Envelope:
     def __post_init__(self) -> None:
         members = json.dumps(self.parameters([]), separators=_SEPARATORS)
         head, _, tail = members.rpartition("[]")
-        # Ordinary assignment is impossible, because many batches share an envelope and it is therefore frozen.
+        # Many batches share an envelope, so it is frozen, and ordinary assignment is impossible.
         object.__setattr__(self, "head", f"{head}[")
         object.__setattr__(self, "tail", f"]{tail}")
 
@@ -103,7 +104,7 @@ class Batch:
 
     def body(self) -> bytes:
         """Return the request body as JSON."""
-        # ASCII, because json.dumps escapes all other characters. The size in characters is therefore that in bytes.
+        # ASCII, because json.dumps escapes all other characters. The body therefore has as many bytes as characters.
         return f"{self.envelope.head}{_SEPARATOR.join(self.lines())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
@@ -114,7 +115,7 @@ class Batch:
         self._size_bytes, self._texts = self.size_bytes, None
 
     def lines(self) -> list[str]:
-        """Return the parts of the body: a datum each or, with an EMF envelope, a document each."""
+        """Return the parts of the body. Each part is one datum or, with an EMF envelope, one document."""
         return self.envelope.texts(self.datums) if self._texts is None else self._texts
 
     @classmethod
@@ -174,7 +175,7 @@ def _with_datetime(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shortest(value: float) -> float:
-    """Convert whole numbers to ``int``. Like :func:`number_json`, botocore then writes ``60``, not ``60.0``."""
+    """Convert whole numbers to ``int``, so that botocore, like :func:`number_json`, writes ``60``, not ``60.0``."""
     return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
@@ -195,7 +196,7 @@ def encoded(datum: Datum) -> str:
 
 
 def number_json(value: float) -> str:
-    """Return the shortest JSON that parses to the same finite number. Negative zero becomes 0.
+    """Return compact JSON that parses to ``value``, which must be finite. Negative zero becomes 0.
 
     >>> number_json(3.0), number_json(0.25), number_json(1e300), number_json(-0.0)
     ('3', '0.25', '1e+300', '0')

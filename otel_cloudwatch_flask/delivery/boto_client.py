@@ -3,7 +3,7 @@
 botocore takes ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and holds the GIL
 meanwhile. Therefore, a handler for ``before-call``, a documented event that precedes signing, inserts the encoded body.
 botocore still resolves endpoints and credentials, signs the request and sends it. If a client uses a protocol other
-than JSON, or was passed by the program, its ``put_metric_data`` method is called as usual.
+than JSON, or was passed by the program, its ``put_metric_data`` method gets the datums as usual.
 """
 
 import platform
@@ -25,7 +25,7 @@ READ_TIMEOUT_SECONDS: Final = 8.0
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
 _GZIP_LEVEL: Final = 1
-"""Level 1 takes a fifth of the CPU time of botocore's level 9, for bodies that are 5 % larger."""
+"""Level 1 takes a fifth of the CPU time of botocore's level 9, and produces bodies that are 5% larger."""
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 _GZIP_MEMORY_LEVEL: Final = 7
 """At this level zlib's tables fit in the processor's cache. The default compresses no better."""
@@ -63,8 +63,8 @@ def client_factory(
     """Return a factory of boto3 clients whose timeouts and retries suit the exporter's deadlines.
 
     boto3 is imported at the first request, because the import takes 0.3 s and a client must not be used after a fork.
-    Forks are blocked during the import: a child would inherit half-imported modules, and locks that OpenSSL holds while
-    it creates a context.
+    Forks are blocked during the import: a child would otherwise inherit half-imported modules, and locks that OpenSSL
+    holds while it creates a context.
     """
 
     def create_client() -> Any:
@@ -121,7 +121,8 @@ def plain_put(client: Client) -> Put:
 def encoded_put(client: Any) -> Put:
     """Return a function that sends batches with ``client``.
 
-    If the client uses the JSON protocol, the batches are sent already encoded. Otherwise, boto3 encodes them.
+    If the client uses the JSON protocol, the function sends each batch in its encoded form, bypassing boto3's
+    serializer. Otherwise, boto3 encodes the batches.
     """
     if client.meta.service_model.resolved_protocol != _ENCODED_PROTOCOL:
         return plain_put(client)
@@ -146,7 +147,7 @@ class _EncodedPut:
     def _put_body(self, params: dict[str, Any], **_: object) -> None:
         if self._batch is None:
             return
-        # Small bodies are not worth the CPU time: they fit into a few packets anyway.
+        # Compressing small bodies is not worth the CPU time: they fit into a few packets anyway.
         body = self._batch.body()
         if len(body) >= _MIN_GZIP_BYTES:
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT, _GZIP_MEMORY_LEVEL)

@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 A document is one line. Lines are at most 4096 bytes long where possible. Linux writes such lines to a pipe atomically,
-so lines of several processes do not interleave, and no log driver splits them (Docker's split at 16 KB).
+so lines of several processes do not interleave, and no log driver splits them (Docker's drivers split lines at 16 KB).
 """
 
 import json
@@ -102,7 +102,7 @@ class EmfEnvelope(Envelope):
 
 @dataclass(slots=True)
 class Document:
-    """The datums of one line, which share their time, dimensions and properties, and have different names."""
+    """The datums of one line. They have the same timestamp, dimensions and properties, but different names."""
 
     datums: list[Datum] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Document:
     _size_bytes: int = _HEADER_BYTES
 
     def add(self, datum: Datum) -> bool:
-        """Add a datum. Returns ``False`` if it needs another document, because of its name or a limit."""
+        """Add a datum. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
         name, definition, common_bytes = _encoded_series(datum.series)
         numbers = _numbers_json(datum.content)
         size_bytes = 2 * len(name) + len(definition) + len(numbers) + 3
@@ -146,7 +146,7 @@ class Document:
 
 
 def documents(datums: Sequence[Datum]) -> list[Document]:
-    """Group ``datums`` into documents. A datum with too many values is split in two, in different documents."""
+    """Group ``datums`` into documents. A datum with too many values is split between two documents."""
     latest: dict[Hashable, Document] = {}
     every = []
     for datum in datums:
@@ -204,8 +204,8 @@ def _encoded_dimensions(dimensions: Dimensions) -> tuple[str, dict[str, str]]:
 def _numbers_json(content: float | Distribution | Statistics) -> str:
     """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
-    The specification does not mention counts. The OpenTelemetry Collector, and the CloudWatch agent, which contains it,
-    write the last form: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
+    The specification does not mention the last form, but the OpenTelemetry Collector writes it, and so does the
+    CloudWatch agent, which contains the Collector: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
     if isinstance(content, Statistics):
@@ -226,7 +226,7 @@ def _statistics_json(minimum: float, maximum: float, total: float, count: float)
 
 
 class EmfPut:
-    """Writes batches to a stream. Default: the value of ``sys.stdout`` at the time of each write.
+    """Writes batches to ``stream``. If ``stream`` is ``None``, each write looks up ``sys.stdout`` anew.
 
     A call raises :class:`StreamError` if the stream is missing, closed or broken, or stays full for one second.
     """
@@ -270,7 +270,10 @@ def _write(stream: TextIO, line: str) -> None:
 
 
 def _descriptor(stream: Any) -> int | None:
-    """Return the file descriptor of a stream, or ``None`` if it has none. Raises ``ValueError`` if it is closed."""
+    """Return the file descriptor of a stream, or ``None`` if the stream has none.
+
+    Raises ``ValueError`` if the stream is closed, and ``AttributeError`` if ``stream`` is ``None``.
+    """
     try:
         return int(stream.fileno())
     except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError

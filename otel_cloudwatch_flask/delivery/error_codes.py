@@ -40,8 +40,9 @@ class Failure:
     """A failed call.
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
-    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If a stream
-    failed in the middle of a batch, ``written`` and ``unwritten`` have the datums before and after that.
+    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If writing to
+    a stream failed partway through a batch, ``written`` contains the datums that were written, and ``unwritten``
+    contains batches of the remaining datums.
     """
 
     kind: Kind
@@ -54,7 +55,7 @@ class Failure:
 
 # The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
 _KIND_OF_CODE: Final = {
-    # Only these codes condemn the data itself. After any other error a retry may succeed:
+    # Only these codes mean that the data itself is invalid. After any other error, a retry may succeed:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
     **dict.fromkeys(
         (
@@ -124,7 +125,8 @@ _KIND_OF_STATUS: Final = {
 }
 
 _KIND_OF_EXCEPTION: Final = {
-    # Matched by name, so that botocore is not imported, and clients of the program can raise errors of these names.
+    # Matched by name, so that this module need not import botocore, and a client passed by the program can raise its
+    # own errors with these names.
     "ParamValidationError": Kind.REFUSED,
     "NoRegionError": Kind.CONFIGURATION,
     "InvalidRegionError": Kind.CONFIGURATION,
@@ -178,7 +180,7 @@ def service_time(response: object) -> float | None:
     response = getattr(response, "response", response)
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or not metadata.get("RequestId"):
-        return None  # without a request ID it may be a proxy's, whose clock proves nothing
+        return None  # without a request ID, the response may come from a proxy, whose clock may be wrong
     try:
         return parsedate_to_datetime(metadata["HTTPHeaders"]["date"]).timestamp()
     except (LookupError, TypeError, ValueError, OverflowError):

@@ -35,7 +35,7 @@ _MAX_LOST_RESPONSES: Final = 3
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
-"""How many bisection calls may be made in ``_BISECTION_SECONDS``. Bad datums could otherwise take 1,000 calls."""
+"""How many bisection calls may be made in ``_BISECTION_SECONDS``. Finding bad datums could otherwise take 1,000."""
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
 """How long a series is not sent after CloudWatch has refused one of its datums. Its datums are lost meanwhile."""
@@ -90,7 +90,7 @@ class Sender:
         self._needs_operator = False
         self._backoff = Backoff()
         self._service_clock_offset: float | None = None
-        """CloudWatch's time minus the time on ``clock``. Decides which datums expire, as the wall clock may jump."""
+        """CloudWatch's time minus the time on ``clock``. Used for expiry, because the wall clock may jump."""
         self._lost_responses = 0
         """The number of lost responses since CloudWatch last accepted a batch."""
         self._bisection_calls = 0
@@ -126,7 +126,8 @@ class Sender:
             while self._backlog.datums:
                 if not self._wait_for_retry(deadline, is_last=is_last):
                     return False
-                self.is_calling = True  # before reading _is_ending: a shutdown sets that before it reads is_calling
+                # Set before _is_ending is read, because a shutdown sets _is_ending before it reads is_calling.
+                self.is_calling = True
                 try:
                     if (self._is_ending and not is_last) or not self._send_oldest(is_last=is_last):
                         return False
@@ -177,7 +178,7 @@ class Sender:
         """Send ``batch``, and return the batches that still have to be sent in its place."""
         sendable = self._with_accepted_times(self._accepted_series(batch), self._service_time())
         if sendable is not batch:
-            # Settled first and sent by the next call: until then, the lost datums would also count as pending.
+            # Settle the reduced batch before sending it. During a call, its lost datums would still count as pending.
             return (sendable,) if sendable.datums else ()
         if not batch.datums:
             return ()
@@ -224,7 +225,7 @@ class Sender:
     def _service_time(self) -> float | None:
         """Return CloudWatch's current time, based on its last response, or ``None`` before the first response.
 
-        A stream has no responses, so the time is then that of this machine.
+        Streams have no responses, so for a stream this returns the machine's time.
         """
         if not self._has_responses:
             return self._wall_clock()
@@ -233,8 +234,8 @@ class Sender:
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
         """Return ``batch`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
 
-        Datums that are too old are lost. A datum too far in the future was recorded while the clock was wrong, so its
-        timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
+        Datums that are too old are removed and counted as lost. A datum too far in the future was recorded while the
+        clock was wrong, so its timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
         """
         if now is None or not batch.datums:
             return batch
@@ -292,7 +293,7 @@ class Sender:
         """
         now = self._service_time()
         if now is None and len(batch.datums) == 1:
-            # The client hides CloudWatch's time. The wall clock is safe here: the datum is refused anyway.
+            # CloudWatch's time is unknown. The wall clock is safe here, because the datum has already been refused.
             now = self._wall_clock()
         timely = self._with_accepted_times(batch, now)
         if timely is not batch:
@@ -301,7 +302,7 @@ class Sender:
             return batch.halves()
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
-            # Remembered, so that a bad series in every batch does not cost a bisection each time.
+            # Remember the series, so that its datums in later batches do not cause a bisection each time.
             if len(self._refused_series) >= _MAX_REFUSED_SERIES:
                 del self._refused_series[next(iter(self._refused_series))]
             self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)

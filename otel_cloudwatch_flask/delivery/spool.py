@@ -298,7 +298,7 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def _is_own_user(directory: Path) -> bool:
-    """Return whether this process's user owns the directory. Other users' metrics must not be published."""
+    """Return whether this is a directory of this process's user. Other users' metrics must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
         _quiet_log.warning(
@@ -329,7 +329,7 @@ def _write_privately(path: Path, content: bytes) -> None:
         with open(unfinished, "wb", opener=_private_opener) as file:
             file.write(content)
         unfinished.replace(path)
-    except BaseException:  # if the disk is full, an incomplete file must not occupy the rest of it
+    except BaseException:  # do not leave an incomplete file behind, especially on a full disk
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise

@@ -37,7 +37,7 @@ class DeliveryStats:
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
-        ``add_metric`` with invalid arguments or after the shutdown. All other measurements are samples of datums.
+        ``add_metric`` with invalid arguments or after the shutdown. All others become samples of datums.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
         these datums, and may store them again when they are retried.
     :param requests_sent: number of requests that CloudWatch accepted.

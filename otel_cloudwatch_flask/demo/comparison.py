@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.observation.tally import percentiles
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float | None]
-"""The figures of a series. CloudWatch has no percentiles for series with negative values."""
+"""The figures of a series. Percentiles are ``None`` for series with negative values, for which CloudWatch has none."""
 
 PERCENTILES: Final[tuple[Figure, ...]] = ("p50", "p90", "p99")
 FIGURES: Final[tuple[Figure, ...]] = ("samples", "sum", "min", "max", *PERCENTILES)

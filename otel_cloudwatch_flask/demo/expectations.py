@@ -1,6 +1,6 @@
-"""Derive the expected series from the events that the shop counted and the visitors' responses.
+"""Derive the expected series from the events that the shop counted and the responses that the visitors received.
 
-OpenTelemetry is not used.
+The figures are computed without OpenTelemetry, so they are independent of the published metrics.
 """
 
 from collections import Counter, defaultdict
@@ -39,7 +39,7 @@ def expected_series(
 
 
 def _of_books(books: Mapping[str, Any]) -> dict[Series, Expectation]:
-    """Return what ``add_metric``, the counter and the histogram should have published, according to the books."""
+    """Return what ``add_metric``, the counter and the histogram should have published, according to ``books``."""
     values: defaultdict[Series, list[float]] = defaultdict(list)
     for payment, amount in books["orders"]:
         values[series_of("Orders", "Count", Payment=payment)].append(1)

@@ -1,4 +1,4 @@
-"""Simulate visitors of the shop with threads that send real HTTP requests and record the responses."""
+"""Simulate visitors to the shop with threads that send real HTTP requests and record the responses."""
 
 import http.client
 import itertools

@@ -92,8 +92,8 @@ class Outcome:
 def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], None]) -> Outcome:
     """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare the metrics.
 
-    All threads and processes end before this function returns or raises. Raises :class:`ShopProcessError` if the shop
-    does not start or does not stop.
+    The traffic, the shop and the emulator are stopped even if an exception is raised. Raises :class:`ShopProcessError`
+    if the shop does not start or does not stop.
     """
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
@@ -102,9 +102,9 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
         with ShopProcess(cloudwatch.environment()) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             _send(traffic, cloudwatch, on_progress)
-            # Read before the shop's last flush, which would distort the rate.
+            # The arrivals are read before the shop's last flush, which would distort the rate.
             arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
-            # The series are read after this, because stopping the shop flushes its last metrics.
+            # Stopping the shop flushes its last metrics, so the series are read afterwards.
             summary = shop.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
         expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
@@ -129,7 +129,7 @@ def _outcome(
     comparisons: tuple[Comparison, ...],
     arrivals: Sequence[float],
 ) -> Outcome:
-    # A short demo sees little more than the first flush, which comes at once.
+    # The first flush is not delayed, so the rate measured in a short demo can exceed the maximum rate of flushes.
     rate = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / FLUSH_MIN_INTERVAL_SECONDS)
     return Outcome(
         seconds=traffic.elapsed_seconds,

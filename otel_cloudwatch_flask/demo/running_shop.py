@@ -19,7 +19,8 @@ _LIVE_PAGE: Final = {
     ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
     # As in debug mode, so that the page keeps up with the traffic.
     ENVIRONMENT_PREFIX + "FLUSH_MIN_INTERVAL_SECONDS": "1",
-    # Without debug mode, the page needs a check. This one is safe: the shop listens on loopback, without a proxy.
+    # Outside debug mode, the page needs an access check. This one is safe, because the shop listens on loopback,
+    # without a proxy.
     ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
 }
 _LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "LIVE_PAGE_PATH")

@@ -1,4 +1,4 @@
-"""Start and stop the process that runs the shop with the program in ``server``."""
+"""Start and stop the shop's process, which runs the ``server`` module."""
 
 import contextlib
 import json
@@ -70,7 +70,7 @@ class ShopProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
     ) -> None:
         with self._stderr, self._process:
-            # Give the shop time to finish its current call, because the emulator would report a truncated request.
+            # Let the shop finish its current call; otherwise, the emulator could report a truncated request.
             with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
                 self._process.communicate(timeout=_KILL_SECONDS)
             self._process.kill()

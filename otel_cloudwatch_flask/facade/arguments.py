@@ -30,7 +30,7 @@ class Arguments:
 def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
     """Validate the arguments of an ``add_metric`` call.
 
-    Raises :class:`InvalidMetricError`, whose message names the invalid argument and says how to fix it.
+    Raises :class:`InvalidMetricError` if an argument is invalid. The message says what is wrong and how to fix it.
 
     >>> parse_arguments("Request Count", 1, "count", {"cached": True})
     Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})

@@ -13,7 +13,7 @@ from opentelemetry.metrics import Histogram
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 
 MAX_CACHED_CALLS: Final = 4096
-"""The maximum number of cached calls, which take about 3 MB if they have few dimensions."""
+"""The maximum number of cached calls. A full cache takes about 3 MB if the calls have few dimensions."""
 
 _PAIR_KEYS: Final = {"Name", "Value"}
 
@@ -46,7 +46,7 @@ class CallCache:
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
         """Return the series and the value of a call, or ``None`` if the call has to be validated first."""
-        # Exact types, because a subclass may define another equality or hash.
+        # Exact types only, because a subclass may override __eq__ or __hash__.
         if (
             (type(value) is float or type(value) is int)
             and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
@@ -87,7 +87,7 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
 def _by_name(pairs: Any) -> dict[object, object]:
     """Convert CloudWatch's list of pairs to a dictionary.
 
-    Returns ``{None: None}``, which the caller does not cache, for any other argument.
+    For any other argument, or if a name occurs twice, returns ``{None: None}``, which the caller does not cache.
     """
     by_name: dict[object, object] = {}
     for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):

@@ -36,7 +36,10 @@ _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
 DEFAULT_MAX_SERIES: Final = 10_000
 
 _claims: "weakref.WeakKeyDictionary[MeterProvider, dict[str, dict[str, tuple[str, str]]]]" = weakref.WeakKeyDictionary()
-"""Each reporter's metric name and unit by instrument name. Never evicted, because the SDK never evicts instruments."""
+"""Maps each provider and reporter ID to the metric name and unit of each instrument name.
+
+Entries are not evicted while the provider exists, because the SDK never evicts instruments.
+"""
 
 
 def instrument_name(metric_name: str) -> str:
@@ -133,7 +136,10 @@ class Recorder:
         return histogram
 
     def _admit(self, series: Hashable) -> bool:
-        """Return whether ``series`` is known or within the limit. The SDK itself never evicts a series."""
+        """Return whether ``series`` is within the limit, and count it if it is new.
+
+        Known series are never forgotten, because the SDK does not evict series either.
+        """
         if series not in self._series:
             if len(self._series) >= self._max_series:
                 return False
@@ -181,11 +187,12 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request, each of which is recorded exactly once, in order, when the request ends.
+    """The measurements of one request, recorded in order, and exactly once each, when its response starts.
 
     A measurement is recorded in the OpenTelemetry context in which it was added, because exemplars refer to that
-    context. Measurements added after the end, by a streamed body or by a thread that outlives the request, are recorded
-    immediately. A forked child leaves the buffered measurements to its parent, and records new ones immediately.
+    context. A full buffer is recorded early. Measurements added after :meth:`end`, by a streamed body or by a thread
+    that outlives the request, are recorded immediately. A forked child leaves the buffered measurements to its parent,
+    and records new ones immediately.
     """
 
     __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
@@ -197,15 +204,15 @@ class RequestBuffer:
         self._process = recorder.process
 
     def add(self, series: FacadeSeries, value: float) -> None:
-        """Buffer a measurement until the request ends.
+        """Buffer a measurement until :meth:`end` is called.
 
-        After the request has ended, or in a forked child, record it immediately.
+        If it has already been called, or in a forked child, record the measurement immediately.
         """
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
             return
         self._measurements.append((series, value, get_current() or _NO_CONTEXT))
-        # Checked after appending, because another thread may have ended the request before.
+        # Checked after appending, because another thread may have called end() just before.
         if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
             self.drain()
 

@@ -20,7 +20,7 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 _STATE_KEY: Final = "otel_cloudwatch_flask.request"
 _LAMBDA_CONTEXT_KEYS: Final = ("apig_wsgi.context", "awsgi.context", "serverless.context")
 _LAMBDA_RESERVE_SECONDS: Final = 0.2
-"""Time reserved for the adapter to return the response before the AWS Lambda invocation times out."""
+"""Time reserved for the WSGI adapter to return the response before the AWS Lambda invocation times out."""
 
 
 class RequestState:
@@ -51,7 +51,7 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 def remaining_seconds(environ: "WSGIEnvironment") -> float:
     """Return how long the end of a request can wait before its AWS Lambda invocation times out.
 
-    Returns infinity if the adapter did not store the invocation's context in the WSGI environment.
+    Returns infinity outside AWS Lambda, or if the WSGI adapter did not store the invocation's context in ``environ``.
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
     for key in _LAMBDA_CONTEXT_KEYS:

@@ -1,4 +1,7 @@
-"""Find or create the meter provider that a reporter records to, and the reader that publishes its metrics."""
+"""Find or create the meter provider that a reporter records to, and the reader that publishes its metrics.
+
+A reader that no reporter created is called the program's reader.
+"""
 
 import threading
 import weakref
@@ -32,7 +35,7 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 
 SERIES_PER_METRIC: Final = 10
-"""How many series ``add_metric`` may record per metric in ``max_metrics``. Rules may merge several series into one."""
+"""The series limit of ``add_metric``, as a multiple of ``max_metrics``. Rules may merge several series into one."""
 
 SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimensions", "strict", "enabled", "self_metrics"}
 SETTINGS_OF_READER: Final = sorted(
@@ -126,7 +129,7 @@ class ProviderSetup:
             self.recorder.close()
             # Shut down first, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-            if self.reader.has_collected:  # else removing it would wait for the callback that still hangs
+            if self.reader.has_collected:  # else a callback hangs, and removing the reader would wait for it
                 self.reader.remove()
 
 
@@ -162,12 +165,12 @@ class _ReporterMeters(metrics.MeterProvider):
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
     """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
-    The reporter shares the program's reader if there is one, so that the facade and
-    ``OTEL_METRICS_EXPORTER=cloudwatch`` publish everything once. A reporter that has its own settings gets a
-    separate reader, which leaves plain metrics to the program's reader. Reporters with equal targets share a setup, so
-    that they need only one thread, and one request per flush.
+    The reporter shares the program's reader if there is one, so that a reporter and
+    ``OTEL_METRICS_EXPORTER=cloudwatch`` together publish each metric only once. A reporter that has its own settings
+    gets a separate reader, which leaves plain metrics (those that belong to no reporter) to the program's reader.
+    Reporters with equal targets share a setup, so that they need only one thread, and one request per flush.
 
-    Raises :class:`ConfigurationError` if the provider does not accept readers.
+    Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down.
     """
     provider = metrics.get_meter_provider() if given is None else given
     with _lock:
@@ -187,7 +190,7 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     return setup
 
 
-_lock = threading.RLock()  # a signal handler may shut a reporter down
+_lock = threading.RLock()  # reentrant, because a signal handler may shut down a reporter
 _setups: "list[weakref.ref[ProviderSetup]]" = []
 
 
@@ -213,7 +216,7 @@ def _new_setup(
 ) -> ProviderSetup:
     reporter_id = new_reporter_id(target.settings.namespace or target.app_name)
     if reader is not None:
-        # An identity whose reporter is gone, but whose metrics the program's exporter still publishes, is free again.
+        # Reuse an ID whose reporter is gone, but whose metrics the program's exporter still publishes.
         taken = {each.reporter_id for each in _live_setups()}
         reporter_id = next((each for each in reader.exporter.reporters if each not in taken), reporter_id)
     elif target.settings.enabled and isinstance(provider, MeterProvider):
@@ -227,7 +230,8 @@ def _new_setup(
 
 
 def _refuse_if_shut_down(provider: MeterProvider) -> None:
-    # Only a provider that is shut down returns a NoOpMeter. This meter has no instruments, so nothing exports it.
+    # Only a provider that is shut down returns a NoOpMeter here. The meter of a running provider has no instruments, so
+    # nothing is exported for it.
     if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
         raise ConfigurationError(
             f"meter_provider={provider!r} is shut down; use one that is running.",

@@ -116,7 +116,7 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float, *, sha
     flush_all((each for each in every if each.setup not in ending), deadline)
     for each in every:
         each.is_live = False
-    # Later measurements are lost only in these: other readers continue to publish them.
+    # Only these setups lose later measurements, because all other readers keep running.
     for setup in ending:
         setup.shut_down(seconds_until(deadline))
 

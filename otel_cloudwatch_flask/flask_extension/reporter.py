@@ -396,7 +396,8 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
     installation = _installation_in(_current_app())
     if installation is None or not has_request_context():
         return installation, None
-    # Without the middleware, as in test_request_context(), nothing would end a buffer that starts in a late teardown.
+    # Without the middleware, as in test_request_context(), nothing would end a buffer that is created by a teardown
+    # function after _end_buffer has run.
     if (state := state_of(_current_request().environ)) is None:
         return installation, None
     # Created by the first metric, because before_request does not run for a streamed body or a copied context.

@@ -38,10 +38,10 @@ _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionar
 
 
 def new_reporter_id(namespace: str) -> str:
-    """Return an identity that is unique in this process: the namespace, with a number if it is already taken.
+    """Return an identity that is unique in this process: the namespace, with a suffix such as ``#2`` if taken.
 
-    Identities that are no longer in use are reused, because the SDK keeps the meters of each identity for the life of
-    the provider.
+    Identities that are no longer in use are reused. Otherwise meters would accumulate, because the SDK keeps those of
+    each identity for the life of the provider.
     """
     names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in _owners)
@@ -53,7 +53,9 @@ def claim_reporter_id(reporter_id: str, owner: object) -> None:
 
 
 class ReporterReader(CloudWatchMetricReader):
-    """A reader that a reporter creates. It publishes plain metrics only if no other exporter has priority.
+    """A reader that a reporter creates.
+
+    It publishes plain metrics (those that belong to no reporter) only if no other exporter has priority.
 
     The program's CloudWatch exporters have priority, even if they are added later. Without them, the oldest reporter
     has priority.

@@ -1,9 +1,9 @@
 """Explicit-bucket and exponential histograms.
 
 A histogram consists of the number of samples in each bucket, the sum of all samples and, usually, the minimum and the
-maximum. Histograms are added to merge data points into one series, and subtracted to convert cumulative data points to
-deltas. ``values_counts.distribution`` converts a histogram's non-empty buckets to the values that are sent to
-CloudWatch.
+maximum. Adding histograms merges data points of the same series. Subtracting one from another converts cumulative
+data points to deltas. ``values_counts.distribution`` converts a histogram's non-empty buckets to the values that are
+sent to CloudWatch.
 """
 
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
-"""How far the SDK's rounding may move a minimum or maximum out of its bucket, as a fraction of the edge."""
+"""How far the SDK's rounding may move a minimum or maximum out of its bucket, as a fraction of the bucket's edge."""
 
 _MAX_FLOAT: Final = sys.float_info.max
 
@@ -28,14 +28,16 @@ _REFERENCE_TOLERANCE: Final = 0.125
 
 _BLOCK_BITS: Final = 8
 _BLOCK: Final = 1 << _BLOCK_BITS
-"""Buckets are cached in tables of two blocks, so that the SDK's 160 buckets fit into one table wherever they start."""
+"""The number of consecutive buckets in a block. Buckets are cached in tables of two blocks, so that the SDK's 160
+buckets fit into one table wherever they start.
+"""
 _POSITIONS: Final = tuple(range(2 * _BLOCK))
 _MAX_TABLES: Final = 256
 """Limits the memory for cached buckets: a completely filled table takes 70 kB."""
 
 Bucket: TypeAlias = tuple[float, float, float]
-"""``(lower, upper, reference)``. Both edges belong to the bucket, and the edge of an open end is infinite.
-``reference`` is a number with few digits near the middle. For an explicit bucket it is 0 until the bucket is divided.
+"""``(lower, upper, reference)``. Both edges belong to the bucket. An edge is infinite if the bucket has no bound there.
+``reference`` is a number with few digits near the middle of the bucket. It is not used for explicit buckets.
 """
 
 
@@ -167,7 +169,10 @@ class Histogram:
 
 @dataclass(slots=True)
 class ExplicitHistogram(Histogram):
-    """A histogram with user-defined bounds. ``counts[i]`` samples lie above ``bounds[i-1]`` and up to ``bounds[i]``."""
+    """A histogram with user-defined bounds.
+
+    ``counts[i]`` is the number of samples that are greater than ``bounds[i-1]`` and at most ``bounds[i]``.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -286,7 +291,8 @@ class ExponentialHistogram(Histogram):
         return sum(map(bool, (*self.positive.counts, *self.negative.counts, self.zero_count)))
 
     def _common_scale(self, other: "ExponentialHistogram") -> int:
-        # The SDK assigns scale 0 to a data point that contains only zeros, which must not reduce the other's precision.
+        # The SDK assigns scale 0 to a data point that contains only zeros. That scale must not reduce the precision of
+        # the other histogram.
         scales = [each.scale for each in (self, other) if any(each.positive.counts) or any(each.negative.counts)]
         return min(scales, default=min(self.scale, other.scale))
 
@@ -337,7 +343,7 @@ def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Seq
         return Buckets([], [])
     first = offset % _BLOCK
     end = first + positions[-1] + 1
-    # The SDK's default of 160 buckets never gets here.
+    # True if the buckets do not fit into one table, which cannot happen with the SDK's default of 160 buckets.
     if end > 2 * _BLOCK:
         return Buckets([*counts], [_bucket(scale, offset + position) for position in positions])
     table = _table(scale, offset >> _BLOCK_BITS)
@@ -402,7 +408,7 @@ def short_number_between(lower: float, upper: float) -> float:
     middle, tolerance = lower / 2 + upper / 2, (upper - lower) * _REFERENCE_TOLERANCE
     if not 0 < tolerance < math.inf:
         return middle
-    # The logarithm may underestimate the digits needed by one, so it is only the start of the search.
+    # The logarithm may yield one digit too few, so it is only the start of the search.
     for digits in range(max(int(math.log10(abs(middle) / tolerance)), 1) if middle else 1, 17):
         rounded = float(f"{middle:.{digits}g}")
         if abs(rounded - middle) <= tolerance:

@@ -22,7 +22,7 @@ _FEW: Final = 4
 """A bucket with at most this many samples is not divided: more values would cost bytes and add no information."""
 
 _STEEPEST: Final = 0.999
-"""The largest slope. A slope of 1 would be a fixed point of the tilt, which could then no longer change it."""
+"""The largest magnitude of a slope. :func:`_tilted` could not change a slope of exactly 1 or -1."""
 _TILT_STEPS: Final = 40
 """Number of bisection steps in the search for the tilt, which reduce its error to 2 / 2^40."""
 
@@ -84,7 +84,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     for axis, slope, parts in zip(axes, slopes, _parts(buckets.samples, most), strict=True):
         counts, edges = _divided(axis, slope, parts)
         samples += counts
-        # The reference is a placeholder: these values are placed at a common fraction of their buckets.
+        # The reference is a placeholder: explicit buckets do not use it.
         bounds += [(lower, upper, lower) for lower, upper in pairwise(edges)]
     return Buckets(samples, bounds)
 

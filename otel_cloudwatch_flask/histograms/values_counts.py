@@ -36,15 +36,19 @@ MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 _COMMON_PERCENTILES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 _RESERVE_FOR_PERCENTILES: Final = 2 * len(_COMMON_PERCENTILES)
-"""Number of values reserved, when buckets have to be joined, to divide the buckets that contain these percentiles."""
+"""If buckets have to be joined, this many values are reserved to divide the buckets that contain these percentiles."""
 
 _SAMPLES_PER_PART: Final = 6
-"""Minimum number of samples for each part of a divided exponential bucket, which is narrow even if undivided."""
+"""Minimum number of samples in each part of a divided exponential bucket. Exponential buckets are narrow even if
+undivided, so smaller parts would gain little.
+"""
 _OVERFULL: Final = 2 * _SAMPLES_PER_PART
 """An exponential bucket with at least this many samples is over-full, and is divided if the datum has room."""
 
 _MAX_ADJUSTED: Final = 8
-"""Number of values to adjust for an exact sum before all values move to a common fraction instead."""
+"""Maximum number of values to adjust to make the sum exact. If that is not enough, all values move to the same relative
+position in their buckets.
+"""
 _EDGE_MARGIN: Final = 0.02
 """Distance that an adjusted value keeps from the edges of its bucket, as a fraction of the bucket's width."""
 
@@ -216,7 +220,7 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
         value = min(max(total, lower), upper)
-        # The last digits of a difference of sums are rounding errors, unless it is a whole number.
+        # If the value is a difference of sums and not a whole number, its last digits are rounding errors.
         return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
     finer = _divided(buckets, total, is_explicit=is_explicit)
     values = None if is_explicit or not _are_spread(buckets) else _adjusted(finer, total)

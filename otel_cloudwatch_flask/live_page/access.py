@@ -73,7 +73,7 @@ def _is_loopback(address: str) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    # A dual-stack socket reports IPv4 peers in this form, and not every Python considers ::ffff:127.0.0.1 loopback.
+    # A dual-stack socket reports 127.0.0.1 as ::ffff:127.0.0.1, which not every Python version considers loopback.
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return (mapped or parsed).is_loopback
 

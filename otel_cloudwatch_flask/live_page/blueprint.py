@@ -115,7 +115,8 @@ class LivePage:
         known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
         observed = self._observation.changes(known)
         document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
-        # Doubled because encoding takes about as long. The page polls less often if this number is high.
+        # Doubled, because encoding the document takes about as long as computing it. The page polls less often if this
+        # number is high.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
 
     def _series(self) -> Response:

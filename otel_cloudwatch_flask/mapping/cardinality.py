@@ -13,7 +13,7 @@ IDLE_SECONDS: Final = 3600.0
 """CloudWatch no longer bills a series that has received no datum for this long, so another series may replace it."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
-"""The metric whose overflow series is used for metrics that have no room for an overflow series."""
+"""The metric whose overflow series replaces the overflow series of other metrics if there is no room for them."""
 
 _SWEEP_SECONDS: Final = 10.0
 _EPOCH_SECONDS: Final = 60.0

@@ -27,7 +27,7 @@ from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaTo
 from otel_cloudwatch_flask.model.datum import Statistics
 
 _DETERMINED_SAMPLES: Final = 3
-"""Up to this many samples follow from count, sum, minimum and maximum."""
+"""The samples of a histogram with at most this many samples follow from its count, sum, minimum and maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class PointReader:
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
         if delta is None or not delta.count:
             return None
-        # Only histograms with equal factors are added bucket by bucket, so the buckets take on the sign of the factor.
+        # Negate the samples instead of the factor, because only histograms with equal factors can be added.
         return replace(delta.negated(), factor=-factor) if factor < 0 else delta
 
     def _number(
@@ -128,7 +128,7 @@ def _should_become_current(data: sdk.Sum) -> bool:
 
 
 def _scaled(value: float, factor: float) -> float:
-    # Multiplying by 1.0 would turn ints into floats, and fail for large ones.
+    # Multiplying by 1.0 would turn ints into floats, and fail for very large ints.
     try:
         scaled = value if factor == 1.0 else value * factor
     except OverflowError:
@@ -165,7 +165,7 @@ def distribution_of(point: Any, factor: float) -> Distribution | Statistics | No
     if made is None:
         raise InvalidPointError("a sample outside ±2^360")
     if is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES and None not in extremes:
-        # Valid in OTLP: count, sum, minimum and maximum only. Values would have percentiles that were not measured.
+        # OTLP allows histograms without buckets. Values made from one would have percentiles that were not measured.
         return statistics(made, total * factor)
     return made
 

@@ -93,8 +93,8 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns ``True`` if they were added. Returns ``False``, without adding any, if they must be read one by one
-        because their times differ, or some need conversion, belong to several series or share a series.
+        Returns ``True`` if they were added. Otherwise, none was added and they must be read one by one, for example
+        because their times differ, or because some need conversion, belong to several series or share a series.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
             return False
@@ -120,7 +120,7 @@ class Mapper:
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
-                    # Only metrics of add_metric have data points that are marked as negative.
+                    # Only metrics recorded with add_metric have data points that are marked as negative.
                     factor = stream.factor(point.attributes or {})
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
@@ -177,8 +177,8 @@ class Mapper:
     def _admitted(self, stream: MetricStream, entry: CacheEntry) -> Iterator[Series]:
         """Yield those series of a data point that the guard admits.
 
-        If the series with the most dimensions is not admitted, an overflow series replaces it. A rollup that is not
-        admitted is left out, because the overflow series must not count a data point twice.
+        If the series with the most dimensions is not admitted, an overflow series replaces it. Any other series that is
+        not admitted is left out, because the overflow series must not count a data point twice.
         """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 MetricKind = Literal["counter", "up-down counter", "gauge", "histogram"]
 _KINDS: Final[Mapping[type, MetricKind]] = {sdk.Sum: "counter", sdk.Gauge: "gauge"}
 _MAX_KINDS: Final = 10_000
-"""Bounds the memory used by a program that keeps creating metric names."""
+"""Bounds the memory for the kinds of metrics if a program keeps creating metric names."""
 
 Attributes = Mapping[str, Any]
 _NamedAttributes = tuple[tuple[str, Any], ...]

@@ -32,9 +32,9 @@ class CacheEntry:
         self.own: tuple[Series, ...] = ()
         """The series that receive data points only through this entry."""
         self.shared: tuple[Series, ...] = ()
-        """The series that also receive data points through other entries, or several through this entry."""
+        """The series that also receive data points through other entries, or several data points through this entry."""
         self.epoch = -1
-        """The epoch in which all series were last renewed. If that failed, ``own`` and ``shared`` are empty."""
+        """The epoch in which all series were last renewed. If renewing them fails, ``own`` and ``shared`` are empty."""
         self.collection = 0
         """The number of the last collection that contained a data point of this entry."""
 

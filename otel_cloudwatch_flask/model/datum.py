@@ -1,4 +1,4 @@
-"""Datums, which are sent to CloudWatch, and the series that they belong to."""
+"""Datums, the units of data that are sent to CloudWatch, and the series that they belong to."""
 
 import json
 from dataclasses import dataclass

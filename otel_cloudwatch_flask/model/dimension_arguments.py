@@ -16,8 +16,9 @@ _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     """Map the name of each dimension to its value as a string.
 
-    Raises ``ValueError``, with a message that says how to correct the dimensions, if a name is invalid or repeated, a
-    value is not a string, number, boolean or enum member, or there are more than 30 dimensions.
+    Raises ``ValueError`` if ``dimensions`` has another form, if a name is invalid or repeated, if a value is not a
+    string, number, boolean or enum member, or if there are more than 30 dimensions. The message says how to correct
+    the dimensions.
 
     >>> dimension_texts([{"Name": "StatusCode", "Value": 200}])
     {'StatusCode': '200'}
@@ -70,6 +71,6 @@ def _text(name: object, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
-        with suppress(ValueError):  # Python refuses to convert an int of more than 4,300 digits.
+        with suppress(ValueError):  # Python refuses to convert an int of more than 4,300 digits to a string.
             return str(value)
     raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: pass a string, a number or a boolean")

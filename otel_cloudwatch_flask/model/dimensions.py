@@ -1,7 +1,7 @@
 """Convert attributes and names to dimensions, metric names and namespaces that CloudWatch accepts.
 
 Every attribute can be converted, so none causes a data point to be lost. A metric is identified by its converted name
-and dimensions, so changing these conversions would be a breaking change:
+and dimensions, so changing the following conversions would be a breaking change:
 
 * A value that is not a string becomes JSON: ``True`` becomes ``true``, and a list becomes a JSON array.
 * An empty string becomes ``(empty)``.
@@ -32,7 +32,8 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 EMPTY: Final = "(empty)"
 
-# CloudWatch refuses the first two. "(empty)" is encoded because it would be indistinguishable from an empty string.
+# CloudWatch refuses what the first two alternatives match. The third encodes "(empty)", which would otherwise be
+# indistinguishable from an empty string.
 _REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
 _REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
 _NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
@@ -49,7 +50,7 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def properties(attributes: Mapping[str, object]) -> Dimensions:
-    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, they may be any text.
+    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, properties may be any text.
 
     >>> properties({"user": "Zoë", "items": [1, 2]})
     (('items', '[1, 2]'), ('user', 'Zoë'))
@@ -67,7 +68,7 @@ def _text_of(value: object) -> str:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Select ``names`` up to CloudWatch's limit, in alphabetical order, but those in ``preferred`` first."""
+    """Select as many ``names`` as CloudWatch allows: first the ``preferred`` ones, then the rest, each sorted."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 
@@ -93,7 +94,7 @@ def dimension_value(value: object) -> str:
 def metric_name(name: str) -> str:
     """Convert the name of an instrument, or a name passed to ``add_metric``, to the name of a CloudWatch metric.
 
-    Alarms accept only printable ASCII: https://github.com/hashicorp/terraform/issues/29681
+    CloudWatch alarms accept only names in printable ASCII: https://github.com/hashicorp/terraform/issues/29681
 
     >>> metric_name("Request Count"), metric_name("Größe")
     ('Request Count', 'Gr%C3%B6%C3%9Fe')

@@ -1,6 +1,7 @@
 """The entity that metrics belong to, which lets CloudWatch's "Explore related" find an app's logs and traces.
 
-See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
+See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/adding-your-own-related-telemetry.html and
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Entity.html.
 """
 
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ def service_entity(resource_attributes: Mapping[str, object]) -> Entity | None:
     name = str(resource_attributes.get("service.name", ""))
     if not name or name.startswith("unknown_service"):
         return None
-    # The second name is that of older semantic conventions.
+    # Older semantic conventions use the second name.
     environment = resource_attributes.get("deployment.environment.name") or resource_attributes.get(
         "deployment.environment", _DEFAULT_ENVIRONMENT
     )

@@ -14,7 +14,7 @@ class RequestMetric:
     status: str
 
 
-# Instrumentations still emit the first name, which the stable conventions replaced by the second:
+# Many instrumentations still emit the first name, although the stable conventions replaced it with the second:
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 DURATIONS: Final = {
     "http.server.duration": RequestMetric("Milliseconds", "http.target", "http.method", "http.status_code"),

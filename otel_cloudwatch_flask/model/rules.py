@@ -45,7 +45,8 @@ _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 class MetricRule:
     """A rule for publishing metrics. The first rule that matches the name of a metric applies to it.
 
-    :param match: glob pattern for the name in CloudWatch. The OpenTelemetry SDK makes instrument names lower-case.
+    :param match: case-sensitive glob pattern for the metric's name in CloudWatch. The OpenTelemetry SDK converts
+        instrument names to lower case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
         without a wildcard is kept even if ``exclude`` matches it.
     :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
@@ -56,9 +57,9 @@ class MetricRule:
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram, which makes
         requests smaller, but percentiles unavailable.
     :param drop: if true, do not publish the metric.
-    :param properties: glob patterns for attributes that are not dimensions, but that the documents of ``output="emf"``
-        contain. CloudWatch Logs Insights can search them, and they create no metrics. If the data points of a series
-        differ in a property, its document has the value of the last one.
+    :param properties: glob patterns for attributes that the documents of ``output="emf"`` contain as properties instead
+        of dimensions. CloudWatch Logs Insights can search properties, and they create no metrics. If the data points of
+        a series differ in a property, the document has the value of the last data point.
     :raises ConfigurationError: if a field is invalid.
     """
 
@@ -76,7 +77,8 @@ class MetricRule:
         match: object = self.match
         if not isinstance(match, str) or not match:
             raise _unusable("match", self.match, "a glob such as 'http.server.*'")
-        # One-time iterables become tuples, with object.__setattr__ because the dataclass is frozen.
+        # Iterables become tuples, because iterators can be read only once. The dataclass is frozen, so assignment needs
+        # object.__setattr__.
         for name in ("dimensions", "exclude", "properties"):
             given = getattr(self, name)
             if given is not None:
@@ -105,11 +107,11 @@ class MetricRule:
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
 
     def is_property(self, attribute: str) -> bool:
-        """Return whether EMF documents contain an attribute as a property, unless it is a dimension."""
+        """Return whether EMF documents contain an attribute as a property if it is not a dimension."""
         return _matches_any(attribute, self.properties)
 
     def published_value(self, attribute: str, value: object) -> object:
-        """Return ``value``, or :data:`OTHER_VALUE` if the rule does not permit it (see :data:`KNOWN_VALUES`)."""
+        """Return ``value``, or :data:`OTHER_VALUE` if :data:`KNOWN_VALUES` applies and does not list ``value``."""
         if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
             return value
         known = KNOWN_VALUES.get(attribute)
@@ -142,7 +144,7 @@ class Rules:
 def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[MetricRule, ...]:
     """Parse rules given as :class:`MetricRule` objects, or as mappings with the same fields.
 
-    Raises :class:`ConfigurationError`, whose message names the invalid field and the index of its rule.
+    Raises :class:`ConfigurationError` if a rule is invalid. The message names the rule's index and the invalid field.
     """
     if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
         raise ConfigurationError(

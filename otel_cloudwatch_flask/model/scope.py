@@ -1,8 +1,9 @@
 """Instrumentation scopes that preserve the names passed to ``add_metric``, which OpenTelemetry would reject or change.
 
 The SDK converts instrument names to lower case, and rejects spaces and leading digits, so ``Request Count`` cannot be
-the name of an instrument. A metric recorded with ``add_metric`` (a "facade metric") therefore has a separate meter,
-with the name and the reporter as scope attributes, from which this package's exporter restores the name.
+the name of an instrument. A metric recorded with ``add_metric`` (a "facade metric") therefore has a separate meter. The
+meter's scope attributes contain the metric's name and its reporter, and this package's exporter restores the name from
+them.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from typing import Final
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE_NAME: Final = "otel_cloudwatch_flask"
-"""Prefix of scope names, which the metric's name follows. The SDK looks up scopes by a hash that ignores attributes, so
-with a single name for all scopes, the time of a collection would be quadratic in their number.
+"""The prefix of scope names. The metric's name follows it, because the SDK looks up scopes by a hash that ignores
+attributes: with a single name for all scopes, the time of a collection would be quadratic in their number.
 """
 METRIC_NAME_KEY: Final = "aws.cloudwatch.metric_name"
 REPORTER_KEY: Final = "aws.cloudwatch.reporter"

@@ -81,7 +81,7 @@ _ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
 
 
 def canonical_unit(name: str) -> str | None:
-    """Return CloudWatch's spelling of a unit, regardless of case, or ``None`` if CloudWatch has no such unit.
+    """Look up a unit, ignoring case, and return CloudWatch's spelling, or ``None`` if CloudWatch has no such unit.
 
     >>> canonical_unit("milliseconds")
     'Milliseconds'
@@ -90,9 +90,9 @@ def canonical_unit(name: str) -> str | None:
 
 
 def to_ucum(cloudwatch_unit: str) -> str:
-    """Return the UCUM unit for a CloudWatch unit, regardless of case.
+    """Return the UCUM unit for a CloudWatch unit, ignoring the case of its name.
 
-    Raises ``ValueError`` for any other unit.
+    Raises ``ValueError`` if CloudWatch has no such unit.
 
     >>> to_ucum("Bytes/Second")
     'By/s'
@@ -107,7 +107,7 @@ def to_ucum(cloudwatch_unit: str) -> str:
 def from_ucum(unit: str) -> ScaledUnit | None:
     """Return the CloudWatch unit for an instrument's unit, or ``None`` if CloudWatch has no equivalent.
 
-    An annotation alone, such as ``{request}``, is a count. An annotation after another unit is ignored. The names of
+    An annotation alone, such as ``{request}``, is a count. An annotation after a unit is ignored. The names of
     CloudWatch's units are accepted, too.
 
     >>> from_ucum("GiBy")
@@ -132,6 +132,6 @@ def _rate(unit: str) -> ScaledUnit | None:
     per_second = _atom(amount) if slash and amount else None
     if per_second is None or period not in _SECONDS_PER:
         return None
-    # "1/s" is a frequency: CloudWatch has no "None/Second".
+    # "1/s" becomes "Count/Second", because CloudWatch has no "None/Second".
     name = canonical_unit(("Count" if per_second == NO_UNIT else per_second.name) + "/Second")
     return ScaledUnit(name, per_second.factor / _SECONDS_PER[period]) if name else None

@@ -22,12 +22,12 @@ PERCENTS: Final = (50, 90, 99)
 
 _LEAST_VALUES: Final = 50
 _MOST_VALUES: Final = 2000
-"""The limits for the number of distinct values kept per series. The more series exist, the fewer values each has."""
+"""The bounds of the limit on distinct values per series. The more series there are, the lower the limit."""
 _LAST_DATUMS: Final = 3
 """The number of datums that are kept in full for each series."""
 _SUMMARY_FLUSHES: Final = 30
 _ACTIVE_SECONDS: Final = 3600
-"""The time for which a series counts as active: CloudWatch bills a metric for each hour in which it has data."""
+"""How long after its last datum a series is active. CloudWatch bills a metric for each hour in which it has data."""
 SLICE_SECONDS: Final = 10
 """The length of the time slices by which accepted requests are counted."""
 _SLICES: Final = 360
@@ -58,7 +58,7 @@ class _ObservedSeries:
         }
 
     def add(self, datum: Datum, *, sequence: int, max_values: int) -> None:
-        # The share of a series decreases as more series appear.
+        # The limit decreases as more series appear.
         self._tally.values.max_values = max_values
         summary = self._tally.add(datum.content)
         found = _NO_PERCENTILES if summary.values is None else percentiles(summary.values, summary.counts, PERCENTS)
@@ -95,10 +95,10 @@ class Observation:
     """The metrics published since this object was created or the process was forked. Thread-safe.
 
     Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. The sum, sample count, minimum and maximum of a
-    series are exact. Each series may keep its share of ``max_values``, but at least 50 and at most 2,000 distinct
-    values. Its percentiles are exact until it exceeds that number. From then on, their relative error is at most
-    ``percentile_error``, which starts at 0.2%. A thousand series need 20 MB of memory, or 40 MB if all are histograms
-    with many values.
+    series are exact. Each series may keep an equal share of ``max_values``, but at least 50 and at most 2,000 distinct
+    values. Its percentiles are exact until it exceeds that number. From then on, their relative error is at most the
+    ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged further. A thousand
+    series need 20 MB of memory, or 40 MB if all are histograms with many values.
 
     :param max_series: The number of series to keep. A new series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.
@@ -165,7 +165,8 @@ class Observation:
         The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
         30.
 
-        :param known: The ``sequence`` that the earlier call returned, by the ``instance`` of the process.
+        :param known: Maps the ``instance`` of each process to the ``sequence`` that the latest call there returned.
+            Default: all series are returned.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))
@@ -175,7 +176,7 @@ class Observation:
     def series(self, number: int) -> dict[str, Any]:
         """Return the series whose ``id`` is ``number``, with its ``last_datums`` as they were sent, newest last.
 
-        Raises ``LookupError`` if there is no such series, or if another series has replaced it.
+        Raises ``LookupError`` if there is no such series, or if a newer series has taken its place.
         """
         with self._lock:
             found = next((each for each in self._series.values() if each.number == number), None)

@@ -23,9 +23,12 @@ _LAST_SHIFT: Final = 62
 _MAGNITUDE: Final = 2**63 - 1
 """A mask of all bits of a double except its sign."""
 _SMALLEST: Final = 2.0**-1000
-"""Smaller magnitudes are treated as 0 in classes. CloudWatch does not accept them anyway."""
+"""Classes of smaller magnitudes count as 0. CloudWatch does not accept such values anyway."""
 _UNITS: Final = 2**1074
-"""The reciprocal of the smallest positive double, of which every double is a multiple, so sums of int are exact."""
+"""The reciprocal of the smallest positive double.
+
+Every finite double times this factor is an integer, and integers are added without rounding.
+"""
 
 
 class Summary(NamedTuple):

@@ -3,12 +3,13 @@
 * SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
-* A child forked by :mod:`multiprocessing` ends with ``os._exit``, which skips ``atexit``, but runs finalizers first.
+* A child forked by :mod:`multiprocessing` runs that module's finalizers, then ends with ``os._exit``, which skips
+  ``atexit``.
 * Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
   unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
   imports ``concurrent.futures.thread`` before any meter provider exists.
 * If another thread is importing a module during a fork, the child can never import that module. Likewise, locks that
-OpenSSL holds during a fork stay locked in the child. See :func:`no_fork`.
+  OpenSSL holds during a fork stay locked in the child. See :func:`no_fork`.
 """
 
 import atexit
@@ -80,7 +81,7 @@ class _ForkHooks:
             os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
     def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
-        # Replaced, not changed in place, because another thread may fork at any moment.
+        # The lists are replaced, not changed in place, because another thread may fork at any moment.
         self._forgets = [*(each for each in self._forgets if each() is not None), weakref.WeakMethod(forget)]
         if start is not None:
             self._starts = [*(each for each in self._starts if each() is not None), weakref.WeakMethod(start)]
@@ -92,7 +93,7 @@ class _ForkHooks:
             return
         self._pid = os.getpid()
         self.lock = threading.RLock()  # another thread of the parent may have held it
-        # Every object drops its parent's state before any starts, because starting may use other objects.
+        # Every object drops the parent's state before any object starts, because starting may use other objects.
         for reference in [*self._forgets, *self._starts]:
             if method := reference():
                 _run_guarded(method)

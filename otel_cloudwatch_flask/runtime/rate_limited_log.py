@@ -10,7 +10,9 @@ from typing import Final
 from otel_cloudwatch_flask.runtime.safe_text import one_line
 
 _MAX_KEYS: Final = 10_000
-"""The maximum number of keys. Messages with further keys are dropped, because clients may choose the keys."""
+"""The maximum number of keys. Messages with further keys are dropped, because clients may control the keys, and could
+otherwise use up the memory.
+"""
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class RateLimitedLog:
 
         Starts a new interval for ``key`` unless the message is suppressed.
         """
-        # Without a lock, because a forked child could inherit it locked. At worst, two threads both log.
+        # Without a lock, because a forked child could inherit it locked. At worst, two threads log the same message.
         now = self._clock()
         last = self._last_logged.get(key)
         if last is None and len(self._last_logged) >= _MAX_KEYS:

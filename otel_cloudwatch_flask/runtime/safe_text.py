@@ -5,8 +5,10 @@ from typing import Final
 
 _MAX_LENGTH: Final = 2000
 
-# Patterns are compiled at the first use, because most processes never need them.
-# Matches line ends, terminal escape sequences, and characters that change the writing direction.
+# These patterns are strings, which ``re`` compiles at first use, because most processes never need them.
+
+# Matches control characters (such as line ends and the start of terminal escape sequences), characters that change the
+# writing direction, and lone surrogates.
 _CONTROL: Final = "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 _SECRETS: Final = (
@@ -16,7 +18,8 @@ _SECRETS: Final = (
     # Matches http://user:password@proxy, where the password may contain any character, such as "#", "/" or "@".
     r"(\"\w+://)[^\"]{1,500}(?=@)",
     r"(://)(?:[^\s/@:]{1,500}:\S{1,500}|[^\s/@]+)(?=@)",
-    # If the password has such characters, urllib and urllib3 quote "user:pass" as the host, or "pass" as the port.
+    # If the password has such characters, errors of urllib and urllib3 quote "user:pass" as the host, or "pass" as the
+    # port.
     r"(Failed to parse: |integer value as |unhandled exception: b)['\"].{0,500}['\"]",
 )
 

@@ -194,7 +194,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     def _start(self) -> None:
         """Create the state that belongs to one process: locks, client, pending datums and caches."""
-        # From the last collection. Identifies the provider, which passes the same object to all its exporters.
+        # The resource of the last collection. It identifies the provider, whose exporters all receive the same object.
         self.resource: Resource | None = None
         self._stats_recorder = StatsRecorder()
         spool = Spool(self._spool_directory) if self._spool_directory else None
@@ -366,7 +366,8 @@ class CloudWatchMetricExporter(MetricExporter):
             return self._adopt_and_send(deadline, is_last=is_last)
         finally:
             if self._is_closed:
-                self._backlog.close()  # again, because the batch of a call during the shutdown may be back
+                # Again, because a call in progress during the shutdown may have put its batch back.
+                self._backlog.close()
             with self._turn:
                 self._delivering_thread = None
                 self._turn.notify()
@@ -383,7 +384,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def has_room(self) -> bool:
-        """Whether the backlog can take another collection, because it is less than half full."""
+        """Whether the batches that are not on disk fill less than half of the backlog, so another collection fits."""
         return self._backlog.has_room
 
     @property
@@ -433,7 +434,10 @@ class CloudWatchMetricExporter(MetricExporter):
 
 
 class _KeptAttributes:
-    """A container of the attribute names that a rule keeps, and of its properties if they are published."""
+    """A container of the attribute names that a rule keeps.
+
+    Includes the rule's properties if ``with_properties`` is true.
+    """
 
     def __init__(self, rule: MetricRule, *, with_properties: bool) -> None:
         def keeps(name: str) -> bool:

@@ -60,7 +60,9 @@ def forget_measurements(reader: MetricReader) -> None:
 
 
 EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()
-"""Returned by :meth:`SelectiveReader.kept_attributes` to store all attributes."""
+"""A marker that :meth:`SelectiveReader.kept_attributes` returns to store all attributes. It is compared by identity, so
+it does not matter that it is empty.
+"""
 
 
 class SelectiveReader(MetricReader):
@@ -142,7 +144,8 @@ def _with_fresh_scale(aggregation: Any, collect: Callable[..., Any]) -> Callable
     def collect_and_reset_scale(*args: Any, **kwargs: Any) -> Any:
         point = collect(*args, **kwargs)
         with aggregation._lock:  # noqa: SLF001 - see above
-            # If a sample arrived since the collection, its bucket has the old scale. The next collection resets it.
+            # If a sample arrived since the collection, its bucket has the old scale, and resetting the scale is left to
+            # the next collection.
             if aggregation._value_positive is None and aggregation._value_negative is None:  # noqa: SLF001 - see above
                 aggregation._mapping = aggregation._new_mapping(aggregation._max_scale)  # noqa: SLF001 - see above
         return point

@@ -40,7 +40,7 @@ _random: Final = random.SystemRandom()
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 EXIT_TIMEOUT_SECONDS: Final = 10.0
-"""How long the process waits for CloudWatch at exit. Process managers usually kill it after 30 seconds."""
+"""How long the process waits for CloudWatch at exit. Process managers usually kill a process after 30 seconds."""
 
 _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
@@ -121,13 +121,14 @@ class CloudWatchMetricReader(SelectiveReader):
     def _reset(self) -> None:
         """Create the state that belongs to one process."""
         self._lock_type = threading.Lock
-        # Reentrant, because signal handlers put into it. Each item is a waiting flush(), or None to wake the thread.
+        # A SimpleQueue, because its put() is safe in signal handlers. Each item is a waiting flush(), or None to wake
+        # the thread.
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._is_requested = False
         self._next_collection = time.monotonic() + self._interval_seconds
         self._exit_deadline: float | None = None
-        self._is_collected = False  # by the shutdown
-        self._uncollected_measurements = 0  # that are counted as lost
+        self._is_collected = False  # whether a collection has succeeded; reset when the shutdown begins
+        self._uncollected_measurements = 0  # number counted as lost by the shutdown
         self._collected_measurements = self._count_measurements()
         self._has_ended = False
         self._starting = threading.Lock()
@@ -157,8 +158,8 @@ class CloudWatchMetricReader(SelectiveReader):
         Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
         """
         kept = self._exporter.kept_attributes(instrument.instrumentation_scope, instrument.name)
-        # Data points that differ in dropped attributes are merged: sums by the SDK, gauges by the exporter, which keeps
-        # all their values.
+        # Data points that differ only in dropped attributes are merged: sums by the SDK, and gauges by the exporter,
+        # which keeps all their values.
         return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE
 
     def request_flush(self) -> None:
@@ -220,7 +221,8 @@ class CloudWatchMetricReader(SelectiveReader):
         self._exporter.sender.expedite(is_ending=True)
         is_elsewhere = threading.current_thread() is not self._thread
         if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
-            # The call may outlast the deadline, and by then the measurements have to be on disk or counted as lost.
+            # The reader's thread is making a call, which may outlast the deadline. By then, the measurements have to be
+            # on disk or counted as lost.
             self._collecting_thread = _start(lambda: self._collect_now(deadline), "CloudWatchMetricReader shutdown")
             if self._collecting_thread is _NO_THREAD:
                 self._collect_now(deadline)
@@ -288,7 +290,8 @@ class CloudWatchMetricReader(SelectiveReader):
         )
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
-        # A collection that comes after the shutdown's deadline is counted as lost by the exporter, datum by datum.
+        # If this collection arrives after the shutdown's deadline, its measurements have been counted as lost. Undo
+        # that, because the exporter counts its datums as lost instead.
         self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, -self._uncollected_measurements)
         self._uncollected_measurements = 0
         self._exporter.accept(metrics_data)
@@ -391,7 +394,8 @@ class CloudWatchMetricReader(SelectiveReader):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self._is_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
-            # In a calling thread, SystemExit may come from a signal handler. The reader's thread must survive it.
+            # In a calling thread, SystemExit may come from a signal handler and must propagate. In the reader's thread,
+            # it must not end the thread.
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
                 raise
             _logger.exception(

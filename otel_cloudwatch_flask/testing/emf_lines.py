@@ -1,4 +1,4 @@
-"""Read EMF lines as CloudWatch Logs does, but refuse lines whose metrics it would not all extract.
+"""Read EMF lines as CloudWatch Logs does, but refuse a line if CloudWatch Logs would not extract all its metrics.
 
 The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
@@ -20,7 +20,7 @@ __all__ = ["EmfStream", "requests_of"]
 
 
 class EmfStream(io.StringIO):
-    """A text stream that converts the EMF lines written to it to PutMetricData requests. Ignores other lines.
+    """A text stream that turns the EMF lines written to it into PutMetricData requests. Ignores other lines.
 
     :param put: A function that is called with each of these requests.
     :param refuse: A function that is called with the error of each invalid line.

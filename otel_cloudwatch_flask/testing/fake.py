@@ -26,7 +26,9 @@ class Publisher(Protocol):
 
 
 class FakeCloudWatch(PublishedMetrics):
-    """A fake of boto3's CloudWatch client. Pass it as ``client=``, then look up the metrics that were published.
+    """A fake of boto3's CloudWatch client, for looking up the metrics that were published.
+
+    Pass it as ``cloudwatch_client=`` to a reporter, or as ``client=`` to an exporter.
 
     If CloudWatch would refuse a request, the fake raises the same ``ClientError`` and stores none of the datums.
 

@@ -103,7 +103,7 @@ def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
-    """Make every exporter that was created without ``client=`` publish to a fake inside the ``with`` block.
+    """Make every exporter that was created without a client publish to a fake inside the ``with`` block.
 
     Exporters with ``output="emf"`` write to the fake instead of standard output.
 
@@ -115,7 +115,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     flush_process()
     _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
-    # Exporters that are created inside the block make a client later, which must be the fake as well.
+    # Exporters that are created inside the block must also get the fake when they create their clients.
     with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)), standard_output_is(cloudwatch.stream):
         _redirect(cloudwatch.put_metric_data)
         try:
@@ -136,7 +136,7 @@ def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
 
 
 def _redirect(put_metric_data: Callable[..., object]) -> None:
-    """Make every exporter that was created without ``client=`` call ``put_metric_data``."""
+    """Make every exporter that was created without a client call ``put_metric_data``."""
     client = _Client(put_metric_data)
     for exporter in live_exporters():
         if not _has_own_client(exporter):

@@ -244,7 +244,7 @@ def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
 
 
 def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """Return all dimensions passed to a look-up, or ``None``, which matches all series, if none were passed."""
+    """Return all dimensions passed to a look-up. If none were passed, return ``None``, which matches all series."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 

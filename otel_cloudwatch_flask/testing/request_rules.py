@@ -99,7 +99,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-# The violations are worded as CloudWatch's are, if its wording is known.
+# These messages use CloudWatch's wording where it is known.
 
 
 def _invalid(where: str, value: object) -> ValidationError:

@@ -40,7 +40,7 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
     """Check credentials, Region, endpoint and clock. If ``sends`` is true, also publish one datum."""
     if target.client is not None and aws.endpoint_of(target.client) is None:
         kind = type(target.client).__name__
-        # Only boto3 clients expose their endpoint and Region.
+        # The client is not a boto3 client, so its endpoint and Region are unknown and cannot be checked.
         yield Check(SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network.")
     else:
         yield from _boto3_checks(target)

@@ -10,7 +10,7 @@ Status: TypeAlias = Literal["ok", "problem", "unknown"]
 class Check:
     """The result of a check: a one-sentence finding and, unless the status is ``"ok"``, a remedy.
 
-    ``is_default`` marks the check of a setting that has its default value. ``doctor`` shows such checks only with
+    ``is_default`` is true if the check is about a setting left at its default. ``doctor`` shows such checks only with
     ``--verbose``.
     """
 

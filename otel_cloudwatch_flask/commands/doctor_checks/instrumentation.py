@@ -48,7 +48,7 @@ def _reporter_check(user_app: UserApp) -> Check:
 
 
 def _instrumentation_check(app: Flask) -> Check:
-    # FlaskInstrumentor has no public way to ask.
+    # FlaskInstrumentor has no public API that tells whether an app is instrumented.
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
         return Check(_SECTION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
     remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
@@ -85,7 +85,7 @@ def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
     names = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",")]
     if names.count("cloudwatch") > 1:
         yield Check(_DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
-    # Under opentelemetry-instrument, the exporter may be the one that the variable asks for.
+    # Under opentelemetry-instrument, this exporter may be the one created for the variable, not by the program.
     if "cloudwatch" in names and programs_exporters() and _AUTO__SECTION not in sys.modules:
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."

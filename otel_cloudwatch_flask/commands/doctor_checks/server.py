@@ -22,7 +22,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
     """Check every detected server.
 
-    If none is detected, yield one check that names the only server that needs a setting.
+    If none is detected, yield a single check, which says that only uWSGI needs a setting.
     """
     found = [
         *_lambda_checks(environ, flush),
@@ -66,7 +66,7 @@ def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:
-    # uWSGI allows options to be repeated or to have no value, and has a different meaning for "%".
+    # uWSGI allows repeated options and options without a value, and uses "%" for its own variables.
     parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
     try:
         parser.read(path, "utf-8")

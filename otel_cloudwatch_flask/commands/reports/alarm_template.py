@@ -70,7 +70,7 @@ def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: i
 
 
 def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
-    # Without a status dimension, the 5xx responses cannot be told apart.
+    # Without a status dimension, 5xx responses cannot be distinguished from other responses.
     if all(each.status for each in group):
         yield "Failures", _failure_alarm(group)
     successful = list(filter(_has_latency, group))
@@ -127,7 +127,7 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
     If no 5xx response has been observed, the 5xx series is the one that the first 500 response would create.
     """
     observed = [each.series for each in group if each.is_failure]
-    # At most half of the limit, so that many 5xx statuses do not displace the successful requests.
+    # 5xx series may use at most half of the limit, so that there is always room for the other series.
     failures = (observed or [_with_status(group[0], _DEFAULT_FAILURE_STATUS)])[: _MAX_METRICS_PER_ALARM // 2]
     others = [each.series for each in group if not each.is_failure]
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]

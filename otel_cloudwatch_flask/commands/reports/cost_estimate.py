@@ -77,7 +77,7 @@ def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
-    """Return the contribution of each dimension.
+    """Return the contribution of each dimension of each metric name, largest savings first.
 
     Dropping a dimension merges the series that differ only in that dimension.
     """
@@ -120,7 +120,7 @@ def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric],
 
 
 def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
-    # Prices are tiered, so each dropped metric saves the price of the current tier and not the average price.
+    # Prices are tiered, so the savings are the difference between two totals, not a multiple of an average price.
     return Contribution(number, saved, metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved), **of)
 
 

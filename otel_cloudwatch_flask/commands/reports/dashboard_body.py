@@ -26,7 +26,10 @@ _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEAT_MARKERS: Final = {".", "..."}
-"""In a dashboard body, these mean "same as in the previous metric", so metrics with these names cannot be shown."""
+"""In a dashboard body, these mean "same as in the previous metric".
+
+A metric cannot be shown if its namespace, its name, or the name or value of one of its dimensions is a marker.
+"""
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 

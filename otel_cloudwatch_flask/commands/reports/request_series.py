@@ -42,7 +42,7 @@ class RequestSeries:
     def label(self, *, with_status: bool = True) -> str:
         """Return the method, route and status as a label such as ``GET /cart 200``.
 
-        A label without any of them is ``all requests``.
+        If the label would be empty, it is ``all requests``.
         """
         dimensions = dict(self.series.dimensions)
         names = (self.metric.method, self.metric.route, *([self.metric.status] if with_status else []))

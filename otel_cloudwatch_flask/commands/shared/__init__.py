@@ -1,1 +1,1 @@
-"""Helpers that several commands use to load the app, read series, call AWS and format output for a terminal."""
+"""Helpers that several commands use to define options, load the app, read series, call AWS and print JSON."""

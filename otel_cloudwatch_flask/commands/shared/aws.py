@@ -106,7 +106,7 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
         found = boto3.Session().get_credentials()
         known |= {*found.get_frozen_credentials()} if found else set()
-    # Longest first: a secret that is part of a longer one must not be replaced before it.
+    # Longest first: if a secret is part of a longer secret, the longer one must be replaced first.
     return sorted({each for each in known if isinstance(each, str) and each}, key=len, reverse=True)
 
 
@@ -137,7 +137,7 @@ def call_endpoint(url: str) -> EndpointResponse:
     begun, begun_unix = time.monotonic(), time.time()
     response = http.send(AWSRequest("GET", url).prepare())
     seconds = time.monotonic() - begun
-    # The server's time is assumed to be that of the middle of the round trip.
+    # The server is assumed to have set the date in the middle of the round trip.
     return EndpointResponse(seconds, _clock_ahead(response.headers.get("Date"), begun_unix + seconds / 2))
 
 

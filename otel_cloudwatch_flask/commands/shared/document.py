@@ -35,7 +35,7 @@ class SeriesSummary:
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What identifies the metric on CloudWatch's bill: the namespace, name and dimensions, but not the unit."""
+        """The identity by which CloudWatch bills the metric: its namespace, name and dimensions, but not its unit."""
         return self.namespace, self.name, self.dimensions
 
 

@@ -42,7 +42,7 @@ def selected_series(
 def region_for(context: click.Context, region: str | None) -> str:
     """Return ``region``, or else the app's or boto3's Region. Raises :class:`CommandError` if none is configured."""
     with aws.errors_explained():
-        # The environment comes first here, so that the app is loaded only if necessary.
+        # The environment is checked before the app's own settings, so that the app is loaded only if necessary.
         found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")
         found = found or aws.region_of(aws.cloudwatch_client())
     if not found:

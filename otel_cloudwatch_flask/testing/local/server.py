@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "LocalCloudWatch", "Traffic"]
 
-# socketserver's default of half a second would delay each stop by as much.
+# With socketserver's default, each stop could take half a second.
 _STOP_POLL_SECONDS: Final = 0.02
 
 

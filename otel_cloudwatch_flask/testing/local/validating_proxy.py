@@ -140,7 +140,7 @@ class ValidatingProxy:
     def _answer(self, call: Call | None) -> Response | None:
         """Answer a request for an operation in which moto differs from CloudWatch.
 
-        Returns ``None`` for all other operations.
+        Returns ``None`` for all other operations, and for GetMetricData with a math expression.
         """
         answer_of = {"GetMetricStatistics": metric_statistics, "GetMetricData": metric_data}
         if call is not None and call.operation == "ListMetrics":
