@@ -79,7 +79,7 @@ class Envelope:
         return [*map(encoded, datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> "Iterator[Batch]":
-        """Split ``datums`` into batches. See :func:`batches`."""
+        """Split ``datums`` into batches with this envelope. See the module's function :func:`batches`."""
         return batches(self, datums, is_plain=is_plain)
 
 

@@ -351,7 +351,9 @@ def _verified(content: bytes) -> bytes:
 
 
 def _sendable(batch: Batch) -> Batch:
-    """Return ``batch`` if it can be converted to a request. Otherwise, raise an error, as :meth:`Batch.from_body` does.
+    """Return ``batch`` if it can be converted to a request.
+
+    Otherwise, raises an exception, which the caller handles like those of :meth:`Batch.from_body`.
 
     A batch that cannot be converted would be retried forever, and would block all batches behind it.
     """

@@ -19,7 +19,10 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The validated arguments of a call. ``value`` is finite, and ``unit`` is spelled as in CloudWatch."""
+    """The validated arguments of an ``add_metric`` call.
+
+    ``value`` is finite, and ``unit`` is spelled as in CloudWatch.
+    """
 
     metric_name: str
     value: float

@@ -157,7 +157,7 @@ class _ReporterMeters(metrics.MeterProvider):
         schema_url: str | None = None,
         attributes: Attributes | None = None,
     ) -> Meter:
-        """Return the provider's meter for the scope, with the reporter as an additional scope attribute."""
+        """Return the provider's meter for the scope, with the reporter's ID as an additional scope attribute."""
         marked: dict[str, object] = {**(attributes or {}), REPORTER_KEY: self._reporter_id}
         return self._provider.get_meter(ScopeName(name, self._reporter_id), version, schema_url, marked)  # type: ignore[arg-type]
 

@@ -61,8 +61,8 @@ class Buckets(NamedTuple):
 class Extremes(NamedTuple):
     """The minimum and maximum of a histogram, if they are known, and bounds for all of its samples.
 
-    If the minimum is known, ``floor`` equals it. If the maximum is known, ``ceiling`` equals it. If an extreme is
-    unknown, no sample lies beyond its bound, but the outermost sample need not equal the bound.
+    No sample is less than ``floor`` or greater than ``ceiling``. If the minimum is known, it equals ``floor``. If the
+    maximum is known, it equals ``ceiling``. Otherwise, the bound may be loose or infinite.
     """
 
     minimum: float | None = None

@@ -92,7 +92,7 @@ def distribution(histogram: Histogram) -> Distribution | None:
 def scaled(
     count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
 ) -> Distribution | None:
-    """Convert the parts of a histogram as :func:`distribution` does, without creating a :class:`Histogram`.
+    """Do the same as :func:`distribution`, but for the fields of a histogram instead of a :class:`Histogram` object.
 
     Modifies ``buckets``.
     """
@@ -278,7 +278,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
 
 
 def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
-    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result leaves the bucket."""
+    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result is not inside the bucket."""
     rounded = float(f"{value:.{digits}g}")
     return rounded if lower < rounded < upper else value
 
@@ -396,9 +396,9 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
-    """Return the mean that ``count`` more samples need so that all samples add up to ``total``.
+    """Return the mean that ``count`` additional samples must have for all samples to add up to ``total``.
 
-    The given ``samples`` are taken to lie at the midpoints of ``bounds``.
+    Assumes that the other samples, ``samples[i]`` of them in bucket ``bounds[i]``, lie at the midpoints.
     """
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count

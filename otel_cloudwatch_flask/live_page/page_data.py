@@ -55,7 +55,8 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
     """Return the request rate and the number of series over the last hour, as at most 60 points.
 
-    The slice in which the observation started and the current slice are omitted because they are incomplete.
+    Each point covers one or more time slices of ``SLICE_SECONDS``. The slice in which the observation started and the
+    current slice are omitted because they are incomplete.
     """
     whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
     size = -(-len(whole) // _MAX_TREND_POINTS) or 1

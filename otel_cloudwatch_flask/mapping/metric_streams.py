@@ -61,10 +61,10 @@ class MetricStream:
 
 
 class MetricStreams:
-    """Selects which metrics of a collection this exporter publishes.
+    """Selects the metrics of a collection that an exporter publishes.
 
     :param publishes: function that takes the identity of a reporter, or ``None`` for metrics that were not recorded
-        through a reporter, and returns whether this exporter publishes those metrics.
+        through a reporter, and returns whether the exporter publishes those metrics.
     """
 
     def __init__(

@@ -311,7 +311,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def reporters(self) -> Collection[str]:
-        """The reporters whose metrics are published."""
+        """The identities of the reporters whose metrics this exporter publishes."""
         return self._reporters
 
     def kept_attributes(self, scope: InstrumentationScope, instrument_name: str) -> Container[str] | None:

@@ -200,7 +200,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def abandon(self) -> None:
         """Make the reader's thread flush, shut down and remove the reader, because nothing uses the reader anymore.
 
-        The garbage collector may safely call this, even while the interrupted thread holds a lock.
+        Safe to call from the garbage collector, which may interrupt a thread that holds a lock.
         """
         self._is_abandoned = True
         self._inbox.put(None)
@@ -342,7 +342,10 @@ class CloudWatchMetricReader(SelectiveReader):
         return self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
-        """Wait until ``due``, or until ``earliest`` if a flush is requested. Returns the waiting ``flush`` calls."""
+        """Wait until ``due``, or until ``earliest`` after :meth:`request_flush`. Returns the waiting ``flush`` calls.
+
+        A ``flush`` call, :meth:`abandon` or a shutdown ends the wait immediately.
+        """
         waiters: list[_Waiter] = []
         with contextlib.suppress(queue.Empty):
             while not (waiters or self._is_abandoned or self._exit_deadline):

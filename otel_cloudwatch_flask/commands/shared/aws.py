@@ -157,7 +157,7 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
-    """Yield the metrics that ListMetrics returns for ``namespaces``. ListMetrics reports no units and no figures."""
+    """Yield the metrics that ListMetrics returns for ``namespaces``, without units and statistics."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:
