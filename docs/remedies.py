@@ -194,8 +194,13 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Metric dropped: no CloudWatchMetricsReporter",
-            "Metrics added before the first `init_app` are lost, and not counted.",
-            "Call `init_app(app)`, or create the reporter with the app, before the first `add_metric`.",
+            "Metrics added on the class before there is a reporter are lost, and not counted.",
+            "Call `init_app(app)` before the first `add_metric`, or call `add_metric` on a reporter.",
+        ),
+        Remedy(
+            "Metrics are lost, because a CloudWatchMetricsReporter without an app",
+            "Metrics are lost until the reporter can be set up, and counted as `not_set_up` in `measurements_lost`.",
+            "Correct the setting that the message names.",
         ),
         Remedy(
             "A CloudWatch exporter was added to a meter provider",

@@ -23,6 +23,8 @@ class LossReason(str, Enum):
     """The datum's file in the spool was damaged or removed."""
     SHUTDOWN = "shutdown"
     """The exporter was shut down, or the process ended, before the datum was sent."""
+    NOT_SET_UP = "not_set_up"
+    """The metric was added to a reporter without an app, which could not be set up. Counts measurements, not datums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class DeliveryStats:
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
-        ``add_metric`` with invalid arguments or after the shutdown. All others become samples of datums.
+        ``add_metric`` with invalid arguments, after the shutdown, or on a reporter that could not be set up. All others
+        become samples of datums.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
         these datums, and may store them again when they are retried.
     :param requests_sent: number of requests that CloudWatch accepted.
@@ -153,7 +156,7 @@ class StatsRecorder:
         lost = [*dict(self._lost).items(), *dict(self._measurements_lost).items()]
         return sum(number for reason, number in lost if reason != LossReason.INVALID.value)
 
-    def stats(self, *, datums_pending: int, metrics_active: int, metrics_overflowed: int) -> DeliveryStats:
+    def stats(self, *, datums_pending: int = 0, metrics_active: int = 0, metrics_overflowed: int = 0) -> DeliveryStats:
         """Return a snapshot of the counters. The arguments are counts that other objects keep."""
         with self._lock:
             return DeliveryStats(

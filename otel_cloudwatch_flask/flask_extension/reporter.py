@@ -1,6 +1,5 @@
 """The Flask extension. Its functions have the same names as in its predecessor, flask-cloudwatch-metric."""
 
-import itertools
 import logging
 import os
 import time
@@ -26,7 +25,7 @@ from otel_cloudwatch_flask.config import (
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
 from otel_cloudwatch_flask.delivery.emf import checked_stream
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
@@ -90,10 +89,13 @@ class ReporterOptions(TypedDict, total=False):
 class CloudWatchMetricsReporter:
     """Flask extension that sends ``add_metric`` and OpenTelemetry metrics to CloudWatch.
 
+    Scripts and jobs need no app: without one, the reporter sets itself up when it is first used.
+
     Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, or else from the environment.
 
     :param app: Flask app to register on. Default: none; pass one or more apps to :meth:`init_app` later.
-    :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name.
+    :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name
+        or, without an app, the program's name.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
     :param region_name: AWS Region of the default client. Default: the Region that boto3 resolves.
@@ -152,6 +154,8 @@ class CloudWatchMetricsReporter:
             },
         )
         self._registrations: list[Registration] = []
+        self._program_name = ""  # the default namespace, if the reporter was used before the first init_app
+        self._unrecorded = StatsRecorder()
         if app is not None:
             self.init_app(app)
 
@@ -202,19 +206,43 @@ class CloudWatchMetricsReporter:
         if every.get("instrument"):
             _instrument_app(app, registration)
         # Moves the reporter to the end, because add_metric on the class uses the last initialized one.
-        _forget(self)
-        _live_reporters[next(_ordinals)] = self
+        _live_reporters.pop(id(self), None)
+        _live_reporters[id(self)] = self
 
     def _register(self, app: Flask, options: Mapping[str, Any]) -> Registration:
         settings = Settings.resolve(arguments=options, app_config=app.config, environ=os.environ)
         _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
-        setup = set_up_provider(options.get("meter_provider"), _target(app, settings, options))
+        target = _target(self._program_name or app.name, app, settings, options)
+        setup = set_up_provider(options.get("meter_provider"), target)
         registration = Registration(setup, settings, is_strict)
         # Only the latest registration of a setup is kept, so that repeatedly created apps do not accumulate.
         others = [each for each in self._registrations if not each.is_live or each.setup is not setup]
         self._registrations = [*others, registration]
         return registration
+
+    def _is_set_up(self) -> bool:
+        """Set the reporter up from its arguments and the environment, unless it is registered on an app.
+
+        Returns ``False`` if that is impossible. The first such error is logged.
+        """
+        if self._registrations:
+            return True
+        app = Flask("__main__")  # never served; its name is that of the program
+        app.config["CLOUDWATCH_LIVE_PAGE"] = False
+        try:
+            self.init_app(app)
+        except Exception as error:  # noqa: BLE001 - add_metric must not raise because of the environment
+            _quiet_log.log(
+                logging.ERROR,
+                "setup",
+                "Metrics are lost, because a CloudWatchMetricsReporter without an app cannot be set up. Correct the "
+                "setting that the error names. %s",
+                error,
+            )
+            return False
+        self._program_name = app.name
+        return True
 
     @_AlsoOnClass
     def add_metric(
@@ -232,7 +260,8 @@ class CloudWatchMetricsReporter:
         :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
         A call on the class uses the current app's reporter or, outside an app context, the reporter that was
-        initialized last. If there is no reporter, the metric is dropped, and a warning is logged once.
+        initialized last. If there is no reporter, the metric is dropped, and a warning is logged once. If the reporter
+        has no app and cannot be set up, the metric is counted as ``not_set_up``, and an error is logged once.
 
         Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise, the metric is
         counted as ``invalid``, and logged once per call site.
@@ -243,11 +272,6 @@ class CloudWatchMetricsReporter:
         else:
             registration, buffer = _registration_elsewhere(self), None
         if registration is None:
-            _quiet_log.warning(
-                "no reporter",
-                "Metric dropped: no CloudWatchMetricsReporter has been initialized with an app. Call init_app(app) "
-                "first.",
-            )
             return
         measurement = registration.cached_measurement(
             metric_name, value, unit, dimensions
@@ -274,17 +298,17 @@ class CloudWatchMetricsReporter:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
 
         Returns ``False`` if the timeout expires, if metrics are lost in delivery (see :meth:`stats`), or if the
-        reporter is shut down. Metrics that are not delivered in time stay pending, and are retried.
+        reporter is shut down or cannot be set up. Metrics that are not delivered in time stay pending, and are retried.
 
         :param timeout_seconds: how long to wait, in seconds. Default: 10.
         """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
-        return flush_all(self._registrations, deadline)
+        return self._is_set_up() and flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
         """Return how many datums of this reporter's apps were sent, are pending, or were lost, since process start."""
-        return total_stats(self._registrations)
+        return DeliveryStats.total([total_stats(self._registrations), self._unrecorded.stats()])
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
         """Flush, then stop the readers that this reporter started. The program's readers keep running.
@@ -297,7 +321,7 @@ class CloudWatchMetricsReporter:
         drain_current_buffer()
         shared = {each.setup for each in _registrations_except(self) if each.is_live}
         shut_down_all(self._registrations, deadline, shared=shared)
-        _forget(self)
+        _live_reporters.pop(id(self), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,21 +348,20 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in given.items() if is_given(value)}
 
 
-def _target(app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
+def _target(app_name: str, app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
     client, credentials, stream = (options.get(name) for name in ("cloudwatch_client", "credentials", "stream"))
     has_settings = are_given(SETTINGS_OF_READER, arguments=options, app_config=app.config)
     is_its_own = bool(has_settings or client or credentials or stream is not None)
-    return Target(settings, app.name, client, credentials or {}, stream, is_its_own=is_its_own)
+    return Target(settings, app_name, client, credentials or {}, stream, is_its_own=is_its_own)
 
 
-_ordinals = itertools.count()
 _live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
 """The live reporters, in the order of their last ``init_app`` calls."""
 
 
-def _forget(reporter: CloudWatchMetricsReporter) -> None:
-    for ordinal in [ordinal for ordinal, live in _live_reporters.items() if live is reporter]:
-        _live_reporters.pop(ordinal, None)
+def _reporters() -> list[CloudWatchMetricsReporter]:
+    # valuerefs() copies atomically. Any other iteration fails if another thread adds a reporter meanwhile.
+    return [reporter for reference in _live_reporters.valuerefs() if (reporter := reference()) is not None]
 
 
 def initialize_metrics(
@@ -370,7 +393,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
                 "call initialize_metrics(app, ...) or init_app(app) where the app is created."
             )
         return installation.reporter
-    reporters = list(_live_reporters.values())
+    reporters = _reporters()
     if len(reporters) != 1:
         raise ConfigurationError(
             f"there are {len(reporters)} reporters, and no app context to select one; "
@@ -408,13 +431,24 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
-    """Return the latest registration of ``reporter`` on any app, or ``None`` if there is no registration.
+    """Return the latest registration of ``reporter`` on any app. If it has none, set it up without an app.
 
-    Outside an app context, a ``reporter`` of ``None`` means the reporter that was initialized last.
+    Outside an app context, a ``reporter`` of ``None`` means the reporter that was initialized last. Returns ``None`` if
+    there is no reporter, or if it cannot be set up. The metric is then lost.
     """
     if reporter is None and not has_app_context():
-        reporter = next(reversed(list(_live_reporters.values())), None)
-    return reporter._registrations[-1] if reporter and reporter._registrations else None  # noqa: SLF001  # this module's class
+        reporter = next(reversed(_reporters()), None)
+    if reporter is None:
+        _quiet_log.warning(
+            "no reporter",
+            "Metric dropped: no CloudWatchMetricsReporter has been initialized. Call init_app(app) first, or call "
+            "add_metric on a reporter.",
+        )
+    elif not reporter._is_set_up():  # noqa: SLF001  # this module's class
+        reporter._unrecorded.lost_measurement(LossReason.NOT_SET_UP)  # noqa: SLF001  # this module's class
+    else:
+        return reporter._registrations[-1]  # noqa: SLF001  # this module's class
+    return None
 
 
 def drain_current_buffer() -> None:
@@ -430,7 +464,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Registration]:
     """Return the registrations of all live reporters except ``reporter``."""
-    others = [each for each in list(_live_reporters.values()) if each is not reporter]
+    others = [each for each in _reporters() if each is not reporter]
     return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
 
 

@@ -155,7 +155,7 @@ def default_namespace(resource: Resource, app_name: str) -> str:
         return _checked(service_name, SERVICE_NAME)
     namespace = _checked(app_name, "app.name")
     _logger.warning(
-        "No CloudWatch namespace is configured; using the app's name, %r. To choose another, "
+        "No CloudWatch namespace is configured; using the name of the app or program, %r. To choose another, "
         'pass namespace="...", or set app.config["CLOUDWATCH_NAMESPACE"] or OTEL_SERVICE_NAME.',
         namespace,
     )

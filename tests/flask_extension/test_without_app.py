@@ -1,0 +1,162 @@
+"""A reporter without an app, as scripts and jobs use it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, get_metrics
+from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """The CloudWatch that the reporter publishes to."""
+    return FakeCloudWatch()
+
+
+@pytest.fixture
+def provider() -> MeterProvider:
+    """The reporter's meter provider, which is not the global one."""
+    return MeterProvider(shutdown_on_exit=False)
+
+
+@pytest.fixture
+def reporter(cloudwatch: FakeCloudWatch, provider: MeterProvider) -> Iterator[CloudWatchMetricsReporter]:
+    """A reporter that is not registered on an app."""
+    reporter = CloudWatchMetricsReporter(None, "Cron", cloudwatch, meter_provider=provider)
+    yield reporter
+    reporter.shutdown(timeout_seconds=1)
+
+
+def test_metrics_and_timers(reporter: CloudWatchMetricsReporter, cloudwatch: FakeCloudWatch) -> None:
+    """``add_metric`` and ``timer`` set the reporter up, and ``flush`` delivers what they recorded."""
+    reporter.add_metric("Runs", 1, "Count", {"Job": "nightly"})
+    with reporter.timer("Duration"):
+        pass
+    assert reporter.flush()
+    assert cloudwatch.sum("Runs", namespace="Cron", Job="nightly") == 1
+    assert cloudwatch.count("Duration", namespace="Cron") == 1
+    assert get_metrics() is reporter
+    assert reporter.stats().datums_sent == 2
+
+
+def test_a_flush_comes_first(reporter: CloudWatchMetricsReporter, provider: MeterProvider) -> None:
+    """``flush`` sets the reporter up as well, and there is nothing to deliver."""
+    assert reporter.flush()
+    assert len(readers_on(provider)) == 1
+
+
+def test_threads_that_come_first_at_once(
+    reporter: CloudWatchMetricsReporter, provider: MeterProvider, cloudwatch: FakeCloudWatch
+) -> None:
+    """Threads that use the reporter first at the same time share one reader, and lose nothing."""
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait()
+        reporter.add_metric("Runs", 1, "Count")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reporter.flush()
+    assert cloudwatch.sum("Runs") == 8
+    assert len(readers_on(provider)) == 1
+
+
+@pytest.mark.parametrize("namespace", ["Cron", None])
+def test_an_app_that_comes_later(provider: MeterProvider, cloudwatch: FakeCloudWatch, namespace: str | None) -> None:
+    """``init_app`` joins the reader and the namespace of what was recorded before."""
+    reporter = CloudWatchMetricsReporter(None, namespace, cloudwatch, meter_provider=provider)
+    reporter.add_metric("Runs", 1, "Count")
+    app = Flask("shop")
+    reporter.init_app(app)
+
+    @app.get("/")
+    def run() -> str:
+        reporter.add_metric("Runs", 1, "Count")
+        return "ran"
+
+    assert app.test_client().get("/", buffered=True).text == "ran"
+    assert reporter.flush()
+    (metric,) = cloudwatch.metrics()
+    assert cloudwatch.sum("Runs", namespace=metric.namespace) == 2
+    assert len(readers_on(provider)) == 1
+    reporter.shutdown()
+    assert readers_on(provider) == []
+
+
+def test_an_app_elsewhere(reporter: CloudWatchMetricsReporter, cloudwatch: FakeCloudWatch) -> None:
+    """``init_app`` with another namespace publishes there, and ``flush`` and ``stats`` cover both."""
+    reporter.add_metric("Runs", 1, "Count")
+    reporter.init_app(Flask("shop"), "Shop")
+    reporter.add_metric("Runs", 2, "Count")
+    assert reporter.flush()
+    assert (cloudwatch.sum("Runs", namespace="Cron"), cloudwatch.sum("Runs", namespace="Shop")) == (1, 2)
+    assert reporter.stats().datums_sent == 2
+
+
+def test_invalid_settings(
+    reporter: CloudWatchMetricsReporter,
+    cloudwatch: FakeCloudWatch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """While the environment is invalid, metrics are counted as lost with one message; then the reporter works."""
+    monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS", "many")
+    for _ in range(3):
+        reporter.add_metric("Runs", 1, "Count")
+    assert not reporter.flush()
+    assert reporter.stats().measurements_lost == {"not_set_up": 3}
+    (message,) = caplog.messages
+    assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='many' is not a positive integer" in message
+    monkeypatch.delenv("OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS")
+    reporter.add_metric("Runs", 1, "Count")
+    assert reporter.flush()
+    assert cloudwatch.sum("Runs") == 1
+    assert reporter.stats().measurements_lost == {"not_set_up": 3}
+
+
+def test_a_provider_that_is_not_usable() -> None:
+    """A provider that accepts no readers loses the metrics, and ``flush`` says so."""
+    reporter = CloudWatchMetricsReporter(None, "Cron", FakeCloudWatch(), meter_provider=NoOpMeterProvider())
+    reporter.add_metric("Runs", 1, "Count")
+    assert not reporter.flush()
+    assert sum(reporter.stats().measurements_lost.values()) == 1
+
+
+def test_disabled(reporter: CloudWatchMetricsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ENABLED=false, calls succeed and nothing counts as lost."""
+    monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_ENABLED", "false")
+    reporter.add_metric("Runs", 1, "Count")
+    assert reporter.flush()
+    assert reporter.stats().measurements_lost == {}
+
+
+def test_a_script() -> None:
+    """A script of two lines publishes what it recorded when it ends."""
+    program = """
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+        CloudWatchMetricsReporter(None, "Cron").add_metric("Runs", 1, "Count")
+    """
+    with LocalCloudWatch() as cloudwatch, isolated_environment():
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env={**os.environ, **cloudwatch.environment()},
+            check=True,
+            timeout=60,
+        )
+        assert cloudwatch.published.sum("Runs", namespace="Cron") == 1
