@@ -27,6 +27,8 @@ class RequestState:
     """The state of one request, stored in the WSGI environment: the latest buffer, and whether to flush at the end."""
 
     wants_flush = True
+    has_length = False
+    """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
     buffer: RequestBuffer | None = None
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
@@ -68,11 +70,17 @@ class RequestEndMiddleware:
     Flask's teardown functions are unsuitable for this: if one raises, the rest are skipped; FlaskInstrumentor records
     the duration after they have all run; and a streamed body can add metrics even later. If the application raises,
     ``flush`` is called immediately.
+
+    If ``is_sync`` is true, the body of a response with a ``Content-Length`` is closed before the server gets its last
+    part, so that a client that has received the whole response can rely on the flush.
     """
 
-    def __init__(self, application: "WSGIApplication", flush: "Callable[[WSGIEnvironment], object]") -> None:
+    def __init__(
+        self, application: "WSGIApplication", flush: "Callable[[WSGIEnvironment], object]", *, is_sync: bool = False
+    ) -> None:
         self._application = application
         self._flush = flush
+        self._is_sync = is_sync
 
     def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Handle a request. This method is the WSGI application."""
@@ -80,7 +88,9 @@ class RequestEndMiddleware:
         state = environ.setdefault(_STATE_KEY, RequestState())
         finish = partial(self._finish, state, environ)
         try:
-            body = self._application(environ, start_response)
+            body = self._application(
+                environ, _noting_length(start_response, state) if self._is_sync else start_response
+            )
         except BaseException:
             finish()
             raise
@@ -91,7 +101,7 @@ class RequestEndMiddleware:
         if file_wrapper is not None and is_file(body, file_wrapper):
             call_after_close(body, finish)
             return body
-        return ResponseBody(body, finish)
+        return ResponseBody(body, finish, state)
 
     def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
@@ -113,22 +123,29 @@ class ResponseBody:
     """A wrapper that closes the response body and calls ``finish``, once, when the response has ended.
 
     The response has ended when the wrapper is closed, read completely or garbage collected. Waiting for ``close`` is
-    not enough, because asgiref's ``WsgiToAsgi`` and some adapters for AWS Lambda never call it.
+    not enough, because asgiref's ``WsgiToAsgi`` and some adapters for AWS Lambda never call it. If ``state.has_length``
+    is true, the last part is yielded after the response has ended.
     """
 
-    __slots__ = ("_body", "_close", "_finish")
+    __slots__ = ("_body", "_close", "_finish", "_state")
 
-    def __init__(self, body: Iterable[bytes], finish: Callable[[], None]) -> None:
+    def __init__(self, body: Iterable[bytes], finish: Callable[[], None], state: RequestState) -> None:
         self._body = body
+        self._state = state
         self._close: Callable[[], None] | None = getattr(body, "close", None)
         self._finish: Callable[[], None] | None = finish
 
     def __iter__(self) -> Iterator[bytes]:
+        held: list[bytes] = []
         try:
-            for part in self._body:  # noqa: UP028 - "yield from" would also close the body, so it would be closed twice
-                yield part
+            # "yield from self._body" would also close the body, so it would be closed twice.
+            for part in self._body:
+                held.append(part)
+                if len(held) > self._state.has_length:
+                    yield held.pop(0)
         finally:
             self.close()
+        yield from held
 
     def close(self) -> None:
         """Close the original body, then call ``finish``, even if closing raises. Later calls do nothing."""
@@ -142,6 +159,16 @@ class ResponseBody:
             finish()
 
     __del__ = close
+
+
+def _noting_length(start_response: "StartResponse", state: RequestState) -> "StartResponse":
+    """Return a ``start_response`` that sets ``state.has_length``."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        state.has_length = any(name.lower() == "content-length" for name, _ in headers)
+        return start_response(status, headers, *exc_info)
+
+    return start
 
 
 def is_file(body: object, file_wrapper: object) -> bool:

@@ -200,7 +200,7 @@ class CloudWatchMetricsReporter:
         registration = self._register(app, every)
         app.extensions[_EXTENSION_NAME] = _Installation(self, registration, every)
         app.wsgi_app = RequestEndMiddleware(  # type: ignore[method-assign]  # as Flask documents
-            app.wsgi_app, registration.flush_after_request
+            app.wsgi_app, registration.flush_after_request, is_sync=registration.settings.flush == "sync"
         ).answer
         _serve_live_page(app, registration)
         if every.get("instrument"):

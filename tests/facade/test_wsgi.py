@@ -10,7 +10,7 @@ from flask import Flask, Response
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
-from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, ResponseBody, call_after_close
+from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, RequestState, ResponseBody, call_after_close
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.support.fakes import eventually
 
@@ -58,20 +58,34 @@ def drop(body: ResponseBody) -> None:
 def test_each_end_counts_once(end: Callable[[ResponseBody], None]) -> None:
     """Each way to end a request closes the body first and finishes the request once."""
     events: list[str] = []
-    end(ResponseBody(Body(events), lambda: events.append("finished")))
+    end(ResponseBody(Body(events), lambda: events.append("finished"), RequestState()))
     assert events == ["closed", "finished"]
 
 
 def test_the_end_comes_with_the_last_part() -> None:
     """Reading the last part ends the request; closing the body afterward does not end it again."""
     events: list[str] = []
-    body = ResponseBody(Body(events), lambda: events.append("finished"))
+    body = ResponseBody(Body(events), lambda: events.append("finished"), RequestState())
     parts = iter(body)
     assert [next(parts), next(parts)] == [b"a\n", b"b\n"]
     assert events == []
     assert next(parts, None) is None
     assert events == ["closed", "finished"]
     body.close()
+    assert events == ["closed", "finished"]
+
+
+def test_a_body_of_known_length_ends_before_its_last_part() -> None:
+    """If the client knows the length of the body, the request ends before the client has received all of it."""
+    events: list[str] = []
+    state = RequestState()
+    state.has_length = True
+    parts = iter(ResponseBody(Body(events), lambda: events.append("finished"), state))
+    assert next(parts) == b"a\n"
+    assert events == []
+    assert next(parts) == b"b\n"
+    assert events == ["closed", "finished"]
+    assert next(parts, None) is None
     assert events == ["closed", "finished"]
 
 
@@ -83,7 +97,7 @@ def test_a_body_that_raises() -> None:
         yield b"a"
         raise KeyError
 
-    body = ResponseBody(broken(), lambda: events.append("finished"))
+    body = ResponseBody(broken(), lambda: events.append("finished"), RequestState())
     with pytest.raises(KeyError):
         list(body)
     assert events == ["finished"]

@@ -4,9 +4,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import EnvironBuilder
 
@@ -72,6 +73,28 @@ def test_sync_waits_for_its_timeout_only() -> None:
         assert reporter.flush(30)
         assert cloudwatch.published.sum("Requests") == 1
         reporter.shutdown()
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_sync_has_delivered_when_the_test_client_returns(*, buffered: bool) -> None:
+    """With ``sync``, one call to ``put_metric_data`` has been made when a request of the test client returns."""
+    client, app = Mock(), Flask("shop")
+    reporter = CloudWatchMetricsReporter(app, "Shop", client, meter_provider=MeterProvider(), flush="sync")
+
+    @app.get("/")
+    def index() -> Response:
+        reporter.add_metric("Requests", 1, "Count")
+        response = Response("hello")
+        response.call_on_close(lambda: CloudWatchMetricsReporter.add_metric("Closed", 1, "Count"))
+        return response
+
+    response = app.test_client().get("/", buffered=buffered)
+    client.put_metric_data.assert_called_once()
+    names = {datum["MetricName"] for datum in client.put_metric_data.call_args.kwargs["MetricData"]}
+    assert names == {"Requests", "Closed"}
+    response.close()
+    client.put_metric_data.assert_called_once()
+    reporter.shutdown()
 
 
 def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
