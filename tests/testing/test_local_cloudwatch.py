@@ -2,6 +2,7 @@ import gzip
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from math import inf, nan
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from botocore.config import Config
@@ -440,6 +441,18 @@ def test_dropped_connection(client: "CloudWatchClient", cloudwatch: LocalCloudWa
     with pytest.raises(ConnectionClosedError):
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     assert cloudwatch.published.count("Orders") == after_storing
+
+
+def test_connection_that_ends_in_a_head(cloudwatch: LocalCloudWatch) -> None:
+    """A request whose head is incomplete is neither answered nor counted."""
+    head = b"POST / HTTP/1.1\r\nX-Amz-Target: GraniteServiceVersion20100801.PutMetricData\r\n"
+    for end in (len(head) - 2, len(head)):
+        address = urlsplit(cloudwatch.endpoint_url)
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
+            connection.sendall(head[:end])
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+    assert cloudwatch.traffic.put_requests == 0
 
 
 def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import socket
 import threading
+from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -54,7 +56,7 @@ class LocalCloudWatch(ValidatingProxy):
     def start(self, *, port: int = 0) -> None:
         """Listen on ``port`` in a new thread. Port 0 selects any free port."""
         if self._server is None:
-            self._server = _Server("127.0.0.1", port, self, handler=_SilentRequestHandler)
+            self._server = _Server("127.0.0.1", port, self, handler=_RequestHandler)
             serve = functools.partial(self._server.serve_forever, poll_interval=_STOP_POLL_SECONDS)
             threading.Thread(target=serve, name="LocalCloudWatch", daemon=True).start()
 
@@ -122,7 +124,22 @@ def _moto_application() -> "WSGIApplication":
     return application
 
 
-class _SilentRequestHandler(WSGIRequestHandler):
+class _RequestHandler(WSGIRequestHandler):
+    def parse_request(self) -> bool:
+        """Read the head of a request. Returns ``False`` if it is invalid, or if the connection ends before it does."""
+        stream, last_lines = self.rfile, deque([b""], maxlen=1)
+
+        def readline(limit: int) -> bytes:
+            last_lines.append(stream.readline(limit))
+            return last_lines[0]
+
+        # The base class takes the end of the connection for the empty line after the last header.
+        self.rfile = SimpleNamespace(readline=readline)  # type: ignore[assignment]
+        try:
+            return super().parse_request() and last_lines[0] != b""
+        finally:
+            self.rfile = stream
+
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
         """Discard the server's log entries about requests. The server still logs the application's errors."""
 
