@@ -41,8 +41,9 @@ class DeliveryStats:
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
         ``add_metric`` with invalid arguments, after the shutdown, or on a reporter that could not be set up. All others
         become samples of datums.
-    :param datums_possibly_duplicated: number of datums in requests whose response was lost. CloudWatch may have stored
-        these datums, and may store them again when they are retried.
+    :param datums_possibly_duplicated: number of datums in requests whose response was lost, or had not arrived at
+        shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
+        when they are retried.
     :param requests_sent: number of requests that CloudWatch accepted.
     :param requests_failed: number of all other requests.
     :param requests_seconds: total duration of all requests.
@@ -123,6 +124,11 @@ class StatsRecorder:
             self._requests_failed += 1
             self._datums_possibly_duplicated += datums_possibly_stored
             self._last_error = error
+
+    def possibly_duplicated(self, datums: int) -> None:
+        """Count datums that the next process will send again, although CloudWatch may still accept them."""
+        with self._lock:
+            self._datums_possibly_duplicated += datums
 
     def took(self, seconds: float) -> None:
         """Add the duration of a request, regardless of its outcome."""

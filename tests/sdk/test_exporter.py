@@ -242,6 +242,19 @@ class TestShutdown:
         join_all(threads)
         assert_each_has_a_fate(exporter, 1)
 
+    def test_what_the_next_process_may_send_again(self, tmp_path: Path) -> None:
+        """A request in progress at shutdown counts as a possible duplicate if its datums are in the spool."""
+        client, following = BlockedClient(), FakeCloudWatch()
+        exporter = CloudWatchMetricExporter("Shop", client=client, spool_directory=str(tmp_path))
+        threads = in_threads(lambda: exporter.export(collected("orders")))
+        assert client.entered.wait(20)
+        exporter.shutdown(timeout_millis=10)
+        CloudWatchMetricExporter("Shop", client=following, spool_directory=str(tmp_path)).force_flush()
+        client.released.set()
+        join_all(threads)
+        assert client.cloudwatch.count("orders") == following.count("orders") == 1
+        assert (exporter.stats().datums_sent, exporter.stats().datums_possibly_duplicated) == (1, 1)
+
     def test_a_hanging_request_that_fails_afterwards(self) -> None:
         """A request in progress at shutdown that fails later leaves nothing pending."""
         entered, released = threading.Event(), threading.Event()
