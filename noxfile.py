@@ -186,11 +186,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[1])
-def guests(session: nox.Session) -> None:
-    """Run the test suites of Flask and its OpenTelemetry instrumentation with this package. Needs the network."""
-    # Flask 3.1.3 tests a private name of pytest that pytest 9.1 has removed.
-    session.install("-e", ".", "pytest<9.1", "asgiref", "greenlet", "python-dotenv", "opentelemetry-test-utils")
-    session.run("python", "-m", "tests.guests", *session.posargs)
+def chaos(session: nox.Session) -> None:
+    """Cut, delay and replace bytes between exporters and a CloudWatch for CHAOS_SECONDS (3600), with a new CHAOS_SEED.
+
+    Prints the seed, the operations and the faults.
+    """
+    session.install("-e", ".[test]")
+    seed = os.environ.get("CHAOS_SEED", str(time.time_ns() % 2**32))
+    variables = {"CHAOS_SECONDS": os.environ.get("CHAOS_SECONDS", "3600"), "CHAOS_SEED": seed}
+    session.run("python", "-m", "pytest", "-q", "tests/reliability/test_chaos.py", *session.posargs, env=variables)
 
 
 @nox.session(python=PYTHONS[1])

@@ -84,19 +84,19 @@ class Program:
         self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
         self.process.stdin.flush()
 
-    def hear(self) -> Any:
+    def hear(self, within_seconds: float = PATIENCE_SECONDS) -> Any:
         """Return the next answer."""
         try:
-            answer = self._answers.get(timeout=PATIENCE_SECONDS)
+            answer = self._answers.get(timeout=within_seconds)
         except queue.Empty:
             answer = ""
         assert answer, f"the process says nothing any more:\n{self.said()[-5000:]}"
         return json.loads(answer)
 
-    def do(self, command: str, *arguments: object) -> Any:
+    def do(self, command: str, *arguments: object, within_seconds: float = PATIENCE_SECONDS) -> Any:
         """Send a command and return its answer."""
         self.tell(command, *arguments)
-        return self.hear()
+        return self.hear(within_seconds)
 
     def said(self) -> str:
         """Return the log of the process."""

@@ -3,28 +3,41 @@
 Each line of standard input is a command with arguments, as a JSON array, and each answer is a line of JSON.
 """
 
+import contextlib
 import dataclasses
 import faulthandler
 import importlib
+import itertools
 import json
 import logging
 import multiprocessing
 import os
 import random
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from flask import Flask
 from opentelemetry import metrics
-from opentelemetry.metrics import Counter
+from opentelemetry.metrics import Counter as CounterInstrument
+from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsReporter
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    DeliveryStats,
+)
+from otel_cloudwatch_flask.delivery import boto_client, sender
+from tests.reliability.cutting_proxy import HOST
 
 
 def say(answer: object) -> None:
@@ -182,7 +195,7 @@ class Forking:
 
     def __init__(self) -> None:
         self.reporter = CloudWatchMetricsReporter(Flask("forking"))
-        self.counter: Counter = metrics.get_meter("tests").create_counter("instrument")
+        self.counter: CounterInstrument = metrics.get_meter("tests").create_counter("instrument")
         self.is_over = threading.Event()
         self.recorded = 0
         self.threads = [threading.Thread(target=self._record), threading.Thread(target=self._flush)]
@@ -241,6 +254,147 @@ class Forking:
             return 2
 
 
+class Shop:
+    """A source of metrics with its own reader, which records, flushes and, if it has a spool, restarts at random.
+
+    Each collection has a number, the metric ``collection``, which identifies a request that arrives twice.
+    """
+
+    def __init__(self, name: str, seed: int, spool_directory: str | None) -> None:
+        self.name = name
+        self.operations: Counter[str] = Counter()
+        self.orders = self.sizes = 0
+        self.seconds_late = 0.0
+        self.exporters: list[CloudWatchMetricExporter] = []
+        self._weights = {
+            "add": 60,
+            "record": 30,
+            "request_flush": 10,
+            "flush": 5,
+            "restart": 2 if spool_directory else 0,
+        }
+        self._random = random.Random(f"{seed} {name}")
+        self._spool_directory = spool_directory
+        self._collections = itertools.count()
+        self._start()
+
+    def _start(self) -> None:
+        exporter = CloudWatchMetricExporter(self.name, spool_directory=self._spool_directory)
+        self.exporters.append(exporter)
+        self.reader = CloudWatchMetricReader(exporter, export_interval_seconds=0.5, flush_min_interval_seconds=0.1)
+        meter = MeterProvider([self.reader], shutdown_on_exit=False).get_meter("tests")
+        self._counter = meter.create_counter("orders")
+        self._histogram = meter.create_histogram("sizes")
+        meter.create_observable_gauge("collection", [lambda _: [Observation(next(self._collections))]])
+
+    def run(self, seconds: float) -> None:
+        """Do random operations for this time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(self._random.expovariate(20))
+            (operation,) = self._random.choices([*self._weights], [*self._weights.values()])
+            self.operations[operation] += 1
+            getattr(self, operation)()
+
+    def add(self) -> None:
+        """Count orders."""
+        amount = self._random.randrange(1, 10)
+        self.orders += amount
+        self._counter.add(amount)
+
+    def record(self) -> None:
+        """Record a size."""
+        self.sizes += 1
+        self._histogram.record(self._random.lognormvariate(3, 2))
+
+    def request_flush(self) -> None:
+        """Request a flush, as the end of a request does."""
+        self.reader.request_flush()
+
+    def flush(self) -> None:
+        """Wait for a flush."""
+        with self._timed(self._random.uniform(0.0, 0.5)) as seconds:
+            self.reader.flush(seconds)
+
+    def restart(self) -> None:
+        """Shut down and start again, as two processes would that share a spool."""
+        with self._timed(self._random.uniform(0.1, 0.5)) as seconds:
+            self.reader.shutdown(timeout_millis=1000 * seconds)
+        self._start()
+
+    @contextlib.contextmanager
+    def _timed(self, timeout_seconds: float) -> Iterator[float]:
+        begun = time.monotonic()
+        yield timeout_seconds
+        self.seconds_late = max(self.seconds_late, time.monotonic() - begun - timeout_seconds)
+
+    def settle(self) -> bool:
+        """Send everything that was recorded, and return whether that succeeded."""
+        is_delivered = self.reader.flush(60)
+        deadline = time.monotonic() + 60
+        # Calls that outlast their restart may still leave datums in the spool.
+        while any(each.sender.is_calling for each in self.exporters) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self._spool_directory:
+            self.restart()
+        is_delivered = self.reader.flush(60) and is_delivered
+        self.reader.shutdown(timeout_millis=60_000)  # no collection is under way afterwards
+        return is_delivered
+
+    def totals(self) -> dict[str, Any]:
+        """Return what was recorded, and the statistics of all exporters."""
+        stats = dataclasses.asdict(DeliveryStats.total(each.stats() for each in self.exporters))
+        recorded = {"orders": self.orders, "sizes": self.sizes, "collections": next(self._collections)}
+        return {**stats, **recorded, "seconds_late": self.seconds_late, "operations": self.operations}
+
+
+class Chaos:
+    """Several shops whose CloudWatch has a name that cannot always be resolved, and no patience for faults."""
+
+    def __init__(self) -> None:
+        self.seed = int(os.environ["CHAOS_SEED"])
+        self.random = random.Random(self.seed)
+        self.unresolved = 0
+        self.resolution_fails_until = self.resolution_works_until = 0.0
+        self.is_over = False
+        resolve = socket.getaddrinfo
+        socket.getaddrinfo = lambda host, *arguments, **options: resolve(self._address(host), *arguments, **options)
+        # Shorter than in production, so that an hour contains more faults.
+        boto_client.CONNECT_TIMEOUT_SECONDS = boto_client.READ_TIMEOUT_SECONDS = 0.7  # type: ignore[misc]
+        sender._LONGEST_BACKOFF_SECONDS = 0.5  # type: ignore[misc]
+        spool = os.environ["CHAOS_SPOOL"]
+        self.shops = [Shop(f"Shop {number}", self.seed, spool if number % 2 else None) for number in range(4)]
+
+    def run(self, seconds: float) -> dict[str, int]:
+        """Run all shops for this time; return the number of each operation."""
+        with ThreadPoolExecutor(len(self.shops)) as pool:
+            list(pool.map(lambda shop: shop.run(seconds), self.shops))
+        self.is_over = True
+        operations = sum((shop.operations for shop in self.shops), Counter[str]())
+        return {**operations, "names that were not resolved": self.unresolved}
+
+    def settle(self) -> list[bool]:
+        """Send everything."""
+        with ThreadPoolExecutor(len(self.shops)) as pool:
+            return list(pool.map(Shop.settle, self.shops))
+
+    def totals(self) -> dict[str, Any]:
+        """Return the totals of each shop."""
+        return {shop.name: shop.totals() for shop in self.shops}
+
+    def _address(self, host: str) -> str:
+        if host != HOST:
+            return host
+        now = time.monotonic()
+        if now >= self.resolution_works_until:
+            self.resolution_fails_until = now + self.random.uniform(0.1, 1.0)
+            self.resolution_works_until = self.resolution_fails_until + self.random.expovariate(1 / 10)
+        if now < self.resolution_fails_until and not self.is_over:
+            self.unresolved += 1
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return "127.0.0.1"
+
+
 def count_in_child(method: str) -> None:
     """Count in a multiprocessing child, and return without flushing."""
     if method == "spawn":
@@ -260,7 +414,12 @@ def _status_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-PROGRAMS: dict[str, Callable[[], object]] = {"measure": Measuring, "periodic": Periodic, "fork": Forking}
+PROGRAMS: dict[str, Callable[[], object]] = {
+    "measure": Measuring,
+    "periodic": Periodic,
+    "fork": Forking,
+    "chaos": Chaos,
+}
 
 
 def main(name: str) -> None:

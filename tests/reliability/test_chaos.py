@@ -1,0 +1,128 @@
+"""Connections that are cut, delayed and replaced at random: in the end every count is exact.
+
+``CHAOS_SECONDS`` and ``CHAOS_SEED`` set the duration and the seed. ``nox --session chaos`` runs this for an hour.
+"""
+
+import os
+import random
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.testing.request_rules import datums_of
+from tests.reliability.background import meanwhile
+from tests.reliability.cloudwatch import sum_of
+from tests.reliability.cutting_proxy import FAULTS, HOST, CuttingProxy
+from tests.reliability.processes import PATIENCE_SECONDS, Program
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
+SEED = int(os.environ.get("CHAOS_SEED", "17"))
+
+
+@dataclass
+class Arrivals:
+    """The requests that arrived complete: how often each collection did, and what it contains."""
+
+    times: Counter[tuple[str, int]] = field(default_factory=Counter)
+    datums: dict[tuple[str, int], int] = field(default_factory=dict)
+    sums: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """The sums of each namespace's metrics, for histograms the number of samples, without repetitions."""
+
+    def __call__(self, parameters: Mapping[str, Any]) -> None:
+        """Record a request."""
+        datums = {datum["MetricName"]: datum for datum in datums_of(parameters)}
+        namespace = parameters["Namespace"]
+        key = (namespace, sum_of(datums["collection"]))
+        self.times[key] += 1
+        if self.times[key] == 1:
+            self.datums[key] = len(datums)
+            self.sums[namespace]["orders"] += sum_of(datums["orders"]) if "orders" in datums else 0
+            self.sums[namespace]["sizes"] += (
+                round(sum(datums["sizes"].get("Counts") or [1])) if "sizes" in datums else 0
+            )
+
+    def repeated(self, namespace: str) -> int:
+        """Return the number of datums of a namespace that arrived again."""
+        return sum((self.times[key] - 1) * number for key, number in self.datums.items() if key[0] == namespace)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the shops recorded, what arrived, and what happened meanwhile."""
+
+    are_delivered: list[bool]
+    totals: dict[str, dict[str, Any]]
+    arrivals: Arrivals
+    cloudwatch: LocalCloudWatch
+    operations: dict[str, int]
+    faults: Counter[str]
+    connections: int
+    log: str
+
+
+def cause_chaos(directory: Path, _scale: float) -> Result:
+    """Run shops while the proxy between them and CloudWatch causes faults, and then until everything has arrived."""
+    source, arrivals = random.Random(SEED), Arrivals()
+    with (
+        LocalCloudWatch(answer_with=arrivals) as cloudwatch,
+        CuttingProxy(urlsplit(cloudwatch.endpoint_url).port or 0, directory, source) as proxy,
+        Program(
+            cloudwatch,
+            directory / "log",
+            "chaos",
+            AWS_ENDPOINT_URL_CLOUDWATCH=f"https://{HOST}:{proxy.port}",
+            AWS_CA_BUNDLE=proxy.certificate,
+            CHAOS_SEED=str(SEED),
+            CHAOS_SPOOL=str(directory / "spool"),
+        ) as program,
+    ):
+        program.tell("run", SECONDS)
+        is_over = threading.Event()
+        weather = threading.Thread(target=change_weather, args=(proxy, source, is_over))
+        weather.start()
+        operations = program.hear(within_seconds=SECONDS + PATIENCE_SECONDS)
+        is_over.set()
+        weather.join()
+        faults = Counter(proxy.happened)
+        are_delivered = program.do("settle", within_seconds=3 * PATIENCE_SECONDS)
+        totals = program.do("totals")
+        said = program.said()
+    return Result(are_delivered, totals, arrivals, cloudwatch, operations, faults, proxy.connections, said)
+
+
+def change_weather(proxy: CuttingProxy, source: random.Random, is_over: threading.Event) -> None:
+    """Alternate between calm times and times of one to three kinds of faults, some of them of nothing else."""
+    while not is_over.is_set():
+        proxy.probability = source.choice([0.0, 0.2, 0.5, 1.0])
+        proxy.faults = source.sample(FAULTS, source.randrange(1, 4))
+        is_over.wait(source.uniform(0.2, 2.0))
+    proxy.probability = 0.0
+
+
+@meanwhile(cause_chaos)
+def test_chaos(result: Result, figures: Callable[..., None]) -> None:
+    """Once the faults stop, everything arrives; nothing is lost, and repetitions are within the count of the stats."""
+    repeated = {name: result.arrivals.repeated(name) for name in result.totals}
+    figures(
+        seed=SEED,
+        seconds=SECONDS,
+        operations=result.operations,
+        connections=result.connections,
+        faults=dict(sorted(result.faults.items())),
+        requests=result.cloudwatch.traffic.put_requests,
+        orders=[each["orders"] for each in result.totals.values()],
+        repeated_datums=list(repeated.values()),
+        possibly_duplicated=[each["datums_possibly_duplicated"] for each in result.totals.values()],
+        seconds_late=[round(each["seconds_late"], 2) for each in result.totals.values()],
+    )
+    assert all(result.are_delivered), result.log[-5000:]
+    assert result.cloudwatch.validation_errors == []
+    for name, total in result.totals.items():
+        assert (total["datums_lost"], total["datums_pending"]) == ({}, 0)
+        assert result.arrivals.sums[name] == {"orders": total["orders"], "sizes": total["sizes"]}
+        assert repeated[name] <= total["datums_possibly_duplicated"]
