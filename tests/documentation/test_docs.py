@@ -18,6 +18,7 @@ from tests.support.doc_blocks import Block, Outcome, blocks, outcomes
 
 OWN_TESTS = {
     ("testing", "py"): "tests with the pytest fixture, which run as a separate project",
+    ("operations", "py"): "a program for uvicorn's workers; tests/reliability/test_sigterm.py runs one like it",
     ("command-line", "console"): "test_command_docs.py compares that page's output",
 }
 """Blocks run by other tests, by page and language."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -163,19 +164,31 @@ def leash(group: int) -> Iterator[None]:
             watcher.kill()
 
 
+def is_listening(port: int) -> bool:
+    """Return whether a server accepts connections on this port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
 def serving(
     cloudwatch: LocalCloudWatch, log: Path, command: list[str], application: list[str], **variables: str | None
 ) -> Iterator[Server]:
-    """Run a server on a socket that already listens, whose file descriptor replaces ``{fd}`` in the command."""
+    """Run a server on a socket that already listens, whose file descriptor replaces ``{fd}`` in the command.
+
+    A server whose command has ``{port}`` opens that port itself.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, log.open("wb") as log_file:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        opens_port = "{port}" in command
+        if opens_port:
+            listener.close()
         process = subprocess.Popen(
-            [*(word.format(fd=listener.fileno()) for word in command), *application],
+            [*(word.format(fd=listener.fileno(), port=port) for word in command), *application],
             cwd=ROOT,
             env=environment(cloudwatch, variables),
-            pass_fds=[listener.fileno()],
+            pass_fds=[] if opens_port else [listener.fileno()],
             stdout=log_file,
             stderr=log_file,
             start_new_session=True,
@@ -183,7 +196,8 @@ def serving(
     # Only the server holds the socket now: when the server ends, connections are refused instead of hanging.
     with process, leash(process.pid):
         try:
-            yield Server(url, process, log)
+            assert not opens_port or eventually(partial(is_listening, port), within_seconds=PATIENCE_SECONDS)
+            yield Server(f"http://127.0.0.1:{port}", process, log)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -197,6 +211,8 @@ UWSGI = Path(sys.executable).with_name("uwsgi")
 class Load:
     """Clients that send sequential requests, each with a unique number, and record which were answered.
 
+    Every ``streamed_every``-th request has a streamed response.
+
     A request that was sent and not answered is ``cut_off``: the server may or may not have counted it. There are at
     most as many of these as clients at a time; after :meth:`expect_the_end` a client stops at its first failed request.
     """
@@ -205,6 +221,7 @@ class Load:
     clients: int = 8
     rate: float | None = None
     requests_per_connection: int = 20
+    streamed_every: int | None = None
     answered: list[int] = field(default_factory=list)
     cut_off: list[int] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
@@ -262,7 +279,8 @@ class Load:
             time.sleep(0.01)  # Nothing was sent; give a restarting server a moment.
             return False
         try:
-            connection.request("GET", f"/count/{number}")
+            is_streamed = self.streamed_every is not None and number % self.streamed_every == 0
+            connection.request("GET", f"/{'stream' if is_streamed else 'count'}/{number}")
             self.pids.add(json.loads(connection.getresponse().read())["pid"])
         except (OSError, http.client.HTTPException, ValueError):
             self.cut_off.append(number)
