@@ -83,7 +83,7 @@ def _gunicorn_checks(environ: Mapping[str, str], directory: Path) -> Iterator[Ch
         *(["installed"] if importlib.util.find_spec("gunicorn") else []),
     ]
     if evidence:
-        finding = f"gunicorn ({', '.join(evidence)}): no configuration needed, for any worker class and --preload."
+        finding = f"gunicorn ({', '.join(evidence)}): no configuration needed; do not use --preload with UvicornWorker."
         yield Check(SECTION, "ok", finding)
 
 
