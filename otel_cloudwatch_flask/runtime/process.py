@@ -56,6 +56,14 @@ def handle_sigterm() -> None:
     _exits.handle_sigterm()
 
 
+def hold_sigterm() -> contextlib.AbstractContextManager[None]:
+    """Return a context manager that delays the end of the process by :func:`handle_sigterm` until its block ends.
+
+    In other threads than the main thread, which handles signals, it does nothing.
+    """
+    return _exits.hold_sigterm()
+
+
 def is_exiting() -> bool:
     """Return whether the interpreter is exiting: the main thread has ended, and ``atexit`` functions are running."""
     return not threading.main_thread().is_alive()
@@ -113,6 +121,7 @@ class _ExitHooks:
     def __init__(self) -> None:
         self._functions: list[Callable[[], None]] = []
         self._looks_at_sigterm = True
+        self._is_signalled = self._holds_sigterm = False
 
     def handle_sigterm(self) -> None:
         if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
@@ -121,12 +130,29 @@ class _ExitHooks:
                 with contextlib.suppress(ValueError):  # a subinterpreter
                     signal.signal(signal.SIGTERM, self._end)
 
-    def _end(self, number: int, _frame: object) -> None:
-        """Run the hooks, then end the process as the default handler does. A second SIGTERM ends it immediately."""
-        signal.signal(number, signal.SIG_DFL)
+    def _end(self, *_: object) -> None:
+        """Run the hooks, then end the process as the default handler does. A second SIGTERM changes nothing."""
+        self._is_signalled = True
+        if self._holds_sigterm:
+            return
+        self._holds_sigterm = True
         for function in self._functions:
             _run_guarded(function)
-        signal.raise_signal(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def hold_sigterm(self) -> Iterator[None]:
+        if self._holds_sigterm or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._holds_sigterm = True
+        try:
+            yield
+        finally:
+            self._holds_sigterm = False
+            if self._is_signalled:
+                self._end()
 
     def add(self, function: Callable[[], None]) -> None:
         if function not in self._functions:

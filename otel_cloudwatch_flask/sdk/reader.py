@@ -18,7 +18,13 @@ from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
-from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, is_exiting
+from otel_cloudwatch_flask.runtime.process import (
+    call_after_fork,
+    call_at_exit,
+    handle_sigterm,
+    hold_sigterm,
+    is_exiting,
+)
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import (
     TEMPORALITY,
@@ -430,8 +436,9 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
 
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
     """Shut down all readers concurrently, so that a slow reader does not delay the other readers."""
-    for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
-        each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
+    with hold_sigterm():
+        for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
+            each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
 
 
 def _shut_down_at_exit() -> None:

@@ -123,13 +123,13 @@ SERVERS = {
     "uvicorn, a2wsgi": _uvicorn("a2wsgi", workers=1),
     "uvicorn, asgiref": _uvicorn("asgiref", workers=1),
     "uvicorn program, a2wsgi, 2 workers": _uvicorn_program("a2wsgi"),
-    "uvicorn program, asgiref, 2 workers": _uvicorn_program("asgiref"),
     "hypercorn, WSGI": _hypercorn("wsgi:tests.reliability.app:create_app()"),
-    "hypercorn, asgiref": _hypercorn("tests.reliability.app:create_asgiref_app()"),
     "granian": _GRANIAN,
     "gunicorn, UvicornWorker": _gunicorn_with_uvicorn(),
 }
 FURTHER_SERVERS = {
+    "uvicorn program, asgiref, 2 workers": _uvicorn_program("asgiref"),
+    "hypercorn, asgiref": _hypercorn("tests.reliability.app:create_asgiref_app()"),
     "gunicorn, sync": _gunicorn("sync"),
     "gunicorn, gthread": _gunicorn("gthread", "--threads", "4"),
     "gunicorn, gevent": _gunicorn("gevent"),
@@ -140,11 +140,10 @@ FURTHER_SERVERS = {
         ("mod_wsgi",), (str(UWSGI.with_name("mod_wsgi-express")), "start-server", *_MOD_WSGI_OPTIONS), workers=2
     ),
 }
-"""Servers that :mod:`tests.reliability.test_servers_under_load` terminates in every run, and one that needs Apache."""
+"""Other adapters, servers that ``test_servers_under_load.py`` terminates in every run, and one that needs Apache."""
 
 SERVERS_THAT_LOSE = {
     "uvicorn, a2wsgi, 2 workers": _uvicorn("a2wsgi", workers=2),
-    "uvicorn, asgiref, 2 workers": _uvicorn("asgiref", workers=2),
     "gunicorn, UvicornWorker, preload": _gunicorn_with_uvicorn("--preload"),
 }
 """Servers whose workers end by the default action of SIGTERM, which a reporter created in them cannot handle."""
