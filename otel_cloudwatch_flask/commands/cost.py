@@ -1,6 +1,6 @@
 """``cost``: estimate the monthly cost of an app's metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     by_metric,
     by_rule,
 )
-from otel_cloudwatch_flask.commands.shared.command import Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.reports.cost_gate import Growth, growth, largest_share
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.config import FlushPolicy
@@ -40,10 +41,23 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
 @click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="Default: the app's setting.")
 @click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the setting.")
+@click.option("--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail above this total.")
+@click.option(
+    "--against", metavar="FILE|URL|-", help="Fail if metrics or dimensions are new compared with this document."
+)
 @json_option("the estimate")
 @traceback_option
 @click.pass_context
-def command(context: click.Context, /, source: str | None, metrics: int | None, *, as_json: bool, **given: Any) -> None:
+def command(
+    context: click.Context,
+    /,
+    source: str | None,
+    metrics: int | None,
+    against: str | None,
+    *,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Estimate the monthly cost of your metrics, and find savings.
 
     CloudWatch bills metrics and API calls. Pass the metrics of a preview, a demo or a running app (--from), or only
@@ -55,13 +69,20 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
+    With --max and --against, the command can fail a CI job, and names the metric and the dimension that cause the cost:
+
+    \b
+        flask cloudwatch cost --from seen.json --against main.json --max 30
+
     Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
     in every hour, so the estimate is an upper bound.
 
-    Exit status: 0 ok, 2 nothing to estimate.
+    Exit status: 0 ok, 1 too expensive, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
+    if against is not None and source is None:
+        raise click.UsageError("--against compares metrics, so it requires --from.", context)
     user_app = load_user_app(context, is_needed=False)
     # The app's settings are the defaults, so that the estimate is for the app as it is configured.
     flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
@@ -70,11 +91,26 @@ def command(context: click.Context, /, source: str | None, metrics: int | None, 
     number = len(every) if metrics is None else metrics
     fleet = Fleet(given["processes"], given["rate"], *seconds)
     costs = policy_costs(number, fleet, document.requests_per_second)
-    result = _Result(number, fleet, flush, costs, every, by_rule(every, user_app.value("RULES")))
+    grown = growth(billed(read_document(against).series), every) if against else []
+    result = _Result(number, fleet, flush, costs, every, by_rule(every, user_app.value("RULES")), grown)
+    problems = [*_over_max(context, result, given["max_dollars"]), *(f"More than in {against}: {each}" for each in grown)]
     if as_json:
         echo_json(result.as_json())
     else:
         result.show()
+    for problem in problems:
+        click.secho(problem, fg="red", err=True)
+    context.exit(EXIT_PROBLEM if problems else 0)
+
+
+def _over_max(context: click.Context, result: "_Result", most: float | None) -> Iterator[str]:
+    cost = result.costs[result.flush]
+    if most is None:
+        return
+    if cost is None:
+        raise click.UsageError('--max requires --rate, because the cost of flush="sync" depends on it.', context)
+    if cost.dollars > most:
+        yield f"More than --max {most:g}: ${cost.dollars:,.2f} a month." + largest_share(result.metrics)
 
 
 def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any:
@@ -109,6 +145,7 @@ class _Result:
     costs: Mapping[str, MonthlyCost | None]
     metrics: Sequence[Metric]
     rules: Sequence[Contribution]
+    growth: Sequence[Growth]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -119,6 +156,7 @@ class _Result:
             "by_metric": list(map(asdict, by_metric(self.metrics))),
             "by_dimension": list(map(asdict, by_dimension(self.metrics))),
             "by_rule": list(map(asdict, self.rules)),
+            "growth": list(map(asdict, self.growth)),
         }
 
     def show(self) -> None:

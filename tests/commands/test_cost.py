@@ -17,10 +17,11 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.cost import policy_costs
 from otel_cloudwatch_flask.commands.reports.cost_estimate import Fleet, Metric, billed, by_dimension, by_metric, by_rule
+from otel_cloudwatch_flask.commands.reports.cost_gate import growth, largest_share
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
-from tests.support.command_runs import demo_document, demo_result, run
+from tests.support.command_runs import demo_document, demo_result, run, run_flask
 
 
 def metric(name: str, **dimensions: str) -> Metric:
@@ -208,3 +209,85 @@ def test_the_data_of_a_live_page_is_a_document() -> None:
         result = CliRunner().invoke(main, ["cost", "--from", url, "--processes", "3", "--json"])
     observed = json.loads(result.output)["dollars_per_month"]["as observed"]
     assert observed["requests"] == pytest.approx(3 * 2 * 30 * 86_400)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (EVERY, []),
+        (EVERY[1:], []),
+        ([*EVERY, metric("Refunds")], ["Refunds is a new metric name, with 1 metric."]),
+        ([metric("Report Time", User="7")], ["Report Time has a new dimension: User, with 1 value."]),
+        (
+            [*EVERY, metric("Orders", Payment="cash", Stage="live")],
+            ["Orders has 4 metrics instead of 3, because Payment has 4 values instead of 3."],
+        ),
+        (
+            [*ORDERS, metric("Orders", Payment="card"), metric("Orders", Stage="live")],
+            ["Orders has 5 metrics instead of 3, because its dimensions have more combinations."],
+        ),
+    ],
+)
+def test_growth_names_the_metric_and_the_dimension(now: list[Metric], told: list[str]) -> None:
+    """A new name, a new dimension, more values and more combinations are told apart; removals are not growth."""
+    assert [*map(str, growth(EVERY, now))] == told
+
+
+def test_the_largest_share_names_the_dimension_to_drop() -> None:
+    """Without a dimension that merges series, only the metric is named; without metrics, nothing is."""
+    assert largest_share(EVERY) == " The largest share is Views with 8 metrics, because Page has 4 values."
+    assert largest_share([metric("Report Time")]) == " The largest share is Report Time with 1 metric."
+    assert not largest_share([])
+
+
+SHOP = """
+from flask import Flask
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+app = Flask(__name__)
+metrics = CloudWatchMetricsReporter(app, "Shop")
+
+
+@app.get("/")
+def index() -> str:
+    metrics.add_metric("Views", 1, "Count", {"Page": "index"})
+    return ""
+"""
+
+
+def test_a_ci_job_fails_when_metrics_become_more_expensive(tmp_path: Path) -> None:
+    """``--against`` and ``--max`` exit with status 1 and name the cause on standard error; JSON stays parseable."""
+    main_json, branch_json = (_preview(tmp_path / name, source) for name, source in _VERSIONS.items())
+    gate = run("cost", "--from", branch_json, "--against", main_json, "--max", "1", "--json")
+    assert gate.returncode == 1
+    assert json.loads(gate.stdout)["growth"][0]["dimension"] == "User"
+    assert gate.stderr.splitlines() == [
+        "More than --max 1: $2.89 a month. The largest share is Views with 1 metric.",
+        f"More than in {main_json}: Views has a new dimension: User, with 1 value.",
+    ]
+    assert run("cost", "--from", main_json, "--against", branch_json, "--max", "30").returncode == 0
+
+
+_VERSIONS = {"main": SHOP, "branch": SHOP.replace('"index"}', '"index", "User": "7"}')}
+
+
+def _preview(folder: Path, source: str) -> str:
+    folder.mkdir()
+    (folder / "shop.py").write_text(source, "utf-8")
+    ended = run_flask(folder / "shop.py", "preview", "--json")
+    (folder / "seen.json").write_text(ended.stdout, "utf-8")
+    return str(folder / "seen.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--metrics", "3", "--against", "main.json"], "--against compares metrics, so it requires --from."),
+        (["--metrics", "3", "--max", "30", "--flush", "sync"], "--max requires --rate"),
+    ],
+)
+def test_a_gate_that_cannot_decide_is_an_error(arguments: list[str], told: str) -> None:
+    """Neither passes silently if the number to compare is unknown."""
+    result = CliRunner().invoke(main, ["cost", *arguments])
+    assert result.exit_code == 2
+    assert told in result.output

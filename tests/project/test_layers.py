@@ -42,7 +42,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ),
     ("commands/shared", ["command", "user_app", "document", "aws", "series_source"]),
     ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
-    ("commands/reports", ["cost_estimate", "request_series", "alarm_template", "dashboard_body"]),
+    ("commands/reports", ["cost_estimate", "cost_gate", "request_series", "alarm_template", "dashboard_body"]),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
     ("", ["cli", "__main__"]),
 ]

@@ -1,0 +1,90 @@
+"""The checks that let a CI job fail if an app's metrics become too expensive."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from otel_cloudwatch_flask.commands.reports.cost_estimate import Metric, by_dimension, by_metric
+from otel_cloudwatch_flask.terminal import counted, escaped
+
+_Values: TypeAlias = Mapping[str, set[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A metric name that has become more expensive, and the dimension that causes it.
+
+    ``metrics_before`` is 0 if the name is new, and ``values_before`` is 0 if the dimension is new. ``dimension`` is
+    empty if the name is new, or if only the combinations of known values have become more.
+    """
+
+    metric: str
+    metrics_before: int
+    metrics: int
+    dimension: str = ""
+    values_before: int = 0
+    values: int = 0
+
+    def __str__(self) -> str:
+        name, dimension = escaped(self.metric, 60), escaped(self.dimension, 60)
+        if not self.metrics_before:
+            return f"{name} is a new metric name, with {counted(self.metrics, 'metric')}."
+        if self.dimension and not self.values_before:
+            return f"{name} has a new dimension: {dimension}, with {counted(self.values, 'value')}."
+        line = f"{name} has {self.metrics:,} metrics instead of {self.metrics_before:,}"
+        if not self.dimension:
+            return f"{line}, because its dimensions have more combinations."
+        return f"{line}, because {dimension} has {self.values:,} values instead of {self.values_before:,}."
+
+
+def growth(before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
+    """Return what has become more expensive between two previews, most metrics first.
+
+    A new dimension counts even if there are no more metrics yet: a preview sees few of the values that it will have.
+    """
+    numbers, values_before, values = _numbers(before), _values_by_name(before), _values_by_name(now)
+    return [
+        each
+        for name, number in _numbers(now).items()
+        for each in _of_name(name, (numbers.get(name, 0), number), values_before[name], values[name])
+    ]
+
+
+def _of_name(name: str, numbers: tuple[int, int], before: _Values, now: _Values) -> Iterator[Growth]:
+    known, number = numbers
+    if not known:
+        yield Growth(name, known, number)
+        return
+    grown = [
+        Growth(name, known, number, key, len(before.get(key, ())), len(values))
+        for key, values in now.items()
+        if key not in before or (number > known and len(values) > len(before[key]))
+    ]
+    yield from grown
+    if number > known and not grown:
+        yield Growth(name, known, number)
+
+
+def _numbers(metrics: Sequence[Metric]) -> dict[str, int]:
+    return {each.metric: each.metrics for each in by_metric(metrics)}
+
+
+def _values_by_name(metrics: Iterable[Metric]) -> Mapping[str, _Values]:
+    found: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for _, name, dimensions in metrics:
+        for key, value in dimensions:
+            found[name][key].add(value)
+    return found
+
+
+def largest_share(metrics: Sequence[Metric]) -> str:
+    """Return a sentence that names the metric with the largest share, and its costliest dimension, if it has one."""
+    if not metrics:
+        return ""
+    largest = by_metric(metrics)[0]
+    share = f" The largest share is {escaped(largest.metric, 60)} with {counted(largest.metrics, 'metric')}"
+    for each in by_dimension(metrics):
+        if each.metric == largest.metric and each.saved_metrics:
+            return f"{share}, because {escaped(each.dimension, 60)} has {counted(each.values, 'value')}."
+    return f"{share}."
