@@ -12,7 +12,7 @@ import math
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -477,7 +477,7 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
 
 
-def are_given(fields: Collection[str], *, arguments: Source, app_config: Source) -> bool:
-    """Return whether an argument or ``app.config`` provides any setting in ``fields``. The environment is ignored."""
-    keys = [key for key in KEYS if key.field in fields]
-    return any(is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name)) for key in keys)
+def given_fields(*, arguments: Source, app_config: Source) -> set[str]:
+    """Return the fields of the settings that an argument or ``app.config`` provides. The environment is ignored."""
+    sources = ((key.field, (arguments.get(key.field), app_config.get(key.app_config_name))) for key in KEYS)
+    return {field for field, values in sources if any(map(is_given, values))}

@@ -5,7 +5,7 @@ A reader that no reporter created is called the program's reader.
 
 import threading
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TextIO
@@ -41,15 +41,14 @@ SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimension
 SETTINGS_OF_READER: Final = sorted(
     {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
 )
-"""The settings of a reader. A reporter that sets any of them does not share the program's reader."""
+"""The settings of a reader. A reporter shares a reader only if they agree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The destination of the metrics that a reporter records for one app.
 
-    ``is_its_own`` is true if any setting applies to this reporter alone rather than to the whole process. In that case,
-    the reporter does not share the program's reader.
+    ``given`` contains the fields of the settings that apply to this reporter, rather than to the whole process.
     """
 
     settings: Settings
@@ -57,7 +56,22 @@ class Target:
     client: Client | None
     credentials: Mapping[str, str] = field(repr=False)
     stream: TextIO | None
-    is_its_own: bool
+    given: Collection[str]
+
+    def agrees_with(self, reader: CloudWatchMetricReader) -> bool:
+        """Return whether the program's ``reader`` has the client and each setting that the reporter was given."""
+        exporter, settings = reader.exporter, reader.settings
+        chooses_client = self.client is not None or "region_name" in self.given
+        return (
+            not self.credentials
+            and (exporter.client is self.client or not chooses_client)
+            and (exporter.stream is self.stream or self.stream is None)
+            and all(
+                getattr(settings, each) == getattr(self.settings, each)
+                for each in SETTINGS_OF_READER
+                if each in self.given
+            )
+        )
 
     def key(self) -> Hashable:
         """Return a key that is equal for targets that can share a reader."""
@@ -165,10 +179,10 @@ class _ReporterMeters(metrics.MeterProvider):
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
     """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
-    The reporter shares the program's reader if there is one, so that a reporter and
-    ``OTEL_METRICS_EXPORTER=cloudwatch`` together publish each metric only once. A reporter that has its own settings
-    gets a separate reader, which leaves plain metrics (those that belong to no reporter) to the program's reader.
-    Reporters with equal targets share a setup, so that they need only one thread, and one request per flush.
+    The reporter shares the first of the program's readers that agrees with its settings. Reporters with equal targets
+    share a setup. Each destination therefore has only one thread, and needs one request per flush. A reporter with
+    another destination gets its own reader, which leaves plain metrics (those that belong to no reporter) to the
+    program's reader.
 
     Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down.
     """
@@ -177,7 +191,7 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
         reader = None
         if isinstance(provider, MeterProvider) and target.settings.enabled:
             _refuse_if_shut_down(provider)
-            reader = None if target.is_its_own else _programs_reader_on(provider)
+            reader = _shared_reader(provider, target)
         key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)
         known = _live_setups()
         for each in known:
@@ -240,8 +254,9 @@ def _refuse_if_shut_down(provider: MeterProvider) -> None:
         )
 
 
-def _programs_reader_on(provider: MeterProvider) -> CloudWatchMetricReader | None:
-    return next((each for each in readers_on(provider) if not isinstance(each, ReporterReader)), None)
+def _shared_reader(provider: MeterProvider, target: Target) -> CloudWatchMetricReader | None:
+    of_program = (each for each in readers_on(provider) if not isinstance(each, ReporterReader))
+    return next(filter(target.agrees_with, of_program), None)
 
 
 def _new_global_provider(target: Target) -> tuple[MeterProvider, ReporterReader]:

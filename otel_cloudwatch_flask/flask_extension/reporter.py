@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.config import (
     FlushPolicy,
     Output,
     Settings,
-    are_given,
+    given_fields,
     is_given,
     misspelt_settings,
 )
@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
 from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, state_of
-from otel_cloudwatch_flask.flask_extension.provider_setup import SETTINGS_OF_READER, Target, set_up_provider
+from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
@@ -350,9 +350,8 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
 
 def _target(app_name: str, app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
     client, credentials, stream = (options.get(name) for name in ("cloudwatch_client", "credentials", "stream"))
-    has_settings = are_given(SETTINGS_OF_READER, arguments=options, app_config=app.config)
-    is_its_own = bool(has_settings or client or credentials or stream is not None)
-    return Target(settings, app_name, client, credentials or {}, stream, is_its_own=is_its_own)
+    given = given_fields(arguments=options, app_config=app.config)
+    return Target(settings, app_name, client, credentials or {}, stream, given)
 
 
 _live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()

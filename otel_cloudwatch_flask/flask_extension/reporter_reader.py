@@ -87,12 +87,16 @@ class ReporterReader(CloudWatchMetricReader):
         self.provider = None
         _owners.pop(self.reporter_id, None)
 
+    def has_priority(self, resource: Resource | None) -> bool:
+        """Return whether this reader publishes the plain metrics of its provider, which has this ``resource``."""
+        return (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
+
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         # Decided at each collection, because the program may add or remove exporters at any time.
         resource = metrics_data.resource_metrics[0].resource
         if not self.exporter.settings.namespace:
             self.exporter.use_namespace(self._namespace_from(resource))
-        has_priority = (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
+        has_priority = self.has_priority(resource)
         if self._publishes_plain_metrics and not has_priority:
             _logger.warning(PLAIN_METRICS_LEFT_TO_PROGRAM)
         self._publishes_plain_metrics = has_priority

@@ -392,6 +392,11 @@ class CloudWatchMetricExporter(MetricExporter):
         """The client that the program passed, or ``None`` if the exporter creates one."""
         return self._client
 
+    @property
+    def stream(self) -> TextIO | None:
+        """The stream that the program passed for EMF lines, or ``None`` for standard output."""
+        return self._stream
+
     def use_client(self, client: Client) -> None:
         """Replace the client, and retry pending datums at once."""
         self._client = client

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.resources import SERVICE_NAME
 
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -33,6 +34,16 @@ def consumer_of(provider_or_reader: object) -> object | None:
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)
     return getattr(provider_or_reader, "_measurement_consumer", None)
+
+
+def service_name_of(reader: MetricReader) -> str | None:
+    """Return the service name in the resource of the reader's provider, or ``None`` if the reader has no provider.
+
+    If the SDK lacks the private names that this relies on, this returns ``None``. A reporter that was given the service
+    name as its namespace then creates a reader, instead of sharing the program's.
+    """
+    resource = getattr(getattr(consumer_of(reader), "_sdk_config", None), "resource", None)
+    return resource and str(resource.attributes.get(SERVICE_NAME, ""))
 
 
 def is_registered(reader: MetricReader) -> bool:

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
@@ -38,6 +39,7 @@ from otel_cloudwatch_flask.sdk.internals import (
     consumer_of,
     forget_measurements,
     is_registered,
+    service_name_of,
 )
 
 _logger = logging.getLogger(__name__)
@@ -144,6 +146,22 @@ class CloudWatchMetricReader(SelectiveReader):
     def exporter(self) -> CloudWatchMetricExporter:
         """The exporter that publishes the collections."""
         return self._exporter
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this reader and its exporter, including a namespace that is the provider's service name."""
+        return replace(
+            self._exporter.settings,
+            namespace=self._exporter.settings.namespace or service_name_of(self),
+            export_interval_seconds=self._interval_seconds,
+            export_timeout_seconds=self._timeout_seconds,
+            flush_min_interval_seconds=self._min_interval_seconds,
+        )
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that collects and calls CloudWatch."""
+        return self._thread
 
     @property
     def has_collected(self) -> bool:

@@ -822,7 +822,7 @@ def test_a_reader_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeClo
         ({"namespace": "Shop"}, {}, 2),
         ({"client": FakeCloudWatch()}, {}, 2),
         ({"rules": [MetricRule()]}, {}, 2),
-        ({"export_interval_seconds": 60.0}, {}, 2),
+        ({"export_interval_seconds": 30.0}, {}, 2),
         ({}, {"CLOUDWATCH_REGION": "eu-west-3"}, 2),
         ({}, {"CLOUDWATCH_MAX_METRICS": 10}, 2),
         ({}, {"CLOUDWATCH_DRY_RUN": True}, 2),

@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.config import (
     KEYS,
     NamedFunction,
     Settings,
-    are_given,
+    given_fields,
     misspelt_keys,
 )
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
@@ -267,12 +267,11 @@ def test_misspelt_keys() -> None:
 
 
 def test_what_was_given_to_one_app() -> None:
-    """Only arguments and app.config count as app-specific; defaults and the environment do not."""
+    """Only arguments and app.config count as given to one app; defaults and the environment do not."""
     defaults = {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "namespace": None}
-    fields = ("namespace", "export_interval_seconds")
-    assert not are_given(fields, arguments=defaults, app_config={"CLOUDWATCH_FLUSH": "sync"})
-    assert are_given(fields, arguments={"export_interval_seconds": 60.0}, app_config={})
-    assert are_given(fields, arguments=defaults, app_config={"CLOUDWATCH_NAMESPACE": "Shop"})
+    assert given_fields(arguments=defaults, app_config={}) == set()
+    assert given_fields(arguments={"export_interval_seconds": 60.0}, app_config={}) == {"export_interval_seconds"}
+    assert given_fields(arguments=defaults, app_config={"CLOUDWATCH_REGION": "eu-west-1"}) == {"region_name"}
 
 
 def test_keys_are_documented() -> None:

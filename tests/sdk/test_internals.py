@@ -45,6 +45,7 @@ USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
     ("_measurement_consumer", internals.consumer_of, lambda: MeterProvider(shutdown_on_exit=False)),
     ("_collect", internals.consumer_of, InMemoryMetricReader),
     ("_collect", internals.is_registered, InMemoryMetricReader),
+    ("_sdk_config", internals.service_name_of, consumer),
     ("_lock", internals.forget_measurements, consumer),
     ("add_metric_reader", internals.forget_measurements, consumer),
     ("_set_collect_callback", internals.SelectiveReader, InMemoryMetricReader),
@@ -91,6 +92,7 @@ def test_the_sdk_s_reader_still_reads_preferences() -> None:
 def test_other_objects_have_none_of_it() -> None:
     """Objects without these internals raise nothing."""
     assert internals.consumer_of(object()) is None
+    assert internals.service_name_of(InMemoryMetricReader()) is None
     assert not internals.is_registered(InMemoryMetricReader())
     internals.forget_measurements(InMemoryMetricReader())
 

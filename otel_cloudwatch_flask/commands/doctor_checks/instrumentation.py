@@ -12,29 +12,45 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
-from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters, programs_exporters_on
-from otel_cloudwatch_flask.sdk.exporter import live_exporters
-from otel_cloudwatch_flask.sdk.reader import readers_on
+from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.flask_extension.provider_setup import SETTINGS_OF_READER
+from otel_cloudwatch_flask.flask_extension.reporter_reader import (
+    ReporterReader,
+    programs_exporters,
+    programs_exporters_on,
+)
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
 
 _SECTION: Final = "Instrumentation"
 _DUPLICATES: Final = "Duplicates"
 _AUTO__SECTION: Final = "opentelemetry.instrumentation.auto_instrumentation"
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
+_OTHER_LIBRARYS_READER: Final = "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share."
 
 
 def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
-    """Check the reporter, the Flask instrumentation and the global meter provider."""
+    """Check the reporter, the Flask instrumentation, the global meter provider and each reader."""
     if user_app.app is None:
         yield Check(_SECTION, "unknown", "No app was loaded.", "Run flask --app YOUR_APP cloudwatch doctor.")
         return
     yield _reporter_check(user_app)
     yield _instrumentation_check(user_app.app)
     yield _provider_check(metrics.get_meter_provider())
+    yield from map(_reader_check, live_readers())
+    for exporter in _exporters_under_other_readers():
+        finding = f"Another library's reader sends all metrics to {_destination(exporter)} in its own thread."
+        yield Check(_SECTION, "ok", finding)
 
 
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
     """Yield a problem for each cause of duplicate metrics, or a single ``ok`` check if there are none."""
-    found = [*_exporters_on_one_provider(), *_exporter_of_environment(environ), *_predecessor()]
+    found = [
+        *_readers_of_one_destination(),
+        *_exporters_on_one_provider(),
+        *_exporter_of_environment(environ),
+        *_predecessor(),
+    ]
     yield from found or [Check(_DUPLICATES, "ok", "No metric is published twice.")]
 
 
@@ -57,18 +73,57 @@ def _instrumentation_check(app: Flask) -> Check:
 
 def _provider_check(provider: metrics.MeterProvider) -> Check:
     if isinstance(provider, MeterProvider):
-        count = len(readers_on(provider))
-        return Check(_SECTION, "ok", f"CloudWatchMetricReaders on the global MeterProvider: {count}.")
+        return Check(_SECTION, "ok", "The global MeterProvider accepts readers.")
     if _is_placeholder(provider):
         return Check(_SECTION, "unknown", "No global MeterProvider is set.", "Only the reporter's own is published.")
     remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
     return Check(_SECTION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
 
 
+def _reader_check(reader: CloudWatchMetricReader) -> Check:
+    thread = f"thread {reader.thread.name}" if reader.thread.is_alive() else "no thread"
+    published = [f"the metrics of the reporter {each}" for each in sorted(reader.exporter.reporters)]
+    if not isinstance(reader, ReporterReader) or reader.has_priority(reader.exporter.resource):
+        published += ["all metrics that belong to no reporter"]
+    finding = f"A reader ({thread}) sends to {_destination(reader.exporter)}: {', and '.join(published)}."
+    return Check(_SECTION, "ok", finding)
+
+
+def _destination(exporter: CloudWatchMetricExporter) -> str:
+    settings = exporter.settings
+    namespace = f"the namespace {settings.namespace}" if settings.namespace else "the namespace of the service name"
+    if exporter.writes_emf:
+        return f"{namespace} in EMF lines"
+    if exporter.client is not None:
+        return f"{namespace} with the program's {type(exporter.client).__name__}"
+    return f"{namespace} in {settings.region_name or 'the default Region'}"
+
+
 def _is_placeholder(provider: metrics.MeterProvider) -> bool:
     """Return whether ``provider`` is the proxy that the API returns until a provider is set."""
     is_of_api = type(provider).__module__.startswith(metrics.__name__)
     return is_of_api and not isinstance(provider, NoOpMeterProvider)
+
+
+def _readers_of_one_destination() -> Iterator[Check]:
+    programs = {each.exporter: each.settings for each in live_readers() if not isinstance(each, ReporterReader)}
+    for reader in live_readers():
+        others = programs_exporters_on(reader, reader.exporter.resource) if isinstance(reader, ReporterReader) else []
+        for other in others:
+            settings = programs.get(other, other.settings)
+            if reader.exporter.client is other.client and all(
+                getattr(reader.settings, name) == getattr(settings, name) for name in ("namespace", "region_name")
+            ):
+                finding = f"Two readers send to {_destination(other)}: the reporter's own, and one of the program."
+                remedy = _sharing(reader.settings, settings) if other in programs else _OTHER_LIBRARYS_READER
+                yield Check(_DUPLICATES, "problem", finding, remedy)
+
+
+def _sharing(ours: Settings, programs: Settings) -> str:
+    """Return how the reporter with these settings can share the program's reader."""
+    different = [name for name in SETTINGS_OF_READER if getattr(ours, name) != getattr(programs, name)]
+    settings = f" and give both the same {', '.join(different)}" if different else ""
+    return f"To share one, add the program's reader before the reporter{settings}."
 
 
 def _exporters_on_one_provider() -> Iterator[Check]:
@@ -79,6 +134,11 @@ def _exporters_on_one_provider() -> Iterator[Check]:
         if count > 1:
             finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
             yield Check(_DUPLICATES, "problem", finding, "Remove all but one.")
+
+
+def _exporters_under_other_readers() -> list[CloudWatchMetricExporter]:
+    of_readers = {each.exporter for each in live_readers()}
+    return [each for each in programs_exporters() if each.is_in_use and each not in of_readers]
 
 
 def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
