@@ -39,8 +39,8 @@ class DeliveryStats:
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
-        ``add_metric`` with invalid arguments, after the shutdown, or on a reporter that could not be set up. All others
-        become samples of datums.
+        ``add_metric`` with invalid arguments, after the shutdown, on a reporter that could not be set up, or that a
+        shutdown could not collect because an observable callback was hanging. All others become samples of datums.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost, or had not arrived at
         shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
         when they are retried.
@@ -141,10 +141,10 @@ class StatsRecorder:
             with self._lock:
                 self._lost[reason.value] += datums
 
-    def lost_measurement(self, reason: LossReason) -> None:
-        """Count a measurement that never became part of a data point."""
+    def lost_measurements(self, reason: LossReason, number: int = 1) -> None:
+        """Count measurements that never became part of a data point. A negative number undoes an earlier call."""
         with self._lock:
-            self._measurements_lost[reason.value] += 1
+            self._measurements_lost[reason.value] += number
 
     def merged(self, datums: int) -> None:
         """Count datums that were merged into other datums."""
@@ -170,7 +170,7 @@ class StatsRecorder:
                 datums_pending=datums_pending,
                 datums_lost=dict(self._lost),
                 datums_merged=self._datums_merged,
-                measurements_lost=dict(self._measurements_lost),
+                measurements_lost=dict(+self._measurements_lost),  # the plus drops zeros
                 datums_possibly_duplicated=self._datums_possibly_duplicated,
                 requests_sent=self._requests_sent,
                 requests_failed=self._requests_failed,

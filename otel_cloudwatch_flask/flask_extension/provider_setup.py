@@ -150,7 +150,7 @@ class ProviderSetup:
 def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> None:
     """Count a measurement as lost. Does nothing if there is no reader."""
     if reader:
-        reader.exporter.stats_recorder.lost_measurement(reason)
+        reader.exporter.stats_recorder.lost_measurements(reason)
 
 
 class _ReporterMeters(metrics.MeterProvider):

@@ -444,7 +444,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
             "add_metric on a reporter.",
         )
     elif not reporter._is_set_up():  # noqa: SLF001  # this module's class
-        reporter._unrecorded.lost_measurement(LossReason.NOT_SET_UP)  # noqa: SLF001  # this module's class
+        reporter._unrecorded.lost_measurements(LossReason.NOT_SET_UP)  # noqa: SLF001  # this module's class
     else:
         return reporter._registrations[-1]  # noqa: SLF001  # this module's class
     return None

@@ -306,7 +306,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _count_uncollected(self) -> None:
         """Count as lost the measurements that had not been collected when the shutdown's deadline passed."""
         self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
-        self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, lost)
+        self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
             "and those from other instruments. Fix the observable callback that hangs or raises an exception.",
@@ -316,7 +316,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
         # If this collection arrives after the shutdown's deadline, its measurements have been counted as lost. Undo
         # that, because the exporter counts its datums as lost instead.
-        self._exporter.stats_recorder.lost(LossReason.SHUTDOWN, -self._uncollected_measurements)
+        self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, -self._uncollected_measurements)
         self._uncollected_measurements = 0
         self._exporter.accept(metrics_data)
 

@@ -36,8 +36,8 @@ def test_accounts() -> None:
         last_success=6.0,
     )
     assert recorder.lost_in_delivery() == 1
-    recorder.lost_measurement(LossReason.INVALID)
-    recorder.lost_measurement(LossReason.SHUTDOWN)
+    recorder.lost_measurements(LossReason.INVALID)
+    recorder.lost_measurements(LossReason.SHUTDOWN)
     assert stats(recorder).measurements_lost == {"invalid": 1, "shutdown": 1}
     assert recorder.lost_in_delivery() == 2
 

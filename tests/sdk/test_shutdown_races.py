@@ -214,9 +214,10 @@ def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> Non
     begun = time.monotonic()
     reporter.shutdown(timeout_seconds=0.1)
     assert time.monotonic() - begun < 0.6
-    assert reporter.stats().datums_lost == {"shutdown": 100}
+    assert (reporter.stats().datums_lost, reporter.stats().measurements_lost) == ({}, {"shutdown": 100})
     assert "100 measurements recorded with add_metric" in caplog.text
     released.set()
     join_all([reader._thread])
-    assert (reporter.stats().datums_pending, reporter.stats().datums_lost) == (0, {"shutdown": 1})
+    stats = reporter.stats()
+    assert (stats.datums_pending, stats.datums_lost, stats.measurements_lost) == (0, {"shutdown": 1}, {})
     assert cloudwatch.sum("Orders") == 10
