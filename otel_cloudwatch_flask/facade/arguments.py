@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimension_texts
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
-from otel_cloudwatch_flask.runtime.safe_text import safe_repr
+from otel_cloudwatch_flask.runtime.safe_text import plain_text, safe_repr
 
 # Matches control characters, and lone surrogates, which cannot be encoded as UTF-8.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -65,7 +65,7 @@ def _metric_name(name: object) -> str:
         raise ValueError(f"the name has {len(name)} characters; use at most {MAX_METRIC_NAME_LENGTH}")
     if _UNPRINTABLE.search(name):
         raise ValueError("the name has control characters; remove them")
-    return name
+    return plain_text(name)
 
 
 def _value(value: object) -> float:
@@ -96,7 +96,7 @@ def _number(value: object) -> float:
 
 
 def _unit(unit: object) -> str:
-    name = canonical_unit(unit) if isinstance(unit, str) else None
+    name = canonical_unit(plain_text(unit)) if isinstance(unit, str) else None
     if name is None:
         raise ValueError(f"{safe_repr(unit)} is not a CloudWatch unit; {_better_unit(unit)}")
     return name

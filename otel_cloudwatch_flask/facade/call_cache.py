@@ -60,7 +60,7 @@ class CallCache:
 
     def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
         """Store the series of a validated call, unless its arguments cannot be cached."""
-        items = _plain_items(dimensions)
+        items = _plain_items(dimensions) if type(metric_name) is str and type(unit) is str else None
         # The caller's dictionary may have been changed by another thread since it was validated.
         if items is None or {name: str(value) for name, value in items} != series.dimensions:
             return
@@ -90,10 +90,13 @@ def _by_name(pairs: Any) -> dict[object, object]:
     For any other argument, or if a name occurs twice, returns ``{None: None}``, which the caller does not cache.
     """
     by_name: dict[object, object] = {}
-    for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
-        if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:
-            return {None: None}
-        if pair["Name"] in by_name:
-            return {None: None}
-        by_name[pair["Name"]] = pair["Value"]
+    try:
+        for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
+            if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:
+                return {None: None}
+            if pair["Name"] in by_name:
+                return {None: None}
+            by_name[pair["Name"]] = pair["Value"]
+    except Exception:  # noqa: BLE001 - boundary: keys whose class overrides __eq__
+        return {None: None}
     return by_name

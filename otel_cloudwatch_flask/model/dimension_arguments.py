@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSION_NAME_LENGTH, MAX_DIMENSIONS
-from otel_cloudwatch_flask.runtime.safe_text import safe_repr
+from otel_cloudwatch_flask.runtime.safe_text import plain_text, safe_repr
 
 Dimensions: TypeAlias = "Mapping[str, object] | Iterable[Mapping[str, object]] | None"
 
@@ -61,7 +61,7 @@ def _name(name: object) -> str:
             f"dimension name {name[:20]!r}... has {len(name)} characters; CloudWatch allows "
             f"{MAX_DIMENSION_NAME_LENGTH}. Shorten it"
         )
-    return name
+    return plain_text(name)
 
 
 def _text(name: object, value: object) -> str:
@@ -72,5 +72,5 @@ def _text(name: object, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
         with suppress(ValueError):  # Python refuses to convert an int of more than 4,300 digits to a string.
-            return str(value)
+            return plain_text(str(value))
     raise ValueError(f"dimension {name!r} has the value {safe_repr(value)}: pass a string, a number or a boolean")

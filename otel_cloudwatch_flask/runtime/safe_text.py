@@ -44,6 +44,11 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def plain_text(text: str) -> str:
+    """Return ``text`` as an exact ``str``, because the methods of a subclass may do anything."""
+    return str.__str__(text)
+
+
 def safe_repr(value: object) -> str:
     """Return ``repr(value)``, or a placeholder if that raises an exception, as it does for an int of 5,000 digits.
 

@@ -46,7 +46,31 @@ class Hostile:
     __repr__ = __str__ = __float__ = __bool__ = __len__ = __iter__ = __eq__ = __hash__ = __getitem__ = keys = _raise
 
 
-HOSTILE = st.builds(Hostile, st.sampled_from([ValueError("no"), TypeError("no"), RuntimeError("no"), RecursionError()]))
+class HostileText(str):
+    """A string that raises when it is compared."""
+
+    __slots__ = ()
+
+    def __eq__(self, _: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = str.__hash__
+
+
+class UnhashableText(str):
+    """A string that raises when it is looked up."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise RuntimeError("no")
+
+
+HOSTILE = st.one_of(
+    st.builds(Hostile, st.sampled_from([ValueError("no"), TypeError("no"), RuntimeError("no"), RecursionError()])),
+    st.builds(HostileText, st.sampled_from(["Orders", "Count", "Name"])),
+    st.builds(UnhashableText, st.sampled_from(["Orders", "Count", "Name"])),
+)
 
 NUMBERS = st.one_of(
     st.integers(),
@@ -135,6 +159,9 @@ def _silent() -> Iterator[None]:
 
 
 @given(st.lists(calls(st.one_of(ANYTHING, HOSTILE)), max_size=6))
+@example([Call(HostileText("Orders"), 1, HostileText("Count"), {HostileText("n"): HostileText("v")})] * 3)
+@example([Call(UnhashableText("Orders"), 1, UnhashableText("Count"), {"n": UnhashableText("v")})] * 3)
+@example([Call("Orders", 1, "Count", [{HostileText("Name"): HostileText("n"), "Value": 1}])] * 3)
 @example([Call("Orders", 1, "Count", {"n": [1]}), Call("Orders", 1, "Count", [{"Name": "n", "Value": Fraction(1, 3)}])])
 @effort(60)
 def test_in_production_it_costs_itself(made: list[Call]) -> None:
