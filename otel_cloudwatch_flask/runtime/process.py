@@ -57,16 +57,8 @@ def handle_sigterm() -> None:
 
 
 def hold_sigterm() -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that delays the end of the process by :func:`handle_sigterm` until its block ends.
-
-    In other threads than the main thread, which handles signals, it does nothing.
-    """
+    """Return a context manager that makes :func:`handle_sigterm` handle SIGTERM only after its block has ended."""
     return _exits.hold_sigterm()
-
-
-def is_exiting() -> bool:
-    """Return whether the interpreter is exiting: the main thread has ended, and ``atexit`` functions are running."""
-    return not threading.main_thread().is_alive()
 
 
 @contextlib.contextmanager
@@ -105,7 +97,7 @@ class _ForkHooks:
         for reference in [*self._forgets, *self._starts]:
             if method := reference():
                 _run_guarded(method)
-        _exits.register_in_child()
+        _exits.start_in_child()
 
     def _acquire(self) -> None:
         self.lock.acquire(timeout=_LONGEST_DELAY_SECONDS)
@@ -121,7 +113,8 @@ class _ExitHooks:
     def __init__(self) -> None:
         self._functions: list[Callable[[], None]] = []
         self._looks_at_sigterm = True
-        self._is_signalled = self._holds_sigterm = False
+        self._is_signalled = False
+        self._holds: list[None] = []  # one for each block that holds SIGTERM: a list changes atomically
 
     def handle_sigterm(self) -> None:
         if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
@@ -133,26 +126,22 @@ class _ExitHooks:
     def _end(self, *_: object) -> None:
         """Run the hooks, then end the process as the default handler does. A second SIGTERM changes nothing."""
         self._is_signalled = True
-        if self._holds_sigterm:
-            return
-        self._holds_sigterm = True
-        for function in self._functions:
-            _run_guarded(function)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
+        if not self._holds:
+            self._holds.append(None)
+            for function in self._functions:
+                _run_guarded(function)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
 
     @contextlib.contextmanager
     def hold_sigterm(self) -> Iterator[None]:
-        if self._holds_sigterm or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        self._holds_sigterm = True
+        self._holds.append(None)
         try:
             yield
         finally:
-            self._holds_sigterm = False
-            if self._is_signalled:
-                self._end()
+            self._holds.pop()
+            if self._is_signalled and not self._holds:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def add(self, function: Callable[[], None]) -> None:
         if function not in self._functions:
@@ -161,8 +150,9 @@ class _ExitHooks:
             if _is_child_of_multiprocessing():
                 _finalize(function)
 
-    def register_in_child(self) -> None:
+    def start_in_child(self) -> None:
         """Register the finalizers again in a ``multiprocessing`` child process, which clears them when it starts."""
+        self._holds = []  # of threads of the parent
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
 

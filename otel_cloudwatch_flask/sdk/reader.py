@@ -19,13 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
-from otel_cloudwatch_flask.runtime.process import (
-    call_after_fork,
-    call_at_exit,
-    handle_sigterm,
-    hold_sigterm,
-    is_exiting,
-)
+from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import (
     TEMPORALITY,
@@ -216,7 +210,7 @@ class CloudWatchMetricReader(SelectiveReader):
         At exit, the first call shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter
         provider would otherwise wait up to 30 seconds for each of its readers in turn.
         """
-        if is_exiting():
+        if not threading.main_thread().is_alive():
             _shut_down_at_exit()
         else:
             _shut_down([self], time.monotonic() + timeout_millis / 1000)

@@ -54,8 +54,23 @@ else:
     record()
 if sys.argv[1] == "shutdown":
     reporter.shutdown()
+elif sys.argv[1] == "shutdown, another thread":
+    thread = threading.Thread(target=reporter.shutdown)
+    thread.start()
+    thread.join()
 elif sys.argv[1] != "exit":
     signal.raise_signal(signal.SIGTERM)
+"""
+FORK = """
+import os, signal
+from otel_cloudwatch_flask.runtime.process import handle_sigterm, hold_sigterm
+
+handle_sigterm()
+with hold_sigterm():
+    if (pid := os.fork()) == 0:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 """
 
 
@@ -136,7 +151,7 @@ def test_programs(cloudwatch: FailingCloudWatch, case: str, status: int, publish
     assert cloudwatch.published.sum("Orders") == published
 
 
-@pytest.mark.parametrize("case", ["exit", "shutdown", "SIGTERM"])
+@pytest.mark.parametrize("case", ["exit", "shutdown", "shutdown, another thread", "SIGTERM"])
 def test_a_signal_during_the_last_flush(cloudwatch: FailingCloudWatch, case: str) -> None:
     """SIGTERM does not interrupt the last flush, whatever began it: the request that fails meanwhile is retried."""
     pids: Queue[int] = Queue()
@@ -155,3 +170,8 @@ def test_a_signal_during_the_last_flush(cloudwatch: FailingCloudWatch, case: str
         program.communicate(timeout=PATIENCE_SECONDS)
     assert program.returncode == -signal.SIGTERM
     assert cloudwatch.published.sum("Orders") == 1
+
+
+def test_a_child_forked_during_the_last_flush() -> None:
+    """A child whose parent was shutting down when it forked ends on SIGTERM."""
+    subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True)
