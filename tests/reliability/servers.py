@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,15 @@ class ServerCase:
     workers: int = 1
     status: int = 0
     factory: str = "create_app"
+    is_possible: bool = True
 
     @property
-    def missing(self) -> list[str]:
-        """The modules that are not installed."""
-        return [each for each in self.modules if importlib.util.find_spec(each) is None]
+    def obstacle(self) -> str | None:
+        """Why this server cannot run here, or ``None`` if it can."""
+        missing = [each for each in self.modules if importlib.util.find_spec(each) is None]
+        if missing:
+            return f"not installed: {', '.join(missing)}"
+        return None if self.is_possible else "the server's user cannot read this Python"
 
     def write_program(self, folder: Path) -> None:
         """Write the files that the command of :func:`_uvicorn_program` needs."""
@@ -108,12 +113,19 @@ _UWSGI_OPTIONS = (
     *("--http-socket", "fd://{fd}", "--master", "--processes", "2", "--threads", "4", "--enable-threads"),
     *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all", "--need-app", "--disable-logging"),
 )
+_IS_ROOT = hasattr(os, "getuid") and os.getuid() == 0
 _MOD_WSGI_OPTIONS = (
     *("--application-type", "module", "tests.reliability.app", "--working-directory", str(ROOT)),
     *("--host", "127.0.0.1", "--port", "{port}", "--server-root", "{folder}/apache", "--log-to-terminal"),
     *("--processes", "2", "--threads", "4"),
     # Apache serves nothing as root.
-    *(("--user", "nobody", "--group", "nogroup") if hasattr(os, "getuid") and os.getuid() == 0 else ()),
+    *(("--user", "nobody", "--group", "nogroup") if _IS_ROOT else ()),
+)
+_MOD_WSGI = ServerCase(
+    ("mod_wsgi",),
+    (str(UWSGI.with_name("mod_wsgi-express")), "start-server", *_MOD_WSGI_OPTIONS),
+    workers=2,
+    is_possible=not _IS_ROOT or all(each.stat().st_mode & stat.S_IXOTH for each in Path(sys.base_prefix).parents),
 )
 
 SERVERS = {
@@ -136,9 +148,7 @@ FURTHER_SERVERS = {
     "uWSGI": ServerCase(
         ("uwsgidecorators",), (str(UWSGI), *_UWSGI_OPTIONS, "--module", "tests.reliability.app"), workers=2
     ),
-    "mod_wsgi": ServerCase(
-        ("mod_wsgi",), (str(UWSGI.with_name("mod_wsgi-express")), "start-server", *_MOD_WSGI_OPTIONS), workers=2
-    ),
+    "mod_wsgi": _MOD_WSGI,
 }
 """Other adapters, servers that ``test_servers_under_load.py`` terminates in every run, and one that needs Apache."""
 

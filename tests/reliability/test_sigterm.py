@@ -86,8 +86,8 @@ def answered_before_sigterm(
     cloudwatch: FailingCloudWatch, case: ServerCase, flush: str, requests: int, folder: Path
 ) -> int:
     """Start a server, send requests, send SIGTERM right after the last response, and return the number of responses."""
-    if case.missing:
-        pytest.skip(f"not installed: {case.missing}")
+    if case.obstacle:
+        pytest.skip(case.obstacle)
     case.write_program(folder)
     command = [word.replace("{folder}", str(folder)) for word in case.command]
     variables = {"COUNTING_APP": "loaded", "OTEL_EXPORTER_CLOUDWATCH_FLUSH": flush, "PYTHONPATH": str(ROOT)}
