@@ -93,7 +93,10 @@ def command(
     costs = policy_costs(number, fleet, document.requests_per_second)
     grown = growth(billed(read_document(against).series), every) if against else []
     result = _Result(number, fleet, flush, costs, every, by_rule(every, user_app.value("RULES")), grown)
-    problems = [*_over_max(context, result, given["max_dollars"]), *(f"More than in {against}: {each}" for each in grown)]
+    problems = [
+        *_over_max(context, result, given["max_dollars"]),
+        *(f"More than in {against}: {each}" for each in grown),
+    ]
     if as_json:
         echo_json(result.as_json())
     else:

@@ -16,6 +16,7 @@ from werkzeug.routing import Rule
 
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import document_from
+from otel_cloudwatch_flask.commands.shared.request_file import Request, read_requests
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.observation.record import Observation
@@ -29,9 +30,10 @@ _FLUSH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class PathResult:
-    """The response status for a path. If the view raised an exception, ``status`` is ``None`` and ``error`` is set."""
+class RequestResult:
+    """The response status of a request. If the view raised, ``status`` is ``None`` and ``error`` is set."""
 
+    method: str
     path: str
     status: int | None
     error: str | None = None
@@ -39,21 +41,25 @@ class PathResult:
 
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1)
-@click.option("--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Requests per path.")
+@click.option("--requests", "file", metavar="FILE", help="File of requests: METHOD /path [body] per line, or HAR.")
+@click.option(
+    "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Times to make each request."
+)
 @json_option("the document that cost, dashboard and alarms read")
 @traceback_option
 @click.pass_context
-def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_json: bool) -> None:
+def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Requests each of PATHS with Flask's test client. Without PATHS, requests every route that accepts GET and has no
-    variable part. Measurements are processed as in production, but nothing is sent to CloudWatch. Other exporters in
-    the app export as usual. Your views really run. Only GET requests are made, but if some of them would have side
-    effects, pass PATHS to choose which ones to make.
+    Requests each of PATHS, and each request of a file, with Flask's test client. Without both, requests every route
+    that accepts GET and has no variable part. Measurements are processed as in production, but nothing is sent to
+    CloudWatch. Other exporters in the app export as usual. Your views really run: if a request would have side effects,
+    choose PATHS that have none, or use a test database.
 
     \b
         flask --app shop cloudwatch preview
         flask --app shop cloudwatch preview / "/search?q=tea" --times 20
+        flask --app shop cloudwatch preview --requests requests.txt
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from -
 
     Exit status: 0 ok, 1 nothing would be published, 2 nothing to preview.
@@ -63,7 +69,8 @@ def command(context: click.Context, paths: tuple[str, ...], times: int, *, as_js
     if app is None:
         raise CommandError("No app to preview: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    results, document = observe(app, paths or requestable_paths(app), times)
+    requests = [*map(Request, paths), *(read_requests(file) if file else ())]
+    results, document = observe(app, requests or [*map(Request, requestable_paths(app))], times)
     if as_json:
         # A preview cannot know how often the app will call CloudWatch in production.
         echo_json({**document, "requests_per_second": None, "visits": list(map(asdict, results))})
@@ -88,8 +95,8 @@ def _is_requestable(rule: Rule) -> bool:
     return "GET" in (rule.methods or ()) and not rule.arguments and not rule.endpoint.startswith(_LIVE_PAGE)
 
 
-def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResult], dict[str, Any]]:
-    """Send ``times`` requests to each path.
+def observe(app: Flask, requests: Sequence[Request], times: int) -> tuple[list[RequestResult], dict[str, Any]]:
+    """Make all requests, ``times`` times.
 
     Returns the results, and a document of the series that would be published.
     """
@@ -97,17 +104,21 @@ def observe(app: Flask, paths: Sequence[str], times: int) -> tuple[list[PathResu
     # Measurements made during the requests may reach any exporter in the process, not only the reporter's.
     for exporter in live_exporters():
         exporter.watch(observation.observe)
-    results = [_requested(app, path) for _ in range(times) for path in paths]
+    results = [_result(app, request) for _ in range(times) for request in requests]
     _flush()
     return results, observation.document()
 
 
-def _requested(app: Flask, path: str) -> PathResult:
+def _result(app: Flask, request: Request) -> RequestResult:
+    path, method, body, content_type = request
     try:
-        with app.test_client() as client, client.get(path) as response:
-            return PathResult(path, response.status_code)
+        with (
+            app.test_client() as client,
+            client.open(path, method=method, data=body, content_type=content_type) as response,
+        ):
+            return RequestResult(method, path, response.status_code)
     except Exception as error:  # noqa: BLE001 - the user's views may raise anything
-        return PathResult(path, None, f"{type(error).__name__}: {error}")
+        return RequestResult(method, path, None, f"{type(error).__name__}: {error}")
 
 
 def _flush() -> None:
@@ -133,7 +144,7 @@ def _require_dry_run(user_app: UserApp) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
-def _show(results: Sequence[PathResult], document: Mapping[str, Any]) -> None:
+def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:
     for line in _result_lines(results):
         click.echo(line)
     for namespace, series in groupby(document["series"], lambda each: each["namespace"]):
@@ -142,11 +153,11 @@ def _show(results: Sequence[PathResult], document: Mapping[str, Any]) -> None:
     click.echo(_summary(document))
 
 
-def _result_lines(results: Sequence[PathResult]) -> Iterator[str]:
+def _result_lines(results: Sequence[RequestResult]) -> Iterator[str]:
     for result, count in Counter(results).items():
         outcome = escaped(result.error, 60) if result.error else str(result.status)
         times = f" ({count} times)" if count > 1 else ""
-        yield f"GET {escaped(result.path, terminal_width() - 40)} {outcome}{times}"
+        yield f"{escaped(result.method, 10)} {escaped(result.path, terminal_width() - 40)} {outcome}{times}"
 
 
 def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:

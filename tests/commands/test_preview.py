@@ -1,4 +1,5 @@
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from flask import Flask
 
 from otel_cloudwatch_flask.cli import main
 from otel_cloudwatch_flask.commands.preview import requestable_paths
+from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import document_from
+from otel_cloudwatch_flask.commands.shared.request_file import read_requests
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 from tests.support.command_runs import SHOP, run_flask
 
@@ -136,3 +139,72 @@ def test_requestable_paths(methods: list[str]) -> None:
     app.add_url_rule("/post", "post", lambda: "", methods=["POST"])
     app.add_url_rule("/item/<item>", "item", lambda item: item)
     assert requestable_paths(app) == ["/a/", "/b"]
+
+
+ORDERS_VIEW = """
+        @app.post("/orders")
+        def order():
+            from flask import request
+            item = (request.get_json(silent=True) or request.form)["item"]
+            metrics.add_metric("Orders", 1, "Count", {"Item": str(item)})
+            return "", 201
+        """
+LINES = """
+# What a customer does:
+GET /
+POST /orders {"item": 3}
+POST /orders item=4&quantity=1
+"""
+HAR = {
+    "log": {
+        "entries": [
+            {"request": {"method": "GET", "url": "https://shop.example"}},
+            {
+                "request": {
+                    "method": "POST",
+                    "url": "https://shop.example/orders?from=cart",
+                    "postData": {"mimeType": "application/json", "text": '{"item": 3}'},
+                }
+            },
+        ]
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (LINES, ["GET / 200", "POST /orders 201", "POST /orders 201"]),
+        (json.dumps(HAR), ["GET / 200", "POST /orders?from=cart 201"]),
+    ],
+)
+def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None:
+    """Requests are made as a text file or a HAR file says, with their methods and bodies."""
+    (tmp_path / "requests.txt").write_text(text, "utf-8")
+    path = app_file(tmp_path, views=ORDERS_VIEW)
+    ended = run_flask(path, "preview", "--requests", str(tmp_path / "requests.txt"), "--json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert [f"{each['method']} {each['path']} {each['status']}" for each in result["visits"]] == lines
+    assert {"Item": "3"} in [each["dimensions"] for each in result["series"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("GET /\nFETCH /orders", "line 2 is not METHOD /path [body], with one of GET, HEAD,"),
+        ("GET https://shop.example/", "line 1 is not METHOD /path [body]"),
+        ("# nothing\n", "contains no requests. Write one per line, such as GET /search?q=tea."),
+        ('{"log": 3}', "it is JSON, but not a HAR file."),
+        ('{"log', "Cannot read requests from"),
+        (None, "No such file or directory."),
+    ],
+)
+def test_a_file_without_usable_requests(tmp_path: Path, text: str | None, told: str) -> None:
+    """The message names the file, what is wrong with it, and what is expected."""
+    path = tmp_path / "requests.txt"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    with pytest.raises(CommandError, match=re.escape(told)) as error:
+        read_requests(str(path))
+    assert str(path) in str(error.value)

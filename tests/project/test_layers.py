@@ -40,7 +40,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             *("expectations", "running_shop", "readback", "run", "report"),
         ],
     ),
-    ("commands/shared", ["command", "user_app", "document", "aws", "series_source"]),
+    ("commands/shared", ["command", "user_app", "document", "aws", "series_source", "request_file"]),
     ("commands/doctor_checks", ["check", "aws", "instrumentation", "server", "settings"]),
     ("commands/reports", ["cost_estimate", "cost_gate", "request_series", "alarm_template", "dashboard_body"]),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),

@@ -1,0 +1,74 @@
+"""Read the requests that ``preview`` makes from a file: lines of text, or a HAR file that a browser has saved."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_JSON: Final = "application/json"
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Request(NamedTuple):
+    """A request to the app. ``path`` includes the query string."""
+
+    path: str
+    method: str = "GET"
+    body: str = ""
+    content_type: str | None = None
+
+
+def read_requests(file: str) -> list[Request]:
+    """Read requests from lines such as ``POST /orders {"item": 3}``, or from a HAR file.
+
+    Lines that are empty or begin with ``#`` are ignored. A body that is not JSON is sent as form data.
+
+    Raises :class:`CommandError` if the file cannot be read, is malformed or contains no request.
+    """
+    try:
+        text = Path(file).read_text("utf-8")
+        requests = [*(_har(json.loads(text)) if text.lstrip().startswith("{") else _lines(text))]
+    except (OSError, ValueError) as error:
+        raise CommandError(f"Cannot read requests from {file}: {getattr(error, 'strerror', None) or error}.") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise CommandError(f"Cannot read requests from {file}: it is JSON, but not a HAR file.") from error
+    if not requests:
+        raise CommandError(f"{file} contains no requests. Write one per line, such as GET /search?q=tea.")
+    return requests
+
+
+def _lines(text: str) -> Iterator[Request]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        method, _, rest = line.strip().partition(" ")
+        path, _, body = rest.strip().partition(" ")
+        if not method or method.startswith("#"):
+            continue
+        if method not in METHODS or not path.startswith("/"):
+            raise ValueError(f"line {number} is not METHOD /path [body], with one of {', '.join(METHODS)}")
+        yield Request(path, method, body.strip(), _content_type(body.strip()))
+
+
+def _content_type(body: str) -> str | None:
+    if not body:
+        return None
+    try:
+        json.loads(body)
+    except ValueError:
+        return _FORM
+    return _JSON
+
+
+def _har(document: Any) -> Iterator[Request]:
+    """Yield the requests of a HAR file, whichever host they were sent to.
+
+    See http://www.softwareishard.com/blog/har-12-spec/.
+    """
+    for entry in document["log"]["entries"]:
+        request = entry["request"]
+        url, posted = urlsplit(request["url"]), request.get("postData") or {}
+        path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+        yield Request(path, str(request["method"]), str(posted.get("text", "")), posted.get("mimeType"))
