@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
@@ -164,3 +166,10 @@ def test_requests_say_where_they_come_from() -> None:
     (user_agent,) = seen
     assert user_agent.startswith(f"otel-cloudwatch-flask/{__version__} Python/3.")
     assert " Botocore/" in user_agent
+
+
+def test_clients_share_the_data_files_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first client of a process reads botocore's data files, which takes most of the time."""
+    client_factory("eu-west-1")()
+    monkeypatch.setattr(JSONFileLoader, "load_file", Mock(side_effect=AssertionError))
+    client_factory("eu-west-2")()
