@@ -5,6 +5,7 @@ Each line of standard input is a command with arguments, as a JSON array, and ea
 
 import contextlib
 import dataclasses
+import errno
 import faulthandler
 import importlib
 import itertools
@@ -13,6 +14,7 @@ import logging
 import multiprocessing
 import os
 import random
+import resource
 import socket
 import sys
 import threading
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest import mock
 
 from flask import Flask
 from opentelemetry import metrics
@@ -190,6 +193,22 @@ class Periodic:
         return self.exporter.force_flush(timeout_seconds * 1000)
 
 
+def begin_lack(resource_name: str) -> Callable[[], object]:
+    """Make this process lack a resource. Returns a function that ends the lack; a forked child inherits both."""
+    if resource_name == "threads":
+        # No address space is large enough for the stack of a thread.
+        before = threading.stack_size(2**46)
+        return lambda: threading.stack_size(before)
+    if resource_name == "descriptors":
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # the standard streams
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    no_space = mock.Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    patch = mock.patch.multiple(os, mkdir=no_space, open=no_space)
+    patch.start()
+    return patch.stop
+
+
 class Forking:
     """A parent of many processes, with threads that record and flush continuously."""
 
@@ -212,6 +231,23 @@ class Forking:
             pid = os.fork()
             if pid == 0:
                 os._exit(self._be_a_child())
+            statuses.append(_status_of(pid))
+        return statuses
+
+    def fork_lacking(self, resource_name: str, times: int) -> list[int]:
+        """Fork while this process lacks a resource; each child counts itself before and after the lack ends."""
+        assert self.reporter.flush(timeout_seconds=30)  # everything is imported afterwards
+        statuses = []
+        for _ in range(times):
+            end_lack = begin_lack(resource_name)
+            pid = os.fork()
+            if pid == 0:
+                self.reporter.add_metric("Child", 1, "Count")
+                self.reporter.flush(timeout_seconds=0.2)
+                end_lack()
+                os._exit(self._be_a_child())
+            time.sleep(0.05)
+            end_lack()
             statuses.append(_status_of(pid))
         return statuses
 
