@@ -198,6 +198,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[1])
+def guests(session: nox.Session) -> None:
+    """Run the test suites of Flask and its OpenTelemetry instrumentation with this package. Needs the network."""
+    # Flask 3.1.3 tests a private name of pytest that pytest 9.1 has removed.
+    session.install("-e", ".", "pytest<9.1", "asgiref", "greenlet", "python-dotenv", "opentelemetry-test-utils")
+    session.run("python", "-m", "tests.guests", *session.posargs)
+
+
+@nox.session(python=PYTHONS[1])
 def audit(session: nox.Session) -> None:
     """Check the installed dependencies for known vulnerabilities. Needs the network."""
     session.install("pip-audit>=2.7")

@@ -23,6 +23,7 @@ BENCHMARKS = (
     "cardinality",
     "outage",
     "import_time",
+    "lambda_start",
 )
 """Modules with a function ``run(*, short)`` that returns a printable report, in the order in which they run."""
 

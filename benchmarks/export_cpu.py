@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Final
 
 from rich.table import Table
@@ -17,6 +18,7 @@ from benchmarks.harness import Remote, cpu_ms, interleaved, median_ratio
 from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, KINDS, Kind
 from benchmarks.report import Claim, Report
 from benchmarks.ways import (
+    ADOT,
     BOTO3,
     EMF,
     OTLP,
@@ -24,13 +26,14 @@ from benchmarks.ways import (
     OTLP_EXPONENTIAL_COLLECTED,
     OURS,
     OURS_COLLECTED,
+    OURS_EMF,
     POWERTOOLS,
     SDK,
     Prepared,
     installed,
 )
 
-COLUMNS: Final = (SDK, OURS, BOTO3, OTLP, OTLP_EXPONENTIAL, EMF, POWERTOOLS)
+COLUMNS: Final = (SDK, OURS, BOTO3, OTLP, OTLP_EXPONENTIAL, OURS_EMF, ADOT, EMF, POWERTOOLS)
 COLLECTED: Final = (OURS_COLLECTED, OTLP_EXPONENTIAL_COLLECTED)
 LARGE: Final = 10_000
 USUAL: Final = 1_000
@@ -124,6 +127,11 @@ def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
         if BOTO3 in figures:
             ratio = median_ratio(figures[BOTO3], figures[OURS])
             yield Claim(f"export CPU, {USUAL:,} {kind.title}: default boto3 / ours", ratio, at_least=times)
+    for kind, way in product((COUNTERS, HISTOGRAMS_5), (ADOT, EMF, POWERTOOLS)):
+        figures = results.get((kind, USUAL), {})
+        if way in figures:
+            ratio = median_ratio(figures[OURS_EMF], figures[way])
+            yield Claim(f"EMF CPU, {USUAL:,} {kind.title}: ours / {way}", ratio, at_most=1)
     for kind, way in ((HISTOGRAMS_5, OTLP), (HISTOGRAMS_200, OTLP_EXPONENTIAL)):
         figures = results.get((kind, USUAL), {})
         if way in figures:

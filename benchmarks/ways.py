@@ -1,11 +1,16 @@
 """Ways to export metrics, each with its transport stubbed: this exporter and its alternatives."""
 
+import io
 import json
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol, TextIO
 
 import boto3
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult, MetricsData
@@ -29,6 +34,7 @@ from otel_cloudwatch_flask.delivery.boto_client import client_factory
 MAX_SERIES: Final = 20_000
 MANY_SAMPLES: Final = 50_000
 
+_ADOT_MODULE: Final = "amazon.opentelemetry.distro.exporter.aws.metrics.console_emf_exporter"
 _OTLP_MODULE: Final = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 
 OURS: Final = "this exporter"
@@ -38,6 +44,8 @@ OTLP_EXPONENTIAL: Final = "OTLP/HTTP, exponential"
 OTLP_GZIP: Final = "OTLP/HTTP, gzip"
 EMF: Final = "aws-embedded-metrics"
 POWERTOOLS: Final = "Powertools"
+OURS_EMF: Final = "this exporter, EMF"
+ADOT: Final = "ADOT, EMF on the console"
 SDK: Final = "SDK collects"
 OURS_COLLECTED: Final = "this exporter, with collection"
 OTLP_EXPONENTIAL_COLLECTED: Final = "OTLP/HTTP, exponential, with collection"
@@ -189,6 +197,51 @@ def _ours(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return ExporterRun(collections_of(kind, series, our_reader), our_exporter(traffic))
 
 
+def _ours_emf(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    stream = _null_device() if traffic is None else _Lines(traffic)
+    exporter = CloudWatchMetricExporter("Benchmark", output="emf", stream=stream, max_metrics=MAX_SERIES)
+    return ExporterRun(collections_of(kind, series, our_reader), exporter)
+
+
+def _adot(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+    stream = _null_device() if traffic is None else _Lines(traffic)
+    exporter = optional(_ADOT_MODULE).ConsoleEmfExporter("Benchmark")
+    return _PrintedRun(ExporterRun(collections_of(kind, series, our_reader), exporter), stream)
+
+
+class _PrintedRun:
+    """An export that writes to standard output, which is ``stream`` meanwhile."""
+
+    def __init__(self, export: Export, stream: TextIO) -> None:
+        self._export = export
+        self._stream = stream
+        self.prepare = export.prepare
+
+    def run(self) -> None:
+        """Export."""
+        with redirect_stdout(self._stream):
+            self._export.run()
+
+
+@cache
+def _null_device() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+class _Lines(io.StringIO):
+    """A stream whose lines are kept as traffic."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self._traffic = traffic
+
+    def write(self, text: str) -> int:
+        """Keep a line."""
+        if text.strip():
+            self._traffic.bodies.append(text.encode())
+        return len(text)
+
+
 def _boto3(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return DictionariesRun(collections_of(kind, series, our_reader), default_client(traffic))
 
@@ -266,6 +319,8 @@ def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
 WAYS: Final[Mapping[str, Way]] = {
     OURS: Way(_ours),
     BOTO3: Way(_boto3),
+    OURS_EMF: Way(_ours_emf),
+    ADOT: Way(_adot, (_ADOT_MODULE,)),
     OTLP: Way(_otlp, (_OTLP_MODULE,)),
     OTLP_EXPONENTIAL: Way(_otlp_exponential, (_OTLP_MODULE,)),
     OTLP_GZIP: Way(_otlp_gzip, (_OTLP_MODULE,)),

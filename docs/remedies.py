@@ -266,7 +266,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "A callback passed to watch() failed",
-            "Nothing is lost: the metrics are in CloudWatch.",
+            "Nothing is lost: delivery is not affected.",
             "Fix the callback passed to `watch()`, at the end of the traceback.",
         ),
         Remedy(

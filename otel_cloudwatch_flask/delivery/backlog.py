@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -39,10 +39,18 @@ class Backlog:
     The batch that is being sent is no longer queued, but stays pending until its outcome is known. If there is a
     ``spool``, pending batches are also kept on disk, as long as the spool has room. When the batches in memory exceed
     ``max_bytes``, the backlog first frees the memory of batches that are on disk, then merges datums of the same
-    series, and finally drops the oldest batches.
+    series, and finally drops the oldest batches. ``on_added`` is called with each batch that is added or adopted.
     """
 
-    def __init__(self, max_bytes: int, stats_recorder: StatsRecorder, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        stats_recorder: StatsRecorder,
+        spool: Spool | None = None,
+        *,
+        on_added: Callable[[Batch], object] = lambda _: None,
+    ) -> None:
+        self._on_added = on_added
         self._max_bytes = max_bytes
         self._stats_recorder = stats_recorder
         self._spool = spool
@@ -79,6 +87,9 @@ class Backlog:
     def add(self, batches: Iterable[Batch]) -> None:
         """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches."""
         added = [self._spooled(batch) for batch in batches]
+        for each in added:
+            if each.batch is not None:
+                self._on_added(each.batch)
         with self._lock:
             # The encoded text takes as much memory as the datums, and batches behind others do not need it yet.
             if self._waiting:
@@ -107,7 +118,7 @@ class Backlog:
         found = []
         self._adoption = self._adoption or self._spool.adopt()
         for file in self._adoption:
-            if entry := _adopted(self._spool, file):
+            if entry := _adopted(self._spool, file, self._on_added):
                 found.append(entry)
             if time.monotonic() >= deadline:
                 break
@@ -278,12 +289,15 @@ def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
         yield from members
 
 
-def _adopted(spool: Spool, file: Path) -> _Entry | None:
+def _adopted(spool: Spool, file: Path, on_added: Callable[[Batch], object]) -> _Entry | None:
     try:
         batch = spool.read(file)
     except OSError:
         return _Entry(1, None, file)  # a placeholder count, corrected once the file can be read
-    return None if batch is None else _Entry(len(batch.datums), None, file)
+    if batch is None:
+        return None
+    on_added(batch)
+    return _Entry(len(batch.datums), None, file)
 
 
 def _forget_encodings(waiting: Iterable[_Entry]) -> None:

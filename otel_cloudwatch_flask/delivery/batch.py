@@ -39,7 +39,7 @@ class _NumberCache(dict[float, str]):
         return text
 
 
-_cached_json: Final = _NumberCache().__getitem__
+cached_json: Final = _NumberCache().__getitem__
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def encoded(datum: Datum) -> str:
     series, seconds, content = datum
     if isinstance(content, Distribution):
         values, counts = content
-        numbers = f'"Values":[{",".join(map(_cached_json, values))}],"Counts":[{",".join(map(_cached_json, counts))}]'
+        numbers = f'"Values":[{",".join(map(cached_json, values))}],"Counts":[{",".join(map(cached_json, counts))}]'
     elif isinstance(content, Statistics):
         numbers = (
             f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'

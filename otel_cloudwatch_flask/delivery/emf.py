@@ -12,13 +12,13 @@ import os
 import select
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TextIO
 
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, number_json
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
@@ -91,7 +91,8 @@ class EmfEnvelope(Envelope):
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
-        return [document.text(self.namespace) for document in documents(datums)]
+        namespace = json.dumps(self.namespace)
+        return [document.text(namespace) for document in documents(datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
         """Split ``datums`` into batches of encoded documents."""
@@ -112,11 +113,12 @@ class Document:
 
     def add(self, datum: Datum) -> bool:
         """Add a datum. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition, common_bytes = _encoded_series(datum.series)
+        name, definition = _encoded_series(datum.series)
         numbers = _numbers_json(datum.content)
         size_bytes = 2 * len(name) + len(definition) + len(numbers) + 3
         if not self.datums:
-            self._size_bytes += common_bytes
+            common = (*datum.series.dimensions, *datum.series.properties)
+            self._size_bytes += sum(2 * len(key) + len(value) + 9 for key, value in common)
         elif (
             name in self._metrics
             or len(self._metrics) >= MAX_METRICS_PER_LINE
@@ -130,34 +132,37 @@ class Document:
         return True
 
     def text(self, namespace: str) -> str:
-        """Encode the document as JSON, without whitespace between its members."""
+        """Encode the document as JSON, without whitespace between its members. ``namespace`` is already encoded."""
         series, seconds, _ = self.datums[0]
         names, dimensions = _encoded_dimensions(series.dimensions)
-        # Properties come last, because metrics and dimensions of the same name take precedence.
-        members = {**dimensions, **self._metrics}
-        for key, value in series.properties:
-            members.setdefault(json.dumps(key), json.dumps(value))
-        members.pop(f'"{_METADATA}"', None)
-        metadata = (
-            f'{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},'
-            f'"Dimensions":[[{names}]],"Metrics":[{",".join(self._definitions)}]}}]}}'
+        properties = self._encoded_properties(series) if series.properties else ()
+        members = filter(None, (",".join(dimensions), *properties, *map(":".join, self._metrics.items())))
+        return (
+            f'{{"{_METADATA}":{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{"Namespace":{namespace},'
+            f'"Dimensions":[[{",".join(names)}]],"Metrics":[{",".join(self._definitions)}]}}]}},{",".join(members)}}}'
         )
-        return f'{{"{_METADATA}":{metadata},{",".join(map(":".join, members.items()))}}}'
+
+    def _encoded_properties(self, series: Series) -> Iterator[str]:
+        """Yield the properties, except those with the name of another member."""
+        taken = {f'"{_METADATA}"', *_encoded_dimensions(series.dimensions)[0], *self._metrics}
+        encoded = ((json.dumps(key), json.dumps(value)) for key, value in series.properties)
+        return (f"{name}:{value}" for name, value in encoded if name not in taken)
 
 
-def documents(datums: Sequence[Datum]) -> list[Document]:
+def documents(datums: Sequence[Datum]) -> Iterator[Document]:
     """Group ``datums`` into documents. A datum with too many values is split between two documents."""
-    latest: dict[Hashable, Document] = {}
-    every = []
+    groups: dict[Hashable, list[Datum]] = {}
     for datum in datums:
-        key = (datum.unix_seconds, datum.series.dimensions, datum.series.properties)
-        for part in _parts(datum):
-            document = latest.get(key)
-            if document is None or not document.add(part):
-                document = latest[key] = Document()
+        series = datum.series
+        groups.setdefault((datum.unix_seconds, series.dimensions, series.properties), []).extend(_parts(datum))
+    for group in groups.values():
+        document = Document()
+        for part in group:
+            if not document.add(part):
+                yield document
+                document = Document()
                 document.add(part)
-                every.append(document)
-    return every
+        yield document
 
 
 def _parts(datum: Datum) -> Sequence[Datum]:
@@ -170,11 +175,10 @@ def _parts(datum: Datum) -> Sequence[Datum]:
 
 
 @lru_cache(maxsize=20_000)
-def _encoded_series(series: Series) -> tuple[str, str, int]:
-    """Return the encoded name and definition of a metric, and the size of its dimensions and properties."""
-    names, dimensions = _encoded_dimensions(series.dimensions)
+def _encoded_series(series: Series) -> tuple[str, str]:
+    """Return the encoded name and definition of a metric."""
     name = series.name
-    while name == _METADATA or json.dumps(name) in dimensions:
+    while name == _METADATA or json.dumps(name) in _encoded_dimensions(series.dimensions)[0]:
         name += "_"
     if name != series.name:
         _once.warning(
@@ -187,18 +191,14 @@ def _encoded_series(series: Series) -> tuple[str, str, int]:
     definition: dict[str, str | int] = {"Name": name, "Unit": series.unit}
     if series.storage_resolution != 60:
         definition["StorageResolution"] = series.storage_resolution
-    common = [*dimensions.items(), *((json.dumps(key), json.dumps(value)) for key, value in series.properties)]
-    common_bytes = len(names) + sum(len(key) + len(value) + 2 for key, value in common)
-    return json.dumps(name), json.dumps(definition, separators=(",", ":")), common_bytes
+    return json.dumps(name), json.dumps(definition, separators=(",", ":"))
 
 
 @lru_cache(maxsize=20_000)
-def _encoded_dimensions(dimensions: Dimensions) -> tuple[str, dict[str, str]]:
-    """Return the encoded names, separated by commas, and the encoded dimensions."""
-    members = {
-        json.dumps(shortened(name, MAX_EMF_DIMENSION_NAME_LENGTH)): json.dumps(value) for name, value in dimensions
-    }
-    return ",".join(members), members
+def _encoded_dimensions(dimensions: Dimensions) -> tuple[list[str], list[str]]:
+    """Return the encoded names of dimensions, and their encoded members."""
+    names = [json.dumps(shortened(name, MAX_EMF_DIMENSION_NAME_LENGTH)) for name, _ in dimensions]
+    return names, [f"{name}:{json.dumps(value)}" for name, (_, value) in zip(names, dimensions, strict=True)]
 
 
 def _numbers_json(content: float | Distribution | Statistics) -> str:
@@ -214,10 +214,10 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
         return number_json(content)
     values, counts = content
     if content.samples <= MAX_VALUES_PER_LINE:
-        repeated = [text for value, count in zip(values, counts, strict=True) for text in [number_json(value)] * count]
-        return f"[{','.join(repeated)}]" if len(repeated) > 1 else repeated[0]
+        repeated = ",".join(",".join([cached_json(value)] * count) for value, count in zip(values, counts, strict=True))
+        return f"[{repeated}]" if "," in repeated else repeated
     statistics = _statistics_json(values[0], values[-1], content.total, content.samples)
-    return f'{statistics},"Values":[{",".join(map(number_json, values))}],"Counts":[{",".join(map(str, counts))}]}}'
+    return f'{statistics},"Values":[{",".join(map(cached_json, values))}],"Counts":[{",".join(map(str, counts))}]}}'
 
 
 def _statistics_json(minimum: float, maximum: float, total: float, count: float) -> str:
@@ -238,10 +238,11 @@ class EmfPut:
         """Write a batch, one line at a time."""
         number = 0
         try:
+            write = _writer(self._stream or (_substitutes or [sys.stdout])[-1])
             for number, line in enumerate(batch.lines()):  # noqa: B007 - used after the loop
-                _write(self._stream or (_substitutes or [sys.stdout])[-1], line + "\n")
+                write(line + "\n")
         except Exception as error:
-            every = documents(batch.datums)
+            every = list(documents(batch.datums))
             written, unwritten = (
                 tuple(datum for document in part for datum in document.datums)
                 for part in (every[:number], every[number:])
@@ -252,41 +253,32 @@ class EmfPut:
             raise StreamError(message, written, remaining) from error
 
 
-def _write(stream: TextIO, line: str) -> None:
-    descriptor = _descriptor(stream)
-    if descriptor is None:
-        stream.write(line)
-        stream.flush()
-        return
+def _writer(stream: Any) -> Callable[[str], object]:
+    """Return a function that writes a line to ``stream``. Raises ``ValueError`` if the stream is closed."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return partial(_write_text, stream)
+    if not hasattr(select, "poll"):  # Windows
+        return lambda line: os.write(descriptor, line.encode("ascii"))
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return partial(_write_bytes, descriptor, poll)
+
+
+def _write_text(stream: TextIO, line: str) -> None:
+    """Write a line. Raises ``AttributeError`` if ``stream`` is ``None``."""
+    stream.write(line)
+    stream.flush()
+
+
+def _write_bytes(descriptor: int, poll: "select.poll", line: str) -> None:
+    """Write a line when the stream has room for it. Raises ``TimeoutError`` if it has none for one second."""
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        _wait_until_writable(descriptor, deadline)
-        try:
+        if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+            raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
+        with suppress(BlockingIOError):  # another process has filled a pipe that does not block
             rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:  # another process has filled the non-blocking pipe
-            continue
-
-
-def _descriptor(stream: Any) -> int | None:
-    """Return the file descriptor of a stream, or ``None`` if the stream has none.
-
-    Raises ``ValueError`` if the stream is closed, and ``AttributeError`` if ``stream`` is ``None``.
-    """
-    try:
-        return int(stream.fileno())
-    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
-        if stream is None:
-            raise
-        return None
-
-
-def _wait_until_writable(descriptor: int, deadline: float) -> None:
-    """Wait until a write would not block. Raises ``TimeoutError`` at ``deadline``."""
-    if not hasattr(select, "poll"):  # Windows
-        return
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-        raise TimeoutError("the stream stayed full; its reader is stopped or too slow")

@@ -77,6 +77,8 @@ class Sender:
         """The earliest time on ``clock`` for the next attempt after a failure."""
         self.is_calling = False
         """Whether a thread may be making a call to CloudWatch, which cannot be interrupted."""
+        self.last_failure: Failure | None = None
+        """The reason that the latest call failed, or ``None`` if it succeeded."""
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
@@ -203,6 +205,7 @@ class Sender:
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
+        self.last_failure = problem
         if problem is None:
             self._lost_responses = 0
             self._accepted(batch, len(batch.datums))

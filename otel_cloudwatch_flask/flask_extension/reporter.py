@@ -412,7 +412,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
         current_g = _current_g()
     except RuntimeError:  # no app context
         return None, None
-    found: tuple[_Installation, RequestBuffer] | None = getattr(current_g, _REQUEST_NAME, None)
+    found: tuple[_Installation, RequestBuffer] | None = vars(current_g).get(_REQUEST_NAME)
     if found is not None:
         return found
     installation = _installation_in(_current_app())
@@ -452,7 +452,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
 
 def drain_current_buffer() -> None:
     """Record the measurements buffered in the current app context."""
-    if has_app_context() and (found := getattr(_current_g(), _REQUEST_NAME, None)):
+    if has_app_context() and (found := vars(_current_g()).get(_REQUEST_NAME)):
         found[1].drain()
 
 
@@ -468,7 +468,8 @@ def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Re
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    if found := getattr(_current_g(), _REQUEST_NAME, None):
+    # Every app context ends here, most of them without a metric. getattr() would raise and catch an AttributeError.
+    if found := vars(_current_g()).get(_REQUEST_NAME):
         found[1].end()
 
 

@@ -8,8 +8,9 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Flask, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, current_app, request
 from markupsafe import escape
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.facade.wsgi import disable_flush
@@ -20,15 +21,13 @@ from otel_cloudwatch_flask.live_page.page_data import IndexedRules, page_documen
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _NAME: Final = "cloudwatch_live_page"
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""All methods are routed, so that unauthorized requests get a 404 with any method. Only GET and HEAD are served."""
-
 _ASSETS: Final = {
     "live.css": "text/css",
     "uplot.css": "text/css",
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
-        ("live.js", "text.js", "model.js", "table.js", "charts.js", "detail.js", "uplot.js"), "text/javascript"
+        [f"{name}.js" for name in ("live", "text", "model", "links", "table", "charts", "detail", "uplot")],
+        "text/javascript",
     ),
 }
 
@@ -75,21 +74,26 @@ class LivePage:
                 rule,
                 "page",
                 self._respond,
-                methods=_METHODS,
+                methods=("GET", "HEAD"),
                 provide_automatic_options=False,
                 # A redirect from "/_cloudwatch/" or "//_cloudwatch" would reveal that the page exists.
                 strict_slashes=True,
                 merge_slashes=False,
             )
+        blueprint.before_app_request(self._hide_from_other_methods)
         return blueprint
+
+    def _hide_from_other_methods(self) -> None:
+        """Make the response to other methods the same 404 as for a path without a route, instead of a 405."""
+        is_own = f"{request.path}/".startswith(f"{self._settings.live_page_path}/")
+        if is_own and isinstance(request.routing_exception, MethodNotAllowed):
+            request.routing_exception = NotFound()
 
     def _respond(self, resource: str = "") -> Response:
         if not is_authorized(self._settings.live_page_check, reads_data=resource.endswith(".json")):
             abort(404)
         # Polling the page must not cause flushes, which are billed.
         disable_flush(request.environ)
-        if request.method not in ("GET", "HEAD"):
-            abort(405)
         view = self._view_of(resource)
         if view is None:
             abort(404)
@@ -114,7 +118,9 @@ class LivePage:
         begun = time.perf_counter()
         known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
         observed = self._observation.changes(known)
-        document = page_document(observed, self._settings, self._exporter, self._rules, MESSAGES.documents())
+        document = page_document(
+            observed, self._settings, self._exporter, self._rules, MESSAGES.documents(), is_debug=current_app.debug
+        )
         # Doubled, because encoding the document takes about as long as computing it. The page polls less often if this
         # number is high.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})

@@ -10,12 +10,13 @@ from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 def observation_of(exporter: CloudWatchMetricExporter) -> Observation:
     """Return the observation of ``exporter``, and start the observation on the first call.
 
-    Apps that share an exporter also share its observation.
+    Apps that share an exporter also share its observation, which includes pending metrics.
     """
     with _lock:
         observation = _observations.get(exporter)
         if observation is None:
             observation = _observations[exporter] = Observation()
+            exporter.watch_pending(observation.observe_pending)
             exporter.watch(observation.observe)
         return observation
 

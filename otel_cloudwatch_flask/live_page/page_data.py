@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.live_page.remedies import remedy_document
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.observation.record import SLICE_SECONDS
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, monthly_cost, requests_dollars
@@ -44,7 +45,8 @@ def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
     return {
         **month.document(),
-        "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]),
+        # Metrics that were never accepted are not billed.
+        "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]) if observed["requests"] else 0.0,
         "trend": [
             metrics_dollars(int(point["series"])) + requests_dollars(point["requests_per_second"] * SECONDS_PER_MONTH)
             for point in trend(observed, now=now)
@@ -125,13 +127,19 @@ def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) ->
 
     Some are taken from the exporter instead of the app, because several apps may share an exporter.
     """
-    names = ("namespace", "region_name", "max_metrics", "dry_run")
+    names = ("namespace", "max_metrics", "dry_run")
     return {
         "pid": os.getpid(),
         "flush": settings.flush,
         "export_interval_seconds": settings.export_interval_seconds,
         **{name: getattr(exporter.settings, name) for name in names},
+        "region_name": exporter.region_name or exporter.settings.region_name or _region_of_environment(),
     }
+
+
+def _region_of_environment() -> str | None:
+    # boto3 reads a profile too, and then the Region is known once a client has been created.
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 def page_document(
@@ -140,6 +148,8 @@ def page_document(
     exporter: CloudWatchMetricExporter,
     rules: IndexedRules,
     messages: list[dict[str, Any]],
+    *,
+    is_debug: bool,
 ) -> dict[str, Any]:
     """Return all the data that the page polls every few seconds."""
     now = time.time()
@@ -152,6 +162,7 @@ def page_document(
         "now": now,
         "settings": settings_document(settings, exporter),
         "delivery": delivery(exporter.stats(), observed, now=now),
+        "remedy": remedy_document(exporter.sender.last_failure, is_debug=is_debug),
         "cost": cost(observed, now=now),
         "rules": rules.documents(),
         "messages": messages,

@@ -1,4 +1,4 @@
-"""Record the published metrics in bounded memory, so that they can be read while the program runs.
+"""Record the published and the pending metrics in bounded memory, so that they can be read while the program runs.
 
 Recording a datum takes about six microseconds, plus one more for each value after the first.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.delivery.batch import Batch, members_of
 from otel_cloudwatch_flask.model.datum import Datum, Series
-from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles
+from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles, samples_of
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 
 PERCENTS: Final = (50, 90, 99)
@@ -45,6 +45,8 @@ class _ObservedSeries:
     def __init__(self, number: int, namespace: str, series: Series, max_flushes: int) -> None:
         self.number = number
         self.changed = self.last_time = 0
+        self.undelivered = 0.0
+        """The number of samples that are pending or were lost."""
         self.last_datums: deque[Datum] = deque(maxlen=_LAST_DATUMS)
         self._flushes: deque[bytes] = deque(maxlen=max_flushes)
         self._tally = Tally(_MOST_VALUES)
@@ -68,6 +70,15 @@ class _ObservedSeries:
         self.last_time = datum.unix_seconds
         self.changed = sequence
 
+    def deliver(self, datum: Datum, *, sequence: int, max_values: int) -> None:
+        """Count the datum's samples as delivered, and add it unless it was added while it was pending."""
+        samples = samples_of(datum.content)
+        if samples > self.undelivered:
+            return self.add(datum, sequence=sequence, max_values=max_values)
+        self.undelivered -= samples
+        self.changed = sequence
+        return None
+
     def figures(self) -> dict[str, Any]:
         """Return the identity of the series, and the statistics that CloudWatch computes from its datums."""
         tally = self._tally
@@ -78,6 +89,7 @@ class _ObservedSeries:
             "samples": tally.count,
             "minimum": tally.minimum,
             "maximum": tally.maximum,
+            "undelivered": self.undelivered,
             **{f"p{percent}": found and found[index] for index, percent in enumerate(PERCENTS)},
             "percentile_error": None if found is None else tally.values.error,
         }
@@ -94,11 +106,12 @@ class _ObservedSeries:
 class Observation:
     """The metrics published since this object was created or the process was forked. Thread-safe.
 
-    Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. The sum, sample count, minimum and maximum of a
-    series are exact. Each series may keep an equal share of ``max_values``, but at least 50 and at most 2,000 distinct
-    values. Its percentiles are exact until it exceeds that number. From then on, their relative error is at most the
-    ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged further. A thousand
-    series need 20 MB of memory, or 40 MB if all are histograms with many values.
+    Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. To include datums as soon as they are pending, also
+    pass :meth:`observe_pending` to :meth:`CloudWatchMetricExporter.watch_pending`. The sum, sample count, minimum and
+    maximum of a series are exact. Each series may keep an equal share of ``max_values``, but at least 50 and at most
+    2,000 distinct values. Its percentiles are exact until it exceeds that number. From then on, their relative error
+    is at most the ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged
+    further. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
 
     :param max_series: The number of series to keep. A new series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.
@@ -129,7 +142,7 @@ class Observation:
         self._started = self._clock()
         self._series: dict[tuple[str, Series], _ObservedSeries] = {}
         self._series_seen = self._forgotten = 0
-        self._requests = self._datums = self._bytes = 0
+        self._sequence = self._requests = self._datums = self._bytes = 0
         self._slices: deque[dict[str, float]] = deque(maxlen=_SLICES)
 
     def observe(self, batch: Batch) -> None:
@@ -140,10 +153,21 @@ class Observation:
         """Record the datums of a PutMetricData request that CloudWatch has accepted."""
         with self._lock:
             self._requests += 1
+            self._sequence += 1
             most_values = self._values_per_series()
             for datum in datums:
-                self._series_of(namespace, datum.series).add(datum, sequence=self._requests, max_values=most_values)
+                self._series_of(namespace, datum.series).deliver(datum, sequence=self._sequence, max_values=most_values)
             self._count(datums=len(datums), size_bytes=size_bytes)
+
+    def observe_pending(self, batch: Batch) -> None:
+        """Record a batch that has become pending."""
+        with self._lock:
+            self._sequence += 1
+            most_values = self._values_per_series()
+            for datum in batch.datums:
+                series = self._series_of(batch.envelope.namespace, datum.series)
+                series.add(datum, sequence=self._sequence, max_values=most_values)
+                series.undelivered += samples_of(datum.content)
 
     def document(self) -> dict[str, Any]:
         """Return the totals and all series as a JSON document.
@@ -193,7 +217,7 @@ class Observation:
         namespaces = list(dict.fromkeys(namespace for namespace, _ in self._series))
         return {
             "instance": self._instance,
-            "sequence": self._requests,
+            "sequence": self._sequence,
             "namespace": namespaces[0] if namespaces else None,
             "namespaces": namespaces,
             "started": self._started,

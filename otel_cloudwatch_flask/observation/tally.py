@@ -143,6 +143,13 @@ class Tally:
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
 
+def samples_of(content: Content) -> float:
+    """Return the number of samples in one datum."""
+    if isinstance(content, Distribution):
+        return sum(content.counts)
+    return content.count if isinstance(content, Statistics) else 1
+
+
 def summary(content: Content) -> Summary:
     """Return the statistics of one datum."""
     if isinstance(content, Distribution):

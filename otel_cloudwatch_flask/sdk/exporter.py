@@ -8,9 +8,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Container, ItemsView, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, ItemsView, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TextIO
 
 from opentelemetry.sdk.metrics import (
@@ -183,6 +183,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
+        self._watchers_of_pending: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
         self._spool_directory = None if self.writes_emf else settings.spool_directory
@@ -196,14 +197,21 @@ class CloudWatchMetricExporter(MetricExporter):
         """Create the state that belongs to one process: locks, client, pending datums and caches."""
         # The resource of the last collection. It identifies the provider, whose exporters all receive the same object.
         self.resource: Resource | None = None
+        # Of the latest client, so it is known from the first attempt to send on.
+        self.region_name: str | None = None
         self._stats_recorder = StatsRecorder()
         spool = Spool(self._spool_directory) if self._spool_directory else None
-        self._backlog = Backlog(self._settings.max_backlog_bytes, self._stats_recorder, spool)
+        self._backlog = Backlog(
+            self._settings.max_backlog_bytes,
+            self._stats_recorder,
+            spool,
+            on_added=partial(self._notify, self._watchers_of_pending),
+        )
         self._sender = Sender(
             self._make_put,
             self._backlog,
             self._stats_recorder,
-            on_accepted=self._notify_watchers,
+            on_accepted=partial(self._notify, self._watchers),
             has_responses=not self.writes_emf,
         )
         self._turn = threading.Condition()
@@ -301,6 +309,10 @@ class CloudWatchMetricExporter(MetricExporter):
         ``watcher`` runs in the delivering thread, so it must be quick. Its exceptions are logged.
         """
         self._watchers.append(watcher)
+
+    def watch_pending(self, watcher: Callable[[Batch], object]) -> None:
+        """Call ``watcher`` with each batch that becomes pending from now on, as :meth:`watch` does when it is sent."""
+        self._watchers_of_pending.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:
         """Also publish the metrics of ``reporter``.
@@ -407,15 +419,15 @@ class CloudWatchMetricExporter(MetricExporter):
         """Whether the exporter writes EMF lines to a stream, instead of sending requests."""
         return self._settings.output == "emf"
 
-    def _notify_watchers(self, batch: Batch) -> None:
+    def _notify(self, watchers: Iterable[Callable[[Batch], object]], batch: Batch) -> None:
         try:
-            for watcher in self._watchers:
+            for watcher in watchers:
                 watcher(batch)
-        except Exception:  # noqa: BLE001 - boundary: watchers; the batch must be counted as sent whatever they raise
+        except Exception:  # noqa: BLE001 - boundary: watchers; the delivery must not depend on them
             _each_minute.log(
                 logging.ERROR,
                 "watcher",
-                "A callback passed to watch() failed; the metrics were sent. Fix the callback.",
+                "A callback passed to watch() failed; delivery is not affected. Fix the callback.",
                 exc_info=True,
             )
 
@@ -424,7 +436,10 @@ class CloudWatchMetricExporter(MetricExporter):
             return lambda _batch: None  # counts as accepted, so that everything but the call is exercised
         if self.writes_emf:
             return EmfPut(self._stream)
-        return encoded_put(self._client_factory()) if self._client is None else plain_put(self._client)
+        client = self._client_factory() if self._client is None else self._client
+        # A client of the program may have no ``meta``.
+        self.region_name = getattr(getattr(client, "meta", None), "region_name", None)
+        return encoded_put(client) if self._client is None else plain_put(client)
 
     def _publishes(self, reporter: str | None) -> bool:
         return self._publishes_plain_metrics if reporter is None else reporter in self._reporters

@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 from flask import Flask, request
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import TestResponse
@@ -24,7 +26,7 @@ from otel_cloudwatch_flask.live_page.page_data import cost, delivery, requests_p
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
-from tests.support.fakes import eventually
+from tests.support.fakes import ScriptedClient, eventually
 
 PATH = "/_cloudwatch"
 NOW = 1_700_000_000.0
@@ -230,10 +232,14 @@ def test_other_sites_cannot_read_the_data(make_app: MakeApp, site: str, status: 
 
 
 def test_other_methods(make_app: MakeApp) -> None:
-    """Only GET and HEAD are allowed."""
+    """Only GET and HEAD are routed; with other methods, the response is that of an unknown path."""
+    shop = make_app()
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert make_app().get(method=method).status_code == 405
-    assert make_app().get(method="HEAD").status_code == 200
+        response, nowhere = shop.get(method=method), shop.get("/nowhere", method=method)
+        assert (response.status_code, response.data) == (404, nowhere.data)
+    assert shop.get(method="HEAD").status_code == 200
+    routes = [rule for rule in shop.app.url_map.iter_rules() if str(rule).startswith(PATH)]
+    assert {method for rule in routes for method in rule.methods or ()} == {"GET", "HEAD"}
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(True, False), (None, True)])
@@ -363,6 +369,95 @@ def test_failing_delivery(make_app: MakeApp) -> None:
     assert "no route to host" in stats["last_error"]
 
 
+class Failing:
+    """A CloudWatch that fails with an error until the error is removed."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+
+    def put_metric_data(self, **_request: Any) -> None:
+        """Raise the error."""
+        if self.error:
+            raise self.error
+
+
+def client_error(code: str) -> ClientError:
+    """Make an error as boto3 raises it for a response."""
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutMetricData")
+
+
+def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
+    """Pending metrics have the same figures as delivered ones, and the number of samples that are not delivered."""
+    client = Failing(ConnectionError("no route to host"))
+    shop = make_app(client=client)
+    shop.get("/order")
+    assert not shop.reporter.flush(timeout_seconds=0.01)
+    before = {each["metric_name"]: each for each in shop.data()["series"]}
+    assert {name: (each["samples"], each["undelivered"]) for name, each in before.items()} == {
+        "Orders": (1, 1),
+        "Checkout Time": (1, 1),
+    }
+    assert json.loads(shop.get(f"{PATH}/series.json?id={before['Orders']['id']}").text)["last_datums"]
+    assert shop.data()["cost"]["so_far_dollars"] == 0
+    client.error = None
+    assert shop.reporter.flush()
+    after = shop.data()
+    assert {each["metric_name"]: each for each in after["series"]} == {
+        name: {**each, "undelivered": 0} for name, each in before.items()
+    }
+    assert after["remedy"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "copied"),
+    [
+        (NoRegionError(), "No AWS Region is configured.", "export AWS_REGION=us-east-1"),
+        (NoCredentialsError(), "There are no AWS credentials.", "aws configure"),
+        (ConnectionError("no route to host"), "CloudWatch cannot be reached.", "flask cloudwatch doctor"),
+        (client_error("AccessDenied"), "The AWS credentials may not publish metrics.", "cloudwatch:PutMetricData"),
+        (client_error("ExpiredToken"), "The AWS credentials have expired.", "aws sso login"),
+        (client_error("Throttling"), "CloudWatch throttles the calls.", 'app.config["CLOUDWATCH_FLUSH"]'),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+def test_remedies(make_app: MakeApp, error: Exception, problem: str, copied: str) -> None:
+    """The data says what is wrong and what to copy; a dry run is offered if the Region or credentials are missing."""
+    shop = make_app(client=Failing(error))
+    shop.get("/order")
+    shop.reporter.flush(timeout_seconds=0.01)
+    remedy = shop.data()["remedy"]
+    lines = [each["copy"] for each in remedy["steps"]]
+    assert remedy["problem"] == problem
+    assert copied in lines[0]
+    is_account = "Region" in problem or "credentials" in problem
+    assert ('app.config["CLOUDWATCH_DRY_RUN"] = True' in lines) == is_account
+
+
+def test_no_dry_run_is_offered_outside_of_debug_mode(make_app: MakeApp) -> None:
+    """A production app that loses its credentials must not be told to stop sending."""
+    check = {"CLOUDWATCH_LIVE_PAGE_CHECK": lambda: True}
+    shop = make_app(live_page=True, client=Failing(NoCredentialsError()), debug=False, **check)
+    shop.get("/order")
+    shop.reporter.flush(timeout_seconds=0.01)
+    assert [each["copy"] for each in shop.data()["remedy"]["steps"]] == ["aws configure"]
+
+
+def test_the_region(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Region is that of the settings, of the client that sends, or of the environment."""
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(variable, raising=False)
+    shop = make_app()
+    assert shop.data()["settings"]["region_name"] is None
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    assert shop.data()["settings"]["region_name"] == "eu-west-3"
+    client = ScriptedClient()
+    client.meta = SimpleNamespace(region_name="eu-west-1")  # type: ignore[attr-defined]  # as boto3's clients have
+    other = make_app(client=client)
+    other.get("/order")
+    assert other.reporter.flush()
+    assert other.data()["settings"]["region_name"] == "eu-west-1"
+
+
 def test_disabled_metrics(make_app: MakeApp) -> None:
     """The data says that metrics are disabled."""
     assert make_app(CLOUDWATCH_ENABLED=False).data() == {"enabled": False}
@@ -417,7 +512,7 @@ def test_assets(make_app: MakeApp) -> None:
     """All assets are served by the package and reference no other host; other files are not served."""
     shop = make_app()
     names = ["live.css", "uplot.css", "uplot.js", "icon.svg"]
-    names += [f"{name}.js" for name in ("live", "text", "model", "table", "charts", "detail")]
+    names += [f"{name}.js" for name in ("live", "text", "model", "links", "table", "charts", "detail")]
     for name in names:
         response = shop.get(f"{PATH}/{name}")
         assert (response.status_code, len(response.data) > 100) == (200, True), name

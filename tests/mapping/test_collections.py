@@ -141,7 +141,7 @@ def test_texts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     """The cache of serialized numbers is bounded; evictions do not affect the output, even within a data point."""
     monkeypatch.setattr(wire, "_MAX_CACHED_NUMBERS", 50)
     texts = wire._NumberCache()
-    monkeypatch.setattr(wire, "_cached_json", texts.__getitem__)
+    monkeypatch.setattr(wire, "cached_json", texts.__getitem__)
     for first in range(0, 1000, 90):
         values = [first + n / 7 for n in range(90)]
         datum = Datum(Series("m", (), "None"), 0, Distribution(values, [*range(1, 91)]))

@@ -138,6 +138,7 @@ def test_the_document() -> None:
         "samples": 5,
         "minimum": 10,
         "maximum": 20.5,
+        "undelivered": 0.0,
         "p50": 10,
         "p90": 20.5,
         "p99": 20.5,

@@ -27,7 +27,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("observation", ["tally", "record"]),
     ("sdk", ["internals", "self_metrics", "exporter", "reader"]),
     ("facade", ["arguments", "call_cache", "timer", "recorder", "wsgi"]),
-    ("live_page", ["access", "page_data", "messages", "observations", "blueprint"]),
+    ("live_page", ["access", "remedies", "page_data", "messages", "observations", "blueprint"]),
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
     ("", ["__init__", "decorator"]),
     ("testing", ["request_rules", "emf_lines", "published", "fake", "intercept"]),

@@ -64,6 +64,7 @@ export const chart = (container, times, lines, height = 180) => {
         label: line.label,
         stroke: color(line.color),
         width: line.width ?? 1.75,
+        spanGaps: true,
         fill: line.style === "bars" ? color(line.color) : undefined,
         paths: line.style === "bars" ? uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) : undefined,
         points: { show: line.style !== "bars" && times.length < 3 },

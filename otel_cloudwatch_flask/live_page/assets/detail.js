@@ -1,7 +1,11 @@
-// The detail view of one series: its statistics, charts, dimensions, and the last data points as they were sent.
+// The detail view of one series (its statistics, charts, dimensions, and the last data points as they were sent), or of
+// all series of a metric in one chart.
 
 import { chart } from "./charts.js";
-import { clock, element, escaped, exact, name, number, unit } from "./text.js";
+import { alarm, consoleUrl, dropRule, reduceRule, widget } from "./links.js";
+import { mootReason } from "./model.js";
+import { showStatistic, trendOf, isCounted } from "./table.js";
+import { clock, copyButton, element, escaped, name, number, unit } from "./text.js";
 
 const FIGURES = [
   ["samples", "Samples"], ["sum", "Sum"], ["minimum", "Minimum"], ["p50", "p50"], ["p90", "p90"], ["p99", "p99"], ["maximum", "Maximum"],
@@ -21,14 +25,32 @@ export class Detail {
     return this.dialog.open;
   }
 
-  open(series, rule, opener) {
+  open(series, group, rule, region, opener) {
     this.opener = opener;
     this.series = series;
     this.changed = null;
-    this.build(series, rule);
-    this.dialog.showModal();
-    this.dialog.scrollTop = 0;
+    this.build(series, group, rule, region);
+    this.show();
     return this.refresh();
+  }
+
+  // Compare the series of a metric. ``members`` returns them, with their latest data.
+  openGroup(members, region, opener) {
+    this.opener = opener;
+    this.series = null;
+    this.members = members;
+    this.changed = null;
+    const [first] = members();
+    this.panel(first, members().length === 1 ? "1 metric" : `${members().length} metrics`);
+    this.plots = element("div", { className: "plots" });
+    this.dialog.firstElementChild.append(this.plots, element("div", { className: "buttons" }, ...actions(members(), members(), region)));
+    this.show();
+    return this.refresh();
+  }
+
+  show() {
+    if (!this.isOpen) this.dialog.showModal();
+    this.dialog.scrollTop = 0;
   }
 
   // The event is asynchronous: the next series may be open already.
@@ -40,28 +62,40 @@ export class Detail {
     this.opener?.focus();
   }
 
-  build(series, rule) {
+  panel(series, above = "") {
     const close = element("button", { type: "button", className: "close", textContent: "Close", autofocus: true });
     close.addEventListener("click", () => this.dialog.close());
     const heading = element("h2", { id: "detail-name", textContent: name(series.metric_name, 255) });
+    const context = [name(series.namespace, 255), above].filter(Boolean).join(" · ");
+    this.dialog.replaceChildren(
+      element("div", { className: "panel" },
+        element("header", {}, element("div", {}, element("p", { className: "muted", textContent: context }), heading), close)));
+  }
+
+  build(series, group, rule, region) {
     this.figures = element("dl", { className: "figures" });
     this.plots = element("div", { className: "plots" });
     this.datums = element("div", { className: "datums" });
-    this.dialog.replaceChildren(
-      element("div", { className: "panel" },
-        element("header", {}, element("div", {}, element("p", { className: "muted", textContent: name(series.namespace, 255) }), heading), close),
-        this.figures, this.plots, facts(series, rule),
-        element("h3", { textContent: "Latest data points, as sent" }), this.datums));
+    this.panel(series);
+    const reason = FIGURES.map(([key]) => mootReason(series, key)).find(Boolean);
+    this.dialog.firstElementChild.append(
+      this.figures, element("p", { className: "reason muted", textContent: reason ? `Grey: ${reason[0].toLowerCase()}${reason.slice(1)}.` : "" }),
+      this.plots, facts(series, rule), element("div", { className: "buttons" }, ...actions([series], group, region)),
+      element("h3", { textContent: "Latest data points, as sent" }), this.datums);
     this.fillFigures(series);
   }
 
   fillFigures(series) {
-    this.figures.replaceChildren(...FIGURES.map(([key, label]) =>
-      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: number(series[key]), title: exact(series[key], series.kind) }))));
+    this.figures.replaceChildren(...FIGURES.map(([key, label]) => {
+      const figure = element("dd");
+      showStatistic(figure, series, key);
+      return element("div", {}, element("dt", { textContent: label }), figure);
+    }));
   }
 
   // Fetch the series, and redraw it if it changed.
   async refresh(isForced = false) {
+    if (this.series === null) return this.refreshGroup(isForced);
     const series = await this.processes.series(this.series.id);
     if (!this.isOpen) return;
     if (series === null) return this.gone();
@@ -74,20 +108,41 @@ export class Detail {
     this.list(series);
   }
 
+  refreshGroup(isForced) {
+    const members = this.members().sort((a, b) => b.samples - a.samples);
+    const changed = members.map((series) => [series.id, series.samples]).join();
+    if (changed === this.changed && !isForced) return;
+    this.changed = changed;
+    this.clearPlots();
+    const shown = members.slice(0, COLORS.length);
+    const times = [...new Set(shown.flatMap((series) => series.flushes.map(([time]) => time)))].sort((a, b) => a - b);
+    const differing = labels(members);
+    const lines = shown.map((series, index) => {
+      const values = new Map(series.flushes.map(([time], at) => [time, trendOf(series)[at]]));
+      return { label: name(differing(series), 60), color: COLORS[index], values: times.map((time) => values.get(time) ?? null) };
+    });
+    const what = isCounted(members[0]) ? "Sum" : "Mean";
+    const rest = members.length > shown.length ? `, ${shown.length} of ${members.length} metrics: those with the most samples` : "";
+    this.plot(`${what} per flush${inUnit(members[0])}${rest}`, times, lines, 280);
+  }
+
+  clearPlots() {
+    for (const each of this.charts) each.destroy();
+    this.charts = [];
+    this.plots.replaceChildren();
+  }
+
   gone() {
     this.datums.replaceChildren(element("p", { className: "muted", textContent: "This series was evicted, or its process has ended." }));
   }
 
   draw(series) {
-    for (const each of this.charts) each.destroy();
-    this.charts = [];
-    this.plots.replaceChildren();
+    this.clearPlots();
     const times = series.flushes.map((flush) => flush.time);
     const column = (key) => series.flushes.map((flush) => flush[key]);
     const isSingle = series.flushes.every((flush) => flush.samples === 1);
-    const inUnit = unit(series.unit) ? `, ${unit(series.unit)}` : "";
     if (isSingle) {
-      this.plot(`Value per flush${inUnit}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }]);
+      this.plot(`Value per flush${inUnit(series)}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }]);
       return;
     }
     const outer = [
@@ -101,7 +156,7 @@ export class Detail {
         { label: "p90", color: "--second", values: column("p90") },
         { label: "p99", color: "--third", values: column("p99") },
       ];
-    this.plot(`Distribution per flush${inUnit}`, times, [...outer, ...inner], 230);
+    this.plot(`Distribution per flush${inUnit(series)}`, times, [...outer, ...inner], 230);
     this.plot("Samples per flush", times, [{ label: "samples", color: "--accent", values: column("samples"), style: "bars" }], 150);
   }
 
@@ -117,8 +172,7 @@ export class Detail {
   list(series) {
     this.datums.replaceChildren(...series.last_datums.toReversed().map((datum, index) => {
       const text = compactJson(datum);
-      const copy = element("button", { type: "button", className: "copy", textContent: "Copy" });
-      copy.addEventListener("click", () => navigator.clipboard?.writeText(JSON.stringify(datum)).then(() => (copy.textContent = "Copied")));
+      const copy = copyButton("Copy", JSON.stringify(datum));
       return element("details", { open: index === 0 },
         element("summary", { textContent: `Timestamp ${clock(datum.Timestamp)}` }), element("div", { className: "code" }, copy, element("pre", { textContent: text, tabIndex: 0 })));
     }));
@@ -132,6 +186,30 @@ export class Detail {
   }
 }
 
+const COLORS = ["--accent", "--second", "--third", "--fourth", "--fifth", "--faint"];
+
+const inUnit = (series) => (unit(series.unit) ? `, ${unit(series.unit)}` : "");
+
+// A function that names a series by the dimensions in which the members differ.
+const labels = (members) => {
+  const differs = (key, value) => members.some((series) => series.dimensions[key] !== value);
+  return (series) => Object.entries(series.dimensions).filter(([key, value]) => differs(key, value)).map(([, value]) => value).join(" ") || series.metric_name;
+};
+
+// What can be done with one or more series of a metric. ``group`` has all series of the metric.
+export const actions = (members, group, region, className = "action") => {
+  const reduced = reduceRule(group);
+  return [
+    region
+      ? element("a", { className, href: consoleUrl(members, region), target: "_blank", rel: "noopener noreferrer", textContent: "Open in CloudWatch" })
+      : element("span", { className: "muted", textContent: "Set a Region to link to the CloudWatch console." }),
+    copyButton("Copy dashboard widget", widget(members, region), className),
+    copyButton("Copy alarm", alarm(members[0]), className),
+    copyButton("Copy rule that drops it", dropRule(members[0]), className),
+    ...(reduced ? [copyButton(`Copy rule without ${name(reduced.without, 40)}`, reduced.text, className)] : []),
+  ];
+};
+
 const facts = (series, rule) => {
   const rows = [
     ...Object.entries(series.dimensions).map(([key, value]) => [name(key, 255), name(value, 1024)]),
@@ -140,6 +218,7 @@ const facts = (series, rule) => {
     ["Resolution", series.storage_resolution === 1 ? "1 second" : "1 minute"],
     ["Rule", rule],
     ["Percentiles", precision(series)],
+    ...(series.undelivered > 0 ? [["Not delivered", `${number(series.undelivered)} of ${number(series.samples)} samples`]] : []),
   ];
   return element("dl", { className: "facts" }, ...rows.map(([key, value]) =>
     element("div", {}, element("dt", { textContent: key }), element("dd", { textContent: value }))));

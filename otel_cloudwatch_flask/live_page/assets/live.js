@@ -1,10 +1,10 @@
 // The page. It polls the app every two seconds, or less often if responding takes the app long.
 
 import { sparkline } from "./charts.js";
-import { Detail } from "./detail.js";
+import { actions, Detail } from "./detail.js";
 import { Processes } from "./model.js";
-import { Table } from "./table.js";
-import { bytes, clock, dollars, duration, element, escaped, milliseconds, name, number, put, whole } from "./text.js";
+import { DEFAULT_SORT, Table } from "./table.js";
+import { bytes, clock, copyButton, dollars, duration, element, escaped, milliseconds, name, number, put, whole } from "./text.js";
 
 const SHORTEST_PAUSE_SECONDS = 2;
 const LONGEST_PAUSE_SECONDS = 20;
@@ -13,7 +13,7 @@ const PAUSES_PER_WORK = 50;
 const $ = (id) => document.getElementById(id);
 const processes = new Processes(document.documentElement.dataset.root);
 const detail = new Detail(processes);
-const table = new Table(openDetail);
+const table = new Table({ onOpen: openDetail, onOpenGroup: openGroup, onMenu: openMenu });
 let isPaused = false;
 let lastResponse = null;
 let failures = 0;
@@ -21,7 +21,24 @@ let timer = null;
 
 function openDetail(id, opener) {
   const series = processes.model.series.get(id);
-  detail.open(series, ruleText(processes.model.document.rules, series.rule), opener).catch(() => detail.gone());
+  const rule = ruleText(processes.model.document.rules, series.rule);
+  detail.open(series, table.members(series.group), rule, region(), opener).catch(() => detail.gone());
+}
+
+function openGroup(group, opener) {
+  detail.openGroup(() => table.members(group), region(), opener);
+}
+
+const region = () => processes.model.document.settings.region_name;
+
+function openMenu(members, group, opener) {
+  const menu = $("menu");
+  menu.replaceChildren(...actions(members, group, region(), "item"));
+  menu.showPopover();
+  const { bottom, right } = opener.getBoundingClientRect();
+  menu.style.top = `${Math.max(8, Math.min(bottom + 4, innerHeight - menu.offsetHeight - 8))}px`;
+  menu.style.left = `${Math.max(8, right - menu.offsetWidth)}px`;
+  menu.querySelector("a, button").focus();
 }
 
 async function update() {
@@ -82,17 +99,24 @@ function fillSelect(select, options, chosen) {
   if (chosen !== undefined) select.value = chosen;
 }
 
-function showState({ delivery, settings, datums }) {
+const SEND = { text: "To send metrics, change the setting:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
+const DIAGNOSE = { text: "Look at the warnings below, and check the app:", copy: "flask cloudwatch doctor" };
+const ENABLE = { text: "To send metrics, change the setting, and check that OTEL_SDK_DISABLED is not true:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
+
+function showState({ delivery, settings, datums, remedy }) {
   const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
-    return state("bad", `Not delivering: ${dataPoints(delivery.datums_pending)} buffered, retrying.`, error);
+    const interval = `Until then, new measurements are collected every ${duration(settings.export_interval_seconds)}.`;
+    const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} kept, and retried.`;
+    return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `${error} ${interval}`, remedy?.steps);
   }
-  if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "Unset CLOUDWATCH_DRY_RUN to send metrics.");
-  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.lost)}); ${sent} delivered.`, error && `Last error: ${error}`);
-  if (!delivery.datums_sent && !delivery.datums_pending) {
-    return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are sent.");
+  if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
+  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.lost)}); ${sent} delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
+  if (!delivery.datums_sent) {
+    if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
+    return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are recorded.");
   }
   const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
   const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them: the rest was sent before the page was enabled.` : "";
@@ -103,16 +127,21 @@ const dataPoints = (count) => (count === 1 ? "1 data point" : `${whole(count)} d
 
 const reasons = (lost) => Object.entries(lost).map(([reason, count]) => `${whole(count)} ${name(reason, 40).replaceAll("_", " ")}`).join(", ");
 
-function state(kind, sentence, remedy = "") {
+function state(kind, sentence, remedy = "", steps = []) {
   $("state").dataset.state = kind;
   put("sentence", sentence);
   put("remedy", remedy);
+  const known = JSON.stringify(steps);
+  if ($("steps").dataset.known === known) return;
+  $("steps").dataset.known = known;
+  $("steps").replaceChildren(...steps.map(({ text, copy }) =>
+    element("li", {}, element("span", { textContent: text }), element("span", { className: "line" }, element("code", { textContent: copy }), copyButton("Copy", copy, "step-copy")))));
 }
 
 function showDisabled() {
   for (const id of ["summary", "series", "rules", "empty", "notices"]) $(id).hidden = true;
   put("namespace", "Disabled");
-  state("idle", "Metrics are disabled for this app; nothing is sent.", "Set CLOUDWATCH_ENABLED to true, and check that OTEL_SDK_DISABLED is not true.");
+  state("idle", "Metrics are disabled for this app; nothing is sent.", "", [ENABLE]);
 }
 
 function showUnreachable(problem) {
@@ -139,6 +168,7 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
   $("failed").dataset.alarm = delivery.requests_failed > 0;
   put("active", whole(active));
   put("max-metrics", whole(settings.max_metrics));
+  put("limit", `Over the limit of ${whole(settings.max_metrics)}`);
   $("room").firstElementChild.style.width = `${Math.min(100, (100 * delivery.metrics_active) / settings.max_metrics)}%`;
   put("overflowed", whole(delivery.metrics_overflowed));
   $("overflowed").dataset.alarm = delivery.metrics_overflowed > 0;
@@ -173,7 +203,7 @@ function showRules(rules, model) {
   const known = JSON.stringify([rules, counts]);
   if ($("rule-list").dataset.known === known) return;
   $("rule-list").dataset.known = known;
-  fillSelect($("rule"), [["", "all"], ...rules.map((rule, index) => [String(index), index === rules.length - 1 ? "none" : ruleText(rules, index)])]);
+  fillSelect($("rule"), [["", "all"], ...rules.map((rule, index) => [String(index), index === rules.length - 1 ? "none" : ruleText(rules, index)])], $("rule").value);
   $("rule-list").replaceChildren(...rules.map((rule, index) => ruleLine(rule, index === rules.length - 1, counts[index])));
 }
 
@@ -195,7 +225,30 @@ table.onCount = (shown, all) => {
   if (!shown) put("nothing", "No metrics match the filter.");
 };
 
-const refilter = () => table.model && table.filterBy($("filter").value, $("rule").value);
+const refilter = () => {
+  table.filterBy($("filter").value, $("rule").value);
+  keepInUrl();
+};
+
+// The filter and the order are in the URL, so that a view can be reloaded and shared.
+function keepInUrl() {
+  const { key, descending } = table.sort;
+  const isDefault = key === DEFAULT_SORT && !descending;
+  const wanted = { filter: $("filter").value, rule: $("rule").value, sort: isDefault ? "" : `${descending ? "-" : ""}${key}` };
+  const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
+  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
+}
+
+function readUrl() {
+  const query = new URLSearchParams(location.search);
+  $("filter").value = query.get("filter") ?? "";
+  const rule = /^\d+$/.test(query.get("rule") ?? "") ? query.get("rule") : "";
+  if (rule) fillSelect($("rule"), [["", "all"], [rule, rule]], rule);
+  table.filterBy($("filter").value, rule);
+  const sort = query.get("sort");
+  if (sort) table.sortBy(sort.replace(/^-/, ""), sort.startsWith("-"));
+  table.onSort = keepInUrl;
+}
 $("filter").addEventListener("input", refilter);
 $("rule").addEventListener("change", refilter);
 $("process").addEventListener("change", (event) => {
@@ -220,4 +273,5 @@ document.addEventListener("keydown", (event) => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => detail.isOpen && detail.refresh(true));
 
+readUrl();
 update();

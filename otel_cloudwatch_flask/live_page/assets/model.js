@@ -11,10 +11,23 @@ const MEANINGLESS = {
   "up-down counter": ["sum"],
 };
 
-const meaningful = (series) => {
-  for (const key of MEANINGLESS[series.kind] ?? []) series[key] = null;
-  return series;
+// Why a statistic of a series has no meaning, or null if it has one.
+export const mootReason = ({ kind }, key) => {
+  if (!MEANINGLESS[kind]?.includes(key)) return null;
+  if (kind === "counter") return "Not meaningful for a counter: it depends on the time between flushes";
+  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}: it adds up values of different times`;
 };
+
+const STATUS = /^(http\.(response\.)?status_code|status_?code|status)$/i;
+const FAILURES = new Set(["Fault", "Failure"]);
+
+// Whether a series counts errors: responses with status 5xx, exceptions, or what the decorators call a fault.
+const isError = (series) =>
+  Object.entries(series.dimensions).some(([name, value]) => (STATUS.test(name) ? /^5\d\d$/.test(value) : name === "error.type")) ||
+  (FAILURES.has(series.metric_name) && series.sum > 0);
+
+// The series of one metric. Those of another unit are another metric.
+const groupOf = (series) => [series.namespace, series.metric_name, series.unit].join("\n");
 
 export class Model {
   constructor() {
@@ -26,10 +39,11 @@ export class Model {
   merge(document) {
     if (!document.since) this.series.clear();
     for (const each of document.series ?? []) {
-      meaningful(each);
       const known = this.series.get(each.id);
       each.flushes = [...(known?.flushes ?? []), ...each.flushes].slice(-MAX_FLUSHES);
       each.text = known?.text ?? searchable(each);
+      each.group = known?.group ?? groupOf(each);
+      each.isError = isError(each);
       this.series.set(each.id, each);
     }
     this.document = document;
@@ -71,7 +85,7 @@ export class Processes {
   async series(id) {
     for (let attempt = 0; attempt < 8; attempt++) {
       const data = await this.fetch(`series.json?id=${id}`, this.chosen);
-      if (data.instance === this.chosen) return data.metric_name === undefined ? null : meaningful(data);
+      if (data.instance === this.chosen) return data.metric_name === undefined ? null : data;
     }
     return null;
   }

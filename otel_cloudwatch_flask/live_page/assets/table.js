@@ -1,11 +1,13 @@
-// The table of series. All rows are in the document, for keyboards, screen readers and the browser's search, but only
-// visible rows are updated, so that a thousand rows cost as much as twenty.
+// The table of series, grouped by metric. All rows are in the document, for keyboards, screen readers and the browser's
+// search, but only visible rows are updated, so that a thousand rows cost as much as twenty.
 
-import { element, exact, name, number, unit } from "./text.js";
+import { element, exact, name, number, quantity, unit } from "./text.js";
 import { sparkline } from "./charts.js";
+import { mootReason } from "./model.js";
 
+export const DEFAULT_SORT = "metric_name";
 const COLUMNS = [
-  { key: "metric_name", label: "Metric", numeric: false },
+  { key: DEFAULT_SORT, label: "Metric", numeric: false },
   { key: null, label: "Last flushes", numeric: false },
   { key: "samples", label: "Samples", numeric: true },
   { key: "sum", label: "Sum", numeric: true },
@@ -14,20 +16,33 @@ const COLUMNS = [
   { key: "p90", label: "p90", numeric: true },
   { key: "p99", label: "p99", numeric: true },
   { key: "maximum", label: "Max", numeric: true },
+  { key: null, label: "Actions", numeric: false, isHidden: true },
 ];
 const NUMBERS = COLUMNS.filter((column) => column.numeric);
+const KEYS = COLUMNS.map((column) => column.key).filter(Boolean);
+
+// Show a statistic in a cell, grey with the reason if it has no meaning for the kind of metric.
+export const showStatistic = (cell, series, key) => {
+  const text = key === "samples" ? number(series.samples) : quantity(series[key], series.unit);
+  const reason = mootReason(series, key);
+  if (cell.textContent !== text) cell.textContent = text;
+  cell.title = reason ?? exact(series[key]);
+  cell.classList.toggle("moot", reason !== null);
+};
 
 export class Table {
-  constructor(onOpen) {
-    this.onOpen = onOpen;
+  constructor({ onOpen, onOpenGroup, onMenu }) {
+    Object.assign(this, { onOpen, onOpenGroup, onMenu });
     this.rows = new Map();
-    this.sort = { key: "metric_name", descending: false };
+    this.groups = new Map();
+    this.sort = { key: DEFAULT_SORT, descending: false };
     this.words = [];
     this.rule = "";
     this.visible = new Set();
     this.observer = new IntersectionObserver((entries) => this.onVisibility(entries), { rootMargin: "300px" });
     this.body = document.getElementById("body");
     this.build();
+    new ResizeObserver(() => this.fitVisible()).observe(this.body);
   }
 
   build() {
@@ -37,17 +52,14 @@ export class Table {
     document.getElementById("head").append(...this.heads);
     const sort = document.getElementById("sort");
     for (const { key, label } of COLUMNS.filter((column) => column.key)) sort.append(new Option(label, key));
-    sort.addEventListener("change", () => this.sortBy(sort.value, sort.value !== "metric_name"));
-    this.body.addEventListener("click", (event) => {
-      const row = event.target.closest("tr");
-      if (row && !String(getSelection())) this.onOpen(Number(row.dataset.id), row.querySelector("button"));
-    });
+    sort.addEventListener("change", () => this.sortBy(sort.value, sort.value !== DEFAULT_SORT));
+    this.body.addEventListener("click", (event) => this.onClick(event));
     this.markSorted();
   }
 
-  head({ key, label, numeric }) {
+  head({ key, label, numeric, isHidden }) {
     const cell = element("th", { scope: "col", role: "columnheader", className: numeric ? "number" : "" });
-    if (!key) return cell.append(label), cell;
+    if (!key) return cell.append(element("span", { textContent: label, className: isHidden ? "hidden" : "" })), cell;
     const button = element("button", { type: "button", className: "sort", textContent: label });
     button.addEventListener("click", () => {
       const again = this.sort.key === key;
@@ -57,10 +69,38 @@ export class Table {
     return cell;
   }
 
+  onClick({ target }) {
+    const line = target.closest("tr");
+    if (!line || String(getSelection())) return;
+    const { id, group } = line.dataset;
+    const members = this.members(group);
+    const chip = target.closest(".chip");
+    if (chip) this.toggleConstant(chip, line);
+    else if (target.closest(".actions")) this.onMenu(id ? [this.model.series.get(Number(id))] : members, members, target.closest(".actions"));
+    else if (id) this.onOpen(Number(id), line.querySelector(".open"));
+    else this.onOpenGroup(group, line.querySelector(".open"));
+  }
+
+  toggleConstant(chip, line) {
+    const isShown = chip.getAttribute("aria-expanded") === "true";
+    chip.setAttribute("aria-expanded", String(!isShown));
+    line.querySelector(".constants").hidden = isShown;
+  }
+
+  members(key) {
+    return [...this.model.series.values()].filter((series) => series.group === key);
+  }
+
   sortBy(key, descending) {
-    this.sort = { key, descending };
+    this.sort = { key: KEYS.includes(key) ? key : DEFAULT_SORT, descending };
     this.markSorted();
-    this.order(true);
+    if (this.model) this.order(true);
+    this.onSort?.();
+  }
+
+  // Series are grouped by metric unless they are ranked by a statistic.
+  get isGrouped() {
+    return this.sort.key === DEFAULT_SORT;
   }
 
   markSorted() {
@@ -74,18 +114,22 @@ export class Table {
 
   // Show the changed series of a model; another model replaces all rows.
   show(model, changed) {
-    if (this.model !== model) this.clear();
+    const isOther = this.model !== model;
+    if (isOther) this.clear();
     this.model = model;
-    for (const id of this.rows.keys()) if (!model.series.has(id)) this.remove(id);
-    let isNew = false;
+    let isNew = isOther;
+    for (const id of this.rows.keys()) if (!model.series.has(id)) this.remove(id), isNew = true;
     for (const id of changed) {
       const row = this.rows.get(id);
       if (!row) isNew = true, this.add(model.series.get(id));
       else if (this.visible.has(id)) this.fill(row, model.series.get(id));
       else row.isStale = true;
     }
-    if (isNew) this.filter();
+    if (isNew) this.regroup();
+    const { delivery } = model.document;
+    this.body.classList.toggle("has-trouble", delivery.is_failing || Object.keys(delivery.lost).length > 0);
     this.order(isNew);
+    if (isNew) this.filter();
   }
 
   clear() {
@@ -101,15 +145,38 @@ export class Table {
   }
 
   add(series) {
-    const open = element("button", { type: "button", className: "open", textContent: name(series.metric_name) });
+    const label = name(series.metric_name);
+    const { dimensions, list, more, badge } = identity(series);
+    const open = element("button", { type: "button", className: "open" }, element("span", { className: "name", textContent: label }), dimensions);
     open.title = name(series.metric_name, 255);
-    const first = element("th", { scope: "row", role: "rowheader", className: "metric" }, open, ...identity(series));
+    const first = element("th", { scope: "row", role: "rowheader", className: "metric" }, open);
     const spark = element("td", { role: "cell", className: "spark", "data-label": "Last flushes" });
-    const numbers = NUMBERS.map(({ label }) => element("td", { role: "cell", className: "number", "data-label": label }));
-    const line = element("tr", { role: "row" }, first, spark, ...numbers);
+    const numbers = NUMBERS.map(({ label: heading }) => element("td", { role: "cell", className: "number", "data-label": heading }));
+    const line = element("tr", { role: "row", className: "series" }, first, spark, ...numbers, actionsCell(label));
     line.dataset.id = series.id;
-    this.rows.set(series.id, { line, spark, numbers, isStale: true });
+    line.dataset.group = series.group;
+    this.rows.set(series.id, { line, spark, numbers, list, more, badge, isStale: true });
     this.observer.observe(line);
+  }
+
+  // Find the series of each metric, and the dimensions that are the same in all of them.
+  regroup() {
+    for (const { line } of this.groups.values()) line?.remove();
+    this.groups = new Map();
+    for (const series of this.model.series.values()) {
+      if (!this.groups.has(series.group)) this.groups.set(series.group, { ids: [], line: null });
+      this.groups.get(series.group).ids.push(series.id);
+    }
+    for (const [key, group] of this.groups) {
+      const members = group.ids.map((id) => this.model.series.get(id));
+      const constants = members.length > 1 ? constantDimensions(members) : [];
+      if (members.length > 1) group.line = groupLine(key, members, constants);
+      for (const id of group.ids) {
+        const row = this.rows.get(id);
+        row.line.classList.toggle("grouped", members.length > 1);
+        for (const each of row.list.children) each.classList.toggle("constant", constants.some(([dimension]) => dimension === each.dataset.key));
+      }
+    }
   }
 
   onVisibility(entries) {
@@ -123,32 +190,44 @@ export class Table {
         if (row.isStale) this.fill(row, this.model.series.get(id));
       }
     }
+    this.fitVisible();
   }
 
   fill(row, series) {
-    NUMBERS.forEach(({ key }, index) => {
-      const cell = row.numbers[index];
-      const text = number(series[key]);
-      if (cell.textContent !== text) cell.textContent = text;
-      cell.title = exact(series[key], series.kind);
-    });
+    NUMBERS.forEach(({ key }, index) => showStatistic(row.numbers[index], series, key));
     sparkline(row.spark, trendOf(series));
+    row.line.classList.toggle("is-undelivered", series.undelivered > 0);
+    row.badge.textContent = series.undelivered >= series.samples ? "not delivered" : `${number(series.undelivered)} not delivered`;
     row.isStale = false;
+  }
+
+  // Say how many dimensions are cut off. Rows are measured together, so that the browser lays them out once.
+  fitVisible() {
+    const cut = [...this.visible].map((id) => [this.rows.get(id), cutOff(this.rows.get(id).list)]);
+    for (const [{ more }, hidden] of cut) {
+      more.textContent = hidden.length ? `+${hidden.length}` : "";
+      more.title = hidden.map((each) => each.title).join("\n");
+    }
   }
 
   filterBy(text, rule) {
     this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
     this.rule = rule;
-    this.filter();
+    if (this.model) this.filter();
   }
 
   filter() {
     let shown = 0;
-    for (const [id, { line }] of this.rows) {
-      const series = this.model.series.get(id);
-      const matches = (this.rule === "" || String(series.rule) === this.rule) && this.words.every((word) => series.text.includes(word));
-      line.hidden = !matches;
-      shown += matches;
+    for (const group of this.groups.values()) {
+      let shownInGroup = 0;
+      for (const id of group.ids) {
+        const series = this.model.series.get(id);
+        const matches = (this.rule === "" || String(series.rule) === this.rule) && this.words.every((word) => series.text.includes(word));
+        this.rows.get(id).line.hidden = !matches;
+        shownInGroup += matches;
+      }
+      if (group.line) group.line.hidden = !shownInGroup;
+      shown += shownInGroup;
     }
     this.onCount?.(shown, this.rows.size);
   }
@@ -156,22 +235,36 @@ export class Table {
   // Keep the order while the pointer or the focus is in the table, unless the user asked for another order.
   order(isRequested) {
     if (!isRequested && (this.body.matches(":hover") || this.body.contains(document.activeElement))) return;
+    const lines = this.isGrouped ? this.groupedLines() : this.ranked([...this.rows.keys()]).map((id) => this.rows.get(id).line);
+    this.body.classList.toggle("is-flat", !this.isGrouped);
+    const current = [...this.body.children];
+    if (lines.length === current.length && lines.every((line, index) => line === current[index])) return;
+    const focused = document.activeElement;
+    this.body.replaceChildren(...lines);
+    if (this.body.contains(focused)) focused.focus({ preventScroll: true });
+    requestAnimationFrame(() => this.fitVisible());
+  }
+
+  // Metrics with errors first, then by name; within a metric likewise.
+  groupedLines() {
+    const direction = this.sort.descending ? -1 : 1;
+    const series = (id) => this.model.series.get(id);
+    const before = (a, b) => series(b).isError - series(a).isError || direction * this.byName(a, b);
+    const groups = [...this.groups.values()].map((group) => ({ ...group, ids: [...group.ids].sort(before) }));
+    groups.sort((a, b) => before(a.ids[0], b.ids[0]));
+    return groups.flatMap(({ line, ids }) => [...(line ? [line] : []), ...ids.map((id) => this.rows.get(id).line)]);
+  }
+
+  ranked(ids) {
     const { key, descending } = this.sort;
     const direction = descending ? -1 : 1;
-    const value = (id) => this.model.series.get(id)[key];
-    const compare = (a, b) => {
-      if (key === "metric_name") return direction * this.byName(a, b);
+    const value = (id) => (mootReason(this.model.series.get(id), key) ? null : this.model.series.get(id)[key]);
+    return ids.sort((a, b) => {
       const [left, right] = [value(a), value(b)];
       if (left === right) return this.byName(a, b);
       if (left === null || right === null) return left === null ? 1 : -1;
       return left < right ? -direction : direction;
-    };
-    const ordered = [...this.rows.keys()].sort(compare);
-    const current = [...this.body.children].map((line) => Number(line.dataset.id));
-    if (ordered.length === current.length && ordered.every((id, index) => id === current[index])) return;
-    const focused = document.activeElement;
-    this.body.append(...ordered.map((id) => this.rows.get(id).line));
-    if (this.body.contains(focused)) focused.focus({ preventScroll: true });
+    });
   }
 
   byName(a, b) {
@@ -181,28 +274,66 @@ export class Table {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
+const constantDimensions = (members) =>
+  Object.entries(members[0].dimensions).filter(([key, value]) => members.every((series) => series.dimensions[key] === value));
+
+const actionsCell = (label) =>
+  element("td", { role: "cell", className: "more-actions" },
+    element("button", { type: "button", className: "actions", textContent: "⋯", title: "CloudWatch, copy …", "aria-label": `Actions for ${label}`, "aria-haspopup": "true" }));
+
+// The heading of a metric with several series: what they have in common.
+const groupLine = (key, members, constants) => {
+  const [series] = members;
+  const label = name(series.metric_name);
+  const open = element("button", { type: "button", className: "open", title: "Compare these metrics" }, element("span", { className: "name", textContent: label }));
+  const about = element("span", { className: "about" }, ...[unit(series.unit), `${members.length} metrics`].filter(Boolean).map((text) => element("span", { className: "unit", textContent: text })));
+  const head = element("th", { scope: "rowgroup", role: "rowheader", colSpan: COLUMNS.length - 1 }, open, about);
+  if (constants.length) {
+    const count = `${constants.length} ${constants.length === 1 ? "dimension is" : "dimensions are"} the same`;
+    about.append(element("button", { type: "button", className: "chip", textContent: count, "aria-expanded": "false" }));
+    head.append(element("span", { className: "constants", hidden: true }, ...constants.map(([key, value]) => dimension(key, value))));
+  }
+  const line = element("tr", { role: "row", className: "group" }, head, actionsCell(label));
+  line.dataset.group = key;
+  return line;
+};
+
 // Sparklines show the sum of counts, and the mean of everything else.
 export const isCounted = ({ unit: given }) => given === "Count" || given === "None" || given === "Bytes";
 
-const trendOf = (series) =>
+export const trendOf = (series) =>
   series.flushes.map(([, sum, samples]) => (isCounted(series) ? sum : sum / samples));
 
-// Dimensions that rarely differ between series come last, where they may be truncated.
+// Dimensions that rarely differ between series come last, where they may be cut off.
 const RARELY_DIFFERENT = new Set([
   "http.flavor", "http.scheme", "network.protocol.name", "network.protocol.version", "url.scheme",
 ]);
 
 const distinctiveFirst = ([first], [second]) => RARELY_DIFFERENT.has(first) - RARELY_DIFFERENT.has(second);
 
-export const identity = (series) => {
-  const parts = Object.entries(series.dimensions).sort(distinctiveFirst).map(([key, value]) =>
-    element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
-      element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60)));
-  const line = element("span", { className: "dimensions" });
-  if (unit(series.unit)) line.append(element("span", { className: "unit", textContent: unit(series.unit) }));
-  line.append(...parts);
+const dimension = (key, value) => {
+  const made = element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
+    element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60));
+  made.dataset.key = key;
+  return made;
+};
+
+const identity = (series) => {
+  const list = element("span", { className: "list" }, ...Object.entries(series.dimensions).sort(distinctiveFirst).map(([key, value]) => dimension(key, value)));
+  const more = element("span", { className: "more" });
+  const badge = element("span", { className: "badge undelivered" });
+  const dimensions = element("span", { className: "dimensions" });
+  if (unit(series.unit)) dimensions.append(element("span", { className: "unit own-unit", textContent: unit(series.unit) }));
+  dimensions.append(list, more, badge);
+  if (series.isError) dimensions.append(element("span", { className: "badge error", textContent: "error" }));
   if (series.dimensions["otel.metric.overflow"] === "true") {
-    line.append(element("span", { className: "badge", textContent: "overflow", title: "Combines all metrics beyond max_metrics" }));
+    dimensions.append(element("span", { className: "badge", textContent: "over the limit", title: "Combines all metrics beyond max_metrics" }));
   }
-  return [line];
+  return { dimensions, list, more, badge };
+};
+
+const cutOff = (list) => {
+  const shown = [...list.children].filter((each) => each.offsetParent);
+  const top = Math.min(...shown.map((each) => each.offsetTop));
+  return shown.filter((each) => each.offsetTop > top);
 };

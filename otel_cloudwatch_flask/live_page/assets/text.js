@@ -26,12 +26,7 @@ export const number = (value) => {
 };
 
 export const whole = (value) => grouped.format(value);
-export const exact = (value, kind) => {
-  if (value !== null) return String(value);
-  if (kind === "counter") return "Not meaningful for a counter: it depends on the time between flushes";
-  if (kind === "histogram" || !kind) return "CloudWatch has no percentiles of statistic sets";
-  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}: it adds up values of different times`;
-};
+export const exact = (value) => (value === null ? "CloudWatch has no percentiles of statistic sets" : String(value));
 
 export const dollars = (value) => {
   if (value > 0 && value < 0.01) return "<$0.01";
@@ -41,12 +36,30 @@ export const dollars = (value) => {
 export const bytes = (value) => {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let step = 0;
-  while (value >= 1000 && step < units.length - 1) (value /= 1000), step++;
+  while (Math.abs(value) >= 1000 && step < units.length - 1) (value /= 1000), step++;
   return `${three.format(value)} ${units[step]}`;
 };
 
 export const milliseconds = (seconds) =>
   seconds === null ? "–" : seconds < 1 ? `${two.format(seconds * 1000)} ms` : `${three.format(seconds)} s`;
+
+// A time as people write it: 0.86 ms, 160 ms, 2.5 s.
+const time = (seconds) => {
+  const size = Math.abs(seconds);
+  if (size === 0) return "0 ms";
+  if (size < 1e-5) return `${three.format(seconds * 1e6)} µs`;
+  return size < 1 ? `${three.format(seconds * 1000)} ms` : `${three.format(seconds)} s`;
+};
+
+const SECONDS = { Seconds: 1, Milliseconds: 1e-3, Microseconds: 1e-6 };
+
+// A value of a metric, with its unit.
+export const quantity = (value, given) => {
+  if (value === null || value === undefined) return "–";
+  if (given in SECONDS) return time(value * SECONDS[given]);
+  if (given === "Bytes") return bytes(value);
+  return given === "Percent" ? `${number(value)} %` : number(value);
+};
 
 export const duration = (seconds) => {
   const [size, unit] = seconds < 90 ? [1, "s"] : seconds < 5400 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "days"];
@@ -67,6 +80,22 @@ export const element = (tag, properties = {}, ...children) => {
   }
   made.append(...children);
   return made;
+};
+
+// Copy text, also where the browser does not offer the clipboard because the page is not served by HTTPS.
+const copyText = async (text) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = element("textarea", { value: text, className: "hidden" });
+  (document.querySelector("dialog[open]") ?? document.body).append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+};
+
+export const copyButton = (label, text, className = "copy") => {
+  const button = element("button", { type: "button", className, textContent: label });
+  button.addEventListener("click", () => copyText(text).then(() => (button.textContent = "Copied"), () => (button.textContent = "Not allowed")));
+  return button;
 };
 
 export const put = (id, text) => {

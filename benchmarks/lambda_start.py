@@ -1,0 +1,85 @@
+"""What metrics add to the invocations of a Lambda function, by both ways to CloudWatch.
+
+Each process is an execution environment: it imports the app, and handles invocations through ``apig-wsgi``. The API way
+calls a CloudWatch on loopback, so its network time is close to zero. Processes alternate, and figures are medians.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+from typing import Final
+
+from rich.table import Table
+
+from benchmarks.report import Claim, Report
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+
+_NONE: Final = "no metrics"
+_WAYS: Final = (_NONE, "emf", "api")
+_WARM_INVOCATIONS: Final = 50
+_PROGRAM: Final = """
+import time
+begun = time.perf_counter()
+import statistics, sys
+import apig_wsgi
+from flask import Flask
+app = Flask("shop")
+if sys.argv[1] == "no metrics":
+    def add_metric(*arguments): pass
+else:
+    from otel_cloudwatch_flask import CloudWatchMetricsReporter
+    add_metric = CloudWatchMetricsReporter(app, "Shop", output=sys.argv[1]).add_metric
+@app.get("/")
+def index():
+    add_metric("Orders", 1, "Count", {"Page": "Index"})
+    return "ordered"
+handle = apig_wsgi.make_lambda_handler(app)
+event = {"version": "1.0", "httpMethod": "GET", "path": "/", "headers": {}, "multiValueHeaders": {}, "body": None,
+         "queryStringParameters": {}, "multiValueQueryStringParameters": {}, "requestContext": {},
+         "isBase64Encoded": False}
+handle(event, None)
+cold, warm = time.perf_counter() - begun, []
+for _ in range(int(sys.argv[2])):
+    begun = time.perf_counter()
+    handle(event, None)
+    warm.append(time.perf_counter() - begun)
+print(1000 * cold, 1000 * statistics.median(warm), file=sys.stderr)
+"""
+
+
+def run(*, short: bool) -> Report:
+    """Start environments in turns and compare."""
+    rounds = 3 if short else 15
+    figures: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
+    with LocalCloudWatch() as cloudwatch:
+        for number in range(rounds + 1):
+            for way in _WAYS:
+                measured = _measured(way, cloudwatch)
+                if number:  # The first round compiles, as pip does on installation.
+                    figures[way].append(measured)
+    medians = {way: [statistics.median(column) for column in zip(*each, strict=True)] for way, each in figures.items()}
+    added = {way: [ms - without for ms, without in zip(medians[way], medians[_NONE], strict=True)] for way in _WAYS}
+    claims = [
+        Claim("Lambda, cold start: added by EMF / by the API", added["emf"][0] / added["api"][0], at_most=0.7),
+        Claim("Lambda, warm invocation: added by EMF", added["emf"][1], at_most=1, unit=" ms"),
+    ]
+    return Report([_table(medians, added)], claims)
+
+
+def _measured(way: str, cloudwatch: LocalCloudWatch) -> tuple[float, float]:
+    """Return the milliseconds of the first invocation, with all imports, and the median of the others."""
+    environment = {**os.environ, **cloudwatch.environment(), "AWS_LAMBDA_FUNCTION_NAME": "shop"}
+    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, way, str(_WARM_INVOCATIONS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    cold, warm = map(float, done.stderr.split()[-2:])
+    return cold, warm
+
+
+def _table(medians: dict[str, list[float]], added: dict[str, list[float]]) -> Table:
+    table = Table(title="Lambda invocations: milliseconds, medians")
+    for heading in ("", "cold start", "added", "warm invocation", "added"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for way, (cold, warm) in medians.items():
+        table.add_row(way, f"{cold:.0f}", f"{added[way][0]:+.0f}", f"{warm:.2f}", f"{added[way][1]:+.2f}")
+    return table
