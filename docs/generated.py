@@ -98,14 +98,15 @@ def service_limits() -> str:
 
 
 def prices() -> str:
-    """Return the prices of metrics, by tier, and of requests."""
+    """Return the prices of metrics, by tier, of requests and of logs."""
     bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
     rows = [
         (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
          f"${price:.2f} per metric and month")
         for above, (up_to, price) in zip(bounds, pricing.DOLLARS_PER_METRIC_MONTH, strict=False)
     ]  # fmt: skip
-    return table(("", "price"), [*rows, ("1,000 requests", f"${pricing.DOLLARS_PER_REQUEST * 1000:.2f}")])
+    rows.append(("1,000 requests", f"${pricing.DOLLARS_PER_REQUEST * 1000:.2f}"))
+    return table(("", "price"), [*rows, ("1 GB of logs", f"${pricing.DOLLARS_PER_LOG_GIGABYTE:.2f}")])
 
 
 def requests_by_processes() -> str:
@@ -127,6 +128,25 @@ def requests_by_processes() -> str:
         '`"interval"`, per month',
     )
     return table(head, rows)
+
+
+def delivery_by_output() -> str:
+    """Return the monthly cost of delivering the metrics of three apps, by output."""
+    month = pricing.SECONDS_PER_MONTH
+    sizes = (
+        ("1,000,000 Lambda invocations, 3 metrics in each", 1e6 / month, 3),
+        ("1 busy process, 50 metrics", 1 / FLUSH_MIN_INTERVAL_SECONDS, 50),
+        ('the same with `flush="interval"`', 1 / 60, 50),
+        ("40 busy processes, 200 metrics in each", 40 / FLUSH_MIN_INTERVAL_SECONDS, 200),
+        ('the same with `flush="interval"`', 40 / 60, 200),
+    )
+    rows = []
+    for size, flushes, metrics in sizes:
+        api = pricing.monthly_cost(metrics=0, requests_per_second=flushes)
+        log_bytes = flushes * metrics * pricing.EMF_BYTES_PER_METRIC
+        emf = pricing.monthly_cost(metrics=0, log_bytes_per_second=log_bytes)
+        rows.append((size, dollars(api.dollars), dollars(emf.dollars)))
+    return table(("", "API", "EMF"), rows)
 
 
 def metrics_by_dimensions() -> str:
@@ -227,6 +247,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
         service_limits,
         prices,
         requests_by_processes,
+        delivery_by_output,
         metrics_by_dimensions,
         log_messages,
         configuration_errors,

@@ -1,6 +1,6 @@
-"""CloudWatch's prices for metrics and requests in us-east-1.
+"""CloudWatch's prices for metrics, requests and logs in us-east-1.
 
-The free tier (10 metrics and 1,000,000 requests a month) is not deducted. Source:
+The free tier (10 metrics, 1,000,000 requests and 5 GB of logs a month) is not deducted. Source:
 https://aws.amazon.com/cloudwatch/pricing/
 """
 
@@ -21,36 +21,47 @@ DOLLARS_PER_METRIC_MONTH: Final = (
 bills metrics by the hour; the prices are for whole months."""
 
 DOLLARS_PER_REQUEST: Final = 0.01 / 1000
+DOLLARS_PER_LOG_GIGABYTE: Final = 0.50
+"""The price of collecting logs in a log group of the Standard class."""
+EMF_BYTES_PER_METRIC: Final = 250
+"""The typical size of a metric in EMF lines, including its share of the dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """The numbers of distinct metrics and of PutMetricData requests in a month, and their costs in dollars."""
+    """The numbers of distinct metrics, PutMetricData requests and gigabytes of logs in a month, and their costs."""
 
     metrics: int
     requests: float
     metrics_dollars: float
     requests_dollars: float
+    log_gigabytes: float = 0.0
+
+    @property
+    def logs_dollars(self) -> float:
+        """The cost of logs."""
+        return self.log_gigabytes * DOLLARS_PER_LOG_GIGABYTE
 
     @property
     def dollars(self) -> float:
-        """The total cost of metrics and requests."""
-        return self.metrics_dollars + self.requests_dollars
+        """The total cost of metrics, requests and logs."""
+        return self.metrics_dollars + self.requests_dollars + self.logs_dollars
 
     def document(self) -> dict[str, float]:
-        """Return all fields and the total as a JSON-serializable dictionary."""
-        return {**asdict(self), "dollars": self.dollars}
+        """Return all fields, the cost of logs and the total as a JSON-serializable dictionary."""
+        return {**asdict(self), "logs_dollars": self.logs_dollars, "dollars": self.dollars}
 
 
-def monthly_cost(*, metrics: int, requests_per_second: float) -> MonthlyCost:
-    """Return the cost of publishing ``metrics`` distinct metrics for 30 days, at a constant rate of requests.
+def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_per_second: float = 0.0) -> MonthlyCost:
+    """Return the cost of publishing ``metrics`` distinct metrics for 30 days, at constant rates of requests or logs.
 
     >>> cost = monthly_cost(metrics=50, requests_per_second=1)
     >>> f"${cost.metrics_dollars:.2f} + ${cost.requests_dollars:.2f} = ${cost.dollars:.2f}"
     '$15.00 + $25.92 = $40.92'
     """
     requests = requests_per_second * SECONDS_PER_MONTH
-    return MonthlyCost(metrics, requests, metrics_dollars(metrics), requests_dollars(requests))
+    gigabytes = log_bytes_per_second * SECONDS_PER_MONTH / 1e9
+    return MonthlyCost(metrics, requests, metrics_dollars(metrics), requests_dollars(requests), gigabytes)
 
 
 def metrics_dollars(metrics: int) -> float:

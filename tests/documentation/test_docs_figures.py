@@ -26,6 +26,7 @@ def amounts() -> set[str]:
     return {
         dollars(first_price),
         dollars(pricing.DOLLARS_PER_REQUEST * 1000),
+        dollars(pricing.DOLLARS_PER_LOG_GIGABYTE),
         f"${pricing.metrics_dollars(100):.0f}",
         f"${monthly[0]:.0f}",
         *map(dollars, monthly[1:]),

@@ -35,6 +35,15 @@ def test_a_month_has_30_days() -> None:
     assert cost.dollars == pytest.approx(3.00 + 25.92)
 
 
+def test_logs_are_billed_by_size() -> None:
+    """One kilobyte of logs a second is 2.592 GB a month."""
+    cost = monthly_cost(metrics=0, log_bytes_per_second=1000)
+    assert cost.requests == 0
+    assert cost.log_gigabytes == pytest.approx(2.592)
+    assert cost.document()["logs_dollars"] == cost.dollars
+    assert cost.dollars == pytest.approx(1.296)
+
+
 def test_nothing_is_for_free() -> None:
     """No metrics and no requests cost nothing."""
     assert monthly_cost(metrics=0, requests_per_second=0).dollars == 0
