@@ -4,6 +4,7 @@ Each of the first 10,000 metrics costs $0.30 a month, billed by the hour:
 https://aws.amazon.com/cloudwatch/pricing/.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -23,8 +24,8 @@ def overflow_capacity(max_metrics: int) -> int:
     """Return how many of the ``max_metrics`` series are reserved for overflow: a hundredth, but at least 2.
 
     These series are reserved in advance because CloudWatch bills for a metric as soon as it receives one datum, so
-    replacing a published series with an overflow series would save nothing. If ``max_metrics`` is below 4, only one
-    series is reserved, and :data:`OVERFLOW_NAME` may take the total to ``max_metrics + 1``.
+    replacing a published series with an overflow series would save nothing. If ``max_metrics`` is below 4, only the
+    overflow series of :data:`OVERFLOW_NAME` is reserved.
 
     >>> overflow_capacity(1000), overflow_capacity(10), overflow_capacity(1)
     (10, 2, 1)
@@ -68,7 +69,8 @@ class CardinalityGuard:
         reserved = overflow_capacity(max_metrics)
         self._pool = _SeriesPool(max_metrics - reserved, clock())
         # The overflow series of OVERFLOW_NAME is one of the reserved series.
-        self._overflow_pool = _SeriesPool(max(reserved - 1, 1), clock())
+        self._overflow_pool = _SeriesPool(reserved - 1, clock())
+        self._shared_overflow_used = -math.inf
         self.overflowed = 0
 
     def admit(self, series: Series) -> Series:
@@ -79,7 +81,10 @@ class CardinalityGuard:
                 return series
             self.overflowed += 1
             series = series._replace(dimensions=OVERFLOW_DIMENSIONS)
-        return series if self._overflow_pool.use(series, now) else series._replace(name=OVERFLOW_NAME)
+        if series.name != OVERFLOW_NAME and self._overflow_pool.use(series, now):
+            return series
+        self._shared_overflow_used = now
+        return series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
         """Record that a series is still used, and return whether it is still admitted."""
@@ -93,8 +98,9 @@ class CardinalityGuard:
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:
-        """Return the number of series used within the last hour, not counting :data:`OVERFLOW_NAME`."""
+        """Return the number of series used within the last hour."""
         oldest = self._clock() - IDLE_SECONDS
         pools = self._pool, self._overflow_pool
         # Copied because other threads may call this while a collection adds series.
-        return sum(last_used > oldest for pool in pools for last_used in tuple(pool.last_used.values()))
+        times = [self._shared_overflow_used, *(each for pool in pools for each in tuple(pool.last_used.values()))]
+        return sum(last_used > oldest for last_used in times)

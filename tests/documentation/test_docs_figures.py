@@ -7,6 +7,8 @@ import pytest
 
 from docs.generated import PARTS, current, dollars
 from otel_cloudwatch_flask import limits, pricing
+from otel_cloudwatch_flask.config import DEFAULT_MAX_METRICS
+from otel_cloudwatch_flask.mapping.cardinality import overflow_capacity
 from tests.support.doc_blocks import DOCS, ROOT
 
 MADE_BY_RUNNING = {"command-line.md", "live-page.md"}
@@ -69,3 +71,8 @@ def test_limits() -> None:
         f"names over {limits.MAX_DIMENSION_NAME_LENGTH} and values over {limits.MAX_DIMENSION_VALUE_LENGTH:,}"
         in mapping
     )
+    reserved = overflow_capacity(DEFAULT_MAX_METRICS)
+    assert f"to {DEFAULT_MAX_METRICS:,} metrics, overflow series included" in concepts
+    assert f"Above {DEFAULT_MAX_METRICS - reserved}, new dimension combinations" in concepts
+    assert f"the {reserved} places for overflow series" in concepts
+    assert f"A hundredth of them ({reserved})" in mapping

@@ -60,7 +60,11 @@ class Program:
 
     def findings(self) -> list[str]:
         """Return what doctor says about readers."""
-        return [each.finding for each in instrumentation_checks(UserApp(self.app)) if "reader" in each.finding and "sends" in each.finding]
+        return [
+            each.finding
+            for each in instrumentation_checks(UserApp(self.app))
+            if "reader" in each.finding and "sends" in each.finding
+        ]
 
 
 @pytest.fixture

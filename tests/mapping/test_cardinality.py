@@ -36,17 +36,17 @@ def test_limit(clock: FakeClock) -> None:
     assert guard.admit(series(4, "errors")) == overflow(OVERFLOW_NAME)
     assert guard.admit(first) is first
     assert guard.admit(series(2)) == second
-    assert (guard.active(), guard.overflowed) == (3, 2)
+    assert (guard.active(), guard.overflowed) == (4, 2)
 
 
 @pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
 def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
-    """Unbounded values and names create at most ``max_metrics`` metrics, overflow included (plus one below 4)."""
+    """Unbounded values and names create at most ``max_metrics`` metrics, overflow included."""
     guard = CardinalityGuard(max_metrics, clock)
     admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
-    assert len(admitted) == max_metrics + (max_metrics < 4)
+    assert len(admitted) == guard.active() == max_metrics
     overflow = [each for each in admitted if each.dimensions == OVERFLOW_DIMENSIONS]
-    assert len(overflow) == overflow_capacity(max_metrics) + (max_metrics < 4)
+    assert len(overflow) == overflow_capacity(max_metrics)
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
@@ -59,7 +59,7 @@ def test_overflow_series_are_bounded(clock: FakeClock) -> None:
     assert admitted[:own] == [overflow(f"metric{i}") for i in range(own)]
     assert set(admitted[own:2000]) == {overflow(OVERFLOW_NAME)}
     assert admitted[2000:] == [overflow("metric0"), overflow(f"metric{own - 1}")]
-    assert (guard.active(), guard.overflowed) == (999, 2002)
+    assert (guard.active(), guard.overflowed) == (1000, 2002)
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
@@ -70,13 +70,13 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
     assert guard.admit(second) is second
     assert guard.admit(third) == overflow(OVERFLOW_NAME)
     assert guard.admit(first) is first
-    assert (guard.active(), guard.overflowed) == (2, 0)
+    assert (guard.active(), guard.overflowed) == (3, 0)
     assert guard.renew(first) is False
 
 
 def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
     """An overflow series that was idle for an hour is replaced by another metric's."""
-    guard = CardinalityGuard(2, clock)
+    guard = CardinalityGuard(4, clock)
     guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
     clock.advance(IDLE_SECONDS)
@@ -85,7 +85,8 @@ def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
 
 def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
     """An overflow series keeps the unit and resolution of its metric."""
-    guard = CardinalityGuard(2, clock)
+    guard = CardinalityGuard(4, clock)
+    guard.admit(series(0))
     guard.admit(series(1))
     admitted = guard.admit(Series("orders", (("user", "2"),), "Seconds", 1))
     assert admitted == Series("orders", OVERFLOW_DIMENSIONS, "Seconds", 1)
@@ -115,7 +116,7 @@ def test_renewed_places_are_kept(clock: FakeClock) -> None:
     assert guard.renew(series(1))
     clock.advance(IDLE_SECONDS - 1)
     assert guard.active() == 1
-    assert guard.admit(series(2)) == overflow()
+    assert guard.admit(series(2)) == overflow(OVERFLOW_NAME)
     clock.advance(11)
     assert guard.admit(series(2)) == series(2)
 
