@@ -4,6 +4,8 @@ import errno
 import math
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,10 @@ from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import StatsRecorder
+from tests.support.fakes import PATIENCE_SECONDS
 from tests.support.fuzzing import datum_of
+
+ROOT = Path(__file__).parents[2]
 
 SHOP = Envelope("Shop")
 
@@ -154,6 +159,31 @@ def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
     spool.close()
     assert not directory.exists()
     assert Spool(directory).write(batch("a")) is not None
+
+
+DROP_PRIVILEGES = """
+import os, sys
+from pathlib import Path
+from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
+from tests.delivery.test_spool_errors import batch
+
+directory = Path(sys.argv[1]) / "spool"
+check_directory(directory)
+spool = Spool(directory)
+list(spool.adopt())
+spool.close()
+os.chown(sys.argv[1], 65534, 65534)
+os.setgid(65534)
+os.setuid(65534)
+assert spool.write(batch("a")).stat().st_uid == 65534
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can change its user")
+def test_a_process_that_drops_its_privileges() -> None:
+    """A process that sets up as root, like ``gunicorn --preload --user``, can write to the spool as another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", DROP_PRIVILEGES, folder], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True)
 
 
 def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
