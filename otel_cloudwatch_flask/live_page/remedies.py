@@ -56,10 +56,10 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
 _BY_MESSAGE: Final[Mapping[str, Remedy]] = {
     "NoRegionError": Remedy("No AWS Region is configured.", (_REGION,)),
     "ProfileNotFound": Remedy("The AWS profile does not exist.", (_PROFILE,)),
-    "NoCredentialsError": Remedy("There are no AWS credentials.", (_SIGN_IN,)),
+    "NoCredentialsError": Remedy("No AWS credentials are configured.", (_SIGN_IN,)),
     "Expired": Remedy("The AWS credentials have expired.", (_RENEW,)),
     "SSO": Remedy("The AWS credentials have expired.", (_RENEW,)),
-    "AccessDenied": Remedy("The AWS credentials may not publish metrics.", (_PERMISSION,)),
+    "AccessDenied": Remedy("The AWS credentials lack the permission to publish metrics.", (_PERMISSION,)),
 }
 _NEED_AN_ACCOUNT: Final = (Kind.CONFIGURATION, Kind.CREDENTIALS)
 

@@ -412,9 +412,13 @@ def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
     ("error", "problem", "copied"),
     [
         (NoRegionError(), "No AWS Region is configured.", "export AWS_REGION=us-east-1"),
-        (NoCredentialsError(), "There are no AWS credentials.", "aws configure"),
+        (NoCredentialsError(), "No AWS credentials are configured.", "aws configure"),
         (ConnectionError("no route to host"), "CloudWatch cannot be reached.", "flask cloudwatch doctor"),
-        (client_error("AccessDenied"), "The AWS credentials may not publish metrics.", "cloudwatch:PutMetricData"),
+        (
+            client_error("AccessDenied"),
+            "The AWS credentials lack the permission to publish metrics.",
+            "cloudwatch:PutMetricData",
+        ),
         (client_error("ExpiredToken"), "The AWS credentials have expired.", "aws sso login"),
         (client_error("Throttling"), "CloudWatch throttles the calls.", 'app.config["CLOUDWATCH_FLUSH"]'),
     ],

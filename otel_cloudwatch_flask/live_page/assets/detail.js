@@ -4,7 +4,7 @@
 import { chart } from "./charts.js";
 import { alarm, consoleUrl, dropRule, reduceRule, widget } from "./links.js";
 import { mootReason } from "./model.js";
-import { showStatistic, trendOf, isCounted } from "./table.js";
+import { dimension, showStatistic, trendOf, isCounted } from "./table.js";
 import { clock, copyButton, element, escaped, name, number, unit } from "./text.js";
 
 const FIGURES = [
@@ -77,10 +77,12 @@ export class Detail {
     this.plots = element("div", { className: "plots" });
     this.datums = element("div", { className: "datums" });
     this.panel(series);
+    const identity = Object.entries(series.dimensions).map(([key, value]) => dimension(key, value));
+    this.dialog.querySelector("header > div").append(element("p", { className: "identity" }, ...identity));
     const reason = FIGURES.map(([key]) => mootReason(series, key)).find(Boolean);
     this.dialog.firstElementChild.append(
       this.figures, element("p", { className: "reason muted", textContent: reason ? `Grey: ${reason[0].toLowerCase()}${reason.slice(1)}.` : "" }),
-      this.plots, facts(series, rule), element("div", { className: "buttons" }, ...actions([series], group, region)),
+      this.plots, element("div", { className: "buttons" }, ...actions([series], group, region)), facts(series, rule),
       element("h3", { textContent: "Latest data points, as sent" }), this.datums);
     this.fillFigures(series);
   }

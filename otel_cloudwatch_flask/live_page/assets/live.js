@@ -108,9 +108,9 @@ function showState({ delivery, settings, datums, remedy }) {
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
-    const interval = `Until then, new measurements are collected every ${duration(settings.export_interval_seconds)}.`;
+    const interval = `While calls fail, new measurements are collected every ${duration(settings.export_interval_seconds)}.`;
     const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} kept, and retried.`;
-    return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `${error} ${interval}`, remedy?.steps);
+    return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `${interval} Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
   if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.lost)}); ${sent} delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);

@@ -159,7 +159,8 @@ export class Table {
     this.observer.observe(line);
   }
 
-  // Find the series of each metric, and the dimensions that are the same in all of them.
+  // Find the series of each metric. Dimensions that are the same in all of them are hidden; those that differ most come
+  // first.
   regroup() {
     for (const { line } of this.groups.values()) line?.remove();
     this.groups = new Map();
@@ -169,12 +170,18 @@ export class Table {
     }
     for (const [key, group] of this.groups) {
       const members = group.ids.map((id) => this.model.series.get(id));
-      const constants = members.length > 1 ? constantDimensions(members) : [];
-      if (members.length > 1) group.line = groupLine(key, members, constants);
+      const isSeveral = members.length > 1;
+      const values = valuesByDimension(members);
+      const constants = isSeveral ? Object.entries(members[0].dimensions).filter(([dimension]) => values.get(dimension).size === 1) : [];
+      if (isSeveral) group.line = groupLine(key, members, constants);
       for (const id of group.ids) {
         const row = this.rows.get(id);
-        row.line.classList.toggle("grouped", members.length > 1);
-        for (const each of row.list.children) each.classList.toggle("constant", constants.some(([dimension]) => dimension === each.dataset.key));
+        row.line.classList.toggle("grouped", isSeveral);
+        for (const each of row.list.children) {
+          const { size } = values.get(each.dataset.key);
+          each.classList.toggle("constant", isSeveral && size === 1);
+          each.style.order = isSeveral ? -size : 0;
+        }
       }
     }
   }
@@ -274,8 +281,11 @@ export class Table {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-const constantDimensions = (members) =>
-  Object.entries(members[0].dimensions).filter(([key, value]) => members.every((series) => series.dimensions[key] === value));
+// The values of each dimension. A series without the dimension counts as another value.
+const valuesByDimension = (members) => {
+  const keys = new Set(members.flatMap((series) => Object.keys(series.dimensions)));
+  return new Map([...keys].map((key) => [key, new Set(members.map((series) => series.dimensions[key]))]));
+};
 
 const actionsCell = (label) =>
   element("td", { role: "cell", className: "more-actions" },
@@ -289,7 +299,7 @@ const groupLine = (key, members, constants) => {
   const about = element("span", { className: "about" }, ...[unit(series.unit), `${members.length} metrics`].filter(Boolean).map((text) => element("span", { className: "unit", textContent: text })));
   const head = element("th", { scope: "rowgroup", role: "rowheader", colSpan: COLUMNS.length - 1 }, open, about);
   if (constants.length) {
-    const count = `${constants.length} ${constants.length === 1 ? "dimension is" : "dimensions are"} the same`;
+    const count = `${constants.length} shared ${constants.length === 1 ? "dimension" : "dimensions"}`;
     about.append(element("button", { type: "button", className: "chip", textContent: count, "aria-expanded": "false" }));
     head.append(element("span", { className: "constants", hidden: true }, ...constants.map(([key, value]) => dimension(key, value))));
   }
@@ -311,7 +321,7 @@ const RARELY_DIFFERENT = new Set([
 
 const distinctiveFirst = ([first], [second]) => RARELY_DIFFERENT.has(first) - RARELY_DIFFERENT.has(second);
 
-const dimension = (key, value) => {
+export const dimension = (key, value) => {
   const made = element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
     element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60));
   made.dataset.key = key;
@@ -322,18 +332,17 @@ const identity = (series) => {
   const list = element("span", { className: "list" }, ...Object.entries(series.dimensions).sort(distinctiveFirst).map(([key, value]) => dimension(key, value)));
   const more = element("span", { className: "more" });
   const badge = element("span", { className: "badge undelivered" });
-  const dimensions = element("span", { className: "dimensions" });
-  if (unit(series.unit)) dimensions.append(element("span", { className: "unit own-unit", textContent: unit(series.unit) }));
-  dimensions.append(list, more, badge);
-  if (series.isError) dimensions.append(element("span", { className: "badge error", textContent: "error" }));
+  const dimensions = element("span", { className: "dimensions" }, badge);
+  if (series.isError) dimensions.prepend(element("span", { className: "badge error", textContent: "error" }));
   if (series.dimensions["otel.metric.overflow"] === "true") {
     dimensions.append(element("span", { className: "badge", textContent: "over the limit", title: "Combines all metrics beyond max_metrics" }));
   }
+  if (unit(series.unit)) dimensions.append(element("span", { className: "unit own-unit", textContent: unit(series.unit) }));
+  dimensions.append(list, more);
   return { dimensions, list, more, badge };
 };
 
 const cutOff = (list) => {
-  const shown = [...list.children].filter((each) => each.offsetParent);
-  const top = Math.min(...shown.map((each) => each.offsetTop));
-  return shown.filter((each) => each.offsetTop > top);
+  const bottom = list.offsetTop + list.clientHeight;
+  return [...list.children].filter((each) => each.offsetParent && each.offsetTop >= bottom);
 };

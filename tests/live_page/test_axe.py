@@ -1,0 +1,80 @@
+"""The accessibility rules of axe-core for the live page. They are skipped where axe-core cannot be fetched from npm."""
+
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_cloudwatch_flask import MetricRule
+from tests.live_page.browser import DESK, PHONE, Page, Site
+
+AXE = "axe-core@4.14.1"
+VIOLATIONS = """
+const done = arguments[0];
+const described = ({ id, nodes: [first] }) => [id, first.html, first.failureSummary];
+axe.run(document).then(({ violations }) => done(violations.map(described)));
+"""
+
+
+@pytest.fixture(scope="module")
+def axe(pytestconfig: pytest.Config) -> str:
+    """The source of axe-core (MPL-2.0), fetched once and kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir(AXE)
+    script = folder / "package" / "axe.min.js"
+    if not script.exists():
+        fetch(folder)
+    return script.read_text(encoding="utf-8")
+
+
+def fetch(folder: Path) -> None:
+    """Fetch axe-core into ``folder``, or skip the test."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm to fetch axe-core")
+    command = [npm, "pack", AXE, "--silent"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("axe-core cannot be fetched from npm")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extract("package/axe.min.js", folder, filter="data")
+
+
+class Down:
+    """A CloudWatch that cannot be reached."""
+
+    def put_metric_data(self, **_request: Any) -> None:
+        """Fail."""
+        raise ConnectionError("no route to host")
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_no_rule_is_violated(page: Page, axe: str, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
+    """The page, its details, the comparison of a group and the actions have no violation, with undelivered metrics."""
+    site = Site(Down(), rules=[MetricRule(match="L*", storage_resolution=1)])
+    try:
+        for status in ("200", "503"):
+            site.reporter.add_metric("Latency", 160.4, "Milliseconds", {"Stage": "prod", "Status": status})
+        site.provider.get_meter("shop").create_counter("views").add(1)
+        assert not site.reporter.flush(timeout_seconds=0.5)
+        page.set_screen(*size, is_dark=is_dark)
+        page.open(site, rows=3)
+        page.driver.execute_script(axe)
+        for opener, ready in (
+            (None, "document.getElementById('state').dataset.state === 'bad'"),
+            (".series .open", "document.querySelectorAll('#detail pre').length === 1"),
+            (".group .open", "document.querySelectorAll('#detail .u-legend th').length === 3"),
+            (".actions", "document.getElementById('menu').matches(':popover-open')"),
+        ):
+            page.driver.execute_script("document.getElementById('detail').close()")
+            if opener:
+                page.driver.execute_script(f"document.querySelector('#body {opener}').click()")
+            page.wait(ready)
+            page.wait("document.getAnimations().length === 0")
+            assert page.driver.execute_async_script(VIOLATIONS) == []
+    finally:
+        site.close()
