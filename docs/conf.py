@@ -30,6 +30,7 @@ html_theme = "furo"
 html_title = "otel_cloudwatch_flask"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sphinx = False
 
 autodoc_typehints = "signature"
