@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from otel_cloudwatch_flask.delivery.batch import Batch
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
@@ -85,12 +85,22 @@ class Backlog:
             return self._datums
 
     def add(self, batches: Iterable[Batch]) -> None:
-        """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches."""
-        added = [self._spooled(batch) for batch in batches]
-        for each in added:
-            if each.batch is not None:
-                self._on_added(each.batch)
+        """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches.
+
+        If a single batch is queued in memory, its datums and the new ones share requests, because requests are billed.
+        """
+        new = [*batches]
+        for batch in new:
+            self._on_added(batch)
+        joined = self._dequeued(new[0].envelope) if new else None
+        if joined is not None and joined.batch is not None:
+            # It is not known here whether botocore encodes these batches, so they have to fit its longer JSON.
+            datums = [datum for batch in (joined.batch, *new) for datum in batch.datums]
+            new = [*joined.batch.envelope.batches(datums, is_plain=True)]
+        added = [self._spooled(batch) for batch in new]
         with self._lock:
+            if joined is not None:
+                self._count(joined, -1)
             # The encoded text takes as much memory as the datums, and batches behind others do not need it yet.
             if self._waiting:
                 _forget_encodings(added)
@@ -203,6 +213,23 @@ class Backlog:
         """Release the spool. A forked child calls this, because the spool belongs to its parent."""
         if self._spool:
             self._spool.release()
+
+    def _dequeued(self, envelope: Envelope) -> _Entry | None:
+        """Take the queued batch off the queue, but keep counting it as pending.
+
+        Returns ``None`` if several batches are queued, or if the batch cannot be joined with new ones.
+        """
+        with self._lock:
+            queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None
+            batch = queued.batch if queued else None
+            if (
+                batch is None
+                or batch.is_suspect
+                or batch.envelope != envelope
+                or 2 * batch.size_bytes > self._max_bytes
+            ):
+                return None
+            return self._waiting.popleft()
 
     def _spooled(self, batch: Batch) -> _Entry:
         entry = _Entry(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)

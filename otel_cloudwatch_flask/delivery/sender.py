@@ -79,6 +79,10 @@ class Sender:
         """Whether a thread may be making a call to CloudWatch, which cannot be interrupted."""
         self.last_failure: Failure | None = None
         """The reason that the latest call failed, or ``None`` if it succeeded."""
+        self.is_unexplained = False
+        """Whether the last attempt failed for an unknown reason, such as a bug in the program's own client. The reason
+        is unlikely to pass within seconds, so a delivery makes no further attempt after such a failure.
+        """
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
@@ -155,7 +159,8 @@ class Sender:
     def _send_oldest(self, *, is_last: bool) -> bool:
         """Send the oldest batch with at most one call, and settle it even if an exception is raised.
 
-        Returns ``False`` if no batch could be checked out.
+        Returns ``False`` if no batch could be checked out, or if the attempt failed for an unknown reason and later
+        deliveries can retry.
         """
         batch = self._backlog.check_out()
         if batch is None:
@@ -167,7 +172,7 @@ class Sender:
                 remaining = self._sent(batch)
         finally:
             self._backlog.settle(remaining, deferred=is_deferred)
-        return True
+        return is_last or not self.is_unexplained
 
     def _may_bisect(self) -> bool:
         """Return whether the limit on bisection calls allows another call now."""
@@ -205,6 +210,7 @@ class Sender:
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
+        self.is_unexplained = problem is not None and problem.kind is Kind.UNKNOWN
         self.last_failure = problem
         if problem is None:
             self._lost_responses = 0

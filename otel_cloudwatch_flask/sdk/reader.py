@@ -399,7 +399,8 @@ class CloudWatchMetricReader(SelectiveReader):
         During an outage, this collects only at the regular interval, so that the backlog grows slowly. While the
         backlog has no room, nothing is collected, and deltas accumulate in the SDK.
         """
-        is_due = is_last or (time.monotonic() >= self._next_collection and self._exporter.has_room)
+        is_time = self._exporter.sender.is_unexplained or time.monotonic() >= self._next_collection
+        is_due = is_last or (is_time and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
         is_delivered = self._exporter.deliver(deadline, is_last=is_last)
         if is_delivered and not is_due:

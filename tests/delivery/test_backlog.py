@@ -112,12 +112,15 @@ class TestMemory:
         """The next batch to send keeps its text; a batch queued behind it drops its text."""
         backlog = Accounts(10_000).backlog
         first, second = self.with_text("a"), self.with_text("b")
+        second.envelope = Envelope("Warehouse")
         backlog.add([first])
         assert first._texts is not None
         backlog.add([second])
         assert second._texts is None
-        assert (second.size_bytes, len(second.body())) == (batch("b").size_bytes,) * 2
-        assert second.body() == batch("b").body()
+        assert (second.size_bytes, len(second.body())) == (
+            len(warehouse := Batch(second.envelope, second.datums).body()),
+        ) * 2
+        assert second.body() == warehouse
 
     def test_after_an_attempt(self) -> None:
         """After a failed attempt, the batch and all batches behind it drop their text."""
@@ -145,6 +148,18 @@ def test_oldest_first() -> None:
     accounts.backlog.add([batch("c")])
     assert accounts.drained() == ["a", "b", "c"]
     assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+def test_few_datums_share_a_request() -> None:
+    """The datums of a queued batch and new ones are sent together, unless another envelope or a file prevents it."""
+    backlog = Accounts(10_000).backlog
+    backlog.add([batch("a")])
+    backlog.add([batch("b", "c")])
+    assert (backlog.datums, backlog.size_bytes) == (3, batch("a", "b", "c").size_bytes)
+    backlog.add([Batch(Envelope("Warehouse"), batch("d").datums)])
+    assert names(backlog.check_out()) == ["a", "b", "c"]
+    backlog.settle()
+    assert names(backlog.check_out()) == ["d"]
 
 
 def test_what_is_left_comes_first() -> None:

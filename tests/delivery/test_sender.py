@@ -1,5 +1,6 @@
 """Delivery with scripted clients and a fake clock."""
 
+import itertools
 import logging
 import math
 import threading
@@ -52,11 +53,12 @@ class Setting:
             wall_clock=self.wall_clock,
         )
         self.waits = self.sender._expedited = PassingWaits(self.clock)
+        self._namespaces = itertools.count()
 
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
-        """Add datums in one batch."""
+        """Add datums in one batch, in a namespace of its own, because the backlog combines batches of one namespace."""
         made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
-        self.backlog.add(batches(Envelope("Shop"), made))
+        self.backlog.add(batches(Envelope(f"Shop{next(self._namespaces)}"), made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
         """Deliver with this timeout."""
@@ -117,7 +119,6 @@ TEMPORARY = {
     "credentials": NoCredentialsError(),
     "expired-token": client_error("ExpiredToken", status=403),
     "region": NoRegionError(),
-    "unknown": RuntimeError("a bug in a program's own client"),
 }
 
 
@@ -138,9 +139,22 @@ class TestRetries:
         assert (stats.requests_sent, stats.requests_failed) == (2, 4)
         assert stats.last_error is not None
 
+    def test_one_attempt_for_an_unknown_error(self) -> None:
+        """A delivery ends after an error of unknown kind; later deliveries retry, and the last one does not give up."""
+        client = scripted(*[RuntimeError("a bug in a program's own client")] * 4)
+        setting = Setting(client)
+        setting.add("a")
+        setting.add("b")
+        for attempts in (1, 2):
+            assert not setting.deliver()
+            assert client.names() == [["a"]] * attempts
+        assert setting.sender.deliver(setting.clock.now + 1e6, is_last=True)
+        assert client.names() == [["a"]] * 5 + [["b"]]
+        assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {})
+
     def test_backoff(self) -> None:
         """The delay between attempts grows up to a bound, and is reset for the next outage."""
-        client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, RuntimeError())
+        client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, client_error("503", status=503))
         setting = Setting(client)
         setting.add("a")
         assert setting.deliver()
@@ -424,7 +438,7 @@ class TestExpired:
     def test_grows_old_while_it_waits(self) -> None:
         """A datum's age is checked before each attempt, by CloudWatch's time."""
         now = FakeClock(NOW)
-        client = DatedClient(None, *[RuntimeError()] * 3, clock=now)
+        client = DatedClient(None, *[client_error("503", status=503)] * 3, clock=now)
         setting = Setting(client)
         setting.add("first")
         assert setting.deliver()
@@ -449,7 +463,9 @@ class TestExpired:
         assert [datum["Timestamp"].timestamp() for datum in client.calls[1]["MetricData"]] == [NOW, NOW]
         assert setting.stats().datums_lost == {"expired": 1}
 
-    @pytest.mark.parametrize("client", [scripted(RuntimeError()), DatedClient(None, clock=lambda: NOW)])
+    @pytest.mark.parametrize(
+        "client", [scripted(client_error("503", status=503)), DatedClient(None, clock=lambda: NOW)]
+    )
     @pytest.mark.parametrize("days", [15, -15])
     def test_a_clock_that_jumps(self, client: ScriptedClient, days: int) -> None:
         """A wrong system clock makes no datum expire, and changes no timestamps."""
@@ -504,6 +520,7 @@ class TestCredentials:
 
         setting = Setting(scripted(), make_client=make_client)
         setting.add("a")
+        assert not setting.deliver()
         assert setting.deliver()
         assert (setting.stats().datums_sent, setting.stats().requests_failed) == (1, 3)
 

@@ -97,6 +97,26 @@ def test_sync_has_delivered_when_the_test_client_returns(*, buffered: bool) -> N
     reporter.shutdown()
 
 
+def test_sync_calls_a_mocked_client_once_for_each_request() -> None:
+    """With ``sync``, a mock that raises is called once, and the next request sends what was kept in its one call."""
+    client, app = Mock(), Flask("shop")
+    reporter = CloudWatchMetricsReporter(app, "Shop", client, meter_provider=MeterProvider(), flush="sync")
+
+    @app.get("/")
+    def index() -> str:
+        reporter.add_metric("Requests", 1, "Count")
+        return "hello"
+
+    client.put_metric_data = Mock(side_effect=Exception("Mock Failure"))
+    app.test_client().get("/")
+    client.put_metric_data.assert_called_once()
+    client.put_metric_data = Mock(return_value=None)
+    app.test_client().get("/")
+    client.put_metric_data.assert_called_once()
+    assert len(client.put_metric_data.call_args.kwargs["MetricData"]) == 2
+    reporter.shutdown()
+
+
 def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
     """With a CloudWatch latency of 300 ms, 16 requests that end together wait for two calls, not for 16."""
     app, reporter = app_with_reporter(cloudwatch, flush="sync")

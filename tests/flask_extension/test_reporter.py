@@ -265,12 +265,18 @@ def test_an_app_that_is_forgotten(programs: Programs, cloudwatch: FakeCloudWatch
 
 
 def test_sync_waits_until_the_data_is_in(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With flush="sync", a request's metrics reach CloudWatch when its response closes, and not before."""
-    programs.reporter(app, client=cloudwatch, flush="sync")
-    response = app.test_client().get("/")
+    """With flush="sync", a request's metrics reach CloudWatch when its streamed response closes, and not before."""
+    reporter = programs.reporter(app, client=cloudwatch, flush="sync")
+
+    @app.get("/stream")
+    def stream() -> Iterator[str]:
+        reporter.add_metric("Streams", 1, "Count")
+        yield from "ab"
+
+    response = app.test_client().get("/stream")
     assert not cloudwatch.requests
     response.close()
-    assert cloudwatch.sum("Orders") == 1
+    assert cloudwatch.sum("Streams") == 1
 
 
 def test_interval_leaves_requests_alone(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
@@ -315,6 +321,8 @@ def test_a_failing_client_never_reaches_the_response(
     reporter = programs.reporter(app, client=cloudwatch, flush="sync", strict=False)
     with caplog.at_level(logging.CRITICAL):
         assert get(app) == 200
+    assert reporter.stats().requests_failed == 1
+    assert reporter.flush()
     assert (reporter.stats().requests_failed, cloudwatch.sum("Orders")) == (1, 1)
 
 
