@@ -11,13 +11,16 @@ import platform
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Union
 
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.version import __version__
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
@@ -33,12 +36,16 @@ _GZIP_MEMORY_LEVEL: Final = 7
 _MIN_GZIP_BYTES: Final = 2048
 
 
-class Client(Protocol):
-    """boto3's CloudWatch client, or any other object that has a ``put_metric_data`` method."""
+class PutsMetricData(Protocol):
+    """Any object that has the ``put_metric_data`` method of boto3's CloudWatch client."""
 
-    def put_metric_data(self, **kwargs: Any) -> Any:
+    @property
+    def put_metric_data(self) -> Callable[..., Any]:
         """Store metrics. See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html."""
 
+
+# Pyright infers BaseClient for boto3's clients if boto3-stubs is not installed.
+Client: TypeAlias = Union[PutsMetricData, "BaseClient"]
 
 Put: TypeAlias = Callable[[Batch], object]
 """A function that sends a batch and returns the client's response. It lets the client's exceptions propagate."""
@@ -123,7 +130,7 @@ def checked_client(client: Client | None) -> Client | None:
     )
 
 
-def plain_put(client: Client) -> Put:
+def plain_put(client: Any) -> Put:
     """Return a function that sends batches with any client, by an ordinary ``put_metric_data`` call."""
     return lambda batch: client.put_metric_data(**batch.parameters())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TextIO, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TextIO, TypedDict, TypeVar, cast
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
@@ -34,6 +34,7 @@ from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.model.units import Unit
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
@@ -57,16 +58,21 @@ _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 
-class _AlsoOnClass(Generic[_P, _R]):
+class _AlsoOnClass:
     """A method that can also be called on the class, with ``None`` as ``self``."""
 
-    def __init__(self, function: Callable[Concatenate[Any, _P], _R]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._of_class = partial(function, None)
         self.__doc__ = self._of_class.__doc__ = function.__doc__
 
-    def __get__(self, instance: object | None, owner: type) -> Callable[_P, _R]:
+    def __get__(self, instance: object | None, owner: type) -> Callable[..., Any]:
         return self._of_class if instance is None else MethodType(self._function, instance)
+
+
+def _also_on_class(function: Callable[Concatenate[Any, _P], _R]) -> "staticmethod[_P, _R]":
+    """Decorate a method with :class:`_AlsoOnClass`. Type checkers know static methods, but not its descriptor."""
+    return cast("staticmethod[_P, _R]", _AlsoOnClass(function))
 
 
 class ReporterOptions(TypedDict, total=False):
@@ -244,12 +250,12 @@ class CloudWatchMetricsReporter:
         self._program_name = app.name
         return True
 
-    @_AlsoOnClass
+    @_also_on_class
     def add_metric(
         self: "CloudWatchMetricsReporter | None",
         metric_name: str,
         value: float,
-        unit: str = "None",
+        unit: Unit | str = "None",
         dimensions: Dimensions = (),
     ) -> None:
         """Record a value of a metric. Inside a request, it is recorded when the request ends.

@@ -8,7 +8,17 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+_Time: TypeAlias = Literal["Seconds", "Microseconds", "Milliseconds"]
+_Bytes: TypeAlias = Literal["Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes"]
+_Bits: TypeAlias = Literal["Bits", "Kilobits", "Megabits", "Gigabits", "Terabits"]
+_ByteRate: TypeAlias = Literal[
+    "Bytes/Second", "Kilobytes/Second", "Megabytes/Second", "Gigabytes/Second", "Terabytes/Second"
+]
+_BitRate: TypeAlias = Literal["Bits/Second", "Kilobits/Second", "Megabits/Second", "Gigabits/Second", "Terabits/Second"]
+Unit: TypeAlias = Literal[_Time, _Bytes, _Bits, "Percent", "Count", _ByteRate, _BitRate, "Count/Second", "None"]
+"""The name of a CloudWatch unit."""
 
 _UCUM_OF: Final = {
     "Seconds": "s",
