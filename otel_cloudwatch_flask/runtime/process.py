@@ -3,8 +3,9 @@
 * SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
-* A child forked by :mod:`multiprocessing` runs that module's finalizers, then ends with ``os._exit``, which skips
-  ``atexit``.
+* Children of :mod:`multiprocessing` run that module's finalizers, then end with ``os._exit``, which skips ``atexit``.
+* Processes of Celery's prefork pool end with ``os._exit``, without finalizers. Celery sends a signal before that.
+* RQ runs each job in a process that it ends with ``os._exit``, without finalizers or a hook.
 * Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
   unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
   imports ``concurrent.futures.thread`` before any meter provider exists.
@@ -23,13 +24,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 _logger = logging.getLogger(__name__)
 
 _AFTER_ALL_OTHERS: Final = -1000
 """The priority of this package's multiprocessing finalizers. Low, so that queues and pools are finalized first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
+_JOB_OF_RQ: Final = "RQ_JOB_ID"
+"""The environment variable that RQ sets in the process of each job."""
 
 
 def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None = None) -> None:
@@ -115,6 +118,7 @@ class _ExitHooks:
         self._looks_at_sigterm = True
         self._is_signalled = False
         self._holds: list[None] = []  # one for each block that holds SIGTERM: a list changes atomically
+        self._has_celery_hook = self._has_rq_hook = False
 
     def handle_sigterm(self) -> None:
         if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
@@ -128,10 +132,13 @@ class _ExitHooks:
         self._is_signalled = True
         if not self._holds:
             self._holds.append(None)
-            for function in self._functions:
-                _run_guarded(function)
+            self._run()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+
+    def _run(self) -> None:
+        for function in self._functions:
+            _run_guarded(function)
 
     @contextlib.contextmanager
     def hold_sigterm(self) -> Iterator[None]:
@@ -149,16 +156,37 @@ class _ExitHooks:
             atexit.register(function)
             if _is_child_of_multiprocessing():
                 _finalize(function)
+            self._finalize_in_child()
+        self._hook_into_job_workers()
 
     def start_in_child(self) -> None:
-        """Register the finalizers again in a ``multiprocessing`` child process, which clears them when it starts."""
+        """Register in a forked child what it does not inherit, or may need for a library that was loaded since."""
         self._holds = []  # of threads of the parent
+        self._finalize_in_child()
+        self._hook_into_job_workers()
+
+    def _finalize_in_child(self) -> None:
+        """Register the finalizers again when a ``multiprocessing`` child process starts, which clears them then.
+
+        A child that is not a fork of the program has imported its main module before that.
+        """
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
+
+    def _hook_into_job_workers(self) -> None:
+        """Run the hooks at the end of processes of Celery and RQ, if the program has imported them by now."""
+        self._has_celery_hook = self._has_celery_hook or _call_at_exit_of_celery(self._end_job_worker)
+        self._has_rq_hook = self._has_rq_hook or _call_at_exit_of_rq(self._end_job_worker)
 
     def _finalize_all(self) -> None:
         for function in self._functions:
             _finalize(function)
+
+    def _end_job_worker(self, **_arguments_of_celery: object) -> None:
+        """Run the hooks in a process that ends right afterwards. SIGTERM must not interrupt them, and would be late."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._run()
 
 
 def _run_guarded(hook: Callable[[], None]) -> None:
@@ -178,6 +206,31 @@ def _is_child_of_multiprocessing() -> bool:
 
 def _finalize(call: Callable[[], None]) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, call, exitpriority=_AFTER_ALL_OTHERS)
+
+
+def _call_at_exit_of_celery(call: Callable[..., None]) -> bool:
+    """Call ``call`` when a process of Celery's prefork pool ends. Returns ``False`` if Celery is not loaded."""
+    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if shutdown is None:
+        return False
+    shutdown.connect(call, weak=False)
+    return True
+
+
+def _call_at_exit_of_rq(call: Callable[[], None]) -> bool:
+    """Call ``call`` before ``os._exit`` in the process of an RQ job. Returns ``False`` if RQ is not loaded."""
+    if "rq" not in sys.modules:
+        return False
+    exit_now = os._exit
+
+    def call_and_exit(status: int) -> NoReturn:
+        if _JOB_OF_RQ in os.environ:
+            call()
+        exit_now(status)
+
+    # RQ may have imported the program, and thus this module, when the job has already begun, so only its end is left.
+    vars(os)["_exit"] = call_and_exit
+    return True
 
 
 def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:

@@ -1,0 +1,20 @@
+"""The jobs that the workers run: each counts itself with ``add_metric`` and with an OpenTelemetry instrument."""
+
+import os
+from pathlib import Path
+
+from flask import Flask
+from opentelemetry.metrics import get_meter
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+reporter = CloudWatchMetricsReporter(Flask("jobs"), "Jobs", flush="interval")
+counter = get_meter("tests").create_counter("counted")
+
+
+def count() -> None:
+    """Count a job, then note in a file that it has finished."""
+    reporter.add_metric("Jobs", 1, "Count")
+    counter.add(1)
+    with Path(os.environ["FINISHED_JOBS"]).open("a") as finished:
+        finished.write(".")
