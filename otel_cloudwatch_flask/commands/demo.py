@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import threading
 from functools import partial
-from typing import Final
+from typing import Final, get_args
 
 import click
 
@@ -16,6 +16,7 @@ from otel_cloudwatch_flask.commands.shared.command import (
     echo_json,
     json_option,
 )
+from otel_cloudwatch_flask.config import Output
 
 _COMPARE_DEFAULTS: Final = (5.0, 100.0)
 """The default duration in seconds, and the default number of requests per second."""
@@ -28,9 +29,14 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 @click.option("--seconds", type=click.FloatRange(0.5, 3600), help="Traffic duration. Default: 5; 3600 with --serve.")
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
+@click.option(
+    "--output", type=click.Choice(get_args(Output)), default="api", help="How metrics are sent. Default: api."
+)
 @json_option("the comparison")
 @click.pass_context
-def command(context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, as_json: bool) -> None:
+def command(
+    context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, output: Output, as_json: bool
+) -> None:
     """Run a demo shop and check that its metrics arrive.
 
     Starts a strict CloudWatch emulator and a small shop on this machine, sends real HTTP requests to the shop for a few
@@ -49,18 +55,18 @@ def command(context: click.Context, seconds: float | None, rate: float | None, *
     try:
         _require_demo_extra()
         run = _serve if serve else partial(_compare, as_json=as_json)
-        context.exit(run(seconds or default_seconds, rate or default_rate))
+        context.exit(run(seconds or default_seconds, rate or default_rate, output))
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
         context.exit(EXIT_INTERRUPTED)
 
 
-def _compare(seconds: float, rate: float, *, as_json: bool) -> int:
+def _compare(seconds: float, rate: float, output: Output, *, as_json: bool) -> int:
     from otel_cloudwatch_flask.demo import report  # noqa: PLC0415 - an optional extra
     from otel_cloudwatch_flask.demo.run import run_demo  # noqa: PLC0415 - slow to import
 
     with report.progress(seconds, is_shown=not as_json) as on_progress:
-        outcome = run_demo(seconds=seconds, rate=rate, on_progress=on_progress)
+        outcome = run_demo(seconds=seconds, rate=rate, output=output, on_progress=on_progress)
     if as_json:
         echo_json(report.as_json(outcome))
     else:
@@ -68,11 +74,11 @@ def _compare(seconds: float, rate: float, *, as_json: bool) -> int:
     return EXIT_PROBLEM if outcome.problems else 0
 
 
-def _serve(seconds: float, rate: float) -> int:
+def _serve(seconds: float, rate: float, output: Output) -> int:
     """Keep the shop running until Ctrl-C."""
     from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
-    with running_shop(seconds=seconds, rate=rate) as shop:
+    with running_shop(seconds=seconds, rate=rate, output=output) as shop:
         click.echo(
             f"Live page   {shop.live_page_url}\n"
             f"Shop        {shop.shop_url}\n"

@@ -108,17 +108,20 @@ def _parts(outcome: Outcome, width: int, signs: Signs) -> Iterator[RenderableTyp
 
 def _requests_line(outcome: Outcome) -> Text:
     api = outcome.api
+    what, size = "PutMetricData request", api.bytes_received
+    if outcome.output == "emf":
+        what, size = "EMF line", outcome.delivery["bytes_sent"]
     return Text(
         f"{outcome.responses:,} requests to the shop in {outcome.seconds:.1f} s"
-        f" ({outcome.responses / outcome.seconds:.0f}/s) produced {counted(api.put_requests, 'PutMetricData request')}"
-        f" with {counted(api.datums, 'data point')}, {api.bytes_received / 1000:,.1f} kB."
+        f" ({outcome.responses / outcome.seconds:.0f}/s) produced {counted(api.put_requests, what)}"
+        f" with {counted(api.datums, 'data point')}, {size / 1000:,.1f} kB."
     )
 
 
 def _cost_table(outcome: Outcome) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("per month", no_wrap=True)
-    for title in ("metrics", "metrics $", "calls", "calls $", "total $"):
+    for title in ("metrics", "metrics $", "calls", "logs $" if outcome.output == "emf" else "calls $", "total $"):
         table.add_column(title, justify="right", no_wrap=True)
     for policy, cost in outcome.costs.items():
         table.add_row(
@@ -126,7 +129,7 @@ def _cost_table(outcome: Outcome) -> Table:
             f"{cost.metrics:,}",
             f"{cost.metrics_dollars:,.2f}",
             f"{cost.requests:,.0f}",
-            f"{cost.requests_dollars:,.2f}",
+            f"{cost.requests_dollars + cost.logs_dollars:,.2f}",
             Text(f"{cost.dollars:,.2f}", "bold"),
         )
     return table

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS
+from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, FLUSH_MIN_INTERVAL_SECONDS, Output
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
@@ -50,6 +50,7 @@ class Outcome:
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
     :param document: The published series in the form that ``cost``, ``dashboard`` and ``alarms`` read.
+    :param output: How the shop's metrics reached CloudWatch.
     """
 
     seconds: float
@@ -61,6 +62,7 @@ class Outcome:
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
     document: Mapping[str, Any] = field(default_factory=dict)
+    output: Output = "api"
 
     @property
     def metrics(self) -> int:
@@ -83,13 +85,19 @@ class Outcome:
     @property
     def costs(self) -> dict[str, MonthlyCost]:
         """The monthly cost with each of two flush policies: ``background``, which the demo uses, and ``interval``."""
-        return {
-            "background": monthly_cost(metrics=self.metrics, requests_per_second=self.api_requests_per_second),
-            "interval": monthly_cost(metrics=self.metrics, requests_per_second=1 / INTERVAL_SECONDS),
-        }
+        rates = {"background": self.api_requests_per_second, "interval": 1 / INTERVAL_SECONDS}
+        return {policy: self._cost(rate) for policy, rate in rates.items()}
+
+    def _cost(self, flushes_per_second: float) -> MonthlyCost:
+        if self.output == "api":
+            return monthly_cost(metrics=self.metrics, requests_per_second=flushes_per_second)
+        bytes_per_flush = self.delivery["bytes_sent"] / max(self.delivery["requests_sent"], 1)
+        return monthly_cost(metrics=self.metrics, log_bytes_per_second=flushes_per_second * bytes_per_flush)
 
 
-def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], None]) -> Outcome:
+def run_demo(
+    *, seconds: float, rate: float, on_progress: Callable[[Progress], None], output: Output = "api"
+) -> Outcome:
     """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare the metrics.
 
     The traffic, the shop and the emulator are stopped even if an exception is raised. Raises :class:`ShopProcessError`
@@ -99,7 +107,8 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
         start = utc_now()
-        with ShopProcess(cloudwatch.environment()) as shop:
+        environment = {**cloudwatch.environment(), f"{ENVIRONMENT_PREFIX}OUTPUT": output}
+        with ShopProcess(environment, cloudwatch.stream) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             _send(traffic, cloudwatch, on_progress)
             # The arrivals are read before the shop's last flush, which would distort the rate.
@@ -108,7 +117,7 @@ def run_demo(*, seconds: float, rate: float, on_progress: Callable[[Progress], N
             summary = shop.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
         expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
-        return _outcome(traffic, cloudwatch, summary, tuple(compare(found, expected)), arrivals)
+        return replace(_outcome(traffic, cloudwatch, summary, tuple(compare(found, expected)), arrivals), output=output)
 
 
 def _send(traffic: LoadGenerator, cloudwatch: "LocalCloudWatch", on_progress: Callable[[Progress], None]) -> None:

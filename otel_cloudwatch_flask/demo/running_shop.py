@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS
+from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Output
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, shop_requests
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess
@@ -41,7 +41,7 @@ class RunningShop:
 
 
 @contextmanager
-def running_shop(*, seconds: float, rate: float) -> Iterator[RunningShop]:
+def running_shop(*, seconds: float, rate: float, output: Output) -> Iterator[RunningShop]:
     """Run a shop with its live page and an emulator inside the ``with`` block, and send traffic for ``seconds``.
 
     Everything is stopped at the end of the block. Raises :class:`ShopProcessError` if the shop does not start.
@@ -49,8 +49,8 @@ def running_shop(*, seconds: float, rate: float) -> Iterator[RunningShop]:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
 
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
-        environment = {**cloudwatch.environment(), **_LIVE_PAGE}
-        with ShopProcess(environment) as shop:
+        environment = {**cloudwatch.environment(), **_LIVE_PAGE, f"{ENVIRONMENT_PREFIX}OUTPUT": output}
+        with ShopProcess(environment, cloudwatch.stream) as shop:
             traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=_VISITORS)
             traffic.start()
             try:

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 
@@ -40,11 +41,14 @@ class ShopProcess:
     """A shop that runs in a separate process inside the ``with`` block.
 
     The shop stops when its standard input is closed, which also happens if this process is killed. It runs in a session
-    of its own, so that pressing Ctrl-C interrupts only the demo, which then stops the shop.
+    of its own, so that pressing Ctrl-C interrupts only the demo, which then stops the shop. A thread passes the
+    shop's EMF lines to ``stream``.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], stream: TextIO) -> None:
         self._environment = {**os.environ, **environment}
+        self._stream = stream
+        self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.url = ""
 
     def __enter__(self) -> "Self":
@@ -59,43 +63,49 @@ class ShopProcess:
             text=True,
             start_new_session=True,  # the terminal's Ctrl-C must not reach the shop
         )
+        self._reader = threading.Thread(target=self._read, name="ShopProcess", daemon=True)
+        self._reader.start()
         try:
-            self.url = self._first_message()["url"]
+            self.url = self._next_message(_START_SECONDS, "start")["url"]
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        for line in self._process.stdout:
+            if line.startswith('{"_aws"'):
+                self._stream.write(line)
+            else:
+                self._messages.put(line)
+        self._messages.put("")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
     ) -> None:
         with self._stderr, self._process:
+            self._close_stdin()
             # Let the shop finish its current call; otherwise, the emulator could report a truncated request.
-            with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-                self._process.communicate(timeout=_KILL_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILL_SECONDS)
             self._process.kill()
+            self._reader.join()
 
     def close(self) -> ShopSummary:
         """Stop the shop after a final flush, and return its summary. Raises :class:`ShopProcessError` on failure."""
-        try:
-            stdout, _ = self._process.communicate(timeout=_STOP_SECONDS)
-            return ShopSummary(**json.loads(stdout))
-        except (subprocess.TimeoutExpired, ValueError, TypeError) as error:
-            raise ShopProcessError(f"The shop did not stop properly. {self._last_output()}") from error
+        self._close_stdin()
+        return ShopSummary(**self._next_message(_STOP_SECONDS, "stop properly"))
 
-    def _first_message(self) -> Any:
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        # readline() has no timeout, but killing the process closes the pipe, which ends the call.
-        timeout = threading.Timer(_START_SECONDS, self._process.kill)
-        timeout.daemon = True  # so that an interrupt right after start() need not wait for the timer
+    def _close_stdin(self) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        self._process.stdin.close()
+
+    def _next_message(self, timeout_seconds: float, verb: str) -> Any:
         try:
-            timeout.start()
-            line = self._process.stdout.readline()
-        finally:
-            timeout.cancel()
-        if not line:
-            raise ShopProcessError(f"The shop did not start. {self._last_output()}")
-        return json.loads(line)
+            return json.loads(self._messages.get(timeout=timeout_seconds))
+        except (queue.Empty, ValueError) as error:
+            raise ShopProcessError(f"The shop did not {verb}. {self._last_output()}") from error
 
     def _last_output(self) -> str:
         self._stderr.seek(0)

@@ -62,18 +62,23 @@ EQUAL = outcome(compare({ORDERS: FOUND}, {ORDERS: THREE}))
 UNEQUAL = outcome(compare({ORDERS: {**FOUND, "samples": 4}}, {ORDERS: THREE}))
 
 
-@pytest.mark.parametrize("opt_in", ["", "http"])
-def test_all_numbers_match(opt_in: str) -> None:
-    """The real command sends real traffic and finds no differences, with old and new HTTP semantic conventions."""
+@pytest.mark.parametrize(("opt_in", "output"), [("", "api"), ("http", "emf")])
+def test_all_numbers_match(opt_in: str, output: str) -> None:
+    """The command finds no differences, with old and new HTTP semantic conventions, and with both outputs."""
     environment = {**os.environ, "AWS_PROFILE": "of-somebody-else", "OTEL_SEMCONV_STABILITY_OPT_IN": opt_in}
     completed = subprocess.run(
-        [*DEMO, "--seconds", "2", "--json"], capture_output=True, text=True, timeout=120, check=False, env=environment
+        [*DEMO, "--seconds", "2", "--output", output, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     result = json.loads(completed.stdout)
     assert (result["equal"], result["problems"], completed.stderr) == (True, [], "")
     assert result["requests"] > 50
-    assert 0 < result["put_metric_data"]["put_requests"] < 10
+    assert 0 < result["delivery"]["requests_sent"] < 10
     assert (result["put_metric_data"]["refused"], result["delivery"]["datums_lost"]) == (0, {})
     by_name = {metric["metric"]: metric for metric in result["metrics"]}
     assert by_name["Basket Size"]["cloudwatch"].keys() == by_name["Basket Size"]["counted"].keys() == FOUND.keys()
@@ -81,6 +86,8 @@ def test_all_numbers_match(opt_in: str) -> None:
     assert by_name[duration]["cloudwatch"]["p99"] > 0
     assert by_name["shop.product.views"]["counted"].keys() == {"sum"}
     assert any(metric["dimensions"].get("Kind") == "refund" for metric in result["metrics"])
+    costs = result["dollars_per_month"]["background"]
+    assert (costs["requests_dollars"] > 0, costs["logs_dollars"] > 0) == (output == "api", output == "emf")
     assert result["dollars_per_month"]["interval"]["dollars"] < result["dollars_per_month"]["background"]["dollars"]
 
 
@@ -203,13 +210,13 @@ def test_exit_codes(
 def test_a_shop_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message contains its last output."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "sometimes")
-    with pytest.raises(ShopProcessError, match=r"(?s)did not start.*sometimes"), ShopProcess({}):
+    with pytest.raises(ShopProcessError, match=r"(?s)did not start.*sometimes"), ShopProcess({}, StringIO()):
         pass
 
 
 def test_a_shop_that_does_not_stop_properly() -> None:
     """A killed shop returns no summary."""
-    with isolated_environment(), ShopProcess({}) as shop:
+    with isolated_environment(), ShopProcess({}, StringIO()) as shop:
         shop._process.kill()
         with pytest.raises(ShopProcessError, match="did not stop"):
             shop.close()
@@ -218,7 +225,7 @@ def test_a_shop_that_does_not_stop_properly() -> None:
 def test_the_start_of_the_shop_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that prints nothing in time is killed."""
     monkeypatch.setattr(shop_process, "_START_SECONDS", 0.0)
-    with isolated_environment(), pytest.raises(ShopProcessError, match="did not start"), ShopProcess({}):
+    with isolated_environment(), pytest.raises(ShopProcessError, match="did not start"), ShopProcess({}, StringIO()):
         pass
 
 
