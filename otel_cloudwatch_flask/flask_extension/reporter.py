@@ -58,6 +58,9 @@ _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 
+_NO_NAMES: Final[Mapping[str, Any]] = {}
+
+
 class _AlsoOnClass:
     """A method that can also be called on the class, with ``None`` as ``self``."""
 
@@ -418,21 +421,25 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
         current_g = _current_g()
     except RuntimeError:  # no app context
         return None, None
-    found: tuple[_Installation, RequestBuffer] | None = vars(current_g).get(_REQUEST_NAME)
-    if found is not None:
+    if (found := _stored_in(current_g)) is not None:
         return found
     installation = _installation_in(_current_app())
     if installation is None or not has_request_context():
         return installation, None
     # Without the middleware, as in test_request_context(), nothing would end a buffer that is created by a teardown
-    # function after _end_buffer has run.
-    if (state := state_of(_current_request().environ)) is None:
+    # function after _end_buffer has run. An app's own class for g may have no place for a buffer.
+    if (state := state_of(_current_request().environ)) is None or not hasattr(current_g, "__dict__"):
         return installation, None
     # Created by the first metric, because before_request does not run for a streamed body or a copied context.
     buffer = RequestBuffer(installation.registration.recorder)
     state.replace_buffer(buffer)
     setattr(current_g, _REQUEST_NAME, (installation, buffer))
     return installation, buffer
+
+
+def _stored_in(current_g: Any) -> tuple[_Installation, RequestBuffer] | None:
+    # Called at the end of every app context. For a missing name, getattr(g, ...) would raise and catch an exception.
+    return getattr(current_g, "__dict__", _NO_NAMES).get(_REQUEST_NAME)
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
@@ -458,7 +465,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
 
 def drain_current_buffer() -> None:
     """Record the measurements buffered in the current app context."""
-    if has_app_context() and (found := vars(_current_g()).get(_REQUEST_NAME)):
+    if has_app_context() and (found := _stored_in(_current_g())):
         found[1].drain()
 
 
@@ -474,8 +481,7 @@ def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Re
 
 
 def _end_buffer(_error: BaseException | None) -> None:
-    # Every app context ends here, most of them without a metric. getattr() would raise and catch an AttributeError.
-    if found := vars(_current_g()).get(_REQUEST_NAME):
+    if found := _stored_in(_current_g()):
         found[1].end()
 
 

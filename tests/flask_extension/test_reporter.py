@@ -213,9 +213,18 @@ class Globals:
     """A custom ``g`` class with attributes, but without the methods of Flask's."""
 
 
-def test_an_app_with_globals_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
+class SlottedGlobals:
+    """A class for ``g`` that can hold only the app's own attributes."""
+
+    __slots__ = ("user",)
+
+
+@pytest.mark.parametrize("globals_class", [Globals, SlottedGlobals])
+def test_an_app_with_globals_of_its_own(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, globals_class: type
+) -> None:
     """With a custom ``g`` class, metrics are recorded in requests, test contexts and app contexts."""
-    app.app_ctx_globals_class = Globals  # type: ignore[assignment]  # Flask's own tests do so
+    app.app_ctx_globals_class = globals_class  # type: ignore[assignment]  # Flask's own tests do so
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     assert get(app) == 200
     with app.test_request_context("/"):
