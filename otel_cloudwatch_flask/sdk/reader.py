@@ -403,7 +403,9 @@ class CloudWatchMetricReader(SelectiveReader):
         is_due = is_last or (is_time and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
         is_delivered = self._exporter.deliver(deadline, is_last=is_last)
-        if is_delivered and not is_due:
+        # Without an outage, only datums that wait for their bisection are left, which others need not wait for.
+        is_accepting = is_delivered or self._exporter.sender.retry_at <= time.monotonic() < deadline
+        if is_accepting and not is_due and self._exporter.has_room:
             return self._collect_now(deadline) and self._exporter.deliver(deadline)
         return is_collected and is_delivered
 

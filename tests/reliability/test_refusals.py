@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,38 @@ def test_one_refused_datum_in_a_thousand(
     calls, at_most = cloudwatch.traffic.put_requests, 2 * math.log2(DATUMS) + 2
     assert calls <= at_most
     figures(delivered=stats["datums_sent"], lost=1, calls=calls, at_most=round(at_most, 1))
+
+
+def test_a_thousand_refused_datums(
+    cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
+) -> None:
+    """Each flush makes few calls, other datums are delivered meanwhile, and one line a minute is logged.
+
+    Finding all of them takes 7 minutes, so this is only done if the scale is larger than 1.
+    """
+    names = [f"Bad {number}" for number in range(DATUMS)]
+
+    def refuse(parameters: Mapping[str, Any]) -> Fault | None:
+        is_bad = any(datum["MetricName"].startswith("Bad") for datum in datums_of(parameters))
+        return Fault("InvalidParameterValue", 400) if is_bad else None
+
+    cloudwatch.fault = refuse
+    calls, begun = [0], time.monotonic()
+    with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS="2000") as program:
+        program.do("add_names", names)
+        while len(calls) < 4 or (scale > 1 and program.do("stats")["datums_pending"]):
+            before = cloudwatch.traffic.put_requests
+            program.do("add", 10)
+            assert program.do("flush", 5) is False, "one is lost or pending"
+            calls.append(cloudwatch.traffic.put_requests - before)
+            assert cloudwatch.published.sum("Orders") == 10 * (len(calls) - 1)
+            time.sleep(1 if scale > 1 else 0)
+        stats, minutes = program.do("stats"), (time.monotonic() - begun) / 60
+        lines = program.said().count("CloudWatch refused a datum")
+    assert max(calls) <= 60
+    assert stats["datums_lost"]["refused"] + stats["datums_pending"] == DATUMS
+    assert 1 <= lines <= 1 + minutes
+    figures(most_calls=max(calls), flushes=len(calls) - 1, refused=stats["datums_lost"], lines=lines, minutes=minutes)
 
 
 def test_an_answer_that_is_lost(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
