@@ -99,6 +99,10 @@ class Program:
         self.tell(command, *arguments)
         return self.hear(within_seconds)
 
+    def hear_all(self) -> list[Any]:
+        """Return all answers of a process that has ended."""
+        return [json.loads(each) for each in iter(self._answers.get, "")]
+
     def said(self) -> str:
         """Return the log of the process."""
         return self.log.read_text()

@@ -91,6 +91,13 @@ class Measuring:
             client.get("/").close()
         return self.orders
 
+    def count_and_say(self, name: str) -> None:
+        """Count forever without flushing; after each count, say the sum and the time."""
+        for counted in itertools.count(1):
+            self.reporter.add_metric(name, 1, "Count")
+            say([counted, time.monotonic()])
+            time.sleep(0.01)
+
     def flush_often(self) -> None:
         """Count and flush forever; after each successful flush, report the number of orders it confirms."""
         while True:

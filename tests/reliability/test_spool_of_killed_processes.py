@@ -1,15 +1,22 @@
 """``kill -9`` with a spool: the next process sends all data that had left the SDK."""
 
+import random
 import signal
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.reliability.cloudwatch import SERVER_ERROR, FailingCloudWatch
-from tests.reliability.processes import Program
+from tests.reliability.processes import PATIENCE_SECONDS, Program
 from tests.support.fakes import eventually
+
+KILLS = 3
+SEED = 17
+INTERVAL_SECONDS = 0.5
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs file locks")
 
@@ -41,6 +48,44 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
         assert living.end() == 0
     assert [each.name for each in Path(spool).rglob("*.batch")] == []
     figures(killed=2, orders_of_the_dead=21, published=cloudwatch.published.sum("Orders"))
+
+
+def test_killed_at_any_moment(
+    cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
+) -> None:
+    """Of processes killed in an outage, everything arrives once, except for what they recorded since an interval."""
+    variables = {
+        "OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY": str(tmp_path / "spool"),
+        "OTEL_METRIC_EXPORT_INTERVAL": str(round(1000 * INTERVAL_SECONDS)),
+    }
+    cloudwatch.always(SERVER_ERROR)
+    source = random.Random(SEED)
+
+    def count_until_killed(name: str) -> list[tuple[int, float]]:
+        with Program(cloudwatch, tmp_path / name, **variables) as program:
+            program.tell("count_and_say", name)
+            first = program.hear()
+            time.sleep(source.uniform(0, 4 * INTERVAL_SECONDS))
+            program.kill()
+            return [(counted, at) for counted, at in [first, *program.hear_all()]]
+
+    names = [f"Orders {number}" for number in range(round(KILLS * scale))]
+    with ThreadPoolExecutor(KILLS) as pool:
+        said = dict(zip(names, pool.map(count_until_killed, names), strict=True))
+    cloudwatch.always(None)
+    with Program(cloudwatch, tmp_path / "following", **variables) as following:
+        following.do("add", 1)
+        assert following.do("flush", PATIENCE_SECONDS, within_seconds=2 * PATIENCE_SECONDS)
+        assert following.do("stats")["datums_lost"] == {}
+    ages, lost = [0.0], 0
+    for name, counts in said.items():
+        arrived = round(cloudwatch.published.sum(name))
+        missing = [at for counted, at in counts if counted > arrived]
+        ages += [counts[-1][1] - each for each in missing[:1]]
+        lost += len(missing)
+        assert arrived <= counts[-1][0] + 1, "the last one may not have been said"
+    figures(kills=len(names), recorded=sum(each[-1][0] for each in said.values()), lost=lost, oldest_lost=max(ages))
+    assert max(ages) < 2 * INTERVAL_SECONDS + 3  # for a busy machine
 
 
 def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
