@@ -56,7 +56,10 @@ def test_it_is_short() -> None:
     assert len(README.read_text("utf-8").splitlines()) <= 150
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)(?=[)#])", README.read_text("utf-8")))))
+LINKS = r"""\]\(([^)#:]+)(?=[)#])|src(?:set)?="([^":]+)\""""
+
+
+@pytest.mark.parametrize("target", sorted({a or b for a, b in re.findall(LINKS, README.read_text("utf-8"))}))
 def test_relative_links_lead_somewhere(target: str) -> None:
     """Every relative link names a file in the repository."""
     assert (README.parent / target).is_file()
