@@ -91,7 +91,7 @@ class MetricStreams:
         """Return the series of a data point with ``attributes``, ordered by increasing number of dimensions."""
         rule = stream.rule
         kept = dict(stream.resource_attributes)
-        kept.update((key, rule.published_value(key, value)) for key, value in attributes.items() if rule.keeps(key))
+        kept.update((key, value) for key, value in attributes.items() if rule.keeps(key))
         if stream.facade is not None:
             # As a dimension, the mark would divide the metric into two series by sign.
             kept.pop(NEGATIVE_KEY, None)

@@ -22,6 +22,14 @@ DURATIONS: Final = {
         "Seconds", "http.route", "http.request.method", "http.response.status_code"
     ),
 }
+_RENAMED: Final = {
+    "http.target": "http.route",
+    "http.method": "http.request.method",
+    "http.status_code": "http.response.status_code",
+}
+SYNONYMS: Final = {**_RENAMED, **{new: old for old, new in _RENAMED.items()}}
+"""Maps each of these attributes to its name in the other conventions. A rule that names one also applies to the other.
+"""
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}
 """The metric that the decorator ``request_count`` records. It has no dimension for the method."""
 ACTIVE_REQUESTS: Final = "http.server.active_requests"

@@ -9,34 +9,24 @@ from typing import Any, Final, Literal
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import STORAGE_RESOLUTIONS
 from otel_cloudwatch_flask.model.datum import OVERFLOW_KEY
+from otel_cloudwatch_flask.model.http_metrics import SYNONYMS
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 CLIENT_CONTROLLED: Final = (
+    "http.flavor",
     "http.host",
+    "http.scheme",
     "http.server_name",
     "net.host.name",
     "net.host.port",
+    "network.protocol.version",
     "server.address",
     "server.port",
+    "url.scheme",
 )
-"""Attributes whose values come from the client's ``Host`` header. As dimensions, they would let any client create
-metrics at the account's expense, so they are excluded unless a rule keeps them.
+"""Attributes whose values the client chooses, most of them in its ``Host`` header. As dimensions, they would let any
+client create metrics at the account's expense, so they are excluded unless a rule keeps them.
 """
-
-_VERSIONS: Final = frozenset({"0.9", "1.0", "1.1", "2", "2.0", "3", "3.0"})
-_SCHEMES: Final = frozenset({"http", "https"})
-KNOWN_VALUES: Final[Mapping[str, Collection[str]]] = {
-    "http.flavor": _VERSIONS,
-    "network.protocol.version": _VERSIONS,
-    "http.scheme": _SCHEMES,
-    "url.scheme": _SCHEMES,
-}
-"""The valid values of attributes that some servers copy from the request unchecked. Other strings are published as
-:data:`OTHER_VALUE`, unless a rule names the attribute in ``dimensions`` or sets ``exclude``.
-"""
-
-OTHER_VALUE: Final = "_OTHER"
-"""Replaces unknown values, as in https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/."""
 
 _DISTRIBUTION_FORMS: Final = ("values", "statistics")
 
@@ -48,7 +38,8 @@ class MetricRule:
     :param match: case-sensitive glob pattern for the metric's name in CloudWatch. The OpenTelemetry SDK converts
         instrument names to lower case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
-        without a wildcard is kept even if ``exclude`` matches it.
+        without a wildcard is kept even if ``exclude`` matches it. The route, method and status of HTTP requests match
+        by their old and their new names, such as ``http.target`` and ``http.route``, also in the other fields.
     :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
@@ -98,7 +89,7 @@ class MetricRule:
         if attribute == OVERFLOW_KEY:
             return True
         if self.dimensions is not None:
-            if attribute in self.dimensions:
+            if not {attribute, SYNONYMS.get(attribute)}.isdisjoint(self.dimensions):
                 return True
             if not _matches_any(attribute, self.dimensions):
                 return False
@@ -110,17 +101,10 @@ class MetricRule:
         """Return whether EMF documents contain an attribute as a property if it is not a dimension."""
         return _matches_any(attribute, self.properties)
 
-    def published_value(self, attribute: str, value: object) -> object:
-        """Return ``value``, or :data:`OTHER_VALUE` if :data:`KNOWN_VALUES` applies and does not list ``value``."""
-        if self.exclude is not None or (self.dimensions is not None and attribute in self.dimensions):
-            return value
-        known = KNOWN_VALUES.get(attribute)
-        return OTHER_VALUE if known is not None and isinstance(value, str) and value not in known else value
-
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
         """Yield each set of attributes to publish for a data point, given the ``attributes`` that the rule keeps."""
         original = frozenset(attributes)
-        rollups = [wanted for each in self.rollups if (wanted := frozenset(each)) <= original]
+        rollups = [wanted for each in self.rollups if (wanted := _present(each, original)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups
         # A rollup may equal the original set, which must not be published twice.
         yield from dict.fromkeys(published)
@@ -180,7 +164,13 @@ def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
 
 
 def _matches_any(attribute: str, globs: Collection[str]) -> bool:
-    return any(fnmatchcase(attribute, glob) for glob in globs)
+    names = (attribute, SYNONYMS.get(attribute, attribute))
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)
+
+
+def _present(names: Iterable[str], attributes: Collection[str]) -> frozenset[str]:
+    """Return ``names``, but those that are not among the ``attributes`` in the other HTTP conventions."""
+    return frozenset(name if name in attributes else SYNONYMS.get(name, name) for name in names)
 
 
 def _names(field_name: str, given: object) -> Sequence[str]:

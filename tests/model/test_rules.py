@@ -68,6 +68,12 @@ class TestKeeps:
             ({"dimensions": ["*"], "exclude": ["user.*"]}, ["x", "http.host"], ["user.id"]),
             ({"dimensions": ["user.id"], "exclude": ["user.*"]}, ["user.id"], ["user.name", "x"]),
             ({"dimensions": []}, [], ["x", "http.route"]),
+            ({}, ["http.method"], ["http.flavor", "http.scheme", "url.scheme", "network.protocol.version"]),
+            ({"dimensions": ["http.*", "http.flavor"]}, ["http.flavor"], ["http.scheme"]),
+            ({"dimensions": ["http.route"]}, ["http.target"], ["http.method", "http.status_code"]),
+            ({"dimensions": ["http.request.m*"]}, ["http.method"], ["http.target"]),
+            ({"dimensions": ["http.status_code"]}, ["http.response.status_code"], ["http.route"]),
+            ({"exclude": ["http.request.method"]}, ["http.status_code"], ["http.method"]),
         ],
     )
     def test_keeps(self, fields: dict[str, Any], kept: list[str], dropped: list[str]) -> None:
@@ -75,31 +81,6 @@ class TestKeeps:
         rule = MetricRule(**fields)
         assert [name for name in kept if not rule.keeps(name)] == []
         assert [name for name in dropped if rule.keeps(name)] == []
-
-
-class TestPublishedValue:
-    """Published values of attributes that clients can invent."""
-
-    @pytest.mark.parametrize(
-        ("fields", "attribute", "value", "published"),
-        [
-            ({}, "http.flavor", "1.1", "1.1"),
-            ({}, "http.flavor", "7.5", "_OTHER"),
-            ({}, "network.protocol.version", "", "_OTHER"),
-            ({}, "http.scheme", "https", "https"),
-            ({}, "url.scheme", "gopher", "_OTHER"),
-            ({}, "http.route", "7.5", "7.5"),
-            ({}, "http.flavor", 7.5, 7.5),
-            ({"dimensions": ["http.flavor"]}, "http.flavor", "7.5", "7.5"),
-            ({"dimensions": ["http.*"]}, "http.flavor", "7.5", "_OTHER"),
-            ({"dimensions": ["http.scheme"]}, "http.flavor", "7.5", "_OTHER"),
-            ({"exclude": ()}, "http.flavor", "7.5", "7.5"),
-            ({"exclude": ["user.*"]}, "url.scheme", "gopher", "gopher"),
-        ],
-    )
-    def test_value(self, fields: dict[str, Any], attribute: str, value: object, published: object) -> None:
-        """Unknown versions and schemes become one value, unless a rule names the attribute or sets ``exclude``."""
-        assert MetricRule(**fields).published_value(attribute, value) == published
 
 
 class TestAttributeSets:
@@ -123,6 +104,14 @@ class TestAttributeSets:
     def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:
         """A point is published with the original set and each applicable rollup, once each, and at least with one."""
         assert list(MetricRule(**fields).attribute_sets(attributes)) == [frozenset(each) for each in sets]
+
+    def test_sets_of_the_other_conventions(self) -> None:
+        """A rollup names the attributes of HTTP requests in the old or the new conventions."""
+        rule = MetricRule(rollups=[["http.route"], ["http.status_code", "plan"]], keep_original=False)
+        old = {"http.target", "http.status_code", "plan"}
+        assert list(rule.attribute_sets(old)) == [{"http.target"}, {"http.status_code", "plan"}]
+        new = {"http.route", "http.response.status_code", "plan"}
+        assert list(rule.attribute_sets(new)) == [{"http.route"}, {"http.response.status_code", "plan"}]
 
 
 class TestErrors:
