@@ -127,7 +127,7 @@ class Recorder:
         """Set the attributes and the histogram of a new series. Returns the histogram."""
         key = (series.metric_name, series.unit)
         attributes = series.attributes
-        if not self._admit((key, frozenset(attributes.items()))):
+        if not self.admit((key, frozenset(attributes.items()))):
             attributes = dict(OVERFLOW_DIMENSIONS)
             key = self._overflow_key(*key)
         histogram = self._histograms.get(key) or self._created(key)
@@ -135,7 +135,7 @@ class Recorder:
         series.histogram = histogram  # last, because other threads use the series as soon as it has one
         return histogram
 
-    def _admit(self, series: Hashable) -> bool:
+    def admit(self, series: Hashable) -> bool:
         """Return whether ``series`` is within the limit, and count it if it is new.
 
         Known series are never forgotten, because the SDK does not evict series either.

@@ -5,7 +5,8 @@ The flush comes last so that it includes the request's duration, which instrumen
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +30,15 @@ class RequestState:
     wants_flush = True
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
+    start_response: "StartResponse | None" = None
+    """The server's function, until the application has called it."""
+    is_failing = False
+    """Whether the application is raising an exception instead of responding."""
+    error: BaseException | None = None
     buffer: RequestBuffer | None = None
+
+    def __init__(self) -> None:
+        self.labels: dict[str, str] = {}
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
         """Store ``buffer``, and end the buffer of an earlier app context of the same request."""
@@ -38,10 +47,29 @@ class RequestState:
         self.buffer = buffer
 
 
+_latest: "ContextVar[RequestState | None]" = ContextVar("otel_cloudwatch_flask.request", default=None)
+
+
 def state_of(environ: "WSGIEnvironment") -> RequestState | None:
     """Return the state of a request, or ``None`` if the request did not pass through the middleware."""
     state: RequestState | None = environ.get(_STATE_KEY)
     return state
+
+
+def request_labels() -> Mapping[str, str]:
+    """Return the labels of the request that this thread or task handled last."""
+    state = _latest.get()
+    return state.labels if state else {}
+
+
+def fail(environ: "WSGIEnvironment") -> None:
+    """Announce a 500 response to the instrumentation, because the application will raise an exception instead.
+
+    Does nothing if the application has already started a response. :func:`raising` must wrap the instrumentation.
+    """
+    if (state := state_of(environ)) is not None and state.start_response is not None:
+        state.is_failing = True
+        state.start_response("500 INTERNAL SERVER ERROR", [])
 
 
 def disable_flush(environ: "WSGIEnvironment") -> None:
@@ -86,12 +114,15 @@ class RequestEndMiddleware:
         """Handle a request. This method is the WSGI application."""
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
+        _latest.set(state)
         finish = partial(self._finish, state, environ)
         try:
-            body = self._application(
-                environ, _noting_length(start_response, state) if self._is_sync else start_response
-            )
-        except BaseException:
+            body = self._application(environ, self._noting_start(state, start_response))
+        except BaseException as error:
+            if state.is_failing:
+                # raising() raises the error after the instrumentation has recorded the request.
+                state.error = error
+                return ResponseBody((), finish, state)
             finish()
             raise
         if state.buffer is not None:
@@ -102,6 +133,17 @@ class RequestEndMiddleware:
             call_after_close(body, finish)
             return body
         return ResponseBody(body, finish, state)
+
+    def _noting_start(self, state: RequestState, start_response: "StartResponse") -> "StartResponse":
+        """Return a ``start_response`` that updates ``state``."""
+        state.start_response = start_response
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            state.start_response = None
+            state.has_length = self._is_sync and any(name.lower() == "content-length" for name, _ in headers)
+            return start_response(status, headers, *exc_info)
+
+        return start
 
     def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
@@ -161,14 +203,26 @@ class ResponseBody:
     __del__ = close
 
 
-def _noting_length(start_response: "StartResponse", state: RequestState) -> "StartResponse":
-    """Return a ``start_response`` that sets ``state.has_length``."""
+def raising(application: "WSGIApplication") -> "WSGIApplication":
+    """Return a WSGI application that raises the exceptions :class:`RequestEndMiddleware` kept from ``application``.
 
-    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-        state.has_length = any(name.lower() == "content-length" for name, _ in headers)
-        return start_response(status, headers, *exc_info)
+    ``application`` contains the middleware, and an instrumentation around it, such as FlaskInstrumentor, which records
+    no duration for a request that raises an exception.
+    """
 
-    return start
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        state: RequestState = environ.setdefault(_STATE_KEY, RequestState())
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            return (lambda _: None) if state.is_failing else start_response(status, headers, *exc_info)
+
+        body = application(environ, start)
+        if state.error is None:
+            return body
+        body.close()  # type: ignore[attr-defined]  # a ResponseBody
+        raise state.error
+
+    return answer
 
 
 def is_file(body: object, file_wrapper: object) -> bool:

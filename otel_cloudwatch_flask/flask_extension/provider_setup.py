@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TextIO
+from types import SimpleNamespace
+from typing import Any, Final, TextIO, cast
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Meter, NoOpMeter, NoOpMeterProvider
+from opentelemetry.context import Context
+from opentelemetry.metrics import Histogram, Meter, NoOpMeter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import Attributes
@@ -22,12 +24,14 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.call_cache import CallCache
 from otel_cloudwatch_flask.facade.recorder import Recorder
+from otel_cloudwatch_flask.facade.wsgi import request_labels
 from otel_cloudwatch_flask.flask_extension.reporter_reader import (
     ReporterReader,
     claim_reporter_id,
     default_namespace,
     new_reporter_id,
 )
+from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeName
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
@@ -129,7 +133,7 @@ class ProviderSetup:
     @property
     def meters(self) -> metrics.MeterProvider:
         """The meter provider for the app's instrumentations. The reporter's exporter publishes their metrics."""
-        return _ReporterMeters(self.provider, self.reporter_id)
+        return _ReporterMeters(self.provider, self.reporter_id, self.recorder)
 
     def call_cache(self, default_dimensions: Mapping[str, str]) -> CallCache:
         """Return the cache for registrations with these default dimensions."""
@@ -160,9 +164,10 @@ class _ReporterMeters(metrics.MeterProvider):
     of these meters, but only the reporter's exporter publishes them to CloudWatch, in the app's namespace.
     """
 
-    def __init__(self, provider: metrics.MeterProvider, reporter_id: str) -> None:
+    def __init__(self, provider: metrics.MeterProvider, reporter_id: str, recorder: Recorder) -> None:
         self._provider = provider
         self._reporter_id = reporter_id
+        self._recorder = recorder
 
     def get_meter(
         self,
@@ -173,7 +178,34 @@ class _ReporterMeters(metrics.MeterProvider):
     ) -> Meter:
         """Return the provider's meter for the scope, with the reporter's ID as an additional scope attribute."""
         marked: dict[str, object] = {**(attributes or {}), REPORTER_KEY: self._reporter_id}
-        return self._provider.get_meter(ScopeName(name, self._reporter_id), version, schema_url, marked)  # type: ignore[arg-type]
+        meter = self._provider.get_meter(ScopeName(name, self._reporter_id), version, schema_url, marked)  # type: ignore[arg-type]
+        return cast("Meter", _LabellingMeter(meter, self._recorder))
+
+
+class _LabellingMeter:
+    """A meter whose histograms add the labels of the request to each measurement.
+
+    If there are too many different sets of labels, further ones are recorded as overflow.
+    """
+
+    def __init__(self, meter: Meter, recorder: Recorder) -> None:
+        self._meter = meter
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._meter, name)
+
+    def create_histogram(self, *args: Any, **kwargs: Any) -> object:
+        """Create a histogram of the meter, and return an object with its ``record`` method."""
+        return SimpleNamespace(record=partial(self._record, self._meter.create_histogram(*args, **kwargs)))
+
+    def _record(
+        self, histogram: Histogram, amount: float, attributes: Attributes = None, context: Context | None = None
+    ) -> None:
+        labels = request_labels()
+        if labels and not self._recorder.admit(frozenset(labels.items())):
+            labels = dict(OVERFLOW_DIMENSIONS)
+        histogram.record(amount, {**(attributes or {}), **labels}, context)
 
 
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:

@@ -29,7 +29,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, Stat
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
-from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, state_of
+from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, fail, raising, state_of
 from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
@@ -303,6 +303,21 @@ class CloudWatchMetricsReporter:
         add = partial(self.add_metric, unit="Milliseconds", dimensions=dimensions)
         return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
 
+    def label(self, **dimensions: object) -> None:
+        """Add dimensions to the duration of the current request that ``instrument=True`` records.
+
+        Each combination of their values is a separate metric, which counts towards ``max_metrics``. Outside of a
+        request, this does nothing.
+
+        Raises :class:`InvalidMetricError` for an invalid dimension if the reporter is strict. Otherwise, the dimensions
+        are ignored, counted as ``invalid``, and logged once per call site.
+        """
+        installation, _ = _current_request_buffer()
+        state = state_of(_current_request().environ) if installation and has_request_context() else None
+        if installation is not None and state is not None:
+            checked = installation.registration.checked_measurement("http.server.duration", 0, "None", dimensions)
+            state.labels.update(checked[0].dimensions if checked else {})
+
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
 
@@ -540,6 +555,15 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
             meter_provider=registration.setup.meters,
             excluded_urls=_excluded_urls(app, registration.settings, os.environ),
         )
+        app.wsgi_app = raising(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask documents
+        # Called before FlaskInstrumentor's own function, because Flask calls the function registered last first.
+        app.teardown_request(_count_raised_error)
+
+
+def _count_raised_error(error: BaseException | None) -> None:
+    """Count a request as status 500 if Flask raises the view's exception instead of responding, as in debug mode."""
+    if error is not None:
+        fail(request.environ)
 
 
 def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:

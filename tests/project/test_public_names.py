@@ -38,6 +38,7 @@ REPORTER_SIGNATURES = {
     "new_reporter": "app namespace aws_region_name aws_access_key_id aws_secret_access_key",
     "add_metric": "metric_name value unit dimensions",
     "timer": "self metric_name dimensions",
+    "label": "self dimensions",
     "flush": "self timeout_seconds",
     "stats": "self",
     "shutdown": "self timeout_seconds",

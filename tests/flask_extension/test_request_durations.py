@@ -1,0 +1,140 @@
+"""The durations of requests that ``instrument=True`` records: requests that raise, and labels of a request."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.testing import FakeCloudWatch
+
+DURATION = "http.server.duration"
+STATUS = MetricRule(dimensions=["http.response.status_code", "http.route", "plan", "otel.metric.overflow"])
+
+
+@pytest.fixture
+def cloudwatch() -> FakeCloudWatch:
+    """An empty CloudWatch."""
+    return FakeCloudWatch()
+
+
+@pytest.fixture
+def app() -> Flask:
+    """An app with views that answer, and views that raise."""
+    app = Flask("shop")
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.get("/broken")
+    def broken() -> str:
+        raise KeyError("broken")
+
+    @app.get("/streamed")
+    def streamed() -> Iterator[str]:
+        yield "a"
+        raise KeyError("streamed")
+
+    @app.get("/plan/<plan>")
+    def labelled(plan: str) -> str:
+        CloudWatchMetricsReporter.add_metric("Views", 1, "Count")
+        app.extensions["cloudwatch_metrics"].reporter.label(plan=plan)
+        return plan
+
+    return app
+
+
+@pytest.fixture
+def reporter(app: Flask, cloudwatch: FakeCloudWatch) -> Iterator[CloudWatchMetricsReporter]:
+    """A reporter that instruments the app, and flushes each request."""
+    made = CloudWatchMetricsReporter(
+        app,
+        "Shop",
+        cloudwatch,
+        meter_provider=MeterProvider(shutdown_on_exit=False),
+        instrument=True,
+        flush="sync",
+        rules=[STATUS],
+    )
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.parametrize("config", [{"DEBUG": True}, {"TESTING": True}, {"PROPAGATE_EXCEPTIONS": True}, {}])
+def test_a_request_that_raises_is_counted_as_500(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter, config: dict[str, Any]
+) -> None:
+    """An exception that Flask raises again reaches the server, and counts as status 500 like any other."""
+    app.config.update(config)
+    client = app.test_client()
+    if config:
+        for _ in range(16):
+            with pytest.raises(KeyError, match="broken"):
+                client.get("/broken")
+    else:
+        assert {client.get("/broken").status_code for _ in range(16)} == {500}
+    client.get("/")
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/broken"}) == 16
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/"}) == 1
+    assert reporter.stats().datums_pending == 0
+
+
+def test_a_stream_that_raises_keeps_its_status(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """An exception after the response has started is raised, and the request counts with the status it was sent."""
+    app.debug = True
+    with pytest.raises(KeyError, match="streamed"):
+        app.test_client().get("/streamed", buffered=True)
+    assert reporter.flush()
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/streamed"}) == 1
+
+
+def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter) -> None:
+    """Labels are dimensions of this request's duration, not of its other metrics, nor of other requests."""
+    reporter.label(plan="outside")
+    client = app.test_client()
+    for path in ("/plan/pro", "/", "/plan/free", "/plan/pro"):
+        assert client.get(path).status_code == 200
+    route = {"http.status_code": "200", "http.target": "/plan/<plan>"}
+    assert cloudwatch.count(DURATION, dimensions={**route, "plan": "pro"}) == 2
+    assert cloudwatch.count(DURATION, dimensions={**route, "plan": "free"}) == 1
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/"}) == 1
+    assert cloudwatch.count("Views", dimensions={}) == 3
+    assert cloudwatch.count(DURATION) == 4
+
+
+def test_labels_are_bounded(app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """If each request has another label, memory and the number of metrics stay within the bound of ``max_metrics``."""
+    app.config["CLOUDWATCH_MAX_METRICS"] = 12
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(
+        app, "Shop", cloudwatch, meter_provider=provider, instrument=True, flush="interval", rules=[STATUS]
+    )
+    client = app.test_client()
+    for number in range(300):
+        client.get(f"/plan/{number}")
+    assert reporter.flush()
+    assert cloudwatch.count(DURATION) == 300
+    assert len(cloudwatch.metrics()) <= 12
+    reporter.shutdown()
+
+
+def test_invalid_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter) -> None:
+    """An invalid label raises an error in tests; in production, the response and the duration are unaffected."""
+
+    @app.get("/invalid")
+    def invalid() -> str:
+        reporter.label(plan=["pro"])
+        return "hello"
+
+    assert app.test_client().get("/invalid").status_code == 200
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/invalid"}) == 1
+    assert reporter.stats().measurements_lost == {"invalid": 1}
+    app.testing = True
+    with pytest.raises(InvalidMetricError, match="plan"):
+        app.test_client().get("/invalid")
