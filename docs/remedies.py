@@ -141,6 +141,12 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Give the instrument a UCUM unit from [the table of units](mapping.md#units).",
         ),
         Remedy(
+            "No measurement of … has had …",
+            "Values are correct. The metric has fewer dimensions than its rule names.",
+            "Correct the names in the rule's `dimensions`; the message lists those that the measurements have. Logged "
+            "once per metric, in the tenth collection after its first measurement.",
+        ),
+        Remedy(
             "… has … attributes, but CloudWatch allows 30 dimensions",
             "Values are correct. The metric has fewer dimensions than the instrument has attributes.",
             "Select the attributes to keep with a rule: `MetricRule(dimensions=[...])`.",

@@ -101,6 +101,11 @@ class MetricRule:
         """Return whether EMF documents contain an attribute as a property if it is not a dimension."""
         return _matches_any(attribute, self.properties)
 
+    def missing(self, attributes: Collection[str]) -> list[str]:
+        """Return the names without wildcards in ``dimensions`` that none of the ``attributes`` has."""
+        named = [each for each in self.dimensions or () if attributes and not set("*?[") & set(each)]
+        return [each for each in named if {each, SYNONYMS.get(each)}.isdisjoint(attributes)]
+
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
         """Yield each set of attributes to publish for a data point, given the ``attributes`` that the rule keeps."""
         original = frozenset(attributes)

@@ -183,6 +183,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
+        self._kept: list[_KeptAttributes] = []
         self._watchers_of_pending: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
@@ -335,8 +336,10 @@ class CloudWatchMetricExporter(MetricExporter):
         if reporter is not None and reporter not in self._reporters:
             return None
         facade = facade_metric(scope)
-        rule = self._rules.of(instrument_name if facade is None else facade.name)
-        return _KeptAttributes(rule, with_properties=self.writes_emf)
+        name = instrument_name if facade is None else facade.name
+        kept = _KeptAttributes(self._rules.of(name), name, with_properties=self.writes_emf)
+        self._kept.append(kept)
+        return kept
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
         """Set whether later collections publish metrics that belong to no reporter. By default, they are published."""
@@ -352,6 +355,8 @@ class CloudWatchMetricExporter(MetricExporter):
         self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
+        for kept in self._kept:
+            kept.warn_of_missing()
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
@@ -453,17 +458,41 @@ class CloudWatchMetricExporter(MetricExporter):
         return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
 
 
+_MAX_SEEN: Final = 50
+_COLLECTIONS_BEFORE_WARNING: Final = 10
+"""Some attributes come late: requests of unknown URLs have no route, for example."""
+
+
 class _KeptAttributes:
-    """A container of the attribute names that a rule keeps.
+    """A container of the attribute names that a rule keeps for a metric.
 
     Includes the rule's properties if ``with_properties`` is true.
     """
 
-    def __init__(self, rule: MetricRule, *, with_properties: bool) -> None:
+    def __init__(self, rule: MetricRule, metric_name: str, *, with_properties: bool) -> None:
+        self._rule = rule
+        self._metric_name = metric_name
+        self._seen: list[str] = []
+        self._collections = 0
+
         def keeps(name: str) -> bool:
+            if len(self._seen) < _MAX_SEEN:
+                self._seen.append(name)
             return rule.keeps(name) or (with_properties and rule.is_property(name))
 
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
+
+    def warn_of_missing(self) -> None:
+        """Warn in the tenth collection if no measurement has had an attribute that the rule names in ``dimensions``."""
+        self._collections += 1
+        if self._collections == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
+            _each_minute.warning(
+                (self._metric_name, *missing),
+                "No measurement of %s has had %s, which its rule names in dimensions. They have: %s. Correct the rule.",
+                self._metric_name,
+                " or ".join(missing),
+                ", ".join(sorted(self._seen)),
+            )
 
     def __contains__(self, name: object) -> bool:
         return name == NEGATIVE_KEY or self._keeps(str(name))

@@ -83,6 +83,20 @@ class TestKeeps:
         assert [name for name in dropped if rule.keeps(name)] == []
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "attributes", "missing"),
+    [
+        (["http.route", "plan"], ["http.target", "paln"], ["plan"]),
+        (["http.request.*", "plan"], ["plan"], []),
+        (["http.route"], [], []),
+        (None, ["plan"], []),
+    ],
+)
+def test_missing(dimensions: list[str] | None, attributes: list[str], missing: list[str]) -> None:
+    """Names in ``dimensions`` that no attribute has are found, unless they are globs or there are no attributes yet."""
+    assert MetricRule(dimensions=dimensions).missing(attributes) == missing
+
+
 class TestAttributeSets:
     """The sets of dimensions that a point is published with."""
 

@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, MetricRule
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
@@ -482,3 +482,24 @@ def test_concurrent_exports() -> None:
     join_all(threads)
     assert eventually(lambda: exporter.stats().datums_pending == 0)
     assert sorted(name for names in client.names() for name in names) == sorted(f"orders{i}" for i in range(8))
+
+
+def test_dimensions_that_never_come_cause_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A rule's dimension that no measurement has is warned about once, in the tenth collection."""
+    rules = [
+        MetricRule(match="orders", dimensions=["http.route", "paln"]),
+        MetricRule(match="late", dimensions=["plan"]),
+    ]
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), rules=rules))
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop")
+    orders, late = meter.create_counter("orders"), meter.create_counter("late")
+    late.add(1, {"plan": "pro"})
+    for number in range(1, 21):
+        orders.add(1, {"http.target": "/cart", "plan": "pro"})
+        late.add(1, {"user": "4711"})
+        assert reader.flush()
+        assert ("which its rule names" in caplog.text) == (number >= 10)
+    (record,) = caplog.records
+    assert "orders has had paln" in record.getMessage()
+    assert "http.target, plan" in record.getMessage()
+    reader.shutdown()
