@@ -3,8 +3,9 @@
 Every attribute can be converted, so none causes a data point to be lost. A metric is identified by its converted name
 and dimensions, so changing the following conversions would be a breaking change:
 
-* A value that is not a string becomes JSON: ``True`` becomes ``true``, and a list becomes a JSON array.
-* An empty string becomes ``(empty)``.
+* A value that is not a string becomes JSON: ``True`` becomes ``true``, and a list becomes a JSON array. Bytes become
+  Base64.
+* An empty string, or ``None``, becomes ``(empty)``.
 * Characters other than printable ASCII are percent-encoded as UTF-8, as in a URL. So are the spaces of a string that
   contains only spaces, and a colon at the beginning of a dimension's name.
 * In a string with such characters, ``%`` is encoded too. A string that equals the encoded form of another string is
@@ -12,6 +13,7 @@ and dimensions, so changing the following conversions would be a breaking change
 * A string that is too long is truncated, and ends in ``~`` and eight hexadecimal digits of its hash.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -64,7 +66,15 @@ def properties(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def _text_of(value: object) -> str:
-    return value if isinstance(value, str) else _as_json(value)
+    """Return the text that OpenTelemetry defines for an attribute's value.
+
+    https://opentelemetry.io/docs/specs/otel/common/#anyvalue-representation-for-non-otlp-protocols
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return "" if value is None else _as_json(value)
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
@@ -115,8 +125,10 @@ def namespace_of(service_name: str) -> str:
 
 
 def _as_json(value: object) -> str:
+    # An element that JSON does not know, such as a UUID, becomes a JSON string; alone, it becomes text without quotes.
+    convert_element = _text_of if isinstance(value, (list, tuple, dict)) else None
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=convert_element)
     except (TypeError, ValueError):
         return _as_text(value)
 

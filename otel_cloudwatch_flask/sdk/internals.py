@@ -6,6 +6,7 @@ Each docstring says how the package behaves if an SDK release lacks the private 
 
 import copy
 import logging
+import math
 import threading
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Final
@@ -79,9 +80,12 @@ it does not matter that it is empty.
 class SelectiveReader(MetricReader):
     """A reader that makes the SDK store only the instruments and attributes that :meth:`kept_attributes` chooses.
 
-    The SDK keeps every attribute set of every instrument in every reader for the life of the process. A view is not an
-    alternative, because it would drop attributes for all readers of the provider, and cause a warning for each pair of
-    instruments with the same name.
+    The SDK keeps every attribute set of every instrument in every reader, before 1.45.2 for the life of the process. A
+    view is not an alternative, because it would drop attributes for all readers of the provider, and cause a warning
+    for each pair of instruments with the same name.
+
+    Since 1.45.2, the SDK merges what exceeds 2,000 attribute sets of an instrument. Unless a view sets that limit, this
+    class lifts it, because ``max_metrics`` limits what is published, after rules have merged attribute sets.
 
     If the SDK lacks the private names that this class relies on, everything is stored, so memory use grows with
     client-controlled attributes, and with the square of the number of reporters on one provider.
@@ -110,6 +114,8 @@ class SelectiveReader(MetricReader):
                 found = () if kept is None else find(instrument)
                 for match in found:
                     match._view = _keeping(match._view, kept)  # noqa: SLF001 - see above
+                    if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
+                        match._cardinality_limit = math.inf  # noqa: SLF001 - see above
             return found
 
         storage._get_or_init_view_instrument_match = find_selected  # noqa: SLF001 - see above
@@ -130,8 +136,8 @@ def _keeping(view: Any, kept: Any) -> Any:
 class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
     """The SDK's exponential histogram, except that each delta collection resets it to the finest scale.
 
-    The SDK widens buckets when values lie far apart, and never narrows them again. After one outlier (such as 1e9 among
-    values near 1e-9), the buckets of a series stay 41 % wide for the life of the process.
+    The SDK widens buckets when values lie far apart, and before 1.45.2 never narrows them again. After one outlier
+    (such as 1e9 among values near 1e-9), the buckets of a series stay 41 % wide for the life of the process.
 
     If the SDK lacks the private names that this class relies on, the buckets stay wide, and a warning is logged once.
     """

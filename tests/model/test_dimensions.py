@@ -1,6 +1,7 @@
 import random
 import re
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -97,7 +98,11 @@ class TestDimensions:
         (200, "200"),
         (1.5, "1.5"),
         (10**30, "1" + "0" * 30),
-        (None, "null"),
+        (None, EMPTY),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ({"a": 1, "b": [None, b"raw", UUID(int=0)]}, f'{{"a": 1, "b": [null, "cmF3", "{UUID(int=0)}"]}}'),
+        ({"a": {1}}, '{"a": "{1}"}'),
+        ({}, "{}"),
         (["a", "b"], '["a", "b"]'),
         (("a", 1, True), '["a", 1, true]'),
         ([], "[]"),
@@ -120,7 +125,9 @@ class TestDimensions:
         (["Zürich"], '["Z%C3%BCrich"]'),
         ("\ud800", "%ED%A0%80"),
         (":colon", ":colon"),
-        (b"raw", "b'raw'"),
+        (b"raw", "cmF3"),
+        (b"", EMPTY),
+        ([b"\xff"], '["/w=="]'),
     ],
 )
 def test_value(value: object, text: str) -> None:

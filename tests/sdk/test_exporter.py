@@ -431,9 +431,9 @@ class TestSettings:
     def test_large_collections_are_several_requests(self) -> None:
         """More than 1000 datums are split into several requests, all of them accepted."""
         program = Program(max_metrics=5000)
-        counter = program.meter.create_counter("orders")
+        counters = [program.meter.create_counter(name) for name in ("orders", "items")]
         for i in range(2500):
-            counter.add(1, {"i": i})
+            counters[i % 2].add(1, {"i": i})
         program.publish()
         assert [len(request["MetricData"]) for request in program.cloudwatch.requests] == [1000, 1000, 500]
 
