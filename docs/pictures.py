@@ -49,7 +49,7 @@ def browser() -> Any:
 def save(driver: Any, name: str) -> None:
     """Save what the browser shows, in few colors, so that the file is small."""
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-    picture.quantize(96, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
 
 
 def take(url: str) -> None:
