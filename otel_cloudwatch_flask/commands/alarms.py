@@ -20,6 +20,13 @@ from otel_cloudwatch_flask.terminal import counted
     help="Alarm when more than this % of a route's requests are 5xx.",
 )
 @click.option(
+    "--min-requests",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="Requests to a route in 5 minutes below which 5xx responses trigger no alarm.",
+)
+@click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
     help="Alarm when p99 exceeds this many seconds. Default: twice the observed p99, at least 0.1; 1 if unknown.",
@@ -29,13 +36,20 @@ from otel_cloudwatch_flask.terminal import counted
 )
 @click.pass_context
 def command(
-    context: click.Context, /, failure_percent: float, latency: float | None, routes: int, **options: Any
+    context: click.Context,
+    /,
+    failure_percent: float,
+    min_requests: int,
+    latency: float | None,
+    routes: int,
+    **options: Any,
 ) -> None:
     """Suggest CloudWatch alarms for your app.
 
     Prints a CloudFormation template in JSON with alarms on the 5xx rate and the p99 latency of each of the busiest
-    routes, and one alarm for missing data. The metrics come from a preview, a demo or a running app (--from), or from
-    CloudWatch (--list). Review the template, adjust the thresholds, and deploy it:
+    routes, and one alarm for missing data. The 5xx rate includes 500, 502, 503 and 504 even if none was observed. The
+    metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list). Review the template,
+    adjust the thresholds, and deploy it:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json
@@ -49,7 +63,7 @@ def command(
     document = selected_series(
         context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
     )
-    suggested = alarms(document.series, Thresholds(failure_percent, latency), routes=routes)
+    suggested = alarms(document.series, Thresholds(failure_percent, min_requests, latency), routes=routes)
     on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
     click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
     echo_json(suggested.template)

@@ -14,13 +14,15 @@ class RequestMetric:
     status: str
 
 
+STABLE_DURATION: Final = "http.server.request.duration"
+ERROR_TYPE: Final = "error.type"
+"""The dimension in which that metric repeats the status of 5xx responses. Other responses do not have it."""
+
 # Many instrumentations still emit the first name, although the stable conventions replaced it with the second:
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 DURATIONS: Final = {
     "http.server.duration": RequestMetric("Milliseconds", "http.target", "http.method", "http.status_code"),
-    "http.server.request.duration": RequestMetric(
-        "Seconds", "http.route", "http.request.method", "http.response.status_code"
-    ),
+    STABLE_DURATION: RequestMetric("Seconds", "http.route", "http.request.method", "http.response.status_code"),
 }
 _RENAMED: Final = {
     "http.target": "http.route",

@@ -70,14 +70,58 @@ def test_alarms_of_the_demo() -> None:
 
 
 def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
-    """The rate counts the observed 5xx status codes or, if there are none, the status 500."""
-    both = suggested(duration("/cart", "200"), duration("/cart", "503"))["FailuresCart"]
-    rate, failed, good = both["Metrics"]
-    assert rate["Expression"] == "100 * (FILL(m1, 0)) / (FILL(m1, 0) + FILL(m2, 0))"
-    assert (dimensions_of(failed)["http.status_code"], failed["MetricStat"]["Stat"]) == ("503", "SampleCount")
-    assert dimensions_of(good)["http.status_code"] == "200"
-    without_failures = suggested(duration("/cart", "200"))["FailuresCart"]
-    assert [dimensions_of(query)["http.status_code"] for query in without_failures["Metrics"][1:]] == ["500", "200"]
+    """The rate counts the observed and the usual 5xx statuses, and is 0 in periods with few requests."""
+    rate, *queries = suggested(duration("/cart", "200"), duration("/cart", "507"))["FailuresCart"]["Metrics"]
+    failed = " + ".join(f"FILL(m{number}, 0)" for number in range(1, 6))
+    total = f"{failed} + FILL(m6, 0)"
+    expression = f"IF({total} >= ${{MinimumRequests}}, 100 * ({failed}) / ({total}), 0)"
+    assert rate["Expression"] == {"Fn::Sub": expression}
+    statuses = [dimensions_of(query)["http.status_code"] for query in queries]
+    assert statuses == ["507", "500", "502", "503", "504", "200"]
+    assert {query["MetricStat"]["Stat"] for query in queries} == {"SampleCount"}
+
+
+def test_an_alarm_fires_on_a_status_that_was_not_observed() -> None:
+    """A 503 that no preview has seen is in the rate, unless there are too few requests in the period."""
+    rate, *queries = suggested(duration("/cart", "200"))["FailuresCart"]["Metrics"]
+
+    def rate_of(**samples: int) -> float:
+        """Evaluate the expression for these numbers of samples by status, as CloudWatch evaluates it."""
+        names = {query["Id"]: samples.get(f"s{dimensions_of(query)['http.status_code']}") for query in queries}
+        functions = {
+            "FILL": lambda value, default: default if value is None else value,
+            "IF": lambda condition, yes, no: yes() if condition else no,
+        }
+        text = rate["Expression"]["Fn::Sub"].replace("${MinimumRequests}", "50").replace(", 100 *", ", lambda: 100 *")
+        return float(eval(text, {**functions, **names}))  # noqa: S307 - an expression made here
+
+    assert rate_of(s200=95, s503=5) == 5
+    assert rate_of(s200=19, s503=1) == 0
+    assert rate_of(s200=100) == rate_of() == 0
+
+
+@pytest.mark.parametrize("status", ["500", "503"])
+def test_alarms_find_the_error_type_of_the_stable_conventions(status: str) -> None:
+    """OpenTelemetry's stable conventions add the status of 5xx responses as error.type, which is another series."""
+    name, method, route = "http.server.request.duration", ("http.request.method", "GET"), ("http.route", "/cart")
+    failed = (("error.type", status), method, ("http.response.status_code", status), route)
+    good = (method, ("http.response.status_code", "200"), route)
+    series = [SeriesSummary("Shop", name, each, "Seconds", 9, 3) for each in (good, failed)]
+    for given in (series, series[:1]):
+        _, *queries = suggested(*given)["FailuresCart"]["Metrics"]
+        watched = [tuple(dimensions_of(query).items()) for query in queries]
+        assert (len(watched), watched[-1]) == (5, good)
+        assert failed in watched
+
+
+def test_names_say_app_and_route_and_are_unique() -> None:
+    """Alarms are named after the namespace and the route; equal names are numbered."""
+    names = [each["AlarmName"] for each in suggested(duration("/cart"), duration("/" + "x" * 300 + "1")).values()]
+    assert names[0] == "Shop: 5xx rate of GET /cart"
+    series = [duration("/" + "x" * 300 + end) for end in "12"]
+    found = [each["AlarmName"] for each in suggested(*series).values()]
+    assert len(set(found)) == len(found) == 5
+    assert max(map(len, found)) == 255
 
 
 def test_an_alarm_has_at_most_ten_metrics() -> None:

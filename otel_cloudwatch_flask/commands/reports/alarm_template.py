@@ -12,14 +12,15 @@ from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
+from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, ERROR_TYPE, PER_SECOND, STABLE_DURATION
 
 DOLLARS_PER_ALARM_METRIC: Final = 0.10
 """The monthly price of a standard-resolution alarm, per metric: https://aws.amazon.com/cloudwatch/pricing/."""
 _MAX_METRICS_PER_ALARM: Final = 10
 _PERIOD_SECONDS: Final = 300
-_DEFAULT_FAILURE_STATUS: Final = "500"
-"""The status that an alarm watches if no 5xx has been observed yet, so that the first errors trigger it."""
+_FAILURE_STATUSES: Final = ("500", "502", "503", "504")
+"""The statuses that an alarm watches even if they have not been observed yet, so that the first errors trigger it."""
+_MAX_NAME_LENGTH: Final = 255
 _LATENCY_HEADROOM: Final = 2.0
 """The ratio of the threshold to the observed p99."""
 _MIN_LATENCY_SECONDS: Final = 0.1
@@ -49,10 +50,12 @@ class Alarms:
 class Thresholds:
     """The percentage of 5xx responses and the p99 latency that trigger an alarm.
 
-    If ``latency_seconds`` is ``None``, the threshold is derived from the observed p99.
+    The percentage counts as 0 in a period with fewer than ``minimum_requests``. If ``latency_seconds`` is ``None``, the
+    threshold is derived from the observed p99.
     """
 
     error_percent: float = 1.0
+    minimum_requests: int = 50
     latency_seconds: float | None = None
 
 
@@ -66,6 +69,7 @@ def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: i
         for kind, alarm in _route_alarms(group, thresholds):
             named[_free_id(named, kind, group[0].route)] = alarm
     named["Silence"] = _silence_alarm(series)
+    _make_names_unique(named.values())
     return Alarms(_template(series, named, thresholds), sum(map(_metric_count, named.values())))
 
 
@@ -104,15 +108,21 @@ def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[Reques
 def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     """Return an alarm on the 5xx rate of a route. The alarm works even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
+    label = group[0].label(with_status=False)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     # FILL replaces missing data with 0. Otherwise the result would be missing if any of the statuses did not occur.
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
     filled = [f"FILL({each}, 0)" for each in ids]
-    expression = f"100 * ({' + '.join(filled[: len(failures)])}) / ({' + '.join(filled)})"
+    failed, total = " + ".join(filled[: len(failures)]), " + ".join(filled)
+    expression = f"IF({total} >= ${{MinimumRequests}}, 100 * ({failed}) / ({total}), 0)"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
-        "AlarmDescription": _description(f"5xx rate above threshold: {group[0].label(with_status=False)}"),
-        "Metrics": [{"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True}, *queries],
+        "AlarmName": _printable(f"{group[0].series.namespace}: 5xx rate of {label}", _MAX_NAME_LENGTH),
+        "AlarmDescription": _description(f"5xx rate above threshold: {label}"),
+        "Metrics": [
+            {"Id": "rate", "Expression": {"Fn::Sub": expression}, "Label": "5xx, percent", "ReturnData": True},
+            *queries,
+        ],
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": {"Ref": "FailurePercent"},
         "EvaluationPeriods": 3,
@@ -124,11 +134,12 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
     """Return the 5xx series and the other series, limited to the number of metrics that one alarm may have.
 
-    If no 5xx response has been observed, the 5xx series is the one that the first 500 response would create.
+    The 5xx series include those that the first response with each usual 5xx status would create.
     """
-    observed = [each.series for each in group if each.is_failure]
+    observed = {each.status: each.series for each in group if each.is_failure}
+    usual = {status: _with_status(group[0], status) for status in _FAILURE_STATUSES}
     # 5xx series may use at most half of the limit, so that there is always room for the other series.
-    failures = (observed or [_with_status(group[0], _DEFAULT_FAILURE_STATUS)])[: _MAX_METRICS_PER_ALARM // 2]
+    failures = list({**observed, **usual, **observed}.values())[: _MAX_METRICS_PER_ALARM // 2]
     others = [each.series for each in group if not each.is_failure]
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]
 
@@ -142,6 +153,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
     """Return an alarm on the p99 latency of ``request``."""
     series = request.series
     return {
+        "AlarmName": _printable(f"{series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
         **_metric(series),
         "ExtendedStatistic": "p99",
@@ -173,6 +185,7 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
+        "AlarmName": _printable(f"{series.namespace}: no data of {series.name}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"No data for 15 minutes: {series.name}"),
         **_metric(series),
         "Statistic": "SampleCount",
@@ -187,8 +200,11 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
 def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
     """Return the series for the same method and route with a different status."""
     series, name = request.series, request.metric.status
-    dimensions = tuple((key, status if key == name else value) for key, value in series.dimensions)
-    return SeriesSummary(series.namespace, series.name, dimensions, series.unit)
+    dimensions = {key: status if key == name else value for key, value in series.dimensions}
+    dimensions.pop(ERROR_TYPE, None)
+    if series.name == STABLE_DURATION and status.startswith("5"):
+        dimensions[ERROR_TYPE] = status
+    return SeriesSummary(series.namespace, series.name, tuple(sorted(dimensions.items())), series.unit)
 
 
 def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
@@ -224,9 +240,25 @@ def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
     return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base
 
 
+def _make_names_unique(every: Iterable[Resource]) -> None:
+    """Number the alarms whose names are the same, for example because routes differ only in their last characters."""
+    seen: set[str] = set()
+    for alarm in every:
+        name, number = alarm["AlarmName"], 1
+        while alarm["AlarmName"] in seen:
+            number += 1
+            suffix = f" ({number})"
+            alarm["AlarmName"] = name[: _MAX_NAME_LENGTH - len(suffix)] + suffix
+        seen.add(alarm["AlarmName"])
+
+
 def _description(text: str) -> str:
+    return _printable(text, 500)
+
+
+def _printable(text: str, length: int) -> str:
     printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable.replace(_PARAMETER, "$ {")[:500]
+    return printable.replace(_PARAMETER, "$ {")[:length]
 
 
 def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:
@@ -235,12 +267,14 @@ def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thr
     actions = {"AlarmActions": notify, "OKActions": notify}
     topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
     percent = "Percentage of 5xx responses that triggers the alarm."
+    minimum = "Requests in 5 minutes below which the percentage is taken as 0."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": _description(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
         "Parameters": {
             "TopicArn": {"Type": "String", "Default": "", "Description": topic},
             "FailurePercent": {"Type": "Number", "Default": thresholds.error_percent, "Description": percent},
+            "MinimumRequests": {"Type": "Number", "Default": thresholds.minimum_requests, "Description": minimum},
         },
         "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
         "Resources": {
