@@ -95,7 +95,7 @@ def newest(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[1])
 def examples(session: nox.Session) -> None:
     """Run the examples in an environment with only what their README installs, and the test tools."""
-    session.install("-e", ".[examples,demo]", "pytest", "hypothesis")
+    session.install("-e", ".[auto,examples,demo]", "pytest", "hypothesis")
     session.run(
         "python", "-m", "pytest", "-q", "tests/documentation/test_examples.py", "tests/end_to_end/test_no_code.py"
     )

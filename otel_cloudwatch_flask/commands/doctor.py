@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import auto_instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
 from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks, instrumentation_checks
@@ -82,6 +83,7 @@ def _sections(user_app: UserApp, namespace: str | None, *, sends: bool) -> Itera
     yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
     yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"))
     yield from instrumentation_checks(user_app)
+    yield from auto_instrumentation_checks(user_app.environ)
     yield from duplicate_checks(user_app.environ)
     yield from settings_checks(user_app)
 

@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from datetime import datetime, timedelta, timezone
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.cli import flask_commands
+from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import auto_instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
@@ -326,3 +328,46 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
     found = findings(ended.stdout, "Instrumentation")
     assert found[0] == ("problem", "There is no CloudWatchMetricsReporter and no exporter.")
     assert found[2] == ("unknown", "No global MeterProvider is set.")
+
+
+@pytest.mark.parametrize(
+    ("installed", "environ", "problems"),
+    [
+        ({}, {}, []),
+        ({}, {"OTEL_METRICS_EXPORTER": "otlp"}, []),
+        (
+            {},
+            {"OTEL_METRICS_EXPORTER": "console, cloudwatch"},
+            ["No distribution", "exporter otlp of OTEL_TRACES_EXPORTER", "exporter otlp of OTEL_LOGS_EXPORTER"],
+        ),
+        (
+            {"configurator": "configurator", "traces_exporter": "console", "logs_exporter": "otlp_proto_http"},
+            {
+                "OTEL_METRICS_EXPORTER": "cloudwatch",
+                "OTEL_TRACES_EXPORTER": "console,zipkin",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+            ["exporter zipkin of OTEL_TRACES_EXPORTER"],
+        ),
+        (
+            {"configurator": "configurator"},
+            {"OTEL_METRICS_EXPORTER": "cloudwatch", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            [],
+        ),
+    ],
+)
+def test_auto_instrumentation(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], environ: dict[str, str], problems: list[str]
+) -> None:
+    """If the environment lists cloudwatch, a missing distribution and missing exporters of other signals are found."""
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        names = installed.get(group.removeprefix("opentelemetry_"), "").split()
+        return [EntryPoint(name, "module", group) for name in names]
+
+    module = "otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation"
+    monkeypatch.setattr(f"{module}.entry_points", entry_points)
+    monkeypatch.setattr(f"{module}.is_auto_instrumented", lambda: False)
+    found = [each.finding for each in auto_instrumentation_checks(environ) if each.status == "problem"]
+    assert len(found) == len(problems)
+    assert all(part in finding for part, finding in zip(problems, found, strict=True))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,6 +113,56 @@ def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: st
         assert eventually(lambda: cloudwatch.published.count(duration) == REQUESTS, within_seconds=PATIENCE_SECONDS)
         run.interrupt()
     assert_published_once(cloudwatch, duration)
+
+
+def no_code_line() -> list[str]:
+    """The README's command that needs no changes of the program, as the arguments of a process."""
+    line = re.search(
+        r"^`(OTEL_METRICS_EXPORTER=cloudwatch .*)`\.$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert line
+    return ["env", *shlex.split(line[1])]
+
+
+def test_the_command_of_the_readme(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """The README's line publishes an app's requests as it stands, without errors in the log."""
+    (tmp_path / "shop.py").write_text('import flask\napp = flask.Flask("shop")\napp.get("/")(lambda: "ordered")\n')
+    with isolated_environment(), (tmp_path / "log").open("wb") as log:
+        environment = {
+            **os.environ,
+            **cloudwatch.environment(),
+            "FLASK_RUN_PORT": "0",
+            "PYTHONUNBUFFERED": "1",
+            "PATH": os.pathsep.join([str(INSTRUMENT.parent), os.environ.get("PATH", "")]),
+        }
+        process = subprocess.Popen(no_code_line(), cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    with process:
+        run = FlaskRun(process, tmp_path / "log")
+        try:
+            run.visit()
+            run.interrupt()
+        finally:
+            process.kill()
+    assert cloudwatch.published.count("http.server.duration") == REQUESTS
+    assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"Shop"}
+    assert not re.search(r"Traceback|ERROR|Exception|WARNING:(?! This is a development server)", run.said()), run.said()
+
+
+def test_doctor_under_the_command(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
+    """Under ``opentelemetry-instrument``, doctor does not advise to use it, and finds what is not installed."""
+    (tmp_path / "shop.py").write_text('import flask\napp = flask.Flask("shop")\n')
+    variables = {"OTEL_METRICS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "zipkin"}
+    command = [str(INSTRUMENT), "flask", "--app", "shop", "cloudwatch", "doctor"]
+    with isolated_environment():
+        path = os.pathsep.join([str(INSTRUMENT.parent), os.environ.get("PATH", "")])
+        environment = {**os.environ, **cloudwatch.environment(), **variables, "PATH": path}
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+    assert "The process was started by opentelemetry-instrument." in ended.stdout, ended.stdout + ended.stderr
+    assert "or set OTEL_METRICS_EXPORTER=cloudwatch." in ended.stdout
+    assert "The exporter zipkin of OTEL_LOGS_EXPORTER is not installed" in ended.stdout
+    assert "OTEL_TRACES_EXPORTER is none." in ended.stdout
 
 
 def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:

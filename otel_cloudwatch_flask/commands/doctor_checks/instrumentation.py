@@ -10,6 +10,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
+from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import is_auto_instrumented
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 from otel_cloudwatch_flask.config import Settings
@@ -24,7 +25,6 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 
 _SECTION: Final = "Instrumentation"
 _DUPLICATES: Final = "Duplicates"
-_AUTO__SECTION: Final = "opentelemetry.instrumentation.auto_instrumentation"
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
 _OTHER_LIBRARYS_READER: Final = "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share."
 
@@ -59,7 +59,12 @@ def _reporter_check(user_app: UserApp) -> Check:
         return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric().")
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
-    remedy = "Create CloudWatchMetricsReporter(app), or run the app with opentelemetry-instrument."
+    alternative = (
+        "set OTEL_METRICS_EXPORTER=cloudwatch"
+        if is_auto_instrumented()
+        else "run the app with opentelemetry-instrument"
+    )
+    remedy = f"Create CloudWatchMetricsReporter(app), or {alternative}."
     return Check(_SECTION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
 
 
@@ -146,7 +151,7 @@ def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
     if names.count("cloudwatch") > 1:
         yield Check(_DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
     # Under opentelemetry-instrument, this exporter may be the one created for the variable, not by the program.
-    if "cloudwatch" in names and programs_exporters() and _AUTO__SECTION not in sys.modules:
+    if "cloudwatch" in names and programs_exporters() and not is_auto_instrumented():
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."
         yield Check(_DUPLICATES, "problem", finding, remedy)

@@ -1,0 +1,61 @@
+"""Check that ``opentelemetry-instrument`` finds what it needs to publish metrics."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Final
+
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+
+_SECTION: Final = "Auto-instrumentation"
+_COMMANDS_MODULE: Final = "opentelemetry.instrumentation.auto_instrumentation"
+_EXPORTER_GROUPS: Final = {
+    "OTEL_TRACES_EXPORTER": "opentelemetry_traces_exporter",
+    "OTEL_LOGS_EXPORTER": "opentelemetry_logs_exporter",
+}
+
+
+def is_auto_instrumented() -> bool:
+    """Return whether the process was started by ``opentelemetry-instrument``."""
+    return _COMMANDS_MODULE in sys.modules
+
+
+def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
+    """Check the distribution and the exporters, if the command runs or the environment is prepared for it."""
+    if not is_auto_instrumented() and "cloudwatch" not in _names(environ.get("OTEL_METRICS_EXPORTER", "")):
+        return
+    if is_auto_instrumented():
+        yield Check(_SECTION, "ok", "The process was started by opentelemetry-instrument.")
+    yield _distribution_check()
+    for variable, group in _EXPORTER_GROUPS.items() if not environ.get("OTEL_CONFIG_FILE") else ():
+        yield _exporter_check(variable, group, environ)
+
+
+def _distribution_check() -> Check:
+    # The distribution's configurator creates the providers. Without it, only the instrumentations are loaded.
+    if entry_points(group="opentelemetry_configurator"):
+        return Check(_SECTION, "ok", "A distribution of OpenTelemetry is installed.")
+    finding = "No distribution of OpenTelemetry is installed, so opentelemetry-instrument publishes nothing."
+    return Check(_SECTION, "problem", finding, 'Run pip install "otel-cloudwatch-flask[auto]".')
+
+
+def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Check:
+    named = environ.get(variable, "otlp")  # the distribution's default
+    installed = {each.name for each in entry_points(group=group)}
+    missing = [name for name in _names(named) if _entry_point(name, environ) not in {*installed, "none"}]
+    if not missing:
+        return Check(_SECTION, "ok", f"{variable} is {named}.")
+    finding = f"The exporter {', '.join(missing)} of {variable} is not installed, so opentelemetry-instrument fails."
+    return Check(_SECTION, "problem", finding, f"Set {variable}=none, or install the exporter.")
+
+
+def _entry_point(name: str, environ: Mapping[str, str]) -> str:
+    """Return the name of the entry point that OpenTelemetry loads for an exporter."""
+    if name != "otlp":
+        return name
+    is_http = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").startswith("http")
+    return "otlp_proto_http" if is_http else "otlp_proto_grpc"
+
+
+def _names(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
