@@ -32,9 +32,8 @@ class RequestState:
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
     start_response: "StartResponse | None" = None
     """The server's function, until the application has called it."""
-    is_failing = False
-    """Whether the application is raising an exception instead of responding."""
     error: BaseException | None = None
+    """The exception that the application raises instead of responding."""
     buffer: RequestBuffer | None = None
 
     def __init__(self) -> None:
@@ -62,13 +61,13 @@ def request_labels() -> Mapping[str, str]:
     return state.labels if state else {}
 
 
-def fail(environ: "WSGIEnvironment") -> None:
-    """Announce a 500 response to the instrumentation, because the application will raise an exception instead.
+def fail(environ: "WSGIEnvironment", error: BaseException) -> None:
+    """Announce a 500 response to the instrumentation, because the application will raise ``error`` instead.
 
     Does nothing if the application has already started a response. :func:`raising` must wrap the instrumentation.
     """
     if (state := state_of(environ)) is not None and state.start_response is not None:
-        state.is_failing = True
+        state.error = error
         state.start_response("500 INTERNAL SERVER ERROR", [])
 
 
@@ -119,7 +118,7 @@ class RequestEndMiddleware:
         try:
             body = self._application(environ, self._noting_start(state, start_response))
         except BaseException as error:
-            if state.is_failing:
+            if state.error is not None:
                 # raising() raises the error after the instrumentation has recorded the request.
                 state.error = error
                 return ResponseBody((), finish, state)
@@ -214,13 +213,14 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
         state: RequestState = environ.setdefault(_STATE_KEY, RequestState())
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            return (lambda _: None) if state.is_failing else start_response(status, headers, *exc_info)
+            return (lambda _: None) if state.error else start_response(status, headers, *exc_info)
 
         body = application(environ, start)
-        if state.error is None:
+        if (error := state.error) is None:
             return body
+        state.error = None  # the environment may belong to a request of another app, which catches the error
         body.close()  # type: ignore[attr-defined]  # a ResponseBody
-        raise state.error
+        raise error
 
     return answer
 

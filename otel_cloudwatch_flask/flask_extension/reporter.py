@@ -563,7 +563,7 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
 def _count_raised_error(error: BaseException | None) -> None:
     """Count a request as status 500 if Flask raises the view's exception instead of responding, as in debug mode."""
     if error is not None:
-        fail(request.environ)
+        fail(request.environ, error)
 
 
 def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:

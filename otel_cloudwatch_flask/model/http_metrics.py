@@ -1,6 +1,7 @@
 """The names and dimensions of the metrics that describe HTTP requests to a server."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Final
 
 
@@ -24,12 +25,8 @@ DURATIONS: Final = {
     "http.server.duration": RequestMetric("Milliseconds", "http.target", "http.method", "http.status_code"),
     STABLE_DURATION: RequestMetric("Seconds", "http.route", "http.request.method", "http.response.status_code"),
 }
-_RENAMED: Final = {
-    "http.target": "http.route",
-    "http.method": "http.request.method",
-    "http.status_code": "http.response.status_code",
-}
-SYNONYMS: Final = {**_RENAMED, **{new: old for old, new in _RENAMED.items()}}
+_OLD, _NEW = (astuple(each)[1:] for each in DURATIONS.values())
+SYNONYMS: Final[Mapping[str, str]] = dict(zip(_OLD + _NEW, _NEW + _OLD, strict=True))
 """Maps each of these attributes to its name in the other conventions. A rule that names one also applies to the other.
 """
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}

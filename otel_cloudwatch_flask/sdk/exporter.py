@@ -3,11 +3,13 @@
 Every datum that the exporter accepts is accounted for as sent, pending or lost.
 """
 
+import itertools
 import logging
 import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Container, ItemsView, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -470,22 +472,19 @@ class _KeptAttributes:
     """
 
     def __init__(self, rule: MetricRule, metric_name: str, *, with_properties: bool) -> None:
-        self._rule = rule
-        self._metric_name = metric_name
-        self._seen: list[str] = []
-        self._collections = 0
+        self._rule, self._metric_name = rule, metric_name
+        self._seen = deque[str](maxlen=_MAX_SEEN)
+        self._collections = itertools.count(1)
 
         def keeps(name: str) -> bool:
-            if len(self._seen) < _MAX_SEEN:
-                self._seen.append(name)
+            self._seen.append(name)
             return rule.keeps(name) or (with_properties and rule.is_property(name))
 
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def warn_of_missing(self) -> None:
         """Warn in the tenth collection if no measurement has had an attribute that the rule names in ``dimensions``."""
-        self._collections += 1
-        if self._collections == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
+        if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),
                 "No measurement of %s has had %s, which its rule names in dimensions. They have: %s. Correct the rule.",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
@@ -92,6 +92,28 @@ def test_a_stream_that_raises_keeps_its_status(
         app.test_client().get("/streamed", buffered=True)
     assert reporter.flush()
     assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/streamed"}) == 1
+
+
+def test_a_view_that_catches_the_exception_of_another_app(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """If a view calls another app with its own WSGI environment, and catches its exception, its own response counts."""
+    outer = Flask("outer")
+    CloudWatchMetricsReporter(
+        outer, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), instrument=True, flush="sync"
+    )
+    app.debug = True
+
+    @outer.get("/broken")
+    def call_app() -> tuple[str, int]:
+        with pytest.raises(KeyError, match="broken"):
+            app.wsgi_app(request.environ, lambda *_: lambda _: None)
+        return "caught", 202
+
+    assert outer.test_client().get("/broken").status_code == 202
+    assert reporter.flush()
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/broken"}) == 1
+    assert sum(dict(each.dimensions).get("http.status_code") == "202" for each in cloudwatch.metrics()) == 1
 
 
 def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter) -> None:
