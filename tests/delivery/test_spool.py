@@ -135,12 +135,23 @@ FILES_ON_DISK = [
     b'"Attributes":{"PlatformType":"Generic"}},"MetricData":['
     + DATUMS_ON_DISK
     + b']}],"StrictEntityValidation":false}',
+    b"otel-cloudwatch-flask spool 1 3b151d3dc29beeffdb026fabbb8b964bd568570da29064e81ceff210c1ca8fcc\n"
+    b'{"Namespace":"Shop","MetricData":[' + DATUMS_ON_DISK.replace(b"[0.0,", b"[0,") + b"]}",
 ]
-"""Written by an earlier version, without and with an entity."""
+"""Written by earlier versions, without and with an entity, and with shorter numbers."""
+ROUTE = (("Route", "/café"),)
+READ_FROM_DISK = [
+    Datum(Series("Orders", (), "Count"), 1_790_000_000, 5.0),
+    Datum(Series("Load", ROUTE, "None", 1), 1_790_000_000, -0.25),
+    Datum(Series("Latency", ROUTE, "Milliseconds"), 1_790_000_060, Distribution([0.0, 1.5, 2e100], [3, 1, 2])),
+    Datum(Series("Size", (), "Bytes"), 1_790_000_060, Statistics(3, 6.5, 1.0, 3.0)),
+]
 
 
 @pytest.mark.parametrize(
-    ("content", "entity"), [*zip(FILES_ON_DISK, [None, ENTITY], strict=True)], ids=["plain", "entity"]
+    ("content", "entity"),
+    [*zip(FILES_ON_DISK, [None, ENTITY, None], strict=True)],
+    ids=["plain", "entity", "short numbers"],
 )
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, entity: Entity | None) -> None:
     """An upgrade loses nothing on disk: every kind of datum is read with all its members."""
@@ -148,14 +159,20 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, en
     path = spool.write(batch("Orders"))
     assert path is not None
     path.write_bytes(content)
-    route = (("Route", "/café"),)
-    expected = (
-        Datum(Series("Orders", (), "Count"), 1_790_000_000, 5.0),
-        Datum(Series("Load", route, "None", 1), 1_790_000_000, -0.25),
-        Datum(Series("Latency", route, "Milliseconds"), 1_790_000_060, Distribution([0.0, 1.5, 2e100], [3, 1, 2])),
-        Datum(Series("Size", (), "Bytes"), 1_790_000_060, Statistics(3, 6.5, 1.0, 3.0)),
-    )
-    assert spool.read(path) == Batch(Envelope("Shop", entity), expected)
+    assert spool.read(path) == Batch(Envelope("Shop", entity), tuple(READ_FROM_DISK))
+
+
+def test_a_directory_of_an_earlier_version_is_adopted(tmp_path: Path) -> None:
+    """An upgrade finds what the processes of an earlier version left in the spool directory."""
+    left = tmp_path / "process-01790000000000000000-k3x7a9_q"
+    left.mkdir()
+    (left / "lock").touch(0o600)
+    (left / "01790000000000000000-000000.batch").write_bytes(FILES_ON_DISK[0])
+    # A file that was adopted once before has a longer name.
+    (left / "01790000000000000001-000000-000007.batch").write_bytes(FILES_ON_DISK[2])
+    spool = Spool(tmp_path)
+    assert [spool.read(path) for path in spool.adopt()] == 2 * [Batch(Envelope("Shop"), tuple(READ_FROM_DISK))]
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
