@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
@@ -31,13 +32,11 @@ class RequestState:
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
     start_response: "StartResponse | None" = None
-    """The server's function, until the application has called it."""
+    """The function that starts the response, until :func:`raising` sees that the response has started."""
     error: BaseException | None = None
     """The exception that the application raises instead of responding."""
     buffer: RequestBuffer | None = None
-
-    def __init__(self) -> None:
-        self.labels: dict[str, str] = {}
+    labels: Mapping[str, str] = MappingProxyType({})
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
         """Store ``buffer``, and end the buffer of an earlier app context of the same request."""
@@ -114,9 +113,12 @@ class RequestEndMiddleware:
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
         _latest.set(state)
+        state.start_response = start_response
         finish = partial(self._finish, state, environ)
         try:
-            body = self._application(environ, self._noting_start(state, start_response))
+            body = self._application(
+                environ, _noting_length(start_response, state) if self._is_sync else start_response
+            )
         except BaseException as error:
             if state.error is not None:
                 # raising() raises the error after the instrumentation has recorded the request.
@@ -132,17 +134,6 @@ class RequestEndMiddleware:
             call_after_close(body, finish)
             return body
         return ResponseBody(body, finish, state)
-
-    def _noting_start(self, state: RequestState, start_response: "StartResponse") -> "StartResponse":
-        """Return a ``start_response`` that updates ``state``."""
-        state.start_response = start_response
-
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            state.start_response = None
-            state.has_length = self._is_sync and any(name.lower() == "content-length" for name, _ in headers)
-            return start_response(status, headers, *exc_info)
-
-        return start
 
     def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
@@ -202,6 +193,16 @@ class ResponseBody:
     __del__ = close
 
 
+def _noting_length(start_response: "StartResponse", state: RequestState) -> "StartResponse":
+    """Return a ``start_response`` that sets ``state.has_length``."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        state.has_length = any(name.lower() == "content-length" for name, _ in headers)
+        return start_response(status, headers, *exc_info)
+
+    return start
+
+
 def raising(application: "WSGIApplication") -> "WSGIApplication":
     """Return a WSGI application that raises the exceptions :class:`RequestEndMiddleware` kept from ``application``.
 
@@ -213,6 +214,7 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
         state: RequestState = environ.setdefault(_STATE_KEY, RequestState())
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            state.start_response = None
             return (lambda _: None) if state.error else start_response(status, headers, *exc_info)
 
         body = application(environ, start)

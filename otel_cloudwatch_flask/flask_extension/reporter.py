@@ -316,7 +316,7 @@ class CloudWatchMetricsReporter:
         state = state_of(_current_request().environ) if installation and has_request_context() else None
         if installation is not None and state is not None:
             checked = installation.registration.checked_measurement("http.server.duration", 0, "None", dimensions)
-            state.labels.update(checked[0].dimensions if checked else {})
+            state.labels = {**state.labels, **(checked[0].dimensions if checked else {})}
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
