@@ -32,8 +32,9 @@ def command(
     """Generate a CloudWatch dashboard for your app.
 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
-    by unit. The metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list), which does
-    not report units. With --put, creates the dashboard, or replaces an existing dashboard with the same name.
+    by unit. Charts of requests include routes and statuses that are published later. The metrics come from a preview, a
+    demo or a running app (--from), or from CloudWatch (--list), which does not report units. With --put, creates the
+    dashboard, or replaces an existing dashboard with the same name.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json

@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,26 @@ def charts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {each["properties"]["title"]: each["properties"] for each in body["widgets"] if each["type"] == "metric"}
 
 
-def shown(body: dict[str, Any]) -> set[tuple[str, ...]]:
-    """Return every metric shown in a chart: namespace, name and dimensions."""
-    return {tuple(line[:-1]) for chart in charts(body).values() for line in chart["metrics"]}
+def shown(body: dict[str, Any], series: Iterable[SeriesSummary] = ()) -> set[tuple[str, ...]]:
+    """Return every metric shown in a chart: namespace, name and dimensions. Searches find some of ``series``."""
+    lines = [line for chart in charts(body).values() for line in chart["metrics"]]
+    found = [
+        each for line in lines for each in series if "expression" in line[-1] and finds(line[-1]["expression"], each)
+    ]
+    return {tuple(line[:-1]) for line in lines if len(line) > 1} | {
+        (each.namespace, each.name, *sum(each.dimensions, ())) for each in found
+    }
+
+
+def finds(expression: str, series: SeriesSummary) -> bool:
+    """Return whether CloudWatch would find a series by this search expression."""
+    (terms,) = re.findall(r"^SEARCH\('(.*)', '[A-Za-z0-9]+', 60\)$", expression)
+    actual = {"Namespace": series.namespace, "MetricName": series.name, **dict(series.dimensions)}
+    wanted = re.findall(r'"?([\w.]+)"?(?:="([^"]*)"|=\(([^)]*)\))?(?: |$)', terms)
+    return all(
+        name in actual and (not value or actual[name] == value) and (not choices or f'"{actual[name]}"' in choices)
+        for name, value, choices in wanted
+    )
 
 
 def test_the_dashboard_of_the_demo_shows_every_metric() -> None:
@@ -39,20 +58,36 @@ def test_the_dashboard_of_the_demo_shows_every_metric() -> None:
     series = demo_document().series
     body = body_of(*series)
     assert list(body_faults(json.dumps(body))) == []
-    assert shown(body) == {(*each.metric[:2], *sum(each.dimensions, ())) for each in series}
-    assert len(shown(body)) == demo_result()["dollars_per_month"]["background"]["metrics"]
+    assert shown(body, series) == {(*each.metric[:2], *sum(each.dimensions, ())) for each in series}
+    assert len(shown(body, series)) == demo_result()["dollars_per_month"]["background"]["metrics"]
     assert charts(body).keys() >= {"Requests per minute", "Errors per minute", "Count, total", "No unit, average"}
 
 
 def test_requests_errors_and_latency_are_shown_by_route() -> None:
     """Samples of durations count requests; each percentile has its own chart."""
-    found = charts(body_of(duration("/"), duration("/cart", "500", "POST"), duration("/cart", "302", "POST")))
+    found = charts(body_of(duration("/")))
     assert found["Requests per minute"]["stat"] == "SampleCount"
-    assert [line[-1]["label"] for line in found["Errors per minute"]["metrics"]] == ["POST /cart 500"]
-    for percentile in LATENCY_PERCENTILES:
-        chart = found[f"Latency by route, {percentile}"]
-        assert chart["stat"] == percentile
-        assert [line[-1]["label"] for line in chart["metrics"]] == ["GET / 200", "POST /cart 500", "POST /cart 302"]
+    statistics = {f"Latency by route, {each}": each for each in LATENCY_PERCENTILES}
+    for title, statistic in {"Requests per minute": "SampleCount", **statistics}.items():
+        ((line,),) = found[title]["metrics"]
+        search = f"""SEARCH('Namespace="Shop" MetricName="http.server.duration" "http.target"', '{statistic}', 60)"""
+        assert line["expression"] == search
+        assert line["label"] == "${PROP('Dim.http.method')} ${PROP('Dim.http.target')} ${PROP('Dim.http.status_code')}"
+
+
+def test_routes_and_statuses_that_come_later_are_shown() -> None:
+    """A 503, and a route, that no preview has seen are in the charts, and totals over all routes are not."""
+    found = charts(body_of(duration("/")))
+    total = SeriesSummary("Shop", "http.server.duration", (("http.method", "GET"),), "Milliseconds")
+    other = SeriesSummary("Other", "http.server.duration", duration("/").dimensions, "Milliseconds")
+    for title, chart in found.items():
+        ((line,),) = chart["metrics"]
+        seen = [each for each in (duration("/", "503"), duration("/new", "404")) if finds(line["expression"], each)]
+        assert len(seen) == 2
+        assert finds(line["expression"], duration("/new")) == (title != "Errors per minute")
+        assert not finds(line["expression"], total)
+        assert not finds(line["expression"], other)
+        assert len(line["expression"]) <= 1024
 
 
 def test_request_counts_of_decorators_are_used_without_durations() -> None:

@@ -6,12 +6,13 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dash
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import groupby, islice
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
+from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND, RequestMetric
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
 MAX_WIDGETS: Final = 500
@@ -30,6 +31,7 @@ _REPEAT_MARKERS: Final = {".", "..."}
 
 A metric cannot be shown if its namespace, its name, or the name or value of one of its dimensions is a marker.
 """
+_ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
@@ -43,43 +45,86 @@ class Dashboard:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """A chart of one statistic, with a labeled line for each series."""
+    """A chart of one statistic, with a labeled line for each series or search expression.
+
+    ``series`` has all the series that the chart shows now. A search also shows series that are published later.
+    """
 
     title: str
     statistic: str
-    lines: tuple[tuple[SeriesSummary, str], ...]
+    series: tuple[SeriesSummary, ...]
+    lines: tuple[list[Any], ...]
     width: int = GRID_COLUMNS // 2
 
 
 def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
-    """Generate a dashboard that shows requests, errors and latency first, then other metrics grouped by unit."""
+    """Generate a dashboard that shows requests, errors and latency first, then other metrics grouped by unit.
+
+    Requests, errors and latency are found by search expressions, so that they include routes and statuses that are
+    published later.
+    """
     every = [each for each in series if not _REPEAT_MARKERS & {each.namespace, each.name, *sum(each.dimensions, ())}]
     charts = _fitting(_charts(every))
-    shown = {each.metric for chart in charts for each, _ in chart.lines}
+    shown = {each.metric for chart in charts for each in chart.series}
     widgets = [_text_widget(title), *_placed(charts, region)]
     return Dashboard({"widgets": widgets}, tuple(each for each in series if each.metric not in shown))
 
 
 def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
-    requests = request_series(every)
-    yield from _request_charts(requests)
+    # The searches require a route, so that they do not show totals over all routes as another line.
+    requests = [each for each in request_series(every) if each.route is not None]
+    if requests:
+        yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
     yield from _charts_by_unit(each for each in every if each.metric not in of_requests)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
-    durations = [each for each in requests if each.is_duration]
-    counting = "SampleCount" if durations else "Sum"
-    yield from _chart("Requests per minute", counting, _by_request(requests))
-    yield from _chart("Errors per minute", counting, _by_request(each for each in requests if each.is_error))
-    for percentile in LATENCY_PERCENTILES:
-        yield from _chart(f"Latency by route, {percentile}", percentile, _by_request(durations), width=8)
+    is_timed = requests[0].is_duration
+    counting = "SampleCount" if is_timed else "Sum"
+    yield _search_chart("Requests per minute", counting, requests)
+    yield _search_chart("Errors per minute", counting, requests, are_errors=True)
+    for percentile in LATENCY_PERCENTILES if is_timed else ():
+        yield _search_chart(f"Latency by route, {percentile}", percentile, requests, width=8)
+
+
+def _search_chart(
+    title: str, statistic: str, requests: Sequence[RequestSeries], *, are_errors: bool = False, width: int = 12
+) -> _Chart:
+    metrics = {(each.series.namespace, each.series.name): each.metric for each in requests}
+    lines = tuple(
+        [
+            {
+                "expression": _search(*names, metric, statistic, are_errors=are_errors),
+                "label": _label(metric),
+                "id": f"e{number}",
+            }
+        ]
+        for number, (names, metric) in enumerate(metrics.items(), start=1)
+    )
+    shown = tuple(each.series for each in requests if each.is_error or not are_errors)
+    return _Chart(title, statistic, shown, lines, width)
+
+
+def _label(metric: RequestMetric) -> str:
+    """Return a label that CloudWatch fills with the method, route and status of each series."""
+    return " ".join(f"${{PROP('Dim.{name}')}}" for name in (metric.method, metric.route, metric.status) if name)
+
+
+def _search(namespace: str, name: str, metric: RequestMetric, statistic: str, *, are_errors: bool) -> str:
+    """Return an expression that finds the metric's series that have a route, and for errors also a 4xx or 5xx status.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
+    """
+    errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
+    terms = f'Namespace="{namespace}" MetricName="{name}" "{metric.route}"{errors}'
+    return f"SEARCH('{terms}', '{statistic}', {_PERIOD_SECONDS})"
 
 
 def _charts_by_unit(every: Iterable[SeriesSummary]) -> Iterator[_Chart]:
     ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
     for (title, statistic), group in groupby(ordered, _title_and_statistic):
-        yield from _chart(title, statistic, _labelled(group))
+        yield from _chart(title, statistic, group)
 
 
 def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
@@ -90,22 +135,13 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
     return f"{unit}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
-def _chart(
-    title: str, statistic: str, lines: Iterable[tuple[SeriesSummary, str]], *, width: int = 12
-) -> Iterator[_Chart]:
-    """Yield one chart of ``lines``, several numbered charts if there are too many, or nothing if there are none."""
-    every = list(lines)
+def _chart(title: str, statistic: str, series: Iterable[SeriesSummary]) -> Iterator[_Chart]:
+    """Yield one chart of ``series``, several numbered charts if there are too many, or nothing if there are none."""
+    every = tuple(series)
     for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
         numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
-        yield _Chart(numbered, statistic, tuple(every[start : start + _LINES_PER_CHART]), width)
-
-
-def _by_request(requests: Iterable[RequestSeries]) -> Iterator[tuple[SeriesSummary, str]]:
-    return ((each.series, each.label()) for each in requests)
-
-
-def _labelled(every: Iterable[SeriesSummary]) -> Iterator[tuple[SeriesSummary, str]]:
-    return ((each, " ".join([each.name, *(value for _, value in each.dimensions)])) for each in every)
+        shown = every[start : start + _LINES_PER_CHART]
+        yield _Chart(numbered, statistic, shown, tuple(map(_metric, shown)))
 
 
 def _statistic(unit: str) -> str:
@@ -147,13 +183,13 @@ def _properties(chart: _Chart, region: str) -> dict[str, Any]:
         "region": region,
         "stat": chart.statistic,
         "period": _PERIOD_SECONDS,
-        "metrics": [_metric(series, label) for series, label in chart.lines],
+        "metrics": list(chart.lines),
     }
 
 
-def _metric(series: SeriesSummary, label: str) -> list[Any]:
+def _metric(series: SeriesSummary) -> list[Any]:
     # CloudWatch would interpret "${" as the start of a dynamic label.
-    label = label.replace("${", "$ {")
+    label = " ".join([series.name, *(value for _, value in series.dimensions)]).replace("${", "$ {")
     return [series.namespace, series.name, *sum(series.dimensions, ()), {"label": label}]
 
 
