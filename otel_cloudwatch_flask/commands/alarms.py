@@ -1,9 +1,10 @@
-"""``alarms``: suggest CloudWatch alarms as a CloudFormation template."""
+"""``alarms``: suggest CloudWatch alarms for CloudFormation, Terraform or the CDK."""
 
 from typing import Any
 
 import click
 
+from otel_cloudwatch_flask.commands.reports.alarm_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
@@ -34,22 +35,24 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of the busiest routes."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["cloudformation", "terraform", "cdk"]),
+    default="cloudformation",
+    show_default=True,
+    help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
+)
 @click.pass_context
 def command(
-    context: click.Context,
-    /,
-    failure_percent: float,
-    min_requests: int,
-    latency: float | None,
-    routes: int,
-    **options: Any,
+    context: click.Context, /, failure_percent: float, min_requests: int, latency: float | None, **options: Any
 ) -> None:
     """Suggest CloudWatch alarms for your app.
 
-    Prints a CloudFormation template in JSON with alarms on the 5xx rate and the p99 latency of each of the busiest
-    routes, and one alarm for missing data. The 5xx rate includes 500, 502, 503 and 504 even if none was observed. The
-    metrics come from a preview, a demo or a running app (--from), or from CloudWatch (--list). Review the template,
-    adjust the thresholds, and deploy it:
+    Prints alarms on the 5xx rate and the p99 latency of each of the busiest routes, and one alarm for missing data: a
+    CloudFormation template in JSON, Terraform configuration, or a CDK stack in Python. The 5xx rate includes 500, 502,
+    503 and 504 even if none was observed. The metrics come from a preview, a demo or a running app (--from), or from
+    CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json
@@ -63,7 +66,10 @@ def command(
     document = selected_series(
         context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
     )
-    suggested = alarms(document.series, Thresholds(failure_percent, min_requests, latency), routes=routes)
+    suggested = alarms(document.series, Thresholds(failure_percent, min_requests, latency), routes=options["routes"])
     on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
     click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
-    echo_json(suggested.template)
+    if options["form"] == "cloudformation":
+        echo_json(suggested.template)
+    else:
+        click.echo({"terraform": terraform, "cdk": cdk}[options["form"]](suggested.template))

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from otel_cloudwatch_flask.cli import main
+from otel_cloudwatch_flask.commands.reports.alarm_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms, rounded_up
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from tests.support.command_runs import demo_document, demo_result
@@ -189,6 +190,64 @@ def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:
     routes = ["/: {a: b}", "/${AWS::Region}", '/"quoted" # no comment', "/%TAB% - [x]", "/!Ref x"]
     made = alarms([duration(route) for route in routes], DEFAULTS, routes=10)
     assert cfn_lint(tmp_path, json.dumps(made.template)) == ""
+
+
+HOSTILE = ("/${AWS::Region}", "/%{if}", '/"quoted" # {x}', "/<int:id>\\", "/'x'", "/ünï")
+
+
+def test_terraform_reads_the_alarms() -> None:
+    """The configuration has the alarms of the template; nothing in a route is interpreted."""
+    hcl2 = pytest.importorskip("hcl2", reason="needs python-hcl2")
+    template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
+    text = terraform(template)
+    read = hcl2.loads(text)
+    assert len(read["resource"]) == len(template["Resources"])
+    assert len(read["variable"]) == 3
+    assert '"http.target" = "/$${AWS::Region}"' in text
+    assert '"http.target" = "/%%{if}"' in text
+    assert ">= ${var.minimum_requests}, 100 * (" in text
+    assert "threshold = var.failure_percent" in text
+    assert "evaluate_low_sample_count_percentiles" in text
+
+
+def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
+    """The stack is a Python module, and the CDK makes the properties of the template from it."""
+    template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
+    source = cdk(template)
+    compile(source, "alarms.py", "exec")
+    aws_cdk = pytest.importorskip("aws_cdk", reason="needs aws-cdk-lib and Node.js")
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)  # noqa: S102 - the module that the command prints
+    app = aws_cdk.App(outdir=str(tmp_path))
+    namespace["Alarms"](app, "Alarms")
+    made = app.synth().get_stack_by_name("Alarms").template["Resources"]
+    given = {name: each["Properties"] for name, each in template["Resources"].items()}
+    assert {name: plain(each["Properties"]) for name, each in made.items() if "Alarm" in each["Type"]} == {
+        name: plain(each) for name, each in given.items()
+    }
+
+
+def plain(value: Any) -> Any:
+    """Replace the template's functions and parameters in a value by what the CDK makes of them."""
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "Fn::Join" in value:
+        return value["Fn::Join"][0].join(value["Fn::Join"][1])
+    if "Fn::Sub" in value:
+        return value["Fn::Sub"].replace("${MinimumRequests}", "50")
+    if "Ref" in value:
+        return {"FailurePercent": 1.0}[value["Ref"]]
+    return {name: plain(each) for name, each in value.items() if name not in {"AlarmActions", "OKActions"}}
+
+
+@pytest.mark.parametrize(("form", "begin"), [("terraform", 'variable "topic_arn" {'), ("cdk", '"""Alarms on metrics')])
+def test_the_format_is_an_option(tmp_path: Path, form: str, begin: str) -> None:
+    """--format selects what is printed."""
+    (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
+    result = CliRunner().invoke(main, ["alarms", "--from", str(tmp_path / "seen.json"), "--format", form])
+    assert (result.exit_code, result.stdout.startswith(begin)) == (0, True)
 
 
 def test_rounding_up() -> None:

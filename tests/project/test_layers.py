@@ -42,7 +42,10 @@ LAYERS: list[tuple[str, list[str]]] = [
     ),
     ("commands/shared", ["command", "user_app", "document", "aws", "series_source", "request_file"]),
     ("commands/doctor_checks", ["check", "auto_instrumentation", "aws", "instrumentation", "server", "settings"]),
-    ("commands/reports", ["cost_estimate", "cost_gate", "request_series", "alarm_template", "dashboard_body"]),
+    (
+        "commands/reports",
+        ["cost_estimate", "cost_gate", "request_series", "alarm_template", "alarm_formats", "dashboard_body"],
+    ),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
     ("", ["cli", "__main__"]),
 ]

@@ -1,0 +1,132 @@
+"""Write a CloudFormation template of alarms as Terraform configuration, or as a CDK stack in Python."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from otel_cloudwatch_flask.commands.reports.alarm_template import Resource
+
+_WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_PARAMETER: Final = re.compile(r"\$\{(\w+)\}")
+_ACTIONS: Final = ("AlarmActions", "OKActions")
+_TERRAFORM_NAMES: Final = {"EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles"}
+_CDK_TYPES: Final = {
+    "Metrics": "MetricDataQueryProperty",
+    "MetricStat": "MetricStatProperty",
+    "Metric": "MetricProperty",
+    "Dimensions": "DimensionProperty",
+}
+_CDK_HEAD: Final = '''"""Alarms on metrics published by otel_cloudwatch_flask."""
+
+from aws_cdk import Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
+
+
+class Alarms(Stack):
+    """Notifies the SNS topic, if one is given."""
+
+    def __init__(self, scope, construct_id, *, topic_arn="", {parameters}, **options):
+        super().__init__(scope, construct_id, **options)
+        actions = [topic_arn] if topic_arn else []
+'''
+
+
+def terraform(template: Mapping[str, Any]) -> str:
+    """Return the alarms as Terraform configuration for the AWS provider, with a variable for each parameter."""
+    blocks = [
+        _block(
+            f'variable "{_snake(name)}"',
+            [f"default = {_hcl(each['Default'])}", f"description = {_hcl(each['Description'])}"],
+        )
+        for name, each in template["Parameters"].items()
+    ]
+    for name, resource in template["Resources"].items():
+        body = list(_terraform_alarm(resource["Properties"]))
+        blocks.append(_block(f'resource "aws_cloudwatch_metric_alarm" "{_snake(name)}"', body))
+    return "\n\n".join(blocks)
+
+
+def cdk(template: Mapping[str, Any]) -> str:
+    """Return the alarms as a Python module with a CDK stack, whose arguments are the parameters."""
+    defaults = {_snake(name): each["Default"] for name, each in template["Parameters"].items() if name != "TopicArn"}
+    head = _CDK_HEAD.replace("{parameters}", ", ".join(f"{name}={value!r}" for name, value in defaults.items()))
+    return head + "\n".join(_cdk_alarm(name, each["Properties"]) for name, each in template["Resources"].items())
+
+
+def _snake(name: str) -> str:
+    return _WORD_START.sub("_", name).lower()
+
+
+def _literal(value: Mapping[str, Any]) -> str:
+    """Return the text that a template writes as a join, because it contains the start of a parameter."""
+    separator, parts = value["Fn::Join"]
+    text: str = separator.join(parts)
+    return text
+
+
+def _block(head: str, lines: list[str]) -> str:
+    return "\n".join([f"{head} {{", *(f"  {line}" for each in lines for line in each.split("\n")), "}"])
+
+
+def _hcl(value: Any) -> str:
+    """Return a value as HCL. Text is quoted, so that nothing in it is interpreted but a template's parameters."""
+    if isinstance(value, dict) and "Ref" in value:
+        return f"var.{_snake(value['Ref'])}"
+    if isinstance(value, dict) and "Fn::Sub" in value:
+        return _PARAMETER.sub(lambda found: f"${{var.{_snake(found[1])}}}", json.dumps(value["Fn::Sub"]))
+    if isinstance(value, dict):
+        value = _literal(value)
+    if isinstance(value, str):
+        value = value.replace("${", "$${").replace("%{", "%%{")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _terraform_alarm(properties: Resource) -> Iterator[str]:
+    for name, value in properties.items():
+        if name == "Metrics":
+            yield from (_block("metric_query", list(_terraform_query(query))) for query in value)
+        elif name == "Dimensions":
+            yield _terraform_dimensions(value)
+        elif name in _ACTIONS:
+            yield f'{name[:-7].lower()}_actions = var.topic_arn == "" ? [] : [var.topic_arn]'
+        else:
+            yield f"{_TERRAFORM_NAMES.get(name, _snake(name))} = {_hcl(value)}"
+
+
+def _terraform_query(query: Resource) -> Iterator[str]:
+    for name, value in query.items():
+        if name == "MetricStat":
+            flat = {**value["Metric"], "Period": value["Period"], "Stat": value["Stat"]}
+            yield _block("metric", list(_terraform_alarm(flat)))
+        else:
+            yield f"{_snake(name)} = {_hcl(value)}"
+
+
+def _terraform_dimensions(dimensions: list[Resource]) -> str:
+    return _block("dimensions =", [f"{_hcl(each['Name'])} = {_hcl(each['Value'])}" for each in dimensions])
+
+
+def _cdk_alarm(name: str, properties: Resource) -> str:
+    arguments = [f'        cloudwatch.CfnAlarm(\n            self,\n            "{name}",']
+    for key, value in properties.items():
+        text = "actions" if key in _ACTIONS else _python(key, value, indent=12)
+        arguments.append(f"            {'ok_actions' if key == 'OKActions' else _snake(key)}={text},")
+    return "\n".join([*arguments, "        )\n"])
+
+
+def _python(key: str, value: Any, *, indent: int) -> str:
+    """Return a property's value as a Python expression."""
+    if isinstance(value, list):
+        members = [f"{' ' * (indent + 4)}{_python(key, each, indent=indent + 4)},\n" for each in value]
+        return f"[\n{''.join(members)}{' ' * indent}]"
+    if not isinstance(value, dict):
+        return repr(value)
+    if "Ref" in value:
+        return _snake(value["Ref"])
+    if "Fn::Sub" in value:
+        return "f" + repr(_PARAMETER.sub(lambda found: f"{{{_snake(found[1])}}}", value["Fn::Sub"]))
+    if "Fn::Join" in value:
+        return repr(_literal(value))
+    arguments = ", ".join(f"{_snake(name)}={_python(name, each, indent=indent)}" for name, each in value.items())
+    return f"cloudwatch.CfnAlarm.{_CDK_TYPES[key]}({arguments})"
