@@ -33,6 +33,12 @@ from otel_cloudwatch_flask.terminal import counted
     help="Alarm when p99 exceeds this many seconds. Default: twice the observed p99, at least 0.1; 1 if unknown.",
 )
 @click.option(
+    "--anomaly-detection",
+    "is_learned",
+    is_flag=True,
+    help="Let CloudWatch learn the p99 to expect, instead of a fixed threshold. Triples the price of these alarms.",
+)
+@click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of the busiest routes."
 )
 @click.option(
@@ -66,7 +72,8 @@ def command(
     document = selected_series(
         context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
     )
-    suggested = alarms(document.series, Thresholds(failure_percent, min_requests, latency), routes=options["routes"])
+    thresholds = Thresholds(failure_percent, min_requests, latency, options["is_learned"])
+    suggested = alarms(document.series, thresholds, routes=options["routes"])
     on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
     click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
     if options["form"] == "cloudformation":

@@ -153,6 +153,20 @@ def test_the_latency_threshold_is_twice_the_observed_p99(
     assert (found["ExtendedStatistic"], found["Threshold"]) == ("p99", threshold)
 
 
+def test_anomaly_detection_learns_the_latency_threshold(tmp_path: Path) -> None:
+    """The alarm compares the p99 with a band, costs three metrics, and is valid in each format."""
+    made = alarms([duration("/")], Thresholds(is_learned=True), routes=1)
+    found = made.template["Resources"]["Latency"]["Properties"]
+    p99, band = found["Metrics"]
+    assert (p99["MetricStat"]["Stat"], band["Expression"]) == ("p99", "ANOMALY_DETECTION_BAND(p99, 2)")
+    assert (found["ThresholdMetricId"], found["ComparisonOperator"]) == (band["Id"], "GreaterThanUpperThreshold")
+    assert "Threshold" not in found
+    assert made.metrics == alarms([duration("/")], DEFAULTS, routes=1).metrics + 2
+    assert cfn_lint(tmp_path, json.dumps(made.template)) == ""
+    assert 'threshold_metric_id = "expected"' in terraform(made.template)
+    assert "threshold_metric_id='expected'" in cdk(made.template)
+
+
 def test_latency_alarms_ignore_errors() -> None:
     """Latency alarms watch successful responses; a route without any gets no latency alarm."""
     found = suggested(duration("/", "404", samples=9), duration("/", "200"))["Latency"]

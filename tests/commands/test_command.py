@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,16 @@ def test_help_of_each_command(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
     assert all(each.help for each in command.params if isinstance(each, click.Option))
+
+
+def test_shell_completion() -> None:
+    """With the completion of flask's own command line, a shell completes the names of the commands."""
+    variables = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": "flask cloudwatch d", "COMP_CWORD": "2"}
+    program = Path(sys.executable).with_name("flask")
+    ended = subprocess.run(
+        [program], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout.split() == ["plain,dashboard", "plain,demo", "plain,doctor"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

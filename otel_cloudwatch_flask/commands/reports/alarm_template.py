@@ -26,6 +26,8 @@ _LATENCY_HEADROOM: Final = 2.0
 _MIN_LATENCY_SECONDS: Final = 0.1
 """The lowest threshold derived from an observed p99, because a preview without a network is unusually fast."""
 _DEFAULT_LATENCY_SECONDS: Final = 1.0
+_BAND_WIDTH: Final = 2
+"""The width of the band of expected values, in standard deviations: CloudWatch's default."""
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
 _PARAMETER: Final = "${"
 _MAX_ID_LENGTH: Final = 100
@@ -51,12 +53,13 @@ class Thresholds:
     """The percentage of 5xx responses and the p99 latency that trigger an alarm.
 
     The percentage counts as 0 in a period with fewer than ``minimum_requests``. If ``latency_seconds`` is ``None``, the
-    threshold is derived from the observed p99.
+    threshold is derived from the observed p99. If ``is_learned``, CloudWatch's anomaly detection learns the threshold.
     """
 
     error_percent: float = 1.0
     minimum_requests: int = 50
     latency_seconds: float | None = None
+    is_learned: bool = False
 
 
 def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: int) -> Alarms:
@@ -79,7 +82,8 @@ def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Ite
         yield "Failures", _failure_alarm(group)
     successful = list(filter(_has_latency, group))
     if successful:
-        yield "Latency", _latency_alarm(successful[0], thresholds)
+        make_alarm = _learned_latency_alarm if thresholds.is_learned else _latency_alarm
+        yield "Latency", make_alarm(successful[0], thresholds)
 
 
 def rounded_up(value: float) -> float:
@@ -153,7 +157,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
     """Return an alarm on the p99 latency of ``request``."""
     series = request.series
     return {
-        "AlarmName": _printable(f"{series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH),
+        "AlarmName": _latency_name(request),
         "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
         **_metric(series),
         "ExtendedStatistic": "p99",
@@ -166,6 +170,28 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
         "EvaluateLowSampleCountPercentile": "ignore",
         "TreatMissingData": "notBreaching",
     }
+
+
+def _learned_latency_alarm(request: RequestSeries, _thresholds: Thresholds) -> Resource:
+    """Return an alarm on a p99 latency of ``request`` above the band that CloudWatch's anomaly detection expects."""
+    series = request.series
+    return {
+        "AlarmName": _latency_name(request),
+        "AlarmDescription": _description(f"p99 above the expected band, in {series.unit}: {request.label()}"),
+        "Metrics": [
+            {**_query("p99", series, "p99"), "ReturnData": True},
+            {"Id": "expected", "Expression": f"ANOMALY_DETECTION_BAND(p99, {_BAND_WIDTH})", "ReturnData": True},
+        ],
+        "ThresholdMetricId": "expected",
+        "ComparisonOperator": "GreaterThanUpperThreshold",
+        "EvaluationPeriods": 3,
+        "DatapointsToAlarm": 2,
+        "TreatMissingData": "notBreaching",
+    }
+
+
+def _latency_name(request: RequestSeries) -> str:
+    return _printable(f"{request.series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH)
 
 
 def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
@@ -230,6 +256,8 @@ def _literal(text: str) -> Any:
 
 
 def _metric_count(alarm: Resource) -> int:
+    if "ThresholdMetricId" in alarm:
+        return 3  # the metric, and the upper and the lower bound of its band
     return sum("MetricStat" in query for query in alarm.get("Metrics", ())) or 1
 
 
