@@ -114,6 +114,17 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
     page.assert_is_clean(site)
 
 
+def test_a_chart_of_one_flush_is_centered(page: Page, site: Site) -> None:
+    """The time axis of a single data point spans ten seconds around it."""
+    page.set_screen(*DESK)
+    page.open(site)
+    chart = f"(await import('{site.url}/_cloudwatch/charts.js')).chart(document.createElement('div'), [1e9], lines)"
+    script = f"const lines = [{{ label: 'value', color: '--accent', values: [1] }}]; return ({chart}).scales.x"
+    found = page.driver.execute_script(f"return (async () => {{ {script} }})()")
+    assert (found["min"], found["max"]) == (1e9 - 5, 1e9 + 5)
+    page.assert_is_clean(site)
+
+
 def test_statistics_without_meaning_are_grey(page: Page, site: Site) -> None:
     """Percentiles of a counter and the sum of a gauge are grey, with the reason; numbers have no exponent."""
     meter = site.provider.get_meter("shop")

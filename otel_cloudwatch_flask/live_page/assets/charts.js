@@ -82,9 +82,10 @@ export const chart = (container, times, lines, height = 180) => {
 // Without a cursor, the legend shows the latest values.
 const showLast = (self) => self.setLegend({ idx: self.data[0].length - 1 }, false);
 
-// Extend the time axis by half a bar on either side.
+// Extend the time axis by half a bar on either side. For a single point, uPlot suggests a day.
 const around = (first, last, count) => {
-  const margin = count > 1 ? (last - first) / (count - 1) / 2 || 0.5 : 5;
+  if (count === 1) return [first - 5, first + 5];
+  const margin = (last - first) / (count - 1) / 2 || 0.5;
   return [first - margin, last + margin];
 };
 
