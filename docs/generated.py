@@ -28,6 +28,8 @@ from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, KEYS, Key  
 _PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 PROCESSES: Final = (1, 4, 16, 40, 100, 400)
+LINES_BYTES: Final = 50 * pricing.EMF_BYTES_PER_METRIC
+"""The size of the EMF lines of 50 metrics."""
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -110,22 +112,24 @@ def prices() -> str:
 
 
 def requests_by_processes() -> str:
-    """Return the monthly cost of the requests of busy processes, by their number and flush policy."""
+    """Return the monthly cost of delivery by busy processes, by their number, flush policy and output."""
     rows = []
     for processes in PROCESSES:
-        background, interval = (
-            pricing.monthly_cost(metrics=0, requests_per_second=processes / seconds).dollars
-            for seconds in (FLUSH_MIN_INTERVAL_SECONDS, 60)
-        )
-        rate = processes / FLUSH_MIN_INTERVAL_SECONDS
-        share = rate / limits.QUOTA_REQUESTS_PER_SECOND
-        rows.append((f"{processes:,}", f"{rate:,.1f}", f"{share:.2%}", dollars(background), dollars(interval)))
+        rates = [processes / seconds for seconds in (FLUSH_MIN_INTERVAL_SECONDS, 60)]
+        costs = [
+            *(pricing.monthly_cost(metrics=0, requests_per_second=rate) for rate in rates),
+            *(pricing.monthly_cost(metrics=0, log_bytes_per_second=rate * LINES_BYTES) for rate in rates),
+        ]
+        share = rates[0] / limits.QUOTA_REQUESTS_PER_SECOND
+        rows.append((f"{processes:,}", f"{rates[0]:,.1f}", f"{share:.2%}", *(dollars(cost.dollars) for cost in costs)))
     head = (
         "processes",
         "requests/s, at most",
         "share of the quota",
         '`"background"`, per month',
         '`"interval"`, per month',
+        '`"background"`, EMF',
+        '`"interval"`, EMF',
     )
     return table(head, rows)
 

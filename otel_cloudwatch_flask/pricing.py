@@ -36,11 +36,7 @@ class MonthlyCost:
     metrics_dollars: float
     requests_dollars: float
     log_gigabytes: float = 0.0
-
-    @property
-    def logs_dollars(self) -> float:
-        """The cost of logs."""
-        return self.log_gigabytes * DOLLARS_PER_LOG_GIGABYTE
+    logs_dollars: float = 0.0
 
     @property
     def dollars(self) -> float:
@@ -48,8 +44,8 @@ class MonthlyCost:
         return self.metrics_dollars + self.requests_dollars + self.logs_dollars
 
     def document(self) -> dict[str, float]:
-        """Return all fields, the cost of logs and the total as a JSON-serializable dictionary."""
-        return {**asdict(self), "logs_dollars": self.logs_dollars, "dollars": self.dollars}
+        """Return all fields and the total as a JSON-serializable dictionary."""
+        return {**asdict(self), "dollars": self.dollars}
 
 
 def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_per_second: float = 0.0) -> MonthlyCost:
@@ -60,8 +56,9 @@ def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_pe
     '$15.00 + $25.92 = $40.92'
     """
     requests = requests_per_second * SECONDS_PER_MONTH
-    gigabytes = log_bytes_per_second * SECONDS_PER_MONTH / 1e9
-    return MonthlyCost(metrics, requests, metrics_dollars(metrics), requests_dollars(requests), gigabytes)
+    log_bytes = log_bytes_per_second * SECONDS_PER_MONTH
+    dollars = metrics_dollars(metrics), requests_dollars(requests)
+    return MonthlyCost(metrics, requests, *dollars, log_bytes / 1e9, logs_dollars(log_bytes))
 
 
 def metrics_dollars(metrics: int) -> float:
@@ -82,3 +79,8 @@ def metrics_dollars(metrics: int) -> float:
 def requests_dollars(requests: float) -> float:
     """Return the cost of ``requests`` PutMetricData requests."""
     return requests * DOLLARS_PER_REQUEST
+
+
+def logs_dollars(log_bytes: float) -> float:
+    """Return the cost of ``log_bytes`` of logs."""
+    return log_bytes / 1e9 * DOLLARS_PER_LOG_GIGABYTE

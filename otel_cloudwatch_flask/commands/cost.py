@@ -16,13 +16,14 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     by_dimension,
     by_metric,
     by_rule,
+    emf_bytes,
 )
 from otel_cloudwatch_flask.commands.reports.cost_gate import Growth, growth, largest_share
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
-from otel_cloudwatch_flask.config import FlushPolicy
-from otel_cloudwatch_flask.pricing import PRICES_URL, MonthlyCost, monthly_cost
+from otel_cloudwatch_flask.config import FlushPolicy, Output
+from otel_cloudwatch_flask.pricing import EMF_BYTES_PER_METRIC, PRICES_URL, MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.terminal import counted, echo_table, escaped
 
 _ROWS_SHOWN: Final = 15
@@ -60,9 +61,10 @@ def command(
 ) -> None:
     """Estimate the monthly cost of your metrics, and find savings.
 
-    CloudWatch bills metrics and API calls. Pass the metrics of a preview, a demo or a running app (--from), or only
-    their number (--metrics). The number of calls follows from the flush policy and the number of processes. Processes
-    that publish the same metric share its price, unless a dimension identifies the process.
+    CloudWatch bills metrics and API calls or, with EMF, gigabytes of logs. Pass the metrics of a preview, a demo or a
+    running app (--from), or only their number (--metrics). The number of calls follows from the flush policy and the
+    number of processes. Processes that publish the same metric share its price, unless a dimension identifies the
+    process.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
@@ -90,9 +92,15 @@ def command(
     every = billed(document.series)
     number = len(every) if metrics is None else metrics
     fleet = Fleet(given["processes"], given["rate"], *seconds)
-    costs = policy_costs(number, fleet, document.requests_per_second)
+    flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
+    costs = {
+        output: policy_costs(number, fleet, document.requests_per_second, flush_bytes=size)
+        for output, size in (("api", None), ("emf", flush_bytes))
+    }
     grown = growth(billed(read_document(against).series), every) if against else []
-    result = _Result(number, fleet, flush, costs, every, by_rule(every, user_app.value("RULES")), grown)
+    result = _Result(
+        number, fleet, flush, user_app.value("OUTPUT"), costs, every, by_rule(every, user_app.value("RULES")), grown
+    )
     problems = [
         *_over_max(context, result, given["max_dollars"]),
         *(f"More than in {against}: {each}" for each in grown),
@@ -107,7 +115,7 @@ def command(
 
 
 def _over_max(context: click.Context, result: "_Result", most: float | None) -> Iterator[str]:
-    cost = result.costs[result.flush]
+    cost = result.chosen
     if most is None:
         return
     if cost is None:
@@ -120,22 +128,27 @@ def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any
     return user_app.value(name.upper()) if given[name] is None else given[name]
 
 
-def policy_costs(metrics: int, fleet: Fleet, observed: float | None) -> dict[str, MonthlyCost | None]:
+def policy_costs(
+    metrics: int, fleet: Fleet, observed: float | None, *, flush_bytes: int | None = None
+) -> dict[str, MonthlyCost | None]:
     """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
     ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If there is one, the
-    result has another entry, with the cost if every process makes calls at that rate.
+    result has another entry, with the cost if every process makes calls at that rate. ``flush_bytes`` is the size of
+    the EMF lines of a flush, or ``None`` for calls to CloudWatch.
     """
-    costs: dict[str, MonthlyCost | None] = {
-        policy: _cost(metrics, fleet.calls_per_second(policy)) for policy in POLICIES
-    }
+    rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     if observed is not None:
-        costs[_OBSERVED] = _cost(metrics, observed * fleet.processes)
-    return costs
+        rates[_OBSERVED] = observed * fleet.processes
+    return {policy: _cost(metrics, rate, flush_bytes) for policy, rate in rates.items()}
 
 
-def _cost(metrics: int, rate: float | None) -> MonthlyCost | None:
-    return None if rate is None else monthly_cost(metrics=metrics, requests_per_second=rate)
+def _cost(metrics: int, rate: float | None, flush_bytes: int | None) -> MonthlyCost | None:
+    if rate is None:
+        return None
+    if flush_bytes is None:
+        return monthly_cost(metrics=metrics, requests_per_second=rate)
+    return monthly_cost(metrics=metrics, log_bytes_per_second=rate * flush_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +158,24 @@ class _Result:
     number: int
     fleet: Fleet
     flush: FlushPolicy
-    costs: Mapping[str, MonthlyCost | None]
+    output: Output
+    costs: Mapping[str, Mapping[str, MonthlyCost | None]]
     metrics: Sequence[Metric]
     rules: Sequence[Contribution]
     growth: Sequence[Growth]
+
+    @property
+    def chosen(self) -> MonthlyCost | None:
+        return self.costs[self.output][self.flush]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "metrics": self.number,
             "fleet": asdict(self.fleet),
             "flush": self.flush,
-            "dollars_per_month": {policy: cost and cost.document() for policy, cost in self.costs.items()},
+            "output": self.output,
+            "dollars_per_month": _documents(self.costs["api"]),
+            "dollars_per_month_emf": _documents(self.costs["emf"]),
             "by_metric": list(map(asdict, by_metric(self.metrics))),
             "by_dimension": list(map(asdict, by_dimension(self.metrics))),
             "by_rule": list(map(asdict, self.rules)),
@@ -175,25 +195,33 @@ class _Result:
         click.echo(f"\nPrices: us-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:
-        chosen = self.costs.get(self.flush)
         rows = [
-            [("* " if policy == self.flush else "  ") + policy, *_cost_cells(cost, chosen)]
-            for policy, cost in self.costs.items()
+            [self._mark(output, policy) + policy, output, *_cost_cells(cost, self.chosen)]
+            for output, costs in self.costs.items()
+            for policy, cost in costs.items()
         ]
-        echo_table(["  flush", "metrics $", "calls", "calls $", "total $", "vs. current"], rows, right=range(1, 6))
-        click.echo("* = current setting")
-        if self.costs["sync"] is None:
+        head = ["  flush", "output", "metrics $", "calls", "delivery $", "total $", "vs. current"]
+        echo_table(head, rows, right=range(2, 7))
+        click.echo("* = current setting. For emf, every flush is assumed to write every metric.")
+        if self.costs["api"]["sync"] is None:
             click.echo("Pass --rate to estimate sync.")
+
+    def _mark(self, output: str, policy: str) -> str:
+        return "* " if (output, policy) == (self.output, self.flush) else "  "
 
 
 def _cost_cells(cost: MonthlyCost | None, chosen: MonthlyCost | None) -> list[str]:
     # The cost of sync is unknown without a request rate.
     if cost is None:
         return ["-"] * 5
-    figures = [cost.metrics_dollars, cost.requests_dollars, cost.dollars]
-    metrics, calls, total = (f"{figure:,.2f}" for figure in figures)
+    figures = [cost.metrics_dollars, cost.requests_dollars + cost.logs_dollars, cost.dollars]
+    metrics, delivery, total = (f"{figure:,.2f}" for figure in figures)
     difference = "" if chosen is None or cost is chosen else f"{cost.dollars - chosen.dollars:+,.2f}"
-    return [metrics, f"{cost.requests:,.0f}", calls, total, difference]
+    return [metrics, f"{cost.requests:,.0f}", delivery, total, difference]
+
+
+def _documents(costs: Mapping[str, MonthlyCost | None]) -> dict[str, dict[str, float] | None]:
+    return {policy: None if cost is None else cost.document() for policy, cost in costs.items()}
 
 
 def _show_part(title: str, contributions: Sequence[Contribution], columns: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import auto_instrumentation_checks
-from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks.aws import SECTION, Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
 from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks, instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
@@ -80,8 +80,12 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
 
 
 def _sections(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
-    yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
-    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"))
+    output = user_app.value_or_default("OUTPUT")
+    if output == "emf":
+        yield Check(SECTION, "ok", "OUTPUT=emf: metrics are log lines, so credentials and Region are not used.")
+    else:
+        yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
+    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"), output=output)
     yield from instrumentation_checks(user_app)
     yield from auto_instrumentation_checks(user_app.environ)
     yield from duplicate_checks(user_app.environ)

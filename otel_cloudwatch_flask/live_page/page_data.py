@@ -13,7 +13,13 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.live_page.remedies import remedy_document
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.observation.record import SLICE_SECONDS
-from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, metrics_dollars, monthly_cost, requests_dollars
+from otel_cloudwatch_flask.pricing import (
+    SECONDS_PER_MONTH,
+    logs_dollars,
+    metrics_dollars,
+    monthly_cost,
+    requests_dollars,
+)
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 RATE_SECONDS: Final = 60.0
@@ -22,40 +28,49 @@ _MIN_RATE_SECONDS: Final = 10.0
 _MAX_TREND_POINTS: Final = 60
 _LATE_SECONDS: Final = 5.0
 """Delivery counts as failing only if the last success is older than this; pending datums alone are normal."""
+_RATES: Final = ("requests", "bytes")
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
-def requests_per_second(slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
+def rate_per_second(
+    slices: Sequence[Mapping[str, float]], *, now: float, seconds: float, of: str = "requests"
+) -> float:
     """Return the rate of accepted requests over the last minute, or over the whole observation if it is shorter.
 
-    :param slices: Time slices, each with its start time and its number of requests.
+    :param slices: Time slices, each with its start time and its numbers of requests and bytes.
     :param now: The current time in Unix seconds.
     :param seconds: The time since the start of the observation.
+    :param of: ``"bytes"`` returns the rate of bytes instead.
     """
-    recent = sum(each["requests"] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
+    recent = sum(each[of] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
     # Extrapolating from less than ten seconds would exaggerate the rate of a process that has just started.
     return recent / min(max(seconds, _MIN_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
 
 
-def cost(observed: Mapping[str, Any], *, now: float) -> dict[str, Any]:
-    """Return the monthly cost at the current rate, its trend over the last hour, and the cost so far, in dollars."""
-    rate = requests_per_second(observed["slices"], now=now, seconds=observed["seconds"])
-    month = monthly_cost(metrics=observed["series_active"], requests_per_second=rate)
+def cost(observed: Mapping[str, Any], *, now: float, writes_emf: bool = False) -> dict[str, Any]:
+    """Return the monthly cost at the current rate, its trend over the last hour, and the cost so far, in dollars.
+
+    CloudWatch bills requests or, if ``writes_emf`` is true, the size of log lines.
+    """
+    of, per_second = ("bytes", "log_bytes_per_second") if writes_emf else ("requests", "requests_per_second")
+    dollars = logs_dollars if writes_emf else requests_dollars
+    rate = rate_per_second(observed["slices"], now=now, seconds=observed["seconds"], of=of)
+    month = monthly_cost(metrics=observed["series_active"], **{per_second: rate})
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
     return {
         **month.document(),
         # Metrics that were never accepted are not billed.
-        "so_far_dollars": metrics_so_far + requests_dollars(observed["requests"]) if observed["requests"] else 0.0,
+        "so_far_dollars": metrics_so_far + dollars(observed[of]) if observed["requests"] else 0.0,
         "trend": [
-            metrics_dollars(int(point["series"])) + requests_dollars(point["requests_per_second"] * SECONDS_PER_MONTH)
+            metrics_dollars(int(point["series"])) + dollars(point[f"{of}_per_second"] * SECONDS_PER_MONTH)
             for point in trend(observed, now=now)
         ],
     }
 
 
 def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
-    """Return the request rate and the number of series over the last hour, as at most 60 points.
+    """Return the rates of requests and bytes, and the number of series, over the last hour, as at most 60 points.
 
     Each point covers one or more time slices of ``SLICE_SECONDS``. The slice in which the observation started and the
     current slice are omitted because they are incomplete.
@@ -66,9 +81,8 @@ def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
 
 
 def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    requests = sum(each["requests"] for each in part)
-    rate = requests / (len(part) * SLICE_SECONDS)
-    return {"time": part[0]["time"], "requests_per_second": rate, "series": part[-1]["series"]}
+    rates = {f"{of}_per_second": sum(each[of] for each in part) / (len(part) * SLICE_SECONDS) for of in _RATES}
+    return {"time": part[0]["time"], **rates, "series": part[-1]["series"]}
 
 
 def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
@@ -78,7 +92,7 @@ def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Itera
     by_time = {each["time"]: each for each in slices}
     moment, series = max(slices[0]["time"], now - now % SLICE_SECONDS - 3600), 0.0
     while moment + SLICE_SECONDS <= now:
-        each = by_time.get(moment, {"time": moment, "requests": 0, "series": series})
+        each = by_time.get(moment, {"time": moment, "requests": 0, "bytes": 0, "series": series})
         series = each["series"]
         yield each
         moment += SLICE_SECONDS
@@ -92,7 +106,7 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
         **asdict(stats),
         "lost": Counter(stats.datums_lost) + Counter(stats.measurements_lost),
         "is_failing": bool(stats.datums_pending and stats.last_error and is_late),
-        "calls_per_minute": 60 * requests_per_second(observed["slices"], now=now, seconds=observed["seconds"]),
+        "calls_per_minute": 60 * rate_per_second(observed["slices"], now=now, seconds=observed["seconds"]),
         "mean_seconds": stats.requests_seconds / calls if calls else None,
         "trend": [60 * point["requests_per_second"] for point in trend(observed, now=now)],
     }
@@ -163,7 +177,7 @@ def page_document(
         "settings": settings_document(settings, exporter),
         "delivery": delivery(exporter.stats(), observed, now=now),
         "remedy": remedy_document(exporter.sender.last_failure, is_debug=is_debug),
-        "cost": cost(observed, now=now),
+        "cost": cost(observed, now=now, writes_emf=exporter.writes_emf),
         "rules": rules.documents(),
         "messages": messages,
         "series": series,

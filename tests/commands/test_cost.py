@@ -16,9 +16,20 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.cost import policy_costs
-from otel_cloudwatch_flask.commands.reports.cost_estimate import Fleet, Metric, billed, by_dimension, by_metric, by_rule
+from otel_cloudwatch_flask.commands.reports.cost_estimate import (
+    Fleet,
+    Metric,
+    billed,
+    by_dimension,
+    by_metric,
+    by_rule,
+    emf_bytes,
+)
 from otel_cloudwatch_flask.commands.reports.cost_gate import growth, largest_share
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
+from otel_cloudwatch_flask.model.datum import Datum
+from otel_cloudwatch_flask.observation.record import datum_of
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.command_runs import demo_document, demo_result, run, run_flask
@@ -79,6 +90,39 @@ def test_calls_follow_from_policy_and_processes(
     assert fleet.calls_per_second("background") == background
     assert fleet.calls_per_second("interval") == interval
     assert fleet.calls_per_second("sync") == sync
+
+
+def test_both_outputs_are_estimated() -> None:
+    """The price of EMF lines depends on their size: that of the last data points, or a typical one."""
+    from_document = json.loads(run("cost", "--from", "-", "--json", said=json.dumps(demo_result())).stdout)
+    from_number = json.loads(run("cost", "--metrics", str(from_document["metrics"]), "--json").stdout)
+    for result in (from_document, from_number):
+        api, emf = (result[name]["interval"] for name in ("dollars_per_month", "dollars_per_month_emf"))
+        assert result["output"] == "api"
+        assert (api["log_gigabytes"], emf["requests"]) == (0, 0)
+        assert emf["metrics_dollars"] == api["metrics_dollars"]
+    written = sum(len(line) + 1 for line in EmfEnvelope("").texts(last_datums()))
+    assert emf_bytes(demo_document().series) == written
+    assert from_document["dollars_per_month_emf"]["interval"]["log_gigabytes"] == pytest.approx(written * 43_200 / 1e9)
+    assert from_number["dollars_per_month_emf"]["interval"]["log_gigabytes"] == pytest.approx(
+        250 * from_document["metrics"] * 43_200 / 1e9
+    )
+
+
+def last_datums() -> list[Datum]:
+    """Return the last data point of each of the demo's series, as if all were of one flush."""
+    return [
+        datum_of({**each["last_datum"], "Timestamp": 1_800_000_000}) for each in demo_result()["document"]["series"]
+    ]
+
+
+def test_the_output_of_the_app_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--max applies to the cost with the app's own output."""
+    monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
+    result = CliRunner().invoke(main, ["cost", "--metrics", "120", "--processes", "4", "--max", "50"])
+    assert result.exit_code == 1
+    assert "* background  emf         36.00          0       15.55    51.55\n" in result.output
+    assert "$51.55 a month" in result.output
 
 
 def test_units_do_not_make_metrics() -> None:

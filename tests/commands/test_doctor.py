@@ -179,6 +179,14 @@ def test_sources_of_settings(
     assert "OTEL_EXPORTER_CLOUDWATCH_DRY_RUN" not in os.environ
 
 
+def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With EMF, credentials and the endpoint are not checked, and nothing is sent."""
+    monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
+    result = CliRunner().invoke(flask_commands, ["doctor", "--json", "--send"])
+    (found,) = findings(result.output, "AWS")
+    assert found == ("ok", "OUTPUT=emf: metrics are log lines, so credentials and Region are not used.")
+
+
 def test_an_invalid_setting_is_a_problem() -> None:
     """The finding is the message of the ConfigurationError."""
     checks = list(settings_checks(UserApp(environ={"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"})))
@@ -271,7 +279,7 @@ INI = "[uwsgi]\nmodule = shop:app\n"
             "gunicorn.conf.py",
         ),
         ({}, {"GUNICORN_CMD_ARGS": "--preload"}, "background", "ok", "GUNICORN_CMD_ARGS"),
-        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "sync", "ok", "before it ends"),
+        ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "sync", "ok", "before it ends. OUTPUT=emf would"),
         ({}, {"AWS_LAMBDA_FUNCTION_NAME": "f"}, "background", "problem", "no thread runs between invocations"),
     ],
 )

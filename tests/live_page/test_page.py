@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.live_page.access import is_local
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
-from otel_cloudwatch_flask.live_page.page_data import cost, delivery, requests_per_second, trend
+from otel_cloudwatch_flask.live_page.page_data import cost, delivery, rate_per_second, trend
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
@@ -549,13 +550,16 @@ def test_the_handler_does_not_silence_warnings(setup: str, said: str) -> None:
 def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
     """Make slices of ten seconds each, the last of which has just ended."""
     start = NOW - 10 * len(requests)
-    return [{"time": start + 10 * index, "requests": count, "series": series} for index, count in enumerate(requests)]
+    return [
+        {"time": start + 10 * index, "requests": count, "bytes": 1000, "series": series}
+        for index, count in enumerate(requests)
+    ]
 
 
 def test_the_rate_covers_the_last_minute() -> None:
     """Older requests are ignored, and a process that has just started is not extrapolated from a single request."""
-    assert requests_per_second(slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
-    assert requests_per_second(slices(1), now=NOW, seconds=1) == 0.1
+    assert rate_per_second(slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
+    assert rate_per_second(slices(1), now=NOW, seconds=1) == 0.1
 
 
 def test_cost_follows_the_price_list() -> None:
@@ -574,6 +578,41 @@ def test_cost_follows_the_price_list() -> None:
     assert found["dollars"] == pytest.approx(found["metrics_dollars"] + found["requests_dollars"])
     assert found["so_far_dollars"] == pytest.approx(120 * 0.3 / 720 + 30 * 0.01 / 1000)
     assert found["trend"] == pytest.approx([30 + 25.92, 30 + 51.84])
+
+
+def test_cost_of_emf_lines() -> None:
+    """With EMF, the size of the lines is billed instead of calls."""
+    observed = {
+        "slices": slices(10, 20, series=100),
+        "started": NOW - 20,
+        "series_active": 100,
+        "series_seen": 100,
+        "requests": 30,
+        "bytes": 2000,
+        "seconds": 20.0,
+    }
+    found = cost(observed, now=NOW, writes_emf=True)
+    month = 100 * SECONDS_PER_MONTH / 1e9 * 0.5
+    assert found["requests_dollars"] == 0
+    assert found["logs_dollars"] == pytest.approx(month)
+    assert found["dollars"] == pytest.approx(30 + month)
+    assert found["trend"] == pytest.approx([30 + month] * 2)
+    assert found["so_far_dollars"] == pytest.approx(100 * 0.3 / 720 + 2000 / 1e9 * 0.5)
+
+
+def test_an_app_with_emf_output(make_app: MakeApp) -> None:
+    """The page shows the metrics of EMF lines and, while the stream is full, what is wrong."""
+    stream = StringIO()
+    shop = make_app(output="emf", stream=stream)
+    shop.get("/order")
+    assert shop.reporter.flush()
+    data = shop.data()
+    assert "Orders" in {each["metric_name"] for each in data["series"]}
+    assert data["cost"]["logs_dollars"] > 0
+    stream.close()
+    shop.get("/order")
+    assert not shop.reporter.flush(0.1)
+    assert "EMF lines" in shop.data()["remedy"]["problem"]
 
 
 def test_the_trend_has_no_gaps_and_covers_at_most_an_hour() -> None:

@@ -16,16 +16,20 @@ from otel_cloudwatch_flask.config import is_in_lambda
 
 SECTION: Final = "Server"
 _THREAD_OPTIONS: Final = ("enable-threads", "threads")
+_LAMBDA_DELIVERY: Final = {
+    "api": "sends its metrics before it ends. OUTPUT=emf would write them to the log instead, without the wait.",
+    "emf": "writes its metrics to the log before it ends. OUTPUT=api is better only without CloudWatch Logs.",
+}
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) -> Iterator[Check]:
+def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, output: str = "api") -> Iterator[Check]:
     """Check every detected server.
 
     If none is detected, yield a single check, which says that only uWSGI needs a setting.
     """
     found = [
-        *_lambda_checks(environ, flush),
+        *_lambda_checks(environ, flush, output),
         *_uwsgi_checks(directory, flush),
         *_gunicorn_checks(environ, directory),
         *_gevent_checks(),
@@ -36,11 +40,11 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str) ->
     yield from found
 
 
-def _lambda_checks(environ: Mapping[str, str], flush: str) -> Iterator[Check]:
+def _lambda_checks(environ: Mapping[str, str], flush: str, output: str) -> Iterator[Check]:
     if not is_in_lambda(environ):
         return
     if flush == "sync":
-        yield Check(SECTION, "ok", "AWS Lambda: each invocation sends its metrics before it ends.")
+        yield Check(SECTION, "ok", f"AWS Lambda: each invocation {_LAMBDA_DELIVERY[output]}")
     else:
         # Lambda freezes the process between invocations, so a background thread may never send.
         finding = f"AWS Lambda with FLUSH={flush}: no thread runs between invocations."

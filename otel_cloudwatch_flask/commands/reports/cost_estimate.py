@@ -7,6 +7,8 @@ from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, FlushPolicy
+from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
+from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
@@ -67,6 +69,14 @@ class Contribution:
 def billed(series: Iterable[SeriesSummary]) -> list[Metric]:
     """Return the distinct metrics that CloudWatch bills. Series that differ only in unit count as one."""
     return list(dict.fromkeys(each.metric for each in series))
+
+
+def emf_bytes(series: Iterable[SeriesSummary]) -> int:
+    """Return the size of the EMF lines of a flush: each series with its last datum or, if unknown, a single value."""
+    datums = [each.last_datum or Datum(Series(each.name, each.dimensions, each.unit), 0, 1.0) for each in series]
+    # Equal times, because all datums of a flush have the same time, and can then share documents.
+    same_time = [datum._replace(unix_seconds=1_800_000_000) for datum in datums]
+    return sum(batch.size_bytes for batch in EmfEnvelope("").batches(same_time))
 
 
 def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:

@@ -6,13 +6,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.model.datum import Datum
+from otel_cloudwatch_flask.observation.record import datum_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -32,6 +34,7 @@ class SeriesSummary:
     samples: float = 0.0
     flushes: int = 0
     p99: float | None = None
+    last_datum: Datum | None = field(default=None, compare=False)
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
@@ -107,7 +110,7 @@ def _series_from(value: object) -> SeriesSummary:
 
 def _checked_series(value: Any) -> SeriesSummary:
     dimensions = tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items()))
-    p99, flushes = value.get("p99"), value.get("flushes", ())
+    p99, flushes, last_datum = value.get("p99"), value.get("flushes", ()), value.get("last_datum")
     return SeriesSummary(
         namespace=str(value["namespace"]),
         name=str(value["metric_name"]),
@@ -116,6 +119,7 @@ def _checked_series(value: Any) -> SeriesSummary:
         samples=float(value.get("samples", 0.0)),
         flushes=len(flushes),
         p99=None if p99 is None else float(p99),
+        last_datum=last_datum and datum_of(last_datum),
     )
 
 

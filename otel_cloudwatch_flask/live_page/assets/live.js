@@ -177,7 +177,7 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
   put("dollars", dollars(cost.dollars));
   sparkline($("cost-trend"), cost.trend);
   put("metrics-dollars", dollars(cost.metrics_dollars));
-  put("requests-dollars", dollars(cost.requests_dollars));
+  put("requests-dollars", dollars(cost.requests_dollars + cost.logs_dollars));
   put("so-far", dollars(cost.so_far_dollars));
 }
 
