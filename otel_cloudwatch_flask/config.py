@@ -2,7 +2,7 @@
 
 The sources of a value, in order of precedence, are the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the environment
 variables ``OTEL_EXPORTER_CLOUDWATCH_<KEY>`` and ``CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, and
-finally the default.
+finally the default. OpenTelemetry's configuration file, if there is one, takes precedence over the environment.
 """
 
 import difflib
@@ -63,6 +63,28 @@ FAST_FLUSH_MIN_INTERVAL_SECONDS: Final = 1.0
 """The default of ``flush_min_interval_seconds`` in debug mode, or if a rule has ``storage_resolution=1``."""
 DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
 DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
+
+
+_file_fields: dict[str, object] = {}
+"""The settings in OpenTelemetry's configuration file. Like the environment, they apply to the whole process."""
+
+
+def use_configuration_file(fields: Source) -> None:
+    """Use the fields of a ``cloudwatch`` exporter in OpenTelemetry's configuration file as settings.
+
+    Raises :class:`ConfigurationError` if a field is not the name of a setting.
+    """
+    names = [key.field for key in KEYS]
+    if unknown := sorted(fields.keys() - set(names)):
+        meant = difflib.get_close_matches(unknown[0], names, n=1)
+        guess = f" Did you mean {meant[0]!r}?" if meant else ""
+        raise ConfigurationError(
+            f"The cloudwatch exporter has no field {unknown[0]!r}.{guess} Its fields are {', '.join(names)}.",
+            key=unknown[0],
+            value=fields[unknown[0]],
+        )
+    _file_fields.clear()
+    _file_fields.update(fields)
 
 
 def parse_namespace(value: object) -> str:
@@ -305,6 +327,7 @@ class Key:
         candidates = [
             (self.field, arguments.get(self.field), self.parse),
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
+            (f"configuration file: {self.field}", _file_fields.get(self.field), self.parse),
             # OpenTelemetry treats an empty variable as unset:
             # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
             *((name, environ.get(name) or None, self.parse) for name in (self.variable, self.app_config_name)),

@@ -19,6 +19,7 @@ from tests.support.doc_blocks import Block, Outcome, blocks, outcomes
 OWN_TESTS = {
     ("testing", "py"): "tests with the pytest fixture, which run as a separate project",
     ("operations", "py"): "a program for uvicorn's workers; tests/reliability/test_sigterm.py runs one like it",
+    ("integration", "yaml"): "tests/end_to_end/test_configuration_file.py runs an app with it",
     ("command-line", "console"): "test_command_docs.py compares that page's output",
 }
 """Blocks run by other tests, by page and language."""

@@ -60,11 +60,8 @@ class Program:
 
     def findings(self) -> list[str]:
         """Return what doctor says about readers."""
-        return [
-            each.finding
-            for each in instrumentation_checks(UserApp(self.app))
-            if "reader" in each.finding and "sends" in each.finding
-        ]
+        found = [each.finding for each in instrumentation_checks(UserApp(self.app))]
+        return [each for each in found if "sends" in each]
 
 
 @pytest.fixture
@@ -195,4 +192,4 @@ def test_doctor_finds_an_exporter_under_another_reader(program: Program) -> None
     program.add_other_reader("Both")
     program.add_reporter()
     (check,) = duplicate_checks({})
-    assert check.remedy == "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share."
+    assert check.remedy.startswith("Give the program's exporter to a CloudWatchMetricReader")

@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, list[str]]] = [
         ["cardinality", "metric_streams", "temporality", "data_points", "series_cache", "merging", "mapper"],
     ),
     ("observation", ["tally", "record"]),
-    ("sdk", ["internals", "self_metrics", "exporter", "reader"]),
+    ("sdk", ["internals", "self_metrics", "exporter", "reader", "entry_points"]),
     ("facade", ["arguments", "call_cache", "timer", "recorder", "wsgi"]),
     ("live_page", ["access", "remedies", "page_data", "messages", "observations", "blueprint"]),
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),

@@ -145,7 +145,12 @@ def test_entry_points(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         groups = re.findall(r"^\[(.+)\]$", archive.read(name).decode(), re.MULTILINE)
-    assert set(groups) == {"opentelemetry_metrics_exporter", "flask.commands", "pytest11"}
+    assert set(groups) == {
+        "opentelemetry_metrics_exporter",
+        "opentelemetry_pull_metric_exporter",
+        "flask.commands",
+        "pytest11",
+    }
 
 
 def test_the_version_is_in_one_place() -> None:

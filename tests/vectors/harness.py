@@ -4,11 +4,11 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from flask import Flask
 from opentelemetry.sdk.metrics import MeterProvider
@@ -58,10 +58,21 @@ def load_cases() -> list[Case]:
     return [Case(**case) for file in files for case in json.loads(file.read_text("utf-8"))["cases"]]
 
 
-def faults_of(case: Case) -> list[str]:
+ExporterOf: TypeAlias = Callable[[RecordingClient, Json], CloudWatchMetricExporter]
+"""Creates the exporter for a vector's input."""
+
+
+def exporter_of(client: RecordingClient, case_input: Json) -> CloudWatchMetricExporter:
+    """Create the exporter in code."""
+    rules = [MetricRule(**rule) for rule in case_input.get("rules", ())]
+    return CloudWatchMetricExporter(NAMESPACE, client=client, rules=rules, **case_input.get("exporter", {}))
+
+
+def faults_of(case: Case, create_exporter: ExporterOf = exporter_of) -> list[str]:
     """Run a case and return its faults."""
     with _warnings_of_the_package() as warnings:
-        run = _through_the_facade(case.input) if "facade" in case.input else _through_the_exporter(case.input)
+        is_of_facade = "facade" in case.input
+        run = _through_the_facade(case.input) if is_of_facade else _through_the_exporter(case.input, create_exporter)
     units_given = {metric["name"]: metric["unit"] for metric in case.input.get("facade", ())}
     now = time.time()
     return [
@@ -77,9 +88,9 @@ def _validation_errors(run: Run, *, now: float) -> Iterator[str]:
             yield f"{error.code}: {error.message}"
 
 
-def _through_the_exporter(case_input: Json) -> Run:
+def _through_the_exporter(case_input: Json, create_exporter: ExporterOf = exporter_of) -> Run:
     client = RecordingClient()
-    exporter = _exporter(client, case_input)
+    exporter = create_exporter(client, case_input)
     ready = time.time_ns()
     exports = []
     for metrics in exports_of(case_input):
@@ -90,11 +101,6 @@ def _through_the_exporter(case_input: Json) -> Run:
         exports.append(Export(metrics, client.take(), _lost(exporter) - lost_before))
     exporter.shutdown()
     return Run(exports, late=client.take())
-
-
-def _exporter(client: RecordingClient, case_input: Json) -> CloudWatchMetricExporter:
-    rules = [MetricRule(**rule) for rule in case_input.get("rules", ())]
-    return CloudWatchMetricExporter(NAMESPACE, client=client, rules=rules, **case_input.get("exporter", {}))
 
 
 def _through_the_facade(case_input: Json) -> Run:

@@ -26,7 +26,10 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 _SECTION: Final = "Instrumentation"
 _DUPLICATES: Final = "Duplicates"
 _PREDECESSOR: Final = "flask_cloudwatch_metric"
-_OTHER_LIBRARYS_READER: Final = "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share."
+_OTHER_LIBRARYS_READER: Final = (
+    "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share. In OpenTelemetry's "
+    "configuration file, use pull instead of periodic."
+)
 
 
 def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:

@@ -53,4 +53,4 @@ def _described_source(key: Key, source: str | None) -> str:
         return "default"
     if source == key.field:
         return f"argument {source}"
-    return source if source.startswith("app.config") else f"environment {source}"
+    return f"environment {source}" if source.isupper() else source

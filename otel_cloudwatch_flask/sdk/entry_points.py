@@ -1,0 +1,33 @@
+"""The entry points that OpenTelemetry's SDK calls, for ``OTEL_METRICS_EXPORTER`` and for its configuration file."""
+
+import os
+import sys
+from typing import Any
+
+from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
+
+from otel_cloudwatch_flask.config import use_configuration_file
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
+
+
+class CloudWatchComponent(MetricReader):
+    """What ``cloudwatch`` names in ``OTEL_METRICS_EXPORTER``, and under ``periodic`` in a configuration file.
+
+    The SDK calls the same class for both. It accepts a reader from the variable, which a reporter can share, but gives
+    what the file names to its own reader, which needs an exporter.
+    """
+
+    def __new__(cls, **fields: Any) -> "MetricReader | MetricExporter":  # type: ignore[misc]  # a factory, see above
+        """Create a reader or, for a configuration file with these fields, an exporter."""
+        if not (fields or os.environ.get(OTEL_CONFIG_FILE) or "opentelemetry.configuration" in sys.modules):
+            return CloudWatchMetricReader()
+        use_configuration_file(fields)
+        return CloudWatchMetricExporter()
+
+
+def pull_reader(**fields: Any) -> CloudWatchMetricReader:
+    """Create the reader that ``cloudwatch`` names under ``pull`` in a configuration file with these fields."""
+    use_configuration_file(fields)
+    return CloudWatchMetricReader()
