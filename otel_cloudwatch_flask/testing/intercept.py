@@ -33,6 +33,8 @@ _MANY_READERS: Final = 4
 class InterceptedCloudWatch(FakeCloudWatch):
     """The fake that :func:`intercepted_cloudwatch` yields. It flushes before every look-up, so tests need not wait."""
 
+    _is_strict = True
+
     def __init__(self) -> None:
         super().__init__()
         # Exporters outlive tests, and their statistics are never reset.

@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeAlias
@@ -62,12 +62,18 @@ class PublishedMetrics:
     * Without dimensions, it covers all series with that name together.
     * ``dimensions={}`` selects the series that has no dimensions.
     * ``dimensions={"Page": "Index"}`` or ``Page="Index"`` selects the series with exactly these dimensions.
+
+    :meth:`where` selects all series that have certain dimensions, whatever other dimensions they have.
     """
+
+    _is_strict = False
+    """Whether ``sum`` and ``count`` fail for a name that was never published."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: list[Mapping[str, Any]] = []
         self._accepted: list[AcceptedDatum] = []
+        self._names_elsewhere: Collection[str] = ()
 
     @property
     def requests(self) -> list[Mapping[str, Any]]:
@@ -107,13 +113,53 @@ class PublishedMetrics:
         """Return the distinct CloudWatch metrics, in order of first arrival."""
         return list(dict.fromkeys(accepted.metric for accepted in self.accepted))
 
-    def sum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the sum of all samples, or 0 if the metric was not published."""
-        return self._tally(name, dimensions, namespace, pair).sum
+    def where(self, dimensions: Pairs = None, /, **pair: object) -> "PublishedMetrics":
+        """Return the metrics published so far that have these dimensions, and possibly others.
 
-    def count(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the number of samples (CloudWatch's SampleCount), or 0 if the metric was not published."""
-        return self._tally(name, dimensions, namespace, pair).count
+        ``cloudwatch.where({"http.route": "/cart"}).count("http.server.duration")`` counts the requests of a route,
+        whatever their method and status. The result has no ``requests``, because a request may contain other metrics.
+        """
+        wanted = set(dimensions_of(_merged(dimensions, pair)))
+        every, found = self.accepted, PublishedMetrics()
+        found._accepted = [each for each in every if wanted.issubset(each.metric.dimensions)]
+        found._names_elsewhere = {each.metric.name for each in every}
+        found._is_strict = self._is_strict
+        return found
+
+    def sum(
+        self,
+        name: str,
+        /,
+        dimensions: Pairs = None,
+        *,
+        namespace: str | None = None,
+        default: float | None = None,
+        **pair: object,
+    ) -> float:
+        """Return the sum of all samples, or ``default`` (0) if there are none.
+
+        The fixture ``cloudwatch`` raises ``LookupError`` if no metric of that name was published and there is no
+        ``default``, because the name may be misspelt.
+        """
+        tally = self._tally(name, dimensions, namespace, pair)
+        return tally.sum if tally.count else self._default(name, default)
+
+    def count(
+        self,
+        name: str,
+        /,
+        dimensions: Pairs = None,
+        *,
+        namespace: str | None = None,
+        default: float | None = None,
+        **pair: object,
+    ) -> float:
+        """Return the number of samples (CloudWatch's SampleCount), or ``default`` (0) if there are none.
+
+        The fixture ``cloudwatch`` raises ``LookupError`` as for :meth:`sum`.
+        """
+        tally = self._tally(name, dimensions, namespace, pair)
+        return tally.count or self._default(name, default)
 
     def minimum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
         """Return the smallest sample. Raises ``LookupError`` if the metric was not published."""
@@ -190,6 +236,18 @@ class PublishedMetrics:
         wanted = None if pairs is None else dimensions_of(pairs)
         found = (each for each in self.accepted if _matches(each.metric, name, namespace, wanted))
         return Tally.of(each.content for each in found)
+
+    def _default(self, name: str, default: float | None) -> float:
+        """Return the result of a look-up that found no samples."""
+        if default is None and self._is_strict and not self._has(name):
+            raise LookupError(
+                f"{name} was never published. If that is what you expect, pass default=0. Published metrics:\n"
+                f"{self._listing(like=name)}"
+            )
+        return default or 0.0
+
+    def _has(self, name: str) -> bool:
+        return name in self._names_elsewhere or any(each.metric.name == name for each in self.accepted)
 
     def _existing(self, name: str, dimensions: Pairs, namespace: str | None, pair: Mapping[str, object]) -> Tally:
         tally = self._tally(name, dimensions, namespace, pair)

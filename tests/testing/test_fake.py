@@ -53,6 +53,15 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
     assert cloudwatch.sum("Orders", Page="Search") == 0
 
 
+def test_some_of_the_dimensions(cloudwatch: FakeCloudWatch) -> None:
+    """The metrics with certain dimensions are looked up like all metrics."""
+    found = cloudwatch.where(Page="Index")
+    assert (found.sum("Orders"), found.sum("Orders", Page="Index")) == (6, 2)
+    assert found.where({"Method": "GET"}).maximum("Orders") == 4
+    assert cloudwatch.where(Page="Search").count("Orders") == 0
+    assert cloudwatch.where().datums == cloudwatch.datums
+
+
 def test_statistics_of_each_form(cloudwatch: FakeCloudWatch) -> None:
     """Look-ups of values with counts and of statistic sets work like those of single values."""
     assert (cloudwatch.sum("Latency"), cloudwatch.count("Latency")) == (1005, 100)

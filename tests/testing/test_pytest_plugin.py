@@ -108,6 +108,29 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
     assert "lost" not in result.stderr.str()
 
 
+def test_misspelt_names(project: pytest.Pytester) -> None:
+    """The sum and count of a name that was never published fail with the nearest name, unless a default is given."""
+    project.makepyfile(
+        """
+        import pytest
+        from shop import create_app
+
+
+        @pytest.mark.parametrize("where", [{}, {"ResourceName": "Index"}, {"ResourceName": "Cart"}])
+        def test_names(where, cloudwatch):
+            create_app().test_client().get("/Index")
+            metrics = cloudwatch.where(where) if where else cloudwatch
+            for look_up in (metrics.sum, metrics.count):
+                with pytest.raises(LookupError, match="RequestCont was never published.*default=0"):
+                    look_up("RequestCont")
+                assert look_up("RequestCont", default=0) == 0
+                assert look_up("RequestCount", ResourceName="Cart") == 0
+                assert look_up("RenderTime", namespace="Elsewhere") == 0
+        """
+    )
+    run(project).assert_outcomes(passed=3)
+
+
 def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
     """The report lists the published metrics for a wrong name or number, a loss, and an app with its own client."""
     project.makepyfile(
