@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.testing.alarm_state import State, resolved, state_of
 from otel_cloudwatch_flask.testing.emf_lines import EmfStream
 from otel_cloudwatch_flask.testing.published import PublishedMetric, PublishedMetrics
 from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time, validation_error
@@ -105,6 +106,25 @@ class FakeCloudWatch(PublishedMetrics):
         problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
             raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))
+
+    def alarm(
+        self, template: Mapping[str, Any], name: str, /, state: State = "INSUFFICIENT_DATA", **parameters: object
+    ) -> State:
+        """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
+
+        The alarm is evaluated as CloudWatch does, but at once, including the period that has not ended yet.
+
+        :param template: The output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
+        :param name: The alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
+        :param state: The state of the alarm before, which it keeps if CloudWatch would not change it.
+        :param parameters: Values for the template's parameters instead of their defaults.
+        """
+        resources = template["Resources"]
+        if name not in resources:
+            raise LookupError(f"The template has no alarm {name}, only {', '.join(resources)}.")
+        defaults = {key: each.get("Default") for key, each in template.get("Parameters", {}).items()}
+        alarm = resolved(resources[name]["Properties"], {**defaults, **parameters})
+        return state_of(alarm, self.accepted, now=self._clock(), state=state)
 
     def report(self) -> str:
         """Describe each published metric and each refused request in one line."""

@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("live_page", ["access", "remedies", "page_data", "messages", "observations", "blueprint"]),
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
     ("", ["__init__", "decorator"]),
-    ("testing", ["request_rules", "emf_lines", "published", "fake", "intercept"]),
+    ("testing", ["request_rules", "emf_lines", "published", "alarm_state", "fake", "intercept"]),
     ("testing/local", ["protocols", "queries", "validating_proxy", "server"]),
     ("", ["pytest_plugin", "terminal"]),
     (

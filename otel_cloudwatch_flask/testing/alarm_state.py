@@ -1,0 +1,216 @@
+"""Evaluate an alarm of a CloudFormation template on published metrics, as CloudWatch does.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
+"""
+
+import ast
+import contextlib
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+from otel_cloudwatch_flask.model.datum import Dimensions
+from otel_cloudwatch_flask.observation.tally import Tally
+from otel_cloudwatch_flask.testing.published import AcceptedDatum, dimensions_of
+
+State: TypeAlias = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
+Points: TypeAlias = Sequence[float | None]
+"""A value for each period, oldest first. ``None`` means that there is no data."""
+
+_EXTRA_PERIODS: Final = 2
+"""How many periods more than ``EvaluationPeriods`` CloudWatch looks at, as in the examples of its documentation."""
+_SAMPLES_IN_TAIL: Final = 10
+_OPERATORS: Final[dict[type, Callable[[Any, Any], float]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+}
+_BREACHES: Final[dict[str, Callable[[float, float], bool]]] = {
+    "GreaterThanThreshold": operator.gt,
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "LessThanThreshold": operator.lt,
+    "LessThanOrEqualToThreshold": operator.le,
+}
+
+
+def state_of(
+    alarm: Mapping[str, Any],
+    accepted: Iterable[AcceptedDatum],
+    *,
+    now: float,
+    state: State,
+) -> State:
+    """Return the state of an alarm at ``now``, if ``state`` is its state before.
+
+    :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
+
+    Raises ``NotImplementedError`` for properties and metric math other than those of ``flask cloudwatch alarms``.
+    """
+    if alarm["ComparisonOperator"] not in _BREACHES:
+        raise NotImplementedError(f"The operator {alarm['ComparisonOperator']} is not supported.")
+    evaluation = _Evaluation(accepted, now, alarm["EvaluationPeriods"] + _EXTRA_PERIODS)
+    points = evaluation.points(alarm)
+    if evaluation.has_few_samples and alarm.get("EvaluateLowSampleCountPercentile") == "ignore":
+        return state
+    breaches, threshold = _BREACHES[alarm["ComparisonOperator"]], float(alarm["Threshold"])
+    return judged(
+        [None if each is None else breaches(each, threshold) for each in points],
+        needed=alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]),
+        periods=alarm["EvaluationPeriods"],
+        missing=alarm.get("TreatMissingData", "missing"),
+        state=state,
+    )
+
+
+def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missing: str, state: State) -> State:
+    """Return the state of an alarm on ``needed`` out of ``periods``.
+
+    ``breaching`` says for each period of the evaluation range, oldest first, whether it is breaching. ``None`` means
+    that it has no data.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
+    """
+    present = [each for each in breaching if each is not None][-periods:]
+    absent = periods - len(present)
+    if sum(present) + (absent if missing == "breaching" else 0) >= needed:
+        return "ALARM"
+    if not absent or not all(present) or missing in {"breaching", "notBreaching"}:
+        return "OK"
+    if missing == "ignore":
+        return state
+    # Every period with data is breaching, but there are fewer than needed.
+    return _early(breaching[-periods:], needed) if present else "INSUFFICIENT_DATA"
+
+
+def _early(breaching: Sequence[bool | None], needed: int) -> State:
+    """Return whether the oldest breaching period is at least as old as the number of periods needed."""
+    return "ALARM" if any(breaching[: len(breaching) - needed + 1]) else "OK"
+
+
+def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
+    """Replace references to parameters, and the functions of CloudFormation that the generated template uses."""
+    if isinstance(value, list):
+        return [resolved(each, parameters) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "Ref" in value:
+        return parameters.get(value["Ref"])
+    if "Fn::Sub" in value:
+        return re.sub(r"\$\{(\w+)\}", lambda match: str(parameters[match[1]]), value["Fn::Sub"])
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return separator.join(parts)
+    return {key: resolved(each, parameters) for key, each in value.items() if not key.endswith("Actions")}
+
+
+@dataclass
+class _Evaluation:
+    """Computes the values of an alarm for the last ``count`` periods, the last of which contains ``now``."""
+
+    accepted: Iterable[AcceptedDatum]
+    now: float
+    count: int
+    has_few_samples: bool = field(default=False, init=False)
+
+    def points(self, alarm: Mapping[str, Any]) -> Points:
+        """Return the values that the alarm compares with its threshold."""
+        queries = {query["Id"]: query for query in alarm.get("Metrics", ())}
+        returned = [query for query in queries.values() if query.get("ReturnData", True)]
+        return (
+            self._query(returned[0], queries) if returned else self._metric(alarm, alarm["Period"], _statistic(alarm))
+        )
+
+    def _query(self, query: Mapping[str, Any], queries: Mapping[str, Mapping[str, Any]]) -> Points:
+        if "Expression" in query:
+            return self._math(_parsed(query["Expression"]), queries)
+        stat = query["MetricStat"]
+        return self._metric(stat["Metric"], stat["Period"], stat["Stat"])
+
+    def _metric(self, metric: Mapping[str, Any], period: int, statistic: str) -> Points:
+        identity = (metric["Namespace"], metric["MetricName"], dimensions_of(metric.get("Dimensions")))
+        tallies = self._tallies(identity, period)
+        last = int(self.now // period)
+        found = [tallies.get(number) for number in range(last - self.count + 1, last + 1)]
+        self.has_few_samples |= any(tally is not None and _is_small(tally, statistic) for tally in found)
+        return [None if tally is None else _value(tally, statistic) for tally in found]
+
+    def _tallies(self, identity: tuple[str, str, Dimensions], period: int) -> dict[int, Tally]:
+        tallies: defaultdict[int, Tally] = defaultdict(Tally)
+        for each in self.accepted:
+            if each.metric.identity == identity:
+                tallies[int(each.unix_time // period)].add(each.content)
+        return tallies
+
+    def _math(self, node: ast.expr, queries: Mapping[str, Mapping[str, Any]]) -> Points:
+        """Evaluate metric math, whose syntax is also that of Python as far as it is supported."""
+
+        def inside(each: ast.expr) -> Points:
+            return self._math(each, queries)
+
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return [number] * self.count
+            case ast.Name(id=name):
+                return self._query(queries[name], queries)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+                return _combined(_OPERATORS[type(sign)], inside(left), inside(right))
+            case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _OPERATORS:
+                return _combined(_OPERATORS[type(sign)], inside(left), inside(right))
+            case ast.Call(func=ast.Name(id="FILL"), args=[series, filler]):
+                pairs = zip(inside(series), inside(filler), strict=True)
+                return [substitute if value is None else value for value, substitute in pairs]
+            case ast.Call(func=ast.Name(id="IF"), args=[condition, then, otherwise]):
+                rows = zip(inside(condition), inside(then), inside(otherwise), strict=True)
+                return [None if is_met is None else first if is_met else second for is_met, first, second in rows]
+        raise NotImplementedError(f"{ast.unparse(node)} is not supported in metric math.")
+
+
+def _parsed(expression: str) -> ast.expr:
+    """Parse metric math without running it. Raises ``NotImplementedError`` if its syntax is not supported."""
+    with contextlib.suppress(SyntaxError):
+        match ast.parse(expression).body:
+            case [ast.Expr(value=value)]:
+                return value
+    raise NotImplementedError(f"{expression} is not supported in metric math.")
+
+
+def _combined(sign: Callable[[float, float], float], left: Points, right: Points) -> Points:
+    """Combine two series. There is no value where one of them has none, and none for a division by 0."""
+
+    def value(first: float | None, second: float | None) -> float | None:
+        if first is None or second is None or (sign is operator.truediv and second == 0):
+            return None
+        return sign(first, second)
+
+    return list(map(value, left, right))
+
+
+def _statistic(alarm: Mapping[str, Any]) -> str:
+    return str(alarm.get("ExtendedStatistic") or alarm["Statistic"])
+
+
+def _value(tally: Tally, statistic: str) -> float | None:
+    """Return a statistic of a period, or ``None`` if CloudWatch has no percentiles for its samples."""
+    if statistic.startswith("p"):
+        found = tally.percentiles([float(statistic[1:])])
+        return found[0] if found else None
+    if statistic == "Average":
+        return tally.sum / tally.count
+    names = {"SampleCount": "count", "Sum": "sum", "Minimum": "minimum", "Maximum": "maximum"}
+    return float(getattr(tally, names[statistic]))
+
+
+def _is_small(tally: Tally, statistic: str) -> bool:
+    """Return whether a percentile has too few samples to be significant, according to CloudWatch's documentation."""
+    if not statistic.startswith("p"):
+        return False
+    fraction = float(statistic[1:]) / 100
+    return tally.count * min(fraction, 1 - fraction) < _SAMPLES_IN_TAIL * (1 - 1e-9)

@@ -1,0 +1,129 @@
+"""Alarms of a template, evaluated on published metrics as CloudWatch documents it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+from otel_cloudwatch_flask.testing.alarm_state import State, judged
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+
+NOW = 1_800_000_000.0
+TREATMENTS = ["missing", "ignore", "breaching", "notBreaching"]
+POINTS = {"-": None, "0": False, "X": True}
+
+# The tables of https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html: the points
+# needed out of three, the points (X is breaching, - is missing), and the state for each of the TREATMENTS.
+TABLES: list[tuple[int, str, str, str, str, str]] = [
+    (3, "0-X-X", "OK", "OK", "OK", "OK"),
+    (3, "0----", "OK", "OK", "OK", "OK"),
+    (3, "-----", "INSUFFICIENT_DATA", "kept", "ALARM", "OK"),
+    (3, "0XX-X", "ALARM", "ALARM", "ALARM", "ALARM"),
+    (3, "--X--", "ALARM", "kept", "ALARM", "OK"),
+    (2, "0-X-X", "ALARM", "ALARM", "ALARM", "ALARM"),
+    (2, "00X0X", "ALARM", "ALARM", "ALARM", "ALARM"),
+    (2, "0-X--", "OK", "OK", "ALARM", "OK"),
+    (2, "----0", "OK", "OK", "ALARM", "OK"),
+    (2, "---X-", "ALARM", "kept", "ALARM", "OK"),
+]
+
+
+@pytest.mark.parametrize("state", ["OK", "ALARM"])
+@pytest.mark.parametrize(
+    ("needed", "points", "results"), [(needed, points, results) for needed, points, *results in TABLES]
+)
+def test_missing_data(needed: int, points: str, results: list[str], state: State) -> None:
+    """The states are those in the documentation's tables."""
+    for treatment, result in zip(TREATMENTS, results, strict=True):
+        found = judged([POINTS[each] for each in points], needed=needed, periods=3, missing=treatment, state=state)
+        assert found == (state if result == "kept" else result), treatment
+
+
+def series(status: str = "200", *, flushes: int = 3) -> SeriesSummary:
+    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
+    dimensions = (("http.method", "GET"), ("http.status_code", status), ("http.target", "/cart"))
+    return SeriesSummary("Shop", "http.server.duration", dimensions, "Milliseconds", 9, flushes, 40.0)
+
+
+TEMPLATE = alarms([series(), series("503", flushes=1)], Thresholds(), routes=1).template
+NAMES = {name[:7]: name for name in TEMPLATE["Resources"]}
+FAILURES, LATENCY, SILENCE = NAMES["Failure"], NAMES["Latency"], NAMES["Silence"]
+
+
+def published(*periods: tuple[int, int], milliseconds: float = 20.0, age: int = 0) -> FakeCloudWatch:
+    """Return a CloudWatch with requests and failures in the last periods of five minutes, the latest last."""
+    fake = FakeCloudWatch(clock=lambda: NOW)
+    for ago, counts in enumerate(reversed(periods)):
+        for status, count in zip(("200", "503"), counts, strict=True):
+            pairs = [{"Name": name, "Value": value} for name, value in series(status).dimensions]
+            datum: dict[str, Any] = {"MetricName": "http.server.duration", "Dimensions": pairs, "Unit": "Milliseconds"}
+            datum |= {"Timestamp": NOW - 300 * (ago + age), "Values": [milliseconds], "Counts": [count]}
+            if count:
+                fake.put_metric_data(Namespace="Shop", MetricData=[datum])
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("periods", "state"),
+    [
+        ([(100, 0), (100, 0), (100, 0)], "OK"),
+        ([(100, 5), (100, 0), (100, 0)], "OK"),
+        ([(100, 5), (100, 0), (100, 5)], "ALARM"),
+        ([(0, 100), (0, 100)], "ALARM"),
+        ([], "OK"),
+    ],
+)
+def test_failures(periods: list[tuple[int, int]], state: str) -> None:
+    """The rate of the suggested alarm is over the threshold in two of three periods; without requests it is 0."""
+    assert published(*periods).alarm(TEMPLATE, FAILURES) == state
+
+
+def test_parameters() -> None:
+    """Parameters of the template replace their defaults."""
+    cloudwatch = published((100, 5), (100, 5))
+    assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=4) == "ALARM"
+    assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=5) == "OK"
+
+
+@pytest.mark.parametrize(("requests", "state"), [(1000, "ALARM"), (999, "OK")])
+def test_few_samples(requests: int, state: str) -> None:
+    """With fewer than 1,000 samples in a period, the alarm on the p99 keeps its state."""
+    cloudwatch = published((requests, 0), (requests, 0), milliseconds=500)
+    assert cloudwatch.alarm(TEMPLATE, LATENCY, "OK") == state
+
+
+@pytest.mark.parametrize(("age", "state"), [(0, "OK"), (4, "OK"), (5, "ALARM")])
+def test_silence(age: int, state: str) -> None:
+    """Missing data is breaching once it is missing in the whole evaluation range."""
+    cloudwatch = published((9, 9), (9, 9), (9, 9), age=age)
+    assert cloudwatch.alarm(TEMPLATE, SILENCE) == state
+
+
+@pytest.mark.parametrize(
+    ("statistic", "value"), [("Sum", 40), ("Average", 20), ("Minimum", 20), ("Maximum", 20), ("SampleCount", 2)]
+)
+def test_statistics(statistic: str, value: float) -> None:
+    """An alarm compares the statistic that it names."""
+    metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "Statistic": statistic, "Period": 300}
+    pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
+    alarm: dict[str, Any] = {**metric, "Dimensions": pairs, "Threshold": value, "EvaluationPeriods": 1}
+    for comparison, state in (("GreaterThanThreshold", "OK"), ("LessThanOrEqualToThreshold", "ALARM")):
+        template = {"Resources": {"Alarm": {"Properties": {**alarm, "ComparisonOperator": comparison}}}}
+        assert published((2, 0)).alarm(template, "Alarm") == state
+
+
+def test_unknown_names() -> None:
+    """A name that is not in the template fails with the names there are."""
+    with pytest.raises(LookupError, match=FAILURES):
+        published().alarm(TEMPLATE, "Failure")
+
+
+@pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2"])
+def test_unknown_metric_math(expression: str) -> None:
+    """Metric math that the suggested alarms do not use fails with the expression."""
+    query = {"Id": "e1", "Expression": expression, "ReturnData": True}
+    alarm = {"Metrics": [query], "ComparisonOperator": "LessThanThreshold", "Threshold": 1, "EvaluationPeriods": 1}
+    with pytest.raises(NotImplementedError, match=re.escape(expression)):
+        published().alarm({"Resources": {"Alarm": {"Properties": alarm}}}, "Alarm")
