@@ -265,6 +265,7 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(_MAX_ATTEMPTS):
         own = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{time.time_ns():020d}-", dir=directory))
+        _sync(directory)
         lock = _try_lock(own)
         if lock is not None and own.exists():
             return own, lock
@@ -323,16 +324,29 @@ def _content(path: Path) -> bytes:
 
 
 def _write_privately(path: Path, content: bytes) -> None:
-    """Write a file atomically, and let only its owner read and write it."""
+    """Write a file atomically and durably, and let only its owner read and write it."""
     unfinished = path.with_suffix(".tmp")
     try:
         with open(unfinished, "wb", opener=_private_opener) as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(path)
+        _sync(path.parent)
     except BaseException:  # do not leave an incomplete file behind, especially on a full disk
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a directory outlive a power loss, if its file system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _private_opener(path: str, flags: int) -> int:

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -77,7 +78,7 @@ class Member:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Processes write, read, forget, fork, end and are killed; files are damaged, removed and added from outside."""
+    """Processes write, read, forget, fork, end and are killed; power is lost; files are damaged, removed and added."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +87,22 @@ class SpoolMachine(RuleBasedStateMachine):
         self.written = 0
         self.whole: set[int] = set()
         self.forks = 0
+        self.synced: set[bytes] = set()
+        """The contents of files that have reached the disk."""
+        self.listed: set[int | str | None] = set()
+        """The names of directories, and the numbers of batches, whose entries have reached the disk."""
+        self.patch = mock.patch.object(os, "fsync", self.fsync)
+        self.patch.start()
+
+    def fsync(self, descriptor: int) -> None:
+        """Note what this makes durable, in place of the slow operation."""
+        for path in (self.directory, *self.directory.rglob("*")):
+            if path.lstat().st_ino != os.fstat(descriptor).st_ino:
+                continue
+            if path.is_dir():
+                self.listed.update(number_in(each) or each.name for each in path.iterdir())
+            else:
+                self.synced.add(path.read_bytes())
 
     def member(self, index: int) -> Member:
         """One of the running processes."""
@@ -169,6 +186,17 @@ class SpoolMachine(RuleBasedStateMachine):
         else:
             member.spool.release()
 
+    @rule()
+    def lose_power(self) -> None:
+        """The machine stops, and what was not synced vanishes; then a process starts."""
+        for member in self.living:
+            member.spool.release()
+        self.living = [Member(self.directory)]
+        for path in self.files():
+            is_durable = path.parent.name in self.listed and number_in(path) in self.listed
+            if number_in(path) in self.whole and not (is_durable and path.read_bytes() in self.synced):
+                path.unlink()
+
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule()
     def fork(self) -> None:
@@ -233,6 +261,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end one process adopts everything, and after settling it nothing is left or counted."""
+        self.patch.stop()
         while len(self.living) > 1:
             self.end(0, is_orderly=True)
         self.adopt(0)
