@@ -336,8 +336,10 @@ class CloudWatchMetricReader(SelectiveReader):
                 ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
-            # At most the interval, because the next collection is then due even if this flush fails.
-            background_timeout = min(self._timeout_seconds, max(self._interval_seconds, _MIN_FLUSH_SECONDS))
+            # At most until the next collection, which is due even if this flush fails. If it is due now, until the one
+            # after it.
+            until_collection = (self._next_collection - begun) % self._interval_seconds
+            background_timeout = min(self._timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
             # A flush that had nothing to send costs no call, and delays the next one only to limit the CPU time.

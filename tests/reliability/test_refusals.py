@@ -63,7 +63,7 @@ def test_a_thousand_refused_datums(
         while len(calls) < 4 or (scale > 1 and program.do("stats")["datums_pending"]):
             before = cloudwatch.traffic.put_requests
             program.do("add", 10)
-            assert program.do("flush", 5) is False, "one is lost or pending"
+            assert program.do("flush", 30) is False, "one is lost or pending"
             calls.append(cloudwatch.traffic.put_requests - before)
             assert cloudwatch.published.sum("Orders") == 10 * (len(calls) - 1)
             time.sleep(1 if scale > 1 else 0)

@@ -16,7 +16,7 @@ from tests.support.fakes import eventually
 
 KILLS = 3
 SEED = 17
-INTERVAL_SECONDS = 0.5
+INTERVAL_SECONDS = 1.0
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs file locks")
 
@@ -65,7 +65,7 @@ def test_killed_at_any_moment(
         with Program(cloudwatch, tmp_path / name, **variables) as program:
             program.tell("count_and_say", name)
             first = program.hear()
-            time.sleep(source.uniform(0, 4 * INTERVAL_SECONDS))
+            time.sleep(source.uniform(0, 3 * INTERVAL_SECONDS))
             program.kill()
             return [(counted, at) for counted, at in [first, *program.hear_all()]]
 
