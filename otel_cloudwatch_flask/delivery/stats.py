@@ -97,7 +97,8 @@ class StatsRecorder:
     """Counts datums and requests by their outcome. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler or the garbage collector may interrupt a thread that holds it, and record.
+        self._lock = threading.RLock()
         self._lost: Counter[str] = Counter()
         self._measurements_lost: Counter[str] = Counter()
         self._datums_merged = 0

@@ -4,7 +4,9 @@ Each datum has a unique value, which identifies it in CloudWatch and on disk.
 """
 
 import contextlib
+import errno
 import math
+import os
 import shutil
 import tempfile
 import threading
@@ -12,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from pathlib import Path
+from unittest import mock
 
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from hypothesis import strategies as st
@@ -43,9 +46,10 @@ ERRORS: dict[str, Exception] = {
     "server error": client_error("InternalServiceFault", status=500),
     "no credentials": NoCredentialsError(),
     "no network": EndpointConnectionError(endpoint_url="https://monitoring"),
+    "unknown 400": client_error("NobodyKnowsThis"),
     "a bug": RuntimeError("of a program's own client"),
 }
-ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "hangs", *ERRORS])
+ANSWERS = st.sampled_from(["accepted", "accepted", "answer lost", "portal", "hangs", *ERRORS])
 
 
 class Killed(BaseException):
@@ -82,6 +86,8 @@ class Service:
             raise Killed
         if answer in ERRORS:
             raise ERRORS[answer]
+        if answer == "portal":
+            return {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}}
         if any(datum.series.name.startswith(POISON) for datum in batch.datums):
             raise Killed if answer == "arrived, killed" else client_error("InvalidParameterValue")
         self.accept(batch)
@@ -110,8 +116,14 @@ class Process:
         self.spool = spool
         self.service = service
         self.sender = Sender(
-            lambda: service.put, self.backlog, self.recorder, clock=clock, wall_clock=lambda: NOW + clock.now
+            lambda: service.put,
+            self.backlog,
+            self.recorder,
+            clock=clock,
+            wall_clock=lambda: NOW + clock.now + self.seconds_ahead,
         )
+        self.seconds_ahead = 0.0
+        """The error of the wall clock."""
         self.sender._expedited = PassingWaits(clock)
         self.is_closed = False
         self.has_deferred = False
@@ -235,15 +247,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
         ages=st.lists(st.sampled_from([0, 60, 13 * DAY, -3 * 3600, 15 * DAY]), min_size=1, max_size=4),
         poison=st.sets(st.integers(0, 20), max_size=2),
+        lack=st.sampled_from([None, None, errno.ENOSPC, errno.EMFILE]),
     )
-    def add(self, sizes: list[int], ages: list[int], poison: set[int]) -> None:
-        """Add a collection, in one or several requests; the ages, in seconds, repeat."""
+    def add(self, sizes: list[int], ages: list[int], poison: set[int], lack: int | None) -> None:
+        """Add a collection, in one or several requests, which may fail to reach the spool; the ages repeat."""
         place = 0
         for size in sizes:
             places = range(place, place + size)
             datums = [self.datum(ages[i % len(ages)], is_poison=i in poison and not self.series) for i in places]
             place += size
-            self.process.backlog.add(batches(SHOP, datums))
+            with mock.patch.object(os, "open", side_effect=OSError(lack, "lack")) if lack else contextlib.nullcontext():
+                self.process.backlog.add(batches(SHOP, datums))
             backlog = self.process.backlog
             # One request always fits, even if it exceeds the bound.
             assert backlog.size_bytes <= self.max_bytes or len(backlog._waiting) <= 1
@@ -266,6 +280,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """Time passes without an event."""
         self.clock.advance(seconds)
+
+    @rule(seconds_ahead=st.sampled_from([0.0, 15.0 * DAY, -15.0 * DAY]))
+    def clock_jumps(self, seconds_ahead: float) -> None:
+        """The wall clock is wrong from now on, or right again."""
+        self.process.seconds_ahead = seconds_ahead
 
     @rule()
     def expedite(self) -> None:

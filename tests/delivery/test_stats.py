@@ -62,3 +62,16 @@ def test_threads() -> None:
     join_all(in_threads(*[count] * 4))
     counted = stats(recorder)
     assert (counted.datums_lost, counted.datums_sent, counted.bytes_sent) == ({"refused": 8000}, 8000, 16000)
+
+
+def test_recording_in_an_interrupted_thread() -> None:
+    """The garbage collector or a signal handler may record in a thread that is just counting."""
+    recorder = StatsRecorder()
+
+    def count() -> None:
+        with recorder._lock:  # interrupted here
+            recorder.lost_measurements(LossReason.INVALID)
+
+    join_all(in_threads(count))
+    assert recorder.lost_in_delivery() == 0
+    assert stats(recorder).measurements_lost == {"invalid": 1}

@@ -1,5 +1,6 @@
 """Reader and exporter with the real SDK, threads and forks: every measurement arrives, or is lost and counted."""
 
+import contextlib
 import os
 import traceback
 import warnings
@@ -11,12 +12,14 @@ from unittest.mock import patch
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.delivery import sender
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
+from tests.sdk.test_reader import FailingHook
 from tests.support.fakes import eventually
 from tests.support.fuzzing import effort, repeatable_jitter  # noqa: F401 - a fixture
 
@@ -79,6 +82,9 @@ class ReaderMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.forks = 0
+        self.raising: list[BaseException] = []
+        """The exceptions that the next callbacks raise."""
+        self.hook = FailingHook()
         # Datums of a series remembered as refused are dropped without a call, which the client cannot count.
         self.patched = patch.multiple(sender, _LONGEST_BACKOFF_SECONDS=0.01, _REFUSED_SERIES_SECONDS=0.0)
         self.patched.start()
@@ -93,7 +99,21 @@ class ReaderMachine(RuleBasedStateMachine):
         meter = self.provider.get_meter("tests")
         self.counter = meter.create_counter("orders")
         self.histogram = meter.create_histogram("latency", unit="ms")
+        meter.create_observable_gauge("observed", [self.observe])
         self.recorded = 0
+
+    def observe(self, _options: CallbackOptions) -> list[Observation]:
+        """Observe nothing, and record during the collection, as the garbage collector may make an object do."""
+        self.recorded += 1
+        self.counter.add(1, {"page": "collected"})
+        if self.raising:
+            raise self.raising.pop()
+        return []
+
+    @rule(error=st.sampled_from([ValueError(), SystemExit(1), KeyboardInterrupt()]))
+    def callback_fails(self, error: BaseException) -> None:
+        """The callback raises an exception during the next collection."""
+        self.raising.append(error)
 
     @rule(amount=st.integers(1, 9), page=st.integers(0, 3))
     def add(self, amount: int, page: int) -> None:
@@ -115,7 +135,7 @@ class ReaderMachine(RuleBasedStateMachine):
     @rule(timeout_seconds=st.sampled_from([0.0, 0.005, 1.0]))
     def flush(self, timeout_seconds: float) -> None:
         """Flush. A result of ``True`` must be correct, and without faults it must arrive in time."""
-        had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
+        had_faults = bool(self.client.script or self.raising) or self.exporter.sender.retry_at > -inf
         is_delivered = self.reader.flush(timeout_seconds if had_faults else 10.0)
         assert is_delivered or had_faults
         if is_delivered:
@@ -129,7 +149,8 @@ class ReaderMachine(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """Collect through the SDK, without sending."""
-        MetricReader.collect(self.reader)
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            MetricReader.collect(self.reader)
 
     @rule()
     def request_flush(self) -> None:
@@ -144,11 +165,12 @@ class ReaderMachine(RuleBasedStateMachine):
         self.exporter.sender.retry_at = -inf
 
     @precondition(lambda self: self.forks < MAX_FORKS)
-    @rule()
-    def fork(self) -> None:
+    @rule(hook_fails=st.booleans())
+    def fork(self, *, hook_fails: bool) -> None:
         """A forked child sends only its own measurements, and the parent is not affected."""
         self.add(1, 0)
         self.forks += 1
+        self.hook.is_armed = hook_fails
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads running
             child = os.fork()
@@ -158,17 +180,24 @@ class ReaderMachine(RuleBasedStateMachine):
 
     def child_is_right(self) -> None:
         """Check the guarantees for a child."""
+        self.raising.clear()
         self.client.script.clear()
         self.client.cloudwatch.clear()
         assert self.exporter.stats().datums_pending == 0
         self.counter.add(7, {"page": "child"})
         assert self.reader.flush(10)
-        assert [samples(dict(datum)) for datum in self.client.cloudwatch.datums] == [7]
-        assert self.exporter.stats().datums_sent == 1
+        found = self.client.cloudwatch
+        assert (found.sum("orders", page="child"), found.sum("orders", page="collected"), len(found.datums)) == (
+            7,
+            1,
+            2,
+        )
+        assert self.exporter.stats().datums_sent == 2
 
     @rule(timeout_millis=st.sampled_from([0, 5, 20]))
     def end(self, timeout_millis: int) -> None:
         """End the program, whatever CloudWatch answers, and start another one."""
+        self.raising.clear()
         had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
         assert eventually(lambda: not self.reader._thread.is_alive())
@@ -192,6 +221,7 @@ class ReaderMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once the faults stop, everything arrives."""
         self.client.script.clear()
+        self.raising.clear()
         self.time_passes()
         self.flush(10.0)
         self.reader.shutdown()
