@@ -328,7 +328,8 @@ class CloudWatchMetricReader(SelectiveReader):
         earliest, is_delivered, is_last, ends_itself = -math.inf, True, False, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
-            due = time.monotonic() + self._interval_seconds * _random.uniform(1 - _JITTER, 1 + _JITTER)
+            jitter_seconds = self._interval_seconds * _random.uniform(0, 2 * _JITTER)
+            due = max(self._next_collection, time.monotonic()) + jitter_seconds
             if not is_delivered:
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
             waiters = self._next_waiters(earliest, due)
