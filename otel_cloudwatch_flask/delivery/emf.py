@@ -117,8 +117,7 @@ class Document:
         numbers = _numbers_json(datum.content)
         size_bytes = 2 * len(name) + len(definition) + len(numbers) + 3
         if not self.datums:
-            common = (*datum.series.dimensions, *datum.series.properties)
-            self._size_bytes += sum(2 * len(key) + len(value) + 9 for key, value in common)
+            self._size_bytes += _common_bytes(datum.series.dimensions) + _common_bytes(datum.series.properties)
         elif (
             name in self._metrics
             or len(self._metrics) >= MAX_METRICS_PER_LINE
@@ -201,6 +200,12 @@ def _encoded_dimensions(dimensions: Dimensions) -> tuple[list[str], list[str]]:
     return names, [f"{name}:{json.dumps(value)}" for name, (_, value) in zip(names, dimensions, strict=True)]
 
 
+@lru_cache(maxsize=20_000)
+def _common_bytes(members: Dimensions) -> int:
+    """Return about how many bytes dimensions or properties take in a document."""
+    return sum(2 * len(name) + len(value) + 9 for name, value in members)
+
+
 def _numbers_json(content: float | Distribution | Statistics) -> str:
     """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
@@ -233,6 +238,7 @@ class EmfPut:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self._start = ""
 
     def __call__(self, batch: Batch) -> None:
         """Write a batch, one line at a time."""
@@ -240,8 +246,10 @@ class EmfPut:
         try:
             write = _writer(self._stream or (_substitutes or [sys.stdout])[-1])
             for number, line in enumerate(batch.lines()):  # noqa: B007 - used after the loop
-                write(line + "\n")
+                write(f"{self._start}{line}\n")
+                self._start = ""
         except Exception as error:
+            self._start = "\n"  # ends a line of which only a part was written, so that the next line is read
             every = list(documents(batch.datums))
             written, unwritten = (
                 tuple(datum for document in part for datum in document.datums)
@@ -281,4 +289,5 @@ def _write_bytes(descriptor: int, poll: "select.poll", line: str) -> None:
         if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
             raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
         with suppress(BlockingIOError):  # another process has filled a pipe that does not block
-            rest = rest[os.write(descriptor, rest) :]
+            # A longer write to a pipe could block.
+            rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]

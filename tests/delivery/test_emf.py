@@ -245,7 +245,7 @@ def test_a_stream_that_fails_in_the_middle(lines: int, caplog: pytest.LogCapture
     assert delivery.stats().requests_failed == 1
     assert "No space left on device" in str(delivery.stats().last_error)
     assert "could not be sent (stream)" in caplog.text
-    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    found = [json.loads(line) for line in stream.getvalue().splitlines() if line]
     assert sum("a" in each for each in found) == sum("b" in each for each in found) == 1
     assert sorted(value for each in found for value in each.get("wide", [])) == list(range(150))
     assert {each.series.name for each in delivery.accepted} == {"a", "wide", "b"}
@@ -281,6 +281,29 @@ def test_a_full_pipe_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.Mo
         os.read(reader, 1 << 20)
         assert delivery.send()
     assert json.loads(os.read(reader, 1 << 20))["a"] == 1
+
+
+def test_a_line_of_which_only_a_part_was_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write of a long line does not block, and its metric counts once, in the line that is written later."""
+    monkeypatch.setattr(emf, "WRITE_TIMEOUT_SECONDS", 0.05)
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4095 + b"\n")
+    os.set_blocking(writer, True)
+    os.read(reader, 4096)
+    with open(writer, "w", closefd=False) as stream:
+        delivery = Delivery(stream)
+        assert not delivery.send(recent("a", page="y" * 6000), seconds=0.2)
+        received = os.read(reader, 1 << 20)
+        assert delivery.send()
+    received += os.read(reader, 1 << 20)
+    lines = [line for line in received.splitlines() if b'"_aws"' in line]
+    assert len(lines) == 2
+    assert json.loads(lines[1])["a"] == 1
+    with pytest.raises(ValueError, match="Unterminated"):
+        json.loads(lines[0])
 
 
 @pytest.mark.parametrize("ending", ["closed", "broken", "missing"])
