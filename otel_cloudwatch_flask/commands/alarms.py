@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from otel_cloudwatch_flask.commands.reports.alarm_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
-from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS
+from otel_cloudwatch_flask.commands.shared.command import Command
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
 from otel_cloudwatch_flask.terminal import counted
 
@@ -44,7 +44,7 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["cloudformation", "terraform", "cdk"]),
+    type=click.Choice(list(FORMATS)),
     default="cloudformation",
     show_default=True,
     help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
@@ -76,7 +76,4 @@ def command(
     suggested = alarms(document.series, thresholds, routes=options["routes"])
     on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
     click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
-    if options["form"] == "cloudformation":
-        echo_json(suggested.template)
-    else:
-        click.echo({"terraform": terraform, "cdk": cdk}[options["form"]](suggested.template))
+    click.echo(FORMATS[options["form"]](suggested.template))

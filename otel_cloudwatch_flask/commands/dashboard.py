@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 
 from otel_cloudwatch_flask.commands.reports.dashboard_body import Dashboard, dashboard
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
 from otel_cloudwatch_flask.commands.shared.series_source import region_for, selected_series, series_options
@@ -25,6 +26,14 @@ def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value:
 @click.command(cls=Command)
 @series_options
 @click.option("--put", "name", callback=_dashboard_name, metavar="NAME", help="Create or replace this dashboard.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["body", *FORMATS]),
+    default="body",
+    show_default=True,
+    help="What to print: the body, or a CloudFormation template, Terraform configuration or a CDK stack with it.",
+)
 @click.pass_context
 def command(
     context: click.Context, /, name: str | None, source: str | None, region: str | None, **listing: Any
@@ -50,11 +59,13 @@ def command(
     region = region_for(context, region)
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
-    if name is None:
-        # Nothing else is written to standard output, so that the body can be redirected to a file.
+    # Nothing else is written to standard output, so that it can be redirected to a file.
+    if name is not None:
+        _put(name, generated, region)
+    elif listing["form"] == "body":
         echo_json(generated.body)
     else:
-        _put(name, generated, region)
+        click.echo(FORMATS[listing["form"]](generated.template()))
 
 
 def _put(name: str, generated: Dashboard, region: str) -> None:

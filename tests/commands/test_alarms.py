@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from otel_cloudwatch_flask.cli import main
-from otel_cloudwatch_flask.commands.reports.alarm_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms, rounded_up
+from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from tests.support.command_runs import demo_document, demo_result
 
@@ -233,7 +233,7 @@ def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(source, namespace)  # noqa: S102 - the module that the command prints
     app = aws_cdk.App(outdir=str(tmp_path))
-    namespace["Alarms"](app, "Alarms")
+    namespace["Monitoring"](app, "Alarms")
     made = app.synth().get_stack_by_name("Alarms").template["Resources"]
     given = {name: each["Properties"] for name, each in template["Resources"].items()}
     assert {name: plain(each["Properties"]) for name, each in made.items() if "Alarm" in each["Type"]} == {

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from otel_cloudwatch_flask.cli import main
 from otel_cloudwatch_flask.commands.reports.dashboard_body import LATENCY_PERCENTILES, dashboard
+from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.commands.test_alarms import cfn_lint
 from tests.support.command_runs import MINIMAL, demo_document, demo_result, run, run_flask
 from tests.support.dashboard_rules import body_faults
 
@@ -155,6 +157,38 @@ def test_untrusted_names_are_shown_as_text() -> None:
     (chart,) = charts(made.body).values()
     assert chart["metrics"][0][-1]["label"] == "Views $ {PROP('MetricName')}"
     assert made.body["widgets"][0]["properties"]["markdown"].startswith("## \\[Shop\\]\\(http://127.0.0.1\\) \\# \\*\n")
+
+
+def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
+    """CloudFormation, Terraform and the CDK create the same body, whose dynamic labels they do not interpret."""
+    made = dashboard([duration("/"), SeriesSummary("Shop", "Orders")], region="us-east-1", title="My Shop, Other")
+    template = made.template()
+    properties = template["Resources"]["Dashboard"]["Properties"]
+    assert properties["DashboardName"] == "My-Shop-Other"
+    separator, parts = properties["DashboardBody"]["Fn::Join"]
+    assert json.loads(separator.join(parts)) == made.body
+    assert cfn_lint(tmp_path, json.dumps(template)) == ""
+    text = terraform(template)
+    assert "$${PROP(" in text
+    (line,) = [each.strip() for each in text.splitlines() if "dashboard_body" in each]
+    quoted = line.removeprefix("dashboard_body = ").replace("$${", "${").replace("%%{", "%{")
+    assert json.loads(json.loads(quoted)) == made.body
+    hcl2 = pytest.importorskip("hcl2", reason="needs python-hcl2")
+    assert "aws_cloudwatch_dashboard" in str(hcl2.loads(text)["resource"])
+
+
+def test_the_cdk_synthesizes_the_dashboard(tmp_path: Path) -> None:
+    """The stack is a Python module, and the CDK makes the same body from it."""
+    made = dashboard([duration("/")], region="us-east-1", title="Shop")
+    source = cdk(made.template())
+    compile(source, "dashboard.py", "exec")
+    aws_cdk = pytest.importorskip("aws_cdk", reason="needs aws-cdk-lib and Node.js")
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)  # noqa: S102 - the module that the command prints
+    app = aws_cdk.App(outdir=str(tmp_path))
+    namespace["Monitoring"](app, "Dashboard")
+    found = app.synth().get_stack_by_name("Dashboard").template["Resources"]["Dashboard"]["Properties"]
+    assert (found["DashboardName"], json.loads(found["DashboardBody"])) == ("Shop", made.body)
 
 
 def test_put_and_list() -> None:

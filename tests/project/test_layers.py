@@ -44,7 +44,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("commands/doctor_checks", ["check", "auto_instrumentation", "aws", "instrumentation", "server", "settings"]),
     (
         "commands/reports",
-        ["cost_estimate", "cost_gate", "request_series", "alarm_template", "alarm_formats", "dashboard_body"],
+        ["cost_estimate", "cost_gate", "request_series", "alarm_template", "template_formats", "dashboard_body"],
     ),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
     ("", ["cli", "__main__"]),

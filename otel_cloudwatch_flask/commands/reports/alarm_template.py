@@ -239,15 +239,15 @@ def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
 
 
 def _metric(series: SeriesSummary) -> Resource:
-    dimensions = [{"Name": _literal(name), "Value": _literal(value)} for name, value in series.dimensions]
+    dimensions = [{"Name": literal(name), "Value": literal(value)} for name, value in series.dimensions]
     return {
-        "Namespace": _literal(series.namespace),
-        "MetricName": _literal(series.name),
+        "Namespace": literal(series.namespace),
+        "MetricName": literal(series.name),
         **({"Dimensions": dimensions} if dimensions else {}),
     }
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """Return ``text`` or, if it contains ``${``, an equivalent expression.
 
     In a plain string, cfn-lint would mistake ``${`` for the start of a parameter.

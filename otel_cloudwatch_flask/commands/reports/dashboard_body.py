@@ -4,12 +4,15 @@ The format is described at
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import groupby, islice
 from typing import Any, Final
 
+from otel_cloudwatch_flask.commands.reports.alarm_template import literal
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND, RequestMetric
@@ -32,15 +35,26 @@ _REPEAT_MARKERS: Final = {".", "..."}
 A metric cannot be shown if its namespace, its name, or the name or value of one of its dimensions is a marker.
 """
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard body, and the series that it omits because of CloudWatch's restrictions."""
+    """A dashboard body, the series that it omits because of CloudWatch's restrictions, and a name for the dashboard."""
 
     body: dict[str, Any]
     omitted: tuple[SeriesSummary, ...]
+    name: str
+
+    def template(self) -> dict[str, Any]:
+        """Return a CloudFormation template that creates the dashboard."""
+        properties = {"DashboardName": self.name, "DashboardBody": literal(json.dumps(self.body))}
+        return {
+            "AWSTemplateFormatVersion": "2010-09-09",
+            "Description": "Dashboard of metrics published by otel_cloudwatch_flask",
+            "Resources": {"Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": properties}},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,8 @@ def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Da
     charts = _fitting(_charts(every))
     shown = {each.metric for chart in charts for each in chart.series}
     widgets = [_text_widget(title), *_placed(charts, region)]
-    return Dashboard({"widgets": widgets}, tuple(each for each in series if each.metric not in shown))
+    omitted = tuple(each for each in series if each.metric not in shown)
+    return Dashboard({"widgets": widgets}, omitted, _NOT_IN_NAMES.sub("-", title)[:255])
 
 
 def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:

@@ -1,14 +1,19 @@
-"""Write a CloudFormation template of alarms as Terraform configuration, or as a CDK stack in Python."""
+"""Write a CloudFormation template of alarms or dashboards as Terraform configuration, or as a CDK stack in Python."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Resource
 
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PARAMETER: Final = re.compile(r"\$\{(\w+)\}")
+_RESOURCE_TYPES: Final = {
+    "AWS::CloudWatch::Alarm": ("aws_cloudwatch_metric_alarm", "CfnAlarm"),
+    "AWS::CloudWatch::Dashboard": ("aws_cloudwatch_dashboard", "CfnDashboard"),
+}
+"""Terraform's resource and the CDK's construct for each type."""
 _ACTIONS: Final = ("AlarmActions", "OKActions")
 _TERRAFORM_NAMES: Final = {"EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles"}
 _CDK_TYPES: Final = {
@@ -17,41 +22,50 @@ _CDK_TYPES: Final = {
     "Metric": "MetricProperty",
     "Dimensions": "DimensionProperty",
 }
-_CDK_HEAD: Final = '''"""Alarms on metrics published by otel_cloudwatch_flask."""
+_CDK_HEAD: Final = '''"""{description}."""
 
 from aws_cdk import Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 
-class Alarms(Stack):
-    """Notifies the SNS topic, if one is given."""
+class Monitoring(Stack):
+    """A stack to add to an app of the CDK."""
 
-    def __init__(self, scope, construct_id, *, topic_arn="", {parameters}, **options):
+    def __init__(self, scope, construct_id, {parameters}**options):
         super().__init__(scope, construct_id, **options)
-        actions = [topic_arn] if topic_arn else []
 '''
 
 
+def cloudformation(template: Mapping[str, Any]) -> str:
+    """Return the template as JSON."""
+    return json.dumps(template, indent=2)
+
+
 def terraform(template: Mapping[str, Any]) -> str:
-    """Return the alarms as Terraform configuration for the AWS provider, with a variable for each parameter."""
+    """Return the resources as Terraform configuration for the AWS provider, with a variable for each parameter."""
     blocks = [
         _block(
             f'variable "{_snake(name)}"',
             [f"default = {_hcl(each['Default'])}", f"description = {_hcl(each['Description'])}"],
         )
-        for name, each in template["Parameters"].items()
+        for name, each in template.get("Parameters", {}).items()
     ]
     for name, resource in template["Resources"].items():
-        body = list(_terraform_alarm(resource["Properties"]))
-        blocks.append(_block(f'resource "aws_cloudwatch_metric_alarm" "{_snake(name)}"', body))
+        body = list(_terraform_resource(resource["Properties"]))
+        kind, _ = _RESOURCE_TYPES[resource["Type"]]
+        blocks.append(_block(f'resource "{kind}" "{_snake(name)}"', body))
     return "\n\n".join(blocks)
 
 
 def cdk(template: Mapping[str, Any]) -> str:
-    """Return the alarms as a Python module with a CDK stack, whose arguments are the parameters."""
-    defaults = {_snake(name): each["Default"] for name, each in template["Parameters"].items() if name != "TopicArn"}
-    head = _CDK_HEAD.replace("{parameters}", ", ".join(f"{name}={value!r}" for name, value in defaults.items()))
-    return head + "\n".join(_cdk_alarm(name, each["Properties"]) for name, each in template["Resources"].items())
+    """Return the resources as a Python module with a CDK stack, whose arguments are the parameters."""
+    defaults = {_snake(name): each["Default"] for name, each in template.get("Parameters", {}).items()}
+    parameters = "".join(f"{name}={value!r}, " for name, value in defaults.items())
+    head = _CDK_HEAD.replace("{description}", template["Description"].replace("\\", "").replace('"', "'"))
+    head = head.replace("{parameters}", f"*, {parameters}" if parameters else "")
+    if "topic_arn" in defaults:
+        head += "        actions = [topic_arn] if topic_arn else []\n"
+    return head + "\n".join(_cdk_resource(*each) for each in template["Resources"].items())
 
 
 def _snake(name: str) -> str:
@@ -82,7 +96,7 @@ def _hcl(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _terraform_alarm(properties: Resource) -> Iterator[str]:
+def _terraform_resource(properties: Resource) -> Iterator[str]:
     for name, value in properties.items():
         if name == "Metrics":
             yield from (_block("metric_query", list(_terraform_query(query))) for query in value)
@@ -98,7 +112,7 @@ def _terraform_query(query: Resource) -> Iterator[str]:
     for name, value in query.items():
         if name == "MetricStat":
             flat = {**value["Metric"], "Period": value["Period"], "Stat": value["Stat"]}
-            yield _block("metric", list(_terraform_alarm(flat)))
+            yield _block("metric", list(_terraform_resource(flat)))
         else:
             yield f"{_snake(name)} = {_hcl(value)}"
 
@@ -107,9 +121,10 @@ def _terraform_dimensions(dimensions: list[Resource]) -> str:
     return _block("dimensions =", [f"{_hcl(each['Name'])} = {_hcl(each['Value'])}" for each in dimensions])
 
 
-def _cdk_alarm(name: str, properties: Resource) -> str:
-    arguments = [f'        cloudwatch.CfnAlarm(\n            self,\n            "{name}",']
-    for key, value in properties.items():
+def _cdk_resource(name: str, resource: Resource) -> str:
+    _, construct = _RESOURCE_TYPES[resource["Type"]]
+    arguments = [f'        cloudwatch.{construct}(\n            self,\n            "{name}",']
+    for key, value in resource["Properties"].items():
         text = "actions" if key in _ACTIONS else _python(key, value, indent=12)
         arguments.append(f"            {'ok_actions' if key == 'OKActions' else _snake(key)}={text},")
     return "\n".join([*arguments, "        )\n"])
@@ -130,3 +145,11 @@ def _python(key: str, value: Any, *, indent: int) -> str:
         return repr(_literal(value))
     arguments = ", ".join(f"{_snake(name)}={_python(name, each, indent=indent)}" for name, each in value.items())
     return f"cloudwatch.CfnAlarm.{_CDK_TYPES[key]}({arguments})"
+
+
+FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "cloudformation": cloudformation,
+    "terraform": terraform,
+    "cdk": cdk,
+}
+"""The function that writes a template in each format."""
