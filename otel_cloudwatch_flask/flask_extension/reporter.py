@@ -58,9 +58,6 @@ _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 
-_NO_NAMES: Final[Mapping[str, Any]] = {}
-
-
 class _AlsoOnClass:
     """A method that can also be called on the class, with ``None`` as ``self``."""
 
@@ -454,7 +451,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 def _stored_in(current_g: Any) -> tuple[_Installation, RequestBuffer] | None:
     # Called at the end of every app context. For a missing name, getattr(g, ...) would raise and catch an exception.
-    return getattr(current_g, "__dict__", _NO_NAMES).get(_REQUEST_NAME)
+    return getattr(current_g, "__dict__", {}).get(_REQUEST_NAME)
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:

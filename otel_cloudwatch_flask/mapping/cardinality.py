@@ -100,7 +100,6 @@ class CardinalityGuard:
     def active(self) -> int:
         """Return the number of series used within the last hour."""
         oldest = self._clock() - IDLE_SECONDS
-        pools = self._pool, self._overflow_pool
         # Copied because other threads may call this while a collection adds series.
-        times = [self._shared_overflow_used, *(each for pool in pools for each in tuple(pool.last_used.values()))]
+        times = [self._shared_overflow_used, *self._pool.last_used.values(), *self._overflow_pool.last_used.values()]
         return sum(last_used > oldest for last_used in times)
