@@ -52,7 +52,8 @@ def state_of(
 
     :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
 
-    Raises ``NotImplementedError`` for properties and metric math other than those of ``flask cloudwatch alarms``.
+    Raises ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
+    use.
     """
     if alarm["ComparisonOperator"] not in _BREACHES:
         raise NotImplementedError(f"The operator {alarm['ComparisonOperator']} is not supported.")

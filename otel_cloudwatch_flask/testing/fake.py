@@ -112,7 +112,9 @@ class FakeCloudWatch(PublishedMetrics):
     ) -> State:
         """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
 
-        The alarm is evaluated as CloudWatch does, but at once, including the period that has not ended yet.
+        The alarm is evaluated as CloudWatch does, but at once, including the period that has not ended yet. Raises
+        ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
+        use.
 
         :param template: The output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
         :param name: The alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
