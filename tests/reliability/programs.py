@@ -300,7 +300,7 @@ class Forking:
 class Shop:
     """A source of metrics with its own reader, which records, flushes and, if it has a spool, restarts at random.
 
-    Each collection has a number, the metric ``collection``, which identifies a request that arrives twice.
+    Each collection begins with its number, the metric ``collection``, which identifies one that arrives twice.
     """
 
     def __init__(self, name: str, seed: int, spool_directory: str | None) -> None:
@@ -326,9 +326,10 @@ class Shop:
         self.exporters.append(exporter)
         self.reader = CloudWatchMetricReader(exporter, export_interval_seconds=0.5, flush_min_interval_seconds=0.1)
         meter = MeterProvider([self.reader], shutdown_on_exit=False).get_meter("tests")
+        meter.create_observable_gauge("collection", [lambda _: [Observation(next(self._collections))]])
+        self.reader.collect()  # so that "collection" is the first metric of each collection
         self._counter = meter.create_counter("orders")
         self._histogram = meter.create_histogram("sizes")
-        meter.create_observable_gauge("collection", [lambda _: [Observation(next(self._collections))]])
 
     def run(self, seconds: float) -> None:
         """Do random operations for this time."""

@@ -24,6 +24,16 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "17"))
 
 
+def collections_of(parameters: Mapping[str, Any]) -> list[dict[str, Mapping[str, Any]]]:
+    """Split a request into its collections. It has several after an error that left unclear what it means."""
+    found: list[dict[str, Mapping[str, Any]]] = []
+    for datum in datums_of(parameters):
+        if datum["MetricName"] == "collection":
+            found.append({})
+        found[-1][datum["MetricName"]] = datum
+    return found
+
+
 @dataclass
 class Arrivals:
     """The requests that arrived complete: how often each collection did, and what it contains."""
@@ -35,8 +45,10 @@ class Arrivals:
 
     def __call__(self, parameters: Mapping[str, Any]) -> None:
         """Record a request."""
-        datums = {datum["MetricName"]: datum for datum in datums_of(parameters)}
-        namespace = parameters["Namespace"]
+        for datums in collections_of(parameters):
+            self._add(parameters["Namespace"], datums)
+
+    def _add(self, namespace: str, datums: dict[str, Mapping[str, Any]]) -> None:
         key = (namespace, sum_of(datums["collection"]))
         self.times[key] += 1
         if self.times[key] == 1:
