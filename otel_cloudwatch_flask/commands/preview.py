@@ -198,7 +198,7 @@ def _summary(document: Mapping[str, Any]) -> str:
     metrics = {series.metric for series in document_from(document).series}
     if not metrics:
         return "Nothing would be published: the requested views recorded no measurements."
-    return (
-        f"{counted(len(metrics), 'CloudWatch metric')} in {counted(document['requests'], 'PutMetricData request')}, "
-        f"{document['bytes']:,} bytes. Nothing was sent."
-    )
+    requests = counted(document["requests"], "PutMetricData request")
+    if any(exporter.writes_emf for exporter in live_exporters()):
+        requests = "EMF lines"
+    return f"{counted(len(metrics), 'CloudWatch metric')} in {requests}, {document['bytes']:,} bytes. Nothing was sent."

@@ -50,6 +50,15 @@ def test_nothing_is_sent_to_cloudwatch() -> None:
         assert f"\n{name}\n" in ended.stdout
 
 
+def test_an_app_with_emf_output(tmp_path: Path) -> None:
+    """The metrics are shown, and no line is written."""
+    ended = run_flask(app_file(tmp_path, output="'emf'"), "preview")
+    assert ended.returncode == 0, ended.stderr
+    assert "Visits in Count" in ended.stdout
+    assert re.search(r"1 CloudWatch metric in EMF lines, \d+ bytes. Nothing was sent.", ended.stdout)
+    assert "_aws" not in ended.stdout
+
+
 def test_the_document_describes_the_requests() -> None:
     """Paths are requested as often as --times says, and the document can be read by other commands."""
     ended = run_flask(SHOP, "preview", "/", "/search?q=tea", "/products/99", "--times", "3", "--json")

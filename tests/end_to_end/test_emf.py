@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from aws_embedded_metrics.logger.metrics_context import MetricsContext
+from aws_embedded_metrics.serializers.log_serializer import LogSerializer
+from aws_embedded_metrics.storage_resolution import StorageResolution
+from aws_embedded_metrics.validator import validate_dimension_set, validate_metric, validate_namespace
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricResolution, MetricUnit
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +27,9 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
+from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
+from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.testing import FakeCloudWatch, LocalCloudWatch
 from otel_cloudwatch_flask.testing.emf_lines import requests_of
 
@@ -70,11 +78,11 @@ def record(provider: MeterProvider, recordings: list[tuple[str, Any, dict[str, A
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(RECORDINGS)
 def test_both_ways_publish_the_same(recordings: list[tuple[str, Any, dict[str, Any], int]]) -> None:
-    """Names, dimensions, units and all statistics are equal, and no line is refused."""
-    by_api, by_emf = FakeCloudWatch(), FakeCloudWatch()
+    """Names, dimensions, units and statistics are equal; neither we nor aws-embedded-metrics refuse a line."""
+    by_api, by_emf, stream = FakeCloudWatch(), FakeCloudWatch(), io.StringIO()
     readers = [
         CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=by_api, rules=RULES)),
-        CloudWatchMetricReader(CloudWatchMetricExporter("Shop", output="emf", stream=by_emf.stream, rules=RULES)),
+        CloudWatchMetricReader(CloudWatchMetricExporter("Shop", output="emf", stream=stream, rules=RULES)),
     ]
     provider = MeterProvider(metric_readers=readers, shutdown_on_exit=False)
     try:
@@ -82,6 +90,9 @@ def test_both_ways_publish_the_same(recordings: list[tuple[str, Any, dict[str, A
         assert all(reader.flush(30) for reader in readers)
     finally:
         provider.shutdown()
+    by_emf.stream.write(stream.getvalue())
+    for line in stream.getvalue().splitlines():
+        validate(json.loads(line))
     assert by_emf.validation_errors == by_api.validation_errors == []
     assert set(by_emf.metrics()) == set(by_api.metrics())
     for metric in by_api.metrics():
@@ -94,6 +105,52 @@ def test_both_ways_publish_the_same(recordings: list[tuple[str, Any, dict[str, A
             for percent in PERCENTS:
                 found, expected = (way.percentile(metric.name, percent, series[1]) for way in (by_emf, by_api))
                 assert found == pytest.approx(expected, rel=0.01)
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Raise an exception of aws-embedded-metrics if it would not write such a document."""
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    validate_namespace(directive["Namespace"])
+    for names in directive["Dimensions"]:
+        validate_dimension_set({name: document[name] for name in names})
+    for metric in directive["Metrics"]:
+        resolution = StorageResolution(metric.get("StorageResolution", 60))
+        for number in numbers_of(document[metric["Name"]]):
+            validate_metric(metric["Name"], number, metric["Unit"], resolution, {})
+
+
+def numbers_of(target: Any) -> list[float]:
+    """Return the numbers in a metric's member of a document."""
+    if isinstance(target, dict):
+        return [number for each in target.values() for number in numbers_of(each)]
+    return target if isinstance(target, list) else [target]
+
+
+def test_other_libraries_write_the_same_document() -> None:
+    """aws-embedded-metrics and Powertools write the same members for the same metrics."""
+    dimensions = (("Page", "Index"),)
+    latency = Datum(Series("Latency", dimensions, "Milliseconds", 1), 60, Distribution([1.5, 7], [2, 1]))
+    (ours,) = EmfEnvelope("Shop").texts([Datum(Series("Orders", dimensions, "Count"), 60, 3.0), latency])
+    context = MetricsContext(namespace="Shop")
+    context.put_dimensions({"Page": "Index"})
+    powertools = EphemeralMetrics(namespace="Shop")
+    powertools.add_dimension("Page", "Index")
+    context.put_metric("Orders", 3, "Count")
+    powertools.add_metric("Orders", MetricUnit.Count, 3)
+    for sample in (1.5, 1.5, 7):
+        context.put_metric("Latency", sample, "Milliseconds", StorageResolution.HIGH)
+        powertools.add_metric("Latency", MetricUnit.Milliseconds, sample, MetricResolution.High)
+    (theirs,) = LogSerializer.serialize(context)
+    assert comparable(json.loads(ours)) == comparable(json.loads(theirs))
+    assert comparable(json.loads(ours)) == comparable(dict(powertools.serialize_metric_set()))
+
+
+def comparable(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document without its time, and with every metric in its long form."""
+    (directive,) = document.pop("_aws")["CloudWatchMetrics"]
+    metrics = {each["Name"]: {"StorageResolution": 60, **each} for each in directive.pop("Metrics")}
+    values = {name: numbers_of(document[name]) for name in metrics}
+    return {**document, **values, "directive": directive, "metrics": metrics}
 
 
 def test_properties() -> None:
