@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from otel_cloudwatch_flask.commands.doctor_checks.audit import Recorded, audit_checks
 from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import auto_instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.aws import SECTION, Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
@@ -34,11 +35,14 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 @click.command(cls=Command)
 @click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
 @click.option("--namespace", help="With --send: namespace of the data point. Default: the app's.")
+@click.option("--audit", "source", metavar="URL|FILE", help="Compare a live page's data.json with CloudWatch.")
 @click.option("--verbose", is_flag=True, help="Also show settings with default values.")
 @json_option("the checks")
 @traceback_option
 @click.pass_context
-def command(context: click.Context, namespace: str | None, *, sends: bool, verbose: bool, as_json: bool) -> None:
+def command(
+    context: click.Context, namespace: str | None, source: str | None, *, sends: bool, verbose: bool, as_json: bool
+) -> None:
     """Find out why metrics might not arrive, and how to fix it.
 
     Checks each setting and its source, the credentials, Region, endpoint and clock, the server configuration, the
@@ -52,9 +56,17 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, verbo
     Nothing is sent unless you pass --send, which publishes one datum of the metric otel_cloudwatch_flask.doctor.
     CloudWatch bills it as one metric for one hour.
 
+    --audit reads the metrics back: it compares what a process has recorded, according to its live page, with what
+    CloudWatch has stored, and lists metrics of the namespace that the process does not publish. It requires
+    cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+
+    \b
+        flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json
+
     Exit status: 0 no problems, 1 problems found.
     """  # noqa: D301 - click takes \b for "do not wrap"
-    checks = _checks(context, namespace, sends=sends)
+    recorded = Recorded.read(source) if source else None
+    checks = _checks(context, namespace, recorded, sends=sends)
     is_healthy = not any(check.status == "problem" for check in checks)
     if as_json:
         echo_json({"healthy": is_healthy, "checks": [asdict(check) for check in checks]})
@@ -63,14 +75,14 @@ def command(context: click.Context, namespace: str | None, *, sends: bool, verbo
     context.exit(0 if is_healthy else EXIT_PROBLEM)
 
 
-def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> list[Check]:
+def _checks(context: click.Context, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> list[Check]:
     """Run all checks, and redact secrets from their findings and remedies."""
     try:
         user_app, app_checks = load_user_app(context), []
     except CommandError as error:
         # Most checks work without the app, and one of them may explain why it cannot be loaded.
         user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
-    found = [*app_checks, *_sections(user_app, namespace, sends=sends)]
+    found = [*app_checks, *_sections(user_app, namespace, recorded, sends=sends)]
     # Messages from boto3 and AWS may repeat secrets, so every finding and remedy is redacted here.
     hidden = aws.secrets(user_app.environ, user_app.keys_given)
     return [
@@ -79,12 +91,14 @@ def _checks(context: click.Context, namespace: str | None, *, sends: bool) -> li
     ]
 
 
-def _sections(user_app: UserApp, namespace: str | None, *, sends: bool) -> Iterator[Check]:
-    output = user_app.value_or_default("OUTPUT")
+def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> Iterator[Check]:
+    target, output = Target.of(user_app, namespace or _namespace(user_app)), user_app.value_or_default("OUTPUT")
     if output == "emf":
         yield Check(SECTION, "ok", "OUTPUT=emf: metrics are log lines, so credentials and Region are not used.")
     else:
-        yield from aws_checks(Target.of(user_app, namespace or _namespace(user_app)), sends=sends)
+        yield from aws_checks(target, sends=sends)
+    if recorded is not None:
+        yield from audit_checks(target.client, target.region_name, recorded)
     yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"), output=output)
     yield from instrumentation_checks(user_app)
     yield from auto_instrumentation_checks(user_app.environ)

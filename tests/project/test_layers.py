@@ -41,7 +41,10 @@ LAYERS: list[tuple[str, list[str]]] = [
         ],
     ),
     ("commands/shared", ["command", "user_app", "document", "aws", "series_source", "request_file"]),
-    ("commands/doctor_checks", ["check", "auto_instrumentation", "aws", "instrumentation", "server", "settings"]),
+    (
+        "commands/doctor_checks",
+        ["check", "audit", "auto_instrumentation", "aws", "instrumentation", "server", "settings"],
+    ),
     (
         "commands/reports",
         ["cost_estimate", "cost_gate", "request_series", "alarm_template", "template_formats", "dashboard_body"],

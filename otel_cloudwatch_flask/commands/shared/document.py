@@ -17,6 +17,7 @@ from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.observation.record import datum_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 _TIMEOUT_SECONDS: Final = 5.0
 _NESTED: Final = "document"
@@ -71,8 +72,16 @@ def read_document(source: str) -> Document:
 
     Raises :class:`CommandError` if the document cannot be read.
     """
+    return read_json(source, document_from)
+
+
+def read_json(source: str, convert: Callable[[Any], _T]) -> _T:
+    """Read JSON like :func:`read_document`, and convert it.
+
+    Raises :class:`CommandError` if the JSON cannot be read, or if ``convert`` raises ``ValueError``.
+    """
     try:
-        return document_from(json.loads(_text(source)))
+        return convert(json.loads(_text(source)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CommandError(

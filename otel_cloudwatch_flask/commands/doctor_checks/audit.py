@@ -1,0 +1,157 @@
+"""Compare what a process says that it has delivered with what CloudWatch has stored."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+from otel_cloudwatch_flask.commands.shared import aws
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, read_json
+from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
+from otel_cloudwatch_flask.terminal import counted
+
+SECTION: Final = "Audit"
+_MINUTE: Final = 60
+_NAMES_SHOWN: Final = 5
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+_MAX_QUERIES: Final = 500
+_MAX_POINTS: Final = 100_800
+_USAGE: Final = (("Class", "None"), ("Resource", "PutMetricData"), ("Service", "CloudWatch"), ("Type", "API"))
+"""Dimensions of the metric that counts calls:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-Metrics.html.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a process has recorded since ``started``, in Unix seconds, according to its live page.
+
+    ``series`` maps each series to its number of samples, and to the number of those that are pending or lost.
+    """
+
+    started: float
+    now: float
+    series: Mapping[SeriesSummary, tuple[float, float]]
+
+    @classmethod
+    def read(cls, source: str) -> "Recorded":
+        """Read the ``data.json`` of a live page. Raises :class:`CommandError` if it cannot be read."""
+        return read_json(source, cls._of)
+
+    @classmethod
+    def _of(cls, document: Any) -> "Recorded":
+        summaries = document_from(document).series
+        try:
+            pairs = zip(summaries, document["series"], strict=True)
+            series = {each: (each.samples, float(raw["undelivered"])) for each, raw in pairs}
+            return cls(float(document["started"]), float(document["now"]), series)
+        except (LookupError, TypeError) as error:
+            raise ValueError("it is not the data.json of a live page, which --audit requires") from error
+
+
+def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
+    """Compare each metric with CloudWatch. Also check the namespace for other metrics, and the quota on calls.
+
+    If ``client`` is ``None``, a client is created for ``region_name``.
+    """
+    try:
+        with aws.errors_explained():
+            yield from _checks(client or aws.cloudwatch_client(region_name), recorded)
+    except CommandError as error:
+        yield Check(SECTION, "problem", f"Cannot read metrics from CloudWatch: {error.message}")
+
+
+def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
+    stored = _sums(client, [*recorded.series], recorded.started, recorded.now, "SampleCount")
+    yield _totals(recorded, stored)
+    for series, (samples, undelivered) in recorded.series.items():
+        if stored[series] < samples - undelivered:
+            yield Check(
+                SECTION,
+                "problem",
+                f"{_label(series)}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
+                f"{stored[series]:,.0f}.",
+                "New data takes up to two minutes to appear: run the audit again. If samples are still missing, check "
+                "that Region and account are those of the process.",
+            )
+    yield from _other_metrics(client, [*recorded.series])
+    yield _quota(client, recorded.now)
+
+
+def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
+    samples = math.fsum(each for each, _ in recorded.series.values())
+    undelivered = math.fsum(each for _, each in recorded.series.values())
+    return Check(
+        SECTION,
+        "ok",
+        f"{samples:,.0f} samples of {counted(len(recorded.series), 'metric')} were recorded: "
+        f"{samples - undelivered:,.0f} delivered, {undelivered:,.0f} pending or lost. CloudWatch has "
+        f"{math.fsum(stored.values()):,.0f}, including those of other processes.",
+    )
+
+
+def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Check]:
+    """Report metrics in the namespaces of ``known`` that the process does not publish."""
+    metrics = {each.metric for each in known}
+    listed = aws.listed_series(client, {namespace for namespace, _, _ in metrics})
+    others = [_label(each) for each in listed if each.metric not in metrics]
+    if others:
+        more = f" and {len(others) - _NAMES_SHOWN:,} more" if len(others) > _NAMES_SHOWN else ""
+        yield Check(
+            SECTION,
+            "unknown",
+            f"The namespace has {counted(len(others), 'other metric')}: {', '.join(others[:_NAMES_SHOWN])}{more}.",
+            "Other apps, other processes or an earlier version publish them; each costs money while it has data.",
+        )
+
+
+def _quota(client: Any, now: float) -> Check:
+    usage = SeriesSummary("AWS/Usage", "CallCount", _USAGE)
+    hour = 60 * _MINUTE
+    calls = _sums(client, [usage], now - hour, now, "Sum")[usage]
+    share = calls / hour / QUOTA_REQUESTS_PER_SECOND
+    return Check(
+        SECTION,
+        "ok" if calls else "unknown",
+        f"The account called PutMetricData {calls:,.0f} times in the last hour: {share:.1%} of the default quota."
+        if calls
+        else "CloudWatch has no usage metrics of PutMetricData in this Region.",
+    )
+
+
+def _sums(
+    client: Any, series: Sequence[SeriesSummary], start: float, end: float, statistic: str
+) -> dict[SeriesSummary, float]:
+    """Add up a statistic of each series over all minutes from ``start`` to ``end``. No data counts as 0."""
+    minutes = int(end - start) // _MINUTE + 2
+    size = max(1, min(_MAX_QUERIES, _MAX_POINTS // minutes))
+    found = dict.fromkeys(series, 0.0)
+    for begin in range(0, len(series), size):
+        part = series[begin : begin + size]
+        pages = client.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=[_query(f"m{i}", each, statistic) for i, each in enumerate(part)],
+            StartTime=_datetime(start - start % _MINUTE),
+            EndTime=_datetime(end + _MINUTE),
+        )
+        for result in (each for page in pages for each in page["MetricDataResults"]):
+            found[part[int(result["Id"][1:])]] += math.fsum(result["Values"])
+    return found
+
+
+def _query(identifier: str, series: SeriesSummary, statistic: str) -> dict[str, Any]:
+    dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
+    metric = {"Namespace": series.namespace, "MetricName": series.name, "Dimensions": dimensions}
+    unit = {} if series.namespace.startswith("AWS/") else {"Unit": series.unit}
+    return {"Id": identifier, "MetricStat": {"Metric": metric, "Period": _MINUTE, "Stat": statistic, **unit}}
+
+
+def _datetime(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=timezone.utc)
+
+
+def _label(series: SeriesSummary) -> str:
+    dimensions = ", ".join(f"{name}={value}" for name, value in series.dimensions)
+    return f"{series.name} {{{dimensions}}}" if dimensions else series.name

@@ -1,0 +1,112 @@
+"""``doctor --audit`` compares the live page of an app with a local CloudWatch that has stored its metrics."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.commands.doctor_checks.audit import Recorded, audit_checks
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from tests.support.command_runs import run
+
+
+@pytest.fixture
+def cloudwatch() -> Iterator[LocalCloudWatch]:
+    """A running local CloudWatch."""
+    with LocalCloudWatch() as cloudwatch:
+        yield cloudwatch
+
+
+@pytest.fixture
+def data(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Path:
+    """The file with the live page's data of an app that has published three samples."""
+    app = Flask("shop")
+    app.debug = True
+    provider = MeterProvider(shutdown_on_exit=False)
+    client: Any = cloudwatch.client()
+    reporter = CloudWatchMetricsReporter(app, "Shop", client, meter_provider=provider)
+    for page in "abb":
+        reporter.add_metric("Views", 1, "Count", {"Page": page})
+    assert reporter.flush()
+    path = tmp_path / "data.json"
+    path.write_text(app.test_client().get("/_cloudwatch/data.json").text, "utf-8")
+    reporter.shutdown()
+    return path
+
+
+def audited(document: dict[str, Any], client: Any, path: Path) -> list[Check]:
+    """Run the audit on a file with this document."""
+    path.write_text(json.dumps(document), "utf-8")
+    return [*audit_checks(client, None, Recorded.read(str(path)))]
+
+
+def test_everything_delivered_is_in_cloudwatch(data: Path, cloudwatch: LocalCloudWatch) -> None:
+    """The command shows that the totals agree; without usage metrics, the share of the quota is unknown."""
+    ended = run("doctor", "--audit", str(data), "--json", environment=cloudwatch.environment())
+    totals, quota = (check for check in json.loads(ended.stdout)["checks"] if check["section"] == "Audit")
+    assert totals["status"] == "ok"
+    assert totals["finding"] == (
+        "3 samples of 2 metrics were recorded: 3 delivered, 0 pending or lost. CloudWatch has 3, including those of "
+        "other processes."
+    )
+    assert quota["finding"] == "CloudWatch has no usage metrics of PutMetricData in this Region."
+
+
+def test_missing_samples_and_other_metrics(data: Path, cloudwatch: LocalCloudWatch) -> None:
+    """A metric with fewer samples than were delivered is a problem; pending and lost samples are not missing."""
+    document = json.loads(data.read_text("utf-8"))
+    first, second = sorted(document["series"], key=lambda each: each["samples"])
+    first.update(samples=5.0, undelivered=1.0)
+    second.update(samples=4.0, undelivered=2.0)
+    cloudwatch.client().put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Old", "Value": 1.0}])
+    checks = audited(document, cloudwatch.client(), data)
+    assert [(each.status, each.finding) for each in checks[1:3]] == [
+        ("problem", "Views {Page=a}: 4 samples were delivered, but CloudWatch has 1."),
+        ("unknown", "The namespace has 1 other metric: Old."),
+    ]
+
+
+class UsageClient:
+    """A client whose account has called PutMetricData 18,000 times a minute in the last hour."""
+
+    def get_paginator(self, operation: str) -> "UsageClient":
+        """Remember the operation."""
+        self.operation = operation
+        return self
+
+    def paginate(self, **parameters: Any) -> Iterable[dict[str, Any]]:
+        """Return the only page of the answer."""
+        if self.operation == "list_metrics":
+            return [{"Metrics": []}]
+        queries = parameters["MetricDataQueries"]
+        assert len(queries) * (parameters["EndTime"] - parameters["StartTime"]).total_seconds() / 60 <= 100_800
+        return [{"MetricDataResults": [{"Id": query["Id"], "Values": [18_000.0] * 60} for query in queries]}]
+
+
+def test_share_of_the_quota_and_a_long_run(data: Path) -> None:
+    """The share of the quota is an average over an hour; queries of a long run stay within CloudWatch's limit."""
+    document = json.loads(data.read_text("utf-8"))
+    document["started"] -= 14 * 24 * 3600
+    document["series"] *= 20
+    *_, quota = audited(document, UsageClient(), data)
+    expected = "The account called PutMetricData 1,080,000 times in the last hour: 60.0% of the default quota."
+    assert (quota.status, quota.finding) == ("ok", expected)
+
+
+def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, cloudwatch: LocalCloudWatch) -> None:
+    """A failing call is a problem with a remedy; the output of other commands cannot be audited."""
+    client = cloudwatch.client()
+    cloudwatch.stop()
+    (check,) = audited(json.loads(data.read_text("utf-8")), client, data)
+    assert check.status == "problem"
+    assert check.finding.startswith("Cannot read metrics from CloudWatch: ")
+    data.write_text(json.dumps({"series": [], "started": "now"}), "utf-8")
+    with pytest.raises(CommandError, match=r"it is not the data\.json of a live page|could not convert"):
+        Recorded.read(str(data))
