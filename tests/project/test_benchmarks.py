@@ -74,7 +74,7 @@ def test_requests_are_measured_in_a_process_of_their_own() -> None:
 
 
 def test_an_open_loop_does_not_wait_for_answers() -> None:
-    """Requests are sent while the first is unanswered, and latency counts from a request's due time."""
+    """Requests are sent while an earlier one is unanswered, and latency counts from a request's due time."""
     others, requests, rate = threading.Semaphore(0), 20, 200
     is_first = threading.Lock()
 
@@ -102,9 +102,10 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         answers = drive(f"http://127.0.0.1:{server.server_port}", "hello", rate, requests / rate)
         server.shutdown()
-    first, *_ = sorted(answers)
-    assert len(answers) == requests
-    assert first.latency >= (requests - 1) / rate
+    *earlier, last = sorted(answers)
+    assert len(earlier) == requests - 1
+    # On a busy machine, the request that the server keeps waiting is not always the first that was due.
+    assert any(answer.due + answer.latency >= last.due for answer in earlier)
 
 
 def test_requests_near_a_flush_are_compared_with_the_others() -> None:
