@@ -85,25 +85,10 @@ def command(
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
     if against is not None and source is None:
         raise click.UsageError("--against compares metrics, so it requires --from.", context)
-    user_app = load_user_app(context, is_needed=False)
-    # The app's settings are the defaults, so that the estimate is for the app as it is configured.
-    flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
-    document = read_document(source) if source else Document(())
-    every = billed(document.series)
-    number = len(every) if metrics is None else metrics
-    fleet = Fleet(given["processes"], given["rate"], *seconds)
-    flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
-    costs = {
-        output: policy_costs(number, fleet, document.requests_per_second, flush_bytes=size)
-        for output, size in (("api", None), ("emf", flush_bytes))
-    }
-    grown = growth(billed(read_document(against).series), every) if against else []
-    result = _Result(
-        number, fleet, flush, user_app.value("OUTPUT"), costs, every, by_rule(every, user_app.value("RULES")), grown
-    )
+    result = _estimated(load_user_app(context, is_needed=False), source, metrics, against, given)
     problems = [
         *_over_max(context, result, given["max_dollars"]),
-        *(f"More than in {against}: {each}" for each in grown),
+        *(f"More than in {against}: {each}" for each in result.growth),
     ]
     if as_json:
         echo_json(result.as_json())
@@ -112,6 +97,25 @@ def command(
     for problem in problems:
         click.secho(problem, fg="red", err=True)
     context.exit(EXIT_PROBLEM if problems else 0)
+
+
+def _estimated(
+    user_app: UserApp, source: str | None, metrics: int | None, against: str | None, given: Mapping[str, Any]
+) -> "_Result":
+    # The app's settings are the defaults, so that the estimate is for the app as it is configured.
+    flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
+    fleet = Fleet(given["processes"], given["rate"], *seconds)
+    document = read_document(source) if source else Document(())
+    every = billed(document.series)
+    number = len(every) if metrics is None else metrics
+    flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
+    costs = {
+        output: policy_costs(number, fleet, document.requests_per_second, flush_bytes=size)
+        for output, size in (("api", None), ("emf", flush_bytes))
+    }
+    grown = growth(billed(read_document(against).series), every) if against else []
+    rules = by_rule(every, user_app.value("RULES"))
+    return _Result(number, fleet, flush, user_app.value("OUTPUT"), costs, every, rules, grown)
 
 
 def _over_max(context: click.Context, result: "_Result", most: float | None) -> Iterator[str]:

@@ -142,23 +142,8 @@ class CloudWatchMetricsReporter:
         instrument: bool = False,
         strict: bool | None = None,
     ) -> None:
-        self._options = _given_options(
-            namespace,
-            {
-                "cloudwatch_client": cloudwatch_client,
-                "region_name": region_name,
-                "meter_provider": meter_provider,
-                "flush": flush,
-                "flush_min_interval_seconds": flush_min_interval_seconds,
-                "export_interval_seconds": export_interval_seconds,
-                "default_dimensions": default_dimensions,
-                "rules": rules,
-                "output": output,
-                "stream": stream,
-                "instrument": instrument,
-                "strict": strict,
-            },
-        )
+        arguments = locals()
+        self._options = _given_options(namespace, {name: arguments[name] for name in ReporterOptions.__annotations__})
         self._registrations: list[Registration] = []
         self._program_name = ""  # the default namespace, if the reporter was used before the first init_app
         self._unrecorded = StatsRecorder()
