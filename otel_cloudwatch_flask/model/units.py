@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 _Time: TypeAlias = Literal["Seconds", "Microseconds", "Milliseconds"]
 _Bytes: TypeAlias = Literal["Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes"]
@@ -20,37 +20,15 @@ _BitRate: TypeAlias = Literal["Bits/Second", "Kilobits/Second", "Megabits/Second
 Unit: TypeAlias = Literal[_Time, _Bytes, _Bits, "Percent", "Count", _ByteRate, _BitRate, "Count/Second", "None"]
 """The name of a CloudWatch unit."""
 
-_UCUM_OF: Final = {
-    "Seconds": "s",
-    "Microseconds": "us",
-    "Milliseconds": "ms",
-    "Bytes": "By",
-    "Kilobytes": "kBy",
-    "Megabytes": "MBy",
-    "Gigabytes": "GBy",
-    "Terabytes": "TBy",
-    "Bits": "bit",
-    "Kilobits": "kbit",
-    "Megabits": "Mbit",
-    "Gigabits": "Gbit",
-    "Terabits": "Tbit",
-    "Percent": "%",
-    "Count": "{Count}",
-    "Bytes/Second": "By/s",
-    "Kilobytes/Second": "kBy/s",
-    "Megabytes/Second": "MBy/s",
-    "Gigabytes/Second": "GBy/s",
-    "Terabytes/Second": "TBy/s",
-    "Bits/Second": "bit/s",
-    "Kilobits/Second": "kbit/s",
-    "Megabits/Second": "Mbit/s",
-    "Gigabits/Second": "Gbit/s",
-    "Terabits/Second": "Tbit/s",
-    "Count/Second": "{Count}/s",
-    "None": "1",
-}
+CLOUDWATCH_UNITS: Final[tuple[str, ...]] = get_args(Unit)
 
-CLOUDWATCH_UNITS: Final = tuple(_UCUM_OF)
+_UCUM_UNITS: Final = (
+    "s us ms By kBy MBy GBy TBy bit kbit Mbit Gbit Tbit % {Count} "
+    "By/s kBy/s MBy/s GBy/s TBy/s bit/s kbit/s Mbit/s Gbit/s Tbit/s {Count}/s 1"
+)
+"""The UCUM equivalents of CloudWatch's units, in the same order."""
+
+_UCUM_OF: Final = dict(zip(CLOUDWATCH_UNITS, _UCUM_UNITS.split(), strict=True))
 
 _BY_CASEFOLDED_NAME: Final = {name.casefold(): name for name in CLOUDWATCH_UNITS}
 
