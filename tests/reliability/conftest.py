@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.background import scenario_of
 from tests.reliability.cloudwatch import FailingCloudWatch
+from tests.support.background import scenario_of
 
 _figures = pytest.StashKey[list[str]]()
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 from otel_cloudwatch_flask.testing.request_rules import datums_of
-from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import sum_of
 from tests.reliability.cutting_proxy import FAULTS, HOST, CuttingProxy
 from tests.reliability.processes import PATIENCE_SECONDS, Program
+from tests.support.background import meanwhile
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "17"))

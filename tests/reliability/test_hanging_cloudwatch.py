@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS
-from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import FailingCloudWatch
 from tests.reliability.processes import GUNICORN, Load, Program, serving
+from tests.support.background import meanwhile
 
 ITS_OWN_END_SECONDS = 3.0
 """Time for the rest of an interpreter's or a server's exit, on a busy machine."""

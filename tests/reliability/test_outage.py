@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.outage import Outage
-from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import SERVER_ERROR, FailingCloudWatch
 from tests.reliability.processes import Program, rss_bytes
+from tests.support.background import meanwhile
 
 OUTAGE_SECONDS = 12.0
 MEGABYTE = 2**20

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from otel_cloudwatch_flask.testing.local.server import Fault
-from tests.reliability.background import meanwhile
 from tests.reliability.cloudwatch import (
     DROPPED,
     SERVER_ERROR,
@@ -18,6 +17,7 @@ from tests.reliability.cloudwatch import (
     FailingCloudWatch,
 )
 from tests.reliability.processes import Program
+from tests.support.background import meanwhile
 
 SECONDS = 24.0
 PROCESSES = 4
