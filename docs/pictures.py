@@ -1,4 +1,4 @@
-"""Take the pictures of the live page: run the demo shop for a minute, and photograph its page in a headless Chromium.
+"""Take the screenshots of the live page: run the demo shop for 90 seconds, and capture its page in a headless Chromium.
 
 Needs Chromium, its chromedriver, selenium and Pillow. Run it as ``python docs/pictures.py``.
 """
@@ -47,13 +47,13 @@ def browser() -> Any:
 
 
 def save(driver: Any, name: str) -> None:
-    """Save what the browser shows, in few colors, so that the file is small."""
+    """Save a screenshot with at most 256 colors, so that the file is small."""
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
 
 
 def take(url: str) -> None:
-    """Save the pictures of the page at ``url``."""
+    """Save the screenshots of the page at ``url``."""
     driver = browser()
     driver.get(url)
     for scheme in ("light", "dark"):
@@ -67,7 +67,7 @@ def take(url: str) -> None:
 
 
 def main() -> None:
-    """Run the demo shop, and take the pictures."""
+    """Run the demo shop, and take the screenshots."""
     command = [sys.executable, "-m", "otel_cloudwatch_flask", "demo", "--serve", "--seconds", str(SECONDS + 60)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603 - its own demo
         for line in demo.stdout or ():

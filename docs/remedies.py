@@ -142,7 +142,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "No measurement of … has had …",
-            "Values are correct. The metric has fewer dimensions than its rule names.",
+            "Values are correct. The metric has fewer dimensions than its rule lists.",
             "Correct the names in the rule's `dimensions`; the message lists those that the measurements have. Logged "
             "once per metric, in the tenth collection after its first measurement.",
         ),
@@ -200,7 +200,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Metric dropped: no CloudWatchMetricsReporter",
-            "Metrics added on the class before there is a reporter are lost, and not counted.",
+            "Metrics that are added on the class before a reporter exists are lost, and not counted.",
             "Call `init_app(app)` before the first `add_metric`, or call `add_metric` on a reporter.",
         ),
         Remedy(

@@ -22,7 +22,7 @@ bills metrics by the hour; the prices are for whole months."""
 
 DOLLARS_PER_REQUEST: Final = 0.01 / 1000
 DOLLARS_PER_LOG_GIGABYTE: Final = 0.50
-"""The price of collecting logs in a log group of the Standard class."""
+"""The price of ingesting a gigabyte of logs into a log group of the Standard class."""
 EMF_BYTES_PER_METRIC: Final = 250
 """The typical size of a metric in EMF lines, including its share of the dimensions."""
 

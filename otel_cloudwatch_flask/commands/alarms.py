@@ -25,7 +25,7 @@ from otel_cloudwatch_flask.terminal import counted
     type=click.IntRange(0),
     default=50,
     show_default=True,
-    help="Requests to a route in 5 minutes below which 5xx responses trigger no alarm.",
+    help="Do not alarm on 5xx if a route has fewer requests than this in 5 minutes.",
 )
 @click.option(
     "--latency",
@@ -36,7 +36,7 @@ from otel_cloudwatch_flask.terminal import counted
     "--anomaly-detection",
     "is_learned",
     is_flag=True,
-    help="Let CloudWatch learn the p99 to expect, instead of a fixed threshold. Triples the price of these alarms.",
+    help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. Triples the price of these alarms.",
 )
 @click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of the busiest routes."
@@ -57,8 +57,8 @@ def command(
 
     Prints alarms on the 5xx rate and the p99 latency of each of the busiest routes, and one alarm for missing data: a
     CloudFormation template in JSON, Terraform configuration, or a CDK stack in Python. The 5xx rate includes 500, 502,
-    503 and 504 even if none was observed. The metrics come from a preview, a demo or a running app (--from), or from
-    CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
+    503 and 504 even if none has been observed. The metrics come from a preview, a demo or a running app (--from), or
+    from CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json

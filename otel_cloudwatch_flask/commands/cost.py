@@ -42,9 +42,11 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
 @click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="Default: the app's setting.")
 @click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the setting.")
-@click.option("--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail above this total.")
 @click.option(
-    "--against", metavar="FILE|URL|-", help="Fail if metrics or dimensions are new compared with this document."
+    "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the total exceeds this."
+)
+@click.option(
+    "--against", metavar="FILE|URL|-", help="Fail if there are more metrics or dimensions than in this document."
 )
 @json_option("the estimate")
 @traceback_option
@@ -71,7 +73,8 @@ def command(
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    With --max and --against, the command can fail a CI job, and names the metric and the dimension that cause the cost:
+    In CI, --max and --against fail the job if metrics become too expensive. The message names the metric and the
+    dimension responsible:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30
@@ -79,7 +82,7 @@ def command(
     Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
     in every hour, so the estimate is an upper bound.
 
-    Exit status: 0 ok, 1 too expensive, 2 nothing to estimate.
+    Exit status: 0 ok, 1 --max or --against exceeded, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
@@ -88,7 +91,7 @@ def command(
     result = _estimated(load_user_app(context, is_needed=False), source, metrics, against, given)
     problems = [
         *_over_max(context, result, given["max_dollars"]),
-        *(f"More than in {against}: {each}" for each in result.growth),
+        *(f"Compared with {against}: {each}" for each in result.growth),
     ]
     if as_json:
         echo_json(result.as_json())
@@ -125,7 +128,7 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
     if cost is None:
         raise click.UsageError('--max requires --rate, because the cost of flush="sync" depends on it.', context)
     if cost.dollars > most:
-        yield f"More than --max {most:g}: ${cost.dollars:,.2f} a month." + largest_share(result.metrics)
+        yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 
 
 def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any:
@@ -138,8 +141,8 @@ def policy_costs(
     """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
     ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If there is one, the
-    result has another entry, with the cost if every process makes calls at that rate. ``flush_bytes`` is the size of
-    the EMF lines of a flush, or ``None`` for calls to CloudWatch.
+    result has another entry: the cost if every process makes calls at that rate. ``flush_bytes`` is the size of the EMF
+    lines that one flush writes, or ``None`` for the cost of API calls.
     """
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     if observed is not None:
@@ -206,7 +209,7 @@ class _Result:
         ]
         head = ["  flush", "output", "metrics $", "calls", "delivery $", "total $", "vs. current"]
         echo_table(head, rows, right=range(2, 7))
-        click.echo("* = current setting. For emf, every flush is assumed to write every metric.")
+        click.echo("* = current setting. The emf rows assume that every flush writes every metric.")
         if self.costs["api"]["sync"] is None:
             click.echo("Pass --rate to estimate sync.")
 

@@ -32,7 +32,7 @@ def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value:
     type=click.Choice(["body", *FORMATS]),
     default="body",
     show_default=True,
-    help="What to print: the body, or a CloudFormation template, Terraform configuration or a CDK stack with it.",
+    help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack that has it.",
 )
 @click.pass_context
 def command(
@@ -41,9 +41,9 @@ def command(
     """Generate a CloudWatch dashboard for your app.
 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
-    by unit. Charts of requests include routes and statuses that are published later. The metrics come from a preview, a
-    demo or a running app (--from), or from CloudWatch (--list), which does not report units. With --put, creates the
-    dashboard, or replaces an existing dashboard with the same name.
+    by unit. Request charts also show routes and statuses that are first published later. The metrics come from a
+    preview, a demo or a running app (--from), or from CloudWatch (--list), which does not report units. With --put,
+    creates the dashboard, or replaces an existing dashboard with the same name.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json

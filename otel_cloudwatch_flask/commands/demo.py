@@ -30,7 +30,7 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @click.option(
-    "--output", type=click.Choice(get_args(Output)), default="api", help="How metrics are sent. Default: api."
+    "--output", type=click.Choice(get_args(Output)), default="api", help="API calls or EMF lines. Default: api."
 )
 @json_option("the comparison")
 @click.pass_context

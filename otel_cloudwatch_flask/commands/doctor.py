@@ -94,7 +94,7 @@ def _checks(context: click.Context, namespace: str | None, recorded: Recorded | 
 def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> Iterator[Check]:
     target, output = Target.of(user_app, namespace or _namespace(user_app)), user_app.value_or_default("OUTPUT")
     if output == "emf":
-        yield Check(SECTION, "ok", "OUTPUT=emf: metrics are log lines, so credentials and Region are not used.")
+        yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines: credentials and Region are not needed.")
     else:
         yield from aws_checks(target, sends=sends)
     if recorded is not None:

@@ -43,7 +43,7 @@ class RequestResult:
 @click.argument("paths", nargs=-1)
 @click.option("--requests", "file", metavar="FILE", help="File of requests: METHOD /path [body] per line, or HAR.")
 @click.option(
-    "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Times to make each request."
+    "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often to make each request."
 )
 @json_option("the document that cost, dashboard and alarms read")
 @traceback_option
@@ -51,8 +51,8 @@ class RequestResult:
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Requests each of PATHS, and each request of a file, with Flask's test client. Without both, requests every route
-    that accepts GET and has no variable part. Measurements are processed as in production, but nothing is sent to
+    Makes requests for PATHS, and those in the --requests file, with Flask's test client. Without either, requests every
+    route that accepts GET and has no variable part. Measurements are processed as in production, but nothing is sent to
     CloudWatch. Other exporters in the app export as usual. Your views really run: if a request would have side effects,
     choose PATHS that have none, or use a test database.
 
@@ -96,7 +96,7 @@ def _is_requestable(rule: Rule) -> bool:
 
 
 def observe(app: Flask, requests: Sequence[Request], times: int) -> tuple[list[RequestResult], dict[str, Any]]:
-    """Make all requests, ``times`` times.
+    """Make all requests ``times`` times, and observe the metrics.
 
     Returns the results, and a document of the series that would be published.
     """

@@ -108,7 +108,7 @@ def _new_client(region_name: str | None, access_key_id: str | None, secret_acces
 
 @functools.cache
 def _shared_loader() -> Any:
-    """Return botocore's cache of its data files. Parsing them takes most of the time that a client takes to create."""
+    """Return a loader that caches botocore's data files for all clients, because parsing them is slow."""
     from botocore.session import Session  # noqa: PLC0415 - see client_factory
 
     return Session().get_component("data_loader")

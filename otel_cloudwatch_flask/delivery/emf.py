@@ -202,7 +202,7 @@ def _encoded_dimensions(dimensions: Dimensions) -> tuple[list[str], list[str]]:
 
 @lru_cache(maxsize=20_000)
 def _common_bytes(members: Dimensions) -> int:
-    """Return about how many bytes dimensions or properties take in a document."""
+    """Estimate how many bytes dimensions or properties take up in a document."""
     return sum(2 * len(name) + len(value) + 9 for name, value in members)
 
 
@@ -249,7 +249,7 @@ class EmfPut:
                 write(f"{self._start}{line}\n")
                 self._start = ""
         except Exception as error:
-            self._start = "\n"  # ends a line of which only a part was written, so that the next line is read
+            self._start = "\n"  # ends a partially written line, so that the next line is parsed
             every = list(documents(batch.datums))
             written, unwritten = (
                 tuple(datum for document in part for datum in document.datums)
@@ -281,13 +281,13 @@ def _write_text(stream: TextIO, line: str) -> None:
 
 
 def _write_bytes(descriptor: int, poll: "select.poll", line: str) -> None:
-    """Write a line when the stream has room for it. Raises ``TimeoutError`` if it has none for one second."""
+    """Write a line, and wait for room in the stream. Raises ``TimeoutError`` if that takes longer than one second."""
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
         if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
             raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
-        with suppress(BlockingIOError):  # another process has filled a pipe that does not block
+        with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]

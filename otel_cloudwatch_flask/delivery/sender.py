@@ -80,8 +80,8 @@ class Sender:
         self.last_failure: Failure | None = None
         """The reason that the latest call failed, or ``None`` if it succeeded."""
         self.is_unexplained = False
-        """Whether the last attempt failed for an unknown reason, such as a bug in the program's own client. The reason
-        is unlikely to pass within seconds, so a delivery makes no further attempt after such a failure.
+        """Whether the last attempt failed for an unknown reason, such as a bug in the program's own client. The next
+        attempt is likely to fail too, so the delivery stops, and a later one retries.
         """
         self._make_put = make_put
         self._on_accepted = on_accepted

@@ -324,7 +324,7 @@ def _content(path: Path) -> bytes:
 
 
 def _write_privately(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably, and let only its owner read and write it."""
+    """Write a file atomically, sync it to disk, and let only its owner read and write it."""
     unfinished = path.with_suffix(".tmp")
     try:
         with open(unfinished, "wb", opener=_private_opener) as file:
@@ -340,7 +340,7 @@ def _write_privately(path: Path, content: bytes) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Make the names in a directory outlive a power loss, if its file system can do that."""
+    """Sync a directory, so that its entries survive a power loss. Does nothing if the file system cannot sync it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

@@ -24,7 +24,7 @@ class LossReason(str, Enum):
     SHUTDOWN = "shutdown"
     """The exporter was shut down, or the process ended, before the datum was sent."""
     NOT_SET_UP = "not_set_up"
-    """The metric was added to a reporter without an app, which could not be set up. Counts measurements, not datums."""
+    """The metric was added to a reporter that has no app and could not be set up. Counts measurements, not datums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ class StatsRecorder:
     """Counts datums and requests by their outcome. Thread-safe."""
 
     def __init__(self) -> None:
-        # Reentrant, because a signal handler or the garbage collector may interrupt a thread that holds it, and record.
+        # Reentrant, because a signal handler or the garbage collector may run in a thread that holds the lock, and
+        # count something itself.
         self._lock = threading.RLock()
         self._lost: Counter[str] = Counter()
         self._measurements_lost: Counter[str] = Counter()

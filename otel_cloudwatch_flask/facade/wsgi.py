@@ -26,13 +26,13 @@ _LAMBDA_RESERVE_SECONDS: Final = 0.2
 
 
 class RequestState:
-    """The state of one request, stored in the WSGI environment: the latest buffer, and whether to flush at the end."""
+    """The state of one request, which the middleware stores in the WSGI environment."""
 
     wants_flush = True
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
     start_response: "StartResponse | None" = None
-    """The function that starts the response, until :func:`raising` sees that the response has started."""
+    """The server's ``start_response``, or ``None`` once :func:`raising` has seen the response start."""
     error: BaseException | None = None
     """The exception that the application raises instead of responding."""
     buffer: RequestBuffer | None = None
@@ -55,13 +55,13 @@ def state_of(environ: "WSGIEnvironment") -> RequestState | None:
 
 
 def request_labels() -> Mapping[str, str]:
-    """Return the labels of the request that this thread or task handled last."""
+    """Return the labels of the current request or, between requests, of the latest one in this thread or task."""
     state = _latest.get()
     return state.labels if state else {}
 
 
 def fail(environ: "WSGIEnvironment", error: BaseException) -> None:
-    """Announce a 500 response to the instrumentation, because the application will raise ``error`` instead.
+    """Make the instrumentation record status 500 for a request whose application raises ``error``.
 
     Does nothing if the application has already started a response. :func:`raising` must wrap the instrumentation.
     """
@@ -204,7 +204,7 @@ def _noting_length(start_response: "StartResponse", state: RequestState) -> "Sta
 
 
 def raising(application: "WSGIApplication") -> "WSGIApplication":
-    """Return a WSGI application that raises the exceptions :class:`RequestEndMiddleware` kept from ``application``.
+    """Wrap a WSGI application, and raise the exceptions that :class:`RequestEndMiddleware` held back inside it.
 
     ``application`` contains the middleware, and an instrumentation around it, such as FlaskInstrumentor, which records
     no duration for a request that raises an exception.

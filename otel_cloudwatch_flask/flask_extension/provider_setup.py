@@ -52,7 +52,7 @@ SETTINGS_OF_READER: Final = sorted(
 class Target:
     """The destination of the metrics that a reporter records for one app.
 
-    ``given`` contains the fields of the settings that apply to this reporter, rather than to the whole process.
+    ``given`` contains the names of the settings that were passed to this reporter, rather than set for the process.
     """
 
     settings: Settings
@@ -183,9 +183,10 @@ class _ReporterMeters(metrics.MeterProvider):
 
 
 class _LabellingMeter:
-    """A meter whose histograms add the labels of the request to each measurement.
+    """A meter whose histograms add the current request's labels to each measurement.
 
-    If there are too many different sets of labels, further ones are recorded as overflow.
+    The labels come from ``CloudWatchMetricsReporter.label``. If there are too many distinct sets of labels, further
+    ones are replaced by the overflow dimension.
     """
 
     def __init__(self, meter: Meter, recorder: Recorder) -> None:

@@ -54,7 +54,8 @@ class Registration:
     ) -> Measurement | None:
         """Validate an ``add_metric`` call, and return its series and value.
 
-        Raises for an invalid call if the reporter is strict. Otherwise, counts the call as lost and returns ``None``.
+        For an invalid call, raises :class:`InvalidMetricError` if the reporter is strict. Otherwise, logs the error,
+        counts the call as lost, and returns ``None``.
         """
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)

@@ -71,7 +71,7 @@ class _AlsoOnClass:
 
 
 def _also_on_class(function: Callable[Concatenate[Any, _P], _R]) -> "staticmethod[_P, _R]":
-    """Decorate a method with :class:`_AlsoOnClass`. Type checkers know static methods, but not its descriptor."""
+    """Decorate a method with :class:`_AlsoOnClass`. The cast makes type checkers accept calls on class and instance."""
     return cast("staticmethod[_P, _R]", _AlsoOnClass(function))
 
 
@@ -215,7 +215,7 @@ class CloudWatchMetricsReporter:
     def _is_set_up(self) -> bool:
         """Set the reporter up from its arguments and the environment, unless it is registered on an app.
 
-        Returns ``False`` if that is impossible. The first such error is logged.
+        Returns ``False`` if that fails, and logs the first error.
         """
         if self._registrations:
             return True
@@ -228,7 +228,7 @@ class CloudWatchMetricsReporter:
                 logging.ERROR,
                 "setup",
                 "Metrics are lost, because a CloudWatchMetricsReporter without an app cannot be set up. Correct the "
-                "setting that the error names. %s",
+                "setting named in this error: %s",
                 error,
             )
             return False
@@ -286,7 +286,7 @@ class CloudWatchMetricsReporter:
         return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
 
     def label(self, **dimensions: object) -> None:
-        """Add dimensions to the duration of the current request that ``instrument=True`` records.
+        """Add dimensions to the current request's duration, which ``instrument=True`` records.
 
         Each combination of their values is a separate metric, which counts towards ``max_metrics``. Outside of a
         request, this does nothing.
@@ -424,7 +424,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
     if installation is None or not has_request_context():
         return installation, None
     # Without the middleware, as in test_request_context(), nothing would end a buffer that is created by a teardown
-    # function after _end_buffer has run. An app's own class for g may have no place for a buffer.
+    # function after _end_buffer has run. An app's custom class for g may have no __dict__ to store a buffer in.
     if (state := state_of(_current_request().environ)) is None or not hasattr(current_g, "__dict__"):
         return installation, None
     # Created by the first metric, because before_request does not run for a streamed body or a copied context.
@@ -435,7 +435,7 @@ def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | Non
 
 
 def _stored_in(current_g: Any) -> tuple[_Installation, RequestBuffer] | None:
-    # Called at the end of every app context. For a missing name, getattr(g, ...) would raise and catch an exception.
+    # Called at the end of every app context. getattr(g, ...) is slow for a missing name: it catches an exception.
     return getattr(current_g, "__dict__", {}).get(_REQUEST_NAME)
 
 

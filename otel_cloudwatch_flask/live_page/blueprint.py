@@ -84,7 +84,7 @@ class LivePage:
         return blueprint
 
     def _hide_from_other_methods(self) -> None:
-        """Make the response to other methods the same 404 as for a path without a route, instead of a 405."""
+        """Answer methods other than GET and HEAD with 404, as for an unknown path. A 405 would reveal the page."""
         is_own = f"{request.path}/".startswith(f"{self._settings.live_page_path}/")
         if is_own and isinstance(request.routing_exception, MethodNotAllowed):
             request.routing_exception = NotFound()

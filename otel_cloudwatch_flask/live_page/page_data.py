@@ -152,7 +152,7 @@ def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) ->
 
 
 def _region_of_environment() -> str | None:
-    # boto3 reads a profile too, and then the Region is known once a client has been created.
+    # boto3 also reads the Region from profiles. In that case, it is known once a client has been created.
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 

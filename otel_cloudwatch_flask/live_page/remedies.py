@@ -1,4 +1,4 @@
-"""Explain why metrics are not delivered, and what to do about it, with lines that the page's visitor can copy."""
+"""Explain why metrics are not delivered, and suggest commands, code or IAM statements to copy as a remedy."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _DOCTOR: Final = "flask cloudwatch doctor"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A sentence in the imperative, and the text to copy for it."""
+    """An instruction, and the command or code to copy for it."""
 
     text: str
     copy: str
@@ -21,28 +21,28 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What is wrong, and the steps of which one or more solve the problem."""
+    """What is wrong, and the steps to try: one of them may solve the problem."""
 
     problem: str
     steps: tuple[Step, ...]
 
 
 _DRY_RUN: Final = Step(
-    "Or try it without AWS. Add this line above the reporter, and nothing is sent:",
+    "To try it without AWS, add this line above the reporter. Nothing is sent:",
     'app.config["CLOUDWATCH_DRY_RUN"] = True',
 )
-_REGION: Final = Step("Set the Region to publish in, and restart the app:", "export AWS_REGION=us-east-1")
+_REGION: Final = Step("Set the Region to publish to, and restart the app:", "export AWS_REGION=us-east-1")
 _PROFILE: Final = Step("Check the name of the profile, and restart the app:", "aws configure list-profiles")
 _SIGN_IN: Final = Step("Sign in or configure access keys, and restart the app:", "aws configure")
 _RENEW: Final = Step("Renew the credentials:", "aws sso login")
 _PERMISSION: Final = Step("Add this statement to the IAM policy of the credentials:", json.dumps(_IAM_STATEMENT))
-_DIAGNOSE: Final = Step("Find out which of your credentials are used, and what they may do:", _DOCTOR)
+_DIAGNOSE: Final = Step("Check which credentials are used, and what they allow:", _DOCTOR)
 
 _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.CONFIGURATION: Remedy("The AWS configuration is not valid.", (_REGION, _PROFILE)),
-    Kind.CREDENTIALS: Remedy("AWS does not accept the credentials.", (_DIAGNOSE,)),
+    Kind.CREDENTIALS: Remedy("AWS rejects the credentials.", (_DIAGNOSE,)),
     Kind.THROTTLED: Remedy(
-        "CloudWatch throttles the calls.", (Step("Call it less often:", 'app.config["CLOUDWATCH_FLUSH"] = "interval"'),)
+        "CloudWatch throttles the calls.", (Step("Send less often:", 'app.config["CLOUDWATCH_FLUSH"] = "interval"'),)
     ),
     Kind.NETWORK: Remedy(
         "CloudWatch cannot be reached.", (Step("Check the network, proxies and the endpoint:", _DOCTOR),)
@@ -53,7 +53,7 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.UNKNOWN: Remedy("The call to CloudWatch fails.", (Step("Look for the cause:", _DOCTOR),)),
 }
 
-# By a part of the message: the error's class or code, which the kind does not tell apart.
+# Keyed by the error's class or code, which the message contains. Errors of one kind may need different remedies.
 _BY_MESSAGE: Final[Mapping[str, Remedy]] = {
     "NoRegionError": Remedy("No AWS Region is configured.", (_REGION,)),
     "ProfileNotFound": Remedy("The AWS profile does not exist.", (_PROFILE,)),

@@ -17,7 +17,7 @@ class RequestMetric:
 
 STABLE_DURATION: Final = "http.server.request.duration"
 ERROR_TYPE: Final = "error.type"
-"""The dimension in which that metric repeats the status of 5xx responses. Other responses do not have it."""
+"""The dimension in which :data:`STABLE_DURATION` repeats the status of a 5xx response. Other responses lack it."""
 
 # Many instrumentations still emit the first name, although the stable conventions replaced it with the second:
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
@@ -27,7 +27,8 @@ DURATIONS: Final = {
 }
 _OLD, _NEW = (astuple(each)[1:] for each in DURATIONS.values())
 SYNONYMS: Final[Mapping[str, str]] = dict(zip(_OLD + _NEW, _NEW + _OLD, strict=True))
-"""Maps each of these attributes to its name in the other conventions. A rule that names one also applies to the other.
+"""Maps the old name of each of these attributes to the stable one, and vice versa. A rule that lists one name also
+applies to the other.
 """
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}
 """The metric that the decorator ``request_count`` records. It has no dimension for the method."""

@@ -102,7 +102,10 @@ class MetricRule:
         return _matches_any(attribute, self.properties)
 
     def missing(self, attributes: Collection[str]) -> list[str]:
-        """Return the names without wildcards in ``dimensions`` that none of the ``attributes`` has."""
+        """Return the names in ``dimensions``, except patterns with wildcards, that are not among the ``attributes``.
+
+        Returns an empty list if ``attributes`` is empty.
+        """
         named = [each for each in self.dimensions or () if attributes and not set("*?[") & set(each)]
         return [each for each in named if {each, SYNONYMS.get(each)}.isdisjoint(attributes)]
 
@@ -174,7 +177,7 @@ def _matches_any(attribute: str, globs: Collection[str]) -> bool:
 
 
 def _present(names: Iterable[str], attributes: Collection[str]) -> frozenset[str]:
-    """Return ``names``, but those that are not among the ``attributes`` in the other HTTP conventions."""
+    """Return ``names``, with each name that is not in ``attributes`` replaced by its synonym, if it has one."""
     return frozenset(name if name in attributes else SYNONYMS.get(name, name) for name in names)
 
 

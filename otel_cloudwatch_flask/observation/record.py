@@ -104,7 +104,7 @@ class _ObservedSeries:
 
 
 class Observation:
-    """The metrics published since this object was created or the process was forked. Thread-safe.
+    """The metrics observed since this object was created or the process was forked. Thread-safe.
 
     Pass :meth:`observe` to :meth:`CloudWatchMetricExporter.watch`. To include datums as soon as they are pending, also
     pass :meth:`observe_pending` to :meth:`CloudWatchMetricExporter.watch_pending`. The sum, sample count, minimum and
@@ -189,8 +189,8 @@ class Observation:
         The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
         30.
 
-        :param known: Maps the ``instance`` of each process to the ``sequence`` that the latest call there returned.
-            Default: all series are returned.
+        :param known: Maps the ``instance`` of each process to the ``sequence`` returned by the latest call in that
+            process. Default: all series are returned.
         """
         with self._lock:
             since = _whole_number(known.get(self._instance, 0))

@@ -201,7 +201,7 @@ def _classes(values: Iterable[float], shift: int) -> list[int]:
 
 
 def _middle(key: int, shift: int) -> float:
-    """Return the value in the middle of the class ``key``."""
+    """Return the value in the middle of a class of values, given its ``key`` from :func:`_classes`."""
     bits = (key << shift) + (1 << (shift - 1))
     (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
     return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0

@@ -60,7 +60,7 @@ def handle_sigterm() -> None:
 
 
 def hold_sigterm() -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that makes :func:`handle_sigterm` handle SIGTERM only after its block has ended."""
+    """Return a context manager that defers the handling of SIGTERM by :func:`handle_sigterm` until its block ends."""
     return _exits.hold_sigterm()
 
 
@@ -160,15 +160,15 @@ class _ExitHooks:
         self._hook_into_job_workers()
 
     def start_in_child(self) -> None:
-        """Register in a forked child what it does not inherit, or may need for a library that was loaded since."""
-        self._holds = []  # of threads of the parent
+        """Register the hooks that a forked child does not inherit, and those for libraries imported since then."""
+        self._holds = []  # discards the holds of the parent's threads
         self._finalize_in_child()
         self._hook_into_job_workers()
 
     def _finalize_in_child(self) -> None:
-        """Register the finalizers again when a ``multiprocessing`` child process starts, which clears them then.
+        """Register the finalizers again when a ``multiprocessing`` child process starts, because it clears them then.
 
-        A child that is not a fork of the program has imported its main module before that.
+        This works in spawned children too, because they import the program's main module before that.
         """
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
@@ -183,7 +183,7 @@ class _ExitHooks:
             _finalize(function)
 
     def _end_job_worker(self, **_arguments_of_celery: object) -> None:
-        """Run the hooks in a process that ends right afterwards. SIGTERM must not interrupt them, and would be late."""
+        """Run the hooks in a process that is about to end. Ignores SIGTERM, so that it cannot interrupt them."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._run()
@@ -209,7 +209,7 @@ def _finalize(call: Callable[[], None]) -> None:
 
 
 def _call_at_exit_of_celery(call: Callable[..., None]) -> bool:
-    """Call ``call`` when a process of Celery's prefork pool ends. Returns ``False`` if Celery is not loaded."""
+    """Call ``call`` whenever a process of Celery's prefork pool ends. Returns ``False`` if Celery is not loaded."""
     shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
     if shutdown is None:
         return False
@@ -218,7 +218,7 @@ def _call_at_exit_of_celery(call: Callable[..., None]) -> bool:
 
 
 def _call_at_exit_of_rq(call: Callable[[], None]) -> bool:
-    """Call ``call`` before ``os._exit`` in the process of an RQ job. Returns ``False`` if RQ is not loaded."""
+    """Call ``call`` whenever ``os._exit`` is about to end a job's process. Returns ``False`` if RQ is not loaded."""
     if "rq" not in sys.modules:
         return False
     exit_now = os._exit
@@ -228,7 +228,7 @@ def _call_at_exit_of_rq(call: Callable[[], None]) -> bool:
             call()
         exit_now(status)
 
-    # RQ may have imported the program, and thus this module, when the job has already begun, so only its end is left.
+    # RQ may import the program, and thus this module, only after a job has begun, so no earlier hook is available.
     vars(os)["_exit"] = call_and_exit
     return True
 

@@ -45,7 +45,7 @@ def without_secrets(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return ``text`` as an exact ``str``, because the methods of a subclass may do anything."""
+    """Return ``text`` as a plain ``str``, because a subclass of ``str`` may override any method."""
     return str.__str__(text)
 
 

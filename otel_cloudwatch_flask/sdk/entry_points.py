@@ -13,10 +13,10 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 
 class CloudWatchComponent(MetricReader):
-    """What ``cloudwatch`` names in ``OTEL_METRICS_EXPORTER``, and under ``periodic`` in a configuration file.
+    """The factory behind ``cloudwatch`` in ``OTEL_METRICS_EXPORTER``, and under ``periodic`` in a configuration file.
 
-    The SDK calls the same class for both. It accepts a reader from the variable, which a reporter can share, but gives
-    what the file names to its own reader, which needs an exporter.
+    The SDK calls the same class for both. For the variable, it accepts a reader, which a reporter can share. For the
+    file, it needs an exporter, because it creates the reader itself.
     """
 
     def __new__(cls, **fields: Any) -> "MetricReader | MetricExporter":  # type: ignore[misc]  # a factory, see above

@@ -200,7 +200,7 @@ class CloudWatchMetricExporter(MetricExporter):
         """Create the state that belongs to one process: locks, client, pending datums and caches."""
         # The resource of the last collection. It identifies the provider, whose exporters all receive the same object.
         self.resource: Resource | None = None
-        # Of the latest client, so it is known from the first attempt to send on.
+        # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
         self._stats_recorder = StatsRecorder()
         spool = Spool(self._spool_directory) if self._spool_directory else None
@@ -254,7 +254,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Send the backlog, and return whether no datums are left pending."""
+        """Send the backlog. Returns ``True`` if no datums are left pending when the timeout expires."""
         return self.deliver(time.monotonic() + timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
@@ -462,7 +462,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 _MAX_SEEN: Final = 50
 _COLLECTIONS_BEFORE_WARNING: Final = 10
-"""Some attributes come late: requests of unknown URLs have no route, for example."""
+"""Some attributes appear late. For example, requests for unknown URLs have no route."""
 
 
 class _KeptAttributes:
@@ -483,11 +483,11 @@ class _KeptAttributes:
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def warn_of_missing(self) -> None:
-        """Warn in the tenth collection if no measurement has had an attribute that the rule names in ``dimensions``."""
+        """Warn in the tenth collection if no measurement has had an attribute that the rule lists in ``dimensions``."""
         if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),
-                "No measurement of %s has had %s, which its rule names in dimensions. They have: %s. Correct the rule.",
+                "No measurement of %s has had %s, which its rule lists in dimensions. Found: %s. Correct the rule.",
                 self._metric_name,
                 " or ".join(missing),
                 ", ".join(sorted(self._seen)),

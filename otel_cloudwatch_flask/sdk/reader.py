@@ -154,7 +154,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def thread(self) -> threading.Thread:
-        """The thread that collects and calls CloudWatch."""
+        """The thread that collects metrics and sends them to CloudWatch."""
         return self._thread
 
     @property
@@ -337,7 +337,7 @@ class CloudWatchMetricReader(SelectiveReader):
                 ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
-            # At most until the next collection, which is due even if this flush fails. If it is due now, until the one
+            # Ends by the next collection, which is due even if this flush fails. If one is due now, the next is the one
             # after it.
             until_collection = (self._next_collection - begun) % self._interval_seconds
             background_timeout = min(self._timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
@@ -406,7 +406,7 @@ class CloudWatchMetricReader(SelectiveReader):
         is_due = is_last or (is_time and self._exporter.has_room)
         is_collected = not is_due or self._collect_now(deadline)
         is_delivered = self._exporter.deliver(deadline, is_last=is_last)
-        # Without an outage, only datums that wait for their bisection are left, which others need not wait for.
+        # If CloudWatch is reachable, only datums that wait for bisection are left. New datums need not wait for them.
         is_accepting = is_delivered or self._exporter.sender.retry_at <= time.monotonic() < deadline
         if is_accepting and not is_due and self._exporter.has_room:
             return self._collect_now(deadline) and self._exporter.deliver(deadline)

@@ -48,7 +48,7 @@ def state_of(
     now: float,
     state: State,
 ) -> State:
-    """Return the state of an alarm at ``now``, if ``state`` is its state before.
+    """Return the state of an alarm at ``now``, given its previous ``state``.
 
     :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
 
@@ -72,7 +72,7 @@ def state_of(
 
 
 def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missing: str, state: State) -> State:
-    """Return the state of an alarm on ``needed`` out of ``periods``.
+    """Return the state of an alarm that requires ``needed`` breaching data points out of ``periods``.
 
     ``breaching`` says for each period of the evaluation range, oldest first, whether it is breaching. ``None`` means
     that it has no data.
@@ -92,12 +92,12 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
 
 
 def _early(breaching: Sequence[bool | None], needed: int) -> State:
-    """Return whether the oldest breaching period is at least as old as the number of periods needed."""
+    """Return ``ALARM`` if a breaching period is at least ``needed`` periods old, otherwise ``OK``."""
     return "ALARM" if any(breaching[: len(breaching) - needed + 1]) else "OK"
 
 
 def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
-    """Replace references to parameters, and the functions of CloudFormation that the generated template uses."""
+    """Return ``value`` after resolving references to parameters, and the CloudFormation functions that commands use."""
     if isinstance(value, list):
         return [resolved(each, parameters) for each in value]
     if not isinstance(value, Mapping):
@@ -151,7 +151,7 @@ class _Evaluation:
         return tallies
 
     def _math(self, node: ast.expr, queries: Mapping[str, Mapping[str, Any]]) -> Points:
-        """Evaluate metric math, whose syntax is also that of Python as far as it is supported."""
+        """Evaluate metric math. What is supported of it is also valid Python, so Python's parser reads it."""
 
         def inside(each: ast.expr) -> Points:
             return self._math(each, queries)
@@ -184,7 +184,7 @@ def _parsed(expression: str) -> ast.expr:
 
 
 def _combined(sign: Callable[[float, float], float], left: Points, right: Points) -> Points:
-    """Combine two series. There is no value where one of them has none, and none for a division by 0."""
+    """Combine the values of each period. The result is ``None`` if either is missing, or for a division by 0."""
 
     def value(first: float | None, second: float | None) -> float | None:
         if first is None or second is None or (sign is operator.truediv and second == 0):

@@ -112,13 +112,13 @@ class FakeCloudWatch(PublishedMetrics):
     ) -> State:
         """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
 
-        The alarm is evaluated as CloudWatch does, but at once, including the period that has not ended yet. Raises
+        Follows CloudWatch's rules, except that the current period counts although it has not ended. Raises
         ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
         use.
 
         :param template: The output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
         :param name: The alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
-        :param state: The state of the alarm before, which it keeps if CloudWatch would not change it.
+        :param state: The alarm's previous state, which is returned if CloudWatch would not change it.
         :param parameters: Values for the template's parameters instead of their defaults.
         """
         resources = template["Resources"]

@@ -56,7 +56,7 @@ def test_everything_delivered_is_in_cloudwatch(data: Path, cloudwatch: LocalClou
         "3 samples of 2 metrics were recorded: 3 delivered, 0 pending or lost. CloudWatch has 3, including those of "
         "other processes."
     )
-    assert quota["finding"] == "CloudWatch has no usage metrics of PutMetricData in this Region."
+    assert quota["finding"] == "CloudWatch has no usage metrics for PutMetricData in this Region."
 
 
 def test_missing_samples_and_other_metrics(data: Path, cloudwatch: LocalCloudWatch) -> None:

@@ -306,8 +306,8 @@ def test_a_ci_job_fails_when_metrics_become_more_expensive(tmp_path: Path) -> No
     assert gate.returncode == 1
     assert json.loads(gate.stdout)["growth"][0]["dimension"] == "User"
     assert gate.stderr.splitlines() == [
-        "More than --max 1: $2.89 a month. The largest share is Views with 1 metric.",
-        f"More than in {main_json}: Views has a new dimension: User, with 1 value.",
+        "$2.89 a month exceeds --max 1. The largest share is Views with 1 metric.",
+        f"Compared with {main_json}: Views has a new dimension: User, with 1 value.",
     ]
     assert run("cost", "--from", main_json, "--against", branch_json, "--max", "30").returncode == 0
 

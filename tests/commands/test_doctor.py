@@ -184,7 +184,7 @@ def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
     result = CliRunner().invoke(flask_commands, ["doctor", "--json", "--send"])
     (found,) = findings(result.output, "AWS")
-    assert found == ("ok", "OUTPUT=emf: metrics are log lines, so credentials and Region are not used.")
+    assert found == ("ok", "OUTPUT=emf writes metrics as log lines: credentials and Region are not needed.")
 
 
 def test_an_invalid_setting_is_a_problem() -> None:
@@ -346,7 +346,7 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
         (
             {},
             {"OTEL_METRICS_EXPORTER": "console, cloudwatch"},
-            ["No distribution", "exporter otlp of OTEL_TRACES_EXPORTER", "exporter otlp of OTEL_LOGS_EXPORTER"],
+            ["No OpenTelemetry distribution", "OTEL_TRACES_EXPORTER names otlp", "OTEL_LOGS_EXPORTER names otlp"],
         ),
         (
             {"configurator": "configurator", "traces_exporter": "console", "logs_exporter": "otlp_proto_http"},
@@ -355,7 +355,7 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
                 "OTEL_TRACES_EXPORTER": "console,zipkin",
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             },
-            ["exporter zipkin of OTEL_TRACES_EXPORTER"],
+            ["OTEL_TRACES_EXPORTER names zipkin"],
         ),
         (
             {"configurator": "configurator"},

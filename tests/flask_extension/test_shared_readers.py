@@ -173,7 +173,7 @@ def test_doctor_finds_two_readers_of_one_destination(program: Program) -> None:
     (check,) = duplicate_checks({})
     assert (check.status, check.finding, check.remedy) == (
         "problem",
-        "Two readers send to the namespace Both in eu-west-1: the reporter's own, and one of the program.",
+        "Two readers send to the namespace Both in eu-west-1: the reporter's own and the program's.",
         "To share one, add the program's reader before the reporter and give both the same export_interval_seconds.",
     )
 

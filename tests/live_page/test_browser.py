@@ -186,7 +186,7 @@ def test_errors_are_shown_as_text(page: Page) -> None:
         page.wait("document.getElementById('state').dataset.state === 'bad'")
         assert "<img src=x onerror=window.hacked=1> \\u" in page.text("#remedy")
         assert not {"\u202e", "\u0007"} & set(page.run("document.body.textContent"))
-        assert page.text("#sentence").endswith(f"{len(HOSTILE)} data points are kept, and retried.")
+        assert page.text("#sentence").endswith(f"{len(HOSTILE)} data points are buffered, and will be retried.")
         assert page.run("window.hacked") is None
         page.assert_is_clean(site)
     finally:

@@ -1,4 +1,4 @@
-"""Compare what a process says that it has delivered with what CloudWatch has stored."""
+"""Compare what a process reports as delivered with what CloudWatch has stored."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-
 class Recorded:
     """What a process has recorded since ``started``, in Unix seconds, according to its live page.
 
-    ``series`` maps each series to its number of samples, and to the number of those that are pending or lost.
+    ``series`` maps each series to two numbers: its samples, and how many of them are pending or lost.
     """
 
     started: float
@@ -53,7 +53,7 @@ class Recorded:
 
 
 def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
-    """Compare each metric with CloudWatch. Also check the namespace for other metrics, and the quota on calls.
+    """Compare each metric with CloudWatch, look for other metrics in the namespace, and check the API quota.
 
     If ``client`` is ``None``, a client is created for ``region_name``.
     """
@@ -74,8 +74,8 @@ def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
                 "problem",
                 f"{_label(series)}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
                 f"{stored[series]:,.0f}.",
-                "New data takes up to two minutes to appear: run the audit again. If samples are still missing, check "
-                "that Region and account are those of the process.",
+                "New data can take two minutes to appear, so run the audit again. If samples are still missing, check "
+                "that you use the Region and account of the process.",
             )
     yield from _other_metrics(client, [*recorded.series])
     yield _quota(client, recorded.now)
@@ -104,7 +104,7 @@ def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Chec
             SECTION,
             "unknown",
             f"The namespace has {counted(len(others), 'other metric')}: {', '.join(others[:_NAMES_SHOWN])}{more}.",
-            "Other apps, other processes or an earlier version publish them; each costs money while it has data.",
+            "They come from other apps, other processes or an earlier version. Each is billed while it has data.",
         )
 
 
@@ -118,7 +118,7 @@ def _quota(client: Any, now: float) -> Check:
         "ok" if calls else "unknown",
         f"The account called PutMetricData {calls:,.0f} times in the last hour: {share:.1%} of the default quota."
         if calls
-        else "CloudWatch has no usage metrics of PutMetricData in this Region.",
+        else "CloudWatch has no usage metrics for PutMetricData in this Region.",
     )
 
 

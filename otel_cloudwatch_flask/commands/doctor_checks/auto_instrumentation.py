@@ -21,7 +21,10 @@ def is_auto_instrumented() -> bool:
 
 
 def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Check the distribution and the exporters, if the command runs or the environment is prepared for it."""
+    """Check the distribution and the exporters.
+
+    Yields nothing unless ``opentelemetry-instrument`` started the process or the environment selects ``cloudwatch``.
+    """
     if not is_auto_instrumented() and "cloudwatch" not in _names(environ.get("OTEL_METRICS_EXPORTER", "")):
         return
     if is_auto_instrumented():
@@ -34,8 +37,8 @@ def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 def _distribution_check() -> Check:
     # The distribution's configurator creates the providers. Without it, only the instrumentations are loaded.
     if entry_points(group="opentelemetry_configurator"):
-        return Check(_SECTION, "ok", "A distribution of OpenTelemetry is installed.")
-    finding = "No distribution of OpenTelemetry is installed, so opentelemetry-instrument publishes nothing."
+        return Check(_SECTION, "ok", "An OpenTelemetry distribution is installed.")
+    finding = "No OpenTelemetry distribution is installed, so opentelemetry-instrument publishes nothing."
     return Check(_SECTION, "problem", finding, 'Run pip install "otel-cloudwatch-flask[auto]".')
 
 
@@ -45,7 +48,7 @@ def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Ch
     missing = [name for name in _names(named) if _entry_point(name, environ) not in {*installed, "none"}]
     if not missing:
         return Check(_SECTION, "ok", f"{variable} is {named}.")
-    finding = f"The exporter {', '.join(missing)} of {variable} is not installed, so opentelemetry-instrument fails."
+    finding = f"{variable} names {', '.join(missing)}, which is not installed, so opentelemetry-instrument fails."
     return Check(_SECTION, "problem", finding, f"Set {variable}=none, or install the exporter.")
 
 

@@ -122,7 +122,7 @@ def _readers_of_one_destination() -> Iterator[Check]:
             if reader.exporter.client is other.client and all(
                 getattr(reader.settings, name) == getattr(settings, name) for name in ("namespace", "region_name")
             ):
-                finding = f"Two readers send to {_destination(other)}: the reporter's own, and one of the program."
+                finding = f"Two readers send to {_destination(other)}: the reporter's own and the program's."
                 remedy = _sharing(reader.settings, settings) if other in programs else _OTHER_LIBRARYS_READER
                 yield Check(_DUPLICATES, "problem", finding, remedy)
 

@@ -18,7 +18,7 @@ SECTION: Final = "Server"
 _THREAD_OPTIONS: Final = ("enable-threads", "threads")
 _LAMBDA_DELIVERY: Final = {
     "api": "sends its metrics before it ends. OUTPUT=emf would write them to the log instead, without the wait.",
-    "emf": "writes its metrics to the log before it ends. OUTPUT=api is better only without CloudWatch Logs.",
+    "emf": "writes its metrics to the log before it ends. If the log does not go to CloudWatch Logs, use OUTPUT=api.",
 }
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 

@@ -138,7 +138,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
     """Return the 5xx series and the other series, limited to the number of metrics that one alarm may have.
 
-    The 5xx series include those that the first response with each usual 5xx status would create.
+    The 5xx series include those of common 5xx statuses that have not been observed yet.
     """
     observed = {each.status: each.series for each in group if each.is_failure}
     usual = {status: _with_status(group[0], status) for status in _FAILURE_STATUSES}
@@ -173,7 +173,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
 
 
 def _learned_latency_alarm(request: RequestSeries, _thresholds: Thresholds) -> Resource:
-    """Return an alarm on a p99 latency of ``request`` above the band that CloudWatch's anomaly detection expects."""
+    """Return an alarm that is triggered if the p99 latency exceeds CloudWatch's anomaly detection band."""
     series = request.series
     return {
         "AlarmName": _latency_name(request),
@@ -295,7 +295,7 @@ def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thr
     actions = {"AlarmActions": notify, "OKActions": notify}
     topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
     percent = "Percentage of 5xx responses that triggers the alarm."
-    minimum = "Requests in 5 minutes below which the percentage is taken as 0."
+    minimum = "Minimum number of requests in 5 minutes. With fewer, the percentage counts as 0."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": _description(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),

@@ -72,9 +72,12 @@ def billed(series: Iterable[SeriesSummary]) -> list[Metric]:
 
 
 def emf_bytes(series: Iterable[SeriesSummary]) -> int:
-    """Return the size of the EMF lines of a flush: each series with its last datum or, if unknown, a single value."""
+    """Return the size of the EMF lines that a flush writes, if each series repeats its last datum.
+
+    A series whose last datum is unknown counts as a single value.
+    """
     datums = [each.last_datum or Datum(Series(each.name, each.dimensions, each.unit), 0, 1.0) for each in series]
-    # Equal times, because all datums of a flush have the same time, and can then share documents.
+    # All datums of a flush have the same timestamp, so they can share documents.
     same_time = [datum._replace(unix_seconds=1_800_000_000) for datum in datums]
     return sum(batch.size_bytes for batch in EmfEnvelope("").batches(same_time))
 

@@ -1,4 +1,4 @@
-"""The checks that let a CI job fail if an app's metrics become too expensive."""
+"""Find what makes an app's metrics more expensive than before, so that a CI job can fail."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ class Growth:
     """A metric name that has become more expensive, and the dimension that causes it.
 
     ``metrics_before`` is 0 if the name is new, and ``values_before`` is 0 if the dimension is new. ``dimension`` is
-    empty if the name is new, or if only the combinations of known values have become more.
+    empty if the name is new, or if no dimension has more values, but there are more combinations of them.
     """
 
     metric: str
@@ -41,7 +41,8 @@ class Growth:
 def growth(before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
     """Return what has become more expensive between two previews, most metrics first.
 
-    A new dimension counts even if there are no more metrics yet: a preview sees few of the values that it will have.
+    A new dimension counts even if there are no more metrics yet, because it will have more values in production than in
+    a preview.
     """
     numbers, values_before, values = _numbers(before), _values_by_name(before), _values_by_name(now)
     return [
@@ -79,7 +80,10 @@ def _values_by_name(metrics: Iterable[Metric]) -> Mapping[str, _Values]:
 
 
 def largest_share(metrics: Sequence[Metric]) -> str:
-    """Return a sentence that names the metric with the largest share, and its costliest dimension, if it has one."""
+    """Return a sentence that names the metric with the largest share, and its costliest dimension, if any.
+
+    Returns an empty string if there are no metrics. Otherwise, the sentence starts with a space.
+    """
     if not metrics:
         return ""
     largest = by_metric(metrics)[0]

@@ -127,7 +127,7 @@ def _label(metric: RequestMetric) -> str:
 
 
 def _search(namespace: str, name: str, metric: RequestMetric, statistic: str, *, are_errors: bool) -> str:
-    """Return an expression that finds the metric's series that have a route, and for errors also a 4xx or 5xx status.
+    """Return a search expression for the metric's series that have a route and, for errors, a 4xx or 5xx status.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
     """

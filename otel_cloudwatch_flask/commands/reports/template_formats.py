@@ -29,7 +29,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 
 
 class Monitoring(Stack):
-    """A stack to add to an app of the CDK."""
+    """Add this stack to your CDK app."""
 
     def __init__(self, scope, construct_id, {parameters}**options):
         super().__init__(scope, construct_id, **options)
@@ -58,7 +58,7 @@ def terraform(template: Mapping[str, Any]) -> str:
 
 
 def cdk(template: Mapping[str, Any]) -> str:
-    """Return the resources as a Python module with a CDK stack, whose arguments are the parameters."""
+    """Return the resources as a Python module with a CDK stack. The template's parameters become its arguments."""
     defaults = {_snake(name): each["Default"] for name, each in template.get("Parameters", {}).items()}
     parameters = "".join(f"{name}={value!r}, " for name, value in defaults.items())
     head = _CDK_HEAD.replace("{description}", template["Description"].replace("\\", "").replace('"', "'"))
@@ -73,7 +73,7 @@ def _snake(name: str) -> str:
 
 
 def _literal(value: Mapping[str, Any]) -> str:
-    """Return the text that a template writes as a join, because it contains the start of a parameter."""
+    """Return the text of an ``Fn::Join``, which the template uses for text that contains ``${``."""
     separator, parts = value["Fn::Join"]
     text: str = separator.join(parts)
     return text
@@ -84,7 +84,7 @@ def _block(head: str, lines: list[str]) -> str:
 
 
 def _hcl(value: Any) -> str:
-    """Return a value as HCL. Text is quoted, so that nothing in it is interpreted but a template's parameters."""
+    """Return a value as HCL. Text is escaped so that Terraform interprets only references to parameters."""
     if isinstance(value, dict) and "Ref" in value:
         return f"var.{_snake(value['Ref'])}"
     if isinstance(value, dict) and "Fn::Sub" in value:

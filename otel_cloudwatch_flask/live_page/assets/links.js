@@ -43,7 +43,7 @@ export const widget = (members, region) =>
     },
   });
 
-// Alarms above twice the highest value so far, a threshold to adjust.
+// The threshold is a starting point: twice the highest value so far.
 export const alarm = (series) => {
   const chosen = statistic(series);
   const highest = chosen === "Sum" ? Math.max(...series.flushes.map(([, sum]) => sum), 0) : series.maximum;
@@ -60,7 +60,7 @@ export const alarm = (series) => {
   });
 };
 
-// Text for a glob and a Python string: wildcards in names stand for themselves.
+// A name as a glob in a Python string. Wildcards in the name are escaped.
 const glob = (name) => JSON.stringify(name.replace(/[[*?]/g, "[$&]"));
 
 export const dropRule = ({ metric_name: name }) => `MetricRule(match=${glob(name)}, drop=True)`;

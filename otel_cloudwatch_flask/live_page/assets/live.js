@@ -109,7 +109,7 @@ function showState({ delivery, settings, datums, remedy }) {
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
     const interval = `While calls fail, new measurements are collected every ${duration(settings.export_interval_seconds)}.`;
-    const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} kept, and retried.`;
+    const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} buffered, and will be retried.`;
     return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `${interval} Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);

@@ -126,14 +126,14 @@ def _moto_application() -> "WSGIApplication":
 
 class _RequestHandler(WSGIRequestHandler):
     def parse_request(self) -> bool:
-        """Read the head of a request. Returns ``False`` if it is invalid, or if the connection ends before it does."""
+        """Read the head of a request. Returns ``False`` if it is invalid, or cut off by the end of the connection."""
         stream, last_lines = self.rfile, deque([b""], maxlen=1)
 
         def readline(limit: int) -> bytes:
             last_lines.append(stream.readline(limit))
             return last_lines[0]
 
-        # The base class takes the end of the connection for the empty line after the last header.
+        # The base class mistakes the end of the connection for the empty line after the last header.
         self.rfile = SimpleNamespace(readline=readline)  # type: ignore[assignment]
         try:
             return super().parse_request() and last_lines[0] != b""
