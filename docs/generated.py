@@ -160,7 +160,7 @@ def metrics_by_dimensions() -> str:
         ("a counter by 5 status codes", 5),
         ("a histogram by 20 routes and 5 status codes", 100),
         ("the same, plus the total as a rollup", 101),
-        ("the same, also by 1,000 customers", 100_000),
+        ("the same, for each of 1,000 customers", 100_000),
     )
     rows = [(what, f"{metrics:,}", dollars(pricing.metrics_dollars(metrics))) for what, metrics in cases]
     return table(("what you publish", "metrics", "per month"), rows)

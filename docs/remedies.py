@@ -107,7 +107,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     ),
     "Metrics and dimensions": (
         Remedy(
-            "Lost a metric, which is counted as invalid: …",
+            "Lost a metric (counted as invalid): …",
             "This metric is lost, and counted as `invalid`. In debug mode and in tests, `InvalidMetricError` is raised "
             "instead, with the same text.",
             "Fix the call in the file and line that the message names.",

@@ -74,9 +74,7 @@ class Registration:
 def _log_bad_call(error: Exception) -> None:
     site = _call_site()
     if isinstance(error, InvalidMetricError):
-        _once.warning(
-            site, "Lost a metric, which is counted as invalid: %s (Logged once for %s, line %d.)", error, *site
-        )
+        _once.warning(site, "Lost a metric (counted as invalid): %s (Logged once for %s, line %d.)", error, *site)
     else:
         _once.log(
             logging.WARNING,

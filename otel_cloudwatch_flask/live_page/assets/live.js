@@ -99,7 +99,7 @@ function fillSelect(select, options, chosen) {
   if (chosen !== undefined) select.value = chosen;
 }
 
-const SEND = { text: "To send metrics, change the setting:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
+const SEND = { text: "To send metrics, unset OTEL_EXPORTER_CLOUDWATCH_DRY_RUN, or set this above the reporter:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
 const DIAGNOSE = { text: "Look at the warnings below, and check the app:", copy: "flask cloudwatch doctor" };
 const ENABLE = { text: "To send metrics, change the setting, and check that OTEL_SDK_DISABLED is not true:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
 
