@@ -426,7 +426,7 @@ class Settings:
 
     @classmethod
     def resolve(cls, *, arguments: Source, app_config: Source, environ: Source) -> "Settings":
-        """Build the settings from the arguments, ``app.config`` and the environment.
+        """Build the settings from the arguments, ``app.config``, the configuration file and the environment.
 
         The keys of ``arguments`` are field names.
 

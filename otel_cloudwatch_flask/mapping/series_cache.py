@@ -107,9 +107,9 @@ class SeriesCache:
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Tell the guard that an entry's series are in use, and set ``own`` and ``shared``.
+        """Tell the guard that an entry's series are in use, and set the entry's ``own`` and ``shared`` series.
 
-        Both are empty if the guard refuses one of the series.
+        If the guard refuses one of the series, both are left empty.
         """
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):

@@ -20,7 +20,7 @@ class CloudWatchComponent(MetricReader):
     """
 
     def __new__(cls, **fields: Any) -> "MetricReader | MetricExporter":  # type: ignore[misc]  # a factory, see above
-        """Create a reader or, for a configuration file with these fields, an exporter."""
+        """Create a reader or, for a configuration file, an exporter whose settings are ``fields``."""
         if not (fields or os.environ.get(OTEL_CONFIG_FILE) or "opentelemetry.configuration" in sys.modules):
             return CloudWatchMetricReader()
         use_configuration_file(fields)
@@ -28,6 +28,6 @@ class CloudWatchComponent(MetricReader):
 
 
 def pull_reader(**fields: Any) -> CloudWatchMetricReader:
-    """Create the reader that ``cloudwatch`` names under ``pull`` in a configuration file with these fields."""
+    """Create a reader for ``cloudwatch`` under ``pull`` in a configuration file, with ``fields`` as its settings."""
     use_configuration_file(fields)
     return CloudWatchMetricReader()

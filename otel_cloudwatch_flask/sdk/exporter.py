@@ -314,7 +314,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers.append(watcher)
 
     def watch_pending(self, watcher: Callable[[Batch], object]) -> None:
-        """Call ``watcher`` with each batch that becomes pending from now on, as :meth:`watch` does when it is sent."""
+        """From now on, call ``watcher`` with each batch when it becomes pending, before any attempt to send it."""
         self._watchers_of_pending.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:

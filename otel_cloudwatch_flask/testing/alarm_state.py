@@ -21,7 +21,7 @@ Points: TypeAlias = Sequence[float | None]
 """A value for each period, oldest first. ``None`` means that there is no data."""
 
 _EXTRA_PERIODS: Final = 2
-"""How many periods more than ``EvaluationPeriods`` CloudWatch looks at, as in the examples of its documentation."""
+"""The number of periods beyond ``EvaluationPeriods`` that CloudWatch retrieves, as in its documentation's examples."""
 _SAMPLES_IN_TAIL: Final = 10
 _OPERATORS: Final[dict[type, Callable[[Any, Any], float]]] = {
     ast.Add: operator.add,
@@ -114,7 +114,7 @@ def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass
 class _Evaluation:
-    """Computes the values of an alarm for the last ``count`` periods, the last of which contains ``now``."""
+    """The values that an alarm evaluates: one for each of the last ``count`` periods, including the one of ``now``."""
 
     accepted: Iterable[AcceptedDatum]
     now: float

@@ -139,7 +139,7 @@ class PublishedMetrics:
         """Return the sum of all samples, or ``default`` (0) if there are none.
 
         The fixture ``cloudwatch`` raises ``LookupError`` if no metric of that name was published and there is no
-        ``default``, because the name may be misspelt.
+        ``default``, because the name may be misspelled.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         return tally.sum if tally.count else self._default(name, default)

@@ -15,7 +15,7 @@ const MEANINGLESS = {
 export const mootReason = ({ kind }, key) => {
   if (!MEANINGLESS[kind]?.includes(key)) return null;
   if (kind === "counter") return "Not meaningful for a counter: it depends on the time between flushes";
-  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}: it adds up values of different times`;
+  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}: it adds up values from different times`;
 };
 
 const STATUS = /^(http\.(response\.)?status_code|status_?code|status)$/i;

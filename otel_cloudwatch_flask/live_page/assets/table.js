@@ -21,7 +21,7 @@ const COLUMNS = [
 const NUMBERS = COLUMNS.filter((column) => column.numeric);
 const KEYS = COLUMNS.map((column) => column.key).filter(Boolean);
 
-// Show a statistic in a cell, grey with the reason if it has no meaning for the kind of metric.
+// Show a statistic in a cell. If it has no meaning for the kind of metric, show it in grey, with the reason as tooltip.
 export const showStatistic = (cell, series, key) => {
   const text = key === "samples" ? number(series.samples) : quantity(series[key], series.unit);
   const reason = mootReason(series, key);
@@ -208,7 +208,7 @@ export class Table {
     row.isStale = false;
   }
 
-  // Say how many dimensions are cut off. Rows are measured together, so that the browser lays them out once.
+  // Show how many dimensions are cut off. All rows are measured together, so that the browser computes the layout once.
   fitVisible() {
     const cut = [...this.visible].map((id) => [this.rows.get(id), cutOff(this.rows.get(id).list)]);
     for (const [{ more }, hidden] of cut) {

@@ -26,7 +26,7 @@ export const number = (value) => {
 };
 
 export const whole = (value) => grouped.format(value);
-export const exact = (value) => (value === null ? "CloudWatch has no percentiles of statistic sets" : String(value));
+export const exact = (value) => (value === null ? "CloudWatch cannot compute percentiles from statistic sets" : String(value));
 
 export const dollars = (value) => {
   if (value > 0 && value < 0.01) return "<$0.01";
