@@ -24,6 +24,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 NEVER_SECONDS = 3600.0
 STREAM = io.StringIO()
 CLIENT = FakeCloudWatch()
+NAMESPACES = ("Both", "Other", "Third", "Alone")
 READER = "A reader (thread CloudWatchMetricReader) sends to"
 
 
@@ -59,9 +60,9 @@ class Program:
         return reporter
 
     def findings(self) -> list[str]:
-        """Return what doctor says about readers."""
+        """Return what doctor says about readers, except those that earlier tests have left to the garbage collector."""
         found = [each.finding for each in instrumentation_checks(UserApp(self.app))]
-        return [each for each in found if "sends" in each]
+        return [each for each in found if any(f"namespace {name} " in each for name in NAMESPACES)]
 
 
 @pytest.fixture

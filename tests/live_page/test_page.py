@@ -430,6 +430,7 @@ def test_remedies(make_app: MakeApp, error: Exception, problem: str, copied: str
     shop = make_app(client=Failing(error))
     shop.get("/order")
     shop.reporter.flush(timeout_seconds=0.01)
+    eventually(lambda: shop.data()["remedy"] is not None)
     remedy = shop.data()["remedy"]
     lines = [each["copy"] for each in remedy["steps"]]
     assert remedy["problem"] == problem
@@ -444,6 +445,7 @@ def test_no_dry_run_is_offered_outside_of_debug_mode(make_app: MakeApp) -> None:
     shop = make_app(live_page=True, client=Failing(NoCredentialsError()), debug=False, **check)
     shop.get("/order")
     shop.reporter.flush(timeout_seconds=0.01)
+    eventually(lambda: shop.data()["remedy"] is not None)
     assert [each["copy"] for each in shop.data()["remedy"]["steps"]] == ["aws configure"]
 
 
