@@ -48,32 +48,32 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy("CloudWatch accepts metrics again;", "Buffered metrics are sent, oldest first.", "None."),
         Remedy(
             "The backlog is full:",
-            "The oldest datums are lost, and counted as `backlog_full`.",
+            "The oldest data points are lost, and counted as `backlog_full`.",
             "Fix the delivery problem logged earlier. To survive longer outages, raise `MAX_BACKLOG_BYTES`, or set "
             "`SPOOL_DIRECTORY`.",
         ),
         Remedy(
-            "… datum(s) expired and are lost",
+            "… data point(s) expired and are lost",
             "They are lost, and counted as `expired`: CloudWatch does not accept data older than two weeks.",
             "Fix the delivery problem logged earlier.",
         ),
         Remedy(
-            "CloudWatch refused a datum of",
-            "This datum is lost, and counted as `refused`. The rest of the request is not affected.",
+            "CloudWatch refused a data point of",
+            "This data point is lost, and counted as `refused`. The rest of the request is not affected.",
             "Fix the problem that CloudWatch reports. If nothing is wrong with the metric, this is a bug: report it.",
         ),
         Remedy(
-            "… datum(s) could not be sent before the exporter was shut down",
+            "… data point(s) could not be sent before the exporter was shut down",
             "They are lost, and counted as `shutdown`.",
             "Fix the delivery problem logged earlier. To keep data across restarts, set `SPOOL_DIRECTORY`.",
         ),
         Remedy(
-            "… datum(s) could not be sent, and remain in the spool",
+            "… data point(s) could not be sent, and remain in the spool",
             "Nothing is lost: the next process with this spool directory sends them, for up to two weeks.",
             "Fix the delivery problem logged earlier. Keep the directory on a disk that outlives the process.",
         ),
         Remedy(
-            "… datum(s) were sent, but CloudWatch has not responded",
+            "… data point(s) were sent, but CloudWatch has not responded",
             "They may or may not be in CloudWatch. With a spool, the next process sends them again, so CloudWatch may "
             "count them twice.",
             "None if it happens once. Otherwise, check the latency between the process and CloudWatch.",
@@ -224,7 +224,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Cannot read spooled metrics now",
             "Nothing is lost: they stay in the spool, and are sent when a file descriptor is free.",
-            "Raise the limit of open files of the process (`ulimit -n`), or find what keeps so many open.",
+            "Raise the open-file limit of the process (`ulimit -n`), or find out what keeps so many files open.",
         ),
         Remedy(
             "Cannot write metrics to the spool",

@@ -41,7 +41,9 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy. Default: the app's setting, or background.")
 @click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
 @click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="Default: the app's setting.")
-@click.option("--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the setting.")
+@click.option(
+    "--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the app's setting."
+)
 @click.option(
     "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the total exceeds this."
 )

@@ -46,8 +46,8 @@ def command(
     With --serve, prints the URLs, and keeps the shop with its live page, the traffic and the emulator running. Nothing
     is compared.
 
-    Exit status: 0 all numbers match, 1 a number differs or a datum was lost or refused, 2 the demo could not start, 130
-    interrupted by Ctrl-C (0 with --serve).
+    Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
+    start, 130 interrupted by Ctrl-C (0 with --serve).
     """
     if serve and as_json:
         raise click.UsageError("--json cannot be combined with --serve, which compares nothing.", context)

@@ -53,7 +53,7 @@ def command(
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
-    Nothing is sent unless you pass --send, which publishes one datum of the metric otel_cloudwatch_flask.doctor.
+    Nothing is sent unless you pass --send, which publishes one data point of the metric otel_cloudwatch_flask.doctor.
     CloudWatch bills it as one metric for one hour.
 
     --audit reads the metrics back: it compares what a process has recorded, according to its live page, with what

@@ -112,8 +112,8 @@ class Backlog:
             _each_minute.log(
                 logging.ERROR,
                 "full",
-                "The backlog is full: the oldest %d datum(s) are lost. Fix the delivery problem logged earlier, raise "
-                "max_backlog_bytes, or set spool_directory.",
+                "The backlog is full: the oldest %d data point(s) are lost. Fix the delivery problem logged earlier, "
+                "raise max_backlog_bytes, or set spool_directory.",
                 lost,
             )
 
@@ -337,13 +337,13 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
     """Log how many datums are lost, remain in the spool, or still await a response at shutdown."""
     if lost:
         _logger.error(
-            "%d datum(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery problem "
-            "logged earlier, or set spool_directory to keep unsent datums for the next process.",
+            "%d data point(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery "
+            "problem logged earlier, or set spool_directory to keep unsent data points for the next process.",
             lost,
         )
     if spooled:
         _logger.warning(
-            "%d datum(s) could not be sent, and remain in the spool. To send them, start a process with the same "
+            "%d data point(s) could not be sent, and remain in the spool. To send them, start a process with the same "
             "spool_directory, and fix the delivery problem logged earlier.",
             spooled,
         )
@@ -354,7 +354,7 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
             else "Unless it responds, the next process will send them again"
         )
         _logger.warning(
-            "%d datum(s) were sent, but CloudWatch has not responded. %s. If this happens often, investigate the "
+            "%d data point(s) were sent, but CloudWatch has not responded. %s. If this happens often, investigate the "
             "network latency to CloudWatch.",
             unanswered.datums,
             otherwise,

@@ -262,7 +262,7 @@ class Sender:
             self._each_minute.log(
                 logging.ERROR,
                 "expired",
-                "%d datum(s) expired and are lost: CloudWatch does not accept data older than two weeks. Fix the "
+                "%d data point(s) expired and are lost: CloudWatch does not accept data older than two weeks. Fix the "
                 "delivery problem logged earlier.",
                 expired,
             )
@@ -291,7 +291,7 @@ class Sender:
         self._stats_recorder.sent(datums=datums, size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._backoff.failures:
-            _logger.info("CloudWatch accepts metrics again; sending %d pending datum(s).", self._backlog.datums)
+            _logger.info("CloudWatch accepts metrics again; sending %d pending data point(s).", self._backlog.datums)
             self._backoff = Backoff()
             self._once_an_outage = RateLimitedLog(_logger)
 
@@ -323,8 +323,8 @@ class Sender:
         self._each_minute.log(
             logging.ERROR,
             "refused",
-            "CloudWatch refused a datum of %s, which is lost; the rest of the request is not affected. Fix the problem "
-            "that CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",
+            "CloudWatch refused a data point of %s, which is lost; the rest of the request is not affected. Fix the "
+            "problem that CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",
             datum.series.name,
             message,
         )

@@ -14,17 +14,17 @@ class LossReason(str, Enum):
     INVALID = "invalid"
     """The value is outside CloudWatch's range, or the data point is inconsistent."""
     REFUSED = "refused"
-    """CloudWatch refused the datum."""
+    """CloudWatch refused the data point."""
     EXPIRED = "expired"
-    """The datum could not be sent within two weeks, and CloudWatch accepts nothing older."""
+    """The data point could not be sent within two weeks, and CloudWatch accepts nothing older."""
     BACKLOG_FULL = "backlog_full"
-    """The datum was among the oldest when the backlog was full."""
+    """The data point was among the oldest when the backlog was full."""
     UNREADABLE = "unreadable"
-    """The datum's file in the spool was damaged or removed."""
+    """The spool file of the data point was damaged or removed."""
     SHUTDOWN = "shutdown"
-    """The exporter was shut down, or the process ended, before the datum was sent."""
+    """The exporter was shut down, or the process ended, before the data point was sent."""
     NOT_SET_UP = "not_set_up"
-    """The metric was added to a reporter that has no app and could not be set up. Counts measurements, not datums."""
+    """The reporter had no app and could not be set up. Counts measurements, not data points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,12 +178,12 @@ def problem_of(stats: DeliveryStats) -> str:
     """Describe the lost and pending datums in ``stats``, or return an empty string if there are none.
 
     >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
-    '2 datum(s) lost: invalid; 1 datum(s) not sent yet, the last error was: No Region'
+    '2 data point(s) lost: invalid; 1 data point(s) not sent yet, the last error was: No Region'
     """
-    problems = [f"{datums} datum(s) lost: {reason}" for reason, datums in stats.datums_lost.items()]
+    problems = [f"{datums} data point(s) lost: {reason}" for reason, datums in stats.datums_lost.items()]
     problems += [f"{number} measurement(s) lost: {reason}" for reason, number in stats.measurements_lost.items()]
     if stats.datums_pending:
-        problems.append(f"{stats.datums_pending} datum(s) not sent yet, the last error was: {stats.last_error}")
+        problems.append(f"{stats.datums_pending} data point(s) not sent yet, the last error was: {stats.last_error}")
     return "; ".join(problems)
 
 

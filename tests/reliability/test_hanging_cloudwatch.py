@@ -35,17 +35,17 @@ def test_shutdown(
         stats, said = program.do("stats"), program.said()
         assert program.end() == 0
     assert 2.0 <= seconds < 3.0
-    assert "1 datum(s) were sent, but CloudWatch has not responded" in said
+    assert "1 data point(s) were sent, but CloudWatch has not responded" in said
     if is_spooled:
         assert stats["datums_lost"] == {}
-        assert "1 datum(s) could not be sent, and remain in the spool" in said
+        assert "1 data point(s) could not be sent, and remain in the spool" in said
         with Program(cloudwatch, tmp_path / "next", **variables) as program:
             program.do("add", 0)
             assert program.do("flush", 30)
         assert cloudwatch.published.sum("Orders") == 11
     else:
         assert stats["datums_lost"] == {"shutdown": 1}
-        assert "1 datum(s) could not be sent before the exporter was shut down, and are lost" in said
+        assert "1 data point(s) could not be sent before the exporter was shut down, and are lost" in said
     figures(shutdown=f"{seconds:.2f} s of 2 s", lost=stats["datums_lost"])
 
 

@@ -267,7 +267,9 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
         return SimpleNamespace(stats=lambda: DeliveryStats(**stats))
 
     cloudwatch.assert_no_losses(publisher(datums_sent=5))
-    with pytest.raises(AssertionError, match=r"2 datum.* lost: invalid; 3 datum.* not sent yet, .*: no Region"):
+    with pytest.raises(
+        AssertionError, match=r"2 data point.* lost: invalid; 3 data point.* not sent yet, .*: no Region"
+    ):
         cloudwatch.assert_no_losses(publisher(datums_lost={"invalid": 2}, datums_pending=3, last_error="no Region"))
     with pytest.raises(ClientError):
         cloudwatch.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", inf)])
