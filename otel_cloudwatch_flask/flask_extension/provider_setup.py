@@ -219,8 +219,9 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 
     Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down.
     """
-    provider = metrics.get_meter_provider() if given is None else given
     with _lock:
+        # Inside the lock, because another thread may be creating the global provider.
+        provider = metrics.get_meter_provider() if given is None else given
         reader = None
         if isinstance(provider, MeterProvider) and target.settings.enabled:
             _refuse_if_shut_down(provider)

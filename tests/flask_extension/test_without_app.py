@@ -151,12 +151,28 @@ def test_disabled(reporter: CloudWatchMetricsReporter, monkeypatch: pytest.Monke
     assert reporter.stats().measurements_lost == {}
 
 
-def test_a_script() -> None:
-    """A script of two lines publishes what it recorded when it ends."""
-    program = """
-        from otel_cloudwatch_flask import CloudWatchMetricsReporter
-        CloudWatchMetricsReporter(None, "Cron").add_metric("Runs", 1, "Count")
-    """
+TWO_LINES = """
+    from otel_cloudwatch_flask import CloudWatchMetricsReporter
+    CloudWatchMetricsReporter(None, "Cron").add_metric("Runs", 1, "Count")
+"""
+EIGHT_THREADS = """
+    import threading
+    from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+    reporter, barrier = CloudWatchMetricsReporter(None, "Cron"), threading.Barrier(8)
+
+    def work():
+        barrier.wait()
+        reporter.add_metric("Runs", 1, "Count")
+
+    for _ in range(8):
+        threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize(("program", "runs"), [(TWO_LINES, 1), (EIGHT_THREADS, 8)])
+def test_a_script(program: str, runs: int) -> None:
+    """A script publishes what it recorded when it ends, also if threads create the global provider at once."""
     with LocalCloudWatch() as cloudwatch, isolated_environment():
         subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program)],
@@ -164,4 +180,4 @@ def test_a_script() -> None:
             check=True,
             timeout=60,
         )
-        assert cloudwatch.published.sum("Runs", namespace="Cron") == 1
+        assert cloudwatch.published.sum("Runs", namespace="Cron") == runs
