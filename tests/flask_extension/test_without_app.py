@@ -165,8 +165,11 @@ EIGHT_THREADS = """
         barrier.wait()
         reporter.add_metric("Runs", 1, "Count")
 
-    for _ in range(8):
-        threading.Thread(target=work).start()
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 """
 
 
