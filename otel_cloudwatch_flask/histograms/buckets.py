@@ -169,7 +169,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class ExplicitHistogram(Histogram):
-    """A histogram with user-defined bounds.
+    """A histogram with explicit bucket bounds.
 
     ``counts[i]`` is the number of samples that are greater than ``bounds[i-1]`` and at most ``bounds[i]``.
     """

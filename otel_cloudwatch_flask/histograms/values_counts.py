@@ -92,7 +92,7 @@ def distribution(histogram: Histogram) -> Distribution | None:
 def scaled(
     count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
 ) -> Distribution | None:
-    """Do the same as :func:`distribution`, but for the fields of a histogram instead of a :class:`Histogram` object.
+    """Like :func:`distribution`, but takes the fields of a histogram instead of a :class:`Histogram` object.
 
     Modifies ``buckets``.
     """

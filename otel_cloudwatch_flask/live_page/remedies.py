@@ -21,7 +21,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What is wrong, and the steps to try: one of them may solve the problem."""
+    """A problem, and alternative ways to fix it."""
 
     problem: str
     steps: tuple[Step, ...]

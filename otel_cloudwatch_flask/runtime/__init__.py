@@ -1,1 +1,4 @@
-"""Process-level utilities that do not depend on metrics: fork and exit hooks, rate-limited logs, and safe text."""
+"""Process-level utilities that do not depend on metrics.
+
+They provide fork and exit hooks, rate-limited logging, and text that is safe to log.
+"""

@@ -4,7 +4,8 @@
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
 * Children of :mod:`multiprocessing` run that module's finalizers, then end with ``os._exit``, which skips ``atexit``.
-* Processes of Celery's prefork pool end with ``os._exit``, without finalizers. Celery sends a signal before that.
+* Processes of Celery's prefork pool end with ``os._exit``, without finalizers. Before that, Celery dispatches its
+  ``worker_process_shutdown`` signal, which is not a signal of the operating system.
 * RQ runs each job in a process that it ends with ``os._exit``, without finalizers or a hook.
 * Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
   unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore

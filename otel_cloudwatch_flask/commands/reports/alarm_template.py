@@ -269,7 +269,10 @@ def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
 
 
 def _make_names_unique(every: Iterable[Resource]) -> None:
-    """Number the alarms whose names are the same, for example because routes differ only in their last characters."""
+    """Append a number to each repeated alarm name.
+
+    Names can repeat because they are truncated, which drops the last characters of long routes.
+    """
     seen: set[str] = set()
     for alarm in every:
         name, number = alarm["AlarmName"], 1

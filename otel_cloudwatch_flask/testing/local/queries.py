@@ -121,9 +121,9 @@ def _statistic_errors(statistics: list[str], percentiles: list[str]) -> Iterator
 
 
 def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
-    """Return a predicate that selects the metric's datums in the time range.
+    """Return a predicate that selects the metric's datums in the time range and, if one is given, in the unit.
 
-    As in CloudWatch, the start of the range is rounded down to the minute.
+    As in CloudWatch, the start of the range is rounded down to the minute, or to the period if that is shorter.
     """
     identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
     unit = parameters.get("Unit")
