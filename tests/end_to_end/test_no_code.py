@@ -161,7 +161,7 @@ def test_doctor_under_the_command(cloudwatch: LocalCloudWatch, tmp_path: Path) -
         )
     assert "The process was started by opentelemetry-instrument." in ended.stdout, ended.stdout + ended.stderr
     assert "or set OTEL_METRICS_EXPORTER=cloudwatch." in ended.stdout
-    assert "The exporter zipkin of OTEL_LOGS_EXPORTER is not installed" in ended.stdout
+    assert "OTEL_LOGS_EXPORTER names zipkin, which is not installed" in ended.stdout
     assert "OTEL_TRACES_EXPORTER is none." in ended.stdout
 
 
