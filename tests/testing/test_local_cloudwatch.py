@@ -455,6 +455,17 @@ def test_connection_that_ends_in_a_head(cloudwatch: LocalCloudWatch) -> None:
     assert cloudwatch.traffic.put_requests == 0
 
 
+def test_connection_that_ends_in_a_body(cloudwatch: LocalCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A request whose body is incomplete is neither stored nor counted, and is no error in the log."""
+    address = urlsplit(cloudwatch.endpoint_url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert cloudwatch.traffic.put_requests == 0
+    assert not caplog.messages
+
+
 def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
     """A hook gets the parameters of each request and decides on the response, until it is removed."""
     cloudwatch.answer_with = lambda parameters: Fault() if parameters["Namespace"] == "Shop" else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
 from otel_cloudwatch_flask.observation.tally import content_of, summary
@@ -123,12 +124,14 @@ class ValidatingProxy:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request, as a WSGI application."""
         request = Request(environ)
-        received = request.get_data()
         try:
+            received = request.get_data()
             body = uncompressed(received, request.headers.get("Content-Encoding", ""))
             call = read_call(request, body)
         except UnreadableCallError as error:
             response = _UNREADABLE.answer(self._rejected(error.response))
+        except ClientDisconnected as error:  # in the middle of the body; nobody reads the answer
+            return error(environ, start_response)
         else:
             if call is not None and call.operation == "PutMetricData":
                 self._count(put_requests=1, bytes_received=len(received), bytes_uncompressed=len(body))
