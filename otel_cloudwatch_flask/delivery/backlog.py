@@ -172,6 +172,9 @@ class Backlog:
         # An unchanged batch keeps its file, so that retries during an outage do not rewrite it.
         is_unchanged = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if is_unchanged else [self._spooled(part) for part in parts]
+        if not is_unchanged:
+            # Before the batch stops being in flight: after that, close() would leave its file to the next process.
+            self._forget(settled)
         with self._lock:
             self._count(settled, -1)
             self._in_flight = None
@@ -180,8 +183,6 @@ class Backlog:
                 self._deferred.append(self._waiting.popleft())
             if again:
                 _forget_encodings(self._waiting)
-        if not is_unchanged:
-            self._forget(settled)
 
     def resume(self) -> None:
         """Put the deferred batches back at the front of the queue."""
