@@ -63,7 +63,7 @@ def _content_type(body: str) -> str | None:
 
 
 def _har(document: Any) -> Iterator[Request]:
-    """Yield the requests of a HAR file, whichever host they were sent to.
+    """Yield the requests of a HAR file, ignoring the hosts they were sent to.
 
     See http://www.softwareishard.com/blog/har-12-spec/.
     """

@@ -130,7 +130,7 @@ class ValidatingProxy:
             call = read_call(request, body)
         except UnreadableCallError as error:
             response = _UNREADABLE.answer(self._rejected(error.response))
-        except ClientDisconnected as error:  # in the middle of the body; nobody reads the answer
+        except ClientDisconnected as error:  # in the middle of the body
             return error(environ, start_response)
         else:
             if call is not None and call.operation == "PutMetricData":
