@@ -153,6 +153,7 @@ _RESPONSE_LOST: Final = frozenset(
         "ConnectionClosedError",
         "ResponseStreamingError",
         "IncompleteReadError",
+        "ResponseParserError",  # the body is missing if the headers were cut off
         "ConnectionResetError",
         "BrokenPipeError",
         "TimeoutError",
@@ -165,14 +166,16 @@ _GATEWAY_STATUSES: Final = frozenset({502, 504})
 def unconfirmed(response: object) -> Failure | None:
     """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
-    botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. A
+    botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. It also
+    accepts headers that are cut off before the request ID, so CloudWatch may have stored the datums nevertheless. A
     response without botocore's structure, such as a mock's, counts as a confirmation.
     """
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
     if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
         return None
     status = metadata.get("HTTPStatusCode")
-    return Failure(Kind.NETWORK, f"The response, with status {status}, has no request ID: it is not CloudWatch's.")
+    message = f"The response, with status {status}, has no request ID: it is not CloudWatch's, or was cut off."
+    return Failure(Kind.NETWORK, message, may_be_stored=True)
 
 
 def service_time(response: object) -> float | None:

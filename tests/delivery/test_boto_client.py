@@ -1,12 +1,16 @@
 """Encoded bodies pass through botocore and arrive exactly as a plain call would send them."""
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import BotoCoreError
 from botocore.loaders import JSONFileLoader
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
@@ -17,10 +21,12 @@ from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches, encod
 from otel_cloudwatch_flask.delivery.boto_client import (
     CONNECT_TIMEOUT_SECONDS,
     READ_TIMEOUT_SECONDS,
+    Put,
     client_factory,
     encoded_put,
     plain_put,
 )
+from otel_cloudwatch_flask.delivery.error_codes import Failure, failure, unconfirmed
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS, Distribution
 from otel_cloudwatch_flask.limits import MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
@@ -173,3 +179,37 @@ def test_clients_share_the_data_files_of_botocore(monkeypatch: pytest.MonkeyPatc
     client_factory("eu-west-1")()
     monkeypatch.setattr(JSONFileLoader, "load_file", Mock(side_effect=AssertionError))
     client_factory("eu-west-2")()
+
+
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: CloudWatch\r\nx-amzn-RequestId: b7a1\r\nContent-Type: application/x-amz-json-1.0\r\n"
+    b"Date: Tue, 22 Sep 2026 14:13:20 GMT\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+def test_a_response_cut_off_at_any_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response without its end either still confirms the request, or leaves open whether the data is stored."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def respond() -> None:
+            for length in range(len(RESPONSE) + 1):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(RESPONSE[:length])
+
+        threading.Thread(target=respond, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        put = encoded_put(client_factory("eu-west-1", access_key_id="testing", secret_access_key="testing")())
+        failures = [outcome(put, batch(1)) for _ in range(len(RESPONSE) + 1)]
+    assert all(each is None or each.may_be_stored for each in failures)
+    assert failures[-1] is None
+    assert sum(each is not None for each in failures) > RESPONSE.index(b"b7a1")
+
+
+def outcome(put: Put, batch: Batch) -> Failure | None:
+    """Send ``batch``, and return the failure, if any."""
+    try:
+        return unconfirmed(put(batch))
+    except BotoCoreError as error:
+        return failure(error)
