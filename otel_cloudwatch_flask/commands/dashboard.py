@@ -41,9 +41,10 @@ def command(
     """Generate a CloudWatch dashboard for your app.
 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
-    by unit. Request charts also show routes and statuses that are first published later. The metrics come from a
-    preview, a demo or a running app (--from), or from CloudWatch (--list), which does not report units. With --put,
-    creates the dashboard, or replaces an existing dashboard with the same name.
+    by unit. The charts search for metrics by name, so they also show routes, statuses and other dimension values that
+    are first published later. The metric names come from a preview, a demo or a running app (--from), or from
+    CloudWatch (--list), which does not report units. With --put, creates the dashboard, or replaces an existing
+    dashboard with the same name.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
@@ -83,8 +84,7 @@ def _warn_of_omitted_series(generated: Dashboard) -> None:
     if generated.omitted:
         first = escaped(generated.omitted[0].name, 60)
         click.echo(
-            f"Omitted {len(generated.omitted)} series from the dashboard, starting with {first}: a dashboard holds at "
-            "most 2,500 metrics, and cannot show names or dimensions that are '.' or '...'. Run the command cost to "
-            "see which dimensions to drop.",
+            f"Omitted {len(generated.omitted)} series from the dashboard, starting with {first}: a chart shows at most "
+            "500 metrics, and a dashboard at most 2,500. Run the command cost to see which dimensions to drop.",
             err=True,
         )

@@ -46,13 +46,15 @@ def shown(body: dict[str, Any], series: Iterable[SeriesSummary] = ()) -> set[tup
 
 def finds(expression: str, series: SeriesSummary) -> bool:
     """Return whether CloudWatch would find a series by this search expression."""
-    (terms,) = re.findall(r"^SEARCH\('(.*)', '[A-Za-z0-9]+', 60\)$", expression)
+    (terms,) = re.findall(r"^SEARCH\('([^']*)', '[A-Za-z0-9]+', 60\)$", expression)
     actual = {"Namespace": series.namespace, "MetricName": series.name, **dict(series.dimensions)}
-    wanted = re.findall(r'"?([\w.]+)"?(?:="([^"]*)"|=\(([^)]*)\))?(?: |$)', terms)
-    return all(
-        name in actual and (not value or actual[name] == value) and (not choices or f'"{actual[name]}"' in choices)
-        for name, value, choices in wanted
-    )
+    wanted = re.findall(r'(NOT )?"?([\w.]+)"?(?:="((?:[^"\\]|\\.)*)"|=\(([^)]*)\))?(?: |$)', terms)
+    return all(bool(excluded) != _has(actual, *term) for excluded, *term in wanted)
+
+
+def _has(actual: dict[str, str], name: str, value: str, choices: str) -> bool:
+    value = re.sub(r"\\(.)", r"\1", value)
+    return name in actual and (not value or actual[name] == value) and (not choices or f'"{actual[name]}"' in choices)
 
 
 def test_the_dashboard_of_the_demo_shows_every_metric() -> None:
@@ -138,24 +140,69 @@ def test_widgets_do_not_overlap() -> None:
     assert len(cells) == len(set(cells))
 
 
+@pytest.mark.parametrize(("name", "unit"), [("Views", "Count"), ("http.server.active_requests", "Count")])
+def test_dimension_values_that_come_later_are_shown(name: str, unit: str) -> None:
+    """A chart shows all series of a metric name: other values, other dimensions, and the overflow series."""
+    (chart,) = charts(body_of(SeriesSummary("Shop", name, (("Page", "index"),), unit))).values()
+    ((line,),) = chart["metrics"]
+    assert line["label"] == f"{name} ${{PROP('Dim.Page')}}"
+    for dimensions in ([], [("Page", "cart")], [("Page", "cart"), ("Plan", "pro")], [("otel.metric.overflow", "true")]):
+        assert finds(line["expression"], SeriesSummary("Shop", name, tuple(dimensions), unit))
+    assert not finds(line["expression"], SeriesSummary("Shop", f"{name}s", (("Page", "index"),), unit))
+    assert not finds(line["expression"], SeriesSummary("Shops", name, (("Page", "index"),), unit))
+
+
+def test_totals_of_requests_have_a_chart_of_their_own() -> None:
+    """A rollup over all routes is charted without the routes, which have their own charts."""
+    total = SeriesSummary("Shop", "http.server.duration", (("http.method", "GET"),), "Milliseconds")
+    found = charts(body_of(duration("/"), total))
+    ((line,),) = found["Milliseconds, p90"]["metrics"]
+    assert finds(line["expression"], total)
+    assert not finds(line["expression"], duration("/new"))
+
+
+def test_a_search_is_valid_for_any_name() -> None:
+    """Quotes, backslashes and parentheses are escaped; a name that a search cannot contain is shown as it is."""
+    hostile = SeriesSummary("Shop (EU)", 'C:\\Reads "hot"', (("Page", "."),), "Count")
+    quoted = SeriesSummary("Shop", "Joe's", (("Page", "index"),), "Count")
+    long = SeriesSummary("(" * 255, "(" * 255, (), "Count")
+    made = body_of(hostile, quoted, long)
+    assert list(body_faults(json.dumps(made))) == []
+    assert shown(made, [hostile, quoted, long]) == {
+        ("Shop (EU)", 'C:\\Reads "hot"', "Page", "."),
+        ("Shop", "Joe's", "Page", "index"),
+        ("(" * 255, "(" * 255),
+    }
+    searches = [line[-1]["expression"] for line in charts(made)["Count, total"]["metrics"] if "expression" in line[-1]]
+    assert 'MetricName="C:\\\\Reads \\"hot\\""' in searches[0]
+    assert max(map(len, searches)) <= 1024
+
+
 @pytest.mark.parametrize("number", [150, 700, 3000])
 def test_large_apps_stay_within_the_limits(number: int) -> None:
     """Charts are split, and series beyond the limits are reported."""
-    series = [SeriesSummary("Shop", "Views", (("Page", str(page)),), "Count") for page in range(number)]
-    made = dashboard(series, region="us-east-1", title="Shop")
+    named = [SeriesSummary("Shop", f"Views{page}", (), "Count") for page in range(number)]
+    made = dashboard(named, region="us-east-1", title="Shop")
     assert list(body_faults(json.dumps(made.body))) == []
     assert len(made.omitted) == max(number - 2500, 0)
     assert "Count, total (2)" in charts(made.body)
+    paged = [SeriesSummary("Shop", "Views", (("Page", str(page)),), "Count") for page in range(number)]
+    made = dashboard([*paged, *named[:1]], region="us-east-1", title="Shop")
+    assert len(made.omitted) == max(number - 500, 0)
+    assert [len(chart["metrics"]) for chart in charts(made.body).values()] == [1, 1]
 
 
 def test_untrusted_names_are_shown_as_text() -> None:
     """Markdown and dynamic labels are escaped; series whose names are repeat markers are omitted."""
-    dots = SeriesSummary("Shop", "Views", (("Page", "."),))
-    labelled = SeriesSummary("Shop", "Views", (("Page", "${PROP('MetricName')}"),))
+    dots = SeriesSummary("Shop", "Joe's", (("Page", "."),))
+    labelled = SeriesSummary("Shop", "${PROP('MetricName')}", (("Page", "index"), ("'}", "x")))
     made = dashboard([dots, labelled], region="us-east-1", title="[Shop](http://127.0.0.1) # *")
     assert made.omitted == (dots,)
     (chart,) = charts(made.body).values()
-    assert chart["metrics"][0][-1]["label"] == "Views $ {PROP('MetricName')}"
+    assert chart["metrics"][0][-1]["label"] == "$ {PROP('MetricName')} index x"
+    searched = SeriesSummary("Shop", "${LABEL}", labelled.dimensions)
+    (chart,) = charts(body_of(searched)).values()
+    assert chart["metrics"][0][-1]["label"] == "$ {LABEL} ${PROP('Dim.Page')}"
     assert made.body["widgets"][0]["properties"]["markdown"].startswith("## \\[Shop\\]\\(http://127.0.0.1\\) \\# \\*\n")
 
 
@@ -206,7 +253,8 @@ def test_put_and_list() -> None:
         )
         listed = run_flask(MINIMAL, "dashboard", "--list", environment=environment)
         assert listed.returncode == 0, listed.stderr
-        assert shown(json.loads(listed.stdout)) == {("Shop", "Orders")}
+        orders = SeriesSummary("Shop", "Orders")
+        assert shown(json.loads(listed.stdout), [orders]) == {("Shop", "Orders")}
 
 
 def test_errors_of_aws_have_a_remedy() -> None:

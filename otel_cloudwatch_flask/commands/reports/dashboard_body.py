@@ -6,7 +6,8 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dash
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import groupby, islice
@@ -24,15 +25,19 @@ GRID_COLUMNS: Final = 24
 
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
+MAX_METRICS_PER_CHART: Final = 500
 _LINES_PER_CHART: Final = 100
-"""CloudWatch allows 500 lines, but a chart with that many would be unreadable."""
+"""A chart with more lines would be unreadable, unless they all belong to one metric name."""
+_MAX_SEARCH_LENGTH: Final = 1024
+_MAX_DIMENSIONS_PER_LABEL: Final = 5
+_ESCAPED_IN_SEARCHES: Final = str.maketrans({character: f"\\{character}" for character in '"\\()'})
 _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
 _REPEAT_MARKERS: Final = {".", "..."}
 """In a dashboard body, these mean "same as in the previous metric".
 
-A metric cannot be shown if its namespace, its name, or the name or value of one of its dimensions is a marker.
+A metric that a search cannot name is omitted if its name, or the name or value of one of its dimensions, is a marker.
 """
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -71,15 +76,22 @@ class _Chart:
     width: int = GRID_COLUMNS // 2
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An entry of a chart's ``metrics``, and the series that it shows now."""
+
+    series: tuple[SeriesSummary, ...]
+    metric: list[Any]
+
+
 def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
     """Generate a dashboard that shows requests, errors and latency first, then other metrics grouped by unit.
 
-    Requests, errors and latency are found by search expressions, so that they include routes and statuses that are
-    published later.
+    Metrics are found by search expressions, so that the charts include routes, statuses and other dimension values that
+    are published later.
     """
-    every = [each for each in series if not _REPEAT_MARKERS & {each.namespace, each.name, *sum(each.dimensions, ())}]
-    charts = _fitting(_charts(every))
-    shown = {each.metric for chart in charts for each in chart.series}
+    charts = _fitting(_charts(series))
+    shown = {each.metric for chart in charts for each in chart.series[:MAX_METRICS_PER_CHART]}
     widgets = [_text_widget(title), *_placed(charts, region)]
     omitted = tuple(each for each in series if each.metric not in shown)
     return Dashboard({"widgets": widgets}, omitted, _NOT_IN_NAMES.sub("-", title)[:255])
@@ -91,7 +103,8 @@ def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
     if requests:
         yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
-    yield from _charts_by_unit(each for each in every if each.metric not in of_requests)
+    routes = {each.series.name: each.metric.route for each in requests}
+    yield from _charts_by_unit((each for each in every if each.metric not in of_requests), routes)
 
 
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
@@ -132,14 +145,22 @@ def _search(namespace: str, name: str, metric: RequestMetric, statistic: str, *,
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
     """
     errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
-    terms = f'Namespace="{namespace}" MetricName="{name}" "{metric.route}"{errors}'
-    return f"SEARCH('{terms}', '{statistic}', {_PERIOD_SECONDS})"
+    return _search_of(namespace, name, f'"{metric.route}"{errors}', statistic)
 
 
-def _charts_by_unit(every: Iterable[SeriesSummary]) -> Iterator[_Chart]:
+def _search_of(namespace: str, name: str, terms: str, statistic: str) -> str:
+    names = f'Namespace="{_quoted(namespace)}" MetricName="{_quoted(name)}"'
+    return f"SEARCH('{f'{names} {terms}'.rstrip()}', '{statistic}', {_PERIOD_SECONDS})"
+
+
+def _quoted(text: str) -> str:
+    return text.translate(_ESCAPED_IN_SEARCHES)
+
+
+def _charts_by_unit(every: Iterable[SeriesSummary], routes: Mapping[str, str]) -> Iterator[_Chart]:
     ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
     for (title, statistic), group in groupby(ordered, _title_and_statistic):
-        yield from _chart(title, statistic, group)
+        yield from _numbered_charts(title, statistic, list(_lines(group, statistic, routes)))
 
 
 def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
@@ -150,13 +171,45 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
     return f"{unit}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
-def _chart(title: str, statistic: str, series: Iterable[SeriesSummary]) -> Iterator[_Chart]:
-    """Yield one chart of ``series``, several numbered charts if there are too many, or nothing if there are none."""
-    every = tuple(series)
-    for number, start in enumerate(range(0, len(every), _LINES_PER_CHART), start=1):
-        numbered = f"{title} ({number})" if len(every) > _LINES_PER_CHART else title
-        shown = every[start : start + _LINES_PER_CHART]
-        yield _Chart(numbered, statistic, shown, tuple(map(_metric, shown)))
+def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iterator[_Chart]:
+    """Yield one chart of the lines, or several numbered charts if there are too many series."""
+    charts: list[list[_Line]] = []
+    for line in lines:
+        if not charts or sum(len(each.series) for each in [*charts[-1], line]) > _LINES_PER_CHART:
+            charts.append([])
+        charts[-1].append(line)
+    for number, chart in enumerate(charts, start=1):
+        shown = tuple(series for line in chart for series in line.series)
+        yield _Chart(
+            f"{title} ({number})" if len(charts) > 1 else title, statistic, shown, tuple(line.metric for line in chart)
+        )
+
+
+def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, str]) -> Iterator[_Line]:
+    """Yield a line for each metric name, which searches for all its series.
+
+    A search does not find requests that have a route if ``routes`` maps the metric name to the dimension of the route,
+    because the charts of requests show them.
+    """
+    groups: defaultdict[tuple[str, str], list[SeriesSummary]] = defaultdict(list)
+    for each in every:
+        groups[each.namespace, each.name].append(each)
+    for number, ((namespace, name), group) in enumerate(groups.items(), start=1):
+        terms = f'NOT "{routes[name]}"' if name in routes else ""
+        search = _search_of(namespace, name, terms, statistic)
+        # The syntax of searches has no escape sequence for single quotes.
+        if "'" in namespace + name or len(search) > _MAX_SEARCH_LENGTH:
+            yield from (_Line((each,), _metric(each)) for each in group if not _REPEAT_MARKERS & {*_metric(each)[:-1]})
+        else:
+            metric = {"expression": search, "label": _label_of(name, group), "id": f"e{number}"}
+            yield _Line(tuple(group), [metric])
+
+
+def _label_of(name: str, group: Iterable[SeriesSummary]) -> str:
+    """Return a label that CloudWatch fills with the dimension values of each series."""
+    dimensions = dict.fromkeys(key for each in group for key, _ in each.dimensions if not {"'", "}"} & {*key})
+    values = [f"${{PROP('Dim.{key}')}}" for key in [*dimensions][:_MAX_DIMENSIONS_PER_LABEL]]
+    return " ".join([_plain(name), *values]) if values else "${LABEL}"
 
 
 def _statistic(unit: str) -> str:
@@ -203,9 +256,13 @@ def _properties(chart: _Chart, region: str) -> dict[str, Any]:
 
 
 def _metric(series: SeriesSummary) -> list[Any]:
-    # CloudWatch would interpret "${" as the start of a dynamic label.
-    label = " ".join([series.name, *(value for _, value in series.dimensions)]).replace("${", "$ {")
+    label = _plain(" ".join([series.name, *(value for _, value in series.dimensions)]))
     return [series.namespace, series.name, *sum(series.dimensions, ()), {"label": label}]
+
+
+def _plain(text: str) -> str:
+    # CloudWatch would interpret "${" as the start of a dynamic label.
+    return text.replace("${", "$ {")
 
 
 def _text_widget(title: str) -> dict[str, Any]:
