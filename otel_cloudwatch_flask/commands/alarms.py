@@ -39,7 +39,7 @@ from otel_cloudwatch_flask.terminal import counted
     help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. Triples the price of these alarms.",
 )
 @click.option(
-    "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of the busiest routes."
+    "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of routes, busiest first."
 )
 @click.option(
     "--format",

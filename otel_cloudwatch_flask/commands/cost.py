@@ -142,9 +142,9 @@ def policy_costs(
 ) -> dict[str, MonthlyCost | None]:
     """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
 
-    ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If there is one, the
-    result has another entry: the cost if every process makes calls at that rate. ``flush_bytes`` is the size of the EMF
-    lines that one flush writes, or ``None`` for the cost of API calls.
+    ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If it is given, the
+    result has an additional entry: the cost if every process makes calls at that rate. ``flush_bytes`` is the size of
+    the EMF lines that one flush writes, or ``None`` to calculate the cost of API calls.
     """
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     if observed is not None:
@@ -195,7 +195,7 @@ class _Result:
         processes = f"{self.fleet.processes} process{'es' * (self.fleet.processes > 1)}"
         click.secho(f"Monthly cost of {counted(self.number, 'metric')} from {processes}", bold=True)
         self._show_policies()
-        # Dropping a dimension that merges no series, such as one with a single value, saves nothing.
+        # Dropping a dimension saves nothing if it merges no series, for example if the dimension has a single value.
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
         _show_part("By metric name", by_metric(self.metrics), ("metric",))
         _show_part("By dimension", dimensions, ("metric", "dimension", "values"))

@@ -32,7 +32,7 @@ def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value:
     type=click.Choice(["body", *FORMATS]),
     default="body",
     show_default=True,
-    help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack that has it.",
+    help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack containing it.",
 )
 @click.pass_context
 def command(
@@ -41,10 +41,10 @@ def command(
     """Generate a CloudWatch dashboard for your app.
 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
-    by unit. The charts search for metrics by name, so they also show routes, statuses and other dimension values that
-    are first published later. The metric names come from a preview, a demo or a running app (--from), or from
-    CloudWatch (--list), which does not report units. With --put, creates the dashboard, or replaces an existing
-    dashboard with the same name.
+    by unit. The charts search for metrics by name, so they pick up new routes, statuses and other dimension values
+    automatically. The metric names come from a preview, a demo or a running app (--from), or from CloudWatch (--list),
+    which does not report units. With --put, creates the dashboard, or replaces an existing dashboard with the same
+    name.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
@@ -60,7 +60,7 @@ def command(
     region = region_for(context, region)
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
-    # Nothing else is written to standard output, so that it can be redirected to a file.
+    # The warning goes to standard error, so that standard output can be redirected to a file.
     if name is not None:
         _put(name, generated, region)
     elif listing["form"] == "body":
@@ -85,6 +85,6 @@ def _warn_of_omitted_series(generated: Dashboard) -> None:
         first = escaped(generated.omitted[0].name, 60)
         click.echo(
             f"Omitted {len(generated.omitted)} series from the dashboard, starting with {first}: a chart shows at most "
-            "500 metrics, and a dashboard at most 2,500. Run the command cost to see which dimensions to drop.",
+            "500 metrics, and a dashboard at most 2,500. Run the cost command to see which dimensions to drop.",
             err=True,
         )

@@ -78,7 +78,7 @@ def _namespaces(context: click.Context, given: tuple[str, ...], source: str | No
     namespaces = named or namespaces_of(load_user_app(context))
     if not namespaces:
         raise CommandError(
-            "No namespace is known: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy to use the "
+            "No namespace configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy to use the "
             "app's namespace."
         )
     return namespaces

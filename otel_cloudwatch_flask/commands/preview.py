@@ -45,7 +45,7 @@ class RequestResult:
 @click.option(
     "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often to make each request."
 )
-@json_option("the document that cost, dashboard and alarms read")
+@json_option("the document for cost, dashboard and alarms")
 @traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
@@ -126,8 +126,8 @@ def _flush() -> None:
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
-    are_under_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
-    if are_under_other_readers and isinstance(provider, MeterProvider):
+    exporters_of_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
+    if exporters_of_other_readers and isinstance(provider, MeterProvider):
         provider.force_flush()
 
 

@@ -263,7 +263,7 @@ def test_errors_of_aws_have_a_remedy() -> None:
     ended = run("dashboard", "--list", "--namespace", "Shop", environment=environment)
     assert ended.returncode == 2
     assert ended.stderr.startswith("Error: NoCredentialsError: ")
-    assert "the policy that the command policy prints" in ended.stderr
+    assert "the policy that the policy command prints" in ended.stderr
     keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     unreachable = run("dashboard", "--list", "--namespace", "Shop", environment={**environment, **keys})
     assert unreachable.returncode == 2

@@ -211,9 +211,9 @@ def test_a_client_passed_by_the_app() -> None:
 @pytest.mark.parametrize(
     ("fault", "remedy"),
     [
-        (Fault("AccessDenied", 403), "Attach the policy that the command policy prints"),
+        (Fault("AccessDenied", 403), "Attach the policy that the policy command prints"),
         (Fault("Throttling", 400), "reduce the call rate"),
-        (Fault("InternalServiceError", 500), "CloudWatch has an internal error"),
+        (Fault("InternalServiceError", 500), "CloudWatch returned an internal error"),
     ],
 )
 def test_remedies_for_a_failed_probe(fault: Fault, remedy: str) -> None:

@@ -27,7 +27,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a process has recorded since ``started``, in Unix seconds, according to its live page.
+    """What a process recorded from ``started`` to ``now``, both in Unix seconds, according to its live page.
 
     ``series`` maps each series to two numbers: its samples, and how many of them are pending or lost.
     """

@@ -1,4 +1,4 @@
-"""Check that ``opentelemetry-instrument`` finds what it needs to publish metrics."""
+"""Check that ``opentelemetry-instrument`` finds an OpenTelemetry distribution and the selected exporters."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -14,8 +14,8 @@ SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
 """A larger clock error puts metrics in the wrong minute. If it reaches 300 seconds, AWS refuses request signatures."""
 _NO_CREDENTIALS: Final = (
-    "Attach a role to the server or, on your own machine, run aws configure or set AWS_PROFILE. Until then metrics are "
-    "buffered."
+    "Attach a role to the server or, on your own machine, run aws configure or set AWS_PROFILE. Until then, metrics "
+    "are buffered."
 )
 _METHOD_NAMES: Final = {"env": "environment variables", "iam-role": "instance role", "container-role": "container role"}
 """Descriptions of credential providers whose names in botocore are not self-explanatory."""
@@ -97,11 +97,13 @@ def _endpoint(url: str) -> Iterator[Check]:
 
 def _clock(ahead_seconds: float | None) -> Check:
     if ahead_seconds is None:
-        return Check(SECTION, "unknown", "The endpoint sent no Date header.", "Compare the system clock yourself.")
+        return Check(SECTION, "unknown", "The endpoint sent no Date header.", "Check the system clock yourself.")
     if abs(ahead_seconds) <= _CLOCK_TOLERANCE_SECONDS:
         return Check(SECTION, "ok", f"The system clock is accurate to {max(abs(ahead_seconds), 1):.0f} s.")
     off = f"{abs(ahead_seconds):.0f} s {'slow' if ahead_seconds > 0 else 'fast'}"
-    remedy = "Synchronize it with NTP: metrics get wrong timestamps, and from 300 s on AWS rejects every request."
+    remedy = (
+        "Synchronize it with NTP: metrics get wrong timestamps, and AWS rejects requests if the error is 300 s or more."
+    )
     return Check(SECTION, "problem", f"The system clock is {off}.", remedy)
 
 

@@ -59,7 +59,7 @@ def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 
 def _reporter_check(user_app: UserApp) -> Check:
     if user_app.reporter is not None:
-        return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric().")
+        return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric() calls.")
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
     alternative = (
@@ -83,7 +83,9 @@ def _provider_check(provider: metrics.MeterProvider) -> Check:
     if isinstance(provider, MeterProvider):
         return Check(_SECTION, "ok", "The global MeterProvider accepts readers.")
     if _is_placeholder(provider):
-        return Check(_SECTION, "unknown", "No global MeterProvider is set.", "Only the reporter's own is published.")
+        return Check(
+            _SECTION, "unknown", "No global MeterProvider is set.", "Only the reporter's metrics are published."
+        )
     remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
     return Check(_SECTION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
 

@@ -52,8 +52,9 @@ class Alarms:
 class Thresholds:
     """The percentage of 5xx responses and the p99 latency that trigger an alarm.
 
-    The percentage counts as 0 in a period with fewer than ``minimum_requests``. If ``latency_seconds`` is ``None``, the
-    threshold is derived from the observed p99. If ``is_learned``, CloudWatch's anomaly detection learns the threshold.
+    The percentage counts as 0 in a period with fewer requests than ``minimum_requests``. If ``latency_seconds`` is
+    ``None``, the threshold is derived from the observed p99. If ``is_learned`` is true, CloudWatch's anomaly detection
+    learns the threshold.
     """
 
     error_percent: float = 1.0
@@ -211,7 +212,7 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
-        "AlarmName": _printable(f"{series.namespace}: no data of {series.name}", _MAX_NAME_LENGTH),
+        "AlarmName": _printable(f"{series.namespace}: no data for {series.name}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"No data for 15 minutes: {series.name}"),
         **_metric(series),
         "Statistic": "SampleCount",

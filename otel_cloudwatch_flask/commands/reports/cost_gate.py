@@ -16,7 +16,7 @@ class Growth:
     """A metric name that has become more expensive, and the dimension that causes it.
 
     ``metrics_before`` is 0 if the name is new, and ``values_before`` is 0 if the dimension is new. ``dimension`` is
-    empty if the name is new, or if no dimension has more values, but there are more combinations of them.
+    empty if the name is new, or if there are only more combinations of dimension values, but no new values.
     """
 
     metric: str
@@ -80,9 +80,9 @@ def _values_by_name(metrics: Iterable[Metric]) -> Mapping[str, _Values]:
 
 
 def largest_share(metrics: Sequence[Metric]) -> str:
-    """Return a sentence that names the metric with the largest share, and its costliest dimension, if any.
+    """Return a sentence about the most expensive metric name and, if dropping a dimension saves money, that dimension.
 
-    Returns an empty string if there are no metrics. Otherwise, the sentence starts with a space.
+    The sentence starts with a space, so that it can follow another. Returns an empty string if there are no metrics.
     """
     if not metrics:
         return ""

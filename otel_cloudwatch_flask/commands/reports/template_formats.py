@@ -13,7 +13,7 @@ _RESOURCE_TYPES: Final = {
     "AWS::CloudWatch::Alarm": ("aws_cloudwatch_metric_alarm", "CfnAlarm"),
     "AWS::CloudWatch::Dashboard": ("aws_cloudwatch_dashboard", "CfnDashboard"),
 }
-"""Terraform's resource and the CDK's construct for each type."""
+"""Maps each CloudFormation resource type to the Terraform resource type and the CDK construct."""
 _ACTIONS: Final = ("AlarmActions", "OKActions")
 _TERRAFORM_NAMES: Final = {"EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles"}
 _CDK_TYPES: Final = {
@@ -58,7 +58,7 @@ def terraform(template: Mapping[str, Any]) -> str:
 
 
 def cdk(template: Mapping[str, Any]) -> str:
-    """Return the resources as a Python module with a CDK stack. The template's parameters become its arguments."""
+    """Return the resources as a Python module with a CDK stack. The parameters become arguments of the stack."""
     defaults = {_snake(name): each["Default"] for name, each in template.get("Parameters", {}).items()}
     parameters = "".join(f"{name}={value!r}, " for name, value in defaults.items())
     head = _CDK_HEAD.replace("{description}", template["Description"].replace("\\", "").replace('"', "'"))
@@ -152,4 +152,4 @@ FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "terraform": terraform,
     "cdk": cdk,
 }
-"""The function that writes a template in each format."""
+"""Maps the name of each format to the function that writes it."""

@@ -23,11 +23,11 @@ _HIDDEN: Final = "***"
 
 REMEDIES: Final[Mapping[Kind, str]] = {
     Kind.THROTTLED: "CloudWatch throttles your calls: wait, and reduce the call rate with FLUSH=interval.",
-    Kind.SERVER: "CloudWatch has an internal error: wait, and try again.",
+    Kind.SERVER: "CloudWatch returned an internal error: wait, and try again.",
     Kind.NETWORK: "Check the network, proxies (HTTPS_PROXY) and AWS_ENDPOINT_URL_CLOUDWATCH.",
-    Kind.CREDENTIALS: "Attach the policy that the command policy prints, or renew the credentials.",
+    Kind.CREDENTIALS: "Attach the policy that the policy command prints, or renew the credentials.",
     Kind.CONFIGURATION: "Set AWS_REGION; if AWS_PROFILE is set, check that the profile exists.",
-    Kind.REFUSED: "Check the namespace: CloudWatch rejects it.",
+    Kind.REFUSED: "CloudWatch rejected the request: check the namespace.",
     Kind.UNKNOWN: "Check the error message, and try again.",
 }
 
@@ -111,9 +111,9 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """Remove the secrets in ``hidden``, and any credentials in URLs, from a boto3 or AWS message.
+    """Mask the secrets in ``hidden``, and any credentials in URLs, in a message from boto3 or AWS.
 
-    When a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
+    If a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
     """
     for secret in hidden:
         text = text.replace(secret, _HIDDEN)

@@ -26,7 +26,7 @@ class CommandError(click.ClickException):
 
 
 class Command(click.Command):
-    """A command that lists its options when it is called with an unknown option."""
+    """A command that lists its options if one is unknown, and reports this package's exceptions without a traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. If an option is unknown, the error lists the available options."""

@@ -45,7 +45,7 @@ class SeriesSummary:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The published series in document order, and the rate of calls to CloudWatch, or ``None`` if it is unknown."""
+    """The published series in document order, and the rate of calls to CloudWatch (``None`` if unknown)."""
 
     series: tuple[SeriesSummary, ...]
     requests_per_second: float | None = None

@@ -1,4 +1,4 @@
-"""Read the requests that ``preview`` makes from a file: lines of text, or a HAR file that a browser has saved."""
+"""Read requests for ``preview`` from a text file with one request per line, or from a HAR file saved by a browser."""
 
 import json
 from collections.abc import Iterator

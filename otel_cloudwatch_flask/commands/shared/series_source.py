@@ -30,7 +30,11 @@ def series_options(command: _F) -> _F:
 def selected_series(
     context: click.Context, source: str | None, namespaces: Sequence[str], region: str | None, *, is_listed: bool
 ) -> Document:
-    """Return the series from ``source`` or from ListMetrics. Raises :class:`CommandError` if there are none."""
+    """Return the series from ``source`` or from ListMetrics.
+
+    Raises ``click.UsageError`` unless exactly one of the two is selected, and :class:`CommandError` if there are no
+    series.
+    """
     if bool(source) == is_listed:
         raise click.UsageError("Pass either --from FILE (output of preview --json) or --list.", context)
     document = read_document(source) if source else _listed(context, namespaces, region)
@@ -46,14 +50,14 @@ def region_for(context: click.Context, region: str | None) -> str:
         found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")
         found = found or aws.region_of(aws.cloudwatch_client())
     if not found:
-        raise CommandError("No Region is known: pass --region, or set AWS_REGION.")
+        raise CommandError("No Region configured: pass --region, or set AWS_REGION.")
     return str(found)
 
 
 def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:
     namespaces = list(given) or namespaces_of(load_user_app(context))
     if not namespaces:
-        raise CommandError("No namespace is known: pass --namespace NAME.")
+        raise CommandError("No namespace configured: pass --namespace NAME.")
     with aws.errors_explained():
         client = aws.cloudwatch_client(region_for(context, region))
         return Document(tuple(aws.listed_series(client, namespaces)))

@@ -105,7 +105,7 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
 
 
 def _load_error(context: click.Context, error: Exception) -> CommandError:
-    # These exceptions have sufficient messages. After an ImportError, NoAppException's message has the traceback.
+    # These exceptions have clear messages. If an import failed, NoAppException's message contains the traceback.
     has_message = isinstance(error, (NoAppException, CloudWatchMetricsError))
     text = str(error) if has_message else "".join(traceback.format_exception(error))
     lines, hint = text.strip().splitlines(), ""
