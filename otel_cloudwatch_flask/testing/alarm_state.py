@@ -87,13 +87,8 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
         return "OK"
     if missing == "ignore":
         return state
-    # Every period with data is breaching, but there are fewer than needed.
-    return _early(breaching[-periods:], needed) if present else "INSUFFICIENT_DATA"
-
-
-def _early(breaching: Sequence[bool | None], needed: int) -> State:
-    """Return ``ALARM`` if a breaching period is at least ``needed`` periods old, otherwise ``OK``."""
-    return "ALARM" if any(breaching[: len(breaching) - needed + 1]) else "OK"
+    # Every period with data is breaching. There are fewer than needed, so it depends on how old the oldest is.
+    return "ALARM" if any(breaching[: len(breaching) - needed + 1]) else "INSUFFICIENT_DATA"
 
 
 def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
@@ -140,7 +135,8 @@ class _Evaluation:
         tallies = self._tallies(identity, period)
         last = int(self.now // period)
         found = [tallies.get(number) for number in range(last - self.count + 1, last + 1)]
-        self.has_few_samples |= any(tally is not None and _is_small(tally, statistic) for tally in found)
+        evaluated = [tally for tally in found if tally is not None][_EXTRA_PERIODS - self.count :]
+        self.has_few_samples |= any(_is_small(tally, statistic) for tally in evaluated)
         return [None if tally is None else _value(tally, statistic) for tally in found]
 
     def _tallies(self, identity: tuple[str, str, Dimensions], period: int) -> dict[int, Tally]:
@@ -210,8 +206,11 @@ def _value(tally: Tally, statistic: str) -> float | None:
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:
-    """Return whether a percentile has too few samples to be significant, according to CloudWatch's documentation."""
+    """Return whether a percentile has too few samples to be significant. The 0th and the 100th never have.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/percentiles-with-low-samples.html
+    """
     if not statistic.startswith("p"):
         return False
     fraction = float(statistic[1:]) / 100
-    return tally.count * min(fraction, 1 - fraction) < _SAMPLES_IN_TAIL * (1 - 1e-9)
+    return 0 < tally.count * min(fraction, 1 - fraction) < _SAMPLES_IN_TAIL * (1 - 1e-9)

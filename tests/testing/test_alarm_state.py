@@ -27,6 +27,11 @@ TABLES: list[tuple[int, str, str, str, str, str]] = [
     (2, "0-X--", "OK", "OK", "ALARM", "OK"),
     (2, "----0", "OK", "OK", "ALARM", "OK"),
     (2, "---X-", "ALARM", "kept", "ALARM", "OK"),
+    # Three rows of an earlier edition, in doc_source/AlarmThatSendsEmail.md of github.com/awsdocs. Today's page
+    # describes these cases in "Avoiding premature transitions to alarm state", without giving their states.
+    (3, "----X", "INSUFFICIENT_DATA", "kept", "ALARM", "OK"),
+    (3, "X----", "ALARM", "kept", "ALARM", "OK"),
+    (2, "----X", "INSUFFICIENT_DATA", "kept", "ALARM", "OK"),
 ]
 
 
@@ -85,6 +90,28 @@ def test_parameters() -> None:
     cloudwatch = published((100, 5), (100, 5))
     assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=4) == "ALARM"
     assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=5) == "OK"
+
+
+# Samples per percentile, from https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
+# percentiles-with-low-samples.html: 10/(1-percentile) from p50 up, 10/percentile below; p0 and p100 are not included.
+@pytest.mark.parametrize(
+    ("percentile", "enough"), [("p99", 1000), ("p90", 100), ("p50", 20), ("p10", 100), ("p1", 1000), ("p100", 1)]
+)
+def test_low_sample_counts(percentile: str, enough: int) -> None:
+    """An alarm on a percentile keeps its state if a period has fewer samples than CloudWatch documents."""
+    metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "ExtendedStatistic": percentile, "Period": 300}
+    pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
+    limits = {"Threshold": 10, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1}
+    properties = {**metric, **limits, "Dimensions": pairs, "EvaluateLowSampleCountPercentile": "ignore"}
+    template = {"Resources": {"Alarm": {"Properties": properties}}}
+    assert published((enough, 0)).alarm(template, "Alarm") == "ALARM"
+    assert published((enough - 1, 0)).alarm(template, "Alarm", "INSUFFICIENT_DATA") == "INSUFFICIENT_DATA"
+
+
+def test_few_samples_before_the_evaluated_periods() -> None:
+    """Only the periods that an alarm evaluates need enough samples."""
+    cloudwatch = published((1, 0), (1, 0), (1000, 0), (1000, 0), (1000, 0), milliseconds=500)
+    assert cloudwatch.alarm(TEMPLATE, LATENCY, "OK") == "ALARM"
 
 
 @pytest.mark.parametrize(("requests", "state"), [(1000, "ALARM"), (999, "OK")])
