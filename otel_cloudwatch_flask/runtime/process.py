@@ -25,9 +25,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Final, NoReturn
+from types import MethodType
+from typing import Final, NoReturn, TypeAlias, cast
 
 _logger = logging.getLogger(__name__)
+
+_WeakMethod: TypeAlias = "weakref.WeakMethod[Callable[[], None]]"
 
 _AFTER_ALL_OTHERS: Final = -1000
 """The priority of this package's multiprocessing finalizers. Low, so that queues and pools are finalized first."""
@@ -37,7 +40,7 @@ _JOB_OF_RQ: Final = "RQ_JOB_ID"
 
 
 def call_after_fork(forget: Callable[[], None], start: Callable[[], None] | None = None) -> None:
-    """Call bound methods in every forked child, in registration order, for as long as their objects live.
+    """Call bound methods of an object in every forked child, in registration order, for as long as the object lives.
 
     :param forget: drops the parent's data and locks. Must not do I/O or anything else that can fail, because a child
         that keeps the data would send it a second time.
@@ -78,17 +81,17 @@ class _ForkHooks:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        self._forgets: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._starts: list[weakref.WeakMethod[Callable[[], None]]] = []
+        # Keyed by the methods' objects, whose end removes them.
+        self._forgets: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
+        self._starts: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
         self._has_uwsgi_hook = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
     def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
-        # The lists are replaced, not changed in place, because another thread may fork at any moment.
-        self._forgets = [*(each for each in self._forgets if each() is not None), weakref.WeakMethod(forget)]
-        if start is not None:
-            self._starts = [*(each for each in self._starts if each() is not None), weakref.WeakMethod(start)]
+        for method, methods in ((forget, self._forgets), (start, self._starts)):
+            if method is not None:
+                methods[cast("MethodType", method).__self__] = weakref.WeakMethod(method)
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
@@ -98,7 +101,7 @@ class _ForkHooks:
         self._pid = os.getpid()
         self.lock = threading.RLock()  # another thread of the parent may have held it
         # Every object drops the parent's state before any object starts, because starting may use other objects.
-        for reference in [*self._forgets, *self._starts]:
+        for reference in [*self._forgets.values(), *self._starts.values()]:
             if method := reference():
                 _run_guarded(method)
         _exits.start_in_child()
