@@ -7,7 +7,7 @@ import click
 from otel_cloudwatch_flask.commands.shared.command import LazyGroup
 from otel_cloudwatch_flask.version import __version__
 
-_COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview")
+_COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling")
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     With your app, as flask --app YOUR_APP cloudwatch COMMAND:
       preview    see what your app would send
       cost       estimate the monthly cost
-      dashboard, alarms, policy: generate resources for your AWS account
+      dashboard, alarms, scaling, policy: generate resources for your AWS account
 
     Run COMMAND --help for details.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
-from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, format_option
 from otel_cloudwatch_flask.commands.shared.command import Command
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
 from otel_cloudwatch_flask.terminal import counted
@@ -41,14 +41,7 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of routes, busiest first."
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(list(FORMATS)),
-    default="cloudformation",
-    show_default=True,
-    help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
-)
+@format_option
 @click.pass_context
 def command(
     context: click.Context, /, failure_percent: float, min_requests: int, latency: float | None, **options: Any

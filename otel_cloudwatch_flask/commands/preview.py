@@ -45,7 +45,7 @@ class RequestResult:
 @click.option(
     "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often to make each request."
 )
-@json_option("the document for cost, dashboard and alarms")
+@json_option("the document for cost, dashboard, alarms and scaling")
 @traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:

@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terrafo
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.command_runs import demo_document, demo_result
+from tests.support.template_tools import cfn_lint, parsed_terraform, synthesized
 
 DEFAULTS = Thresholds()
 
@@ -35,17 +34,6 @@ def suggested(*series: SeriesSummary, thresholds: Thresholds = DEFAULTS, routes:
 def dimensions_of(query: dict[str, Any]) -> dict[str, str]:
     """Return the dimensions of a query's metric."""
     return {each["Name"]: each["Value"] for each in query["MetricStat"]["Metric"]["Dimensions"]}
-
-
-def cfn_lint(folder: Path, template: str) -> str:
-    """Return the output of cfn-lint for a template; empty if the template is valid."""
-    path = folder / "alarms.json"
-    path.write_text(template, "utf-8")
-    program = Path(sys.executable).with_name("cfn-lint")
-    command = [str(program), "--include-checks", "I", "--", str(path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert bool(ended.returncode) == bool(ended.stdout), ended.stderr
-    return ended.stdout
 
 
 def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
@@ -217,10 +205,9 @@ HOSTILE = ("/${AWS::Region}", "/%{if}", '/"quoted" # {x}', "/<int:id>\\", "/'x'"
 
 def test_terraform_reads_the_alarms() -> None:
     """The configuration has the alarms of the template; nothing in a route is interpreted."""
-    hcl2 = pytest.importorskip("hcl2", reason="needs python-hcl2")
     template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
     text = terraform(template)
-    read = hcl2.loads(text)
+    read = parsed_terraform(text)
     assert len(read["resource"]) == len(template["Resources"])
     assert len(read["variable"]) == 3
     assert '"http.target" = "/$${AWS::Region}"' in text
@@ -233,16 +220,9 @@ def test_terraform_reads_the_alarms() -> None:
 def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
     """The stack is a Python module, and the CDK makes the properties of the template from it."""
     template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
-    source = cdk(template)
-    compile(source, "alarms.py", "exec")
-    aws_cdk = pytest.importorskip("aws_cdk", reason="needs aws-cdk-lib and Node.js")
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)  # noqa: S102 - the module that the command prints
-    app = aws_cdk.App(outdir=str(tmp_path))
-    namespace["Monitoring"](app, "Alarms")
-    made = app.synth().get_stack_by_name("Alarms").template["Resources"]
+    made = synthesized(tmp_path, cdk(template))
     given = {name: each["Properties"] for name, each in template["Resources"].items()}
-    assert {name: plain(each["Properties"]) for name, each in made.items() if "Alarm" in each["Type"]} == {
+    assert {name: plain(each["Properties"]) for name, each in made.items()} == {
         name: plain(each) for name, each in given.items()
     }
 

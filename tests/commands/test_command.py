@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, read_document
 from tests.support.command_runs import MINIMAL, run, run_flask
 
-COMMANDS = ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]
+COMMANDS = ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling"]
 
 
 def test_commands() -> None:

@@ -12,9 +12,9 @@ from otel_cloudwatch_flask.commands.reports.dashboard_body import LATENCY_PERCEN
 from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-from tests.commands.test_alarms import cfn_lint
 from tests.support.command_runs import MINIMAL, demo_document, demo_result, run, run_flask
 from tests.support.dashboard_rules import body_faults
+from tests.support.template_tools import cfn_lint, parsed_terraform, synthesized
 
 
 def duration(route: str, status: str = "200", method: str = "GET") -> SeriesSummary:
@@ -220,21 +220,13 @@ def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
     (line,) = [each.strip() for each in text.splitlines() if "dashboard_body" in each]
     quoted = line.removeprefix("dashboard_body = ").replace("$${", "${").replace("%%{", "%{")
     assert json.loads(json.loads(quoted)) == made.body
-    hcl2 = pytest.importorskip("hcl2", reason="needs python-hcl2")
-    assert "aws_cloudwatch_dashboard" in str(hcl2.loads(text)["resource"])
+    assert "aws_cloudwatch_dashboard" in str(parsed_terraform(text)["resource"])
 
 
 def test_the_cdk_synthesizes_the_dashboard(tmp_path: Path) -> None:
     """The stack is a Python module, and the CDK makes the same body from it."""
     made = dashboard([duration("/")], region="us-east-1", title="Shop")
-    source = cdk(made.template())
-    compile(source, "dashboard.py", "exec")
-    aws_cdk = pytest.importorskip("aws_cdk", reason="needs aws-cdk-lib and Node.js")
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)  # noqa: S102 - the module that the command prints
-    app = aws_cdk.App(outdir=str(tmp_path))
-    namespace["Monitoring"](app, "Dashboard")
-    found = app.synth().get_stack_by_name("Dashboard").template["Resources"]["Dashboard"]["Properties"]
+    found = synthesized(tmp_path, cdk(made.template()))["Dashboard"]["Properties"]
     assert (found["DashboardName"], json.loads(found["DashboardBody"])) == ("Shop", made.body)
 
 

@@ -47,9 +47,12 @@ LAYERS: list[tuple[str, list[str]]] = [
     ),
     (
         "commands/reports",
-        ["cost_estimate", "cost_gate", "request_series", "alarm_template", "template_formats", "dashboard_body"],
+        [
+            *("cost_estimate", "cost_gate", "request_series", "alarm_template"),
+            *("scaling_template", "template_formats", "dashboard_body"),
+        ],
     ),
-    ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview"]),
+    ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling"]),
     ("", ["cli", "__main__"]),
 ]
 ORDER = [f"{folder}/{module}".lstrip("/") for folder, modules in LAYERS for module in modules]

@@ -122,7 +122,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     expression = f"IF({total} >= ${{MinimumRequests}}, 100 * ({failed}) / ({total}), 0)"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
-        "AlarmName": _printable(f"{group[0].series.namespace}: 5xx rate of {label}", _MAX_NAME_LENGTH),
+        "AlarmName": printable(f"{group[0].series.namespace}: 5xx rate of {label}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"5xx rate above threshold: {label}"),
         "Metrics": [
             {"Id": "rate", "Expression": {"Fn::Sub": expression}, "Label": "5xx, percent", "ReturnData": True},
@@ -160,7 +160,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
     return {
         "AlarmName": _latency_name(request),
         "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
-        **_metric(series),
+        **metric_properties(series),
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "GreaterThanThreshold",
@@ -192,7 +192,7 @@ def _learned_latency_alarm(request: RequestSeries, _thresholds: Thresholds) -> R
 
 
 def _latency_name(request: RequestSeries) -> str:
-    return _printable(f"{request.series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH)
+    return printable(f"{request.series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH)
 
 
 def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
@@ -212,9 +212,9 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
-        "AlarmName": _printable(f"{series.namespace}: no data for {series.name}", _MAX_NAME_LENGTH),
+        "AlarmName": printable(f"{series.namespace}: no data for {series.name}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"No data for 15 minutes: {series.name}"),
-        **_metric(series),
+        **metric_properties(series),
         "Statistic": "SampleCount",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "LessThanThreshold",
@@ -235,11 +235,12 @@ def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
 
 
 def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
-    stat = {"Metric": _metric(series), "Period": _PERIOD_SECONDS, "Stat": statistic}
+    stat = {"Metric": metric_properties(series), "Period": _PERIOD_SECONDS, "Stat": statistic}
     return {"Id": identity, "MetricStat": stat, "ReturnData": False}
 
 
-def _metric(series: SeriesSummary) -> Resource:
+def metric_properties(series: SeriesSummary) -> Resource:
+    """Return the namespace, the name and the dimensions of a series as CloudFormation properties."""
     dimensions = [{"Name": literal(name), "Value": literal(value)} for name, value in series.dimensions]
     return {
         "Namespace": literal(series.namespace),
@@ -285,12 +286,13 @@ def _make_names_unique(every: Iterable[Resource]) -> None:
 
 
 def _description(text: str) -> str:
-    return _printable(text, 500)
+    return printable(text, 500)
 
 
-def _printable(text: str, length: int) -> str:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable.replace(_PARAMETER, "$ {")[:length]
+def printable(text: str, length: int) -> str:
+    """Return at most ``length`` characters of ``text``, without control characters and references to parameters."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown.replace(_PARAMETER, "$ {")[:length]
 
 
 def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:

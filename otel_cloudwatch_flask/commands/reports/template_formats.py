@@ -1,31 +1,71 @@
-"""Write a CloudFormation template of alarms or dashboards as Terraform configuration, or as a CDK stack in Python."""
+"""Write a CloudFormation template as Terraform configuration, or as a CDK stack in Python."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import click
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Resource
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PARAMETER: Final = re.compile(r"\$\{(\w+)\}")
-_RESOURCE_TYPES: Final = {
-    "AWS::CloudWatch::Alarm": ("aws_cloudwatch_metric_alarm", "CfnAlarm"),
-    "AWS::CloudWatch::Dashboard": ("aws_cloudwatch_dashboard", "CfnDashboard"),
-}
-"""Maps each CloudFormation resource type to the Terraform resource type and the CDK construct."""
 _ACTIONS: Final = ("AlarmActions", "OKActions")
-_TERRAFORM_NAMES: Final = {"EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles"}
-_CDK_TYPES: Final = {
-    "Metrics": "MetricDataQueryProperty",
-    "MetricStat": "MetricStatProperty",
-    "Metric": "MetricProperty",
-    "Dimensions": "DimensionProperty",
+_TERRAFORM_NAMES: Final = {
+    "EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles",
+    "PolicyName": "name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _ResourceType:
+    """Terraform's resource, the CDK's module and construct, and the CDK's class for each nested property."""
+
+    terraform: str
+    module: str
+    construct: str
+    nested: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cdk(self) -> str:
+        return f"{self.module.removeprefix('aws_')}.{self.construct}"
+
+
+_RESOURCE_TYPES: Final = {
+    "AWS::CloudWatch::Alarm": _ResourceType(
+        "aws_cloudwatch_metric_alarm",
+        "aws_cloudwatch",
+        "CfnAlarm",
+        {
+            "Metrics": "MetricDataQueryProperty",
+            "MetricStat": "MetricStatProperty",
+            "Metric": "MetricProperty",
+            "Dimensions": "DimensionProperty",
+        },
+    ),
+    "AWS::CloudWatch::Dashboard": _ResourceType("aws_cloudwatch_dashboard", "aws_cloudwatch", "CfnDashboard"),
+    "AWS::ApplicationAutoScaling::ScalableTarget": _ResourceType(
+        "aws_appautoscaling_target", "aws_applicationautoscaling", "CfnScalableTarget"
+    ),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": _ResourceType(
+        "aws_appautoscaling_policy",
+        "aws_applicationautoscaling",
+        "CfnScalingPolicy",
+        {
+            "TargetTrackingScalingPolicyConfiguration": "TargetTrackingScalingPolicyConfigurationProperty",
+            "CustomizedMetricSpecification": "CustomizedMetricSpecificationProperty",
+            "Dimensions": "MetricDimensionProperty",
+        },
+    ),
 }
 _CDK_HEAD: Final = '''"""{description}."""
 
 from aws_cdk import Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
+{imports}
 
 
 class Monitoring(Stack):
@@ -52,8 +92,9 @@ def terraform(template: Mapping[str, Any]) -> str:
     ]
     for name, resource in template["Resources"].items():
         body = list(_terraform_resource(resource["Properties"]))
-        kind, _ = _RESOURCE_TYPES[resource["Type"]]
-        blocks.append(_block(f'resource "{kind}" "{_snake(name)}"', body))
+        if "DependsOn" in resource:
+            body.append(f"depends_on = [{_terraform_address(template, resource['DependsOn'])}]")
+        blocks.append(_block(f'resource "{_type(resource).terraform}" "{_snake(name)}"', body))
     return "\n\n".join(blocks)
 
 
@@ -63,9 +104,16 @@ def cdk(template: Mapping[str, Any]) -> str:
     parameters = "".join(f"{name}={value!r}, " for name, value in defaults.items())
     head = _CDK_HEAD.replace("{description}", template["Description"].replace("\\", "").replace('"', "'"))
     head = head.replace("{parameters}", f"*, {parameters}" if parameters else "")
+    modules = dict.fromkeys(_type(each).module for each in template["Resources"].values())
+    imports = "\n".join(f"from aws_cdk import {each} as {each.removeprefix('aws_')}" for each in modules)
+    head = head.replace("{imports}", imports)
     if "topic_arn" in defaults:
         head += "        actions = [topic_arn] if topic_arn else []\n"
     return head + "\n".join(_cdk_resource(*each) for each in template["Resources"].items())
+
+
+def _type(resource: Resource) -> _ResourceType:
+    return _RESOURCE_TYPES[resource["Type"]]
 
 
 def _snake(name: str) -> str:
@@ -102,10 +150,31 @@ def _terraform_resource(properties: Resource) -> Iterator[str]:
             yield from (_block("metric_query", list(_terraform_query(query))) for query in value)
         elif name == "Dimensions":
             yield _terraform_dimensions(value)
+        elif _is_nested(value):
+            yield _block(_snake(name), list(_terraform_nested(value)))
         elif name in _ACTIONS:
             yield f'{name[:-7].lower()}_actions = var.topic_arn == "" ? [] : [var.topic_arn]'
         else:
             yield f"{_TERRAFORM_NAMES.get(name, _snake(name))} = {_hcl(value)}"
+
+
+def _terraform_nested(properties: Resource) -> Iterator[str]:
+    for name, value in properties.items():
+        if isinstance(value, list):
+            yield from (_block(_snake(name), list(_terraform_nested(each))) for each in value)
+        elif _is_nested(value):
+            yield _block(_snake(name), list(_terraform_nested(value)))
+        else:
+            yield f"{_snake(name)} = {_hcl(value)}"
+
+
+def _is_nested(value: Any) -> bool:
+    """Return whether a value is an object, and not one of CloudFormation's functions."""
+    return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
+
+
+def _terraform_address(template: Mapping[str, Any], name: str) -> str:
+    return f"{_type(template['Resources'][name]).terraform}.{_snake(name)}"
 
 
 def _terraform_query(query: Resource) -> Iterator[str]:
@@ -122,18 +191,19 @@ def _terraform_dimensions(dimensions: list[Resource]) -> str:
 
 
 def _cdk_resource(name: str, resource: Resource) -> str:
-    _, construct = _RESOURCE_TYPES[resource["Type"]]
-    arguments = [f'        cloudwatch.{construct}(\n            self,\n            "{name}",']
+    kind = _type(resource)
+    lines = [f'        {kind.cdk}(\n            self,\n            "{name}",']
     for key, value in resource["Properties"].items():
-        text = "actions" if key in _ACTIONS else _python(key, value, indent=12)
-        arguments.append(f"            {'ok_actions' if key == 'OKActions' else _snake(key)}={text},")
-    return "\n".join([*arguments, "        )\n"])
+        text = "actions" if key in _ACTIONS else _python(kind, key, value, indent=12)
+        lines.append(f"            {'ok_actions' if key == 'OKActions' else _snake(key)}={text},")
+    needed = f'.node.add_dependency(self.node.find_child("{resource["DependsOn"]}"))' if "DependsOn" in resource else ""
+    return "\n".join([*lines, f"        ){needed}\n"])
 
 
-def _python(key: str, value: Any, *, indent: int) -> str:
+def _python(kind: _ResourceType, key: str, value: Any, *, indent: int) -> str:
     """Return a property's value as a Python expression."""
     if isinstance(value, list):
-        members = [f"{' ' * (indent + 4)}{_python(key, each, indent=indent + 4)},\n" for each in value]
+        members = [f"{' ' * (indent + 4)}{_python(kind, key, each, indent=indent + 4)},\n" for each in value]
         return f"[\n{''.join(members)}{' ' * indent}]"
     if not isinstance(value, dict):
         return repr(value)
@@ -143,8 +213,8 @@ def _python(key: str, value: Any, *, indent: int) -> str:
         return "f" + repr(_PARAMETER.sub(lambda found: f"{{{_snake(found[1])}}}", value["Fn::Sub"]))
     if "Fn::Join" in value:
         return repr(_literal(value))
-    arguments = ", ".join(f"{_snake(name)}={_python(name, each, indent=indent)}" for name, each in value.items())
-    return f"cloudwatch.CfnAlarm.{_CDK_TYPES[key]}({arguments})"
+    arguments = ", ".join(f"{_snake(name)}={_python(kind, name, each, indent=indent)}" for name, each in value.items())
+    return f"{kind.cdk}.{kind.nested[key]}({arguments})"
 
 
 FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
@@ -153,3 +223,15 @@ FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "cdk": cdk,
 }
 """Maps the name of each format to the function that writes it."""
+
+
+def format_option(command: _F) -> _F:
+    """Add the option ``--format``, which click passes to the command as ``form``."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(list(FORMATS)),
+        default="cloudformation",
+        show_default=True,
+        help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
+    )(command)

@@ -165,6 +165,14 @@ def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSumm
                 yield SeriesSummary(namespace, metric["MetricName"], tuple(pairs))
 
 
+def scalable_dimensions() -> list[str]:
+    """Return the scalable dimensions that botocore's model of Application Auto Scaling lists."""
+    import botocore.session  # noqa: PLC0415 - slow to import
+
+    model = botocore.session.get_session().get_service_model("application-autoscaling")
+    return sorted(model.shape_for("ScalableDimension").metadata["enum"])
+
+
 def put_dashboard(client: Any, name: str, body: str) -> list[str]:
     """Create or replace a dashboard, and return CloudWatch's validation messages."""
     response = client.put_dashboard(DashboardName=name, DashboardBody=body)

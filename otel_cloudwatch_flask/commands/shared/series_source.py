@@ -1,4 +1,4 @@
-"""Options and functions that select the series for ``alarms`` and ``dashboard``, from a document or from CloudWatch."""
+"""Options and functions that select series from a document or from CloudWatch, for commands that generate resources."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar

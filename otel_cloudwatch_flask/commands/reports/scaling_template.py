@@ -1,0 +1,71 @@
+"""Generate a target-tracking scaling policy on a metric as a CloudFormation template.
+
+https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-target-tracking.html
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from otel_cloudwatch_flask.commands.reports.alarm_template import literal, metric_properties, printable
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+
+STATISTICS: Final = ("Average", "Minimum", "Maximum", "SampleCount", "Sum")
+"""The statistics that target tracking supports. It does not support percentiles."""
+ALARMS_PER_POLICY: Final = 2
+"""Application Auto Scaling creates one alarm to scale out, and one to scale in."""
+_MAX_NAME_LENGTH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ScalableTarget:
+    """The resource to scale, the property of it that is its capacity, and the limits of the capacity."""
+
+    resource_id: str
+    scalable_dimension: str
+    minimum: int
+    maximum: int
+
+    @property
+    def service(self) -> str:
+        """The namespace of the service that the resource belongs to, such as ``ecs``."""
+        return self.scalable_dimension.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """The value of a statistic that the policy maintains, and the minimum time between two changes of capacity."""
+
+    statistic: str
+    value: float
+    scale_out_seconds: int
+    scale_in_seconds: int
+
+
+def scaling_template(series: SeriesSummary, tracking: Tracking, target: ScalableTarget) -> dict[str, Any]:
+    """Return a template that registers ``target``, and scales it to keep the metric of ``series`` at its value."""
+    resource = {
+        "ServiceNamespace": target.service,
+        "ResourceId": literal(target.resource_id),
+        "ScalableDimension": target.scalable_dimension,
+    }
+    limits = {"MinCapacity": target.minimum, "MaxCapacity": target.maximum}
+    policy = {
+        "PolicyName": printable(f"{series.namespace}: {tracking.statistic} of {series.name}", _MAX_NAME_LENGTH),
+        "PolicyType": "TargetTrackingScaling",
+        **resource,
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": tracking.value,
+            "ScaleOutCooldown": tracking.scale_out_seconds,
+            "ScaleInCooldown": tracking.scale_in_seconds,
+            "CustomizedMetricSpecification": {**metric_properties(series), "Statistic": tracking.statistic},
+        },
+    }
+    kind = "AWS::ApplicationAutoScaling"
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": printable(f"Scaling on a metric published by otel_cloudwatch_flask in {series.namespace}", 500),
+        "Resources": {
+            "Target": {"Type": f"{kind}::ScalableTarget", "Properties": {**resource, **limits}},
+            "Policy": {"Type": f"{kind}::ScalingPolicy", "DependsOn": "Target", "Properties": policy},
+        },
+    }

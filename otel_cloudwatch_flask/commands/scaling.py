@@ -1,0 +1,168 @@
+"""``scaling``: generate a target-tracking scaling policy on one of an app's metrics."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from otel_cloudwatch_flask.commands.reports.alarm_template import DOLLARS_PER_ALARM_METRIC
+from otel_cloudwatch_flask.commands.reports.scaling_template import (
+    ALARMS_PER_POLICY,
+    STATISTICS,
+    ScalableTarget,
+    Tracking,
+    scaling_template,
+)
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, format_option
+from otel_cloudwatch_flask.commands.shared import aws
+from otel_cloudwatch_flask.commands.shared.command import Command, CommandError
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
+from otel_cloudwatch_flask.terminal import escaped
+
+_ECS_SERVICE: Final = "ecs:service:DesiredCount"
+_ECS_RESOURCE: Final = re.compile(r"service/[^/]+/[^/]+")
+_MOST_LISTED: Final = 10
+
+
+def _pairs(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    for pair in value:
+        if not all(pair.partition("=")):
+            raise click.BadParameter(f"{pair!r} is invalid; use NAME=VALUE.")
+    return {name: text for name, _, text in (pair.partition("=") for pair in value)}
+
+
+def _known_dimension(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    allowed = aws.scalable_dimensions()
+    if value not in allowed:
+        raise click.BadParameter(f"{value!r} is invalid; use one of {', '.join(allowed)}.")
+    return value
+
+
+@click.command(cls=Command)
+@series_options
+@click.option("--metric", required=True, metavar="NAME", help="Name of the metric to track.")
+@click.option(
+    "--dimension",
+    "dimensions",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=VALUE",
+    help="Dimension of the metric, needed if it has several series; repeatable.",
+)
+@click.option(
+    "--statistic",
+    type=click.Choice(STATISTICS),
+    default=STATISTICS[0],
+    show_default=True,
+    help="Statistic of the metric over one minute.",
+)
+@click.option(
+    "--target",
+    "value",
+    required=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Value at which to keep the statistic.",
+)
+@click.option("--resource", required=True, metavar="ID", help="Resource to scale: service/CLUSTER/SERVICE for ECS.")
+@click.option(
+    "--scalable-dimension",
+    callback=_known_dimension,
+    default=_ECS_SERVICE,
+    show_default=True,
+    metavar="NAME",
+    help="What to scale of the resource.",
+)
+@click.option("--min", "minimum", required=True, type=click.IntRange(0), help="Lowest capacity.")
+@click.option("--max", "maximum", required=True, type=click.IntRange(0), help="Highest capacity.")
+@click.option(
+    "--scale-out-cooldown",
+    "scale_out_seconds",
+    type=click.IntRange(0),
+    default=60,
+    show_default=True,
+    help="Seconds to wait after capacity was added.",
+)
+@click.option(
+    "--scale-in-cooldown",
+    "scale_in_seconds",
+    type=click.IntRange(0),
+    default=300,
+    show_default=True,
+    help="Seconds to wait after capacity was removed.",
+)
+@format_option
+@click.pass_context
+def command(
+    context: click.Context, /, source: str | None, metric: str, dimensions: dict[str, str], **options: Any
+) -> None:
+    """Generate an autoscaling policy on one of your metrics.
+
+    Prints a target-tracking policy of Application Auto Scaling, and the resource that it scales: a CloudFormation
+    template in JSON, Terraform configuration, or a CDK stack in Python. The policy adds capacity while the statistic
+    of the metric is above the target, and removes capacity while it is below, so choose a metric that falls when
+    capacity is added.
+
+    \b
+        flask --app shop cloudwatch preview --json > seen.json
+        flask cloudwatch scaling --from seen.json --metric "Requests In Progress" --target 4 \\
+            --resource service/shop/web --min 2 --max 20 > scaling.json
+        aws cloudformation deploy --stack-name shop-scaling --template-file scaling.json
+
+    --list requires cloudwatch:ListMetrics.
+
+    Exit status: 0 ok, 2 no metrics found or an option is invalid.
+    """  # noqa: D301 - click takes \b for "do not wrap"
+    target = _target(context, options)
+    document = selected_series(
+        context, source, options["namespaces"], options["region"], is_listed=options["is_listed"]
+    )
+    series = chosen_series(document.series, metric, dimensions)
+    tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
+    click.echo(
+        f"Keeps {tracking.statistic} of {escaped(_described(series), 200)} at {tracking.value:g} with a capacity of "
+        f"{target.minimum} to {target.maximum}. {ALARMS_PER_POLICY} alarms: "
+        f"${ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC:.2f} a month.",
+        err=True,
+    )
+    click.echo(FORMATS[options["form"]](scaling_template(series, tracking, target)))
+
+
+def _target(context: click.Context, options: Mapping[str, Any]) -> ScalableTarget:
+    target = ScalableTarget(*(options[name] for name in ("resource", "scalable_dimension", "minimum", "maximum")))
+    if target.minimum > target.maximum:
+        raise click.UsageError(f"--min {target.minimum} exceeds --max {target.maximum}.", context)
+    if target.scalable_dimension == _ECS_SERVICE and not _ECS_RESOURCE.fullmatch(target.resource_id):
+        allowed = "use service/CLUSTER/SERVICE, or pass --scalable-dimension"
+        raise click.UsageError(f"--resource {target.resource_id!r} is not an ECS service; {allowed}.", context)
+    return target
+
+
+def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping[str, str]) -> SeriesSummary:
+    """Return the series with a name and exactly these dimensions, or the only one that has them among others.
+
+    Raises :class:`CommandError`, which lists what there is, if no series or more than one is found.
+    """
+    named = {each.metric: each for each in every if each.name == name}
+    if not named:
+        raise CommandError(f"No metric is named {name!r}. Available: {_listed({each.name for each in every})}.")
+    found = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
+    exact = [each for each in found if len(each.dimensions) == len(dimensions)]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    given = " ".join([f"--metric {name}", *(f"--dimension {key}={value}" for key, value in dimensions.items())])
+    reason = "matches more than one series" if found else "matches no series"
+    available = _listed({_described(each) for each in found or named.values()})
+    raise CommandError(f"{escaped(given)} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
+
+
+def _described(series: SeriesSummary) -> str:
+    pairs = ", ".join(f"{name}={value}" for name, value in series.dimensions)
+    return f"{series.name} ({pairs})" if pairs else f"{series.name} (no dimensions)"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    ordered = [escaped(text, 200) for text in sorted(texts)]
+    more = f" and {len(ordered) - _MOST_LISTED} more" if len(ordered) > _MOST_LISTED else ""
+    return ", ".join(ordered[:_MOST_LISTED]) + more
