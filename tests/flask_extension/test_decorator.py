@@ -59,7 +59,7 @@ def test_status_of_what_flask_refuses(returned: object) -> None:
 
 
 class Shop:
-    """An app with one route, whose reporter sends to a CloudWatch in memory."""
+    """An app with one route and a reporter that sends to a fake CloudWatch."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -76,19 +76,19 @@ class Shop:
         return status
 
     def published(self) -> list[tuple[str, dict[str, str], str, float]]:
-        """Name, dimensions, unit and sum of each metric in CloudWatch."""
+        """Return the name, dimensions, unit and sum of each metric in CloudWatch."""
         every = [(each.name, dict(each.dimensions), each.unit) for each in self.cloudwatch.metrics()]
         return [(name, dimensions, unit, self.cloudwatch.sum(name, dimensions)) for name, dimensions, unit in every]
 
 
 def decorated(shop: Shop, view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view under both decorators, one called by position and one by keyword."""
+    """Return the view under both decorators, one with positional and one with keyword arguments."""
     counted = request_count(shop.reporter, "Index")(view)
     return fault_failure_error(metrics_reporter=shop.reporter, resource_name="Index")(counted)
 
 
 def raising(error: Exception) -> Callable[[], Any]:
-    """A view that raises."""
+    """Return a view that raises."""
 
     def view() -> Any:
         raise error
@@ -144,7 +144,7 @@ def test_views_keep_their_names_and_arguments() -> None:
     @request_count(reporter, "Item")
     @fault_failure_error(reporter, "Item")
     def item(number: int, *, size: str = "S") -> str:
-        """Show an item."""
+        """Return text with both arguments."""
         return f"{number} {size}"
 
     assert (item.__name__, item.__doc__) == ("item", "Show an item.")
@@ -160,7 +160,7 @@ def test_methods_of_class_based_views() -> None:
 
         @request_count(shop.reporter, "Cart")
         def get(self) -> str:
-            """Show the cart."""
+            """Return the class's name."""
             return type(self).__name__
 
     assert shop.get(Cart.as_view("cart")) == 200
@@ -168,7 +168,7 @@ def test_methods_of_class_based_views() -> None:
 
 
 def test_the_class_is_a_reporter() -> None:
-    """The class itself can be passed as the reporter, and stands for the current app's reporter."""
+    """The class itself can be passed as the reporter, and represents the current app's reporter."""
     shop = Shop()
 
     @request_count(CloudWatchMetricsReporter, "Index")

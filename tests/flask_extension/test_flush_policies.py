@@ -18,7 +18,7 @@ from tests.reliability.cloudwatch import FailingCloudWatch
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A strict CloudWatch on loopback."""
+    """A strict CloudWatch emulator on loopback."""
     with LocalCloudWatch() as running:
         yield running
 
@@ -26,7 +26,7 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 def app_with_reporter(
     cloudwatch: LocalCloudWatch, app: Flask | None = None, **arguments: object
 ) -> tuple[Flask, CloudWatchMetricsReporter]:
-    """An app with one route that adds three metrics."""
+    """Return an app with one route that adds three metrics, and its reporter."""
     app = app or Flask("shop")
     app.config.setdefault("CLOUDWATCH_SYNC_TIMEOUT_SECONDS", 30.0)
     provider = MeterProvider(shutdown_on_exit=False)
@@ -53,7 +53,7 @@ def serve_one_request(app: Flask) -> float:
 
 
 def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch) -> None:
-    """With ``sync``, ``close()`` returns after CloudWatch has received the request's metrics."""
+    """With ``sync``, ``close()`` does not return until CloudWatch has received the request's metrics."""
     app, reporter = app_with_reporter(cloudwatch, flush="sync")
     for served in (1, 2):
         serve_one_request(app)
@@ -63,7 +63,7 @@ def test_sync_has_delivered_when_the_body_is_closed(cloudwatch: LocalCloudWatch)
 
 
 def test_sync_waits_for_its_timeout_only() -> None:
-    """If CloudWatch does not answer, ``sync`` waits for ``SYNC_TIMEOUT_SECONDS``; the metrics are delivered later."""
+    """With ``sync``, ``close()`` waits for CloudWatch at most ``SYNC_TIMEOUT_SECONDS``; the metrics arrive later."""
     app = Flask("shop")
     app.config["CLOUDWATCH_SYNC_TIMEOUT_SECONDS"] = 0.3
     with FailingCloudWatch() as cloudwatch:
@@ -77,7 +77,7 @@ def test_sync_waits_for_its_timeout_only() -> None:
 
 @pytest.mark.parametrize("buffered", [False, True])
 def test_sync_has_delivered_when_the_test_client_returns(*, buffered: bool) -> None:
-    """With ``sync``, one call to ``put_metric_data`` has been made when a request of the test client returns."""
+    """With ``sync``, ``put_metric_data`` has been called once by the time the test client returns the response."""
     client, app = Mock(), Flask("shop")
     reporter = CloudWatchMetricsReporter(app, "Shop", client, meter_provider=MeterProvider(), flush="sync")
 
@@ -98,7 +98,7 @@ def test_sync_has_delivered_when_the_test_client_returns(*, buffered: bool) -> N
 
 
 def test_sync_calls_a_mocked_client_once_for_each_request() -> None:
-    """With ``sync``, a mock that raises is called once, and the next request sends what was kept in its one call."""
+    """With ``sync``, a client that raises is called once; the next request delivers all metrics in one call."""
     client, app = Mock(), Flask("shop")
     reporter = CloudWatchMetricsReporter(app, "Shop", client, meter_provider=MeterProvider(), flush="sync")
 
@@ -118,7 +118,7 @@ def test_sync_calls_a_mocked_client_once_for_each_request() -> None:
 
 
 def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
-    """With a CloudWatch latency of 300 ms, 16 requests that end together wait for two calls, not for 16."""
+    """With a CloudWatch latency of 300 ms, 16 requests that end at the same time share at most three calls."""
     app, reporter = app_with_reporter(cloudwatch, flush="sync")
     serve_one_request(app)
     cloudwatch.latency_seconds = 0.3
@@ -139,7 +139,7 @@ def test_concurrent_sync_requests_share_their_flushes(cloudwatch: LocalCloudWatc
 
 
 def test_background_requests_do_not_wait_and_share_their_flushes(cloudwatch: LocalCloudWatch) -> None:
-    """200 requests within a second do not wait for CloudWatch, and cause at most 4 calls."""
+    """200 requests within a second do not wait for CloudWatch, and share at most four calls."""
     cloudwatch.latency_seconds = 0.3
     app, reporter = app_with_reporter(cloudwatch)
     begun = time.perf_counter()
@@ -165,7 +165,7 @@ def test_interval_sends_nothing_for_a_request(cloudwatch: LocalCloudWatch) -> No
 
 
 def test_two_apps_with_two_clients_each_get_their_own(cloudwatch: LocalCloudWatch) -> None:
-    """Two reporters on one provider never publish each other's metrics, and each publishes once."""
+    """Two reporters on one provider never publish each other's metrics, and each publishes its own once."""
     provider = MeterProvider(shutdown_on_exit=False)
     with LocalCloudWatch() as other_cloudwatch:
         app, reporter = app_with_reporter(cloudwatch, meter_provider=provider)

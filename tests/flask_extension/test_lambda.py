@@ -17,7 +17,7 @@ Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
 
 def event(path: str, method: str = "GET") -> dict[str, Any]:
-    """An API Gateway event (payload format 1.0) for a request without a body."""
+    """Return an API Gateway event (payload format 1.0) for a request without a body."""
     return {
         "version": "1.0",
         "httpMethod": method,
@@ -33,26 +33,26 @@ def event(path: str, method: str = "GET") -> dict[str, Any]:
 
 
 def apig_wsgi(app: Flask) -> Handler:
-    """The ``apig-wsgi`` adapter, which closes response bodies."""
+    """Return the ``apig-wsgi`` adapter, which closes response bodies."""
     handler: Handler = pytest.importorskip("apig_wsgi").make_lambda_handler(app)
     return handler
 
 
 def serverless_wsgi(app: Flask) -> Handler:
-    """The ``serverless-wsgi`` adapter, which does not close response bodies."""
+    """Return the ``serverless-wsgi`` adapter, which does not close response bodies."""
     module = pytest.importorskip("serverless_wsgi")
     return lambda event, context: module.handle_request(app, event, context)
 
 
 def aws_wsgi(app: Flask) -> Handler:
-    """The ``aws-wsgi`` adapter, which does not close response bodies."""
+    """Return the ``aws-wsgi`` adapter, which does not close response bodies."""
     module = pytest.importorskip("awsgi")
     return lambda event, context: module.response(app, event, context)
 
 
 @pytest.fixture
 def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingCloudWatch]:
-    """A CloudWatch on loopback, and the environment variables of a Lambda function."""
+    """A local CloudWatch emulator, with the environment variables of a Lambda function set."""
     with FailingCloudWatch() as running:
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
         monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_SYNC_TIMEOUT_SECONDS", "30")
@@ -85,11 +85,11 @@ def reporter(
 
 
 @pytest.mark.parametrize("adapter", [apig_wsgi, serverless_wsgi, aws_wsgi])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the adapters
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by the adapters
 def test_each_invocation_is_published(
     app: Flask, cloudwatch: LocalCloudWatch, reporter: CloudWatchMetricsReporter, adapter: Callable[[Flask], Handler]
 ) -> None:
-    """The handler returns after the metrics of the view, its stream, on-close functions and durations are sent."""
+    """When the handler returns, the metrics of the view, its stream and on-close functions, and durations are sent."""
     closed: list[str] = []
 
     @app.get("/orders")
@@ -122,7 +122,7 @@ def test_each_invocation_is_published(
 
 
 class Context:
-    """The context of an invocation that times out in a second."""
+    """A Lambda context with one second left."""
 
     aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 
@@ -132,11 +132,11 @@ class Context:
 
 
 @pytest.mark.parametrize("adapter", [apig_wsgi, serverless_wsgi, aws_wsgi])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the adapters
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by the adapters
 def test_an_invocation_is_not_delayed_beyond_its_end(
     app: Flask, cloudwatch: FailingCloudWatch, adapter: Callable[[Flask], Handler]
 ) -> None:
-    """If CloudWatch does not answer, the handler returns before its invocation times out, and loses nothing."""
+    """If CloudWatch does not answer, the handler returns before its invocation times out, and no metric is lost."""
     reporter = CloudWatchMetricsReporter(app, "Shop", meter_provider=MeterProvider(shutdown_on_exit=False))
 
     @app.get("/orders")

@@ -26,7 +26,7 @@ APPS = 40
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Garbage-collect this module's reporters so other tests do not find them."""
+    """Garbage-collect this module's reporters so that other tests do not find them."""
     yield
     gc.collect()
 
@@ -42,12 +42,12 @@ def provider() -> Iterator[MeterProvider]:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict CloudWatch."""
+    """A strict fake CloudWatch."""
     return FakeCloudWatch()
 
 
 def make_app(name: str = "shop", **options: Any) -> Flask:
-    """An app with a reporter, as from an application factory; only the app references the reporter."""
+    """Return an app with a reporter, as an app factory would; only the app references the reporter."""
     app = Flask(name)
     reporter = CloudWatchMetricsReporter(app, flush="interval", **options)
 
@@ -60,21 +60,21 @@ def make_app(name: str = "shop", **options: Any) -> Flask:
 
 
 def reporter_of(app: Flask) -> CloudWatchMetricsReporter:
-    """The app's reporter."""
+    """Return the app's reporter."""
     reporter = app.extensions["cloudwatch_metrics"].reporter
     assert isinstance(reporter, CloudWatchMetricsReporter)
     return reporter
 
 
 def setup_of(app: Flask) -> ProviderSetup:
-    """The setup that the app shares with other apps."""
+    """Return the setup that the app shares with other apps."""
     setup = app.extensions["cloudwatch_metrics"].registration.setup
     assert isinstance(setup, ProviderSetup)
     return setup
 
 
 def reader_threads() -> int:
-    """The number of reader threads in this process."""
+    """Return the number of reader threads in this process."""
     return sum(thread.name == "CloudWatchMetricReader" for thread in threading.enumerate())
 
 
@@ -161,7 +161,7 @@ def test_dropped_apps_are_flushed_and_gone(
 
 
 def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """Reporter IDs are reused, because the SDK keeps a meter for each one for the provider's lifetime."""
+    """Reporter IDs are reused, because the SDK keeps one meter per ID for the provider's lifetime."""
     identities = set()
     for _ in range(APPS):
         app = make_app(namespace="Reused", cloudwatch_client=cloudwatch, meter_provider=provider)
@@ -175,7 +175,7 @@ def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeClou
 
 
 def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -> None:
-    """Metrics of a dropped app are published with the next flush of the program's own reader."""
+    """Metrics of a dropped app are published by the next flush of the program's own reader."""
     from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader  # noqa: PLC0415
 
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=3600)
@@ -196,7 +196,7 @@ def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -
 def test_two_apps_behind_a_dispatcher(
     cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture, namespaces: tuple[str, str]
 ) -> None:
-    """Two instrumented apps share a provider with another reader without an SDK warning."""
+    """Two instrumented apps and another reader share a provider without an SDK warning."""
     other = InMemoryMetricReader()
     provider = MeterProvider([other], shutdown_on_exit=False)
     shop, cafe = (
@@ -217,7 +217,7 @@ def test_two_apps_behind_a_dispatcher(
 
 
 def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
-    """The memory and time of N reporters grow with N, not with N squared."""
+    """Each reader stores only its own reporter's metrics, so memory grows linearly with the number of reporters."""
     apps = [
         make_app(namespace=f"Shop{number}", cloudwatch_client=cloudwatch, meter_provider=provider, instrument=True)
         for number in range(10)
@@ -245,7 +245,7 @@ def test_disabled_reporters_share_nothing_with_others(provider: MeterProvider, c
 
 
 def disabled_app() -> Flask:
-    """An app that publishes nothing."""
+    """Return an app that publishes nothing."""
     app = Flask("disabled")
     app.config["CLOUDWATCH_ENABLED"] = False
     return app

@@ -1,4 +1,4 @@
-"""The options of a reporter, which its constructor and ``init_app`` accept."""
+"""The options of a reporter, which both its constructor and ``init_app`` accept."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 @pytest.fixture
 def reporter() -> Iterator[CloudWatchMetricsReporter]:
-    """A reporter without an app, with a provider of its own."""
+    """A reporter without an app, on its own provider."""
     reporter = CloudWatchMetricsReporter(meter_provider=MeterProvider(), export_interval_seconds=3600)
     yield reporter
     reporter.shutdown(timeout_seconds=1)
@@ -41,7 +41,7 @@ def test_init_app_takes_what_the_constructor_takes(reporter: CloudWatchMetricsRe
 
 
 def test_options_of_init_app_are_for_that_app_only(reporter: CloudWatchMetricsReporter) -> None:
-    """Options of ``init_app`` take precedence over the constructor's, and do not affect the next app."""
+    """Options of ``init_app`` take precedence over the constructor's, and apply only to that app."""
     first, second = Flask("first"), Flask("second")
     reporter.init_app(first, "First", export_interval_seconds=7, region_name="eu-west-1")
     reporter.init_app(second)
@@ -69,7 +69,7 @@ def test_the_region_is_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_short_names_in_the_environment(reporter: CloudWatchMetricsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``CLOUDWATCH_<KEY>`` is read from the environment, and a misspelt one is named."""
+    """``CLOUDWATCH_<KEY>`` is read from the environment if its long form is not set, and errors name it."""
     monkeypatch.setenv("CLOUDWATCH_FLUSH", "interval")
     monkeypatch.setenv("CLOUDWATCH_NAMESPACE", "Short")
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_NAMESPACE", "Long")

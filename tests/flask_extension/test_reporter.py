@@ -1,4 +1,4 @@
-"""The Flask extension, from ``add_metric`` in a real app to the requests that an in-memory CloudWatch receives."""
+"""The Flask extension, from ``add_metric`` in a real app to the requests that a fake CloudWatch receives."""
 
 import asyncio
 import gc
@@ -51,14 +51,14 @@ class Programs:
         self._readers: list[CloudWatchMetricReader] = []
 
     def provider(self, *readers: CloudWatchMetricReader, service: str = "unknown_service") -> MeterProvider:
-        """A provider that is not the global one."""
+        """Return a provider that is not the global one."""
         self._readers += readers
         return MeterProvider(readers, Resource({"service.name": service}), shutdown_on_exit=False)
 
     def reporter(
         self, app: Flask | None, namespace: str | None = "Shop", client: Any = None, **options: Any
     ) -> CloudWatchMetricsReporter:
-        """A reporter, by default on its own provider."""
+        """Return a reporter, by default on its own provider."""
         options.setdefault("meter_provider", self.provider())
         reporter = CloudWatchMetricsReporter(app, namespace, client, **options)
         self._reporters.append(reporter)
@@ -82,7 +82,7 @@ def programs() -> Iterator[Programs]:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A CloudWatch in memory."""
+    """An in-memory fake CloudWatch."""
     return FakeCloudWatch()
 
 
@@ -157,14 +157,14 @@ def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: F
 
     body = app(EnvironBuilder(path="/stream").get_environ(), lambda *_: lambda _: None)
     assert reporter.flush()
-    assert cloudwatch.sum("Orders") in (1, 2)  # Flask may start the body at once to capture its context
+    assert cloudwatch.sum("Orders") in (1, 2)  # some versions of Flask start the body at once to capture its context
     assert list(body)
     assert reporter.flush()
     assert cloudwatch.sum("Orders") == 3
 
 
 def test_contexts_that_no_server_made(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Metrics in request contexts of tests and scripts are recorded."""
+    """Metrics added in request contexts of tests and scripts are recorded."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     for number in range(1, 4):
         with app.test_request_context("/"):
@@ -194,7 +194,7 @@ def test_the_last_teardown_of_an_app_within_another(programs: Programs, app: Fla
 
 @pytest.mark.skipif("TRUSTED_HOSTS" not in Flask("shop").config, reason="this Flask has no TRUSTED_HOSTS")
 def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """An untrusted host gets Flask's 400, with error handlers and measurement, with ``instrument=True`` too."""
+    """An untrusted host gets a 400 response from the app's error handler, and the request is measured."""
     app.config["TRUSTED_HOSTS"] = ["shop.example"]
     torn_down: list[object] = []
     app.teardown_request(torn_down.append)
@@ -210,7 +210,7 @@ def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: 
 
 
 class Globals:
-    """A custom ``g`` class with attributes, but without the methods of Flask's."""
+    """A custom ``g`` class without the methods of Flask's class."""
 
 
 class SlottedGlobals:
@@ -237,7 +237,7 @@ def test_an_app_with_globals_of_its_own(
 
 
 def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """Metrics in per-message request contexts of a WebSocket do not wait for the connection to close."""
+    """Metrics added in a WebSocket's per-message request contexts do not wait until the connection closes."""
     reporter = programs.reporter(app, client=cloudwatch, flush="interval")
     seen: list[float] = []
 
@@ -299,7 +299,7 @@ def test_interval_leaves_requests_alone(programs: Programs, app: Flask, cloudwat
 
 
 class SignallingCloudWatch(FakeCloudWatch):
-    """A CloudWatch that lets a test wait for its next request."""
+    """A fake CloudWatch that lets a test wait for the next request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ def test_background_flushes_soon(programs: Programs, app: Flask) -> None:
 def test_a_failing_client_never_reaches_the_response(
     programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception of the client never affects the response; the metric is kept and retried."""
+    """An exception raised by the client never affects the response; the metric is kept and retried."""
     cloudwatch = FakeCloudWatch()
     cloudwatch.fail_next(RuntimeError("boom"))
     reporter = programs.reporter(app, client=cloudwatch, flush="sync", strict=False)
@@ -344,7 +344,7 @@ def instrument(app: Flask, provider: MeterProvider) -> None:
 def test_the_request_s_own_duration_is_in_its_flush(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, order: str
 ) -> None:
-    """FlaskInstrumentor's duration is in the flush at the end of its own request, in any order of set-up."""
+    """The request's own duration is in the flush at its end, whether the app is instrumented before or after setup."""
     provider = programs.provider()
     if order == "instrumented before":
         instrument(app, provider)
@@ -381,14 +381,14 @@ def test_exemplars_have_the_span_of_the_request(programs: Programs, app: Flask, 
 
 
 class WatchedProvider(MeterProvider):
-    """A provider that records which instruments are created."""
+    """A provider that records the instruments created on its meters."""
 
     def __init__(self) -> None:
         super().__init__(shutdown_on_exit=False)
         self.made: list[str] = []
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
-        """A meter that records which instruments are created."""
+        """Return a meter that records the instruments created on it."""
         meter = super().get_meter(*args, **kwargs)
         for kind in ("counter", "histogram", "gauge", "observable_counter", "observable_gauge"):
             vars(meter).setdefault(f"create_{kind}", self._noting(getattr(meter, f"create_{kind}")))
@@ -577,7 +577,7 @@ def test_each_metric_arrives_once(
     try:
         get(app, method=method)
     except KeyError:
-        # The server handles an exception raised by a teardown function.
+        # the server handles an exception raised by a teardown function
         assert "broken" in kind.__name__ or "copied" in kind.__name__
     is_body_wanted = method == "GET" or kind is not _streamed
     assert cloudwatch.count("Orders") == (1 if is_body_wanted else 0)
@@ -693,7 +693,7 @@ def test_flush_inside_a_request(programs: Programs, cloudwatch: FakeCloudWatch) 
 
 
 def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None:
-    """Outside an app context, the class stands for the most recently initialized reporter that is not shut down."""
+    """Outside an app context, the class represents the most recently initialized reporter that is still running."""
     first, last = FakeCloudWatch(), FakeCloudWatch()
     reporters = [programs.reporter(Flask("shop"), client=each) for each in (first, last)]
     add_order()
@@ -759,7 +759,7 @@ def test_one_reporter_for_two_apps(programs: Programs, cloudwatch: FakeCloudWatc
 
 
 def test_an_application_factory(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """Repeated calls of an app factory share one reader and lose no metric; after a shutdown, a new reader is made."""
+    """Repeated calls of an app factory share one reader and lose no metric; after a shutdown, they create a new one."""
     provider = programs.provider()
     reporter = programs.reporter(None, client=cloudwatch, meter_provider=provider)
     apps = [Flask("shop") for _ in range(5)]
@@ -799,7 +799,7 @@ def test_an_app_of_somebody_else(programs: Programs) -> None:
 
 
 def plain_reader(client: FakeCloudWatch) -> CloudWatchMetricReader:
-    """A reader as created by the OpenTelemetry entry point."""
+    """Return a reader as created by the OpenTelemetry entry point."""
     return CloudWatchMetricReader(CloudWatchMetricExporter("Plain", client=client))
 
 
@@ -849,7 +849,7 @@ def test_a_reader_of_its_own(programs: Programs, app: Flask, cloudwatch: FakeClo
 def test_what_makes_a_reader_of_its_own(
     programs: Programs, app: Flask, options: dict[str, Any], config: dict[str, Any], readers: int
 ) -> None:
-    """A reporter shares the existing reader unless it is configured where or how to publish."""
+    """A reporter shares the existing reader unless an option or setting says where or how to publish."""
     provider = programs.provider(plain_reader(FakeCloudWatch()))
     app.config.update(config)
     programs.reporter(app, **{"namespace": None, "meter_provider": provider, **options})
@@ -872,7 +872,7 @@ def test_shutdown_removes_the_reporter_s_reader(programs: Programs, app: Flask, 
 
 
 def test_strict_in_debug_and_tests(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """An invalid metric raises in debug mode and in tests, even if the mode is enabled after set-up."""
+    """An invalid metric raises in debug mode and in tests, even if the mode is enabled after setup."""
     for attribute in ("debug", "testing"):
         app = Flask("shop")
         reporter = programs.reporter(app, client=cloudwatch)
@@ -936,7 +936,7 @@ def test_timer(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
     assert [cloudwatch.count("Time", What=what) for what in ("block", "function", "coroutine")] == [1, 2, 2]
 
 
-# Set-up.
+# Setup.
 
 
 def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
@@ -965,7 +965,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
     ],
 )
 def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any], message: str) -> None:
-    """Invalid settings are rejected at set-up; the message has the value, its source and the allowed values."""
+    """Invalid settings are rejected at setup; the message has the value, its source and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         programs.reporter(app, **options)
     assert message in str(caught.value)
@@ -1025,7 +1025,7 @@ def test_a_service_name_that_is_no_namespace(
     ],
 )
 def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) -> None:
-    """If the reporter creates the provider, an invalid default namespace is rejected at set-up when it is needed."""
+    """If the reporter creates the provider, an invalid default namespace is rejected at setup."""
     program = f"""
         from flask import Flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -1042,7 +1042,7 @@ def test_a_name_that_is_no_namespace(app_name: str, service: str, message: str) 
 
 
 def test_a_misspelt_key(programs: Programs, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The log suggests the correct spelling of a misspelled key."""
+    """A misspelled key is ignored, and the log suggests the correct spelling."""
     app.config["CLOUDWATCH_NAMESPAEC"] = "Shop"
     programs.reporter(app)
     assert "Unknown setting CLOUDWATCH_NAMESPAEC is ignored; did you mean CLOUDWATCH_NAMESPACE?" in caplog.text
@@ -1086,7 +1086,7 @@ def test_the_timeout_of_an_app(  # noqa: PLR0917
 
 
 def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """With ENABLED=false, calls succeed, the program's provider is left alone, and nothing is sent."""
+    """With ENABLED=false, calls succeed, the program's provider is unchanged, and nothing is sent."""
     app.config["CLOUDWATCH_ENABLED"] = "false"
     provider = programs.provider()
     reporter = programs.reporter(app, client=cloudwatch, meter_provider=provider, flush="sync", strict=True)
@@ -1121,7 +1121,7 @@ def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Aws(HTTPServer):
-    """A server that stores the Authorization headers of its requests."""
+    """An HTTP server that stores the Authorization headers of its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _AwsHandler)
@@ -1130,7 +1130,7 @@ class Aws(HTTPServer):
 
     @property
     def url(self) -> str:
-        """The server's endpoint URL."""
+        """Return the server's endpoint URL."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -1163,7 +1163,7 @@ def run(program: str, **environ: str) -> str:
 
 
 def test_initialize_metrics_with_credentials() -> None:
-    """The predecessor's functions create a client with the Region and credentials on first use."""
+    """The predecessor's functions create a client with the given Region and credentials on first use."""
     program = """
         import sys
         from flask import Flask
@@ -1212,7 +1212,7 @@ def test_a_global_provider_is_made() -> None:
 
 
 def test_otel_sdk_disabled() -> None:
-    """With OTEL_SDK_DISABLED=true, the program runs, creates no provider, and sends nothing."""
+    """With OTEL_SDK_DISABLED=true, the program runs, creates no provider and sends nothing."""
     assert run(GLOBAL_PROVIDER, OTEL_SDK_DISABLED="true").splitlines() == ["opentelemetry.metrics._internal True", "{}"]
 
 

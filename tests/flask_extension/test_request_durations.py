@@ -1,4 +1,4 @@
-"""The durations of requests that ``instrument=True`` records: requests that raise, and labels of a request."""
+"""The request durations that ``instrument=True`` records: requests that raise, and labels of a request."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +17,13 @@ STATUS = MetricRule(dimensions=["http.response.status_code", "http.route", "plan
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """An empty CloudWatch."""
+    """An empty fake CloudWatch."""
     return FakeCloudWatch()
 
 
 @pytest.fixture
 def app() -> Flask:
-    """An app with views that answer, and views that raise."""
+    """An app with views that return responses and views that raise."""
     app = Flask("shop")
 
     @app.get("/")
@@ -50,7 +50,7 @@ def app() -> Flask:
 
 @pytest.fixture
 def reporter(app: Flask, cloudwatch: FakeCloudWatch) -> Iterator[CloudWatchMetricsReporter]:
-    """A reporter that instruments the app, and flushes each request."""
+    """A reporter that instruments the app and flushes at the end of each request."""
     made = CloudWatchMetricsReporter(
         app,
         "Shop",
@@ -68,7 +68,7 @@ def reporter(app: Flask, cloudwatch: FakeCloudWatch) -> Iterator[CloudWatchMetri
 def test_a_request_that_raises_is_counted_as_500(
     app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter, config: dict[str, Any]
 ) -> None:
-    """An exception that Flask raises again reaches the server, and counts as status 500 like any other."""
+    """An exception that Flask re-raises reaches the server, and the request counts with status 500."""
     app.config.update(config)
     client = app.test_client()
     if config:
@@ -86,7 +86,7 @@ def test_a_request_that_raises_is_counted_as_500(
 def test_a_stream_that_raises_keeps_its_status(
     app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
 ) -> None:
-    """An exception after the response has started is raised, and the request counts with the status it was sent."""
+    """An exception raised after the response has started is raised; the request counts with the status already sent."""
     app.debug = True
     with pytest.raises(KeyError, match="streamed"):
         app.test_client().get("/streamed", buffered=True)
@@ -97,7 +97,7 @@ def test_a_stream_that_raises_keeps_its_status(
 def test_a_view_that_catches_the_exception_of_another_app(
     app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
 ) -> None:
-    """If a view calls another app with its own WSGI environment, and catches its exception, its own response counts."""
+    """If a view catches an exception of another app that shares its WSGI environment, the view's response counts."""
     outer = Flask("outer")
     CloudWatchMetricsReporter(
         outer, "Shop", cloudwatch, meter_provider=MeterProvider(shutdown_on_exit=False), instrument=True, flush="sync"
@@ -117,7 +117,7 @@ def test_a_view_that_catches_the_exception_of_another_app(
 
 
 def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter) -> None:
-    """Labels are dimensions of this request's duration, not of its other metrics, nor of other requests."""
+    """Labels are dimensions of this request's duration only, not of its other metrics or of other requests."""
     reporter.label(plan="outside")
     client = app.test_client()
     for path in ("/plan/pro", "/", "/plan/free", "/plan/pro"):
@@ -131,7 +131,7 @@ def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetr
 
 
 def test_labels_are_bounded(app: Flask, cloudwatch: FakeCloudWatch) -> None:
-    """If each request has another label, memory and the number of metrics stay within the bound of ``max_metrics``."""
+    """If every request has a new label, memory and the number of metrics stay within the limit of ``max_metrics``."""
     app.config["CLOUDWATCH_MAX_METRICS"] = 12
     provider = MeterProvider(shutdown_on_exit=False)
     reporter = CloudWatchMetricsReporter(

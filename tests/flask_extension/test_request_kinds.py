@@ -1,4 +1,4 @@
-"""Every kind of request, over real servers: each metric arrives once, in one flush with its request's duration."""
+"""Every kind of request, over real servers: each metric arrives once, in one flush with the request's duration."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ from tests.support.kinds_of_requests import CHUNK, FILE, KINDS, Kind
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the servers inherit a socket")
 
 OLD, NEW = ("http.server.duration", "http.target"), ("http.server.request.duration", "http.route")
-"""What a request's duration is called in the old and in the new conventions, and what its route."""
+"""The names of the duration metric and of its route attribute, in the old and in the new semantic conventions."""
 
 GTHREAD = [*GUNICORN, "--worker-class", "gthread", "--threads", "4"]
 SERVED = [sys.executable, "-m", "tests.support.kinds_of_requests"]
@@ -72,7 +72,7 @@ class Served:
         )
 
     def counted_durations(self, kind: Kind) -> list[float]:
-        """Return the number of duration samples for this kind of request, for each duration metric."""
+        """Return, for each duration metric, the number of its samples for this kind of request."""
         counted = []
         for name, route_dimension in self.durations:
             is_duration = self._duration_of(kind, name, route_dimension)
@@ -103,7 +103,7 @@ def count_of(datum: Mapping[str, Any]) -> float:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The app on one of the servers, which must shut down cleanly."""
+    """Serve the app with one of the servers, and check that the server shuts down cleanly."""
     command, names, flush, durations = SERVERS[request.param]
     variables = {"OTEL_SEMCONV_STABILITY_OPT_IN": names, "OTEL_EXPORTER_CLOUDWATCH_FLUSH": flush}
     log = tmp_path_factory.mktemp("server") / "log"
@@ -117,7 +117,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.method} {kind.path}")
 def test_each_kind_of_request(served: Served, kind: Kind) -> None:
-    """Each request's metrics and duration arrive once, and the flush at its end includes the last of them."""
+    """Each request's metrics and duration arrive once, and the flush at the end includes the last of them."""
     status, body = served.abort(kind.path) if kind.is_aborted else served.get(kind.path, kind.method)
     assert status == kind.status
     assert kind.path != "/file" or body == (FILE.read_bytes() if kind.method == "GET" else b"")

@@ -1,4 +1,4 @@
-"""One destination, one reader: a reporter shares a reader of the program that agrees with its settings."""
+"""One reader per destination: a reporter shares a reader of the program if its settings agree."""
 
 import io
 from collections.abc import Iterator
@@ -38,14 +38,14 @@ class Program:
         self.readers: list[MetricReader] = []
 
     def add_reader(self, namespace: str | None = "Both", **exporter: Any) -> CloudWatchMetricReader:
-        """Add a reader as a program does."""
+        """Add a reader as a program would."""
         exports = CloudWatchMetricExporter(namespace, **exporter)
         reader = CloudWatchMetricReader(exports, export_interval_seconds=NEVER_SECONDS)
         self._add(reader)
         return reader
 
     def add_other_reader(self, namespace: str, **exporter: Any) -> None:
-        """Add an exporter under the SDK's reader."""
+        """Add another exporter under the SDK's reader."""
         exports = CloudWatchMetricExporter(namespace, **exporter)
         self._add(PeriodicExportingMetricReader(exports, NEVER_SECONDS * 1000))
 
@@ -60,7 +60,7 @@ class Program:
         return reporter
 
     def findings(self) -> list[str]:
-        """Return what doctor says about readers, except those that earlier tests have left to the garbage collector."""
+        """Return doctor's findings about the readers of this module's namespaces."""
         found = [each.finding for each in instrumentation_checks(UserApp(self.app))]
         return [each for each in found if any(f"namespace {name} " in each for name in NAMESPACES)]
 
@@ -79,7 +79,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
 
 
 def test_one_thread_and_one_call_a_flush(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a request sends ``add_metric`` and the app's own counter with one call, of one reader."""
+    """At the end of a request, one reader sends ``add_metric`` and the app's own counter in one call."""
     monkeypatch.delenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN")
     cloudwatch = FakeCloudWatch()
     reader = program.add_reader(client=cloudwatch)
@@ -123,14 +123,14 @@ def test_one_thread_and_one_call_a_flush(program: Program, monkeypatch: pytest.M
     ],
 )
 def test_what_a_reporter_shares(program: Program, given: dict[str, Any], options: dict[str, Any], readers: int) -> None:
-    """A reporter shares a reader that has the client and each setting that the reporter was given, and no other."""
+    """A reporter shares a reader only if it has the client and every setting that the reporter was given."""
     program.add_reader(**given)
     program.add_reporter(**options)
     assert len(readers_on(program.provider)) == readers
 
 
 def test_the_first_that_agrees(program: Program) -> None:
-    """Of several readers, the reporter shares the first one that agrees."""
+    """Of several readers that agree with its settings, the reporter shares the first."""
     readers = [program.add_reader(namespace) for namespace in ("Other", "Both")]
     program.add_reporter()
     assert readers_on(program.provider) == readers
@@ -138,7 +138,7 @@ def test_the_first_that_agrees(program: Program) -> None:
 
 
 def test_own_credentials(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reporter that was given credentials shares no reader of the program."""
+    """A reporter with explicit credentials shares no reader of the program."""
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: program.provider)
     program.add_reader()
     keys = ("AKIAIOSFODNN7EXAMPLE", "secret")
@@ -147,7 +147,7 @@ def test_own_credentials(program: Program, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_doctor_names_each_reader(program: Program) -> None:
-    """Doctor says for each reader in which thread it runs, where it sends its metrics, and which it publishes."""
+    """For each reader, doctor reports its thread, where it sends metrics, and which metrics it publishes."""
     program.add_reader()
     program.add_reporter("Other", cloudwatch_client=CLIENT)
     program.add_other_reader("Third", output="emf")
@@ -168,7 +168,7 @@ def test_doctor_names_a_shared_reader(program: Program) -> None:
 
 
 def test_doctor_finds_two_readers_of_one_destination(program: Program) -> None:
-    """Two readers of one destination are a problem; the remedy names the order, and the settings that differ."""
+    """Two readers with the same destination are a problem; the remedy names the order and the settings that differ."""
     program.add_reader()
     program.add_reporter(export_interval_seconds=30.0)
     (check,) = duplicate_checks({})
@@ -180,7 +180,7 @@ def test_doctor_finds_two_readers_of_one_destination(program: Program) -> None:
 
 
 def test_doctor_finds_a_reader_that_came_too_late(program: Program) -> None:
-    """A reader that is added after the reporter cannot be shared, and doctor says so."""
+    """A reader added after the reporter cannot be shared, and doctor reports this."""
     program.add_reporter()
     program.add_reader()
     (check,) = duplicate_checks({})
@@ -189,7 +189,7 @@ def test_doctor_finds_a_reader_that_came_too_late(program: Program) -> None:
 
 
 def test_doctor_finds_an_exporter_under_another_reader(program: Program) -> None:
-    """A reporter cannot share another library's reader, and doctor says so."""
+    """A reporter cannot share another library's reader, and doctor reports this."""
     program.add_other_reader("Both")
     program.add_reporter()
     (check,) = duplicate_checks({})

@@ -23,7 +23,7 @@ from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """The CloudWatch that the reporter publishes to."""
+    """The fake CloudWatch that the reporter publishes to."""
     return FakeCloudWatch()
 
 
@@ -45,7 +45,7 @@ def reporter(
 
 
 def test_metrics_and_timers(reporter: CloudWatchMetricsReporter, cloudwatch: FakeCloudWatch) -> None:
-    """``add_metric`` and ``timer`` set the reporter up, and ``flush`` delivers what they recorded."""
+    """``add_metric`` and ``timer`` initialize the reporter, and ``flush`` delivers their metrics."""
     reporter.add_metric("Runs", 1, "Count", {"Job": "nightly"})
     with reporter.timer("Duration"):
         pass
@@ -57,7 +57,7 @@ def test_metrics_and_timers(reporter: CloudWatchMetricsReporter, cloudwatch: Fak
 
 
 def test_a_flush_comes_first(reporter: CloudWatchMetricsReporter, provider: MeterProvider) -> None:
-    """``flush`` sets the reporter up as well, and there is nothing to deliver."""
+    """A ``flush`` before any metric initializes the reporter, and has nothing to deliver."""
     assert reporter.flush()
     assert len(readers_on(provider)) == 1
 
@@ -65,7 +65,7 @@ def test_a_flush_comes_first(reporter: CloudWatchMetricsReporter, provider: Mete
 def test_threads_that_come_first_at_once(
     reporter: CloudWatchMetricsReporter, provider: MeterProvider, cloudwatch: FakeCloudWatch
 ) -> None:
-    """Threads that use the reporter first at the same time share one reader, and lose nothing."""
+    """Threads that use an uninitialized reporter at the same time share one reader, and no metric is lost."""
     barrier = threading.Barrier(8)
 
     def work() -> None:
@@ -84,7 +84,7 @@ def test_threads_that_come_first_at_once(
 
 @pytest.mark.parametrize("namespace", ["Cron", None])
 def test_an_app_that_comes_later(provider: MeterProvider, cloudwatch: FakeCloudWatch, namespace: str | None) -> None:
-    """``init_app`` joins the reader and the namespace of what was recorded before."""
+    """A later ``init_app`` uses the existing reader and namespace."""
     reporter = CloudWatchMetricsReporter(None, namespace, cloudwatch, meter_provider=provider)
     reporter.add_metric("Runs", 1, "Count")
     app = Flask("shop")
@@ -105,7 +105,7 @@ def test_an_app_that_comes_later(provider: MeterProvider, cloudwatch: FakeCloudW
 
 
 def test_an_app_elsewhere(reporter: CloudWatchMetricsReporter, cloudwatch: FakeCloudWatch) -> None:
-    """``init_app`` with another namespace publishes there, and ``flush`` and ``stats`` cover both."""
+    """``init_app`` with another namespace publishes there; ``flush`` and ``stats`` cover both namespaces."""
     reporter.add_metric("Runs", 1, "Count")
     reporter.init_app(Flask("shop"), "Shop")
     reporter.add_metric("Runs", 2, "Count")
@@ -120,7 +120,7 @@ def test_invalid_settings(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While the environment is invalid, metrics are counted as lost with one message; then the reporter works."""
+    """While the environment is invalid, metrics are counted as lost with a single log message; then they are sent."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS", "many")
     for _ in range(3):
         reporter.add_metric("Runs", 1, "Count")
@@ -136,7 +136,7 @@ def test_invalid_settings(
 
 
 def test_a_provider_that_is_not_usable() -> None:
-    """A provider that accepts no readers loses the metrics, and ``flush`` says so."""
+    """If the provider does not accept readers, metrics are lost, and ``flush`` returns False."""
     reporter = CloudWatchMetricsReporter(None, "Cron", FakeCloudWatch(), meter_provider=NoOpMeterProvider())
     reporter.add_metric("Runs", 1, "Count")
     assert not reporter.flush()
@@ -175,7 +175,7 @@ EIGHT_THREADS = """
 
 @pytest.mark.parametrize(("program", "runs"), [(TWO_LINES, 1), (EIGHT_THREADS, 8)])
 def test_a_script(program: str, runs: int) -> None:
-    """A script publishes what it recorded when it ends, also if threads create the global provider at once."""
+    """A script's metrics are published when it ends, even if several threads create the global provider at once."""
     with LocalCloudWatch() as cloudwatch, isolated_environment():
         subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program)],

@@ -37,7 +37,7 @@ plain_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_
 
 
 def refused(metric: dict[str, Any]) -> str | None:
-    """Return the reasons why CloudWatch would reject a data point of this metric."""
+    """Return the reasons why CloudWatch would reject a data point of this metric, or None."""
     request = {"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": 1, **metric}]}
     error = validation_error(request, now=0)
     return error.message if error else None
@@ -48,7 +48,7 @@ class TestDimensions:
 
     @given(attributes)
     def test_always_acceptable(self, given_attributes: dict[str, Any]) -> None:
-        """CloudWatch accepts the dimensions made from any attributes, and none is missing."""
+        """CloudWatch accepts the dimensions made from any attributes, and no attribute is lost."""
         made = dimensions(given_attributes)
         assert refused({"Dimensions": [{"Name": name, "Value": value} for name, value in made]}) is None
         assert len(made) == len(given_attributes)
@@ -77,7 +77,7 @@ class TestDimensions:
 
     @given(st.dictionaries(plain_text, plain_text, max_size=30))
     def test_acceptable_ones_stay(self, given_attributes: dict[str, str]) -> None:
-        """A text that CloudWatch accepts is not changed, unless it looks encoded."""
+        """Text that CloudWatch accepts is not changed, unless it looks encoded."""
         assert dict(dimensions(given_attributes)) == given_attributes
 
     @given(short_text, short_text)
@@ -85,7 +85,7 @@ class TestDimensions:
         """Different values, dimension names or metric names stay different, whether encoded or not."""
         for function in (dimension_value, dimension_name, metric_name):
             assert (function(one) == function(other)) is (one == other)
-            # A text that already looks encoded is a different text.
+            # Text that already looks encoded is different text.
             assert (function(one) == function(function(other))) is (one == function(other))
 
 
@@ -155,7 +155,7 @@ def test_name(key: str, name: str) -> None:
 
 @pytest.mark.parametrize(("length", "kept"), [(1024, True), (1025, False), (9000, False)])
 def test_too_long(length: int, kept: bool) -> None:  # noqa: FBT001 - a column of the table
-    """A text over the limit is cut, and stays distinct from others with the same beginning."""
+    """Text over the limit is cut, and stays distinct from other text with the same beginning."""
     text, other = "x" * (length - 1) + "a", "x" * (length - 1) + "b"
     made = dimension_value(text)
     assert len(made) == min(length, 1024)
@@ -201,7 +201,7 @@ def test_metric_name_is_always_acceptable(name: str) -> None:
     ],
 )
 def test_metric_name(name: str, published: str) -> None:
-    """Printable ASCII in a metric's name is kept."""
+    """Printable ASCII in a metric name is kept."""
     assert metric_name(name) == published
 
 
@@ -232,7 +232,7 @@ def test_namespace_is_always_acceptable(service_name: str) -> None:
     ],
 )
 def test_namespace(service_name: str, namespace: str) -> None:
-    """A service's name is kept, except for characters and prefixes that a namespace must not have."""
+    """A service name is kept, except for characters and prefixes that a namespace must not have."""
     assert namespace_of(service_name) == namespace
 
 

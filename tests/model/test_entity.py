@@ -21,7 +21,7 @@ MAX_NAME_LENGTH, MAX_VALUE_LENGTH = 256, 2048
 
 
 def published(resource: Mapping[str, Any], *, entity: bool | None = True, metrics: int = 1) -> FakeCloudWatch:
-    """Return the fake CloudWatch to which a program with this resource has published."""
+    """Return a fake CloudWatch with the metrics that a program with this resource published."""
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(
         CloudWatchMetricExporter("Shop", client=cloudwatch, entity=entity, max_metrics=2000)
@@ -53,7 +53,7 @@ def test_the_form_of_the_request() -> None:
 
 
 def test_the_service_and_where_it_runs() -> None:
-    """Service and environment identify the entity; the remaining details of its location are attributes."""
+    """Service and environment identify the entity; where the service runs is described by the entity's attributes."""
     place = {"cloud.platform": "aws_ecs", "host.name": "h1", "k8s.pod.name": "shop-1", "k8s.namespace.name": "web"}
     resource = SHOP | place
     assert entity_of(resource) == {
@@ -90,7 +90,7 @@ def test_only_if_asked_for(entity: bool | None) -> None:  # noqa: FBT001
 
 
 def test_at_most_two_entities_a_request() -> None:
-    """Each request of a large export has one entity."""
+    """Each request of a large export has exactly one entity."""
     parts = [request["EntityMetricData"] for request in published(SHOP, metrics=1500).requests]
     assert [len(part) for part in parts] == [1, 1]
     assert [len(part[0]["MetricData"]) for part in parts] == [1000, 500]
@@ -102,7 +102,7 @@ def test_at_most_two_entities_a_request() -> None:
     ids=lambda value: ascii(value)[:12],
 )
 def test_sizes_and_characters(value: Any) -> None:
-    """The entity of any resource is within CloudWatch's limits."""
+    """Whatever the resource, the entity is within CloudWatch's limits."""
     resource = {
         "service.name": value,
         "deployment.environment.name": value,

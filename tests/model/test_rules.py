@@ -30,7 +30,7 @@ class TestMatching:
         ],
     )
     def test_first_match_wins(self, name: str, match: str) -> None:
-        """The first rule whose glob matches case-sensitively applies, otherwise the default rule."""
+        """The first rule whose glob matches case-sensitively applies, or else the default rule."""
         assert self.RULES.of(name).match == match
 
     def test_default_rule(self) -> None:
@@ -93,12 +93,12 @@ class TestKeeps:
     ],
 )
 def test_missing(dimensions: list[str] | None, attributes: list[str], missing: list[str]) -> None:
-    """Names in ``dimensions`` that no attribute has are found, unless they are globs or there are no attributes yet."""
+    """Names in ``dimensions`` that no attribute has are reported, except globs; without attributes, none are."""
     assert MetricRule(dimensions=dimensions).missing(attributes) == missing
 
 
 class TestAttributeSets:
-    """The sets of dimensions that a point is published with."""
+    """The sets of dimensions with which a point is published."""
 
     @pytest.mark.parametrize(
         ("fields", "attributes", "sets"),
@@ -116,11 +116,11 @@ class TestAttributeSets:
         ],
     )
     def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:
-        """A point is published with the original set and each applicable rollup, once each, and at least with one."""
+        """A point is published with its own set, each applicable rollup, or both; at least once, without duplicates."""
         assert list(MetricRule(**fields).attribute_sets(attributes)) == [frozenset(each) for each in sets]
 
     def test_sets_of_the_other_conventions(self) -> None:
-        """A rollup names the attributes of HTTP requests in the old or the new conventions."""
+        """A rollup can name the attributes of HTTP requests by the old or the new semantic conventions."""
         rule = MetricRule(rollups=[["http.route"], ["http.status_code", "plan"]], keep_original=False)
         old = {"http.target", "http.status_code", "plan"}
         assert list(rule.attribute_sets(old)) == [{"http.target"}, {"http.status_code", "plan"}]
@@ -180,7 +180,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("rules", ["rules", {"match": "*"}, 5, None, MetricRule()])
     def test_not_a_list(self, rules: Any) -> None:
-        """A single rule must be given in a list too."""
+        """A single rule must also be given in a list."""
         with pytest.raises(ConfigurationError, match="not a list of rules"):
             parse_rules(rules)
 
@@ -198,7 +198,7 @@ def test_mappings_are_rules() -> None:
 
 
 def test_a_rule_does_not_change() -> None:
-    """Changing the arguments afterwards does not change the rule, and the rule is hashable."""
+    """Changing the arguments afterwards does not change the rule, which is hashable."""
     names = ["route"]
     rule = MetricRule(dimensions=names, rollups=[names])
     names.append("user")

@@ -8,7 +8,7 @@ from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, ScaledUnit, cano
 
 MODEL: Any = get_session().get_service_model("cloudwatch")
 STANDARD_UNITS: tuple[str, ...] = tuple(MODEL.shape_for("StandardUnit").enum)
-"""The units in the service's own model."""
+"""The units in botocore's service model."""
 
 
 def test_there_are_27() -> None:
@@ -25,7 +25,7 @@ def test_round_trip(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", STANDARD_UNITS)
 def test_ucum_is_an_instrument_unit(unit: str) -> None:
-    """The UCUM form is a unit that the SDK accepts: printable ASCII without blanks, at most 63 characters."""
+    """The UCUM form is a unit that the SDK accepts: printable ASCII without spaces, at most 63 characters."""
     ucum = to_ucum(unit)
     assert ucum.isascii()
     assert ucum.isprintable()
@@ -106,12 +106,12 @@ def test_from_ucum(ucum: str, expected: tuple[str, float]) -> None:
     ["furlong", "S", "MS", "Mi", "m", "by", "KIBY", "s/s", "ms/s", "%/s", "h/s", "By/", "/", "By/furlong", "{", "a}"],
 )
 def test_unknown(unit: str) -> None:
-    """Units unknown to CloudWatch convert to none; UCUM is case-sensitive."""
+    """Units unknown to CloudWatch convert to ``None``; UCUM is case-sensitive."""
     assert from_ucum(unit) is None
 
 
 def test_to_ucum_refuses_other_units() -> None:
-    """Only CloudWatch's own units convert to UCUM; the error repeats the value and lists the valid ones."""
+    """Only CloudWatch's own units convert to UCUM; the error repeats the value and lists the valid units."""
     assert canonical_unit("By") is None
     with pytest.raises(ValueError, match="'By' is not a CloudWatch unit; use one of Seconds, Microseconds, "):
         to_ucum("By")

@@ -1,4 +1,4 @@
-"""The record of published metrics has CloudWatch's statistics in bounded memory."""
+"""The record of published metrics has the same statistics as CloudWatch, in bounded memory."""
 
 import json
 import math
@@ -37,12 +37,12 @@ flushes = st.lists(st.lists(st.tuples(series, contents), min_size=1, max_size=6)
 
 
 def sent(*datums: tuple[Series, Any], at: int = NOW, envelope: Envelope = SHOP) -> Iterable[Batch]:
-    """Put these data points into as many batches as they need."""
+    """Return these data points in as many batches as they need."""
     return batches(envelope, [Datum(series, at, content) for series, content in datums])
 
 
 def observed(*flushes: Iterable[Batch], **bounds: int) -> Observation:
-    """Make an observation of these flushes."""
+    """Return an observation of these flushes."""
     observation = Observation(clock=FakeClock(NOW), **bounds)
     for flush in flushes:
         for batch in flush:
@@ -72,7 +72,7 @@ def test_figures_are_those_of_cloudwatch(flushes: list[list[tuple[Series, Any]]]
 
 
 def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions: dict[str, str]) -> float | None:
-    """Return the fake's percentile, or None if it has none."""
+    """Return the fake's percentile, or None if the fake has no percentiles for the metric."""
     try:
         return cloudwatch.percentile(name, percent, dimensions)
     except LookupError:
@@ -86,7 +86,7 @@ def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions
     st.floats(0, 100),
 )
 def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: float) -> None:
-    """The fast percentile arithmetic equals exact fractions, to ten digits of a percentage."""
+    """The fast percentile calculation agrees with exact fractions, for percentages of up to ten decimal places."""
     percent = round(percent, 10)
     values = sorted(counted)
     wanted = Fraction(str(percent)) / 100 * sum(map(Fraction, counted.values()))
@@ -101,7 +101,7 @@ def test_percentiles_are_by_nearest_rank(counted: dict[float, float], percent: f
 
 @given(samples(min_size=20, max_size=200))
 def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
-    """Beyond the maximum number of distinct values, percentiles are off by at most the stated error."""
+    """Beyond the maximum number of distinct values, percentiles are off by at most the reported error."""
     values = ValueCounts(max_values=16)
     for value in recorded:
         values.add([value], [1])
@@ -114,7 +114,7 @@ def test_many_values_cost_precision_as_announced(recorded: list[float]) -> None:
 
 @given(samples(max_size=60))
 def test_sums_have_no_rounding_errors(recorded: list[float]) -> None:
-    """The running sum equals fsum of all samples."""
+    """The running sum equals ``math.fsum`` of all samples."""
     assert Tally.of(recorded).sum == math.fsum(recorded)
 
 
@@ -159,13 +159,13 @@ def test_the_document() -> None:
 
 
 def flush(at: int, statistics: list[float], percents: list[float]) -> dict[str, float]:
-    """Return the record of a flush of one data point."""
+    """Return the record of a flush with one data point."""
     names = ["sum", "samples", "minimum", "maximum", "p50", "p90", "p99"]
     return {"time": at, **dict(zip(names, [*statistics, *percents], strict=True))}
 
 
 def test_statistic_sets_have_no_percentiles() -> None:
-    """A statistic set with different samples ends a series' percentiles; its sums continue."""
+    """A statistic set with different samples leaves its series without percentiles; the sums continue."""
     statistics = Statistics(3, 30.0, 5.0, 20.0)
     (each,) = observed(sent((LATENCY, 7.0)), sent((LATENCY, statistics)), sent((LATENCY, 1.0))).document()["series"]
     assert (each["p50"], each["p90"], each["p99"], each["percentile_error"]) == (None, None, None, None)
@@ -183,7 +183,7 @@ def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
 
 
 def test_bounds_of_a_series() -> None:
-    """Only the latest flushes and a bounded number of values are kept; the sum is that of all samples."""
+    """Only the latest flushes and a bounded number of values are kept; the sum still covers all samples."""
     datums = [(LATENCY, float(number)) for number in range(1, 1001)]
     observation = observed(*(sent(each) for each in datums), max_flushes=5, max_values=50)
     (each,) = observation.document()["series"]
@@ -195,7 +195,7 @@ def test_bounds_of_a_series() -> None:
 
 
 def test_changes_are_only_what_is_new() -> None:
-    """Passing the previous answer returns only the series that changed since then, with their flushes since then."""
+    """Passing the previous response returns only the series that changed since then, with their new flushes."""
     other = Series("Orders", (), "Count")
     observation = observed(sent((LATENCY, 1.0), (other, 2.0)))
     known = observation.changes()

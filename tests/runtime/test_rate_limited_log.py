@@ -47,7 +47,7 @@ def test_keys_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_level_and_exception(caplog: pytest.LogCaptureFixture) -> None:
-    """Level and exception are passed on."""
+    """The log record has the given level and exception."""
     try:
         int("why")
     except ValueError:

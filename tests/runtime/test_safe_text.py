@@ -1,4 +1,4 @@
-"""What others wrote is told in one line, and without their secrets."""
+"""Text from other programs is written to one line, and its secrets are masked."""
 
 import time
 
@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.runtime.safe_text import one_line, safe_repr, without
 
 @given(st.text())
 def test_one_line(text: str) -> None:
-    """Whatever it was, it is one printable line of bounded length that any encoding of Unicode takes."""
+    """Any text becomes one printable line of bounded length that can be encoded as UTF-8."""
     line = one_line(text * 50)
     assert len(line.splitlines()) <= 1
     assert not set(line) & set("\n\r\x1b\x00\x85\u2028\u202e")
@@ -50,13 +50,13 @@ def test_what_is_harmless_stays(text: str) -> None:
     ],
 )
 def test_secrets(text: str, told: str) -> None:
-    """What gives access is masked, and what helps to find the fault is not."""
+    """Credentials and signatures are masked; the rest of the message is unchanged."""
     assert without_secrets(text) == told
 
 
 @pytest.mark.parametrize("text", ["://a:", '"a://', "Failed to parse: '", "://a@", "token="])
 def test_long_texts_take_no_time(text: str) -> None:
-    """Masking takes time in proportion to the text, whatever it repeats: a quadratic search would take minutes."""
+    """Masking takes linear time, however repetitive the text; a quadratic search would take minutes."""
     begun = time.process_time()
     without_secrets(text * 50_000)
     assert time.process_time() - begun < 20
@@ -65,7 +65,7 @@ def test_long_texts_take_no_time(text: str) -> None:
 @pytest.mark.parametrize("password", ["Q#Q", "Q@Q", "Q/Q", "Q?Q", "Q:Q", "Q Q", "Q%23Q", "Q'#Q", "#Q", "1#Q"])
 @pytest.mark.parametrize("place", ["proxy", "endpoint"])
 def test_passwords_that_botocore_cannot_parse(place: str, password: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever botocore says of a URL whose password has characters of URLs, no part of the password is told."""
+    """Error messages never reveal a password, even one with reserved characters that botocore cannot parse."""
     url = f"http://user:{password}@127.0.0.1:9"
     monkeypatch.setenv("HTTP_PROXY", url if place == "proxy" else "")
     monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", url if place == "endpoint" else "http://127.0.0.1:9")
@@ -81,7 +81,7 @@ def test_passwords_that_botocore_cannot_parse(place: str, password: str, monkeyp
 
 
 class Hostile:
-    """An object that raises when it is looked at."""
+    """An object whose ``repr()`` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError
@@ -95,8 +95,8 @@ class Hostile:
         ([10**5000], "<list that cannot be written out>"),
         (Hostile(), "<Hostile that cannot be written out>"),
     ],
-    ids=["text", "int", "list", "object"],  # pytest cannot write these out either
+    ids=["text", "int", "list", "object"],  # pytest cannot print these either
 )
 def test_every_value_can_be_shown(value: object, text: str) -> None:
-    """Python writes out no int of more than 4,300 digits, and others' objects may raise."""
+    """Ints of more than 4,300 digits, and objects whose ``repr()`` raises, are described by their type."""
     assert safe_repr(value) == text

@@ -35,9 +35,9 @@ def filled_buckets(point: Json, *, factor: float = 1.0) -> list[Bucket]:
 def values_astray(
     values: Sequence[tuple[float, float]], buckets: Sequence[Bucket], *, relative_slack: float
 ) -> Iterator[str]:
-    """Yield what is wrong with ascending ``(value, count)``: by rank, each has to lie in every bucket it represents.
+    """Yield the errors in ascending ``(value, count)`` pairs: a value must lie in every bucket whose ranks it covers.
 
-    If there are more buckets than fit in a datum, a value may represent neighbors, and lie anywhere among them.
+    If there are more buckets than fit in one datum, a value may represent adjacent buckets and lie in any of them.
     """
     last_ranks = list(accumulate(bucket.count for bucket in buckets))
     value_ranks = list(accumulate(count for _, count in values))

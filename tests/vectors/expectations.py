@@ -1,6 +1,6 @@
-"""Whether what arrived is what a vector expects; vectors/README.md describes each key.
+"""Check that the published requests match a vector's expectations; vectors/README.md describes each key.
 
-Nothing here knows the exporter. The result is a list of faults, one line each; an empty list means that all is right.
+This module does not import the exporter. A result is a list of errors, one line each; an empty list means success.
 """
 
 import math
@@ -42,7 +42,7 @@ class Export:
 class Run:
     """The outcome of a case.
 
-    ``late`` are the requests that only the shutdown can have caused; ``units_back`` is, for each facade metric, the
+    ``late`` are the requests made during shutdown; ``units_back`` is, for each facade metric, the
     CloudWatch unit that results from the unit that another reader saw.
     """
 
@@ -57,10 +57,10 @@ class Run:
 
 
 def run_faults(expect: Json, run: Run, *, units_given: Mapping[str, str] | None = None, now: float) -> list[str]:
-    """Return everything that is wrong with a case.
+    """Return every error of a case.
 
-    ``units_given`` are the CloudWatch units of the facade's metrics. A request that CloudWatch would reject is checked
-    no further.
+    ``units_given`` are the CloudWatch units of the facade's metrics. If CloudWatch would reject any request, only the
+    reasons are returned.
     """
     invalid = [fault for request in run.requests() for fault in request_faults(request, now=now)]
     return invalid or [
@@ -97,7 +97,7 @@ def _faults_of_exports(expect: Json, exports: Sequence[Export]) -> Iterator[str]
 
 def _export_faults(expect: Json, export: Export) -> Iterator[str]:
     if unknown := expect.keys() - _KEYS_OF_AN_EXPORT - _KEYS_OF_THE_WHOLE:
-        raise ValueError(f"a vector expects {sorted(unknown)}, which is not a key")
+        raise ValueError(f"unknown keys in a vector: {sorted(unknown)}")
     datums = export.datums()
     arrivals = _Arrivals(datums)
     unexplained = set(range(len(datums)))
@@ -112,7 +112,7 @@ def _export_faults(expect: Json, export: Export) -> Iterator[str]:
 
 
 def _entries(expect: Json, metrics: Sequence[Json]) -> Iterator[Json]:
-    """Yield all expectations in the form of entries of ``series``."""
+    """Yield all expectations as entries of ``series``."""
     yield from expect.get("series", ())
     for name in expect.get("others_unaffected", ()):
         (gauge,) = (metric for metric in metrics if metric.get("name", "m") == name)
@@ -136,7 +136,7 @@ def _entry_of_generated(name: str, point: Json) -> Json:
 
 
 class _Arrivals:
-    """Data points by the name and dimensions of an entry."""
+    """Data points, indexed by metric name and dimensions."""
 
     def __init__(self, datums: Sequence[Datum]) -> None:
         self._datums = datums
@@ -145,7 +145,7 @@ class _Arrivals:
             self._indexes[identity(datum)].append(index)
 
     def find(self, entry: Json) -> Sequence[int]:
-        """Return the indices of the data points that an entry matches; exact dimensions need no search."""
+        """Return the indices of the data points that an entry matches; exact dimensions need no linear search."""
         dims: Json = entry.get("dims", {})
         if "dims" in entry and all(isinstance(value, str) for value in dims.values()):
             exactly = self._indexes.get((entry.get("name", "m"), frozenset(dims.items())))

@@ -1,4 +1,4 @@
-"""Run the vectors with exporters that OpenTelemetry creates from configuration files, and print the faults as JSON.
+"""Run the vectors with exporters that OpenTelemetry creates from configuration files, and print the errors as JSON.
 
 Usage: python -m tests.vectors.from_file periodic|pull
 """
@@ -24,7 +24,7 @@ NEVER_MILLIS = 3_600_000
 
 
 def configuration(form: str, fields: Json) -> dict[str, Any]:
-    """Return the content of a configuration file with our exporter in this form."""
+    """Return the content of a configuration file with the CloudWatch exporter in a reader of this form."""
     reader: dict[str, Any] = {"exporter": {"cloudwatch": fields}}
     if form == "periodic":
         reader["interval"] = NEVER_MILLIS
@@ -33,7 +33,7 @@ def configuration(form: str, fields: Json) -> dict[str, Any]:
 
 @cache
 def loaded(content: str) -> OpenTelemetryConfiguration:
-    """Load a configuration file with this content. Cached, because OpenTelemetry takes 0.1 seconds for each."""
+    """Load a configuration file with this content. Cached, because OpenTelemetry takes 0.1 seconds to load a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "otel.json")
         file.write_text(content, "utf-8")
@@ -41,7 +41,7 @@ def loaded(content: str) -> OpenTelemetryConfiguration:
 
 
 def faults_by_case(form: str) -> dict[str, list[str]]:
-    """Run every vector of the exporter, and return the faults of each."""
+    """Run every vector that tests the exporter, and return the errors by case ID."""
     providers = []
 
     def create_exporter(client: RecordingClient, case_input: Json) -> CloudWatchMetricExporter:

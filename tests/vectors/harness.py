@@ -1,4 +1,4 @@
-"""Run test vectors through the public exporter, or the facade, with a client that records its calls."""
+"""Run test vectors through the public exporter or the facade, with a client that records its calls."""
 
 import copy
 import json
@@ -42,12 +42,12 @@ class RecordingClient:
         self._requests: list[Request] = []
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Accept everything."""
+        """Accept and record the request."""
         self._requests.append(copy.deepcopy(request))
         return {"ResponseMetadata": {"HTTPStatusCode": 200}}
 
     def take(self) -> list[Request]:
-        """Return the requests since the last call."""
+        """Return the requests made since the last call."""
         taken, self._requests = self._requests, []
         return taken
 
@@ -59,17 +59,17 @@ def load_cases() -> list[Case]:
 
 
 ExporterOf: TypeAlias = Callable[[RecordingClient, Json], CloudWatchMetricExporter]
-"""Creates the exporter for a vector's input."""
+"""A function that creates the exporter for a vector's input."""
 
 
 def exporter_of(client: RecordingClient, case_input: Json) -> CloudWatchMetricExporter:
-    """Create the exporter in code."""
+    """Create the exporter with its constructor."""
     rules = [MetricRule(**rule) for rule in case_input.get("rules", ())]
     return CloudWatchMetricExporter(NAMESPACE, client=client, rules=rules, **case_input.get("exporter", {}))
 
 
 def faults_of(case: Case, create_exporter: ExporterOf = exporter_of) -> list[str]:
-    """Run a case and return its faults."""
+    """Run a case and return its errors."""
     with _warnings_of_the_package() as warnings:
         is_of_facade = "facade" in case.input
         run = _through_the_facade(case.input) if is_of_facade else _through_the_exporter(case.input, create_exporter)
@@ -118,7 +118,7 @@ def _through_the_facade(case_input: Json) -> Run:
 
 
 def _units_back(elsewhere: InMemoryMetricReader) -> dict[str, str]:
-    """Return, for each facade metric, the CloudWatch unit of a gauge with the unit that other readers see."""
+    """Return, for each facade metric, the CloudWatch unit of a gauge with the unit that another reader sees."""
     gauges = [
         {"name": name, "kind": "gauge", "unit": unit, "points": [{"value": 1}]}
         for name, unit in _units_seen(elsewhere.get_metrics_data())

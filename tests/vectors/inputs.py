@@ -26,18 +26,18 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 Json: TypeAlias = Mapping[str, Any]
-"""An object of a vector."""
+"""A JSON object of a vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The base of a point's times, in Unix nanoseconds: when the exporter was ready, and now."""
+    """The reference times of a point, in Unix nanoseconds: when the exporter was ready, and now."""
 
     exporter_ready: int
     now: int
 
     def start(self, of: str | float) -> int:
-        """Return the start time of a series, which a vector gives relative to the exporter's start."""
+        """Return the start time of a series, which a vector specifies relative to the exporter's start."""
         seconds = {"after": 0.0, "before": -3600.0}[of] if isinstance(of, str) else of
         return self.exporter_ready + round(seconds * 1e9)
 
@@ -61,7 +61,7 @@ def metrics_data(metrics: Sequence[Json], *, resource: Json, times: Times) -> Me
 
 
 def number(value: float | str) -> float:
-    """Parse a number, including those that JSON lacks: ``"NaN"``, ``"-Infinity"``, or an int such as ``"10**400"``."""
+    """Parse a number, including those that JSON lacks: ``"NaN"``, ``"-Infinity"``, or an int like ``"10**400"``."""
     if not isinstance(value, str):
         return value
     base, power, exponent = value.partition("**")
@@ -76,7 +76,7 @@ def bucket_counts(counts: Sequence[int] | Json) -> list[int]:
 
 
 def generated_metrics(spec: Json) -> Iterator[Json]:
-    """Make many metrics of one shape, each point with a number and attributes of its own."""
+    """Yield many metrics of the same shape; each point has its own number and attributes."""
     points = spec.get("points", 1)
     for metric in range(spec["metrics"]):
         yield {
@@ -100,7 +100,7 @@ def _generated_attributes(spec: Json, serial: int) -> Json:
 
 
 def _filled_buckets(values: int, serial: int) -> Json:
-    """Make an exponential histogram from 1 up, with eight buckets per power of two and samples 1 % above the edges."""
+    """Return an exponential histogram from 1 up: eight buckets per power of two, samples 1 % above the lower edges."""
     counts = [1 + (serial + bucket) % 7 for bucket in range(values)]
     samples = [1.01 * 2.0 ** (bucket / 8) for bucket in range(values)]
     return {
@@ -129,7 +129,7 @@ def _data(metric: Json, times: Times) -> DataT:
             return Histogram([_histogram_point(point, times) for point in points], temporality)
         case "exponential":
             return ExponentialHistogram([_exponential_point(point, times) for point in points], temporality)
-    raise ValueError(f"{kind!r} is no kind of metric that vectors have")
+    raise ValueError(f"unknown kind of metric: {kind!r}")
 
 
 def _temporality(metric: Json) -> str:

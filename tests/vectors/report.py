@@ -1,4 +1,4 @@
-"""Print how many vectors of each file pass, and the faults of the others: ``python -m tests.vectors.report``."""
+"""Print how many vectors of each file pass, and the errors of the others: ``python -m tests.vectors.report``."""
 
 import sys
 from collections import defaultdict
@@ -7,7 +7,7 @@ from tests.vectors.harness import Case, faults_of, load_cases
 
 
 def main() -> int:
-    """Run every vector; the exit status is 0 if all pass."""
+    """Run every vector and return the exit status, which is 0 if all pass."""
     wrong = {case.id: faults for case in load_cases() if (faults := _faults(case))}
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case in load_cases():

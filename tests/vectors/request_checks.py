@@ -1,6 +1,6 @@
-"""Whether CloudWatch accepts a request, according to its documentation.
+"""Check that CloudWatch would accept a request, according to its documentation.
 
-Written apart from the package's own checks: these check what those accept.
+Independent of the package's own validation, which the vectors also run.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
 """
 
@@ -33,7 +33,7 @@ def unix_seconds(timestamp: datetime | float) -> float:
 
 
 def body_size_bytes(request: Request) -> int:
-    """Return the length of the JSON that botocore makes of a request: default separators, whole seconds."""
+    """Return the length of the JSON body that botocore creates: default separators, whole seconds."""
     datums = [{**datum, "Timestamp": int(unix_seconds(datum["Timestamp"]))} for datum in request["MetricData"]]
     return len(json.dumps({**request, "MetricData": datums}).encode())
 
@@ -89,7 +89,7 @@ def _dimension_faults(dimensions: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _is_text(text: object, length: int) -> bool:
-    """Return whether this is text of at most this length, of printable ASCII, and not blank."""
+    """Return whether the value is a non-blank string of printable ASCII of at most this length."""
     return (
         isinstance(text, str)
         and len(text) <= length
@@ -139,7 +139,7 @@ def _magnitude_faults(numbers: list[object]) -> Iterator[str]:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             yield f"{number!r} is no number"
-        elif not abs(number) <= limits.MAX_MAGNITUDE:  # NaN compares false with everything
+        elif not abs(number) <= limits.MAX_MAGNITUDE:  # every comparison with NaN is false
             yield f"{number!r} is beyond 2^360"
         elif 0 < abs(number) < limits.MIN_MAGNITUDE:
             yield f"{number!r} is below 2^-360"

@@ -12,7 +12,7 @@ from tests.vectors.inputs import Json, number
 from tests.vectors.request_checks import Datum
 
 _EXPONENTIAL_EDGE_SLACK = 1e-12
-"""Powers of fractions of 2 carry rounding, so such an edge is exact to the last few digits only."""
+"""Relative tolerance for exponential bucket edges: fractional powers of 2 are rounded in their last digits."""
 _FACTOR_SLACK = 1e-12
 
 
@@ -24,14 +24,14 @@ class Samples:
     count: float
     sum: float
     magnitude: float
-    """The sum of the magnitudes, to which the rounding of a sum is relative."""
+    """The sum of the absolute values; the tolerance for the sum is relative to it."""
     minimum: float
     maximum: float
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A data point, the entry that matches it, and the metrics that it may come from."""
+    """A data point, the entry that matches it, and the metrics of its export."""
 
     entry: Json
     datum: Datum
@@ -76,7 +76,7 @@ def speaks_of(entry: Json, datum: Datum) -> bool:
 
 
 def entry_faults(entry: Json, datum: Datum, metrics: Sequence[Json]) -> Iterator[str]:
-    """Yield the faults of a data point that an entry matches."""
+    """Yield the errors of a data point that an entry matches."""
     seen = Seen(entry, datum, samples_of(datum), metrics)
     for key, wanted in {"form": "values", "resolution": 60, "max_values": 150, **entry}.items():
         if key.startswith("sum_rel_"):
@@ -92,7 +92,7 @@ def _same_dimensions(wanted: Json, arrived: Mapping[str, str]) -> bool:
 
 
 def _same_text(wanted: str | Json, arrived: str) -> bool:
-    """Return whether the text is equal or, for ``{"json": x}``, is any JSON text of x; ``true`` is not 1."""
+    """Return whether the text is equal or, for ``{"json": x}``, is JSON text of x; ``true`` does not equal 1."""
     if isinstance(wanted, str):
         return arrived == wanted
     try:
@@ -173,13 +173,13 @@ _CHECKS: Mapping[str, Callable[[Seen, Any], bool]] = {
     "min_values": lambda seen, wanted: len(seen.samples.values) >= wanted,
     "max_values": lambda seen, wanted: len(seen.samples.values) <= wanted,
 }
-"""Checks by the keys of an entry."""
+"""Checks, by the key of an entry."""
 
 _DETAILED_CHECKS: Mapping[str, Callable[[Seen, Any], Iterator[str]]] = {
     "values_within_bucket": _bucket_faults,
     "percentile": _percentile_faults,
 }
-"""Checks that describe what is wrong."""
+"""Checks that yield descriptions of the errors."""
 
 _NO_CHECKS = frozenset({"name", "dims", "factor", "values_abs", "may_be_absent"})
-"""Keys that select the datum, or modify other checks."""
+"""Keys that are not checks: they select the datum or modify other checks."""
