@@ -158,7 +158,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "for every combination.",
         ),
         Remedy(
-            "max_metrics is reached, overflow series included",
+            "max_metrics is reached, including overflow series",
             "Nothing is lost, but these dimension combinations are published together as the metric "
             "`otel.metric.overflow`, and cannot be distinguished.",
             "Find the part of the name that varies (a user, an order, a URL), and make it a dimension. Raise "

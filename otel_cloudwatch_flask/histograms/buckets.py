@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 EDGE_TOLERANCE: Final = 1e-9
-"""How far the SDK's rounding may move a minimum or maximum out of its bucket, as a fraction of the bucket's edge."""
+"""Tolerance for extremes that the SDK's rounding moved out of their buckets, as a fraction of the bucket's edge."""
 
 _MAX_FLOAT: Final = sys.float_info.max
 
@@ -33,11 +33,11 @@ buckets fit into one table wherever they start.
 """
 _POSITIONS: Final = tuple(range(2 * _BLOCK))
 _MAX_TABLES: Final = 256
-"""Limits the memory for cached buckets: a completely filled table takes 70 kB."""
+"""Maximum number of cached tables. A completely filled table takes 70 kB."""
 
 Bucket: TypeAlias = tuple[float, float, float]
-"""``(lower, upper, reference)``. Both edges belong to the bucket. An edge is infinite if the bucket has no bound there.
-``reference`` is a number with few digits near the middle of the bucket. It is not used for explicit buckets.
+"""``(lower, upper, reference)``. Both edges belong to the bucket. An edge is infinite if the bucket has no bound on
+that side. ``reference`` is a number with few digits near the middle of the bucket. Explicit buckets do not use it.
 """
 
 
@@ -59,10 +59,10 @@ class Buckets(NamedTuple):
 
 
 class Extremes(NamedTuple):
-    """The minimum and maximum of a histogram, if they are known, and bounds for all of its samples.
+    """The minimum and maximum of a histogram, if they are known, and bounds on all of its samples.
 
-    No sample is less than ``floor`` or greater than ``ceiling``. If the minimum is known, it equals ``floor``. If the
-    maximum is known, it equals ``ceiling``. Otherwise, the bound may be loose or infinite.
+    No sample is less than ``floor`` or greater than ``ceiling``. A known minimum equals ``floor``, and a known maximum
+    equals ``ceiling``. The bound of an unknown extreme may be loose or infinite.
     """
 
     minimum: float | None = None
@@ -72,7 +72,7 @@ class Extremes(NamedTuple):
 
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
-        """Create the extremes of a data point. ``None``, like the SDK's initial ``inf`` or ``-inf``, means unknown."""
+        """Create the extremes of a data point. ``None`` and the SDK's initial ``inf`` and ``-inf`` mean unknown."""
         minimum = None if minimum == math.inf else minimum
         maximum = None if maximum == -math.inf else maximum
         floor = -math.inf if minimum is None else minimum
@@ -122,7 +122,7 @@ class Histogram:
 
     @property
     def layout(self) -> object:
-        """A key that must be equal for two histograms to be added."""
+        """A key that is equal for two histograms only if they can be added."""
         raise NotImplementedError
 
     def buckets(self) -> Buckets:
@@ -134,7 +134,7 @@ class Histogram:
         raise NotImplementedError
 
     def minus(self, previous: "Self") -> "Self | None":
-        """Return the samples added since ``previous``, or ``None`` if a count decreased, which indicates a reset."""
+        """Return a histogram of the samples added since ``previous``, or ``None`` if the histogram was reset."""
         raise NotImplementedError
 
     def negated(self) -> "Self":
@@ -187,7 +187,10 @@ class ExplicitHistogram(Histogram):
         return self._plus(other, counts=tuple(map(sum, zip(self.counts, other.counts, strict=True))))
 
     def minus(self, previous: "ExplicitHistogram") -> "ExplicitHistogram | None":
-        """Return the samples added since ``previous``, or ``None`` if the bounds changed or a count decreased."""
+        """Return a histogram of the samples added since ``previous``, or ``None`` if the histogram was reset.
+
+        Different bounds or a decreased count indicate a reset.
+        """
         if self.bounds != previous.bounds:
             return None
         counts = tuple(now - then for now, then in zip(self.counts, previous.counts, strict=True))
@@ -242,7 +245,10 @@ EMPTY_SIDE: Final = Side(0, (), ())
 
 @dataclass(slots=True)
 class ExponentialHistogram(Histogram):
-    """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``; ``base = 2 ** 2 ** -scale``."""
+    """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``.
+
+    ``base`` is ``2 ** 2 ** -scale``.
+    """
 
     scale: int
     zero_count: int = 0
@@ -269,7 +275,10 @@ class ExponentialHistogram(Histogram):
         return self._plus(other, scale=scale, zero_count=zeros, positive=positive, negative=negative)
 
     def minus(self, previous: "ExponentialHistogram") -> "ExponentialHistogram | None":
-        """Return the samples added since ``previous``, or ``None`` if a count decreased, which indicates a reset."""
+        """Return a histogram of the samples added since ``previous``, or ``None`` if the histogram was reset.
+
+        A decreased count indicates a reset.
+        """
         scale = self._common_scale(previous)
         zeros = self.zero_count - previous.zero_count
         sides = [
@@ -329,7 +338,7 @@ def _table(scale: int, block: int) -> list[Bucket | None]:
 
     A new table is filled with ``None``.
     """
-    # The arguments are only the key of the cache.
+    # The arguments serve only as the cache key.
     del scale, block
     return [None] * (2 * _BLOCK)
 
@@ -367,7 +376,7 @@ def bucket_between(lower: float, upper: float) -> Bucket:
 def _selector(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """Return a function that selects the elements at ``positions`` from a sequence."""
     if len(positions) > 1:
-        return itemgetter(*positions)  # It is twice as fast as a comprehension.
+        return itemgetter(*positions)  # Twice as fast as a comprehension.
     (position,) = positions
     return lambda column: (column[position],)
 
@@ -456,18 +465,18 @@ def _extremes_contradiction(extremes: Extremes, buckets: Buckets) -> str | None:
     first, last = buckets.bounds[0], buckets.bounds[-1]
     for extreme in (minimum, maximum):
         if extreme is not None and not -_MAX_FLOAT <= extreme <= _MAX_FLOAT:
-            return "a minimum or maximum that is not a number"
+            return "a minimum or maximum that is not a finite number"
     if first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1] and floor <= ceiling:
         return None
     if floor > ceiling:
         return f"a minimum of {floor} above the maximum of {ceiling}"
-    if minimum is not None and not _holds(first, minimum):
-        return f"a minimum of {minimum} outside the first filled bucket"
-    if maximum is not None and not _holds(last, maximum):
-        return f"a maximum of {maximum} outside the last filled bucket"
+    if minimum is not None and not _contains(first, minimum):
+        return f"a minimum of {minimum} outside the first non-empty bucket"
+    if maximum is not None and not _contains(last, maximum):
+        return f"a maximum of {maximum} outside the last non-empty bucket"
     return None
 
 
-def _holds(bucket: Bucket, value: float) -> bool:
+def _contains(bucket: Bucket, value: float) -> bool:
     lower, upper, _ = bucket
     return lower - EDGE_TOLERANCE * abs(lower) <= value <= upper + EDGE_TOLERANCE * abs(upper)

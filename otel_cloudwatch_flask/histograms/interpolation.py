@@ -2,12 +2,12 @@
 
 The density of samples is assumed to change linearly from one edge of a bucket to the other. At an edge shared by two
 buckets, the density is the weighted harmonic mean of their average densities, as in monotone cubic interpolation
-(https://doi.org/10.1137/0717021), which adds no peaks. Buckets of positive values use a logarithmic axis, on which the
-distributions of latencies and sizes are smooth. All densities are then tilted toward higher or lower values, until
-the mean of the samples equals the recorded mean.
+(https://doi.org/10.1137/0717021), which introduces no peaks. Buckets of positive values use a logarithmic axis, on
+which the distributions of latencies and sizes are smooth. All densities are then tilted toward higher or lower values
+until the mean of the samples equals the recorded mean.
 
-Each bucket is divided into narrower buckets that follow the estimated density and contain few samples each. The exact
-sum then requires only a small correction.
+Each bucket is divided into narrower buckets that follow the estimated density and contain few samples each. The sum
+then requires only a small correction to be exact.
 """
 
 import math
@@ -73,7 +73,7 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     """Divide ``buckets`` into at most ``most`` narrower buckets whose samples add up to about ``total``.
 
     In this sum, each sample is taken to lie at the midpoint of its narrower bucket. Returns ``None`` if no linear
-    density can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow.
+    density can produce ``total``, because ``buckets`` do not allow that sum, or only if all samples are near the edges.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)
@@ -96,7 +96,7 @@ def _slopes(axes: Sequence[_Axis]) -> list[float]:
 
 
 def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
-    """Return the samples per unit of value at the shared edge, or 0 if an empty bucket lies between the two buckets."""
+    """Return the density at the shared edge in samples per unit of value, or 0 if the buckets do not share an edge."""
     edge = lower.upper
     is_logarithmic = lower.is_logarithmic and upper.is_logarithmic
     first, second = (axis.length if is_logarithmic else axis.upper - axis.lower for axis in (lower, upper))
@@ -108,7 +108,7 @@ def _density_at_shared_edge(lower: _Axis, upper: _Axis) -> float:
 
 
 def _slope(axis: _Axis, below: float | None, above: float | None) -> float:
-    """Return the slope of a bucket's density, given the densities at its lower and upper edge.
+    """Return the slope of a bucket's density, given the densities at its lower and upper edges.
 
     A density of ``None`` is extrapolated from the bucket's average and the other edge.
     """

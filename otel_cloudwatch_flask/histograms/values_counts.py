@@ -1,13 +1,13 @@
 """Convert histograms to CloudWatch's ``Values`` and ``Counts``, at most 150 of each.
 
 The count, sum, minimum and maximum are preserved. Each value lies within the bucket whose samples it represents, so the
-error of a percentile does not exceed the width of a bucket.
+error of a percentile does not exceed the width of its bucket. Neighboring buckets are joined if there are too many.
 
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
 a bucket are represented by its reference, which is near the middle of the bucket and has few digits. As few values as
 possible are then adjusted within their buckets to make the sum exact. If that is not enough, every value moves to the
-same relative position in its bucket. A position that makes the sum exact exists, because the recorded sum lies between
-the sum with every value at the lower edge of its bucket and the sum with every value at the upper edge.
+same relative position in its bucket. One such position makes the sum exact, because the recorded sum lies between the
+sum with every value at the lower edge of its bucket and the sum with every value at the upper edge.
 """
 
 import math
@@ -36,7 +36,7 @@ MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 _COMMON_PERCENTILES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 _RESERVE_FOR_PERCENTILES: Final = 2 * len(_COMMON_PERCENTILES)
-"""If buckets have to be joined, this many values are reserved to divide the buckets that contain these percentiles."""
+"""If buckets have to be joined, this many values are reserved to divide the buckets with common percentiles."""
 
 _SAMPLES_PER_PART: Final = 6
 """Minimum number of samples in each part of a divided exponential bucket. Exponential buckets are narrow even if
@@ -50,10 +50,12 @@ _MAX_ADJUSTED: Final = 8
 position in their buckets.
 """
 _EDGE_MARGIN: Final = 0.02
-"""Distance that an adjusted value keeps from the edges of its bucket, as a fraction of the bucket's width."""
+"""Distance between the edge of a bucket and a value that is adjusted as far as possible, as a fraction of the bucket's
+width.
+"""
 
 _FARTHEST_EDGE: Final = 2.0**370
-"""Edges are clamped to this magnitude, which CloudWatch refuses anyway, so that sums of edges remain finite."""
+"""Edges are clamped to this magnitude, which exceeds CloudWatch's limit, so that sums of edges remain finite."""
 
 
 class Distribution(NamedTuple):
@@ -64,7 +66,7 @@ class Distribution(NamedTuple):
 
     @classmethod
     def of(cls, samples: Iterable[tuple[float, int]]) -> "Distribution":
-        """Sort ``(value, count)`` pairs and merge those with equal values."""
+        """Create a distribution from ``(value, count)`` pairs in any order. Pairs with equal values are merged."""
         total: dict[float, int] = {}
         for value, count in samples:
             total[value] = total.get(value, 0) + count
@@ -92,9 +94,9 @@ def distribution(histogram: Histogram) -> Distribution | None:
 def scaled(
     count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
 ) -> Distribution | None:
-    """Like :func:`distribution`, but takes the fields of a histogram instead of a :class:`Histogram` object.
+    """Return the distribution of a non-empty histogram, or ``None`` if CloudWatch does not accept it.
 
-    Modifies ``buckets``.
+    Takes the fields of the histogram, so that the caller need not create a :class:`Histogram`. Modifies ``buckets``.
     """
     try:
         values, counts = _values_and_counts(count, total, extremes, buckets, is_explicit=is_explicit)
@@ -132,7 +134,7 @@ def _with_neighbors_joined(samples: list[_Sample], most: int) -> Distribution:
     kept = {0, len(samples) - 1, *_indices_of_percentiles([count for _, count in samples])}
 
     def distance(i: int) -> float:
-        # Relative: values may span decades, and by absolute distance the small ones would be joined first.
+        # The distance is relative because values may span decades: an absolute one would join the small values first.
         low, high = samples[i][0], samples[i + 1][0]
         return (high - low) / max(-low, high)
 
@@ -152,7 +154,7 @@ def _mean(lower: _Sample, upper: _Sample) -> _Sample:
 def _values_and_counts(
     count: int, total: float, extremes: Extremes, buckets: Buckets, *, is_explicit: bool
 ) -> tuple[list[float], list[int]]:
-    """Convert the parts of a histogram to unscaled values and counts. The caller applies the factor.
+    """Convert the fields of a histogram to unscaled values and counts. The caller applies the factor.
 
     Modifies ``buckets``.
     """
@@ -240,8 +242,8 @@ def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
 def _are_spread(buckets: Buckets) -> bool:
     """Return whether at most half of the samples lie in over-full buckets, and no sample is negative.
 
-    If this returns ``False``, the correction to the sum must be spread over all values, not only a few: an over-full
-    bucket is likely to contain a percentile, and if samples have both signs, the few values would have to move far.
+    If not, all values must share the correction to the sum: an over-full bucket is likely to contain a percentile, and
+    if samples have both signs, a few values would have to move far.
     """
     samples, bounds = buckets
     overfull = sum(count for count in samples if count >= _OVERFULL)
@@ -278,7 +280,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
 
 
 def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
-    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result is not inside the bucket."""
+    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result would leave the bucket."""
     rounded = float(f"{value:.{digits}g}")
     return rounded if lower < rounded < upper else value
 
@@ -292,7 +294,7 @@ def _coarsened(buckets: Buckets, most: int) -> Buckets:
     """
     rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
     while len(rows) > most:
-        # At most a quarter at a time, so that joined buckets are ranked again by their new sample counts.
+        # Join at most a quarter at a time, so that joined buckets are ranked by their new sample counts.
         joined = _to_join(rows, min(len(rows) - most, len(rows) // 4))
         rows = [
             (count + rows[i + 1][0], lower, rows[i + 1][2]) if i in joined else (count, lower, upper)
@@ -308,8 +310,8 @@ def _to_join(rows: Sequence[tuple[int, float, float]], most: int) -> set[int]:
 
     def harm(i: int) -> tuple[bool, bool, bool, int]:
         (count, lower, upper), (next_count, next_lower, next_upper) = rows[i], rows[i + 1]
-        holds_zeros = lower == upper or next_lower == next_upper
-        return holds_zeros, upper != next_lower, not with_percentiles.isdisjoint((i, i + 1)), count + next_count
+        has_zeros = lower == upper or next_lower == next_upper
+        return has_zeros, upper != next_lower, not with_percentiles.isdisjoint((i, i + 1)), count + next_count
 
     chosen: set[int] = set()
     for i in sorted(range(len(rows) - 1), key=harm):
@@ -327,7 +329,7 @@ def _indices_of_percentiles(samples: Sequence[int]) -> set[int]:
 
 
 def _with_overfull_divided(buckets: Buckets) -> Buckets:
-    """Divide over-full buckets evenly, to the extent that the datum has room for more values.
+    """Divide over-full buckets evenly, as far as the datum has room for more values.
 
     An over-full bucket is likely to contain one or more percentiles.
     """
@@ -371,7 +373,7 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
 
     The samples of an open bucket are assigned the mean that yields ``total`` if all other samples lie at the midpoints
     of their buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total``
-    requires that.
+    requires it.
     """
     samples, bounds = buckets
     closed = [bucket_between(*_nearest_edges(lower, upper)) for lower, upper, _ in bounds]
@@ -387,7 +389,10 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
 
 
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
-    """Replace an infinite lower edge with the lesser of 0 and ``upper``, and an infinite upper edge with ``lower``."""
+    """Replace an infinite lower edge with the lesser of 0 and ``upper``, and an infinite upper edge with ``lower``.
+
+    Clamps both edges to a magnitude of 2^370.
+    """
     if lower == -math.inf:
         lower = min(0.0, upper)
     if upper == math.inf:

@@ -1,4 +1,4 @@
-"""The limit on the number of series that one exporter creates, which bounds their cost.
+"""Limit the number of series that one exporter creates, and therefore their cost.
 
 Each of the first 10,000 metrics costs $0.30 a month, billed by the hour:
 https://aws.amazon.com/cloudwatch/pricing/.
@@ -11,7 +11,7 @@ from typing import Final
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
 
 IDLE_SECONDS: Final = 3600.0
-"""CloudWatch no longer bills a series that has received no datum for this long, so another series may replace it."""
+"""Time without a datum after which CloudWatch no longer bills a series, so that another series may replace it."""
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
 """The metric whose overflow series replaces the overflow series of other metrics if there is no room for them."""
@@ -34,7 +34,7 @@ def overflow_capacity(max_metrics: int) -> int:
 
 
 class _SeriesPool:
-    """A pool of up to ``capacity`` series. When it is full, idle series make room for others."""
+    """A pool of up to ``capacity`` series. When it is full, idle series are removed to make room."""
 
     def __init__(self, capacity: int, now: float) -> None:
         self._capacity = capacity
@@ -87,14 +87,14 @@ class CardinalityGuard:
         return series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Record that a series is still used, and return whether it is still admitted."""
+        """Record that a series is still used and return ``True``, or return ``False`` if it is not admitted."""
         if series not in self._pool.last_used:
             return False
         self._pool.last_used[series] = self._clock()
         return True
 
     def epoch(self) -> int:
-        """Return a number that changes every minute. Once per epoch, callers renew the series they use."""
+        """Return a number that changes every minute. Callers renew the series they use once per epoch."""
         return int(self._clock() // _EPOCH_SECONDS)
 
     def active(self) -> int:

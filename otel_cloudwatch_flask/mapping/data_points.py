@@ -27,7 +27,7 @@ from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaTo
 from otel_cloudwatch_flask.model.datum import Statistics
 
 _DETERMINED_SAMPLES: Final = 3
-"""The samples of a histogram with at most this many samples follow from its count, sum, minimum and maximum."""
+"""A histogram with at most this many samples is fully determined by its count, sum, minimum and maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PointReader:
         """Convert one data point, or return ``None`` if there is nothing to publish.
 
         :param key: scope, name and unit of the metric.
-        :param data: the metric's data, which ``point`` belongs to.
+        :param data: the metric's data, which contains ``point``.
         :param factor: multiplier that converts the numbers to the published unit and sign.
         :raises InvalidPointError: if the numbers of the data point cannot be published.
         """
@@ -76,7 +76,7 @@ class PointReader:
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
         if delta is None or not delta.count:
             return None
-        # Negate the samples instead of the factor, because only histograms with equal factors can be added.
+        # Negate the samples and make the factor positive, because only histograms with equal factors can be added.
         return replace(delta.negated(), factor=-factor) if factor < 0 else delta
 
     def _number(
@@ -97,7 +97,7 @@ class PointReader:
         return None if value is None else SumValue(_scaled(value, factor))
 
 
-def is_published_as_it_is(data: sdk.DataT) -> bool:
+def is_published_unchanged(data: sdk.DataT) -> bool:
     """Return whether ``data`` is a gauge, or a sum whose values are published without conversion."""
     if isinstance(data, sdk.Sum):
         return not (_should_become_delta(data) or _should_become_current(data))
@@ -165,7 +165,8 @@ def distribution_of(point: Any, factor: float) -> Distribution | Statistics | No
     if made is None:
         raise InvalidPointError("a sample outside ±2^360")
     if is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES and None not in extremes:
-        # OTLP allows histograms without buckets. Values made from one would have percentiles that were not measured.
+        # OTLP allows histograms without buckets. Values made from such a histogram would imply percentiles that were
+        # not measured.
         return statistics(made, total * factor)
     return made
 

@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.mapping.data_points import (
     checked,
     distribution_of,
     is_delta_histogram,
-    is_published_as_it_is,
+    is_published_unchanged,
     statistics,
 )
 from otel_cloudwatch_flask.mapping.merging import Accumulator
@@ -67,7 +67,7 @@ class Mapper:
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
         """Convert one collection to datums."""
         self._begin_collection()
-        # Which series receive several data points is known only once the entries of all data points are found.
+        # Find the entries of all data points first: they show which series receive several data points.
         found = []
         for stream in self._streams.of(data):
             points = [*stream.data.data_points]
@@ -96,7 +96,7 @@ class Mapper:
         Returns ``True`` if they were added. Otherwise, none was added and they must be read one by one, for example
         because their times differ, or because some need conversion, belong to several series or share a series.
         """
-        if not points or stream.unit.factor != 1.0 or not is_published_as_it_is(stream.data):
+        if not points or stream.unit.factor != 1.0 or not is_published_unchanged(stream.data):
             return False
         own = [*map(_OWN, entries)]
         if {*map(len, own)} != {1} or any(map(_SHARED, entries)):
@@ -151,7 +151,7 @@ class Mapper:
             accumulator = self._accumulators.get(series)
             if accumulator is None:
                 accumulator = self._accumulators[series] = Accumulator(series, stream.as_statistics)
-            accumulator.series = series  # equal, but possibly with other properties: those of the last data point win
+            accumulator.series = series  # Equal, but possibly with other properties: the last data point wins.
             accumulator.add(value, seconds)
 
     def _lose(self, stream: MetricStream, error: Exception) -> None:
@@ -178,7 +178,7 @@ class Mapper:
         """Yield those series of a data point that the guard admits.
 
         If the series with the most dimensions is not admitted, an overflow series replaces it. Any other series that is
-        not admitted is left out, because the overflow series must not count a data point twice.
+        not admitted is skipped, because the overflow series must not count a data point twice.
         """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:
@@ -191,7 +191,7 @@ class Mapper:
         if admitted.name != series.name:
             self._once.warning(
                 "overflow",
-                "max_metrics is reached, overflow series included: dimension combinations of %s and of further metrics "
+                "max_metrics is reached, including overflow series: dimension combinations of %s and of other metrics "
                 "are published together as the metric otel.metric.overflow. Move variable parts of metric names (such "
                 "as IDs) into dimensions, or raise max_metrics.",
                 series.name,
@@ -199,7 +199,7 @@ class Mapper:
         elif admitted is not series:
             self._once.warning(
                 ("overflow", series.name),
-                "%s has more dimension combinations than max_metrics allows: further ones are published as its "
+                "%s has more dimension combinations than max_metrics allows: additional ones are published as its "
                 "overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise "
                 "max_metrics; each metric costs up to $%.2f a month.",
                 series.name,

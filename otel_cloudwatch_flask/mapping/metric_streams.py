@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 MetricKind = Literal["counter", "up-down counter", "gauge", "histogram"]
 _KINDS: Final[Mapping[type, MetricKind]] = {sdk.Sum: "counter", sdk.Gauge: "gauge"}
 _MAX_KINDS: Final = 10_000
-"""Bounds the memory for the kinds of metrics if a program keeps creating metric names."""
+"""Maximum number of metrics whose kind is stored. It bounds the memory if a program keeps creating metric names."""
 
 Attributes = Mapping[str, Any]
 _NamedAttributes = tuple[tuple[str, Any], ...]
@@ -93,7 +93,7 @@ class MetricStreams:
         kept = dict(stream.resource_attributes)
         kept.update((key, value) for key, value in attributes.items() if rule.keeps(key))
         if stream.facade is not None:
-            # As a dimension, the mark would divide the metric into two series by sign.
+            # As a dimension, the mark would split the metric into two series by sign.
             kept.pop(NEGATIVE_KEY, None)
         sets = (
             dimensions({key: kept[key] for key in self._within_limit(stream, wanted)})

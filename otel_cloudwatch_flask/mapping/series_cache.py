@@ -107,9 +107,9 @@ class SeriesCache:
             owner.shared += (series,)
 
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
-        """Tell the guard that an entry's series are in use, and set the entry's ``own`` and ``shared`` series.
+        """Renew an entry's series in the guard, and set the entry's ``own`` and ``shared`` series.
 
-        If the guard refuses one of the series, both are left empty.
+        If the guard no longer admits one of the series, ``own`` and ``shared`` are left empty.
         """
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):

@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.delivery import batch as wire
 from otel_cloudwatch_flask.delivery.batch import encoded, number_json
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
-from otel_cloudwatch_flask.mapping.data_points import is_delta_histogram, is_published_as_it_is
+from otel_cloudwatch_flask.mapping.data_points import is_delta_histogram, is_published_unchanged
 from otel_cloudwatch_flask.mapping.mapper import Mapper
 from otel_cloudwatch_flask.mapping.metric_streams import MetricStreams
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
@@ -116,7 +116,7 @@ def test_numbers_all_at_once(values: list[Any]) -> None:
 )
 def test_what_needs_no_memory(*, data: sdk.DataT, as_it_is: bool, delta_histogram: bool) -> None:
     """Only points that can be published without earlier state are recognized as such."""
-    assert (is_published_as_it_is(data), is_delta_histogram(data)) == (as_it_is, delta_histogram)
+    assert (is_published_unchanged(data), is_delta_histogram(data)) == (as_it_is, delta_histogram)
 
 
 class Odd(float):

@@ -158,13 +158,13 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     said = [message for message in caplog.messages if "max_metrics" in message]
     assert len(said) == OVERFLOW_SERIES
     assert said[0] == (
-        f"orders.{PLAIN_SERIES} has more dimension combinations than max_metrics allows: further ones are published as "
-        "its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
+        f"orders.{PLAIN_SERIES} has more dimension combinations than max_metrics allows: additional ones are published "
+        "as its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
         "each metric costs up to $0.30 a month."
     )
     assert said[-1] == (
-        f"max_metrics is reached, overflow series included: dimension combinations of orders.{MAX_METRICS - 1} and of "
-        "further metrics are published together as the metric otel.metric.overflow. Move variable parts of metric "
+        f"max_metrics is reached, including overflow series: dimension combinations of orders.{MAX_METRICS - 1} and of "
+        "other metrics are published together as the metric otel.metric.overflow. Move variable parts of metric "
         "names (such as IDs) into dimensions, or raise max_metrics."
     )
     reader.shutdown()
