@@ -465,7 +465,7 @@ def _extremes_contradiction(extremes: Extremes, buckets: Buckets) -> str | None:
     first, last = buckets.bounds[0], buckets.bounds[-1]
     for extreme in (minimum, maximum):
         if extreme is not None and not -_MAX_FLOAT <= extreme <= _MAX_FLOAT:
-            return "a minimum or maximum that is not a finite number"
+            return "a minimum or maximum that is NaN or too large for a float"
     if first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1] and floor <= ceiling:
         return None
     if floor > ceiling:

@@ -163,7 +163,7 @@ def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, i
         if is_true:
             assert_promises_are_kept(published(changed), changed)
         else:
-            with pytest.raises(InvalidPointError, match=r"outside the (first|last) filled bucket"):
+            with pytest.raises(InvalidPointError, match=r"outside the (first|last) non-empty bucket"):
                 distribution_of(changed, 1.0)
 
 
