@@ -170,7 +170,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Find the part of the name that varies (a user, an order, a URL), and make it a dimension.",
         ),
         Remedy(
-            "add_metric has reached its limit of … dimension combinations: new ones",
+            "add_metric has reached its limit of … dimension combinations: new combinations",
             "Totals are correct. New dimension combinations are recorded together, as `otel.metric.overflow=true`.",
             "Find the dimension with many values (a user, an order, a URL), and drop it.",
         ),

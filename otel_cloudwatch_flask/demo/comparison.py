@@ -110,7 +110,7 @@ class Comparison:
     def differences(self) -> tuple[str, ...]:
         """A sentence for each difference."""
         if self.found is None:
-            return ("Missing in CloudWatch.",)
+            return ("Missing from CloudWatch.",)
         if self.expectation is None:
             return ("In CloudWatch, but not expected.",)
         return tuple(self.expectation.differences(self.found))

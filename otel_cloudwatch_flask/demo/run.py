@@ -50,7 +50,7 @@ class Outcome:
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
     :param document: The published series in the form that ``cost``, ``dashboard`` and ``alarms`` read.
-    :param output: How the shop's metrics reached CloudWatch.
+    :param output: How the shop's metrics reached CloudWatch: ``"api"`` or ``"emf"``.
     """
 
     seconds: float

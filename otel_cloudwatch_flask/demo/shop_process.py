@@ -40,8 +40,8 @@ class ShopSummary:
 class ShopProcess:
     """A shop that runs in a separate process inside the ``with`` block.
 
-    The shop stops when its standard input is closed, which also happens if this process is killed. It runs in a session
-    of its own, so that pressing Ctrl-C interrupts only the demo, which then stops the shop. A thread passes the
+    The shop stops when its standard input is closed, which also happens if this process is killed. It runs in a
+    separate session, so that pressing Ctrl-C interrupts only the demo, which then stops the shop. A thread passes the
     shop's EMF lines to ``stream``.
     """
 

@@ -38,7 +38,7 @@ def parse_arguments(metric_name: object, value: object, unit: object, dimensions
     >>> parse_arguments("Request Count", 1, "count", {"cached": True})
     Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
     """
-    argument: object = metric_name  # the one being validated, for the error
+    argument: object = metric_name  # the argument being validated, for the error
     try:
         checked_name = _metric_name(metric_name)
         argument = value
@@ -50,7 +50,7 @@ def parse_arguments(metric_name: object, value: object, unit: object, dimensions
     except ValueError as problem:
         message = f"metric {safe_repr(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=argument) from None
-    except Exception as error:  # the boundary to the methods of objects that the caller passed
+    except Exception as error:  # boundary: methods of the caller's objects may raise anything
         message = (
             f"metric {safe_repr(metric_name)}: {safe_repr(argument)} raises {type(error).__name__} when it is read; "
             "pass plain strings and numbers"
@@ -83,7 +83,7 @@ def _value(value: object) -> float:
 
 
 def _number(value: object) -> float:
-    """Convert a value of any numeric type to a float. Raises ``ValueError`` for strings and booleans."""
+    """Convert a value of any numeric type to a float. Raises ``ValueError`` for booleans and all other types."""
     if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
         try:
             return float(value)
@@ -104,7 +104,7 @@ def _unit(unit: object) -> str:
 
 def _better_unit(unit: object) -> str:
     if unit is None:
-        return "for a metric without a unit pass the string 'None', or omit the argument"
+        return "for a metric without a unit, pass the string 'None', or omit the argument"
     text = unit if isinstance(unit, str) else safe_repr(unit)
     if meant := from_ucum(text):
         return f"use {meant.name!r}"

@@ -61,7 +61,7 @@ class CallCache:
     def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
         """Store the series of a validated call, unless its arguments cannot be cached."""
         items = _plain_items(dimensions) if type(metric_name) is str and type(unit) is str else None
-        # The caller's dictionary may have been changed by another thread since it was validated.
+        # Another thread may have changed the caller's dictionary since it was validated.
         if items is None or {name: str(value) for name, value in items} != series.dimensions:
             return
         if len(self._series) >= self._max_calls:

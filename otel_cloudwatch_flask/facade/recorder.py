@@ -151,8 +151,8 @@ class Recorder:
         if (metric_name, unit) in self._histograms:
             _once.warning(
                 metric_name,
-                "add_metric has reached its limit of %d dimension combinations: new ones of %s are recorded as its "
-                "overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
+                "add_metric has reached its limit of %d dimension combinations: new combinations of %s are recorded as "
+                "its overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
                 self._max_series,
                 metric_name,
             )
@@ -187,7 +187,7 @@ class Recorder:
 
 
 class RequestBuffer:
-    """The measurements of one request, recorded in order, and exactly once each, when its response starts.
+    """The buffered measurements of one request, which are recorded in order, exactly once, when its response starts.
 
     A measurement is recorded in the OpenTelemetry context in which it was added, because exemplars refer to that
     context. A full buffer is recorded early. Measurements added after :meth:`end`, by a streamed body or by a thread
@@ -206,7 +206,7 @@ class RequestBuffer:
     def add(self, series: FacadeSeries, value: float) -> None:
         """Buffer a measurement until :meth:`end` is called.
 
-        If it has already been called, or in a forked child, record the measurement immediately.
+        If :meth:`end` has already been called, or in a forked child, record the measurement immediately.
         """
         if self._process is not self._recorder.process:
             self._recorder.record(series, value)
@@ -223,7 +223,7 @@ class RequestBuffer:
             self.drain()
 
     def drain(self) -> None:
-        """Record the measurements buffered so far."""
+        """Record the measurements buffered so far. Does nothing in a forked child, because they are the parent's."""
         if self._process is not self._recorder.process:
             return
         measurements, record = self._measurements, self._recorder.record

@@ -77,7 +77,7 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 
 
 def remaining_seconds(environ: "WSGIEnvironment") -> float:
-    """Return how long the end of a request can wait before its AWS Lambda invocation times out.
+    """Return how many seconds the end of a request can wait before its AWS Lambda invocation times out.
 
     Returns infinity outside AWS Lambda, or if the WSGI adapter did not store the invocation's context in ``environ``.
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
@@ -97,8 +97,8 @@ class RequestEndMiddleware:
     the duration after they have all run; and a streamed body can add metrics even later. If the application raises,
     ``flush`` is called immediately.
 
-    If ``is_sync`` is true, the body of a response with a ``Content-Length`` is closed before the server gets its last
-    part, so that a client that has received the whole response can rely on the flush.
+    If ``is_sync`` is true, a response with a ``Content-Length`` is closed and flushed before the server gets the last
+    part of its body, so that the metrics are delivered before a client has received the whole response.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class RequestEndMiddleware:
             _each_minute.log(
                 logging.ERROR,
                 "end",
-                "Recording or flushing metrics at the end of a request failed; its metrics may be lost, but its "
-                "response is not affected. Report this with the traceback.",
+                "Recording or flushing metrics at the end of a request failed; the request's metrics may be lost, but "
+                "its response is not affected. Report this with the traceback.",
                 exc_info=True,
             )
 

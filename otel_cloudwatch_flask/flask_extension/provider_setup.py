@@ -45,7 +45,7 @@ SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimension
 SETTINGS_OF_READER: Final = sorted(
     {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
 )
-"""The settings of a reader. A reporter shares a reader only if they agree."""
+"""The settings of a reader. Two reporters share a reader only if all of these are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _LabellingMeter:
     """A meter whose histograms add the current request's labels to each measurement.
 
     The labels come from ``CloudWatchMetricsReporter.label``. If there are too many distinct sets of labels, further
-    ones are replaced by the overflow dimension.
+    sets are replaced by the overflow dimension.
     """
 
     def __init__(self, meter: Meter, recorder: Recorder) -> None:
@@ -197,7 +197,7 @@ class _LabellingMeter:
         return getattr(self._meter, name)
 
     def create_histogram(self, *args: Any, **kwargs: Any) -> object:
-        """Create a histogram of the meter, and return an object with its ``record`` method."""
+        """Create a histogram, and return an object whose ``record`` method adds the labels."""
         return SimpleNamespace(record=partial(self._record, self._meter.create_histogram(*args, **kwargs)))
 
     def _record(
@@ -321,7 +321,7 @@ def _new_reader(target: Target) -> ReporterReader:
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
     return ConfigurationError(
         f"meter_provider={safe_repr(provider)} does not accept metric readers; "
-        "use an opentelemetry.sdk.metrics.MeterProvider, or omit it to have one created.",
+        "use an opentelemetry.sdk.metrics.MeterProvider, or omit the argument to create one.",
         key="meter_provider",
         value=provider,
     )

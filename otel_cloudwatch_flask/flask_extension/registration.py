@@ -59,7 +59,7 @@ class Registration:
         """
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
-        except Exception as error:  # the boundary to the methods of objects that the caller passed
+        except Exception as error:  # boundary: methods of the caller's objects may raise anything
             if self._is_strict():
                 raise
             count_as_lost(self.setup.reader, LossReason.INVALID)

@@ -243,7 +243,7 @@ class CloudWatchMetricsReporter:
         unit: Unit | str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Record a value of a metric. Inside a request, it is recorded when the request ends.
+        """Record a value of a metric. During a request, values are buffered and recorded when its response starts.
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
         :param value: any finite number.

@@ -38,7 +38,7 @@ _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionar
 
 
 def new_reporter_id(namespace: str) -> str:
-    """Return an identity that is unique in this process: the namespace, with a suffix such as ``#2`` if taken.
+    """Return an identity that is unique in this process: the namespace, with a suffix such as ``#2`` if it is taken.
 
     Identities that are no longer in use are reused. Otherwise meters would accumulate, because the SDK keeps those of
     each identity for the life of the provider.
@@ -79,7 +79,7 @@ class ReporterReader(CloudWatchMetricReader):
         if not isinstance(self.provider, MeterProvider):
             return
         if self._publishes_plain_metrics:
-            # The successor collects, and so drops, the plain metrics that this reader has published so far.
+            # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
             live = live_readers()
             for successor in [each for each in self._reporters_here() if each in live][:1]:
                 successor.collect()

@@ -48,9 +48,9 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
         "CloudWatch cannot be reached.", (Step("Check the network, proxies and the endpoint:", _DOCTOR),)
     ),
     Kind.STREAM: Remedy("The EMF lines cannot be written: standard output is closed, or nothing reads it.", ()),
-    Kind.SERVER: Remedy("CloudWatch has an internal error. Wait, or check the AWS Health Dashboard.", ()),
+    Kind.SERVER: Remedy("CloudWatch returned an internal error. Wait, or check the AWS Health Dashboard.", ()),
     Kind.REFUSED: Remedy("CloudWatch refuses some data points.", (Step("Check the metrics of the app:", _DOCTOR),)),
-    Kind.UNKNOWN: Remedy("The call to CloudWatch fails.", (Step("Look for the cause:", _DOCTOR),)),
+    Kind.UNKNOWN: Remedy("The call to CloudWatch fails.", (Step("Find the cause:", _DOCTOR),)),
 }
 
 # Keyed by the error's class or code, which the message contains. Errors of one kind may need different remedies.

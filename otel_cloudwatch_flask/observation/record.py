@@ -200,7 +200,7 @@ class Observation:
     def series(self, number: int) -> dict[str, Any]:
         """Return the series whose ``id`` is ``number``, with its ``last_datums`` as they were sent, newest last.
 
-        Raises ``LookupError`` if there is no such series, or if a newer series has taken its place.
+        Raises ``LookupError`` if there is no such series, or if a newer series has replaced it.
         """
         with self._lock:
             found = next((each for each in self._series.values() if each.number == number), None)

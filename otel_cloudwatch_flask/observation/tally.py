@@ -139,7 +139,7 @@ class Tally:
         """Return nearest-rank percentiles, or ``None`` if a statistic set hides the values of some samples."""
         if not self.has_percentiles:
             return None
-        # The middle of a class, which stands for its values, may lie outside the range of the samples.
+        # The middle of a class, which represents its values, may lie outside the range of the samples.
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
 
@@ -187,7 +187,7 @@ def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iter
 
 
 def _rank(percent: float, samples: float) -> float:
-    # An integer with ten decimals of the percentage avoids rounding errors: in doubles, 99.9 / 100 * 1000 exceeds 999.
+    # The percentage is scaled to an integer to avoid rounding errors: in doubles, 99.9 / 100 * 1000 exceeds 999.
     return round(percent * 10**10) * samples / 10**12
 
 

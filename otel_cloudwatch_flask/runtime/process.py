@@ -121,7 +121,7 @@ class _ExitHooks:
         self._functions: list[Callable[[], None]] = []
         self._looks_at_sigterm = True
         self._is_signalled = False
-        self._holds: list[None] = []  # one for each block that holds SIGTERM: a list changes atomically
+        self._holds: list[None] = []  # an item for each block that holds SIGTERM; changing a list is atomic
         self._has_celery_hook = self._has_rq_hook = False
 
     def handle_sigterm(self) -> None:
@@ -132,7 +132,10 @@ class _ExitHooks:
                     signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, *_: object) -> None:
-        """Run the hooks, then end the process as the default handler does. A second SIGTERM changes nothing."""
+        """Handle SIGTERM: run the hooks, then end the process as the default handler does.
+
+        While SIGTERM is held, only note the signal. A second SIGTERM has no effect.
+        """
         self._is_signalled = True
         if not self._holds:
             self._holds.append(None)
@@ -164,21 +167,21 @@ class _ExitHooks:
         self._hook_into_job_workers()
 
     def start_in_child(self) -> None:
-        """Register the hooks that a forked child does not inherit, and those for libraries imported since then."""
+        """Register the hooks that a forked child does not inherit, and hooks of libraries that are imported by now."""
         self._holds = []  # discards the holds of the parent's threads
         self._finalize_in_child()
         self._hook_into_job_workers()
 
     def _finalize_in_child(self) -> None:
-        """Register the finalizers again when a ``multiprocessing`` child process starts, because it clears them then.
+        """Register the finalizers again when a ``multiprocessing`` child starts, because the child clears them then.
 
-        This works in spawned children too, because they import the program's main module before that.
+        This also works in spawned children, because they import the program's main module before they clear them.
         """
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)
 
     def _hook_into_job_workers(self) -> None:
-        """Run the hooks at the end of processes of Celery and RQ, if the program has imported them by now."""
+        """Run the hooks when a worker process of Celery or RQ ends, if the program has imported that library."""
         self._has_celery_hook = self._has_celery_hook or _call_at_exit_of_celery(self._end_job_worker)
         self._has_rq_hook = self._has_rq_hook or _call_at_exit_of_rq(self._end_job_worker)
 

@@ -10,8 +10,8 @@ from typing import Final
 from otel_cloudwatch_flask.runtime.safe_text import one_line
 
 _MAX_KEYS: Final = 10_000
-"""The maximum number of keys. Messages with further keys are dropped, because clients may control the keys, and could
-otherwise use up the memory.
+"""The maximum number of keys. Messages with further keys are dropped. Otherwise, a client that controls the keys could
+exhaust the memory.
 """
 
 

@@ -58,7 +58,7 @@ def safe_repr(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # noqa: BLE001 - boundary: the repr() of any object of the program
-        return f"<{type(value).__name__} that cannot be written out>"
+        return f"<unprintable {type(value).__name__} object>"
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -109,7 +109,7 @@ def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass
 class _Evaluation:
-    """The values that an alarm evaluates: one for each of the last ``count`` periods, including the one of ``now``."""
+    """The values that an alarm evaluates: one for each of the last ``count`` periods, including the current period."""
 
     accepted: Iterable[AcceptedDatum]
     now: float
@@ -147,7 +147,7 @@ class _Evaluation:
         return tallies
 
     def _math(self, node: ast.expr, queries: Mapping[str, Mapping[str, Any]]) -> Points:
-        """Evaluate metric math. What is supported of it is also valid Python, so Python's parser reads it."""
+        """Evaluate metric math. The supported subset is also valid Python, so that Python's parser can parse it."""
 
         def inside(each: ast.expr) -> Points:
             return self._math(each, queries)

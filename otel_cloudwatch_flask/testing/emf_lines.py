@@ -2,7 +2,7 @@
 
 The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
-Anything that PutMetricData requests also contain, such as units, is validated by
+The parts that PutMetricData requests also have, such as units, are validated by
 :mod:`otel_cloudwatch_flask.testing.request_rules`.
 """
 

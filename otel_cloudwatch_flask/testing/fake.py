@@ -27,7 +27,7 @@ class Publisher(Protocol):
 
 
 class FakeCloudWatch(PublishedMetrics):
-    """A fake of boto3's CloudWatch client, for looking up the metrics that were published.
+    """A fake of boto3's CloudWatch client that stores the published metrics, for look-ups and assertions.
 
     Pass it as ``cloudwatch_client=`` to a reporter, or as ``client=`` to an exporter.
 
@@ -178,12 +178,12 @@ def problem_of(stats: DeliveryStats) -> str:
     """Describe the lost and pending datums in ``stats``, or return an empty string if there are none.
 
     >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
-    '2 data point(s) lost: invalid; 1 data point(s) not sent yet, the last error was: No Region'
+    '2 data point(s) lost: invalid; 1 data point(s) not sent yet (last error: No Region)'
     """
     problems = [f"{datums} data point(s) lost: {reason}" for reason, datums in stats.datums_lost.items()]
     problems += [f"{number} measurement(s) lost: {reason}" for reason, number in stats.measurements_lost.items()]
     if stats.datums_pending:
-        problems.append(f"{stats.datums_pending} data point(s) not sent yet, the last error was: {stats.last_error}")
+        problems.append(f"{stats.datums_pending} data point(s) not sent yet (last error: {stats.last_error})")
     return "; ".join(problems)
 
 

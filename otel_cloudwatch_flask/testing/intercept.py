@@ -98,14 +98,14 @@ def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
     if not exporters:
         yield "  (No reporter or exporter exists: is ENABLED false, or OTEL_SDK_DISABLED=true?)"
     if any(map(_has_own_client, exporters)):
-        yield "  (An exporter was created with a client of its own, and publishes there instead.)"
+        yield "  (An exporter was created with its own client, and publishes to that client instead.)"
     if any(each.settings.dry_run for each in exporters):
         yield "  (An exporter has DRY_RUN enabled, and publishes nothing.)"
 
 
 @contextlib.contextmanager
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
-    """Make every exporter that was created without a client publish to a fake inside the ``with`` block.
+    """Redirect every exporter that was created without a client to a fake inside the ``with`` block.
 
     Exporters with ``output="emf"`` write to the fake instead of standard output.
 
@@ -138,7 +138,7 @@ def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
 
 
 def _redirect(put_metric_data: Callable[..., object]) -> None:
-    """Make every exporter that was created without a client call ``put_metric_data``."""
+    """Redirect every exporter that was created without a client to ``put_metric_data``."""
     client = _Client(put_metric_data)
     for exporter in live_exporters():
         if not _has_own_client(exporter):
@@ -170,15 +170,15 @@ def _shut_down_orphaned_readers() -> None:
 
     Tests with app factories leave such readers behind.
     """
-    if len(_reporters_readers()) > _MANY_READERS:
+    if len(_reporter_readers()) > _MANY_READERS:
         gc.collect()  # Flask apps are in reference cycles, so they outlive their last use
     provider = metrics.get_meter_provider()
-    for reader in _reporters_readers() - live_reporter_readers():
+    for reader in _reporter_readers() - live_reporter_readers():
         is_global = reader in readers_on(provider)
         reader.shutdown()
         if is_global and isinstance(provider, MeterProvider):
             provider.remove_metric_reader(reader)
 
 
-def _reporters_readers() -> set[CloudWatchMetricReader]:
+def _reporter_readers() -> set[CloudWatchMetricReader]:
     return {reader for reader in live_readers() if isinstance(reader, ReporterReader)}

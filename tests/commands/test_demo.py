@@ -267,7 +267,7 @@ def test_differences(expectation: Expectation, found: Figures, sentences: list[s
 def test_a_series_on_only_one_side_is_a_difference() -> None:
     """The series is reported as missing in CloudWatch, or as not expected there."""
     missing, extra = compare({series_of("B"): FOUND}, {series_of("A"): THREE})
-    assert missing.differences == ("Missing in CloudWatch.",)
+    assert missing.differences == ("Missing from CloudWatch.",)
     assert extra.differences == ("In CloudWatch, but not expected.",)
 
 

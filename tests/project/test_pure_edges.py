@@ -25,10 +25,10 @@ from tests.support.fuzzing import datum_of
 SHOP = Envelope("Shop")
 
 HUGE = 10**5000
-UNWRITTEN = "<int that cannot be written out>"
+UNWRITTEN = "<unprintable int object>"
 NO_UNIT = (
     "metric 'a': None is not a CloudWatch unit; "
-    "for a metric without a unit pass the string 'None', or omit the argument"
+    "for a metric without a unit, pass the string 'None', or omit the argument"
 )
 
 

@@ -91,9 +91,9 @@ class Hostile:
     ("value", "text"),
     [
         ("Shop", "'Shop'"),
-        (10**5000, "<int that cannot be written out>"),
-        ([10**5000], "<list that cannot be written out>"),
-        (Hostile(), "<Hostile that cannot be written out>"),
+        (10**5000, "<unprintable int object>"),
+        ([10**5000], "<unprintable list object>"),
+        (Hostile(), "<unprintable Hostile object>"),
     ],
     ids=["text", "int", "list", "object"],  # pytest cannot print these either
 )

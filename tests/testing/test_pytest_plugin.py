@@ -182,7 +182,7 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
             "E *RequestCount {ResourceName=Index} has sum 1, not 2. Published metrics:",
             "E *Metrics did not arrive:",
             "E *1 measurement(s) lost: invalid",
-            "  (An exporter was created with a client of its own, and publishes there instead.)",
+            "  (An exporter was created with its own client, and publishes to that client instead.)",
         ]
     )
 

@@ -186,10 +186,10 @@ def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iter
 
 
 def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, str]) -> Iterator[_Line]:
-    """Yield a line for each metric name, which searches for all its series.
+    """Yield a line for each metric name that searches for all its series, or a line for each series if it cannot.
 
-    A search does not find requests that have a route if ``routes`` maps the metric name to the dimension of the route,
-    because the charts of requests show them.
+    ``routes`` maps metric names to their route dimension. The searches for these names exclude series with a route,
+    which the request charts show.
     """
     groups: defaultdict[tuple[str, str], list[SeriesSummary]] = defaultdict(list)
     for each in every:
@@ -197,7 +197,7 @@ def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, 
     for number, ((namespace, name), group) in enumerate(groups.items(), start=1):
         terms = f'NOT "{routes[name]}"' if name in routes else ""
         search = _search_of(namespace, name, terms, statistic)
-        # The syntax of searches has no escape sequence for single quotes.
+        # The search syntax has no escape sequence for single quotes.
         if "'" in namespace + name or len(search) > _MAX_SEARCH_LENGTH:
             yield from (_Line((each,), _metric(each)) for each in group if not _REPEAT_MARKERS & {*_metric(each)[:-1]})
         else:

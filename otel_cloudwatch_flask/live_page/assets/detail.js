@@ -198,7 +198,7 @@ const labels = (members) => {
   return (series) => Object.entries(series.dimensions).filter(([key, value]) => differs(key, value)).map(([, value]) => value).join(" ") || series.metric_name;
 };
 
-// What can be done with one or more series of a metric. ``group`` has all series of the metric.
+// A link and copy buttons for one or more series of a metric. ``group`` has all series of the metric.
 export const actions = (members, group, region, className = "action") => {
   const reduced = reduceRule(group);
   return [

@@ -1,4 +1,4 @@
-// What to do with a metric in AWS and in the app: a link to the CloudWatch console, and texts to copy.
+// Actions for a metric: a link to the CloudWatch console, and a dashboard widget, an alarm and rules to copy.
 
 // CloudWatch's encoding of values in the URL of its console: objects as ~(key~value), strings as ~'text.
 const encoded = (value) => {

@@ -3,7 +3,7 @@
 
 const MAX_FLUSHES = 30;
 
-// Statistics that say nothing about a kind of metric: each data point of a counter is the increase between two flushes,
+// Statistics that have no meaning for a kind of metric: each data point of a counter is the increase between two flushes,
 // and each data point of a gauge or an up-down counter is the value at that time.
 const MEANINGLESS = {
   counter: ["minimum", "p50", "p90", "p99", "maximum"],
@@ -21,12 +21,12 @@ export const mootReason = ({ kind }, key) => {
 const STATUS = /^(http\.(response\.)?status_code|status_?code|status)$/i;
 const FAILURES = new Set(["Fault", "Failure"]);
 
-// Whether a series counts errors: responses with status 5xx, exceptions, or what the decorators call a fault.
+// Whether a series counts errors: responses with status 5xx, exceptions, or faults counted by the decorators.
 const isError = (series) =>
   Object.entries(series.dimensions).some(([name, value]) => (STATUS.test(name) ? /^5\d\d$/.test(value) : name === "error.type")) ||
   (FAILURES.has(series.metric_name) && series.sum > 0);
 
-// The series of one metric. Those of another unit are another metric.
+// Series with the same namespace, metric name and unit belong to the same group.
 const groupOf = (series) => [series.namespace, series.metric_name, series.unit].join("\n");
 
 export class Model {

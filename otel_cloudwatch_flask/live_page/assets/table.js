@@ -252,7 +252,7 @@ export class Table {
     requestAnimationFrame(() => this.fitVisible());
   }
 
-  // Metrics with errors first, then by name; within a metric likewise.
+  // Metrics with errors come first, then metrics are ordered by name. The series of a metric are ordered likewise.
   groupedLines() {
     const direction = this.sort.descending ? -1 : 1;
     const series = (id) => this.model.series.get(id);

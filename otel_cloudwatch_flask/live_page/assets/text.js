@@ -43,7 +43,7 @@ export const bytes = (value) => {
 export const milliseconds = (seconds) =>
   seconds === null ? "–" : seconds < 1 ? `${two.format(seconds * 1000)} ms` : `${three.format(seconds)} s`;
 
-// A time as people write it: 0.86 ms, 160 ms, 2.5 s.
+// A duration in a readable unit: 0.86 ms, 160 ms, 2.5 s.
 const time = (seconds) => {
   const size = Math.abs(seconds);
   if (size === 0) return "0 ms";
@@ -82,7 +82,7 @@ export const element = (tag, properties = {}, ...children) => {
   return made;
 };
 
-// Copy text, also where the browser does not offer the clipboard because the page is not served by HTTPS.
+// Copy text, even if the browser does not offer the clipboard because the page is not served over HTTPS.
 const copyText = async (text) => {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = element("textarea", { value: text, className: "hidden" });

@@ -98,7 +98,7 @@ class LocalCloudWatch(ValidatingProxy):
         return EmfStream(put, self._rejected)
 
     def environment(self) -> dict[str, str]:
-        """Return environment variables that make the AWS SDK of a child process use this server."""
+        """Return environment variables that point the AWS SDK of a child process to this server."""
         return {
             "AWS_ENDPOINT_URL_CLOUDWATCH": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": "testing",
