@@ -12,6 +12,7 @@ class CloudWatchMetricsError(Exception):
 class ConfigurationError(CloudWatchMetricsError, ValueError):
     """An invalid setting. The message names the setting and its value, and says which values are allowed.
 
+    :param message: the message.
     :param key: source of the setting: an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment variable.
     :param value: the invalid value.
     """
@@ -25,6 +26,7 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
 class InvalidMetricError(CloudWatchMetricsError, ValueError):
     """An invalid metric. The message says how to correct it.
 
+    :param message: the message.
     :param metric_name: the name that the caller passed.
     :param value: the invalid argument.
     """

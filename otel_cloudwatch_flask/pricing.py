@@ -29,7 +29,15 @@ EMF_BYTES_PER_METRIC: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """The numbers of distinct metrics, PutMetricData requests and gigabytes of logs in a month, and their costs."""
+    """The amounts that CloudWatch bills for in a month, and their costs in US dollars.
+
+    :param metrics: number of distinct metrics.
+    :param requests: number of PutMetricData requests.
+    :param metrics_dollars: cost of the metrics.
+    :param requests_dollars: cost of the requests.
+    :param log_gigabytes: size of the EMF lines, in gigabytes.
+    :param logs_dollars: cost of the EMF lines.
+    """
 
     metrics: int
     requests: float
@@ -49,7 +57,11 @@ class MonthlyCost:
 
 
 def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_per_second: float = 0.0) -> MonthlyCost:
-    """Return the cost of publishing ``metrics`` distinct metrics for 30 days, at constant rates of requests or logs.
+    """Return the cost of publishing metrics for 30 days, at constant rates of requests or logs.
+
+    :param metrics: number of distinct metrics.
+    :param requests_per_second: number of PutMetricData requests per second.
+    :param log_bytes_per_second: size of the EMF lines per second, in bytes.
 
     >>> cost = monthly_cost(metrics=50, requests_per_second=1)
     >>> f"${cost.metrics_dollars:.2f} + ${cost.requests_dollars:.2f} = ${cost.dollars:.2f}"

@@ -34,6 +34,8 @@ class DeliveryStats:
     Every datum that the exporter has produced counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
     ``datums_lost``. The other counts are independent of each other.
 
+    :param datums_sent: number of datums that CloudWatch accepted.
+    :param datums_pending: number of datums that are still to be sent, in memory or in the spool.
     :param datums_merged: number of datums that became part of another datum, with all their samples, because the
         backlog was full.
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum

@@ -160,10 +160,14 @@ class CloudWatchMetricsReporter:
     ) -> "CloudWatchMetricsReporter":
         """Create a reporter that has its own client, and register it on ``app``.
 
+        :param app: the app.
         :param namespace: CloudWatch namespace.
         :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
         :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the
             credentials that boto3 resolves.
+        :param aws_secret_access_key: secret key that belongs to ``aws_access_key_id``.
+
+        Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
         """
         reporter = CloudWatchMetricsReporter(namespace=namespace, region_name=aws_region_name)
         if aws_access_key_id and aws_secret_access_key:
@@ -177,6 +181,7 @@ class CloudWatchMetricsReporter:
 
         Apps with equal configuration share one reader, so an application factory can be called repeatedly.
 
+        :param app: the app. A program may also pass ``current_app``.
         :param namespace: CloudWatch namespace of this app.
         :param options: the keyword arguments of the constructor. Those given here take precedence, for this app only.
 
@@ -291,6 +296,8 @@ class CloudWatchMetricsReporter:
         Each combination of their values is a separate metric, which counts towards ``max_metrics``. Outside of a
         request, this does nothing.
 
+        :param dimensions: names and values, such as ``plan="pro"``. Values are converted to strings.
+
         Raises :class:`InvalidMetricError` for an invalid dimension if the reporter is strict. Otherwise, the dimensions
         are ignored, counted as ``invalid``, and logged once per call site.
         """
@@ -378,7 +385,14 @@ def initialize_metrics(
 ) -> CloudWatchMetricsReporter:
     """Create the app's reporter, which :func:`get_metrics` returns in all requests of the app.
 
-    Takes the same arguments as :meth:`CloudWatchMetricsReporter.new_reporter`.
+    :param app: the app.
+    :param namespace: CloudWatch namespace.
+    :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
+    :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the credentials
+        that boto3 resolves.
+    :param aws_secret_access_key: secret key that belongs to ``aws_access_key_id``.
+
+    Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
     """
     return CloudWatchMetricsReporter.new_reporter(
         app, namespace, aws_region_name, aws_access_key_id, aws_secret_access_key

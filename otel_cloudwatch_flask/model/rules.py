@@ -85,7 +85,10 @@ class MetricRule:
                 raise _unusable(name, getattr(self, name), "True or False")
 
     def keeps(self, attribute: str) -> bool:
-        """Return whether an attribute is published as a dimension. The overflow attribute is always published."""
+        """Return whether an attribute is published as a dimension. The overflow attribute is always published.
+
+        :param attribute: name of the attribute.
+        """
         if attribute == OVERFLOW_KEY:
             return True
         if self.dimensions is not None:
@@ -110,7 +113,10 @@ class MetricRule:
         return [each for each in named if {each, SYNONYMS.get(each)}.isdisjoint(attributes)]
 
     def attribute_sets(self, attributes: Collection[str]) -> Iterator[frozenset[str]]:
-        """Yield each set of attributes to publish for a data point, given the ``attributes`` that the rule keeps."""
+        """Yield each set of attributes to publish for a data point.
+
+        :param attributes: names of the data point's attributes that the rule keeps.
+        """
         original = frozenset(attributes)
         rollups = [wanted for each in self.rollups if (wanted := _present(each, original)) <= original]
         published = [original, *rollups] if self.keep_original or not rollups else rollups

@@ -242,7 +242,11 @@ class CloudWatchMetricExporter(MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
     ) -> MetricExportResult:
-        """Add a collection to the backlog, and send the backlog. Returns ``SUCCESS`` if no datums are left pending."""
+        """Add a collection to the backlog, and send the backlog. Returns ``SUCCESS`` if no datums are left pending.
+
+        :param metrics_data: the collection, from a metric reader.
+        :param timeout_millis: time limit, in milliseconds. Datums that are not sent in time stay pending.
+        """
         if self._is_shut_down:
             _logger.warning(
                 "Metrics exported after shutdown are lost. Shut down the metric reader before the exporter."
@@ -254,11 +258,18 @@ class CloudWatchMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Send the backlog. Returns ``True`` if no datums are left pending when the timeout expires."""
+        """Send the backlog. Returns ``True`` if no datums are left pending when the timeout expires.
+
+        :param timeout_millis: time limit, in milliseconds.
+        """
         return self.deliver(time.monotonic() + timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Send the backlog within the timeout. Datums left only in memory are lost, and counted as ``shutdown``."""
+        """Send the backlog within the timeout. Datums left only in memory are lost, and counted as ``shutdown``.
+
+        :param timeout_millis: time limit, in milliseconds.
+        :param kwargs: ``timeout`` may be passed instead of ``timeout_millis``.
+        """
         if self._is_shut_down:
             return
         self._is_shut_down = True
@@ -309,7 +320,8 @@ class CloudWatchMetricExporter(MetricExporter):
     def watch(self, watcher: Callable[[Batch], object]) -> None:
         """Call ``watcher`` with each batch that CloudWatch accepts from now on, including in forked children.
 
-        ``watcher`` runs in the delivering thread, so it must be quick. Its exceptions are logged.
+        :param watcher: function to call. It runs in the delivering thread, so it must be quick. Its exceptions are
+            logged.
         """
         self._watchers.append(watcher)
 

@@ -78,18 +78,24 @@ class _Waiter:
 class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    ``exporter`` defaults to an exporter configured from the environment. The reader's thread collects and calls
-    CloudWatch: at once for :meth:`flush`, and at most once every ``flush_min_interval_seconds`` (10, or 1 if a rule has
-    ``storage_resolution=1``) for :meth:`request_flush`. While CloudWatch does not accept datums, the reader collects
-    only at the regular interval, and only until half of the backlog is filled with datums for which the spool has no
-    room. After that, deltas accumulate inside the SDK, so that an outage reduces the time resolution, but loses no
-    counts.
+    The reader's thread collects and calls CloudWatch: at once for :meth:`flush`, and at most once every
+    ``flush_min_interval_seconds`` for :meth:`request_flush`. While CloudWatch does not accept datums, the reader
+    collects only at the regular interval, and only until half of the backlog is filled with datums for which the spool
+    has no room. After that, deltas accumulate inside the SDK, so that an outage reduces the time resolution, but loses
+    no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
     ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as the workers of
     a ``Pool`` usually are, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
     ``enable-threads``. Its workers flush when they end gracefully, but lose up to ten seconds of measurements when
     they are killed during a request.
+
+    :param exporter: exporter that sends the metrics. Default: an exporter configured from the environment.
+    :param export_interval_seconds: interval between periodic flushes, in seconds.
+    :param flush_min_interval_seconds: minimum time between requested flushes, in seconds. Default: 10, or 1 if a rule
+        has ``storage_resolution=1``.
+
+    Raises :class:`ConfigurationError` if a setting is invalid.
     """
 
     def __init__(
@@ -193,6 +199,8 @@ class CloudWatchMetricReader(SelectiveReader):
 
         Returns ``False`` if the timeout expires, or if datums are lost while waiting (see ``exporter.stats()``).
         Concurrent calls share one collection.
+
+        :param timeout_seconds: how long to wait, in seconds.
         """
         lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
@@ -201,7 +209,10 @@ class CloudWatchMetricReader(SelectiveReader):
         return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Call :meth:`flush` with a timeout in milliseconds. The SDK defines the name and the unit."""
+        """Call :meth:`flush` with a timeout in milliseconds. The SDK defines the name and the unit.
+
+        :param timeout_millis: how long to wait, in milliseconds.
+        """
         return self.flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
@@ -209,6 +220,8 @@ class CloudWatchMetricReader(SelectiveReader):
 
         At exit, the first call shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter
         provider would otherwise wait up to 30 seconds for each of its readers in turn.
+
+        :param timeout_millis: time limit for the flush, in milliseconds.
         """
         if not threading.main_thread().is_alive():
             _shut_down_at_exit()

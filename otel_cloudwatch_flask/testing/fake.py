@@ -85,7 +85,10 @@ class FakeCloudWatch(PublishedMetrics):
         """Make the next ``times`` requests raise ``error`` and store nothing.
 
         If this is called again before those requests are made, the new errors come after the earlier errors.
-        Use :func:`client_error` to create boto3's exceptions: ``fake.fail_next(client_error("ThrottlingException"))``.
+
+        :param error: the exception. :func:`client_error` creates those of boto3:
+            ``fake.fail_next(client_error("ThrottlingException"))``.
+        :param times: number of requests that fail.
         """
         with self._error_lock:
             self._errors.extend([error] * times)
@@ -138,7 +141,10 @@ class FakeCloudWatch(PublishedMetrics):
         return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store a request, or raise botocore's ``ClientError`` as the real client would."""
+        """Store a request, or raise botocore's ``ClientError`` as the real client would.
+
+        :param request: the parameters of the request, such as ``Namespace`` and ``MetricData``.
+        """
         self._wait_or_fail()
         invalid = self._store_or_refuse(request)
         if invalid is not None:
@@ -188,7 +194,12 @@ def problem_of(stats: DeliveryStats) -> str:
 
 
 def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientError":
-    """Create the exception that boto3 raises for an error response with the given code and HTTP status."""
+    """Create the exception that boto3 raises for an error response.
+
+    :param code: CloudWatch's error code, such as ``"ThrottlingException"``.
+    :param message: CloudWatch's error message.
+    :param status: HTTP status of the response.
+    """
     from botocore.exceptions import ClientError  # noqa: PLC0415 - slow to import, and only needed here
 
     response: Any = {

@@ -94,7 +94,11 @@ class PublishedMetrics:
         return [accepted.datum for accepted in self.accepted]
 
     def store(self, request: Mapping[str, Any], *, now: float) -> int:
-        """Store a valid request, and return how many datums it contains."""
+        """Store a valid request, and return how many datums it contains.
+
+        :param request: the parameters of PutMetricData.
+        :param now: time of arrival, in Unix seconds.
+        """
         # Copied because the caller may reuse the request.
         request = copy.deepcopy(request)
         datums = list(_accepted_datums(request, now))
@@ -118,6 +122,9 @@ class PublishedMetrics:
 
         ``cloudwatch.where({"http.route": "/cart"}).count("http.server.duration")`` counts the requests of a route,
         whatever their method and status. The result has no ``requests``, because a request may contain other metrics.
+
+        :param dimensions: dimensions that a metric must have, as a mapping.
+        :param pair: the same as keywords, such as ``Page="index"``.
         """
         wanted = set(dimensions_of(_merged(dimensions, pair)))
         every, found = self.accepted, PublishedMetrics()
@@ -140,6 +147,12 @@ class PublishedMetrics:
 
         The fixture ``cloudwatch`` raises ``LookupError`` if no metric of that name was published and there is no
         ``default``, because the name may be misspelled.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param default: result if there are no samples.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         return tally.sum if tally.count else self._default(name, default)
@@ -157,25 +170,49 @@ class PublishedMetrics:
         """Return the number of samples (CloudWatch's SampleCount), or ``default`` (0) if there are none.
 
         The fixture ``cloudwatch`` raises ``LookupError`` as for :meth:`sum`.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param default: result if there are no samples.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         return tally.count or self._default(name, default)
 
     def minimum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the smallest sample. Raises ``LookupError`` if the metric was not published."""
+        """Return the smallest sample. Raises ``LookupError`` if the metric was not published.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
+        """
         return self._existing(name, dimensions, namespace, pair).minimum
 
     def maximum(self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object) -> float:
-        """Return the largest sample. Raises ``LookupError`` if the metric was not published."""
+        """Return the largest sample. Raises ``LookupError`` if the metric was not published.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
+        """
         return self._existing(name, dimensions, namespace, pair).maximum
 
     def percentile(
         self, name: str, percent: float, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> float:
-        """Return the nearest-rank percentile for ``percent``, a number from 0 to 100.
+        """Return a nearest-rank percentile.
 
         Raises ``LookupError`` if the metric was not published, or if it was published as statistic sets, for which
         CloudWatch has no percentiles unless the samples in each set are equal.
+
+        :param name: name of the metric.
+        :param percent: number from 0 to 100, such as 99.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
         """
         if not 0 <= percent <= 100:
             raise ValueError(f"Invalid percentile {percent}: pass a number from 0 to 100.")
@@ -193,6 +230,11 @@ class PublishedMetrics:
         """Map each value, in ascending order, to its number of samples. Empty if the metric was not published.
 
         Statistic sets do not contain values, so their samples are missing unless all samples in a set are equal.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
         """
         return dict(sorted(self._tally(name, dimensions, namespace, pair).values.counts.items()))
 
@@ -212,6 +254,15 @@ class PublishedMetrics:
         """Assert that the metric was published and has the given statistics. The error lists the published metrics.
 
         A statistic may be any object that can be compared with a number, such as ``sum=pytest.approx(0.3)``.
+
+        :param name: name of the metric.
+        :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
+        :param namespace: CloudWatch namespace. Default: any.
+        :param sum: expected sum of all samples. Default: any, as for the other statistics.
+        :param count: expected number of samples.
+        :param minimum: expected smallest sample.
+        :param maximum: expected largest sample.
+        :param pair: dimensions as keywords, such as ``Page="index"``.
         """
         tally = self._tally(name, dimensions, namespace, pair)
         expected = {"count": count, "sum": sum, "minimum": minimum, "maximum": maximum}

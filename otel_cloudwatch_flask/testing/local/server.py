@@ -33,11 +33,14 @@ class LocalCloudWatch(ValidatingProxy):
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    Keyword arguments are passed to :class:`~otel_cloudwatch_flask.testing.local.validating_proxy.ValidatingProxy`.
     moto's state is global, so creating a server deletes all alarms, dashboards and metrics that moto has stored for
     other servers in the process. ``published`` is specific to each server.
 
     Requires moto: ``pip install "otel-cloudwatch-flask[demo]"``.
+
+    :param arguments: ``latency_seconds``, the delay before each response; ``answer_with``, a function that receives the
+        parameters of each PutMetricData request and may return a :class:`Fault`; and ``clock`` and ``sleep``, which
+        replace the functions of :mod:`time`.
     """  # noqa: D400 - the first sentence ends in an example
 
     def __init__(self, **arguments: Any) -> None:
@@ -54,7 +57,10 @@ class LocalCloudWatch(ValidatingProxy):
         self.stop()
 
     def start(self, *, port: int = 0) -> None:
-        """Listen on ``port`` in a new thread. Port 0 selects any free port."""
+        """Listen in a new thread.
+
+        :param port: TCP port on 127.0.0.1. 0 selects any free port.
+        """
         if self._server is None:
             self._server = _Server("127.0.0.1", port, self, handler=_RequestHandler)
             serve = functools.partial(self._server.serve_forever, poll_interval=_STOP_POLL_SECONDS)
@@ -74,7 +80,10 @@ class LocalCloudWatch(ValidatingProxy):
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def client(self, **arguments: Any) -> "CloudWatchClient":
-        """Return a boto3 client for this server. ``arguments`` are passed to ``boto3.client``."""
+        """Return a boto3 client for this server.
+
+        :param arguments: passed to ``boto3.client``.
+        """
         import boto3  # noqa: PLC0415 - slow to import, and only needed here
 
         defaults = {

@@ -42,9 +42,11 @@ _UNREADABLE: Final = Call("", {})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error response to PutMetricData. If ``status`` is ``None``, the connection is closed without a response.
+    """An error response to PutMetricData.
 
-    If ``after_storing`` is true, the datums are stored first, as if the response were lost on its way to the client.
+    :param code: CloudWatch's error code.
+    :param status: HTTP status. ``None`` closes the connection without a response.
+    :param after_storing: if true, the datums are stored first, as if the response were lost on its way to the client.
     """
 
     code: str = "InternalServiceError"
@@ -117,7 +119,11 @@ class ValidatingProxy:
             return list(self._validation_errors)
 
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
-        """Answer the next ``times`` PutMetricData requests with ``fault``, after any faults from earlier calls."""
+        """Answer the next ``times`` PutMetricData requests with ``fault``, after any faults from earlier calls.
+
+        :param fault: the error response.
+        :param times: number of requests that fail.
+        """
         with self._lock:
             self._faults.extend([fault] * times)
 
