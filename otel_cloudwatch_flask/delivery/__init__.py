@@ -1,6 +1,6 @@
 """Deliver datums to CloudWatch: batch them, queue them in memory and on disk, and send them.
 
-A batch is sent by a call of ``PutMetricData``, or written to a stream as EMF documents.
+A batch is sent with a ``PutMetricData`` call, or written to a stream as EMF documents.
 
 Every datum is pending until CloudWatch has stored it, or until it is counted as lost with a reason. No other part of
 the metrics pipeline does network or file I/O. All I/O runs in the calling thread.

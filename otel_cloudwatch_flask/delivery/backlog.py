@@ -1,4 +1,4 @@
-"""The queue of pending batches, which keeps their order and bounds the memory they take."""
+"""The queue of pending batches, which preserves their order and bounds their memory use."""
 
 import logging
 import threading
@@ -94,7 +94,7 @@ class Backlog:
             self._on_added(batch)
         joined = self._dequeued(new[0].envelope) if new else None
         if joined is not None and joined.batch is not None:
-            # It is not known here whether botocore encodes these batches, so they have to fit its longer JSON.
+            # The size limit must hold even if botocore encodes these batches, because its JSON is longer.
             datums = [datum for batch in (joined.batch, *new) for datum in batch.datums]
             new = [*joined.batch.envelope.batches(datums, is_plain=True)]
         added = [self._spooled(batch) for batch in new]
@@ -152,7 +152,7 @@ class Backlog:
         except OSError as error:
             _each_minute.warning(
                 "read",
-                "Cannot read spooled metrics now; they remain in the spool. Raise the limit of open files. (%s)",
+                "Cannot read spooled metrics now; they remain in the spool. Raise the limit on open files. (%s)",
                 error,
             )
         with self._lock:
@@ -173,7 +173,7 @@ class Backlog:
         is_unchanged = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if is_unchanged else [self._spooled(part) for part in parts]
         if not is_unchanged:
-            # Before the batch stops being in flight: after that, close() would leave its file to the next process.
+            # Delete the file while the batch is in flight. Later, close() would leave the file to the next process.
             self._forget(settled)
         with self._lock:
             self._count(settled, -1)
@@ -216,7 +216,7 @@ class Backlog:
             self._spool.release()
 
     def _dequeued(self, envelope: Envelope) -> _Entry | None:
-        """Take the queued batch off the queue, but keep counting it as pending.
+        """Take the only queued batch off the queue, but keep counting it as pending.
 
         Returns ``None`` if several batches are queued, or if the batch cannot be joined with new ones.
         """

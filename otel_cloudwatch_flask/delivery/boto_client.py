@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-"""Both timeouts together bound a call, unless the response trickles in. They leave time for a retry within 30 s."""
+"""Both timeouts together bound a call, unless the response arrives slowly. They leave time for a retry within 30 s."""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
@@ -32,7 +32,7 @@ _GZIP_LEVEL: Final = 1
 """Level 1 takes a fifth of the CPU time of botocore's level 9, and produces bodies that are 5% larger."""
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 _GZIP_MEMORY_LEVEL: Final = 7
-"""At this level zlib's tables fit in the processor's cache. The default compresses no better."""
+"""At this level, zlib's tables fit in the processor's cache. The default compresses no better."""
 _MIN_GZIP_BYTES: Final = 2048
 
 
@@ -57,7 +57,7 @@ _substitutes: Final[list[ClientFactory]] = []
 
 @contextmanager
 def clients_made_by(factory: ClientFactory) -> Iterator[None]:
-    """Make the whole process create clients with ``factory`` instead of boto3 until the ``with`` block ends."""
+    """Create all clients of this process with ``factory`` instead of boto3 until the ``with`` block ends."""
     _substitutes.append(factory)
     try:
         yield

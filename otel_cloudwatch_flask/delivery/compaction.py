@@ -23,7 +23,7 @@ def compacted(pending: Sequence[Batch]) -> list[Batch]:
     for batch in pending:
         for datum in batch.datums:
             by_series.setdefault(datum.series, []).append(datum)
-    # It is not known here whether botocore encodes these batches, so they have to fit its longer JSON.
+    # The size limit must hold even if botocore encodes these batches, because its JSON is longer.
     return list(pending[0].envelope.batches([*map(_merged, by_series.values())], is_plain=True))
 
 

@@ -36,7 +36,7 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 _once = RateLimitedLog(logging.getLogger(__name__))
 
 WRITE_TIMEOUT_SECONDS: Final = 1.0
-"""How long a write waits for a full pipe. The deadline of a delivery is checked between writes."""
+"""How long a write waits for a full pipe. The deadline of a delivery is checked between batches."""
 _ATOMIC_BYTES: Final = 4096
 """The size up to which Linux writes to a pipe atomically: https://man7.org/linux/man-pages/man7/pipe.7.html."""
 _MOST_VALUES: Final = 75
@@ -46,7 +46,10 @@ _HEADER_BYTES: Final = 120
 
 
 class StreamError(Exception):
-    """Raised if a batch could not be written completely. ``written`` and ``unwritten`` hold its datums."""
+    """Raised if a batch could not be written completely.
+
+    ``written`` contains the datums that were written, and ``unwritten`` contains batches of the other datums.
+    """
 
     def __init__(self, message: str, written: tuple[Datum, ...], unwritten: Sequence[Batch]) -> None:
         super().__init__(message)
@@ -73,7 +76,7 @@ _substitutes: Final[list[TextIO]] = []
 
 @contextmanager
 def standard_output_is(stream: TextIO) -> Iterator[None]:
-    """Make exporters without a stream of their own write to ``stream`` until the ``with`` block ends."""
+    """Write the lines of exporters without a stream to ``stream`` until the ``with`` block ends."""
     _substitutes.append(stream)
     try:
         yield
@@ -142,7 +145,7 @@ class Document:
         )
 
     def _encoded_properties(self, series: Series) -> Iterator[str]:
-        """Yield the properties, except those with the name of another member."""
+        """Yield the encoded properties, except those with the name of another member."""
         taken = {f'"{_METADATA}"', *_encoded_dimensions(series.dimensions)[0], *self._metrics}
         encoded = ((json.dumps(key), json.dumps(value)) for key, value in series.properties)
         return (f"{name}:{value}" for name, value in encoded if name not in taken)
@@ -182,8 +185,8 @@ def _encoded_series(series: Series) -> tuple[str, str]:
     if name != series.name:
         _once.warning(
             ("name", series.name),
-            "%s is published as %s, because in EMF a metric cannot be named _aws or like one of its dimensions. "
-            "Rename the metric or the attribute.",
+            "%s is published as %s, because in EMF a metric cannot be named _aws, or share its name with a "
+            "dimension. Rename the metric or the attribute.",
             series.name,
             name,
         )
@@ -249,14 +252,14 @@ class EmfPut:
                 write(f"{self._start}{line}\n")
                 self._start = ""
         except Exception as error:
-            self._start = "\n"  # ends a partially written line, so that the next line is parsed
+            self._start = "\n"  # ends a partially written line, so that the next line can be parsed
             every = list(documents(batch.datums))
             written, unwritten = (
                 tuple(datum for document in part for datum in document.datums)
                 for part in (every[:number], every[number:])
             )
             message = f"{type(error).__name__}: {error}"
-            # Merged, because the halves of a split datum belong together again if neither was written.
+            # Merge the halves of split datums again if neither half was written.
             remaining = compacted([Batch(batch.envelope, unwritten)]) if written else [batch]
             raise StreamError(message, written, remaining) from error
 

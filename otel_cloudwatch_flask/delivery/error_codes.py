@@ -174,7 +174,7 @@ def unconfirmed(response: object) -> Failure | None:
     if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
         return None
     status = metadata.get("HTTPStatusCode")
-    message = f"The response, with status {status}, has no request ID: it is not CloudWatch's, or was cut off."
+    message = f"The response, with status {status}, has no request ID: it is not from CloudWatch, or was cut off."
     return Failure(Kind.NETWORK, message, may_be_stored=True)
 
 

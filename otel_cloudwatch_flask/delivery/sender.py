@@ -35,7 +35,7 @@ _MAX_LOST_RESPONSES: Final = 3
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
-"""How many bisection calls may be made in ``_BISECTION_SECONDS``. Finding bad datums could otherwise take 1,000."""
+"""Maximum number of bisection calls within ``_BISECTION_SECONDS``. A single request could otherwise cause 2,000."""
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
 """How long a series is not sent after CloudWatch has refused one of its datums. Its datums are lost meanwhile."""
@@ -116,7 +116,7 @@ class Sender:
         self._expedited.set()
 
     def renew_client(self) -> None:
-        """Make the next call create a new client, and reset the backoff so that the call can be made immediately."""
+        """Discard the client and the backoff, so that the next call uses a new client and can be made immediately."""
         self._put = None
         self._backoff = Backoff()
         self.expedite()
@@ -244,7 +244,7 @@ class Sender:
         """Return ``batch`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
 
         Datums that are too old are removed and counted as lost. A datum too far in the future was recorded while the
-        clock was wrong, so its timestamp is set to ``now``. The batch is unchanged if ``now`` is ``None``.
+        clock was wrong, so its timestamp is set to ``now``. If ``now`` is ``None``, the batch is returned unchanged.
         """
         if now is None or not batch.datums:
             return batch

@@ -33,7 +33,7 @@ except ImportError:  # pragma: no cover - Windows, where a spool is a Configurat
     fcntl = None  # type: ignore[assignment]
 
 _logger = logging.getLogger(__name__)
-_quiet_log = RateLimitedLog(_logger, interval_seconds=60.0)
+_each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 MAX_SPOOL_BYTES: Final = 512 * 2**20
 """The limit on the total size of one process's files. Further batches are kept only in memory."""
@@ -71,7 +71,7 @@ class Spool:
         content = _checked(batch.body())
         # A long outage must not fill a disk that the program also uses.
         if self._size_bytes + len(content) > self._max_bytes:
-            _quiet_log.warning(
+            _each_minute.warning(
                 "full",
                 "The spool is full (%d bytes); new metrics are kept in memory only. Fix the delivery problem logged "
                 "earlier.",
@@ -84,7 +84,7 @@ class Spool:
             path = self._own_directory() / name
             _write_privately(path, content)
         except OSError as error:
-            _quiet_log.warning(
+            _each_minute.warning(
                 "write",
                 "Cannot write metrics to the spool; they are kept in memory. Check the free space of spool_directory "
                 "and this process's permission to write to it. (%s)",
@@ -112,7 +112,7 @@ class Spool:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            _quiet_log.warning(
+            _each_minute.warning(
                 "remove",
                 "Cannot delete a batch from the spool; the next process may send it again. Give this process "
                 "permission to delete files in spool_directory. (%s)",
@@ -137,7 +137,7 @@ class Spool:
             try:
                 yield from self._moved_files(directory)
             except OSError as error:
-                _quiet_log.warning(
+                _each_minute.warning(
                     "move",
                     "Cannot take over a batch spooled by an earlier process; it remains in the spool. Give this "
                     "process permission to rename files in spool_directory. (%s)",
@@ -170,7 +170,7 @@ class Spool:
                 each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_own_user(each)
             )
         except OSError as error:
-            _quiet_log.warning(
+            _each_minute.warning(
                 "list",
                 "Cannot read the spool directory; batches from earlier processes will not be sent until it can be "
                 "read. Give this process permission to read it. (%s)",
@@ -218,7 +218,7 @@ class Spool:
         try:
             path.rename(bad)
         except OSError:
-            _quiet_log.warning(
+            _each_minute.warning(
                 "aside",
                 "Cannot rename a file that is not a batch of metrics; the next process will read it again. Delete %s.",
                 path,
@@ -226,7 +226,7 @@ class Spool:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise :class:`ConfigurationError` if ``directory`` cannot hold a spool.
+    """Raise :class:`ConfigurationError` if ``directory`` cannot be used for a spool.
 
     Does not create the directory, because the process that will write to it may run as another user.
     """
@@ -302,7 +302,7 @@ def _is_own_user(directory: Path) -> bool:
     """Return whether this is a directory of this process's user. Other users' metrics must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
-        _quiet_log.warning(
+        _each_minute.warning(
             ("owner", directory),
             "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user, or "
             "delete the ignored directory.",
@@ -319,7 +319,7 @@ def _content(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
         if status.st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it is {status.st_size} bytes, but a batch is at most {_MAX_FILE_BYTES} bytes")
+            raise ValueError(f"it has {status.st_size} bytes, but a batch has at most {_MAX_FILE_BYTES}")
         return file.read(_MAX_FILE_BYTES)
 
 

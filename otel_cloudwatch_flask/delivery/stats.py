@@ -16,7 +16,7 @@ class LossReason(str, Enum):
     REFUSED = "refused"
     """CloudWatch refused the data point."""
     EXPIRED = "expired"
-    """The data point could not be sent within two weeks, and CloudWatch accepts nothing older."""
+    """The data point could not be sent within two weeks, and CloudWatch does not accept older data."""
     BACKLOG_FULL = "backlog_full"
     """The data point was among the oldest when the backlog was full."""
     UNREADABLE = "unreadable"
@@ -41,8 +41,9 @@ class DeliveryStats:
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
-        ``add_metric`` with invalid arguments, after the shutdown, on a reporter that could not be set up, or that a
-        shutdown could not collect because an observable callback was hanging. All others become samples of datums.
+        ``add_metric`` with invalid arguments, after shutdown, or on a reporter that could not be set up, and
+        measurements that could not be collected at shutdown because an observable callback was hanging. All other
+        measurements become samples of datums.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost, or had not arrived at
         shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
         when they are retried.

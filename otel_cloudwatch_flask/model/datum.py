@@ -11,7 +11,7 @@ Dimensions = tuple[tuple[str, str], ...]
 """``(name, value)`` pairs that CloudWatch accepts, sorted by name."""
 
 OVERFLOW_KEY: Final = "otel.metric.overflow"
-"""The attribute that marks overflow: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute."""
+"""The attribute of overflow series: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute."""
 
 OVERFLOW_DIMENSIONS: Final[Dimensions] = ((OVERFLOW_KEY, "true"),)
 """Dimensions of an overflow series, which replaces the series that would exceed ``max_metrics``."""

@@ -16,7 +16,7 @@ _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
     """Map the name of each dimension to its value as a string.
 
-    Raises ``ValueError`` if ``dimensions`` has another form, if a name is invalid or repeated, if a value is not a
+    Raises ``ValueError`` if ``dimensions`` has any other form, if a name is invalid or repeated, if a value is not a
     string, number, boolean or enum member, or if there are more than 30 dimensions. The message says how to correct
     the dimensions.
 
@@ -50,12 +50,12 @@ def _pairs(dimensions: object) -> Iterable[tuple[object, object]]:
 def _pair(item: object) -> tuple[object, object]:
     if isinstance(item, Mapping) and item.keys() == {"Name", "Value"}:
         return item["Name"], item["Value"]
-    raise ValueError(f"dimension {safe_repr(item)} is not a name with a value: {_REMEDY}")
+    raise ValueError(f"dimension {safe_repr(item)} is not a name-value pair: {_REMEDY}")
 
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"dimension name {safe_repr(name)} is not a non-blank string: {_REMEDY}")
+        raise ValueError(f"dimension name {safe_repr(name)} is blank or not a string: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
             f"dimension name {name[:20]!r}... has {len(name)} characters; CloudWatch allows "
@@ -67,7 +67,7 @@ def _name(name: object) -> str:
 def _text(name: object, value: object) -> str:
     if isinstance(value, Enum):
         value = value.value
-    # Before the check for numbers, because a bool is an int.
+    # Check for booleans before numbers, because a bool is an int.
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):

@@ -34,10 +34,10 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 EMPTY: Final = "(empty)"
 
-# CloudWatch refuses what the first two alternatives match. The third encodes "(empty)", which would otherwise be
-# indistinguishable from an empty string.
+# CloudWatch refuses strings that match one of the first two alternatives. The third encodes "(empty)", which could
+# otherwise not be distinguished from an empty string.
 _REFUSED: Final = r"[^\x20-\x7e]|\A +\Z|\A\((?=empty\)\Z)"
-_REFUSED_IN_NAMES_OF_DIMENSIONS: Final = r"\A:|" + _REFUSED
+_REFUSED_IN_DIMENSION_NAMES: Final = r"\A:|" + _REFUSED
 _NOT_IN_NAMESPACES: Final = re.compile(r"[^0-9A-Za-z._/#: -]")
 _DIGEST_LENGTH: Final = 8
 
@@ -52,7 +52,7 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def properties(attributes: Mapping[str, object]) -> Dimensions:
-    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, properties may be any text.
+    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, they may contain any text.
 
     >>> properties({"user": "Zoë", "items": [1, 2]})
     (('items', '[1, 2]'), ('user', 'Zoë'))
@@ -78,7 +78,7 @@ def _text_of(value: object) -> str:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Select as many ``names`` as CloudWatch allows: first the ``preferred`` ones, then the rest, each sorted."""
+    """Return at most 30 of the ``names``: the ``preferred`` ones first, then the others, each in alphabetical order."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 
@@ -89,7 +89,7 @@ def dimension_name(key: str) -> str:
     >>> dimension_name(":method")
     '%3Amethod'
     """
-    return _acceptable(key, MAX_DIMENSION_NAME_LENGTH, _REFUSED_IN_NAMES_OF_DIMENSIONS)
+    return _acceptable(key, MAX_DIMENSION_NAME_LENGTH, _REFUSED_IN_DIMENSION_NAMES)
 
 
 def dimension_value(value: object) -> str:
@@ -125,7 +125,8 @@ def namespace_of(service_name: str) -> str:
 
 
 def _as_json(value: object) -> str:
-    # An element that JSON does not know, such as a UUID, becomes a JSON string; alone, it becomes text without quotes.
+    # In a list or mapping, a value that JSON cannot represent, such as a UUID, becomes a JSON string. On its own, it
+    # becomes text without quotes.
     convert_element = _text_of if isinstance(value, (list, tuple, dict)) else None
     try:
         return json.dumps(value, ensure_ascii=False, default=convert_element)
@@ -144,7 +145,7 @@ def _as_text(value: object) -> str:
 def _acceptable(text: str, max_length: int, refused: str = _REFUSED) -> str:
     if not text:
         return EMPTY
-    must_be_encoded = re.search(refused, text) or _reads_as_encoded(text, refused)
+    must_be_encoded = re.search(refused, text) or _looks_encoded(text, refused)
     return _shortened_if_needed(_encoded(text, refused) if must_be_encoded else text, text, max_length)
 
 
@@ -157,10 +158,10 @@ def _percent_encoded(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
 
-def _reads_as_encoded(text: str, refused: str) -> bool:
+def _looks_encoded(text: str, refused: str) -> bool:
     """Return whether a string of printable ASCII equals the encoded form of another string.
 
-    >>> _reads_as_encoded("Z%C3%BCrich", _REFUSED), _reads_as_encoded("/a%20b", _REFUSED)
+    >>> _looks_encoded("Z%C3%BCrich", _REFUSED), _looks_encoded("/a%20b", _REFUSED)
     (True, False)
     """
     if "%" not in text:

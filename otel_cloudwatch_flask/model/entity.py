@@ -21,7 +21,7 @@ _PLATFORM_TYPES: Final = {
 }
 
 # CloudWatch's names for the attributes of https://opentelemetry.io/docs/specs/semconv/resource/ that identify a host or
-# workload. With PlatformType, these are 10, the most that CloudWatch accepts.
+# workload. Together with PlatformType, they are the 10 attributes that CloudWatch accepts at most.
 _ATTRIBUTE_NAMES: Final = {
     "host.id": "EC2.InstanceId",
     "host.name": "Host",

@@ -27,8 +27,8 @@ DURATIONS: Final = {
 }
 _OLD, _NEW = (astuple(each)[1:] for each in DURATIONS.values())
 SYNONYMS: Final[Mapping[str, str]] = dict(zip(_OLD + _NEW, _NEW + _OLD, strict=True))
-"""Maps the old name of each of these attributes to the stable one, and vice versa. A rule that lists one name also
-applies to the other.
+"""Maps the old names of the route, method and status attributes to the stable names, and vice versa. A rule that lists
+one of the two names also applies to the other name.
 """
 COUNTS: Final = {"RequestCount": RequestMetric("Count", "ResourceName", "", "StatusCode")}
 """The metric that the decorator ``request_count`` records. It has no dimension for the method."""

@@ -39,7 +39,8 @@ class MetricRule:
         instrument names to lower case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
         without a wildcard is kept even if ``exclude`` matches it. The route, method and status of HTTP requests match
-        by their old and their new names, such as ``http.target`` and ``http.route``, also in the other fields.
+        under both their old and their new names, such as ``http.target`` and ``http.route``. This also applies to the
+        other fields.
     :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.

@@ -14,7 +14,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE_NAME: Final = "otel_cloudwatch_flask"
 """The prefix of scope names. The metric's name follows it, because the SDK looks up scopes by a hash that ignores
-attributes: with a single name for all scopes, the time of a collection would be quadratic in their number.
+attributes: with a single name for all scopes, the time of a collection would be quadratic in the number of scopes.
 """
 METRIC_NAME_KEY: Final = "aws.cloudwatch.metric_name"
 REPORTER_KEY: Final = "aws.cloudwatch.reporter"

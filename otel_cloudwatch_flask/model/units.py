@@ -1,7 +1,7 @@
 """Convert between CloudWatch's 27 units and OpenTelemetry's UCUM units.
 
 CloudWatch's units: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html.
-CloudWatch's metric streams use the same correspondence:
+CloudWatch's metric streams use the same mapping:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric-streams-formats-opentelemetry-translation.html.
 """
 

@@ -202,7 +202,7 @@ REFUSED = [
     ("RULES", '{"match": "x"}', "is not a list of rules"),
     ("RESOURCE_DIMENSIONS", "a,,b", "use a list of names"),
     ("ENTITY", "maybe", "is neither true nor false"),
-    ("DEFAULT_DIMENSIONS", "=x", "is invalid: dimension name '' is not a non-blank string"),
+    ("DEFAULT_DIMENSIONS", "=x", "is invalid: dimension name '' is blank or not a string"),
 ]
 
 

@@ -118,8 +118,8 @@ class TestEntries:
             (("a", HUGE, "Count", {}), f"metric 'a': the value {UNWRITTEN} is not a number that CloudWatch can store"),
             (("a", 1, HUGE, {}), f"metric 'a': {UNWRITTEN} is not a CloudWatch unit; use one of Seconds"),
             (("a", 1, "Count", HUGE), f"metric 'a': dimensions {UNWRITTEN} are neither a mapping nor a list of pairs"),
-            (("a", 1, "Count", (HUGE,)), f"metric 'a': dimension {UNWRITTEN} is not a name with a value"),
-            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is not a non-blank string"),
+            (("a", 1, "Count", (HUGE,)), f"metric 'a': dimension {UNWRITTEN} is not a name-value pair"),
+            (("a", 1, "Count", {HUGE: 1}), f"metric 'a': dimension name {UNWRITTEN} is blank or not a string"),
             (("a", 1, "Count", {"b": HUGE}), f"metric 'a': dimension 'b' has the value {UNWRITTEN}: pass a string"),
         ],
     )
