@@ -268,7 +268,7 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
 
     cloudwatch.assert_no_losses(publisher(datums_sent=5))
     with pytest.raises(
-        AssertionError, match=r"2 data point.* lost: invalid; 3 data point.* not sent yet, .*: no Region"
+        AssertionError, match=r"2 data point.* lost: invalid; 3 data point.* not sent yet .*: no Region"
     ):
         cloudwatch.assert_no_losses(publisher(datums_lost={"invalid": 2}, datums_pending=3, last_error="no Region"))
     with pytest.raises(ClientError):
