@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
-from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, format_option
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, echo_output, template_options
 from otel_cloudwatch_flask.commands.shared.command import Command
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
 from otel_cloudwatch_flask.terminal import counted
@@ -41,7 +41,7 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of routes, busiest first."
 )
-@format_option
+@template_options
 @click.pass_context
 def command(
     context: click.Context, /, failure_percent: float, min_requests: int, latency: float | None, **options: Any
@@ -62,11 +62,10 @@ def command(
 
     Exit status: 0 ok, 2 no metrics found.
     """  # noqa: D301 - click takes \b for "do not wrap"
-    document = selected_series(
-        context, options["source"], options["namespaces"], options["region"], is_listed=options["is_listed"]
-    )
+    document = selected_series(context, options)
     thresholds = Thresholds(failure_percent, min_requests, latency, options["is_learned"])
     suggested = alarms(document.series, thresholds, routes=options["routes"])
     on_metrics = f"on {counted(suggested.metrics, 'metric')}: ${suggested.dollars:,.2f} a month."
     click.echo(f"{counted(len(suggested.template['Resources']), 'alarm')} {on_metrics}", err=True)
-    click.echo(FORMATS[options["form"]](suggested.template))
+    form, facts = options["form"], {"metrics": suggested.metrics, "dollars_per_month": round(suggested.dollars, 2)}
+    echo_output(FORMATS[form](suggested.template), form, as_json=options["as_json"], **facts)

@@ -96,7 +96,7 @@ def command(
         *(f"Compared with {against}: {each}" for each in result.growth),
     ]
     if as_json:
-        echo_json(result.as_json())
+        echo_json({**result.as_json(), "problems": problems})
     else:
         result.show()
     for problem in problems:

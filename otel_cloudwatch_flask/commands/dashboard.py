@@ -7,9 +7,9 @@ from typing import Any, Final
 import click
 
 from otel_cloudwatch_flask.commands.reports.dashboard_body import Dashboard, dashboard
-from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, echo_output
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.command import Command, echo_json
+from otel_cloudwatch_flask.commands.shared.command import Command, json_option
 from otel_cloudwatch_flask.commands.shared.series_source import region_for, selected_series, series_options
 from otel_cloudwatch_flask.terminal import counted, escaped
 
@@ -34,10 +34,9 @@ def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value:
     show_default=True,
     help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack containing it.",
 )
+@json_option("the dashboard, what it omits and where it is")
 @click.pass_context
-def command(
-    context: click.Context, /, name: str | None, source: str | None, region: str | None, **listing: Any
-) -> None:
+def command(context: click.Context, /, name: str | None, form: str, *, as_json: bool, **options: Any) -> None:
     """Generate a CloudWatch dashboard for your app.
 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
@@ -56,28 +55,26 @@ def command(
 
     Exit status: 0 ok, 2 no metrics found or the dashboard was refused.
     """  # noqa: D301 - click takes \b for "do not wrap"
-    document = selected_series(context, source, listing["namespaces"], region, is_listed=listing["is_listed"])
-    region = region_for(context, region)
+    document = selected_series(context, options)
+    region = region_for(context, options["region"])
     generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
     _warn_of_omitted_series(generated)
     # The warning goes to standard error, so that standard output can be redirected to a file.
-    if name is not None:
-        _put(name, generated, region)
-    elif listing["form"] == "body":
-        echo_json(generated.body)
+    url = None if name is None else _put(name, generated, region)
+    output = generated.body if form == "body" else FORMATS[form](generated.template())
+    if url is not None and not as_json:
+        click.echo(f"Dashboard {name} created with {counted(len(generated.body['widgets']), 'widget')}:\n{url}")
     else:
-        click.echo(FORMATS[listing["form"]](generated.template()))
+        echo_output(output, form, as_json=as_json, omitted=len(generated.omitted), url=url)
 
 
-def _put(name: str, generated: Dashboard, region: str) -> None:
+def _put(name: str, generated: Dashboard, region: str) -> str:
+    """Create or replace the dashboard, print CloudWatch's messages, and return the URL of the dashboard."""
     with aws.errors_explained():
         messages = aws.put_dashboard(aws.cloudwatch_client(region), name, json.dumps(generated.body))
     for message in messages:
         click.echo(f"CloudWatch: {escaped(message, 400)}", err=True)
-    click.echo(
-        f"Dashboard {name} created with {counted(len(generated.body['widgets']), 'widget')}:\n"
-        f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards/dashboard/{name}"
-    )
+    return f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards/dashboard/{name}"
 
 
 def _warn_of_omitted_series(generated: Dashboard) -> None:

@@ -3,19 +3,11 @@
 import contextlib
 import importlib
 import threading
-from functools import partial
 from typing import Final, get_args
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.command import (
-    EXIT_INTERRUPTED,
-    EXIT_PROBLEM,
-    Command,
-    CommandError,
-    echo_json,
-    json_option,
-)
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.config import Output
 
 _COMPARE_DEFAULTS: Final = (5.0, 100.0)
@@ -32,7 +24,7 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 @click.option(
     "--output", type=click.Choice(get_args(Output)), default="api", help="API calls or EMF lines. Default: api."
 )
-@json_option("the comparison")
+@json_option("the comparison, or with --serve the URLs,")
 @click.pass_context
 def command(
     context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, output: Output, as_json: bool
@@ -49,16 +41,10 @@ def command(
     Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
     start, 130 interrupted by Ctrl-C (0 with --serve).
     """
-    if serve and as_json:
-        raise click.UsageError("--json cannot be combined with --serve, which compares nothing.", context)
     default_seconds, default_rate = _SERVE_DEFAULTS if serve else _COMPARE_DEFAULTS
-    try:
-        _require_demo_extra()
-        run = _serve if serve else partial(_compare, as_json=as_json)
-        context.exit(run(seconds or default_seconds, rate or default_rate, output))
-    except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
-        context.exit(EXIT_INTERRUPTED)
+    _require_demo_extra()
+    run = _serve if serve else _compare
+    context.exit(run(seconds or default_seconds, rate or default_rate, output, as_json=as_json))
 
 
 def _compare(seconds: float, rate: float, output: Output, *, as_json: bool) -> int:
@@ -74,17 +60,20 @@ def _compare(seconds: float, rate: float, output: Output, *, as_json: bool) -> i
     return EXIT_PROBLEM if outcome.problems else 0
 
 
-def _serve(seconds: float, rate: float, output: Output) -> int:
+def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int:
     """Keep the shop running until Ctrl-C."""
     from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
     with running_shop(seconds=seconds, rate=rate, output=output) as shop:
-        click.echo(
-            f"Live page   {shop.live_page_url}\n"
-            f"Shop        {shop.shop_url}\n"
-            f"CloudWatch  {shop.cloudwatch.endpoint_url} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
-            f"Sending {rate:g} requests/s for {seconds / 60:g} minutes. Press Ctrl-C to stop."
-        )
+        urls = shop.live_page_url, shop.shop_url, shop.cloudwatch.endpoint_url
+        if as_json:
+            echo_json(dict(zip(("live_page", "shop", "cloudwatch"), urls, strict=True)))
+        else:
+            click.echo(
+                "Live page   {}\nShop        {}\n"
+                "CloudWatch  {} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
+                "Sending {:g} requests/s for {:g} minutes. Press Ctrl-C to stop.".format(*urls, rate, seconds / 60)
+            )
         # Ctrl-C raises KeyboardInterrupt inside Event.wait(), and is the normal way to end this command.
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.command import Command, CommandError, echo_json
+from otel_cloudwatch_flask.commands.shared.command import Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import from_option, read_document
 from otel_cloudwatch_flask.commands.shared.user_app import load_user_app, namespaces_of, traceback_option
 from otel_cloudwatch_flask.config import parse_namespace
@@ -53,9 +53,10 @@ def _checked_namespace(namespace: str) -> str:
     help="Namespace to allow; repeat the option to allow several.",
 )
 @from_option()
+@json_option("the policy, or the error,")
 @traceback_option
 @click.pass_context
-def command(context: click.Context, namespaces: tuple[str, ...], source: str | None) -> None:
+def command(context: click.Context, /, namespaces: tuple[str, ...], source: str | None, **_as_json: bool) -> None:
     """Print the IAM policy that publishing requires.
 
     The policy allows cloudwatch:PutMetricData in the namespaces that you pass (--namespace), in those of a document

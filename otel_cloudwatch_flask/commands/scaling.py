@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.commands.reports.scaling_template import (
     Tracking,
     scaling_template,
 )
-from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, format_option
+from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, echo_output, template_options
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import Command, CommandError
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
@@ -92,11 +92,9 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     show_default=True,
     help="Seconds to wait after capacity was removed.",
 )
-@format_option
+@template_options
 @click.pass_context
-def command(
-    context: click.Context, /, source: str | None, metric: str, dimensions: dict[str, str], **options: Any
-) -> None:
+def command(context: click.Context, /, metric: str, dimensions: dict[str, str], **options: Any) -> None:
     """Generate an autoscaling policy on one of your metrics.
 
     Prints a target-tracking policy of Application Auto Scaling, and the resource that it scales: a CloudFormation
@@ -115,18 +113,17 @@ def command(
     Exit status: 0 ok, 2 no metrics found or an option is invalid.
     """  # noqa: D301 - click takes \b for "do not wrap"
     target = _target(context, options)
-    document = selected_series(
-        context, source, options["namespaces"], options["region"], is_listed=options["is_listed"]
-    )
+    document = selected_series(context, options)
     series = chosen_series(document.series, metric, dimensions)
     tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
+    dollars = ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC
     click.echo(
         f"Keeps {tracking.statistic} of {escaped(_described(series), 200)} at {tracking.value:g} with a capacity of "
-        f"{target.minimum} to {target.maximum}. {ALARMS_PER_POLICY} alarms: "
-        f"${ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC:.2f} a month.",
+        f"{target.minimum} to {target.maximum}. {ALARMS_PER_POLICY} alarms: ${dollars:.2f} a month.",
         err=True,
     )
-    click.echo(FORMATS[options["form"]](scaling_template(series, tracking, target)))
+    form, template = options["form"], scaling_template(series, tracking, target)
+    echo_output(FORMATS[form](template), form, as_json=options["as_json"], dollars_per_month=dollars)
 
 
 def _target(context: click.Context, options: Mapping[str, Any]) -> ScalableTarget:

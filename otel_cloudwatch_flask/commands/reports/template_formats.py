@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Resource
+from otel_cloudwatch_flask.commands.shared.command import echo_json, json_option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -74,11 +75,6 @@ class Monitoring(Stack):
     def __init__(self, scope, construct_id, {parameters}**options):
         super().__init__(scope, construct_id, **options)
 '''
-
-
-def cloudformation(template: Mapping[str, Any]) -> str:
-    """Return the template as JSON."""
-    return json.dumps(template, indent=2)
 
 
 def terraform(template: Mapping[str, Any]) -> str:
@@ -217,21 +213,30 @@ def _python(kind: _ResourceType, key: str, value: Any, *, indent: int) -> str:
     return f"{kind.cdk}.{kind.nested[key]}({arguments})"
 
 
-FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
-    "cloudformation": cloudformation,
+FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
+    "cloudformation": dict,
     "terraform": terraform,
     "cdk": cdk,
 }
-"""Maps the name of each format to the function that writes it."""
+"""Maps the name of each format to the function that converts a template to it: to text, or to a JSON object."""
 
 
-def format_option(command: _F) -> _F:
-    """Add the option ``--format``, which click passes to the command as ``form``."""
-    return click.option(
+def template_options(command: _F) -> _F:
+    """Add the option ``--format``, which click passes to the command as ``form``, and the option ``--json``."""
+    choice = click.option(
         "--format",
         "form",
         type=click.Choice(list(FORMATS)),
         default="cloudformation",
         show_default=True,
         help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
-    )(command)
+    )
+    return choice(json_option("the output and its price")(command))
+
+
+def echo_output(output: object, form: str, *, as_json: bool, **facts: object) -> None:
+    """Print a template in a format or, if ``as_json``, a JSON object that has it and the ``facts``."""
+    if as_json:
+        echo_json({"format": form, "output": output, **facts})
+    else:
+        click.echo(output if isinstance(output, str) else json.dumps(output, indent=2))

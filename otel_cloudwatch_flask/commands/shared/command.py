@@ -2,14 +2,20 @@
 
 import importlib
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import IO, Any, Final, TypeVar
 
 import click
 
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_JSON_OPTION: Final = "--json"
+_STREAM_KEY: Final = f"{__name__}.stream"
 
 EXIT_PROBLEM: Final = 1
 """The exit code of a command that ran and found a problem."""
@@ -25,24 +31,45 @@ class CommandError(click.ClickException):
     exit_code = EXIT_ERROR
 
 
+class StoppedError(CommandError):
+    """Raised if a command is interrupted by Ctrl-C."""
+
+    exit_code = EXIT_INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("Stopped.")
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message alone, because an interruption is not an error."""
+        click.echo(self.message, file=file, err=True)
+
+
 class Command(click.Command):
-    """A command that lists its options if one is unknown, and reports this package's exceptions without a traceback."""
+    """A command that lists its options if one is unknown, and reports this package's exceptions without a traceback.
+
+    With ``--json``, its standard output is one JSON document, even if it fails.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. If an option is unknown, the error lists the available options."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            known = [option for parameter in self.get_params(ctx) for option in _long_names(parameter)]
-            message = f"No such option: {error.option_name}. Available: {', '.join(sorted(known))}."
-            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+        with _error_as_json(is_json=_JSON_OPTION in args):
+            try:
+                return super().parse_args(ctx, args)
+            except click.NoSuchOption as error:
+                known = [option for parameter in self.get_params(ctx) for option in _long_names(parameter)]
+                message = f"No such option: {error.option_name}. Available: {', '.join(sorted(known))}."
+                raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and report this package's exceptions without a traceback."""
-        try:
-            return super().invoke(ctx)
-        except CloudWatchMetricsError as error:
-            raise CommandError(str(error)) from error
+        """Run the command, and report Ctrl-C and this package's exceptions without a traceback."""
+        is_json = bool(ctx.params.get("as_json"))
+        with _only_json_on_stdout(ctx, is_json=is_json), _error_as_json(is_json=is_json):
+            try:
+                return super().invoke(ctx)
+            except CloudWatchMetricsError as error:
+                raise CommandError(str(error)) from error
+            except KeyboardInterrupt:
+                raise StoppedError from None
 
 
 class LazyGroup(click.Group):
@@ -71,18 +98,67 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the first argument names. If the name is unknown, the error lists the commands."""
         if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
-            ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
+            with _error_as_json(is_json=_JSON_OPTION in args):
+                ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
         return super().resolve_command(ctx, args)
 
 
 def echo_json(value: object) -> None:
     """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2))
+    context = click.get_current_context(silent=True)
+    click.echo(json.dumps(value, indent=2), file=context.meta.get(_STREAM_KEY) if context else None)
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
     """Return the option ``--json``, whose help text is "Print ``what`` as JSON, for scripts."."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON, for scripts.")
+    return click.option(_JSON_OPTION, "as_json", is_flag=True, help=f"Print {what} as JSON, for scripts.")
+
+
+@contextmanager
+def _only_json_on_stdout(context: click.Context, *, is_json: bool) -> Iterator[None]:
+    """If ``is_json``, redirect whatever is written to standard output, except by :func:`echo_json`, to standard error.
+
+    The app, or an exporter of its own such as OpenTelemetry's console exporter, may write to standard output.
+    """
+    if not is_json:
+        yield
+        return
+    sys.stdout.flush()
+    context.meta[_STREAM_KEY] = _reserved_stdout() or sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _reserved_stdout() -> IO[str] | None:
+    """Return a new stream for standard output, whose file descriptor becomes that of standard error.
+
+    Returns ``None`` if they have no file descriptors, as in tests. The redirection lasts until the process exits,
+    because exporters may write at exit.
+    """
+    try:
+        output, error = sys.stdout.fileno(), sys.stderr.fileno()
+        reserved = os.fdopen(os.dup(output), "w", encoding="utf-8")
+    except OSError:
+        return None
+    os.dup2(error, output)
+    return reserved
+
+
+@contextmanager
+def _error_as_json(*, is_json: bool) -> Iterator[None]:
+    """If ``is_json``, print an exception as JSON. The exception is always raised again."""
+    try:
+        yield
+    except click.exceptions.Exit:
+        raise
+    except BaseException as error:
+        if is_json:
+            echo_json({"error": _message(error)})
+        raise
+
+
+def _message(error: BaseException) -> str:
+    return error.format_message() if isinstance(error, click.ClickException) else f"{type(error).__name__}: {error}"
 
 
 def _long_names(parameter: click.Parameter) -> list[str]:

@@ -1,6 +1,6 @@
 """Options and functions that select series from a document or from CloudWatch, for commands that generate resources."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -27,17 +27,15 @@ def series_options(command: _F) -> _F:
     return command
 
 
-def selected_series(
-    context: click.Context, source: str | None, namespaces: Sequence[str], region: str | None, *, is_listed: bool
-) -> Document:
-    """Return the series from ``source`` or from ListMetrics.
+def selected_series(context: click.Context, options: Mapping[str, Any]) -> Document:
+    """Return the series that the options of :func:`series_options` select.
 
-    Raises ``click.UsageError`` unless exactly one of the two is selected, and :class:`CommandError` if there are no
-    series.
+    Raises ``click.UsageError`` unless exactly one source is selected, and :class:`CommandError` if there are no series.
     """
+    source, is_listed = options["source"], options["is_listed"]
     if bool(source) == is_listed:
         raise click.UsageError("Pass either --from FILE (output of preview --json) or --list.", context)
-    document = read_document(source) if source else _listed(context, namespaces, region)
+    document = read_document(source) if source else _listed(context, options["namespaces"], options["region"])
     if not document.series:
         raise CommandError("No metrics found: publish some first, or preview other paths.")
     return document
