@@ -25,7 +25,6 @@ from otel_cloudwatch_flask.histograms.buckets import (
     Extremes,
     Histogram,
     bucket_between,
-    short_number_between,
 )
 from otel_cloudwatch_flask.histograms.interpolation import refined
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_VALUES_PER_DATUM, MIN_MAGNITUDE, sendable
@@ -158,12 +157,11 @@ def _values_and_counts(
 
     Modifies ``buckets``.
     """
-    minimum, maximum, floor, ceiling = extremes
+    minimum, maximum, _, _ = extremes
     if count == 1 or (minimum is not None and minimum == maximum):
         # Here and below, adding 0.0 turns negative zero into zero.
         return [_single_value(total, extremes, buckets) + 0.0], [count]
-    (_clamp if minimum is None else _remove_extreme)(buckets, 0, floor, ceiling)
-    (_clamp if maximum is None else _remove_extreme)(buckets, -1, floor, ceiling)
+    _remove_extremes(buckets, extremes)
     total = math.fsum((total, -(minimum or 0.0), -(maximum or 0.0)))
     values, counts = _inner_values_and_counts(buckets, total, is_explicit=is_explicit)
     if minimum is not None:
@@ -191,23 +189,29 @@ def _single_value(total: float, extremes: Extremes, buckets: Buckets) -> float:
     return min(max(total, lower, floor), upper, ceiling)
 
 
-def _remove_extreme(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
-    """Remove the minimum or maximum from the outermost bucket, and clamp that bucket to ``floor`` and ``ceiling``."""
+def _remove_extremes(buckets: Buckets, extremes: Extremes) -> None:
+    """Remove the minimum and the maximum from their buckets, and clamp the outermost buckets that are left."""
     samples, bounds = buckets
-    samples[index] -= 1
-    if samples[index]:
-        _clamp(buckets, index, floor, ceiling)
-    else:
-        del samples[index], bounds[index]
+    minimum, maximum, floor, ceiling = extremes
+    if minimum is not None:
+        samples[0] -= 1
+        if not samples[0]:
+            del samples[0], bounds[0]
+    if maximum is not None:
+        samples[-1] -= 1
+        if not samples[-1]:
+            del samples[-1], bounds[-1]
+    if bounds and bounds[0][0] < floor:
+        bounds[0] = _clamped(bounds[0], floor, ceiling)
+    if bounds and bounds[-1][1] > ceiling:
+        bounds[-1] = _clamped(bounds[-1], floor, ceiling)
 
 
-def _clamp(buckets: Buckets, index: int, floor: float, ceiling: float) -> None:
-    """Clamp an outermost bucket to ``floor`` and ``ceiling``, the bounds of the samples."""
-    lower, upper, reference = buckets.bounds[index]
+def _clamped(bucket: Bucket, floor: float, ceiling: float) -> Bucket:
+    """Clamp a bucket to ``floor`` and ``ceiling``, the bounds of the samples."""
+    lower, upper, reference = bucket
     lower, upper = min(max(lower, floor), ceiling), min(max(upper, floor), ceiling)
-    if not lower < reference < upper:
-        reference = short_number_between(lower, upper)
-    buckets.bounds[index] = lower, upper, reference
+    return (lower, upper, reference) if lower < reference < upper else bucket_between(lower, upper)
 
 
 def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
@@ -224,19 +228,17 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
         value = min(max(total, lower), upper)
         # If the value is a difference of sums and not a whole number, its last digits are rounding errors.
         return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
-    finer = _divided(buckets, total, is_explicit=is_explicit)
-    values = None if is_explicit or not _are_spread(buckets) else _adjusted(finer, total)
+    if is_explicit:
+        finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
+    elif max(samples) < _OVERFULL and bounds[0][0] >= 0:
+        finer, values = buckets, _adjusted(buckets, total)
+    else:
+        finer = _with_overfull_divided(buckets)
+        values = _adjusted(finer, total) if _are_spread(buckets) else None
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
     return values, finer.samples
-
-
-def _divided(buckets: Buckets, total: float, *, is_explicit: bool) -> Buckets:
-    """Divide explicit buckets and over-full exponential buckets into narrower buckets."""
-    if is_explicit:
-        return refined(buckets, total, MAX_BUCKETS) or buckets
-    return _with_overfull_divided(buckets) if max(buckets.samples) >= _OVERFULL else buckets
 
 
 def _are_spread(buckets: Buckets) -> bool:

@@ -143,7 +143,7 @@ def _number_of(value: Any) -> float:
     return value if type(value) in NUMBERS else float(value)
 
 
-def distribution_of(point: Any, factor: float) -> Distribution | Statistics | None:
+def distribution_of(point: Any, factor: float, *, as_statistics: bool = False) -> Distribution | Statistics | None:
     """Convert a delta histogram that is not merged with others, or return ``None`` if it is empty.
 
     Raises :class:`InvalidPointError` if its numbers cannot be published.
@@ -164,9 +164,10 @@ def distribution_of(point: Any, factor: float) -> Distribution | Statistics | No
     made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
     if made is None:
         raise InvalidPointError("a sample outside ±2^360")
-    if is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES and None not in extremes:
-        # OTLP allows histograms without buckets. Values made from such a histogram would imply percentiles that were
-        # not measured.
+    # OTLP allows histograms without buckets. Values made from such a histogram would imply percentiles that were not
+    # measured.
+    is_unmeasured = is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES
+    if as_statistics or (is_unmeasured and None not in extremes):
         return statistics(made, total * factor)
     return made
 

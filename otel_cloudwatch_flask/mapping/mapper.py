@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.limits import are_plain
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.data_points import (
@@ -20,12 +19,11 @@ from otel_cloudwatch_flask.mapping.data_points import (
     distribution_of,
     is_delta_histogram,
     is_published_unchanged,
-    statistics,
 )
 from otel_cloudwatch_flask.mapping.merging import Accumulator
 from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
-from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -115,7 +113,7 @@ class Mapper:
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Add data points one by one, so that an unreadable data point does not affect the others."""
-        are_deltas, factor = is_delta_histogram(stream.data), stream.unit.factor
+        are_deltas, factor, as_statistics = is_delta_histogram(stream.data), stream.unit.factor, stream.as_statistics
         nano, seconds = math.nan, 0  # NaN differs from every time.
         for point, entry in zip(points, entries, strict=True):
             try:
@@ -125,25 +123,13 @@ class Mapper:
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
                 if are_deltas and entry.own and not entry.shared:
-                    if (content := distribution_of(point, factor)) is not None:
-                        self._append(stream, entry.own, seconds, content, point.sum * factor)
+                    content = distribution_of(point, factor, as_statistics=as_statistics)
+                    if content is not None:
+                        self._datums += [Datum(series, seconds, content) for series in entry.own]
                 elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
                     self._merge(stream, entry, seconds, checked(value))
             except Exception as error:  # noqa: BLE001, PERF203 - boundary to foreign points
                 self._lose(stream, error)
-
-    def _append(
-        self,
-        stream: MetricStream,
-        own: Sequence[Series],
-        seconds: int,
-        content: Distribution | Statistics,
-        total: float,
-    ) -> None:
-        """Add the datums of a data point that is not merged with others."""
-        sent = statistics(content, total) if stream.as_statistics and isinstance(content, Distribution) else content
-        for series in own:
-            self._datums.append(Datum(series, seconds, sent))
 
     def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:
         """Merge the value of a data point into the accumulator of each of its series."""
