@@ -19,12 +19,12 @@ SHOP = Envelope("Shop")
 
 
 def batch(*names: str, value: float = 1.0) -> Batch:
-    """A request with one datum for each of these metrics."""
+    """Return a request with one datum for each of these metrics."""
     return Batch(SHOP, tuple(Datum(Series(name, (), "Count"), 0, value) for name in names))
 
 
 def names(one: Batch | None) -> list[str]:
-    """The names of a batch's metrics."""
+    """Return the names of a batch's metrics."""
     return [datum.series.name for datum in one.datums] if one else []
 
 
@@ -39,7 +39,7 @@ class Accounts:
         self.backlog = Backlog(max_bytes, self.recorder)
 
     def lost(self, reason: LossReason) -> int:
-        """The number of datums lost for this reason."""
+        """Return the number of datums lost for this reason."""
         stats = self.recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
         return stats.datums_lost.get(reason.value, 0)
 
@@ -70,7 +70,7 @@ def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPat
 def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread can read the statistics during these operations."""
+    """Another thread can read the statistics while a batch is encoded or a file is removed."""
     spool = Spool(tmp_path)
     backlog = Backlog(ONE, StatsRecorder(), spool)
     answered: list[int] = []
@@ -103,7 +103,7 @@ class TestMemory:
 
     @staticmethod
     def with_text(*names: str) -> Batch:
-        """A batch with its encoded text, as the exporter creates it."""
+        """Return a batch with its encoded text, as the exporter creates it."""
         (made,) = batches(SHOP, batch(*names).datums)
         assert made._texts is not None
         return made
@@ -133,7 +133,7 @@ class TestMemory:
         assert backlog.size_bytes == first.size_bytes + second.size_bytes
 
     def test_put_together(self) -> None:
-        """Batches merged because memory is short have no text either."""
+        """Batches merged because memory is short do not keep their text either."""
         backlog = Accounts(ONE).backlog
         backlog.add([self.with_text("a"), self.with_text("a")])
         together = backlog.check_out()
@@ -142,7 +142,7 @@ class TestMemory:
 
 
 def test_oldest_first() -> None:
-    """Batches come out in the order they went in."""
+    """Batches are checked out in the order in which they were added."""
     accounts = Accounts(10_000)
     accounts.backlog.add([batch("a"), batch("b")])
     accounts.backlog.add([batch("c")])
@@ -151,7 +151,7 @@ def test_oldest_first() -> None:
 
 
 def test_few_datums_share_a_request() -> None:
-    """The datums of a queued batch and new ones are sent together, unless another envelope or a file prevents it."""
+    """The datums of a queued batch and new ones are sent together if they have the same envelope."""
     backlog = Accounts(10_000).backlog
     backlog.add([batch("a")])
     backlog.add([batch("b", "c")])
@@ -163,7 +163,7 @@ def test_few_datums_share_a_request() -> None:
 
 
 def test_what_is_left_comes_first() -> None:
-    """The rest of a partly sent batch returns to the front, in order."""
+    """The rest of a partly sent batch returns to the front of the queue, in order."""
     backlog, whole = Accounts(10_000).backlog, batch("a", "b")
     backlog.add([whole, batch("c")])
     assert backlog.check_out() == whole
@@ -174,7 +174,7 @@ def test_what_is_left_comes_first() -> None:
 
 
 def test_oldest_make_room() -> None:
-    """When the bound is exceeded, the oldest datums are dropped and counted."""
+    """When the limit is exceeded, the oldest datums are dropped and counted."""
     accounts = Accounts(ONE)
     accounts.backlog.add([batch(name) for name in "abc"])
     assert accounts.lost(LossReason.BACKLOG_FULL) + accounts.backlog.datums == 3
@@ -198,7 +198,7 @@ def test_datums_of_one_series_are_merged() -> None:
 
 
 def test_every_datum_is_counted_once() -> None:
-    """Datums merged because memory is short are counted, so that the figures add up to the number added."""
+    """Datums merged because memory is short are counted, so the figures add up to the number of datums added."""
     accounts = Accounts(2 * ONE)
     for name in "aabbaacd":
         accounts.backlog.add([batch(name)])
@@ -223,7 +223,7 @@ def test_in_flight_is_not_dropped() -> None:
 
 @pytest.mark.parametrize("max_bytes", [1, ONE])
 def test_the_newest_always_has_room(max_bytes: int) -> None:
-    """With a bound smaller than one request, the newest batch is kept."""
+    """If the limit is smaller than one request, the newest batch is still kept."""
     accounts = Accounts(max_bytes)
     accounts.backlog.add([batch("a")])
     accounts.backlog.add([batch("b" * 100)])
@@ -241,7 +241,7 @@ def test_empty() -> None:
 
 
 def test_close_leaves_what_is_in_flight() -> None:
-    """Closing drops and counts queued batches; the one in flight may still arrive."""
+    """Closing drops and counts queued batches, but not the batch in flight, which may still arrive."""
     accounts = Accounts(10_000)
     accounts.backlog.add([batch("a", "b"), batch("c", "d", "e"), batch("f")])
     accounts.backlog.check_out()
@@ -287,7 +287,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(st.integers(1, 5), max_size=4))
     def add(self, sizes: list[int]) -> None:
-        """Add batches; those that exceed the bound are dropped from the front."""
+        """Add batches; if they exceed the limit, the oldest ones are dropped."""
         before = self.accounts.lost(LossReason.BACKLOG_FULL)
         added = []
         for size in sizes:
@@ -332,7 +332,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        """The queued batches and the one in flight are pending."""
+        """The queued batches and the one in flight count as pending."""
         backlog = self.accounts.backlog
         assert backlog.datums == len(self.waiting) + len(names(self.in_flight))
         assert (backlog.size_bytes > 0) == (backlog.datums > 0)

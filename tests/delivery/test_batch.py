@@ -1,4 +1,4 @@
-"""Encoded requests: their size is exact, they fill CloudWatch's limits, and they match botocore's output."""
+"""Encoded requests: their size is exact, they use CloudWatch's limits fully, and they match botocore's output."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ datums = st.builds(Datum, series, st.integers(NOW - 86400, NOW), contents)
 
 
 def batch_of(made: list[Datum], namespace: str = "Shop") -> Batch:
-    """Put all these datums in one request."""
+    """Return a batch with all these datums."""
     return Batch(Envelope(namespace), tuple(made))
 
 
@@ -63,24 +63,24 @@ SMALLEST = len(encoded(Datum(Series("", (), "None"), NOW, 1.0)))
 
 
 def sized(size_bytes: int, name: str = "") -> Datum:
-    """A datum whose text has this size, and whose name starts with ``name``."""
+    """Return a datum with encoded text of this size and a name that starts with ``name``."""
     made = Datum(Series(name.ljust(size_bytes - SMALLEST), (), "None"), NOW, 1.0)
     assert len(encoded(made)) == size_bytes
     return made
 
 
 def claimed_plain_size(batch: Batch) -> int:
-    """The upper bound that is predicted for the size of botocore's body."""
+    """Return the package's upper bound for the size of the body that botocore would encode."""
     return wire._plain_size(batch.body().decode())
 
 
 def without_blanks(body: bytes) -> bytes:
-    """The same JSON without whitespace between tokens; order of members and number formats are unchanged."""
+    """Return the same JSON without whitespace between tokens; order of members and number formats are unchanged."""
     return json.dumps(json.loads(body), separators=(",", ":")).encode("ascii")
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """All strings in parsed JSON, in their encoded form."""
+    """Yield all strings in parsed JSON, encoded as JSON."""
     if isinstance(value, dict):
         yield from (text for member in value.values() for text in texts_in(member))
     elif isinstance(value, list):
@@ -114,7 +114,7 @@ class Listener:
         return response
 
     def body(self, **parameters: Any) -> bytes:
-        """The body of a request with these parameters."""
+        """Return the body of a request with these parameters."""
         self.client.put_metric_data(**parameters)
         return self.bodies.pop()
 
@@ -149,7 +149,7 @@ class TestBatch:
 
     @given(st.lists(datums, max_size=5), st.sampled_from([SHOP, Envelope("Shop", SERVICE)]))
     def test_plain_size(self, listener: Listener, made: list[Datum], envelope: Envelope) -> None:
-        """The body from botocore has the predicted size, less at most the number of commas and colons in its texts."""
+        """The predicted size of botocore's body is exact, except for one byte per comma or colon inside strings."""
         batch = replace(batch_of(made), envelope=envelope)
         written = listener.body(**batch.parameters())
         blanks_more = claimed_plain_size(batch) - len(written)
@@ -157,7 +157,7 @@ class TestBatch:
 
     @given(datums)
     def test_numbers_come_back(self, datum: Datum) -> None:
-        """Every number of a datum is read back as the same double, and counts as integers."""
+        """Every number of a datum is read back as the same double, and sample counts are read back as integers."""
         (sent,) = batch_of([datum]).parameters()["MetricData"]
         match datum.content:
             case Distribution(values, numbers_of_samples):
@@ -195,7 +195,7 @@ class TestBatch:
             assert sent["Timestamp"] == datetime.fromtimestamp(NOW, tz=timezone.utc)
 
     def test_an_entity_costs_no_metrics(self) -> None:
-        """The request tells CloudWatch to accept the metrics even if it rejects their entity."""
+        """The request tells CloudWatch to accept the metrics even if it rejects the entity."""
         assert Batch(Envelope("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
 
     def test_nothing(self) -> None:
@@ -209,7 +209,7 @@ class TestBatch:
 
     @pytest.mark.parametrize("number", [1, 2, 3, 1000])
     def test_halves(self, number: int) -> None:
-        """The halves contain the same datums in the same order, and their sizes differ by at most one."""
+        """The halves contain the same datums in the same order, and their lengths differ by at most one."""
         batch = Batch(SHOP, tuple(sized(100, str(i)) for i in range(number)))
         first, second = batch.halves()
         assert first.datums + second.datums == batch.datums
@@ -219,7 +219,7 @@ class TestBatch:
     @pytest.mark.parametrize("given_time", [NOW, float(NOW), NOW + 0.75, str(NOW), f" {NOW} "])
     @pytest.mark.parametrize("entity", [None, SERVICE])
     def test_a_time_is_a_whole_number(self, given_time: object, entity: Entity | None) -> None:
-        """A time in any numeric form is read as whole seconds."""
+        """A time of any numeric type is read as whole seconds."""
         expected = Batch(Envelope("Shop", entity), (Datum(Series("orders", (), "Count"), NOW, 1.0),))
         body = expected.body().replace(str(NOW).encode(), json.dumps(given_time).encode())
         assert Batch.from_body(body) == expected
@@ -246,7 +246,7 @@ class TestBatch:
         ],
     )
     def test_what_is_no_body(self, body: bytes) -> None:
-        """A body that is not a batch raises an error that the reader of the spool expects."""
+        """A body that is not a batch raises one of the errors that the spool catches."""
         with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
             Batch.from_body(body)
 
@@ -267,7 +267,7 @@ class TestBatches:
         ],
     )
     def test_by_number(self, number: int, sizes: list[int]) -> None:
-        """A request holds at most 1000 datums, and a new one starts only when that is reached."""
+        """A request holds at most 1000 datums, and the next one starts only when that number is reached."""
         made = list(batches(SHOP, [sized(120, str(i)) for i in range(number)]))
         assert [len(batch.datums) for batch in made] == sizes
         assert [datum.series.name.strip() for batch in made for datum in batch.datums] == [
@@ -276,7 +276,7 @@ class TestBatches:
 
     @pytest.mark.parametrize(("surplus", "sizes"), [(-1, [10]), (0, [10]), (1, [9, 1])])
     def test_by_bytes(self, surplus: int, sizes: list[int]) -> None:
-        """A request is filled to the last byte of the limit, including separators and envelope."""
+        """A request is filled to the last byte of the limit, counting separators and envelope."""
         separators = 9 * len(b",")
         last = MAX_REQUEST_BYTES - FRAME_BYTES - separators - 9 * 90_000 + surplus
         made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(last)]))
@@ -291,13 +291,13 @@ class TestBatches:
         assert [len(batch.datums) for batch in made] == sizes
 
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
-        """A datum larger than a request is sent alone, so that CloudWatch can refuse it."""
+        """A datum larger than a request is sent alone, so that CloudWatch can reject it."""
         made = list(batches(SHOP, [sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 
     @given(st.lists(st.integers(90, 400_000), max_size=60))
     def test_within_limits(self, sizes: list[int]) -> None:
-        """No datum is lost or reordered, no request is too large, and none has room for the next one's first datum."""
+        """No datum is lost or reordered, no request is too large, and each next datum would not have fitted."""
         given_datums = [sized(size, str(i)) for i, size in enumerate(sizes)]
         made = list(batches(SHOP, given_datums))
         assert [datum for batch in made for datum in batch.datums] == given_datums
@@ -308,7 +308,7 @@ class TestBatches:
 
     @given(st.lists(st.tuples(st.integers(90, 100_000), st.integers(0, 50_000)), max_size=40))
     def test_within_limits_of_botocore(self, sizes: list[tuple[int, int]]) -> None:
-        """When botocore encodes the requests, its whitespace counts, and they are still filled to the last byte."""
+        """Requests that botocore encodes are also filled completely, counting the whitespace that it adds."""
         given_datums = [sized(size + commas, str(i) + commas * ",") for i, (size, commas) in enumerate(sizes)]
         made = list(batches(SHOP, given_datums, is_plain=True))
         assert [datum for batch in made for datum in batch.datums] == given_datums

@@ -1,4 +1,4 @@
-"""Encoded bodies pass through botocore and arrive exactly as a plain call would send them."""
+"""Bodies encoded by this package pass through botocore and arrive exactly like those of a plain call."""
 
 import socket
 import threading
@@ -54,7 +54,7 @@ def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCloudWatch]:
 
 
 def batch(datums: int, *, with_entity: bool = False) -> Batch:
-    """A batch with datums of every kind, and names that need escaping."""
+    """Return a batch with datums of every kind, and names that need escaping."""
     entity = service_entity({"service.name": "shop"}) if with_entity else None
     series = [Series(f'Größe "{n}"', (("Route", "/a\\b"),), "Count", 1 if n % 2 else 60) for n in range(datums)]
     made = (Datum(each, NOW, CONTENTS[n % len(CONTENTS)]) for n, each in enumerate(series))
@@ -62,7 +62,7 @@ def batch(datums: int, *, with_entity: bool = False) -> Batch:
 
 
 def wide_histograms(number: int) -> MetricsData:
-    """A collection of ``number`` series, each with a sample in every bucket that fits in one datum."""
+    """Return a collection of ``number`` series, each with a sample in every bucket that fits in one datum."""
     aggregation = ExponentialBucketHistogramAggregation(max_size=MAX_BUCKETS - 1)
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA}, preferred_aggregation={Histogram: aggregation}
@@ -82,7 +82,7 @@ def wide_histograms(number: int) -> MetricsData:
 def test_the_encoded_call_stores_what_the_plain_call_stores(
     cloudwatch: LocalCloudWatch, datums: int, *, with_entity: bool
 ) -> None:
-    """Both calls store the same datums: small and uncompressed or large and compressed, with and without an entity."""
+    """Both calls store the same datums, in small and in large (compressed) requests, with and without an entity."""
     stored = []
     for put in (encoded_put(client_factory()()), plain_put(client_factory()())):
         cloudwatch.published.clear()
@@ -95,7 +95,7 @@ def test_the_encoded_call_stores_what_the_plain_call_stores(
 
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
-    """Requests are filled up to CloudWatch's limit, including the larger ones that botocore encodes."""
+    """Requests are filled up to CloudWatch's limit, whether this package or botocore encodes them."""
     content = Distribution(tuple(n + 0.5 for n in range(150)), (1,) * 150)
     datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
     put = (plain_put if is_plain else encoded_put)(client_factory()())
@@ -111,7 +111,7 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
 
 
 def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection that fits in one of our encoded requests, but not in one encoded by botocore, is split."""
+    """A collection that fits in one request encoded by this package, but not in one encoded by botocore, is split."""
     data = wide_histograms(800)
     with LocalCloudWatch() as cloudwatch:
         for name, value in cloudwatch.environment().items():
@@ -125,13 +125,13 @@ def test_a_program_s_own_client_gets_requests_within_the_limit(monkeypatch: pyte
 
 
 def test_large_bodies_are_compressed(cloudwatch: LocalCloudWatch) -> None:
-    """The compressed body is a fraction of the size that CloudWatch counts."""
+    """The compressed body is at most a quarter of the size that counts toward CloudWatch's limit."""
     encoded_put(client_factory()())(batch(300))
     assert cloudwatch.traffic.bytes_received < cloudwatch.traffic.bytes_uncompressed / 4
 
 
 def test_other_calls_with_the_client_are_unchanged(cloudwatch: LocalCloudWatch) -> None:
-    """The body is replaced only during our own call."""
+    """Calls that the program makes with the same client keep their own body."""
     client = client_factory()()
     encoded_put(client)(batch(1))
     client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Own", "Value": 7.0}])
@@ -150,7 +150,7 @@ def test_another_protocol_gets_the_plain_call() -> None:
 
 
 def test_timeouts_and_retries_are_ours() -> None:
-    """The client times out early and never retries; retries and deadlines are up to the backlog."""
+    """The client has short timeouts and never retries; the sender is responsible for retries and deadlines."""
     config = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")().meta.config
     assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     assert config.retries["total_max_attempts"] == 1
@@ -158,7 +158,7 @@ def test_timeouts_and_retries_are_ours() -> None:
 
 
 def test_requests_say_where_they_come_from() -> None:
-    """The user agent identifies this package to operators who read a proxy's log or CloudTrail."""
+    """The user agent identifies this package in a proxy's log or in CloudTrail."""
     seen: list[str] = []
     client = client_factory("eu-west-1", access_key_id="x", secret_access_key="y")()
 
@@ -175,7 +175,7 @@ def test_requests_say_where_they_come_from() -> None:
 
 
 def test_clients_share_the_data_files_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the first client of a process reads botocore's data files, which takes most of the time."""
+    """Only the first client of a process reads botocore's data files, which is the slowest part."""
     client_factory("eu-west-1")()
     monkeypatch.setattr(JSONFileLoader, "load_file", Mock(side_effect=AssertionError))
     client_factory("eu-west-2")()
@@ -188,7 +188,7 @@ RESPONSE = (
 
 
 def test_a_response_cut_off_at_any_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A response without its end either still confirms the request, or leaves open whether the data is stored."""
+    """A truncated response either still confirms the request, or leaves open whether CloudWatch stored the data."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def respond() -> None:
@@ -208,7 +208,7 @@ def test_a_response_cut_off_at_any_byte(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def outcome(put: Put, batch: Batch) -> Failure | None:
-    """Send ``batch``, and return the failure, if any."""
+    """Send ``batch`` and return the failure, or None."""
     try:
         return unconfirmed(put(batch))
     except BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""Waiting datums of one series are merged into one datum with the same samples."""
+"""Queued datums of one series are merged into one datum with the same samples."""
 
 import json
 import math
@@ -18,12 +18,12 @@ NUMBERS = st.floats(-1e9, 1e9).map(lambda number: round(number, 3))
 
 
 def batch(*contents: float | Distribution | Statistics, series: Series = SERIES, unix_seconds: int = 100) -> Batch:
-    """A batch of datums of one series."""
+    """Return a batch of datums of one series."""
     return Batch(SHOP, tuple(Datum(series, unix_seconds, content) for content in contents))
 
 
 def only_datum(batches: list[Batch]) -> dict[str, Any]:
-    """The members of the only datum."""
+    """Return the members of the only datum."""
     ((datum,),) = (one.datums for one in batches)
     members: dict[str, Any] = json.loads(encoded(datum))
     return members
@@ -54,7 +54,7 @@ def test_series_stay_apart() -> None:
 
 @given(st.lists(st.lists(st.tuples(NUMBERS, st.integers(1, 9)), min_size=1, max_size=120), min_size=2, max_size=4))
 def test_no_sample_is_lost(parts: list[list[tuple[float, int]]]) -> None:
-    """Count, sum, minimum and maximum match all the samples, with at most 150 values."""
+    """Count, sum, minimum and maximum of the merged datum match all samples, and it has at most 150 values."""
     members = only_datum(compacted([batch(Distribution.of(part)) for part in parts]))
     samples = [sample for part in parts for sample in part]
     sent = [*zip(members["Values"], members["Counts"], strict=True)]

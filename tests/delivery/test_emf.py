@@ -29,7 +29,7 @@ from otel_cloudwatch_flask.testing import FakeCloudWatch
 
 ENVELOPE = EmfEnvelope("Shop")
 
-# Written down from https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
+# Transcribed from https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
 # CloudWatch_Embedded_Metric_Format_Specification.html#CloudWatch_Embedded_Metric_Format_Specification_schema
 TEXT = {"type": "string", "pattern": "^(.*)$", "minLength": 1, "maxLength": 1024}
 METRIC = {
@@ -73,12 +73,12 @@ def datum(
     resolution: int = 60,
     **pairs: str,
 ) -> Datum:
-    """A datum with these dimensions."""
+    """Return a datum with these dimensions."""
     return Datum(Series(name, tuple(sorted(pairs.items())), unit, resolution), 1_800_000_000, content)
 
 
 def documents(*datums: Datum) -> list[dict[str, Any]]:
-    """The documents of these datums, each of which must match the published schema."""
+    """Return the documents of these datums, and check each against the published schema."""
     lines = ENVELOPE.texts(datums)
     assert not any("\n" in line or line[0].isspace() for line in lines)
     found = list(map(json.loads, lines))
@@ -88,7 +88,7 @@ def documents(*datums: Datum) -> list[dict[str, Any]]:
 
 
 def test_metrics_with_equal_dimensions_share_a_document() -> None:
-    """A document has the metrics of one time and dimension set, with their units and resolutions."""
+    """A document has all metrics with the same time and dimensions, each with its unit and resolution."""
     first, other = documents(
         datum(Page="Index"), datum("Latency", 2.5, "Milliseconds", 1, Page="Index"), datum(Page="Cart")
     )
@@ -106,7 +106,7 @@ def test_metrics_with_equal_dimensions_share_a_document() -> None:
 
 
 def test_one_name_with_two_units_needs_two_documents() -> None:
-    """A member can hold only one metric."""
+    """A member holds only one metric, so metrics with the same name and different units need separate documents."""
     found = documents(datum(unit="Count"), datum(unit="Bytes", content=7))
     assert [each["Orders"] for each in found] == [1, 7]
 
@@ -124,7 +124,7 @@ def test_one_name_with_two_units_needs_two_documents() -> None:
     ],
 )
 def test_numbers(content: Distribution | Statistics, written: object) -> None:
-    """Few samples are an array, and many are values with counts."""
+    """A few samples are written as an array, and many as values with counts."""
     assert documents(datum(content=content))[0]["Orders"] == written
 
 
@@ -144,14 +144,14 @@ def test_limits() -> None:
 
 
 def test_names_that_collide(caplog: pytest.LogCaptureFixture) -> None:
-    """A metric named like one of its dimensions, or _aws, is renamed, and a warning says so."""
+    """A metric with the name of one of its dimensions, or ``_aws``, is renamed, and a warning is logged."""
     (found,) = documents(datum("Page", 5.0, Page="Index"), datum("_aws", 6.0, Page="Index"))
     assert (found["Page"], found["Page_"], found["_aws_"]) == ("Index", 5, 6)
     assert "Page is published as Page_, because in EMF" in caplog.text
 
 
 def test_a_long_dimension_name_is_shortened() -> None:
-    """EMF accepts 250 characters, five fewer than PutMetricData."""
+    """Dimension names are cut to 250 characters, EMF's limit, which is five below that of PutMetricData."""
     series = Series("Orders", (("x" * 254 + "y", "2"), ("x" * 255, "1")), "Count")
     (found,) = documents(Datum(series, 1_800_000_000, 1.0))
     names = found["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]
@@ -160,7 +160,7 @@ def test_a_long_dimension_name_is_shortened() -> None:
 
 
 def test_properties_give_way() -> None:
-    """A property is a member of the document, unless a metric or dimension has its name."""
+    """A property becomes a member of the document, unless a metric or dimension has the same name."""
     named = datum(Page="Index")
     named.series.properties = (("Orders", "x"), ("Page", "y"), ("_aws", "z"), ("user", "Zoë"))
     (found,) = documents(named)
@@ -168,13 +168,13 @@ def test_properties_give_way() -> None:
 
 
 def test_bad_arguments() -> None:
-    """A stream without write is refused when the exporter is created."""
+    """A stream without a ``write`` method is rejected when the exporter is created."""
     with pytest.raises(ConfigurationError, match="has no write method"):
         CloudWatchMetricExporter("Shop", output="emf", stream=object())  # type: ignore[arg-type]
 
 
 def test_what_is_not_used(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """A client, a Region, a spool and an entity are not used with EMF, which a warning says."""
+    """A client, a Region, a spool and an entity have no effect with EMF, and each is named in a warning."""
     CloudWatchMetricExporter(
         "Shop",
         output="emf",
@@ -210,17 +210,17 @@ class Delivery:
         return self.sender.deliver(time.monotonic() + seconds)
 
     def stats(self) -> DeliveryStats:
-        """The statistics."""
+        """Return the statistics."""
         return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
 
 def recent(name: str, content: float | Distribution = 1.0, page: str = "") -> Datum:
-    """A datum of this moment."""
+    """Return a datum with the current time."""
     return datum(name, content, Page=page)._replace(unix_seconds=int(time.time()))
 
 
 class FailsAfter(io.StringIO):
-    """A text stream that fails once, after some lines."""
+    """A text stream that fails once, after this number of lines."""
 
     def __init__(self, lines: int) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ class FailsAfter(io.StringIO):
 
 @pytest.mark.parametrize("lines", range(3))
 def test_a_stream_that_fails_in_the_middle(lines: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Only the documents that were not written are written later, and each datum counts once."""
+    """Only the documents that were not written are written again, and each datum counts once."""
     stream = FailsAfter(lines)
     delivery = Delivery(stream)
     wide = Distribution([float(number) for number in range(150)], [1] * 150)
@@ -255,7 +255,7 @@ def test_a_stream_that_fails_in_the_middle(lines: int, caplog: pytest.LogCapture
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Both ends of a pipe."""
+    """The read and write ends of a pipe."""
     ends = os.pipe()
     yield ends
     for end in ends:
@@ -264,7 +264,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_full_pipe_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write waits for a full pipe for a limited time, and the datums stay pending until it is read."""
+    """A write to a full pipe times out, and the datums stay pending until the pipe is read."""
     monkeypatch.setattr(emf, "WRITE_TIMEOUT_SECONDS", 0.05)
     reader, writer = pipe
     os.set_blocking(writer, False)
@@ -284,7 +284,7 @@ def test_a_full_pipe_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.Mo
 
 
 def test_a_line_of_which_only_a_part_was_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write of a long line does not block, and its metric counts once, in the line that is written later."""
+    """If only part of a long line fits in the pipe, the line is written again later, and its metric counts once."""
     monkeypatch.setattr(emf, "WRITE_TIMEOUT_SECONDS", 0.05)
     reader, writer = pipe
     os.set_blocking(writer, False)
@@ -308,7 +308,7 @@ def test_a_line_of_which_only_a_part_was_written(pipe: tuple[int, int], monkeypa
 
 @pytest.mark.parametrize("ending", ["closed", "broken", "missing"])
 def test_streams_that_end(ending: str, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed, broken or missing stream is counted as a failure, and raises nothing."""
+    """A closed, broken or missing stream counts as a failure, and no exception is raised."""
     reader, writer = pipe
     stream: Any = open(writer, "w", closefd=False)  # noqa: SIM115 - closed below
     if ending == "closed":
@@ -326,7 +326,7 @@ def test_streams_that_end(ending: str, pipe: tuple[int, int], monkeypatch: pytes
 
 
 def test_old_timestamps_are_lost() -> None:
-    """CloudWatch Logs takes no events older than two weeks, so such datums are counted as expired."""
+    """CloudWatch Logs does not accept events older than two weeks, so these datums count as expired."""
     stream = io.StringIO()
     delivery = Delivery(stream)
     assert delivery.send(recent("a")._replace(unix_seconds=int(time.time()) - 15 * 86400), recent("b"))
@@ -335,7 +335,7 @@ def test_old_timestamps_are_lost() -> None:
 
 
 def test_threads_do_not_mix_lines(pipe: tuple[int, int]) -> None:
-    """Lines of several threads in one pipe stay whole."""
+    """Lines that several threads write to one pipe are not mixed."""
     reader, writer = pipe
     put, batch = EmfPut(open(writer, "w", closefd=False)), Batch(ENVELOPE, (datum(Page="x" * 1000),) * 50)  # noqa: SIM115
     threads = [threading.Thread(target=put, args=(batch,)) for _ in range(4)]

@@ -56,7 +56,7 @@ from otel_cloudwatch_flask.testing.fake import client_error
         ("RequestAbortedException", 400, Kind.SERVER),
         ("MissingAuthenticationTokenException", 400, Kind.CREDENTIALS),
         ("RequestTimeTooSkewed", 400, Kind.CREDENTIALS),
-        ("400", 400, Kind.UNKNOWN),  # from a proxy, with HTML or without a body
+        ("400", 400, Kind.UNKNOWN),  # a proxy's response, with HTML or without a body
         ("Unheard", 400, Kind.UNKNOWN),
         ("Unheard", 404, Kind.UNKNOWN),
         ("301", 301, Kind.UNKNOWN),
@@ -106,7 +106,7 @@ def test_answers(code: str, status: int, kind: Kind) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
 )
 def test_exceptions(error: Exception, kind: Kind) -> None:
-    """Other errors are classified by their class, which appears in the message."""
+    """Other errors are classified by their class, which is named in the message."""
     found = failure(error)
     assert found.kind is kind
     assert type(error).__name__ in found.message
@@ -125,14 +125,14 @@ def test_exceptions(error: Exception, kind: Kind) -> None:
     ],
 )
 def test_retry_after(header: str, seconds: float | None) -> None:
-    """``Retry-After`` in seconds is honored; other values are ignored."""
+    """``Retry-After`` in seconds is parsed; other values are ignored."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = header
     assert failure(error).retry_after_seconds == seconds
 
 
 class OtherError(Exception):
-    """An error in botocore's form, raised by a fake client."""
+    """A fake client's error in the form of botocore's."""
 
     def __init__(self, response: Any) -> None:
         super().__init__("other")
@@ -152,7 +152,7 @@ class OtherError(Exception):
     ],
 )
 def test_others_errors(response: object, kind: Kind) -> None:
-    """Error responses of any shape are classified, including those without a status."""
+    """Error responses of any shape are classified, even without a status."""
     assert failure(OtherError(response)).kind is kind
 
 
@@ -162,7 +162,7 @@ def test_message_of_an_exception() -> None:
 
 
 def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any]:
-    """The dictionary that botocore returns for a successful response."""
+    """Return the dictionary that botocore returns for a successful response."""
     metadata: dict[str, Any] = {"HTTPStatusCode": status, "HTTPHeaders": headers, "RetryAttempts": 0}
     return {"ResponseMetadata": {**metadata, "RequestId": request_id} if request_id else metadata}
 
@@ -171,7 +171,7 @@ def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any
     ("response", "is_confirmed"),
     [
         (answer(200, "b7a1"), True),
-        (answer(200, None, server="nginx"), False),  # an HTML page, or an empty body
+        (answer(200, None, server="nginx"), False),  # the parsed body of an HTML page, or an empty body
         (answer(204, None), False),
         ({"ResponseMetadata": {"HTTPStatusCode": 200}}, True),
         ({}, True),
@@ -180,7 +180,7 @@ def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any
     ],
 )
 def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> None:
-    """Only a response with CloudWatch's request ID counts as success; a mock may return anything."""
+    """A response confirms a request only if it has CloudWatch's request ID; a mock may return anything."""
     problem = unconfirmed(response)
     assert (problem is None) is is_confirmed
     assert problem is None or (problem.kind is Kind.NETWORK and problem.may_be_stored)
@@ -199,7 +199,7 @@ def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> Non
     ],
 )
 def test_service_time(response: object, unix_time: float | None) -> None:
-    """CloudWatch's responses and errors carry its time; those of proxies are ignored."""
+    """The time is read from CloudWatch's responses and errors, but not from those of proxies."""
     assert service_time(response) == unix_time
 
 
@@ -219,5 +219,5 @@ def test_service_time(response: object, unix_time: float | None) -> None:
     ],
 )
 def test_lost_responses(error: Exception, *, may_be_stored: bool) -> None:
-    """Only errors that follow a complete request leave open whether CloudWatch stored it."""
+    """Only errors that follow a completely sent request leave open whether CloudWatch stored the data."""
     assert failure(error).may_be_stored is may_be_stored

@@ -1,4 +1,4 @@
-"""Arbitrary or damaged files in a spool do not affect the batches around them, and none stays pending forever."""
+"""Arbitrary or damaged files in a spool do not affect the batches around them, and do not stay pending forever."""
 
 import json
 import math
@@ -64,12 +64,12 @@ FILES = st.one_of(
 
 
 def datum(**members: Any) -> bytes:
-    """A file with a datum that has these members."""
+    """Return a spool file with a datum that has these members."""
     return _checked(json.dumps({**VALID, "MetricData": [{**VALID["MetricData"][0], **members}]}).encode())
 
 
 def put(directory: Path, content: bytes) -> None:
-    """Leave three files of an ended process: two batches, and this content between them."""
+    """Leave three files as an ended process would: two batches with this content between them."""
     spool = Spool(directory)
     for name in ("Before", "Sick", "After"):
         path = spool.write(Batch(Envelope("Shop"), (datum_of(name, 1, unix_seconds=NOW),)))
@@ -90,7 +90,7 @@ def put(directory: Path, content: bytes) -> None:
 )
 @effort(150)
 def test_it_costs_itself(content: bytes) -> None:
-    """The next process delivers the batches before and after the file once, and nothing stays pending."""
+    """The next process delivers the batches before and after the file once, and no datum stays pending."""
     cloudwatch = FakeCloudWatch(clock=lambda: NOW)
     clock, recorder = FakeClock(), StatsRecorder()
     with tempfile.TemporaryDirectory() as name:

@@ -33,7 +33,7 @@ TWO_WEEKS = 14 * 86400
 
 
 def scripted(*script: Exception | None, before_each: Callable[[], object] = lambda: None) -> ScriptedClient:
-    """A scripted client that runs on the fake clock of these tests."""
+    """Return a scripted client that runs on the fake clock of these tests."""
     return ScriptedClient(*script, before_each=before_each, clock=lambda: NOW)
 
 
@@ -56,7 +56,7 @@ class Setting:
         self._namespaces = itertools.count()
 
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
-        """Add datums in one batch, in a namespace of its own, because the backlog combines batches of one namespace."""
+        """Add datums as one batch, in a new namespace so that the backlog does not combine it with other batches."""
         made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
         self.backlog.add(batches(Envelope(f"Shop{next(self._namespaces)}"), made))
 
@@ -65,7 +65,7 @@ class Setting:
         return self.sender.deliver(self.clock.now + within_seconds)
 
     def stats(self) -> DeliveryStats:
-        """The statistics."""
+        """Return the statistics."""
         return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
 
@@ -91,7 +91,7 @@ class TestSuccess:
         assert setting.stats() == DeliveryStats(datums_sent=2, requests_sent=1, bytes_sent=size, last_success=NOW)
 
     def test_nothing_to_do(self) -> None:
-        """With nothing pending, no client is created."""
+        """If no batch is pending, no client is created."""
         setting = Setting(scripted(), make_client=lambda: pytest.fail("a client was made"))
         assert setting.deliver()
 
@@ -127,7 +127,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("error", TEMPORARY.values(), ids=TEMPORARY)
     def test_kept_until_it_is_taken(self, error: Exception) -> None:
-        """Temporary errors are retried until they pass; nothing is lost or reordered."""
+        """Temporary errors are retried until a call succeeds; no datum is lost or reordered."""
         client = scripted(*[error] * 4)
         setting = Setting(client)
         setting.add("a")
@@ -140,7 +140,7 @@ class TestRetries:
         assert stats.last_error is not None
 
     def test_one_attempt_for_an_unknown_error(self) -> None:
-        """A delivery ends after an error of unknown kind; later deliveries retry, and the last one does not give up."""
+        """An error of unknown kind ends a delivery, and later deliveries retry; the last one retries until it succeeds."""
         client = scripted(*[RuntimeError("a bug in a program's own client")] * 4)
         setting = Setting(client)
         setting.add("a")
@@ -153,7 +153,7 @@ class TestRetries:
         assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {})
 
     def test_backoff(self) -> None:
-        """The delay between attempts grows up to a bound, and is reset for the next outage."""
+        """The delay between attempts grows up to a maximum, and is reset when a call succeeds."""
         client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, client_error("503", status=503))
         setting = Setting(client)
         setting.add("a")
@@ -172,7 +172,7 @@ class TestRetries:
         assert all(0 <= backoff.next_delay_seconds() <= 30 for _ in range(5000))
 
     def test_retry_after(self) -> None:
-        """``Retry-After`` is honored."""
+        """The next attempt waits for the time given by ``Retry-After``."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
         setting = Setting(scripted(error))
@@ -182,7 +182,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("asked", ["31536000", "inf", "1e400"])
     def test_retry_after_has_a_bound(self, asked: str) -> None:
-        """A ``Retry-After`` of a year is cut to five minutes."""
+        """A ``Retry-After`` of a year is reduced to at most five minutes."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = asked
         setting = Setting(scripted(error))
@@ -238,7 +238,7 @@ class TestRetries:
         assert setting.backlog.datums == 1
 
     def test_expedite_before(self) -> None:
-        """The next attempt is made at once, despite ``Retry-After``."""
+        """After ``expedite()``, the next attempt is made at once, despite ``Retry-After``."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
@@ -250,7 +250,7 @@ class TestRetries:
         assert len(client.calls) == 2
 
     def test_expedite_while_it_waits(self) -> None:
-        """A wait in progress also ends at once."""
+        """``expedite()`` also ends a wait in progress."""
         error = client_error("ThrottlingException")
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
@@ -265,7 +265,7 @@ class TestRetries:
 
 
 def test_an_answer_of_another_server_is_no_success() -> None:
-    """A captive portal's page with status 200 is not a success: the batch is kept and retried."""
+    """A captive portal's page with status 200 is not a success; the batch is kept and retried."""
     portal = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"server": "portal"}, "RetryAttempts": 0}}
     confirmed = {"ResponseMetadata": {**portal["ResponseMetadata"], "RequestId": "b7a1"}}
     answers = [portal, portal, confirmed]
@@ -282,14 +282,14 @@ def test_an_answer_of_another_server_is_no_success() -> None:
 
 
 class PickyClient:
-    """A CloudWatch client that refuses each request that contains a bad datum."""
+    """A CloudWatch client that rejects every request that contains a bad datum."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.stored: list[str] = []
 
     def put_metric_data(self, **request: Any) -> None:
-        """Accept or refuse the whole request."""
+        """Accept or reject the whole request."""
         self.calls += 1
         names = [datum["MetricName"] for datum in request["MetricData"]]
         if any(name.startswith("bad") for name in names):
@@ -298,11 +298,11 @@ class PickyClient:
 
 
 class TestRefusals:
-    """CloudWatch refuses a datum."""
+    """CloudWatch rejects a datum."""
 
     @pytest.mark.parametrize("place", [0, 1, 499, 500, 777, 999])
     def test_one_bad_datum(self, place: int) -> None:
-        """A bad datum among a thousand is found in few calls, and all others arrive in order."""
+        """A bad datum among a thousand is isolated in few calls, and all others arrive in order."""
         names = [f"good{i}" for i in range(1000)]
         names[place] = "bad"
         client = PickyClient()
@@ -318,7 +318,7 @@ class TestRefusals:
         assert setting.waits.waits == []
 
     def test_all_bad(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Each bad datum is counted, and one line a minute is logged."""
+        """Each bad datum is counted, and all of them together cause one log record."""
         setting = Setting(PickyClient())
         setting.add(*["bad"] * 8)
         assert setting.deliver()
@@ -329,7 +329,7 @@ class TestRefusals:
         assert "The value is invalid" in record.getMessage()
 
     def test_the_calls_of_one_delivery_are_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
-        """With a thousand bad datums, a delivery isolates some in at most 60 calls; batches behind them arrive."""
+        """With a thousand bad datums, a delivery isolates some in at most 60 calls, and later batches are delivered."""
         client = PickyClient()
         setting = Setting(client)
         setting.add(*[f"bad{i}" for i in range(1000)])
@@ -348,7 +348,7 @@ class TestRefusals:
         assert setting.stats().datums_lost == {"refused": 1000}
 
     def test_the_last_delivery_isolates_all(self) -> None:
-        """The last delivery leaves no good datums behind among bad ones."""
+        """The last delivery delivers all good datums among bad ones."""
         client = PickyClient()
         setting = Setting(client)
         names = [f"{'bad' if i % 10 == 0 else 'good'}{i}" for i in range(500)]
@@ -358,7 +358,7 @@ class TestRefusals:
         assert client.stored == [name for name in names if name.startswith("good")]
 
     def test_a_refused_series_is_remembered(self) -> None:
-        """Datums of a refused series are dropped without a call for ten minutes, and cause no refused requests."""
+        """Datums of a rejected series are dropped without a call for ten minutes."""
         client = PickyClient()
         setting = Setting(client)
         setting.add("good", "bad")
@@ -374,7 +374,7 @@ class TestRefusals:
         assert client.calls == calls + 2
 
     def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the bound is exceeded, the oldest refused series are forgotten."""
+        """When the limit is exceeded, the oldest rejected series are forgotten."""
         monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
         setting = Setting(PickyClient())
         for name in ("bad1", "bad2", "bad3"):
@@ -383,7 +383,7 @@ class TestRefusals:
         assert [series.name for series in setting.sender._refused_series] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
-        """Throttling during the bisection loses nothing, and the bad datum is still found."""
+        """Throttling during the bisection loses no datum, and the bad datum is still isolated."""
         picky = PickyClient()
         throttle = iter([False, True, False, True, False, False, True])
 
@@ -422,7 +422,7 @@ class TestExpired:
     """Datums older than CloudWatch accepts."""
 
     def test_lost_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A refused datum older than two weeks counts as expired; the others are sent."""
+        """A datum older than two weeks that CloudWatch rejects counts as expired; the others are sent."""
         client = scripted()
         setting = Setting(client)
         setting.add("old", unix_seconds=NOW - TWO_WEEKS - 60)
@@ -436,7 +436,7 @@ class TestExpired:
         assert setting.stats().datums_sent == 2
 
     def test_grows_old_while_it_waits(self) -> None:
-        """A datum's age is checked before each attempt, by CloudWatch's time."""
+        """A datum's age is checked before each attempt, against CloudWatch's clock."""
         now = FakeClock(NOW)
         client = DatedClient(None, *[client_error("503", status=503)] * 3, clock=now)
         setting = Setting(client)
@@ -468,7 +468,7 @@ class TestExpired:
     )
     @pytest.mark.parametrize("days", [15, -15])
     def test_a_clock_that_jumps(self, client: ScriptedClient, days: int) -> None:
-        """A wrong system clock makes no datum expire, and changes no timestamps."""
+        """A wrong system clock does not make datums expire, and does not change their timestamps."""
         setting = Setting(client)
         setting.wall_clock.advance(days * 86400)
         for name in ("a", "b"):
@@ -494,7 +494,7 @@ class TestCredentials:
     def test_one_warning_and_a_new_client(
         self, error: Exception, remedy: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Each outage logs one warning with the remedy; each attempt's new client looks up credentials again."""
+        """An outage logs one warning with the remedy; each attempt creates a client, which looks for credentials."""
         made: list[ScriptedClient] = []
 
         def make_client() -> ScriptedClient:
@@ -536,7 +536,7 @@ class TestCredentials:
 
 
 def test_own_requests_are_not_instrumented() -> None:
-    """Instrumentation of botocore or HTTP does not measure the requests that deliver metrics."""
+    """Instrumentation of botocore or HTTP does not measure the requests of this package."""
     enabled: list[bool] = []
     setting = Setting(scripted(before_each=lambda: enabled.append(is_instrumentation_enabled())))
     setting.add("a")
@@ -546,10 +546,10 @@ def test_own_requests_are_not_instrumented() -> None:
 
 
 class TestCalls:
-    """The delivering thread makes the calls and sets ``is_calling``."""
+    """Calls run in the thread that delivers, and set ``is_calling``."""
 
     def test_made_in_the_thread_that_delivers(self) -> None:
-        """``is_calling`` is set exactly as long as the call lasts, even if it fails."""
+        """``is_calling`` is set for the duration of a call, even if the call fails."""
         calls: list[tuple[threading.Thread, bool]] = []
         setting = Setting(
             scripted(
@@ -585,7 +585,7 @@ class TestEnd:
     """After ``expedite(is_ending=True)``, only the last delivery makes calls."""
 
     def test_others_make_no_calls(self) -> None:
-        """Any other delivery makes no calls."""
+        """Deliveries other than the last one make no calls."""
         client = scripted()
         setting = Setting(client)
         setting.add("a")
@@ -596,7 +596,7 @@ class TestEnd:
         assert client.names() == [["a"]]
 
     def test_a_delivery_in_progress_stops_between_calls(self) -> None:
-        """If shutdown begins during a call, the remaining batches are left to the last delivery."""
+        """If shutdown begins during a call, the remaining batches are left for the last delivery."""
         client = scripted(before_each=lambda: setting.sender.expedite(is_ending=True))
         setting = Setting(client)
         setting.add("a")

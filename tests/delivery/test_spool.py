@@ -1,4 +1,4 @@
-"""Spool files are private, written atomically, and adopted only from processes that have ended."""
+"""Spool files are private, are written atomically, and are adopted only from processes that have ended."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.model.entity import Entity
 
 ENTITY = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
 
-# Writes one batch, reports it, and waits to be killed.
+# Writes one batch, reports it, and waits until it is killed.
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 
 def batch(name: str, *, entity: Entity | None = None) -> Batch:
-    """A batch with one datum."""
+    """Return a batch with one datum."""
     datum = Datum(Series(name, (("Page", "Zürich"),), "Count"), 1_700_000_000, 5.0)
     return Batch(Envelope("Shop", entity), (datum,))
 
@@ -50,7 +50,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, entity: Entity | None)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
-    """Other users cannot read the spool, regardless of the umask."""
+    """Other users cannot read the spool, whatever the umask."""
     previous = os.umask(0)
     try:
         path = Spool(tmp_path / "spool").write(batch("Orders"))
@@ -70,7 +70,7 @@ def test_a_living_process_keeps_its_batches(tmp_path: Path) -> None:
 
 
 def test_a_closed_spool_is_adopted(tmp_path: Path) -> None:
-    """The next process adopts the files of an ended one, oldest first, and removes its directory."""
+    """The next process adopts the files of an ended process, oldest first, and removes its directory."""
     first = Spool(tmp_path)
     for name in ("Orders", "Refunds"):
         assert first.write(batch(name)) is not None
@@ -82,7 +82,7 @@ def test_a_closed_spool_is_adopted(tmp_path: Path) -> None:
 
 
 def test_the_spool_of_a_killed_process_is_adopted(tmp_path: Path) -> None:
-    """SIGKILL also releases the lock."""
+    """The lock is also released by SIGKILL, so the next process adopts the files."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -107,7 +107,7 @@ def test_the_spool_of_a_killed_process_is_adopted(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_batch_is_set_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged file, or one that does not contain a batch, is set aside with a warning."""
+    """A file that is damaged or does not contain a batch is set aside with a warning."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -138,7 +138,7 @@ FILES_ON_DISK = [
     b"otel-cloudwatch-flask spool 1 3b151d3dc29beeffdb026fabbb8b964bd568570da29064e81ceff210c1ca8fcc\n"
     b'{"Namespace":"Shop","MetricData":[' + DATUMS_ON_DISK.replace(b"[0.0,", b"[0,") + b"]}",
 ]
-"""Written by earlier versions, without and with an entity, and with shorter numbers."""
+"""Files written by earlier versions: without an entity, with one, and with shorter numbers."""
 ROUTE = (("Route", "/café"),)
 READ_FROM_DISK = [
     Datum(Series("Orders", (), "Count"), 1_790_000_000, 5.0),
@@ -154,7 +154,7 @@ READ_FROM_DISK = [
     ids=["plain", "entity", "short numbers"],
 )
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, entity: Entity | None) -> None:
-    """An upgrade loses nothing on disk: every kind of datum is read with all its members."""
+    """A file of an earlier version is read completely: every kind of datum, with all its members."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -163,12 +163,12 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, content: bytes, en
 
 
 def test_a_directory_of_an_earlier_version_is_adopted(tmp_path: Path) -> None:
-    """An upgrade finds what the processes of an earlier version left in the spool directory."""
+    """A process adopts what the processes of an earlier version left in the spool directory."""
     left = tmp_path / "process-01790000000000000000-k3x7a9_q"
     left.mkdir()
     (left / "lock").touch(0o600)
     (left / "01790000000000000000-000000.batch").write_bytes(FILES_ON_DISK[0])
-    # A file that was adopted once before has a longer name.
+    # An adopted file has a longer name.
     (left / "01790000000000000001-000000-000007.batch").write_bytes(FILES_ON_DISK[2])
     spool = Spool(tmp_path)
     assert [spool.read(path) for path in spool.adopt()] == 2 * [Batch(Envelope("Shop"), tuple(READ_FROM_DISK))]
@@ -197,7 +197,7 @@ def test_a_directory_of_an_earlier_version_is_adopted(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_that_cannot_be_sent_are_set_aside(tmp_path: Path, numbers: str) -> None:
-    """A file whose numbers are inconsistent or refused by CloudWatch is set aside, even with a valid checksum."""
+    """A file with inconsistent numbers, or numbers that CloudWatch rejects, is set aside despite a valid checksum."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -208,7 +208,7 @@ def test_numbers_that_cannot_be_sent_are_set_aside(tmp_path: Path, numbers: str)
 
 
 def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
-    """A truncated file is not a batch."""
+    """A truncated file is not read as a batch."""
     spool = Spool(tmp_path)
     path = spool.write(batch("Orders"))
     assert path is not None
@@ -217,7 +217,7 @@ def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_leaves_batches_to_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When the spool is full, nothing is written until a file is removed."""
+    """When the spool is full, no batch is written until a file is removed."""
     written = Spool(tmp_path / "measured").write(batch("Orders"))
     assert written is not None
     spool = Spool(tmp_path, max_bytes=2 * written.stat().st_size)
@@ -247,7 +247,7 @@ def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> None:
-    """The error names the directory and how to fix the setting."""
+    """The error names the directory and explains what to change."""
     occupied = tmp_path / "file"
     occupied.write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_directory='.*file'.*may write to"):
@@ -255,7 +255,7 @@ def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> Non
 
 
 def test_what_is_written_after_closing_is_adopted(tmp_path: Path) -> None:
-    """A collection that comes after the shutdown's deadline is kept for the next process, too."""
+    """A batch written after the spool was closed is kept for the next process."""
     first = closed_when_empty(tmp_path)
     for _ in range(2):
         assert first.write(batch("Orders")) is not None

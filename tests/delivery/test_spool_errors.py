@@ -1,4 +1,4 @@
-"""When file operations fail, batches that cannot be written wait in memory, and others stay on disk."""
+"""When file operations fail, batches that cannot be written wait in memory, and the others stay on disk."""
 
 import errno
 import math
@@ -27,7 +27,7 @@ SHOP = Envelope("Shop")
 
 
 def batch(name: str) -> Batch:
-    """A batch with one datum."""
+    """Return a batch with one datum."""
     return Batch(SHOP, (datum_of(name, 1),))
 
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_written_waits_in_memory(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
-    """An entry that is not a file is left alone; a file already gone raises no error, and its space is freed."""
+    """An entry that is not a file is left alone; removing a file that is already gone frees its space in the spool."""
     spool = Spool(tmp_path)
     kept, gone = spool.write(batch("a")), spool.write(batch("b"))
     assert kept is not None
@@ -67,7 +67,7 @@ def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
-    """A process without its own directory adopts nothing; the next process finds every batch."""
+    """A process whose own directory is gone adopts no files; the next process finds every batch."""
     dead, broken = Spool(tmp_path), Spool(tmp_path)
     assert dead.write(batch("a")) is not None
     dead.release()
@@ -78,7 +78,7 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
-    """Each entry set aside gets a unique name, whether file or directory."""
+    """Every entry that is set aside gets a unique name, whether it is a file or a directory."""
     spool = Spool(tmp_path)
     path = spool._own_directory() / "0.batch"
     for number in range(3):
@@ -93,7 +93,7 @@ def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
 
 
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock's file descriptor is closed only once, since its number may be reused by then."""
+    """The lock's file descriptor is closed only once, because another file may have its number afterwards."""
     spool = Spool(tmp_path)
     spool._own_directory()
     close, closed = os.close, list[int]()
@@ -110,7 +110,7 @@ def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
-    """Reading a removed file fails without raising."""
+    """Reading a removed file returns ``None`` and frees its space in the spool."""
     spool = Spool(tmp_path)
     path = spool.write(batch("a"))
     assert path is not None
@@ -133,7 +133,7 @@ def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If another process removes the directory before it is locked, a new one is created."""
+    """If another process removes the new directory before it is locked, another one is created."""
     faster = [shutil.rmtree]
     try_lock = module._try_lock
 
@@ -151,7 +151,7 @@ def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeyp
 
 
 def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
-    """The writing process creates the directory on its first write, since setup may run as another user."""
+    """The directory is created by the first write, because setup may run in another process or as another user."""
     directory = tmp_path / "spool"
     check_directory(directory)
     spool = Spool(directory)
@@ -181,13 +181,13 @@ assert spool.write(batch("a")).stat().st_uid == 65534
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can change its user")
 def test_a_process_that_drops_its_privileges() -> None:
-    """A process that sets up as root, like ``gunicorn --preload --user``, can write to the spool as another user."""
+    """A process that starts as root, like ``gunicorn --preload --user``, can write to the spool as another user."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", DROP_PRIVILEGES, folder], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True)
 
 
 def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """A replacement for an operating system function that fails with this errno."""
+    """Return a replacement for an operating system function that fails with this errno."""
 
     def fail(*_args: object, **_kwargs: object) -> None:
         raise OSError(number, os.strerror(number), function.__name__)
@@ -196,7 +196,7 @@ def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 
 def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An incomplete file is removed to free its space."""
+    """An incomplete file is removed, which frees its space."""
     spool = Spool(tmp_path)
     own = spool._own_directory()
     monkeypatch.setattr(Path, "replace", failing(Path.replace, errno.ENOSPC))
@@ -225,14 +225,14 @@ def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pyte
 def test_failing_file_operations_cost_only_the_spooling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int
 ) -> None:
-    """Any operation may fail while another process's batch is adopted: nothing is raised, set aside or lost."""
+    """If any file operation fails during an adoption, no error is raised, and no batch is set aside or lost."""
     dead = Spool(tmp_path)
     assert dead.write(batch("left")) is not None
     dead.release()
     recorder = StatsRecorder()
     backlog = Backlog(10**6, recorder, Spool(tmp_path))
     with monkeypatch.context() as failing_disk:
-        if name != "rmtree":  # called with errors ignored
+        if name != "rmtree":  # rmtree is called with ignore_errors
             failing_disk.setattr(place, name, failing(getattr(place, name), number))
         backlog.adopt_spooled(math.inf)
         backlog.add([batch("a")])
@@ -250,7 +250,7 @@ def test_failing_file_operations_cost_only_the_spooling(
 
 
 def test_a_file_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a free file descriptor, a batch that is only on disk stays pending, and is sent later."""
+    """If no file descriptor is free, a batch that is only on disk stays pending and is sent later."""
     recorder = StatsRecorder()
     backlog = Backlog(1, recorder, Spool(tmp_path))
     backlog.add([batch("a"), batch("b")])

@@ -36,10 +36,10 @@ DAY = 86400
 SHOP = Envelope("Shop")
 
 LARGEST_BATCH_BYTES = 2_000
-"""Upper bound of the size of a request of these tests, with the envelopes of its halves."""
+"""Upper limit of the size of a request in these tests, including the second envelope after a bisection."""
 
 POISON = "poison"
-"""Name prefix of the metrics that CloudWatch refuses, with their whole request."""
+"""Prefix of metric names; CloudWatch rejects every request that contains one."""
 
 ERRORS: dict[str, Exception] = {
     "throttled": client_error("ThrottlingException"),
@@ -65,7 +65,7 @@ class Call:
 
 
 class Service:
-    """A CloudWatch that answers from a script, and accepts everything after it."""
+    """A fake CloudWatch that responds as scripted, and accepts all later requests."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -76,7 +76,7 @@ class Service:
         self.unsure: set[int] = set()
 
     def put(self, batch: Batch) -> object:
-        """Answer one request, including CloudWatch's time."""
+        """Respond to one request, with CloudWatch's time."""
         answer = self.script.pop(0) if self.script else "accepted"
         if answer == "hangs":
             call = self.hanging = Call()
@@ -131,29 +131,29 @@ class Process:
         self.threads: list[threading.Thread] = []
 
     def entries(self) -> list[_Entry]:
-        """All pending entries."""
+        """Return all pending entries."""
         in_flight = self.backlog._in_flight
         return [*([in_flight] if in_flight else []), *self.backlog._deferred, *self.backlog._waiting]
 
     def in_flight_numbers(self) -> set[int]:
-        """The numbers of the datums in flight."""
+        """Return the numbers of the datums in flight."""
         in_flight = self.backlog._in_flight
         batch = in_flight.batch if in_flight else None
         return {number for datum in batch.datums for number in numbers(datum)} if batch else set()
 
     def own_files(self) -> set[Path]:
-        """The files of pending batches."""
+        """Return the files of pending batches."""
         return {each.file for each in self.entries() if each.file}
 
     def waiting(self) -> Iterator[Datum]:
-        """The pending datums."""
+        """Yield the pending datums."""
         for each in self.entries():
             batch = each.batch or (self.spool and each.file and self.spool.read(each.file))
             assert batch
             yield from batch.datums
 
     def stats(self) -> DeliveryStats:
-        """The statistics."""
+        """Return the statistics."""
         return self.recorder.stats(datums_pending=self.backlog.datums, metrics_active=0, metrics_overflowed=0)
 
     def deliver(self, within_seconds: float, *, is_last: bool = False) -> bool:
@@ -204,7 +204,7 @@ class Process:
 
 
 class DeliveryMachine(RuleBasedStateMachine):
-    """Successive processes record datums, and CloudWatch fails in every way."""
+    """Successive processes record datums, and CloudWatch fails in every possible way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         spool_bytes=st.sampled_from([None, 400, 10**6]),
     )
     def begin(self, max_bytes: int, series: int, spool_bytes: int | None) -> None:
-        """Start the first process; datums belong to this number of series, or with 0 each to its own."""
+        """Start the first process. Datums are divided among this number of series; 0 gives each datum its own."""
         self.max_bytes = self.bound = max_bytes
         self.series = series
         self.spool_bytes = spool_bytes
@@ -235,14 +235,14 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.service.in_order.clear()
 
     def datum(self, age_seconds: int, *, is_poison: bool) -> Datum:
-        """A new datum."""
+        """Return a new datum."""
         self.recorded += 1
         number = self.recorded % self.series if self.series else self.recorded
         name = f"{POISON if is_poison else 'm'}{number}"
         unix_seconds = int(NOW + self.clock.now - age_seconds)
         return datum_of(name, self.recorded, unix_seconds=unix_seconds)
 
-    @precondition(lambda self: not self.series or self.recorded < 250)  # a datum has 150 values at most
+    @precondition(lambda self: not self.series or self.recorded < 250)  # a datum has at most 150 values
     @rule(
         sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
         ages=st.lists(st.sampled_from([0, 60, 13 * DAY, -3 * 3600, 15 * DAY]), min_size=1, max_size=4),
@@ -250,7 +250,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         lack=st.sampled_from([None, None, errno.ENOSPC, errno.EMFILE]),
     )
     def add(self, sizes: list[int], ages: list[int], poison: set[int], lack: int | None) -> None:
-        """Add a collection, in one or several requests, which may fail to reach the spool; the ages repeat."""
+        """Add a collection in one or several requests, some of which may fail to reach the spool; the ages repeat."""
         place = 0
         for size in sizes:
             places = range(place, place + size)
@@ -259,7 +259,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             with mock.patch.object(os, "open", side_effect=OSError(lack, "lack")) if lack else contextlib.nullcontext():
                 self.process.backlog.add(batches(SHOP, datums))
             backlog = self.process.backlog
-            # One request always fits, even if it exceeds the bound.
+            # One request is always kept, even if it exceeds the limit.
             assert backlog.size_bytes <= self.max_bytes or len(backlog._waiting) <= 1
         self.bound = max(self.max_bytes, backlog.size_bytes)
 
@@ -278,12 +278,12 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 3600.0, 1.5 * DAY]))
     def time_passes(self, seconds: float) -> None:
-        """Time passes without an event."""
+        """Let time pass without an event."""
         self.clock.advance(seconds)
 
     @rule(seconds_ahead=st.sampled_from([0.0, 15.0 * DAY, -15.0 * DAY]))
     def clock_jumps(self, seconds_ahead: float) -> None:
-        """The wall clock is wrong from now on, or right again."""
+        """Set the wall clock wrong, or right again."""
         self.process.seconds_ahead = seconds_ahead
 
     @rule()
@@ -317,21 +317,21 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.leave()
 
     def leave(self) -> None:
-        """Add up the statistics of the process, and start another one."""
+        """Add the process's statistics to the totals, and start another process."""
         stats = self.process.stats()
         self.ended["sent"] += stats.datums_sent
         self.ended["lost"] += sum(stats.datums_lost.values())
-        # Batches that were only in memory are lost with the process, uncounted.
+        # Batches that were only in memory are lost with the process, and are not counted.
         self.ended["gone"] += stats.datums_pending - len(self.on_disk(self.process.own_files()))
         self.process.end()
         self.start()
 
     def files(self) -> set[Path]:
-        """All files in the spool."""
+        """Return all files in the spool."""
         return set(self.directory.glob("process-*/*.batch"))
 
     def on_disk(self, files: Iterable[Path]) -> list[Datum]:
-        """The datums in these files."""
+        """Return the datums in these files."""
         return [datum for file in files for datum in Batch.from_body(_verified(file.read_bytes())).datums]
 
     @invariant()
@@ -367,19 +367,19 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        """The size in memory is exact, and exceeds the bound by at most one batch read from disk."""
+        """The size in memory is exact, and exceeds the limit by at most one batch read from disk."""
         backlog = self.process.backlog
         sizes = [each.size_bytes for each in self.process.entries()]
         assert backlog.size_bytes == sum(sizes)
         assert backlog.size_bytes <= self.bound + LARGEST_BATCH_BYTES
 
     def teardown(self) -> None:
-        """Once the faults stop, every remaining datum arrives."""
+        """When CloudWatch no longer fails, every remaining datum arrives."""
         if self.service.hanging:
             self.answer_comes("accepted")
         self.kill(has_arrived=False)
         self.service.script = []
-        for _ in range(100):  # each delivery isolates some of the refused datums
+        for _ in range(100):  # each delivery isolates some of the rejected datums
             self.process.deliver(1e6)
             self.clock.advance(10)
         assert self.process.backlog.datums == 0

@@ -19,10 +19,10 @@ from tests.support.fuzzing import datum_of, effort, numbers
 
 MAX_PROCESSES = 4
 MAX_BYTES = 1_500
-"""Room for a few batches."""
+"""Room for a few batches, in bytes."""
 
 MAX_FORKS = 2
-"""In one example, because they cost time."""
+"""Maximum number of forks in one example, because they are slow."""
 
 INDICES = st.integers(0, MAX_PROCESSES - 1)
 PLACES = st.integers(0, 9)
@@ -42,12 +42,12 @@ FOREIGN = {
 
 
 def batch(number: int) -> Batch:
-    """A batch that differs from all others."""
+    """Return a batch that differs from all others."""
     return Batch(SHOP, (datum_of(f"m{number}", number),))
 
 
 def number_in(path: Path) -> int | None:
-    """The number of the intact batch in a file, or ``None``."""
+    """Return the number of the intact batch in a file, or ``None``."""
     try:
         (datum,) = Batch.from_body(_verified(path.read_bytes())).datums
     except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
@@ -73,12 +73,12 @@ class Member:
         del self.files[path], self.sizes[path]
 
     def at(self, place: int) -> list[Path]:
-        """The file at this index, if it exists."""
+        """Return the file at this index in a list, or an empty list."""
         return sorted(self.files)[place : place + 1]
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Processes write, read, forget, fork, end and are killed; power is lost; files are damaged, removed and added."""
+    """Processes write, read, settle, fork, end and are killed; power is lost; files are damaged, removed and added."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class SpoolMachine(RuleBasedStateMachine):
         self.synced: set[bytes] = set()
         """The contents of files that have reached the disk."""
         self.listed: set[int | str | None] = set()
-        """The names of directories, and the numbers of batches, whose entries have reached the disk."""
+        """The names of directories and the numbers of batches whose directory entries have reached the disk."""
         self.patch = mock.patch.object(os, "fsync", self.fsync)
         self.patch.start()
 
     def fsync(self, descriptor: int) -> None:
-        """Note what this makes durable, in place of the slow operation."""
+        """Record what the call makes durable, instead of the slow operation."""
         for path in (self.directory, *self.directory.rglob("*")):
             if path.lstat().st_ino != os.fstat(descriptor).st_ino:
                 continue
@@ -105,11 +105,11 @@ class SpoolMachine(RuleBasedStateMachine):
                 self.synced.add(path.read_bytes())
 
     def member(self, index: int) -> Member:
-        """One of the running processes."""
+        """Return one of the running processes."""
         return self.living[index % len(self.living)]
 
     def files(self) -> list[Path]:
-        """Every file named like a batch of a process."""
+        """Return every file named like a batch of a process."""
         return sorted(self.directory.glob("process-*/*.batch"))
 
     @initialize()
@@ -166,7 +166,7 @@ class SpoolMachine(RuleBasedStateMachine):
         member = self.member(index)
         of_living = {number for each in self.living for number in each.files.values()}
         directory_of = {number_in(path): path.parent for path in self.files()}
-        member.spool._next_adoption = -math.inf  # it may have looked a moment ago
+        member.spool._next_adoption = -math.inf  # allows another adoption without waiting
         for path in member.spool.adopt():
             member.own(path)
         found = [number for number in member.files.values() if number not in of_living and number is not None]
@@ -188,7 +188,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_power(self) -> None:
-        """The machine stops, and what was not synced vanishes; then a process starts."""
+        """The machine loses power, all data that was not synced vanishes, and a process starts."""
         for member in self.living:
             member.spool.release()
         self.living = [Member(self.directory)]
@@ -203,7 +203,7 @@ class SpoolMachine(RuleBasedStateMachine):
         """A forked child releases the inherited spool, and the parent keeps its own."""
         self.forks += 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads running
+            warnings.simplefilter("ignore", DeprecationWarning)  # raised because threads are running
             child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
@@ -260,7 +260,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert found == Counter(self.whole)
 
     def teardown(self) -> None:
-        """At the end one process adopts everything, and after settling it nothing is left or counted."""
+        """At the end, one process adopts and settles every file; the files, and the space they took, are gone."""
         self.patch.stop()
         while len(self.living) > 1:
             self.end(0, is_orderly=True)

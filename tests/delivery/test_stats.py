@@ -3,7 +3,7 @@ from tests.support.fakes import in_threads, join_all
 
 
 def stats(recorder: StatsRecorder) -> DeliveryStats:
-    """The current figures, with nothing pending."""
+    """Return the current statistics, with no pending datums."""
     return recorder.stats(datums_pending=0, metrics_active=0, metrics_overflowed=0)
 
 
@@ -43,7 +43,7 @@ def test_accounts() -> None:
 
 
 def test_stats_are_a_snapshot() -> None:
-    """Later events do not change figures returned earlier."""
+    """Later events do not change statistics returned earlier."""
     recorder = StatsRecorder()
     before = stats(recorder)
     recorder.lost(LossReason.SHUTDOWN, 2)
@@ -65,7 +65,7 @@ def test_threads() -> None:
 
 
 def test_recording_in_an_interrupted_thread() -> None:
-    """The garbage collector or a signal handler may record in a thread that is just counting."""
+    """The garbage collector or a signal handler may record in a thread that is already recording."""
     recorder = StatsRecorder()
 
     def count() -> None:

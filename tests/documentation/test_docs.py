@@ -77,7 +77,7 @@ def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) ->
 
 
 def steps(block: Block) -> list[tuple[str, str]]:
-    """The commands of a block, each with its documented output."""
+    """Return the commands of a block, each with its documented output."""
     assert block.text.startswith("$ "), f"{block.id} begins with something else than a command"
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
 

@@ -22,7 +22,7 @@ SAID_OF_OTHERS = {"$250"}
 
 
 def amounts() -> set[str]:
-    """All amounts of money allowed in prose, derived from the prices."""
+    """Return all amounts of money allowed in prose, derived from the prices."""
     (_, first_price), *_ = pricing.DOLLARS_PER_METRIC_MONTH
     monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 10, 1 / 60)]
     return {

@@ -42,7 +42,7 @@ class Section:
 
 
 def sections() -> list[Section]:
-    """The sections of the README."""
+    """Return the sections of the README."""
     found = []
     for text in re.split(r"^## ", README.read_text("utf-8"), flags=re.MULTILINE)[1:]:
         blocks = "".join(re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE))

@@ -41,11 +41,11 @@ class FlaskRun:
     log: Path
 
     def said(self) -> str:
-        """The output so far."""
+        """Return the output so far."""
         return self.log.read_text()
 
     def url(self) -> str:
-        """The server's URL, once printed."""
+        """Return the server's URL, once printed."""
         found = r"Running on (http://127\.0\.0\.1:\d+)"
         is_there = eventually(
             lambda: re.search(found, self.said()) or self.process.poll() is not None, within_seconds=PATIENCE_SECONDS
@@ -116,7 +116,7 @@ def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: st
 
 
 def no_code_line() -> list[str]:
-    """The README's command that needs no changes of the program, as the arguments of a process."""
+    """Return the README's command that needs no changes of the program, as the arguments of a process."""
     line = re.search(
         r"^`(OTEL_METRICS_EXPORTER=cloudwatch .*)`\.$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
     )

@@ -32,7 +32,7 @@ SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
 def instrumented_app(cloudwatch: FakeCloudWatch, **config: Any) -> tuple[Flask, CloudWatchMetricsReporter]:
-    """An app with one route and measured requests."""
+    """Return an app with one route and measured requests."""
     app = Flask("shop")
     app.config.update(config)
     reporter = CloudWatchMetricsReporter(

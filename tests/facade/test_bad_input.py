@@ -26,7 +26,7 @@ NOW = time.time_ns()
 
 
 def observing(*values: float) -> Any:
-    """A callback that observes these values, each with its own attribute."""
+    """Return a callback that observes these values, each with its own attribute."""
 
     def callback(_options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, {"n": number}) for number, value in enumerate(values)]
@@ -130,14 +130,14 @@ def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, i
 
 
 def histogram(name: str, *points: Any) -> sdk.Metric:
-    """A metric with delta histogram points."""
+    """Return a metric with delta histogram points."""
     is_exponential = isinstance(points[0], sdk.ExponentialHistogramDataPoint)
     data: Any = (sdk.ExponentialHistogram if is_exponential else sdk.Histogram)(points, DELTA)
     return sdk.Metric(name, "", "ms", data)
 
 
 def gauge(name: str, value: float = 1.0, **attributes: Any) -> sdk.Metric:
-    """A metric with one value."""
+    """Return a metric with one value."""
     return sdk.Metric(name, "", "", sdk.Gauge([sdk.NumberDataPoint(attributes, None, NOW, value)]))  # type: ignore[arg-type]  # gauges have no start
 
 

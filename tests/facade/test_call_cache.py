@@ -19,7 +19,7 @@ class Text(str):
 
 
 def knowing(dimensions: object, series: FacadeSeries = ORDERS) -> CallCache:
-    """A cache after one call with these dimensions."""
+    """Return a cache after one call with these dimensions."""
     known = CallCache()
     known.add("Orders", "Count", dimensions, series)
     return known

@@ -123,7 +123,7 @@ def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
 
 
 def parsed(call: Call) -> Arguments | InvalidMetricError:
-    """The outcome of a call."""
+    """Return the outcome of a call."""
     try:
         return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions)
     except InvalidMetricError as error:

@@ -237,13 +237,13 @@ class Recording:
         self.recorder.record(FacadeSeries(name, unit, dimensions, {**self.default_dimensions, **dimensions}), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
-        """Each metric as other exporters see it, with the facade metric from its scope."""
+        """Return each metric as other exporters see it, with the facade metric from its scope."""
         data = self.reader.get_metrics_data()
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return [(facade_metric(scope.scope), metric) for scope in scopes for metric in scope.metrics]
 
     def points(self) -> list[HistogramDataPoint]:
-        """All data points."""
+        """Return all data points."""
         points = [point for _, metric in self.metrics() for point in metric.data.data_points]
         return [point for point in points if isinstance(point, HistogramDataPoint)]
 
@@ -301,7 +301,7 @@ def test_one_name_with_two_units() -> None:
 
 
 def points_of(recording: Recording) -> list[tuple[tuple[FacadeMetric | None, Metric], HistogramDataPoint]]:
-    """Each metric with its single point."""
+    """Return each metric with its single point."""
     every = recording.metrics()
     return [(each, point) for each in every for point in each[1].data.data_points]  # type: ignore[misc]
 
@@ -369,7 +369,7 @@ class BrokenSdk(MeterProvider):
     """A provider whose histograms raise, as the SDK's exponential ones do for some numbers."""
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
-        """A meter whose histograms raise."""
+        """Return a meter whose histograms raise."""
         meter = super().get_meter(*args, **kwargs)
         meter.create_histogram = self.create_histogram  # type: ignore[method-assign]
         return meter
@@ -396,12 +396,12 @@ def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) ->
 
 
 def count(recording: Recording) -> int:
-    """The number of samples recorded."""
+    """Return the number of samples recorded."""
     return sum(point.count for point in recording.points())
 
 
 def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
-    """A buffer with this many measurements."""
+    """Return a buffer with this many measurements."""
     buffer = RequestBuffer(recording.recorder)
     for _ in range(entries):
         buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)

@@ -41,7 +41,7 @@ class Shop:
         assert self.reporter.flush()
 
     def seen_by_others(self) -> list[Metric]:
-        """The metrics as another exporter receives them."""
+        """Return the metrics as another exporter receives them."""
         data = self.other.get_metrics_data()
         assert data is not None
         return [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]

@@ -29,7 +29,7 @@ SERIES = 4
 
 
 def sent(way: str, kind: Kind) -> list[Any]:
-    """The requests that a way of exporting makes for one export."""
+    """Return the requests that a way of exporting makes for one export."""
     traffic = Traffic()
     export = WAYS[way].make(kind, SERIES, traffic)
     export.prepare()

@@ -83,7 +83,7 @@ MOST_MODULES_IN_A_FOLDER = 14
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The syntax tree of every module, by its path below the package without the extension."""
+    """Return the syntax tree of every module, by its path below the package without the extension."""
     paths = sorted(PACKAGE.rglob("*.py"))
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
 
@@ -112,7 +112,7 @@ def _module(path: str) -> str:
 
 
 def importers_of(*roots: str) -> set[str]:
-    """The modules that import these packages or anything inside them."""
+    """Return the modules that import these packages or anything inside them."""
     return {name for name, tree in trees().items() if any(each.split(".")[0] in roots for each in imports(tree))}
 
 

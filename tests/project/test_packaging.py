@@ -85,7 +85,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def in_wheel(wheel: Path) -> list[str]:
-    """The files in a wheel."""
+    """Return the files in a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return sorted(archive.namelist())
 

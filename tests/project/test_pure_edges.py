@@ -256,6 +256,6 @@ class TestCompaction:
 
 
 def batch_of(content: dict[str, Any]) -> Batch:
-    """A batch of one datum with this content."""
+    """Return a batch of one datum with this content."""
     datum = {"MetricName": "a", "Dimensions": [], "Unit": "None", "Timestamp": 1, **content}
     return Batch.from_body(json.dumps({"Namespace": "Shop", "MetricData": [datum]}).encode())

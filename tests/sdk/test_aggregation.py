@@ -35,7 +35,7 @@ def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
 
 
 def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
-    """The scales of two collections, the first of which has an outlier."""
+    """Return the scales of two collections, the first of which has an outlier."""
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: aggregation},

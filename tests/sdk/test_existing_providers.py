@@ -67,7 +67,7 @@ class Shop:
 
 
 def counts(cloudwatch: FakeCloudWatch) -> dict[str, float]:
-    """The number of samples published for each metric, except the active requests."""
+    """Return the number of samples published for each metric, except the active requests."""
     names = dict.fromkeys(metric.name for metric in cloudwatch.metrics())
     return {name: cloudwatch.count(name) for name in names if name != "http.server.active_requests"}
 
@@ -146,7 +146,7 @@ def test_two_instrumented_apps() -> None:
 
 
 def metrics_in(reader: InMemoryMetricReader, name: str) -> list[Metric]:
-    """The metrics of this name that a reader currently has."""
+    """Return the metrics of this name that a reader currently has."""
     data = reader.get_metrics_data()
     assert data is not None
     scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
@@ -154,7 +154,7 @@ def metrics_in(reader: InMemoryMetricReader, name: str) -> list[Metric]:
 
 
 def count_of(metric: Metric) -> int:
-    """The number of samples of a histogram."""
+    """Return the number of samples of a histogram."""
     return sum(point.count for point in metric.data.data_points if isinstance(point, HistogramDataPoint))
 
 

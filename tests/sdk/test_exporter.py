@@ -31,7 +31,7 @@ from tests.support.programs import CUMULATIVE, Program
 
 
 def collected(*names: str, resource: dict[str, Any] | None = None) -> MetricsData:
-    """A collection of counters, each with one increment."""
+    """Return a collection of counters, each with one increment."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource=Resource(resource or {}), shutdown_on_exit=False)
     for name in names:
@@ -54,7 +54,7 @@ def many_series(*, number: int, text: str) -> MetricsData:
 
 
 def resting(seconds: float) -> Exception:
-    """The throttling error of a CloudWatch that sends ``Retry-After``."""
+    """Return the throttling error of a CloudWatch that sends ``Retry-After``."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
@@ -71,7 +71,7 @@ class TestUnderTheSdksReader:
 
     @staticmethod
     def provider(exporter: MetricExporter) -> MeterProvider:
-        """A provider whose reader collects only on request."""
+        """Return a provider whose reader collects only on request."""
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
         return MeterProvider([reader], shutdown_on_exit=False)
 
@@ -384,7 +384,7 @@ class TestFacade:
 
     @staticmethod
     def facade(*reporters: str) -> MetricsData:
-        """A collection of a plain counter and one facade metric for each reporter."""
+        """Return a collection of a plain counter and one facade metric for each reporter."""
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader], shutdown_on_exit=False)
         provider.get_meter("tests").create_counter("plain").add(1)

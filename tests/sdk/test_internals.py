@@ -23,19 +23,19 @@ NEVER_SECONDS = 3600
 
 
 def registered_reader() -> InMemoryMetricReader:
-    """A reader that is registered with a provider."""
+    """Return a reader that is registered with a provider."""
     reader = InMemoryMetricReader()
     MeterProvider([reader], shutdown_on_exit=False)
     return reader
 
 
 def consumer() -> object:
-    """The object from which a reader collects."""
+    """Return the object from which a reader collects."""
     return internals.consumer_of(registered_reader())
 
 
 def storage() -> object:
-    """The SDK's storage for a reader."""
+    """Return the SDK's storage for a reader."""
     reader = registered_reader()
     found: Any = internals.consumer_of(reader)
     return found._reader_storages[reader]

@@ -56,17 +56,17 @@ class Mixed:
             list(pool.map(ask, [range(first, requests, CLIENTS) for first in range(CLIENTS)]))
 
     def by_cloudwatch(self) -> dict[str, float]:
-        """The counts in CloudWatch."""
+        """Return the counts in CloudWatch."""
         published = self.cloudwatch.published
         counted = {name: published.count(name) for name in COUNTED}
         return {**counted, "mixed.visits": published.sum("mixed.visits")}
 
     def by_otlp(self) -> dict[str, float]:
-        """The counts in the OTLP receiver."""
+        """Return the counts in the OTLP receiver."""
         return {name: self.otlp.count(name.lower()) for name in COUNTED}
 
     def by_prometheus(self) -> dict[str, float]:
-        """The counts at the workers' Prometheus endpoints."""
+        """Return the counts at the workers' Prometheus endpoints."""
         counted = dict.fromkeys(COUNTED, 0.0)
         for port in self.ports.iterdir():
             with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics") as page:

@@ -87,7 +87,7 @@ def reading(cloudwatch: FakeCloudWatch) -> Iterator[Reading]:
 
 
 def resting(seconds: float) -> Exception:
-    """The throttling error of a CloudWatch that sends ``Retry-After``."""
+    """Return the throttling error of a CloudWatch that sends ``Retry-After``."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
@@ -547,7 +547,7 @@ class TestCollectionsInAnOutage:
 
     @staticmethod
     def interrupted(**options: Any) -> Reading:
-        """A reader whose CloudWatch sent ``Retry-After``, with only that request's data pending."""
+        """Return a reader whose CloudWatch sent ``Retry-After``, with only that request's data pending."""
         reading = Reading(ScriptedClient(resting(1000)), **options)
         reading.counter.add(1)
         assert not reading.reader.flush(timeout_seconds=0.05)

@@ -28,7 +28,7 @@ class Program:
         self.provider = MeterProvider([self.reader], views=views or [], shutdown_on_exit=False)
 
     def stored(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-        """The attributes of each data point that the SDK stores for the reader."""
+        """Return the attributes of each data point that the SDK stores for the reader."""
         seen: list[MetricsData] = []
         with monkeypatch.context() as patched:
             patched.setattr(self.exporter, "accept", seen.append)

@@ -10,7 +10,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 
 def reporter_on(app: Flask, provider: MeterProvider, cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """A reporter in production mode, where an invalid metric is counted instead of raised."""
+    """Return a reporter in production mode, where an invalid metric is counted instead of raised."""
     return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, strict=False)
 
 

@@ -50,7 +50,7 @@ class Signalling(Throttling):
 
 
 def pending(client: Throttling) -> CloudWatchMetricExporter:
-    """An exporter with one pending datum."""
+    """Return an exporter with one pending datum."""
     exporter = CloudWatchMetricExporter("Shop", client=client)
     reader = InMemoryMetricReader()
     MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders").add(1)

@@ -68,11 +68,11 @@ class FlushMachine(RuleBasedStateMachine):
         self.threads: list[threading.Thread] = []
 
     def waiting(self) -> list[Caller]:
-        """The callers without a result."""
+        """Return the callers without a result."""
         return [caller for caller in self.callers if caller.answer is None]
 
     def begun(self) -> int:
-        """The number of flushes that have begun."""
+        """Return the number of flushes that have begun."""
         return len(self.reader.runs)
 
     def is_settled(self) -> object:

@@ -64,7 +64,7 @@ class Client:
         return answer
 
     def arrived(self) -> list[dict[str, Any]]:
-        """All stored datums, without duplicates."""
+        """Return all stored datums, without duplicates."""
         arrived = [dict(datum) for datum in self.cloudwatch.datums]
         for datum in self.unsure:
             arrived.remove(datum)
@@ -72,7 +72,7 @@ class Client:
 
 
 def samples(datum: dict[str, Any]) -> float:
-    """The number of samples in a histogram's datum, or the value of a counter's."""
+    """Return the number of samples in a histogram's datum, or the value of a counter's."""
     return float(sum(datum["Counts"]) if "Counts" in datum else datum.get("Value", 0))
 
 

@@ -55,7 +55,7 @@ def finished(
 
 @cache
 def demo_result() -> dict[str, Any]:
-    """The JSON output of a real demo, shared by all tests."""
+    """Return the JSON output of a real demo, shared by all tests."""
     ended = run("demo", "--seconds", "1.5", "--json")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     result: dict[str, Any] = json.loads(ended.stdout)
@@ -64,5 +64,5 @@ def demo_result() -> dict[str, Any]:
 
 @cache
 def demo_document() -> Document:
-    """The data that the demo's CloudWatch received."""
+    """Return the data that the demo's CloudWatch received."""
     return document_from(demo_result())

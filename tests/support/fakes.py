@@ -69,7 +69,7 @@ class ScriptedClient:
         return self.cloudwatch.put_metric_data(**request)
 
     def names(self) -> list[list[str]]:
-        """The names of the metrics in each call."""
+        """Return the names of the metrics in each call."""
         return [[datum["MetricName"] for datum in call["MetricData"]] for call in self.calls]
 
 

@@ -40,7 +40,7 @@ class Kind:
     has_duration: bool = True
 
     def names(self) -> list[str]:
-        """The names of its metrics."""
+        """Return the names of its metrics."""
         return [f"{self.method} {self.path}{ending}" for ending in self.metrics]
 
 
