@@ -140,7 +140,7 @@ class TestRetries:
         assert stats.last_error is not None
 
     def test_one_attempt_for_an_unknown_error(self) -> None:
-        """An error of unknown kind ends a delivery, and later deliveries retry; the last one retries until it succeeds."""
+        """An error of unknown kind ends a delivery; later deliveries retry, the last one until it succeeds."""
         client = scripted(*[RuntimeError("a bug in a program's own client")] * 4)
         setting = Setting(client)
         setting.add("a")

@@ -72,7 +72,7 @@ def reporter(
     app: Flask, monkeypatch: pytest.MonkeyPatch, cloudwatch: LocalCloudWatch
 ) -> Iterator[CloudWatchMetricsReporter]:
     """A reporter whose reader has no thread, because Lambda may freeze background threads at any time."""
-    assert cloudwatch.endpoint_url, "its environment is there before the reporter"
+    assert cloudwatch.endpoint_url, "the environment must be set before the reporter is created"
     start = threading.Thread.start
     provider = MeterProvider(shutdown_on_exit=False)
     with monkeypatch.context() as frozen:
@@ -145,7 +145,7 @@ def test_an_invocation_is_not_delayed_beyond_its_end(
         return "ordered"
 
     handle = adapter(app)
-    assert reporter.flush(30), "the reader has its client"
+    assert reporter.flush(30), "the reader has a client"
     with cloudwatch.hanging():
         begun = time.monotonic()
         assert handle(event("/orders"), Context())["body"] == "ordered"

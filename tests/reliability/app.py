@@ -1,4 +1,4 @@
-"""The app that the servers run: it counts requests and sums their numbers."""
+"""The app that the tested servers run: it counts requests and sums their numbers."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 
 def create_app() -> Flask:
-    """Make an app with every kind of metric, recorded by ``add_metric`` and by OpenTelemetry's instrumentation."""
+    """Return an app with every kind of metric, recorded by ``add_metric`` and by OpenTelemetry's instrumentation."""
     app = Flask("counting")
     reporter = CloudWatchMetricsReporter(app, "Counting", instrument=True)
 
@@ -40,14 +40,14 @@ def create_app() -> Flask:
 
 
 def create_a2wsgi_app() -> Any:
-    """Make the app for an ASGI server, with a2wsgi, which closes response bodies."""
+    """Return the app for an ASGI server, wrapped by a2wsgi, which closes response bodies."""
     from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only servers that need it import it
 
     return WSGIMiddleware(create_app())  # type: ignore[arg-type]  # its own types for WSGI
 
 
 def create_asgiref_app() -> Any:
-    """Make the app for an ASGI server, with asgiref, which never closes response bodies."""
+    """Return the app for an ASGI server, wrapped by asgiref, which never closes response bodies."""
     from asgiref.wsgi import WsgiToAsgi  # noqa: PLC0415 - only servers that need it import it
 
     return WsgiToAsgi(create_app())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A CloudWatch that fails in every way, and records what it stored without responding."""
+"""A CloudWatch emulator that fails in every way, and records which requests it stored without responding."""
 
 import threading
 import time
@@ -32,10 +32,10 @@ MAX_CLOCK_SKEW_SECONDS = 300
 
 
 class FailingCloudWatch(LocalCloudWatch):
-    """A strict CloudWatch over HTTP that applies ``fault`` to each request, and may refuse connections.
+    """A strict CloudWatch emulator that applies ``fault`` to each request, and can refuse connections.
 
     ``repeated`` counts the samples of each metric in requests that were stored without a response: the sender must send
-    them again, so exactly these samples are stored twice in the end. ``arrivals`` are the times of all requests
+    them again, so exactly these samples are stored twice. ``arrivals`` are the times of all requests
     (``time.monotonic()``). With ``judges_signatures``, requests signed with a wrong clock are rejected, as AWS does.
     """
 
@@ -52,7 +52,7 @@ class FailingCloudWatch(LocalCloudWatch):
         self._port = 0
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request (WSGI), which counts as unanswered until the response is written."""
+        """Respond to a request (WSGI). It counts as unanswered until the response is written."""
         token = object()
         self._unanswered.add(token)
         self.arrivals.append(time.monotonic())
@@ -66,11 +66,11 @@ class FailingCloudWatch(LocalCloudWatch):
         return ClosingIterator(answer, lambda: self._unanswered.discard(token))
 
     def always(self, fault: Fault | None) -> None:
-        """Apply this fault to all requests from now on."""
+        """Apply this fault to all requests until the next call."""
         self.fault = lambda _: fault
 
     def refuse_connections(self) -> None:
-        """Stop listening, but respond to every stored request first."""
+        """Stop listening, after responding to every stored request."""
         self._is_closing = True
         assert eventually(lambda: not self._unanswered)
         self._port = int(self.endpoint_url.rpartition(":")[2])
@@ -83,7 +83,7 @@ class FailingCloudWatch(LocalCloudWatch):
 
     @contextmanager
     def hanging(self) -> "Iterator[None]":
-        """Accept requests without responding; drop them at the end, because their senders may have given up on them."""
+        """Accept requests without responding; drop them at the end, because their senders may have given up."""
         self.latency_seconds = FOR_EVER_SECONDS
         try:
             yield
@@ -92,7 +92,7 @@ class FailingCloudWatch(LocalCloudWatch):
             self._released.set()
 
     def exactly_once(self, name: str) -> float:
-        """Return the sum of a metric without the samples that had to be sent twice."""
+        """Return the sum of a metric, without the samples that had to be sent twice."""
         return self.published.sum(name) - self.repeated[name]
 
     def _sleep_unless_released(self, seconds: float) -> None:

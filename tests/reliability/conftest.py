@@ -1,9 +1,9 @@
-"""Fixtures of the reliability tests: a CloudWatch that fails, a scale, and figures to print.
+"""Fixtures of the reliability tests: a CloudWatch emulator that fails, a scale, and figures to print.
 
-Scenarios that mostly wait start with the first test, and are checked by the last tests: see ``background.py``.
+Slow scenarios run in the background from the first test on, and the last tests check them: see ``background.py``.
 
 ``RELIABILITY_SCALE=5`` makes everything five times as long: an outage of 60 s, a soak of 2 minutes, 5,000 requests to
-each server (8 of them), 250 forks. It is 1 by default, and any number is fine: 10 means 10,000 requests to each.
+each of 8 servers, 250 forks. The default is 1, and any positive number is valid: 10 means 10,000 requests to each.
 """
 
 import os
@@ -41,7 +41,7 @@ def scenarios(
 
 @pytest.fixture
 def result(request: pytest.FixtureRequest, scenarios: "dict[str, Future[Any]]") -> Any:
-    """The result of the test's scenario."""
+    """The result of the test's background scenario."""
     return scenarios[request.node.nodeid].result()
 
 
@@ -52,14 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def cloudwatch() -> Iterator[FailingCloudWatch]:
-    """A running CloudWatch that can fail."""
+    """A running CloudWatch emulator that can fail."""
     with FailingCloudWatch() as failing:
         yield failing
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Record figures, which are printed at the end of the test run."""
+    """A function that records figures, which are printed at the end of the test run."""
 
     def note(**numbers: object) -> None:
         line = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items())
@@ -69,7 +69,7 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures."""
+    """Print the recorded figures."""
     lines = config.stash.get(_figures, [])
     if lines:
         terminalreporter.section("figures")

@@ -1,4 +1,4 @@
-"""A proxy between a client and a CloudWatch that speaks TLS, and cuts, delays and replaces bytes in a random order."""
+"""A TLS proxy in front of a CloudWatch emulator that cuts, delays and replaces bytes at random."""
 
 import contextlib
 import select
@@ -15,7 +15,7 @@ from random import Random
 from werkzeug.serving import make_ssl_devcert
 
 HOST = "cloudwatch.test"
-"""The name in the proxy's certificate."""
+"""The host name in the proxy's certificate."""
 
 TLS_FAULTS = ("plain text for TLS", "end in the handshake", "certificate of another")
 BYTE_FAULTS = tuple(
@@ -41,13 +41,13 @@ _PORTAL_STATUSES = (
 
 @dataclass
 class _Exchange:
-    """What happens to one request and its answer: the ``fault`` after ``left`` bytes in the ``direction`` it names."""
+    """The fault of one request and its response. It happens after ``left`` bytes in the direction that it names."""
 
     fault: str = ""
     left: int = 0
 
     def is_in(self, direction: str) -> bool:
-        """Return whether the fault concerns bytes of this direction."""
+        """Return whether the fault affects bytes in this direction."""
         return self.fault.endswith(direction)
 
 
@@ -56,10 +56,10 @@ class _EndedError(Exception):
 
 
 class CuttingProxy:
-    """Accepts TLS connections inside a ``with`` block, and forwards or damages their bytes.
+    """Accepts TLS connections within a ``with`` block, and forwards or damages their bytes.
 
-    Each exchange of a request and an answer draws a fault of ``faults`` with ``probability``. ``happened`` counts the
-    faults that took place. The file ``certificate`` lets clients trust the proxy.
+    Each request gets one of ``faults`` with this ``probability``. ``happened`` counts the faults that occurred. The
+    file ``certificate`` lets clients trust the proxy.
     """
 
     def __init__(self, target_port: int, directory: Path, random: Random) -> None:
@@ -80,7 +80,7 @@ class CuttingProxy:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts connections
         self._listener.close()
 
     def _accept(self) -> None:
@@ -91,12 +91,12 @@ class CuttingProxy:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _draw(self, among: Sequence[str]) -> str:
-        """Return the fault to cause now, or an empty text."""
+        """Return a random fault that is possible here, or an empty string for no fault."""
         possible = [each for each in self.faults if each in among]
         return self._random.choice(possible) if possible and self._random.random() < self.probability else ""
 
     def _serve(self, connection: socket.socket) -> None:
-        """Handle one connection to its end."""
+        """Handle one connection until it ends."""
         connection.settimeout(_MOST_SECONDS_OPEN)
         fault = self._draw(TLS_FAULTS)
         with connection, contextlib.suppress(OSError, _EndedError):
@@ -142,7 +142,7 @@ class CuttingProxy:
     def _forward(
         self, content: bytes, exchange: _Exchange, source: socket.socket, destination: socket.socket, direction: str
     ) -> None:
-        """Forward bytes, up to the place where the fault happens."""
+        """Forward bytes up to the position of the fault."""
         if not exchange.is_in(direction):
             destination.sendall(content)
         elif exchange.fault.startswith("trickle"):
@@ -162,7 +162,7 @@ class CuttingProxy:
             threading.Event().wait(self._random.uniform(0.0, 0.05))
 
     def _cut(self, exchange: _Exchange, source: socket.socket, destination: socket.socket) -> None:
-        """Let no further bytes of this direction through, and end the connection."""
+        """Drop further bytes in this direction, and end the connection."""
         if exchange.fault.startswith("reset"):
             _reset_on_close(source)
             _reset_on_close(destination)
@@ -174,7 +174,7 @@ class CuttingProxy:
         raise self._end(exchange.fault)
 
     def _answer_as_portal(self, client: ssl.SSLSocket) -> None:
-        """Answer as a captive portal does, which keeps the request to itself."""
+        """Respond as a captive portal does, without forwarding the request."""
         while _readable(client, client, _QUIET_SECONDS) and client.recv(65536):
             pass
         status = self._random.choice(_PORTAL_STATUSES)
@@ -189,7 +189,7 @@ class CuttingProxy:
 
 
 def _certified(path: Path) -> tuple[str, ssl.SSLContext]:
-    """Return the file of a new certificate for ``HOST``, and a context that uses it."""
+    """Return the file of a new certificate for ``HOST``, and an SSL context that uses it."""
     certificate, key = make_ssl_devcert(str(path), cn=HOST)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -199,7 +199,7 @@ def _certified(path: Path) -> tuple[str, ssl.SSLContext]:
 def _readable(
     client: ssl.SSLSocket, server: socket.socket, timeout_seconds: float | None = None
 ) -> socket.socket | None:
-    """Return the socket that has bytes to read, or ``None`` after the timeout. Raises an error after 20 seconds."""
+    """Return the socket that has bytes to read, or ``None`` after the timeout. Raise an error after 20 s."""
     if client.pending():
         return client
     readable, _, _ = select.select([client, server], [], [], timeout_seconds or _MOST_SECONDS_OPEN)
@@ -209,11 +209,11 @@ def _readable(
 
 
 def _reset_on_close(connection: socket.socket) -> None:
-    """Make the end of the connection a reset."""
+    """Make closing the connection send a reset (RST)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _wait_for_end(connection: socket.socket) -> None:
-    """Read and ignore bytes until the connection ends, or the client has certainly given up."""
+    """Read and discard bytes until the connection ends or the client must have given up."""
     while connection.recv(65536):
         pass

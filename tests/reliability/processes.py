@@ -26,11 +26,11 @@ from tests.support.fakes import eventually
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
-"""Timeout for steps that should be fast; only a failing test waits this long."""
+"""Timeout in seconds for steps that should be fast; only a failing test waits this long."""
 
 
 def environment(cloudwatch: LocalCloudWatch, changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment of a process that publishes often to this CloudWatch; ``None`` removes a variable."""
+    """Return the environment of a process that publishes to this CloudWatch frequently; ``None`` removes a variable."""
     often = {"OTEL_EXPORTER_CLOUDWATCH_FLUSH_MIN_INTERVAL_SECONDS": "1"}
     variables: dict[str, str | None] = {**_neutral_environment(), **cloudwatch.environment(), **often, **changes}
     return {name: value for name, value in variables.items() if value is not None}
@@ -45,7 +45,7 @@ def _neutral_environment() -> dict[str, str]:
 
 
 def rss_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
+    """Return the resident set size of a process."""
     (line,) = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS:")]
     return int(line.split()[1]) * 1024
 
@@ -86,29 +86,29 @@ class Program:
         self.process.stdin.flush()
 
     def hear(self, within_seconds: float = PATIENCE_SECONDS) -> Any:
-        """Return the next answer."""
+        """Return the process's next response."""
         try:
             answer = self._answers.get(timeout=within_seconds)
         except queue.Empty:
             answer = ""
-        assert answer, f"the process says nothing any more:\n{self.said()[-5000:]}"
+        assert answer, f"the process does not respond:\n{self.said()[-5000:]}"
         return json.loads(answer)
 
     def do(self, command: str, *arguments: object, within_seconds: float = PATIENCE_SECONDS) -> Any:
-        """Send a command and return its answer."""
+        """Send a command and return the response."""
         self.tell(command, *arguments)
         return self.hear(within_seconds)
 
     def hear_all(self) -> list[Any]:
-        """Return all answers of a process that has ended."""
+        """Return all responses of a process that has ended."""
         return [json.loads(each) for each in iter(self._answers.get, "")]
 
     def said(self) -> str:
-        """Return the log of the process."""
+        """Return the process's log."""
         return self.log.read_text()
 
     def end(self) -> int:
-        """Close standard input so that the process exits; return its status."""
+        """Close standard input, which ends the process, and return its exit status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.process.wait(PATIENCE_SECONDS)
@@ -133,7 +133,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Server:
-    """A running WSGI server of :mod:`tests.reliability.app`, and its log file."""
+    """A WSGI server that runs :mod:`tests.reliability.app`, and its log file."""
 
     url: str
     process: "subprocess.Popen[bytes]"
@@ -147,7 +147,7 @@ class Server:
             return json.loads(connection.getresponse().read())
 
     def terminate(self) -> float:
-        """Send SIGTERM, as a supervisor does; return the seconds until the server ends."""
+        """Send SIGTERM, as a supervisor does, and return the number of seconds until the server ends."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE_SECONDS) == 0, self.log.read_text()[-5000:]
@@ -159,7 +159,7 @@ _LEASH = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), 
 
 @contextlib.contextmanager
 def leash(group: int) -> Iterator[None]:
-    """Kill a process group when this process ends, even by SIGKILL, which closes its end of a pipe."""
+    """Kill a process group when this process ends. This works even after SIGKILL, which closes this end of a pipe."""
     command = [sys.executable, "-S", "-c", _LEASH, str(group)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
         try:
@@ -178,7 +178,7 @@ def is_listening(port: int) -> bool:
 def serving(
     cloudwatch: LocalCloudWatch, log: Path, command: list[str], application: list[str], **variables: str | None
 ) -> Iterator[Server]:
-    """Run a server on a socket that already listens, whose file descriptor replaces ``{fd}`` in the command.
+    """Run a server on a listening socket; the socket's file descriptor replaces ``{fd}`` in the command.
 
     A server whose command has ``{port}`` opens that port itself.
     """
@@ -197,7 +197,7 @@ def serving(
             stderr=log_file,
             start_new_session=True,
         )
-    # Only the server holds the socket now: when the server ends, connections are refused instead of hanging.
+    # Only the server has the socket now, so connections are refused when it ends, instead of hanging.
     with process, leash(process.pid):
         try:
             assert not opens_port or eventually(partial(is_listening, port), within_seconds=PATIENCE_SECONDS)
@@ -217,8 +217,8 @@ class Load:
 
     Every ``streamed_every``-th request has a streamed response.
 
-    A request that was sent and not answered is ``cut_off``: the server may or may not have counted it. There are at
-    most as many of these as clients at a time; after :meth:`expect_the_end` a client stops at its first failed request.
+    ``cut_off`` has the requests that were sent but not answered: the server may or may not have counted them. After
+    :meth:`expect_the_end`, a client stops at its first failed request.
     """
 
     url: str
@@ -241,7 +241,7 @@ class Load:
         return self
 
     def wait_for(self, answers: int) -> None:
-        """Wait until this number of requests was answered."""
+        """Wait until this number of requests has been answered."""
         while (before := len(self.answered)) < answers:
             assert eventually(lambda: len(self.answered) > before), (before, len(self.cut_off))
 
@@ -280,7 +280,7 @@ class Load:
             if connection.sock is None:
                 connection.connect()
         except OSError:
-            time.sleep(0.01)  # Nothing was sent; give a restarting server a moment.
+            time.sleep(0.01)  # No request was sent: give a restarting server some time.
             return False
         try:
             is_streamed = self.streamed_every is not None and number % self.streamed_every == 0

@@ -1,6 +1,6 @@
 """Programs that run in their own processes: ``python -m tests.reliability.programs <name>``.
 
-Each line of standard input is a command with arguments, as a JSON array, and each answer is a line of JSON.
+Each line of standard input is a command with arguments, as a JSON array, and each response is a line of JSON.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ from tests.reliability.cutting_proxy import HOST
 
 
 def say(answer: object) -> None:
-    """Write an answer."""
+    """Write a response."""
     print(json.dumps(answer), flush=True)  # noqa: T201 - the pipe to the test
 
 
@@ -65,20 +65,20 @@ class Measuring:
         return ""
 
     def add(self, orders: int) -> int:
-        """Count orders without flushing."""
+        """Count orders without flushing, and return the total."""
         for _ in range(orders):
             self.orders += 1
             self.reporter.add_metric("Orders", 1, "Count")
         return self.orders
 
     def add_names(self, names: list[str]) -> int:
-        """Count one of each name."""
+        """Add 1 to each of these metrics, and return their number."""
         for name in names:
             self.reporter.add_metric(name, 1, "Count")
         return len(names)
 
     def serve(self, seed: int, rate: float) -> int:
-        """Serve about ``rate`` requests per second, each of which requests a flush, until the next command arrives."""
+        """Serve about ``rate`` requests per second, each of which requests a flush, until the next command."""
         source, client = random.Random(seed), self.app.test_client()
         is_over = threading.Event()
 
@@ -92,7 +92,7 @@ class Measuring:
         return self.orders
 
     def count_and_say(self, name: str) -> None:
-        """Count forever without flushing; after each count, say the sum and the time."""
+        """Count forever without flushing; after each count, report the sum and the time."""
         for counted in itertools.count(1):
             self.reporter.add_metric(name, 1, "Count")
             say([counted, time.monotonic()])
@@ -107,11 +107,11 @@ class Measuring:
                 say(counted)
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Flush."""
+        """Flush, and return whether the flush succeeded."""
         return self.reporter.flush(timeout_seconds=timeout_seconds)
 
     def timed_flush(self, timeout_seconds: float) -> list[Any]:
-        """Flush; return the result and the duration."""
+        """Flush, and return the result and the duration in seconds."""
         begun = time.monotonic()
         return [self.flush(timeout_seconds), time.monotonic() - begun]
 
@@ -120,25 +120,25 @@ class Measuring:
         return dataclasses.asdict(self.reporter.stats())
 
     def shutdown(self, timeout_seconds: float) -> float:
-        """Shut down; return the duration."""
+        """Shut down, and return the duration in seconds."""
         begun = time.monotonic()
         self.reporter.shutdown(timeout_seconds=timeout_seconds)
         return time.monotonic() - begun
 
     def set_clock(self, seconds_ahead: float) -> float:
-        """Set the error of this process's wall clock; return the time it now shows."""
+        """Set the error of this process's wall clock, and return the resulting time."""
         Clock.seconds_ahead = seconds_ahead
         return time.time()
 
 
 class Clock:
-    """A wall clock that may be wrong."""
+    """A wall clock with an adjustable error."""
 
     seconds_ahead = 0.0
 
     @classmethod
     def install(cls) -> None:
-        """Replace all wall clocks: Python's, in every module that imported it, and the one used for signatures."""
+        """Replace all wall clocks: Python's, in every module that imported them, and the clock used for signatures."""
         auth: Any = importlib.import_module("botocore.auth")
         real_time, real_time_ns = time.time, time.time_ns
         wrong: dict[str, Callable[[], float]] = {
@@ -159,7 +159,7 @@ class Clock:
 
 
 class Periodic:
-    """The exporter under the SDK's periodic reader, with many series that are exported several times a second."""
+    """An exporter under the SDK's periodic reader, with many series that are exported several times per second."""
 
     def __init__(self) -> None:
         self.exporter = CloudWatchMetricExporter("Shop", max_metrics=10_000)
@@ -182,7 +182,7 @@ class Periodic:
         return self.rounds * self.series
 
     def accepted_bytes(self) -> list[int]:
-        """Return the bytes that all exported data would need unmerged, and the number of pending datums."""
+        """Return the number of bytes that all exported data would need unmerged, and the number of pending datums."""
         return [self.rounds * self.series * 2 * 1000, self.exporter.stats().datums_pending]
 
     def stats(self) -> dict[str, Any]:
@@ -201,14 +201,14 @@ class Periodic:
 
 
 def begin_lack(resource_name: str) -> Callable[[], object]:
-    """Make this process lack a resource. Returns a function that ends the lack; a forked child inherits both."""
+    """Make this process lack a resource, and return a function that ends this. Forked children inherit the lack."""
     if resource_name == "threads":
-        # No address space is large enough for the stack of a thread.
+        # The address space is too small for a thread stack of this size.
         before = threading.stack_size(2**46)
         return lambda: threading.stack_size(before)
     if resource_name == "descriptors":
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # the standard streams
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # room for the standard streams only
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     no_space = mock.Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     patch = mock.patch.multiple(os, mkdir=no_space, open=no_space)
@@ -217,7 +217,7 @@ def begin_lack(resource_name: str) -> Callable[[], object]:
 
 
 class Forking:
-    """A parent of many processes, with threads that record and flush continuously."""
+    """A parent that forks many processes while its threads record and flush continuously."""
 
     def __init__(self) -> None:
         self.reporter = CloudWatchMetricsReporter(Flask("forking"))
@@ -230,7 +230,7 @@ class Forking:
             thread.start()
 
     def fork(self, times: int) -> list[int]:
-        """Fork repeatedly, first while boto3 is being imported; each child counts itself. Return the exit statuses."""
+        """Fork repeatedly, first while boto3 is being imported. Each child counts itself. Return the exit statuses."""
         statuses = []
         while "boto3" not in sys.modules:
             time.sleep(0.0001)
@@ -242,8 +242,8 @@ class Forking:
         return statuses
 
     def fork_lacking(self, resource_name: str, times: int) -> list[int]:
-        """Fork while this process lacks a resource; each child counts itself before and after the lack ends."""
-        assert self.reporter.flush(timeout_seconds=30)  # everything is imported afterwards
+        """Fork while a resource is lacking, and return the exit statuses. Each child counts itself twice."""
+        assert self.reporter.flush(timeout_seconds=30)  # so that all modules are imported
         statuses = []
         for _ in range(times):
             end_lack = begin_lack(resource_name)
@@ -259,7 +259,7 @@ class Forking:
         return statuses
 
     def start(self, method: str, times: int) -> list[int | None]:
-        """Start multiprocessing children that do not flush explicitly; return their exit statuses."""
+        """Start multiprocessing children that do not flush explicitly, and return their exit statuses."""
         context = multiprocessing.get_context(method)
         statuses = []
         for _ in range(times):
@@ -271,7 +271,7 @@ class Forking:
         return statuses
 
     def stop(self) -> list[Any]:
-        """Stop the threads; return the number of records, and whether they were delivered."""
+        """Stop the threads, and return the number of records and whether they were delivered."""
         self.is_over.set()
         for thread in self.threads:
             thread.join()
@@ -288,7 +288,7 @@ class Forking:
             self.reporter.flush(timeout_seconds=30)
 
     def _be_a_child(self) -> int:
-        faulthandler.dump_traceback_later(15)  # the log shows where a child hangs
+        faulthandler.dump_traceback_later(15)  # logs where a child hangs
         try:
             self.reporter.add_metric("Child", 1, "Count")
             return 0 if self.reporter.flush(timeout_seconds=30) else 1
@@ -298,9 +298,9 @@ class Forking:
 
 
 class Shop:
-    """A source of metrics with its own reader, which records, flushes and, if it has a spool, restarts at random.
+    """A source of metrics with its own reader, which records and flushes at random, and restarts if it has a spool.
 
-    Each collection begins with its number, the metric ``collection``, which identifies one that arrives twice.
+    The first metric of each collection, ``collection``, is its number, which identifies collections that arrive twice.
     """
 
     def __init__(self, name: str, seed: int, spool_directory: str | None) -> None:
@@ -335,7 +335,7 @@ class Shop:
         self._histogram = meter.create_histogram("sizes")
 
     def run(self, seconds: float) -> None:
-        """Do random operations for this time."""
+        """Perform random operations for this time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(self._random.expovariate(20))
@@ -350,21 +350,21 @@ class Shop:
         self._counter.add(amount)
 
     def record(self) -> None:
-        """Record a size."""
+        """Record a sample of a size."""
         self.sizes += 1
         self._histogram.record(self._random.lognormvariate(3, 2))
 
     def request_flush(self) -> None:
-        """Request a flush, as the end of a request does."""
+        """Request a flush, as at the end of a request."""
         self.reader.request_flush()
 
     def flush(self) -> None:
-        """Wait for a flush."""
+        """Flush, and wait for the result."""
         with self._timed(self._random.uniform(0.0, 0.5)) as seconds:
             self.reader.flush(seconds)
 
     def restart(self) -> None:
-        """Shut down and start again, as two processes would that share a spool."""
+        """Shut down and start again, like two successive processes that share a spool."""
         with self._timed(self._random.uniform(0.1, 0.5)) as seconds:
             self.reader.shutdown(timeout_millis=1000 * seconds)
         self._start()
@@ -376,7 +376,7 @@ class Shop:
         self.seconds_late = max(self.seconds_late, time.monotonic() - begun - timeout_seconds)
 
     def settle(self) -> bool:
-        """Send everything that was recorded, and return whether that succeeded."""
+        """Send all recorded metrics, and return whether that succeeded."""
         is_delivered = self.reader.flush(60)
         deadline = time.monotonic() + 60
         # Calls that outlast their restart may still leave datums in the spool.
@@ -385,7 +385,7 @@ class Shop:
         if self._spool_directory:
             self.restart()
         is_delivered = self.reader.flush(60) and is_delivered
-        self.reader.shutdown(timeout_millis=60_000)  # no collection is under way afterwards
+        self.reader.shutdown(timeout_millis=60_000)  # no collection is running afterwards
         return is_delivered
 
     def totals(self) -> dict[str, Any]:
@@ -396,7 +396,7 @@ class Shop:
 
 
 class Chaos:
-    """Several shops whose CloudWatch has a name that cannot always be resolved, and no patience for faults."""
+    """Several shops with short timeouts, whose CloudWatch has a host name that cannot always be resolved."""
 
     def __init__(self) -> None:
         self.seed = int(os.environ["CHAOS_SEED"])
@@ -406,14 +406,14 @@ class Chaos:
         self.is_over = False
         resolve = socket.getaddrinfo
         socket.getaddrinfo = lambda host, *arguments, **options: resolve(self._address(host), *arguments, **options)
-        # Shorter than in production, so that an hour contains more faults.
+        # The timeouts are shorter than in production, so that an hour contains more faults.
         boto_client.CONNECT_TIMEOUT_SECONDS = boto_client.READ_TIMEOUT_SECONDS = 0.7  # type: ignore[misc]
         sender._LONGEST_BACKOFF_SECONDS = 0.5  # type: ignore[misc]
         spool = os.environ["CHAOS_SPOOL"]
         self.shops = [Shop(f"Shop {number}", self.seed, spool if number % 2 else None) for number in range(4)]
 
     def run(self, seconds: float) -> dict[str, int]:
-        """Run all shops for this time; return the number of each operation."""
+        """Run all shops for this time, and return how often each operation was performed."""
         with ThreadPoolExecutor(len(self.shops)) as pool:
             list(pool.map(lambda shop: shop.run(seconds), self.shops))
         self.is_over = True
@@ -421,7 +421,7 @@ class Chaos:
         return {**operations, "names that were not resolved": self.unresolved}
 
     def settle(self) -> list[bool]:
-        """Send everything."""
+        """Send all recorded metrics of every shop, and return whether each succeeded."""
         with ThreadPoolExecutor(len(self.shops)) as pool:
             return list(pool.map(Shop.settle, self.shops))
 
@@ -443,14 +443,14 @@ class Chaos:
 
 
 def count_in_child(method: str) -> None:
-    """Count in a multiprocessing child, and return without flushing."""
+    """Count in a multiprocessing child without flushing."""
     if method == "spawn":
         globals()["kept"] = CloudWatchMetricsReporter(Flask("forking"))
     CloudWatchMetricsReporter.add_metric(f"Child by {method}", 1, "Count")
 
 
 def _status_of(pid: int) -> int:
-    """Return the exit status of a child; -9 if it had to be killed."""
+    """Return a child's exit status, which is -9 if it had to be killed."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""The servers that the app runs under: what each needs, how it is started, and how it ends."""
+"""The servers that run the app: their requirements, their commands, and their exit statuses."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ app = {factory}()
 
 @dataclass(frozen=True)
 class ServerCase:
-    """A server: the modules it needs, its command, the number of its processes, and its status after SIGTERM."""
+    """A server: the modules it requires, its command, its number of processes, and its status after SIGTERM."""
 
     modules: tuple[str, ...]
     command: tuple[str, ...]
@@ -58,14 +58,14 @@ class ServerCase:
 
     @property
     def obstacle(self) -> str | None:
-        """Why this server cannot run here, or ``None`` if it can."""
+        """The reason why this server cannot run here, or ``None`` if it can."""
         missing = [each for each in self.modules if importlib.util.find_spec(each) is None]
         if missing:
             return f"not installed: {', '.join(missing)}"
         return None if self.is_possible else "the server's user cannot read this Python"
 
     def write_program(self, folder: Path) -> None:
-        """Write the files that the command of :func:`_uvicorn_program` needs."""
+        """Write the files that the command of :func:`_uvicorn_program` runs."""
         (folder / "serve.py").write_text(UVICORN_PROGRAM)
         (folder / "counting.py").write_text(COUNTING.format(factory=self.factory))
 
@@ -118,7 +118,7 @@ _MOD_WSGI_OPTIONS = (
     *("--application-type", "module", "tests.reliability.app", "--working-directory", str(ROOT)),
     *("--host", "127.0.0.1", "--port", "{port}", "--server-root", "{folder}/apache", "--log-to-terminal"),
     *("--processes", "2", "--threads", "4"),
-    # Apache serves nothing as root.
+    # Apache does not serve requests as root.
     *(("--user", "nobody", "--group", "nogroup") if _IS_ROOT else ()),
 )
 _MOD_WSGI = ServerCase(
@@ -150,10 +150,10 @@ FURTHER_SERVERS = {
     ),
     "mod_wsgi": _MOD_WSGI,
 }
-"""Other adapters, servers that ``test_servers_under_load.py`` terminates in every run, and one that needs Apache."""
+"""Other adapters, servers that ``test_servers_under_load.py`` always tests, and one that needs Apache."""
 
 SERVERS_THAT_LOSE = {
     "uvicorn, a2wsgi, 2 workers": _uvicorn("a2wsgi", workers=2),
     "gunicorn, UvicornWorker, preload": _gunicorn_with_uvicorn("--preload"),
 }
-"""Servers whose workers end by the default action of SIGTERM, which a reporter created in them cannot handle."""
+"""Servers whose workers end by the default action of SIGTERM, without a last flush."""

@@ -1,4 +1,4 @@
-"""Credentials or a Region that appear late or expire: nothing is lost, and one warning names what is missing."""
+"""Credentials or a Region that are missing at first or expire: no metric is lost, and one warning names them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_missing_at_first(  # noqa: PLR0917
     content: str,
     figures: Callable[..., None],
 ) -> None:
-    """Credentials or a Region that appear while the process runs are found, after one warning."""
+    """Credentials or a Region that become available while the process runs are used, after a single warning."""
     file = tmp_path / "appears later"
     variables = {**variables, file_variable: str(file)}
     with Program(cloudwatch, tmp_path / "log", "measure", **variables) as program:
@@ -56,7 +56,7 @@ def test_missing_at_first(  # noqa: PLR0917
 
 
 def test_credentials_that_expire(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """Credentials that expire twice and are renewed cause one warning each time."""
+    """Credentials that expire twice and are renewed cause one warning per expiry."""
     with Program(cloudwatch, tmp_path / "log") as program:
         program.do("add", 1)
         assert program.do("flush", 30)

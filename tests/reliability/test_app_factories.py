@@ -1,4 +1,4 @@
-"""Application factories: thousands of apps created and dropped in one process."""
+"""App factories: thousands of apps created and dropped in one process."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ print(json.dumps([cloudwatch.orders, cloudwatch.requests, threading.active_count
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_two_thousand_apps() -> None:
-    """Every metric is delivered, no thread remains, memory stays flat, and there are no warnings."""
+    """Every metric is delivered, no thread remains, memory does not grow, and no warning is logged."""
     apps = 2000
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(apps)],
@@ -91,7 +91,7 @@ time.sleep(0.1)
 
 
 def test_the_exit_waits_for_dropped_apps() -> None:
-    """Metrics of a dropped app are delivered, even if the process exits while the app is being flushed."""
+    """Metrics of a dropped app are delivered even if the process exits while they are being flushed."""
     ended = subprocess.run(
         [sys.executable, "-c", DROPPED_AT_THE_END], capture_output=True, text=True, check=True, timeout=60
     )

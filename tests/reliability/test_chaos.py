@@ -1,4 +1,4 @@
-"""Connections that are cut, delayed and replaced at random: in the end every count is exact.
+"""Connections are cut, delayed and replaced at random, and every count is exact in the end.
 
 ``CHAOS_SECONDS`` and ``CHAOS_SEED`` set the duration and the seed. ``nox --session chaos`` runs this for an hour.
 """
@@ -25,7 +25,7 @@ SEED = int(os.environ.get("CHAOS_SEED", "17"))
 
 
 def collections_of(parameters: Mapping[str, Any]) -> list[dict[str, Mapping[str, Any]]]:
-    """Split a request into its collections. It has several after an error that left unclear what it means."""
+    """Split a request into its collections. After a failure, one request may contain several."""
     found: list[dict[str, Mapping[str, Any]]] = []
     for datum in datums_of(parameters):
         if datum["MetricName"] == "collection":
@@ -36,12 +36,12 @@ def collections_of(parameters: Mapping[str, Any]) -> list[dict[str, Mapping[str,
 
 @dataclass
 class Arrivals:
-    """The requests that arrived complete: how often each collection did, and what it contains."""
+    """The requests that arrived completely: how often each collection arrived, and what it contains."""
 
     times: Counter[tuple[str, int]] = field(default_factory=Counter)
     datums: dict[tuple[str, int], int] = field(default_factory=dict)
     sums: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """The sums of each namespace's metrics, for histograms the number of samples, without repetitions."""
+    """The sums of each namespace's metrics, or the number of samples of histograms, without repeated collections."""
 
     def __call__(self, parameters: Mapping[str, Any]) -> None:
         """Record a request."""
@@ -59,13 +59,13 @@ class Arrivals:
             )
 
     def repeated(self, namespace: str) -> int:
-        """Return the number of datums of a namespace that arrived again."""
+        """Return the number of a namespace's datums that arrived repeatedly."""
         return sum((self.times[key] - 1) * number for key, number in self.datums.items() if key[0] == namespace)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the shops recorded, what arrived, and what happened meanwhile."""
+    """What the shops recorded, what arrived, and which faults occurred."""
 
     are_delivered: list[bool]
     totals: dict[str, dict[str, Any]]
@@ -78,7 +78,7 @@ class Result:
 
 
 def cause_chaos(directory: Path, _scale: float) -> Result:
-    """Run shops while the proxy between them and CloudWatch causes faults, and then until everything has arrived."""
+    """Run shops while the proxy in front of CloudWatch causes faults, and then until every metric has arrived."""
     source, arrivals = random.Random(SEED), Arrivals()
     with (
         LocalCloudWatch(answer_with=arrivals) as cloudwatch,
@@ -108,7 +108,7 @@ def cause_chaos(directory: Path, _scale: float) -> Result:
 
 
 def change_weather(proxy: CuttingProxy, source: random.Random, is_over: threading.Event) -> None:
-    """Alternate between calm times and times of one to three kinds of faults, some of them of nothing else."""
+    """Vary the kinds of faults and their probability, from none to every request, until ``is_over`` is set."""
     while not is_over.is_set():
         proxy.probability = source.choice([0.0, 0.2, 0.5, 1.0])
         proxy.faults = source.sample(FAULTS, source.randrange(1, 4))
@@ -118,7 +118,7 @@ def change_weather(proxy: CuttingProxy, source: random.Random, is_over: threadin
 
 @meanwhile(cause_chaos)
 def test_chaos(result: Result, figures: Callable[..., None]) -> None:
-    """Once the faults stop, everything arrives; nothing is lost, and repetitions are within the count of the stats."""
+    """Once the faults stop, every metric arrives, none is lost, and the stats count every possible duplicate."""
     repeated = {name: result.arrivals.repeated(name) for name in result.totals}
     figures(
         seed=SEED,

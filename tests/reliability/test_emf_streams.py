@@ -1,4 +1,4 @@
-"""EMF lines of processes that are killed, and of many processes that share a pipe."""
+"""EMF lines from processes that are killed, and from many processes that share a pipe."""
 
 import json
 import os
@@ -60,7 +60,7 @@ for each in threads:
 
 
 def test_environments_that_are_killed_after_the_answer(scale: float, figures: Callable[..., None]) -> None:
-    """Each Lambda environment is killed as soon as the handler returns, and every invocation is counted."""
+    """Each Lambda environment is killed as soon as the handler returns, and every invocation is still counted."""
     number = int(20 * scale)
     environment = {
         **os.environ,

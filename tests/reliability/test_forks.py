@@ -22,10 +22,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 
 
 def test_children(cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]) -> None:
-    """Each child sends only its own counts and exits, and the parent's counts stay exact.
+    """Each child sends only its own counts and exits; the parent's counts stay exact.
 
-    The first forks happen while the parent's thread still imports boto3. Children of multiprocessing do not flush
-    explicitly: their metrics are flushed when they exit.
+    The first forks happen while a thread of the parent still imports boto3. Children of multiprocessing do not flush
+    explicitly; their metrics are flushed when they exit.
     """
     forks, started = round(FORKS * scale), round(3 * scale)
     with Program(cloudwatch, tmp_path / "log", "fork") as program:
@@ -47,9 +47,9 @@ def test_children(cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, f
 def test_children_that_lack_a_resource(
     cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, resource_name: str, figures: Callable[..., None]
 ) -> None:
-    """Parent and children lack threads, descriptors or space during forks, and CloudWatch fails: all counts are exact.
+    """If forks happen without threads, descriptors or disk space, and CloudWatch fails, all counts are still exact.
 
-    Every third request fails, so that the parent usually has pending data.
+    Every third request fails, so the parent usually has pending data.
     """
     forks, requests = round(FORKS_LACKING * scale), itertools.count()
     cloudwatch.fault = lambda _: None if next(requests) % 3 else SERVER_ERROR

@@ -1,4 +1,4 @@
-"""A CloudWatch that hangs forever: everything ends in time, and logs the undelivered data."""
+"""CloudWatch hangs forever: every shutdown ends in time, and logs the undelivered data."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from tests.reliability.processes import GUNICORN, Load, Program, serving
 from tests.support.background import meanwhile
 
 ITS_OWN_END_SECONDS = 3.0
-"""Time for the rest of an interpreter's or a server's exit, on a busy machine."""
+"""Allowance in seconds for the rest of an interpreter's or a server's exit, on a busy machine."""
 
 
 @pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
@@ -24,7 +24,7 @@ def test_shutdown(
     is_spooled: bool,  # noqa: FBT001 - a column of the table
     figures: Callable[..., None],
 ) -> None:
-    """Shutdown returns within its timeout plus one second, and reports both unanswered and unsent data."""
+    """Shutdown returns within its timeout plus one second, and reports unanswered and unsent data."""
     spool = tmp_path / "spool"
     variables = {"OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY": str(spool)} if is_spooled else {}
     with cloudwatch.hanging(), Program(cloudwatch, tmp_path / "log", **variables) as program:
@@ -50,7 +50,7 @@ def test_shutdown(
 
 
 def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
-    """End an interpreter and a gunicorn whose CloudWatch hangs; return the duration and the log of each."""
+    """End a program and a gunicorn server whose CloudWatch hangs; return the duration and the log of each."""
     command = [*GUNICORN, "--workers", "1", "--threads", "2", "--worker-class", "gthread"]
     with (
         FailingCloudWatch() as cloudwatch,
@@ -69,7 +69,7 @@ def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
 
 
 def seconds_to_end(program: Program) -> float:
-    """End a program; return the seconds it took."""
+    """End a program, and return the seconds it took."""
     begun = time.monotonic()
     assert program.end() == 0
     return time.monotonic() - begun
@@ -78,10 +78,10 @@ def seconds_to_end(program: Program) -> float:
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
 @meanwhile(end_both)
 def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[..., None]) -> None:
-    """An interpreter's exit and a SIGTERM to gunicorn take no longer than the exit timeout."""
+    """A program's exit and gunicorn's reaction to SIGTERM take no longer than the exit timeout."""
     for seconds, said in result:
         assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS, said
-        # The second, if the call that hangs began so early that the client gave up before the exit timeout.
+        # The second message appears if the client gave up on the hanging call before the exit timeout.
         in_progress = "but CloudWatch has not responded. Unless it accepts them, they are lost" in said
         assert in_progress or "could not be sent before the exporter was shut down, and are lost" in said
     of_interpreter, of_gunicorn = (f"{seconds:.1f} s" for seconds, _ in result)

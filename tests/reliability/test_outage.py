@@ -1,4 +1,4 @@
-"""Outages of any length reduce the time resolution and lose no counts."""
+"""Outages of any length reduce the time resolution of metrics, but lose no counts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ MEGABYTE = 2**20
 
 
 def have_outage(directory: Path, scale: float) -> Outage:
-    """Run an outage of the default length times the scale."""
+    """Run an outage whose length is the default times the scale."""
     with FailingCloudWatch() as cloudwatch:
         outage = Outage(seconds=OUTAGE_SECONDS * scale).run(cloudwatch, directory / "log")
     assert cloudwatch.validation_errors == []
@@ -22,7 +22,7 @@ def have_outage(directory: Path, scale: float) -> Outage:
 
 @meanwhile(have_outage)
 def test_outage_under_load(result: Outage, figures: Callable[..., None]) -> None:
-    """Counts stay exact under 50 requests per second while CloudWatch refuses connections, fails and throttles."""
+    """Counts stay exact at 50 requests per second while CloudWatch refuses connections, fails and throttles."""
     assert result.counted == result.answered
     assert result.lost == {}
     assert result.calls <= result.most_calls
@@ -31,7 +31,7 @@ def test_outage_under_load(result: Outage, figures: Callable[..., None]) -> None
 
 
 def test_backlog_of_a_megabyte(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """With the package's reader, data of 20 times the backlog limit is merged in the SDK and keeps exact counts."""
+    """With the package's reader, data of 20 times the backlog limit is merged in the SDK, and counts stay exact."""
     with Program(cloudwatch, tmp_path / "log", OTEL_EXPORTER_CLOUDWATCH_MAX_BACKLOG_BYTES=str(MEGABYTE)) as program:
         names = [f"{number} {'x' * 200}" for number in range(900)]
         bytes_a_round = program.do("add_names", names) * 300
@@ -51,7 +51,7 @@ def test_backlog_of_a_megabyte(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
     assert [cloudwatch.published.sum(name) for name in names] == [1 + rounds] * len(names)
     assert stats["datums_lost"] == {}
     datums = [each for each in cloudwatch.published.accepted if each.metric.name == names[0]]
-    assert len(datums) <= 3, "the first, what waited, and what added up in the SDK"
+    assert len(datums) <= 3, "the first, the pending one, and the sum from the SDK"
     assert max(pending) <= 2 * len(names)
     assert growth < 10 * MEGABYTE
     figures(
@@ -66,7 +66,7 @@ def test_backlog_of_a_megabyte(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
 def test_backlog_of_a_megabyte_under_the_periodic_reader(
     cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """With the periodic reader, which keeps collecting, the exporter merges pending data and keeps sums and counts."""
+    """With the periodic reader, which keeps collecting, the exporter merges pending data, and counts stay exact."""
     with Program(
         cloudwatch, tmp_path / "log", "periodic", OTEL_EXPORTER_CLOUDWATCH_MAX_BACKLOG_BYTES=str(MEGABYTE)
     ) as program:
@@ -89,7 +89,7 @@ def test_backlog_of_a_megabyte_under_the_periodic_reader(
     assert cloudwatch.published.count("sizes") == counted
     assert stats["datums_lost"] == {}
     assert growth[0] < 40 * MEGABYTE
-    assert growth[1] - growth[0] < 8 * MEGABYTE, "it does not go on like this"
+    assert growth[1] - growth[0] < 8 * MEGABYTE, "memory does not keep growing"
     datums = [each for each in cloudwatch.published.accepted if each.metric.name == "orders"]
     figures(
         handed_over=f"{handed_over / MEGABYTE:.0f} MB",

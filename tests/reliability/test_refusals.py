@@ -1,4 +1,4 @@
-"""One invalid datum, and lost responses."""
+"""Rejected datums, and lost responses."""
 
 import math
 import random
@@ -46,9 +46,9 @@ def test_one_refused_datum_in_a_thousand(
 def test_a_thousand_refused_datums(
     cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
 ) -> None:
-    """Each flush makes few calls, other datums are delivered meanwhile, and one line a minute is logged.
+    """Each flush makes few calls, other datums are delivered meanwhile, and one line per minute is logged.
 
-    Finding all of them takes 7 minutes, so this is only done if the scale is larger than 1.
+    Isolating all of them takes 7 minutes, so the test does this only if the scale is larger than 1.
     """
     names = [f"Bad {number}" for number in range(DATUMS)]
 

@@ -1,4 +1,4 @@
-"""WSGI servers: every answered request is counted, whatever happens to the workers."""
+"""WSGI servers count every answered request, even while workers are replaced or terminated."""
 
 import sys
 from collections.abc import Callable
@@ -17,23 +17,23 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these servers f
 
 
 def assert_answered_are_counted(cloudwatch: FailingCloudWatch, load: Load) -> None:
-    """Each answered request counts exactly once, each cut-off request at most once, and nothing else counts."""
+    """Each answered request counts exactly once, each cut-off request at most once, and no other request counts."""
     found = cloudwatch.published
     answered, cut_off = len(load.answered), len(load.cut_off)
     for name in ("Requests", "Numbers", "http.server.duration"):
         assert answered <= found.count(name) <= answered + cut_off, name
     assert found.sum("Requests") == found.count("Requests")
-    rounding = 1e-9 * found.sum("Numbers")  # the promise for the sum of a histogram
+    rounding = 1e-9 * found.sum("Numbers")  # sums of histograms are exact to this precision
     assert -rounding <= found.sum("Numbers") - sum(load.answered) <= sum(load.cut_off) + rounding
     assert cloudwatch.validation_errors == []
 
 
 def put_under_load(server: Server, requests: int, *, requests_per_connection: int = 20) -> Load:
-    """Send requests until workers were replaced, end the server under load, and wait for all clients."""
+    """Send requests until workers have been replaced, end the server under load, and wait for all clients."""
     load = Load(server.url, clients=CLIENTS, requests_per_connection=requests_per_connection).start()
     load.wait_for(requests)
     assert eventually(lambda: len(load.pids) > 2, within_seconds=PATIENCE_SECONDS)
-    assert len(load.cut_off) <= len(load.answered) / 100, "the end of a worker costs an idle connection now and then"
+    assert len(load.cut_off) <= len(load.answered) / 100, "replacing a worker may close an idle connection"
     before = len(load.cut_off)
     load.expect_the_end()
     server.terminate()
@@ -52,7 +52,7 @@ def test_gunicorn(  # noqa: PLR0917
     scale: float,
     figures: Callable[..., None],
 ) -> None:
-    """All answered requests are counted while workers are replaced continuously, and after a SIGTERM under load."""
+    """All answered requests are counted while workers are replaced continuously, and after SIGTERM under load."""
     if worker_class == "gevent":
         pytest.importorskip("gevent")
     command = [*GUNICORN, "--workers", "2", "--worker-class", worker_class, "--keep-alive", "5"]
@@ -74,7 +74,7 @@ def test_gunicorn(  # noqa: PLR0917
 def test_sync_in_workers_that_gevent_patches(
     cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
 ) -> None:
-    """With preload, a worker has its reader before gevent patches threading, and its requests wait for their flush."""
+    """With preload, the reader exists before gevent patches threading; ``flush="sync"`` still counts all requests."""
     pytest.importorskip("gevent")
     command = [*GUNICORN, "--workers", "2", "--worker-class", "gevent", "--keep-alive", "5", "--preload"]
     command += ["--max-requests", "250", "--max-requests-jitter", "50"]
@@ -94,7 +94,7 @@ def test_uwsgi(
     scale: float,
     figures: Callable[..., None],
 ) -> None:
-    """The same holds for uWSGI, which forks workers without Python's fork hooks unless they load the app themselves."""
+    """All answered requests are counted under uWSGI, which by default forks workers without Python's fork hooks."""
     command = [str(UWSGI), "--http-socket", "fd://{fd}", "--master", "--processes", "2", "--threads", "4"]
     command += ["--min-worker-lifetime", "1"]
     command += [

@@ -20,14 +20,14 @@ from tests.support.fakes import eventually
 
 REQUESTS = 64
 STREAMED_EVERY = 16
-"""``RELIABILITY_SCALE=10`` makes them 600 requests and 40 streamed ones, to further servers and with both policies."""
+"""``RELIABILITY_SCALE=10`` sends 640 requests, 40 of them streamed, to more servers and with both policies."""
 IS_FULL = float(os.environ.get("RELIABILITY_SCALE", "1")) > 1
 TESTED = {**SERVERS, **(FURTHER_SERVERS if IS_FULL else {})}
 RUNS = [
     (name, flush)
     for name, case in TESTED.items()
     for flush in ("interval", "background")
-    # With flush="interval", all requests are still unpublished when the signal comes.
+    # With flush="interval", all requests are still unpublished when the signal arrives.
     if IS_FULL or case.workers == 1 or flush == "interval"
 ]
 
@@ -76,7 +76,7 @@ with hold_sigterm():
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that Apache's own user may enter, unlike ``tmp_path``."""
+    """A folder that Apache's own user can enter, unlike ``tmp_path``."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -85,14 +85,14 @@ def folder() -> Iterator[Path]:
 def answered_before_sigterm(
     cloudwatch: FailingCloudWatch, case: ServerCase, flush: str, requests: int, folder: Path
 ) -> int:
-    """Start a server, send requests, send SIGTERM right after the last response, and return the number of responses."""
+    """Start a server, send requests, and send SIGTERM right after the last response. Return the number of responses."""
     if case.obstacle:
         pytest.skip(case.obstacle)
     case.write_program(folder)
     command = [word.replace("{folder}", str(folder)) for word in case.command]
     variables = {"COUNTING_APP": "loaded", "OTEL_EXPORTER_CLOUDWATCH_FLUSH": flush, "PYTHONPATH": str(ROOT)}
     with serving(cloudwatch, folder / "log", command, [], **variables) as server:
-        # One request per connection: uWSGI's HTTP socket closes connections, and asgiref's WsgiToAsgi answers 500 on
+        # One request per connection: uWSGI's HTTP socket closes connections, and asgiref's WsgiToAsgi sends a 500 on
         # connections that uvicorn reuses.
         load = Load(server.url, clients=8, requests_per_connection=1, streamed_every=STREAMED_EVERY).start()
         load.wait_for(requests)
@@ -106,7 +106,7 @@ def answered_before_sigterm(
 
 
 def counts(cloudwatch: FailingCloudWatch) -> dict[str, float]:
-    """Return how often each metric was published that a request records once."""
+    """Return the number of samples of each metric that a request records once."""
     return {name: cloudwatch.published.count(name) for name in ("Requests", "Numbers", "http.server.duration")}
 
 
@@ -125,9 +125,9 @@ def test_servers(  # noqa: PLR0917
 def test_workers_that_lose(
     cloudwatch: FailingCloudWatch, folder: Path, name: str, scale: float, figures: Callable[..., None]
 ) -> None:
-    """Workers of ``uvicorn --workers``, and preloaded ones of gunicorn's, lose what was recorded since the last flush.
+    """Workers of ``uvicorn --workers`` and preloaded ``UvicornWorker`` processes lose metrics since the last flush.
 
-    The documentation says so, and what to do: ``test_servers`` runs a program that starts uvicorn's workers.
+    The documentation describes the solution for uvicorn, a program that starts the workers; ``test_servers`` runs it.
     """
     case, requests = SERVERS_THAT_LOSE[name], round(REQUESTS * scale)
     answered = answered_before_sigterm(cloudwatch, case, "interval", requests, folder)
@@ -143,7 +143,7 @@ def test_workers_that_lose(
 def test_programs(cloudwatch: FailingCloudWatch, case: str, status: int, published: int) -> None:
     """A program without a handler publishes its metrics; a program's own handler stays in place.
 
-    A reader made in another thread cannot set a handler; the main thread's first flush sets it.
+    A reader created in another thread cannot set a handler; the main thread's first flush sets it.
     """
     command = [sys.executable, "-c", SCRIPT, case]
     ended = subprocess.run(command, cwd=ROOT, env=environment(cloudwatch, {}), timeout=PATIENCE_SECONDS, check=False)
@@ -153,7 +153,7 @@ def test_programs(cloudwatch: FailingCloudWatch, case: str, status: int, publish
 
 @pytest.mark.parametrize("case", ["exit", "shutdown", "shutdown, another thread", "SIGTERM"])
 def test_a_signal_during_the_last_flush(cloudwatch: FailingCloudWatch, case: str) -> None:
-    """SIGTERM does not interrupt the last flush, whatever began it: the request that fails meanwhile is retried."""
+    """SIGTERM does not interrupt the last flush, whatever started it: a request that fails meanwhile is retried."""
     pids: Queue[int] = Queue()
 
     def signal_once(_: object) -> Fault | None:
@@ -173,5 +173,5 @@ def test_a_signal_during_the_last_flush(cloudwatch: FailingCloudWatch, case: str
 
 
 def test_a_child_forked_during_the_last_flush() -> None:
-    """A child whose parent was shutting down when it forked ends on SIGTERM."""
+    """A child that was forked while its parent was shutting down ends on SIGTERM."""
     subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True)

@@ -1,4 +1,4 @@
-"""Four processes and every kind of fault, in a seeded schedule: counts are exact in the end."""
+"""Four processes, and every kind of fault in a seeded schedule: all counts are exact in the end."""
 
 import random
 import threading
@@ -36,7 +36,7 @@ FAULTS: dict[str, Fault | None] = {
 
 @dataclass(frozen=True)
 class Soaked:
-    """The counts of the processes, their delivery, and their own statistics."""
+    """The counts of the processes, whether they were delivered, and the processes' statistics."""
 
     cloudwatch: FailingCloudWatch
     orders: int
@@ -74,7 +74,7 @@ def soak(directory: Path, scale: float) -> Soaked:
 
 @meanwhile(soak)
 def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
-    """Nothing is missing, and only requests that were stored without a response are duplicated."""
+    """No measurement is missing, and only requests that were stored without a response are duplicated."""
     cloudwatch, orders, stats = result.cloudwatch, result.orders, result.stats
     assert cloudwatch.exactly_once("Orders") == orders
     assert cloudwatch.published.count("Size") == cloudwatch.published.sum("Orders")
@@ -92,7 +92,7 @@ def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
 
 
 def fail_for(cloudwatch: FailingCloudWatch, kind: str, seconds: float, *, probability: float) -> None:
-    """Apply a kind of fault to requests with this probability, for some seconds."""
+    """Apply a kind of fault to requests with this probability, for this number of seconds."""
     dice = random.Random(kind)
     pause = threading.Event()
     if kind == "refused":

@@ -1,4 +1,4 @@
-"""``kill -9`` with a spool: the next process sends all data that had left the SDK."""
+"""After ``kill -9`` with a spool, the next process sends all data that had left the SDK."""
 
 import random
 import signal
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs f
 
 
 def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """Processes share the directory; the next one sends the data of the killed processes and not of running ones."""
+    """The next process sends the data of killed processes in the shared directory, but not that of running ones."""
     spool = str(tmp_path / "spool")
 
     def program(name: str) -> Program:
@@ -35,7 +35,7 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
             assert each.do("flush", 0.3) is False
         first.kill()
         second.kill()
-        living.process.send_signal(signal.SIGSTOP)  # Otherwise it might send its own data meanwhile.
+        living.process.send_signal(signal.SIGSTOP)  # Otherwise the process might send its own data meanwhile.
         cloudwatch.always(None)
         with program("next") as following:
             following.do("add", 4000)
@@ -53,7 +53,7 @@ def test_killed_in_an_outage(cloudwatch: FailingCloudWatch, tmp_path: Path, figu
 def test_killed_at_any_moment(
     cloudwatch: FailingCloudWatch, tmp_path: Path, scale: float, figures: Callable[..., None]
 ) -> None:
-    """Of processes killed in an outage, everything arrives once, except for what they recorded since an interval."""
+    """All metrics of processes killed in an outage arrive once, except those recorded in the last interval."""
     variables = {
         "OTEL_EXPORTER_CLOUDWATCH_SPOOL_DIRECTORY": str(tmp_path / "spool"),
         "OTEL_METRIC_EXPORT_INTERVAL": str(round(1000 * INTERVAL_SECONDS)),
@@ -83,13 +83,13 @@ def test_killed_at_any_moment(
         missing = [at for counted, at in counts if counted > arrived]
         ages += [counts[-1][1] - each for each in missing[:1]]
         lost += len(missing)
-        assert arrived <= counts[-1][0] + 1, "the last one may not have been said"
+        assert arrived <= counts[-1][0] + 1, "the last count may not have been reported"
     figures(kills=len(names), recorded=sum(each[-1][0] for each in said.values()), lost=lost, oldest_lost=max(ages))
-    assert max(ages) < 2 * INTERVAL_SECONDS + 3  # for a busy machine
+    assert max(ages) < 2 * INTERVAL_SECONDS + 3  # generous, because the machine may be busy
 
 
 def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, figures: Callable[..., None]) -> None:
-    """All data confirmed by a flush arrives; of each killed process, at most one request is duplicated."""
+    """All data confirmed by a flush arrives; flushes not reported before the kill add only a few requests."""
     spool = str(tmp_path / "spool")
     vouched_for = 0
     for number in range(3):
@@ -106,7 +106,7 @@ def test_killed_while_it_sends(cloudwatch: FailingCloudWatch, tmp_path: Path, fi
         assert program.do("flush", 60)
     largest = 10
     published = cloudwatch.published.sum("Orders")
-    # After the last confirmed flush, a process may have completed a few more before it was killed.
+    # A process may have completed a few more flushes after the last one it reported.
     arrived = sum(1 for each in cloudwatch.published.accepted if each.metric.name == "Orders")
     assert vouched_for + 1 <= published <= largest * arrived
     assert published - vouched_for == pytest.approx(1, abs=3 * 10 * largest)

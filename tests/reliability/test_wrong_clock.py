@@ -1,4 +1,4 @@
-"""A wall clock that is a day off: CloudWatch rejects signatures until it is corrected, and nothing is lost."""
+"""A wall clock is off by a day: CloudWatch rejects signatures until the clock is corrected, and no data is lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ DAY = 24 * 3600
 
 @pytest.fixture
 def judging_cloudwatch() -> Iterator[FailingCloudWatch]:
-    """A CloudWatch that checks the time of signatures, as AWS does."""
+    """A CloudWatch emulator that checks the time of signatures, as AWS does."""
     with FailingCloudWatch(judges_signatures=True) as failing:
         yield failing
 
@@ -41,7 +41,7 @@ def test_a_jump_and_back(
     assert cloudwatch.validation_errors == []
     assert stats["datums_lost"] == {}
     times = [each.unix_time - time.time() for each in cloudwatch.published.accepted]
-    assert max(times) < 2 * 3600, "what was measured in the future happens when it is sent"
+    assert max(times) < 2 * 3600, "future timestamps are corrected when they are sent"
     figures(flush=f"{seconds:.2f} s of 1 s", published=321, oldest=f"{min(times) / 3600:.0f} h")
 
 

@@ -14,7 +14,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 
 def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
-    """After an interval with 1e9 and 1e-9, percentiles of the next ten are within a bucket of the finest scale."""
+    """After an interval with 1e9 and 1e-9, percentiles of the next ten intervals are accurate to within 3 %."""
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Ns", client=cloudwatch))
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("m").create_histogram("h")
@@ -35,7 +35,7 @@ def test_later_intervals_are_as_good_as_without_the_outlier() -> None:
 
 
 def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
-    """Return the scales of two collections, the first of which has an outlier."""
+    """Return the scales of two collections, of which only the first has outliers."""
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: aggregation},
@@ -53,14 +53,14 @@ def scales_of(aggregation: ExponentialBucketHistogramAggregation) -> list[int]:
 
 
 def test_the_scale_recovers() -> None:
-    """After an outlier, the next interval uses the scale its own samples allow; older SDKs keep the coarse one."""
+    """After an outlier, the next interval uses the scale that its own samples allow, unlike the SDK's aggregation."""
     with_sdk = scales_of(ExponentialBucketHistogramAggregation())
     ours = scales_of(FreshScaleHistogramAggregation())
     assert with_sdk[0] == ours[0] < 9 < ours[1]
 
 
 def test_another_sdk_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """With unsupported SDK internals, histograms keep the SDK's own behavior, and one warning is logged."""
+    """With unsupported SDK internals, histograms keep the SDK's behavior, and one warning is logged."""
     monkeypatch.setattr(internals, "_NEEDED", ("_what_no_sdk_has",))
     assert scales_of(FreshScaleHistogramAggregation()) == scales_of(ExponentialBucketHistogramAggregation())
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -15,19 +15,19 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.sdk.entry_points import CloudWatchComponent, pull_reader
 
 component: Any = CloudWatchComponent
-"""The class as the SDK uses it: the type of the result is not known."""
+"""The component as the SDK uses it, without a known type of its result."""
 
 
 @pytest.fixture(autouse=True)
 def _without_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No configuration file has been read, and none is after the test."""
+    """Forget all configuration files, before and after the test."""
     monkeypatch.setattr(config_module, "_file_fields", {})
     monkeypatch.delenv("OTEL_CONFIG_FILE", raising=False)
     monkeypatch.delitem(sys.modules, "opentelemetry.configuration", raising=False)
 
 
 def test_the_environment_gets_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a configuration file, the SDK gets a reader, which a reporter can share."""
+    """Without a configuration file, the SDK gets a reader, which reporters can share; with one, an exporter."""
     reader = component()
     assert isinstance(reader, CloudWatchMetricReader)
     reader.shutdown(timeout_millis=0)
@@ -36,7 +36,7 @@ def test_the_environment_gets_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fields_are_settings() -> None:
-    """Fields take precedence over the environment, and arguments and app.config over fields."""
+    """Fields take precedence over the environment; arguments and app.config take precedence over fields."""
     exporter = component(namespace="File", max_metrics=7)
     assert isinstance(exporter, CloudWatchMetricExporter)
     assert (exporter.settings.namespace, exporter.settings.max_metrics) == ("File", 7)
@@ -50,7 +50,7 @@ def test_fields_are_settings() -> None:
 
 
 def test_a_reader_with_fields() -> None:
-    """The reader of the pull form has the intervals and the exporter's settings that the file names."""
+    """The reader of the pull form has the intervals and the exporter settings from the file."""
     reader = pull_reader(namespace="File", export_interval_seconds=20, rules=[{"match": "a", "drop": True}])
     settings = reader.settings
     reader.shutdown(timeout_millis=0)
@@ -58,7 +58,7 @@ def test_a_reader_with_fields() -> None:
 
 
 def test_the_last_file_counts() -> None:
-    """A further file replaces the fields of the first."""
+    """A second file replaces all fields of the first."""
     component(max_metrics=7)
     component(namespace="Second")
     settings = Settings.resolve(arguments={}, app_config={}, environ={})
@@ -67,7 +67,7 @@ def test_the_last_file_counts() -> None:
 
 @pytest.mark.parametrize(("field", "guess"), [("namspace", " Did you mean 'namespace'?"), ("xyz", "")])
 def test_an_unknown_field(field: str, guess: str) -> None:
-    """The error names the field and the fields that there are."""
+    """The error names the unknown field and lists the valid ones."""
     with pytest.raises(ConfigurationError) as caught:
         pull_reader(**{field: "Shop"})
     assert str(caught.value).startswith(
@@ -76,7 +76,7 @@ def test_an_unknown_field(field: str, guess: str) -> None:
 
 
 def test_an_invalid_field() -> None:
-    """The error names the source, the value and what is allowed."""
+    """The error names the source and the value, and says what is allowed."""
     with pytest.raises(ConfigurationError, match=r"^configuration file: max_metrics=-1 is not a positive integer"):
         component(max_metrics=-1)
 

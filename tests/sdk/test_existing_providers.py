@@ -56,12 +56,12 @@ class Shop:
         return "ordered"
 
     def order(self, requests: int = 1) -> None:
-        """Serve requests."""
+        """Serve this number of requests."""
         for _ in range(requests):
             assert self.app.test_client().get("/", buffered=True).status_code == 200
 
     def published(self) -> dict[str, float]:
-        """Flush; return the number of samples published for each metric, except the active requests."""
+        """Flush, and return the number of samples published for each metric, except the active requests."""
         assert self.reporter.flush()
         return counts(self.cloudwatch)
 
@@ -74,7 +74,7 @@ def counts(cloudwatch: FakeCloudWatch) -> dict[str, float]:
 
 @contextmanager
 def provider_of(*readers: MetricReader, views: list[View] | None = None) -> Iterator[MeterProvider]:
-    """A provider that is shut down with the test."""
+    """Create a provider with these readers, and shut it down at the end."""
     provider = MeterProvider(readers, views=views or [], shutdown_on_exit=False)
     try:
         yield provider
@@ -92,7 +92,7 @@ def instrument(app: Flask, provider: MeterProvider) -> None:
 
 @contextmanager
 def instrumented_flask(provider: MeterProvider) -> Iterator[type[Flask]]:
-    """Flask as replaced by ``opentelemetry-instrument``: a different class."""
+    """Provide the ``Flask`` class that ``opentelemetry-instrument`` substitutes."""
     instrumentor = FlaskInstrumentor()
     instrumentor.instrument(meter_provider=provider)
     try:
@@ -114,7 +114,7 @@ def test_an_instrumented_flask(*, instruments: bool) -> None:
 @pytest.mark.parametrize("order", ["before", "after", "both"])
 @pytest.mark.parametrize("instruments", [False, True])
 def test_an_instrumented_app(order: str, *, instruments: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Each request has one duration, no matter how often the app is instrumented, and by which code."""
+    """Each request has one duration, no matter how often, when and by which code the app is instrumented."""
     app = Flask("shop")
     with provider_of() as provider:
         if order != "after":
@@ -162,7 +162,7 @@ def count_of(metric: Metric) -> int:
 
 
 def test_views_of_the_program() -> None:
-    """The program's views decide what is measured, and the reporter publishes the result."""
+    """The program's views decide what is measured, and the reporter publishes the results."""
     views = [View(instrument_name="requests", name="visits", attribute_keys={"page"}), View(instrument_name="orders")]
     with provider_of(views=views) as provider:
         shop = Shop(provider)
@@ -174,7 +174,7 @@ def test_views_of_the_program() -> None:
 
 
 def test_other_readers_keep_their_own_temporality() -> None:
-    """An in-memory reader and a console reader get the same values as CloudWatch, each with its own temporality."""
+    """Readers in memory and on the console get the same values as CloudWatch, each with its own temporality."""
     memory, console = InMemoryMetricReader(), io.StringIO()
     printing = PeriodicExportingMetricReader(ConsoleMetricExporter(out=console), NEVER_SECONDS * 1000)
     with provider_of(memory, printing) as provider:
@@ -192,7 +192,7 @@ def test_other_readers_keep_their_own_temporality() -> None:
 
 
 class OtherExporter(MetricExporter):
-    """A third-party exporter with a configurable behavior."""
+    """A third-party exporter with configurable behavior."""
 
     def __init__(self, export: Callable[[], object]) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class OtherExporter(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
-        """Report success; nothing is buffered."""
+        """Return True, since no data is buffered."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
@@ -214,7 +214,7 @@ class OtherExporter(MetricExporter):
 
 
 def fail() -> None:
-    """Raise an error."""
+    """Raise ``ConnectionError``."""
     raise ConnectionError("The other exporter's backend is gone.")
 
 
@@ -247,7 +247,7 @@ def test_another_exporter_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_cloudwatch_hangs() -> None:
-    """While CloudWatch hangs, another reader gets everything at once."""
+    """While CloudWatch hangs, another reader gets all measurements immediately."""
     memory, client = InMemoryMetricReader(), BlockedClient()
     with provider_of(memory) as provider:
         shop = Shop(provider, cloudwatch_client=client, flush="background")
@@ -266,13 +266,13 @@ def test_cloudwatch_hangs() -> None:
 
 
 def reader_to(cloudwatch: FakeCloudWatch) -> CloudWatchMetricReader:
-    """Our reader, as a program would create it."""
+    """Return the package's reader, as a program would create it."""
     exporter = CloudWatchMetricExporter("Plain", client=cloudwatch)
     return CloudWatchMetricReader(exporter, export_interval_seconds=NEVER_SECONDS)
 
 
 def periodic_reader_to(cloudwatch: FakeCloudWatch) -> PeriodicExportingMetricReader:
-    """Our exporter under the SDK's reader, as a program would create it."""
+    """Return the package's exporter under the SDK's reader, as a program would create it."""
     return PeriodicExportingMetricReader(CloudWatchMetricExporter("Plain", client=cloudwatch), NEVER_SECONDS * 1000)
 
 
@@ -281,7 +281,7 @@ def periodic_reader_to(cloudwatch: FakeCloudWatch) -> PeriodicExportingMetricRea
 def test_another_cloudwatch_exporter(
     reader_of: Callable[[FakeCloudWatch], MetricReader], comes: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In any order of setup, the program's exporter publishes its metrics and the reporter its own, each once."""
+    """Whichever comes first, the program's exporter publishes its metrics, and the reporter its own, each once."""
     cloudwatch = FakeCloudWatch()
     reader = reader_of(cloudwatch)
     with provider_of(*([reader] if comes == "first" else [])) as provider:
@@ -307,7 +307,7 @@ def test_another_cloudwatch_exporter(
 def test_another_cloudwatch_exporter_comes_late(
     reader_of: Callable[[FakeCloudWatch], MetricReader], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exporter added after the reporter takes over all metrics but the reporter's own, and a message is logged."""
+    """An exporter added after the reporter takes over all other metrics than the reporter's own, with a log message."""
     cloudwatch = FakeCloudWatch()
     with provider_of() as provider:
         shop = Shop(provider)
@@ -329,7 +329,7 @@ def test_another_cloudwatch_exporter_comes_late(
 
 
 def test_a_cloudwatch_exporter_on_another_provider(caplog: pytest.LogCaptureFixture) -> None:
-    """From its first export on, the exporter is known to be on another provider, even with an equal resource."""
+    """After its first export, an exporter is known to be on another provider, even if the resources are equal."""
     cloudwatch = FakeCloudWatch()
     reader = periodic_reader_to(cloudwatch)
     with provider_of() as provider, provider_of(reader) as other_provider:
@@ -344,7 +344,7 @@ def test_a_cloudwatch_exporter_on_another_provider(caplog: pytest.LogCaptureFixt
 
 
 def test_a_cloudwatch_exporter_that_no_reader_has() -> None:
-    """An exporter without a reader takes no metrics from the reporter."""
+    """A reporter publishes the plain metrics although an exporter without a reader exists."""
     exporter = CloudWatchMetricExporter("Plain", client=FakeCloudWatch())
     with provider_of() as provider:
         shop = Shop(provider)
@@ -355,7 +355,7 @@ def test_a_cloudwatch_exporter_that_no_reader_has() -> None:
 
 
 def test_another_reporter_takes_over(caplog: pytest.LogCaptureFixture) -> None:
-    """One of several reporters publishes the plain metrics; after its shutdown another one does, and none twice."""
+    """Of several reporters, one publishes the plain metrics, and another one takes over at its shutdown."""
     with provider_of() as provider:
         shop, cafe = Shop(provider), Shop(provider, "Cafe")
         counter = provider.get_meter("plain").create_counter("plain")

@@ -1,4 +1,4 @@
-"""The exporter as the SDK uses it: under its own readers, at shutdown, and for the facade's reporters."""
+"""The exporter as the SDK uses it: under the SDK's readers, at shutdown, and for reporters."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def collected(*names: str, resource: dict[str, Any] | None = None) -> MetricsDat
 
 
 def many_series(*, number: int, text: str) -> MetricsData:
-    """A collection of 800 series of the counter with this number, each with a dimension that contains ``text``."""
+    """Return a collection of 800 series of counter ``number``, each with a dimension value that contains ``text``."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     counter = provider.get_meter("tests").create_counter(f"orders{number}")
@@ -54,7 +54,7 @@ def many_series(*, number: int, text: str) -> MetricsData:
 
 
 def resting(seconds: float) -> Exception:
-    """Return the throttling error of a CloudWatch that sends ``Retry-After``."""
+    """Return a throttling error with a ``Retry-After`` header."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
@@ -62,12 +62,12 @@ def resting(seconds: float) -> Exception:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict in-memory CloudWatch."""
+    """A strict in-memory fake CloudWatch."""
     return FakeCloudWatch()
 
 
 class TestUnderTheSdksReader:
-    """``PeriodicExportingMetricReader`` with our exporter."""
+    """The exporter under ``PeriodicExportingMetricReader``."""
 
     @staticmethod
     def provider(exporter: MetricExporter) -> MeterProvider:
@@ -76,7 +76,7 @@ class TestUnderTheSdksReader:
         return MeterProvider([reader], shutdown_on_exit=False)
 
     def test_temporality(self, cloudwatch: FakeCloudWatch) -> None:
-        """The exporter asks the SDK for deltas of sums, current values of gauges, and narrow histogram buckets."""
+        """The exporter asks the SDK for deltas of sums, current values of gauges, and narrow buckets of histograms."""
         provider = self.provider(CloudWatchMetricExporter("Shop", client=cloudwatch))
         meter = provider.get_meter("tests")
         counter, queue = meter.create_counter("orders"), meter.create_up_down_counter("queue")
@@ -103,7 +103,7 @@ class TestUnderTheSdksReader:
         assert cloudwatch.sum("orders") == 1
 
     def test_an_outage_loses_nothing(self) -> None:
-        """The SDK drops exported data, so unsent data is kept and sent with the next export."""
+        """The SDK does not export data twice, so unsent data is kept and sent with the next export."""
         client = ScriptedClient(client_error("InternalFailure", status=500))
         exporter = CloudWatchMetricExporter("Shop", client=client)
         provider = self.provider(exporter)
@@ -117,7 +117,7 @@ class TestUnderTheSdksReader:
         provider.shutdown()
 
     def test_calls_in_the_readers_thread(self) -> None:
-        """The exporter has no thread: calls are made in the exporting thread."""
+        """The exporter starts no thread; it makes its calls in the exporting thread."""
         others = set(threading.enumerate())
         callers: list[threading.Thread] = []
         client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
@@ -148,7 +148,7 @@ def test_cumulative_reader() -> None:
 
 
 class TestNamespace:
-    """The namespace that metrics are published to."""
+    """The namespace in which metrics are published."""
 
     @pytest.mark.parametrize(
         ("given", "resource", "namespace"),
@@ -161,14 +161,14 @@ class TestNamespace:
     def test_precedence(
         self, cloudwatch: FakeCloudWatch, given: str | None, resource: dict[str, Any], namespace: str
     ) -> None:
-        """The namespace is the argument, else the service name, else OpenTelemetry's default service name."""
+        """The namespace is the argument, or else the service name, or else OpenTelemetry's default service name."""
         exporter = CloudWatchMetricExporter(given, client=cloudwatch)
         exporter.export(collected("orders", resource=resource))
         assert [metric.namespace for metric in cloudwatch.metrics()] == [namespace]
 
     @pytest.mark.parametrize("name", ["Bücher", "AWS/Lambda", ":shop", "x" * 300, " ", "shop\n"])
     def test_a_service_name_that_is_no_namespace(self, cloudwatch: FakeCloudWatch, name: str) -> None:
-        """CloudWatch accepts the metrics of a service with any name."""
+        """CloudWatch accepts the metrics of a service, whatever its name."""
         exporter = CloudWatchMetricExporter(client=cloudwatch)
         exporter.export(collected("orders", resource={"service.name": name}))
         assert [error.message for error in cloudwatch.validation_errors] == []
@@ -182,7 +182,7 @@ class TestNamespace:
 
 
 def assert_each_has_a_fate(exporter: CloudWatchMetricExporter, datums: int) -> None:
-    """Every datum is sent or lost in the end, and none stays pending."""
+    """Check that every datum is eventually sent or lost, and none stays pending."""
     assert eventually(lambda: exporter.stats().datums_pending == 0, within_seconds=2)
     stats = exporter.stats()
     assert stats.datums_sent + sum(stats.datums_lost.values()) == datums
@@ -192,7 +192,7 @@ class TestShutdown:
     """Shutdown of the exporter."""
 
     def test_sends_what_waits(self) -> None:
-        """Pending datums are tried once more, without waiting for the next attempt."""
+        """Shutdown tries pending datums once more, without waiting until the next attempt is due."""
         error = resting(1000)
         client = ScriptedClient(error)
         exporter = CloudWatchMetricExporter("Shop", client=client)
@@ -203,7 +203,7 @@ class TestShutdown:
         assert exporter.stats().datums_lost == {}
 
     def test_counts_the_rest_as_lost(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Datums that cannot be sent within the timeout are lost, counted as ``shutdown``, and logged."""
+        """Datums that cannot be sent within the timeout are lost with the reason ``shutdown``, and logged."""
         error = resting(1000)
         exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(*[error] * 9))
         exporter.export(collected("orders", "errors"), timeout_millis=100)
@@ -221,7 +221,7 @@ class TestShutdown:
         assert len(cloudwatch.requests) == 1
 
     def test_export_afterwards(self, cloudwatch: FakeCloudWatch) -> None:
-        """Data exported after shutdown is not sent but counted as lost, since the SDK no longer has it."""
+        """Data exported after shutdown is not sent, and counts as lost, because the SDK no longer has it."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.shutdown()
         assert exporter.export(collected("orders", "errors")) is MetricExportResult.FAILURE
@@ -243,7 +243,7 @@ class TestShutdown:
         assert_each_has_a_fate(exporter, 1)
 
     def test_what_the_next_process_may_send_again(self, tmp_path: Path) -> None:
-        """A request in progress at shutdown counts as a possible duplicate if its datums are in the spool."""
+        """A request in progress at shutdown counts as possibly duplicated if its datums are in the spool."""
         client, following = BlockedClient(), FakeCloudWatch()
         exporter = CloudWatchMetricExporter("Shop", client=client, spool_directory=str(tmp_path))
         threads = in_threads(lambda: exporter.export(collected("orders")))
@@ -256,7 +256,7 @@ class TestShutdown:
         assert (exporter.stats().datums_sent, exporter.stats().datums_possibly_duplicated) == (1, 1)
 
     def test_a_hanging_request_that_fails_afterwards(self) -> None:
-        """A request in progress at shutdown that fails later leaves nothing pending."""
+        """If a request in progress at shutdown fails later, no datum stays pending."""
         entered, released = threading.Event(), threading.Event()
 
         def hang() -> None:
@@ -274,7 +274,7 @@ class TestShutdown:
 
 
 def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
-    """While one thread is blocked in a call, another thread's flush or export returns at its timeout."""
+    """While one thread is blocked in a call, a flush or export in another thread returns at its timeout."""
     client = BlockedClient()
     exporter = CloudWatchMetricExporter("Shop", client=client)
     threads = in_threads(lambda: exporter.export(collected("orders")))
@@ -290,7 +290,7 @@ def test_others_wait_for_a_call_no_longer_than_they_want_to() -> None:
 
 
 def test_a_large_spool_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adoption proceeds in steps: a flush ends by its deadline, and later ones continue from there."""
+    """A flush that adopts a large spool returns at its deadline, and later flushes continue the adoption."""
     client = ScriptedClient()
     other = Spool(tmp_path)
     for number in range(40):
@@ -299,7 +299,7 @@ def test_a_large_spool_of_another_process(tmp_path: Path, monkeypatch: pytest.Mo
     read = Spool.read
 
     def read_slowly(spool: Spool, path: Path) -> Batch | None:
-        threading.Event().wait(0.02)  # a slow disk
+        threading.Event().wait(0.02)  # simulates a slow disk
         return read(spool, path)
 
     monkeypatch.setattr(Spool, "read", read_slowly)
@@ -340,7 +340,7 @@ class TestForceFlush:
     """``force_flush`` returns whether nothing is pending."""
 
     def test_truth(self) -> None:
-        """``True`` when everything is sent, ``False`` while something is pending."""
+        """``True`` if all data has been sent, and ``False`` while some of it is pending."""
         error = resting(1000)
         exporter = CloudWatchMetricExporter("Shop", client=ScriptedClient(error))
         assert exporter.force_flush()
@@ -351,7 +351,7 @@ class TestForceFlush:
 
 
 class TestBacklog:
-    """The bound of the backlog."""
+    """The size limit of the backlog."""
 
     def test_oldest_are_lost(self, caplog: pytest.LogCaptureFixture) -> None:
         """If a reader keeps collecting, the oldest datums are dropped and counted as ``backlog_full``."""
@@ -368,7 +368,7 @@ class TestBacklog:
         assert client.cloudwatch.sum("orders0") == 0
 
     def test_one_series_is_put_together(self) -> None:
-        """Recurring series are merged into one datum instead of dropping the oldest."""
+        """Datums of the same series are merged, so that the oldest need not be dropped."""
         client = ScriptedClient(resting(1000))
         exporter = CloudWatchMetricExporter("Shop", client=client, max_backlog_bytes=2_000_000, max_metrics=10_000)
         for _ in range(5):
@@ -380,7 +380,7 @@ class TestBacklog:
 
 
 class TestFacade:
-    """Metrics of the facade belong to the exporter that adopted their reporter."""
+    """An exporter publishes the facade metrics of its own reporters only."""
 
     @staticmethod
     def facade(*reporters: str) -> MetricsData:
@@ -396,7 +396,7 @@ class TestFacade:
         return data
 
     def test_adopted_only(self, cloudwatch: FakeCloudWatch) -> None:
-        """Only the metrics of adopted reporters and plain metrics are published."""
+        """Only plain metrics and the metrics of the exporter's reporters are published."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.publish_metrics_of("one")
         exporter.export(self.facade("one", "two"))
@@ -404,7 +404,7 @@ class TestFacade:
         assert exporter.stats().datums_lost == {}
 
     def test_not_adopted(self, cloudwatch: FakeCloudWatch) -> None:
-        """Without reporters only plain metrics are published."""
+        """An exporter without reporters publishes plain metrics only."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         exporter.export(self.facade("one"))
         assert {metric.name for metric in cloudwatch.metrics()} == {"plain"}
@@ -414,7 +414,7 @@ class TestSettings:
     """Settings of the exporter."""
 
     def test_disabled(self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With sending disabled everything works, and nothing is sent or lost."""
+        """With sending disabled, all calls succeed, and no datum is sent or lost."""
         monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_ENABLED", "false")
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
@@ -423,13 +423,13 @@ class TestSettings:
         assert exporter.stats().datums_lost == {}
 
     def test_no_client_is_made_before_something_is_sent(self) -> None:
-        """Creating an exporter touches neither boto3 nor the network."""
+        """Creating an exporter creates no client and makes no network call."""
         exporter = CloudWatchMetricExporter("Shop")
         assert exporter.force_flush()
         assert exporter.stats().requests_failed == 0
 
     def test_large_collections_are_several_requests(self) -> None:
-        """More than 1000 datums are split into several requests, all of them accepted."""
+        """More than 1000 datums are split into several requests, which CloudWatch all accepts."""
         program = Program(max_metrics=5000)
         counters = [program.meter.create_counter(name) for name in ("orders", "items")]
         for i in range(2500):
@@ -439,10 +439,10 @@ class TestSettings:
 
 
 class TestWatching:
-    """Watchers observe the batches that are sent."""
+    """Callbacks passed to ``watch()`` receive the batches that are sent."""
 
     def test_each_accepted_batch_is_shown(self, cloudwatch: FakeCloudWatch) -> None:
-        """Accepted batches are shown as CloudWatch received them; refused or failed requests are not shown."""
+        """Accepted batches are passed exactly as CloudWatch received them; failed requests are not passed."""
         cloudwatch.fail_next(client_error("ThrottlingException"))
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         seen: list[dict[str, Any]] = []
@@ -452,7 +452,7 @@ class TestWatching:
         assert len(seen) == 1
 
     def test_a_watcher_that_fails(self, cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-        """A watcher's error is logged, and has no effect on delivery."""
+        """An error raised by a callback is logged, and has no effect on delivery."""
 
         def fail(_batch: object) -> None:
             raise RuntimeError("cannot look")
@@ -464,7 +464,7 @@ class TestWatching:
         assert "A callback passed to watch() failed" in caplog.text
 
     def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
-        """Everything runs except the network call."""
+        """With ``dry_run``, no network call is made, but batches are passed to the callbacks and counted as sent."""
         monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "true")
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         seen: list[Any] = []
@@ -474,7 +474,7 @@ class TestWatching:
 
 
 def test_concurrent_exports() -> None:
-    """Several threads may export concurrently: everything arrives, once."""
+    """Several threads may export concurrently, and every datum arrives once."""
     client = ScriptedClient()
     exporter = CloudWatchMetricExporter("Shop", client=client)
     collections = [collected(f"orders{i}") for i in range(8)]
@@ -485,7 +485,7 @@ def test_concurrent_exports() -> None:
 
 
 def test_dimensions_that_never_come_cause_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """A rule's dimension that no measurement has is warned about once, in the tenth collection."""
+    """A warning is logged once, in the tenth collection, if no measurement has a dimension that a rule lists."""
     rules = [
         MetricRule(match="orders", dimensions=["http.route", "paln"]),
         MetricRule(match="late", dimensions=["plan"]),

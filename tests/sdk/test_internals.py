@@ -1,4 +1,4 @@
-"""SDK internals that this package uses: they exist, or are handled as the docstrings say."""
+"""Private names of the SDK that this package uses: they exist, or their absence is handled."""
 
 import re
 from collections.abc import Callable
@@ -63,13 +63,13 @@ USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
 
 @pytest.mark.parametrize(("name", "user", "owner"), USED, ids=[f"{name} {user.__name__}" for name, user, _ in USED])
 def test_the_sdk_still_has_it(name: str, user: Callable[..., object], owner: Callable[[], object]) -> None:
-    """If an SDK release removes the name, the failure message says which feature breaks."""
+    """If an SDK release removes the name, the failure message says which feature is lost."""
     lost = re.sub(r"\s+", " ", user.__doc__ or "")
     assert hasattr(owner(), name), f"This opentelemetry-sdk has no {name} any more. {user.__name__}: {lost}"
 
 
 def test_the_sdk_still_collects_through_a_bound_method() -> None:
-    """The method's object reveals a reader's provider."""
+    """The provider of a reader can be found through the method that the reader calls to collect."""
     provider, reader = MeterProvider(shutdown_on_exit=False), InMemoryMetricReader()
     provider.add_metric_reader(reader)
     found = internals.consumer_of(reader)
@@ -90,7 +90,7 @@ def test_the_sdk_s_reader_still_reads_preferences() -> None:
 
 
 def test_other_objects_have_none_of_it() -> None:
-    """Objects without these internals raise nothing."""
+    """Objects without these internals are handled without an exception."""
     assert internals.consumer_of(object()) is None
     assert internals.service_name_of(InMemoryMetricReader()) is None
     assert not internals.is_registered(InMemoryMetricReader())
@@ -99,14 +99,14 @@ def test_other_objects_have_none_of_it() -> None:
 
 @pytest.fixture
 def without_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SDK that hides which reader is on which provider."""
+    """Simulate an SDK in which the provider of a reader cannot be found."""
     for module in ("sdk.reader", "flask_extension.reporter_reader", "sdk.internals"):
         monkeypatch.setattr(f"otel_cloudwatch_flask.{module}.consumer_of", lambda _: None)
 
 
 @pytest.mark.usefixtures("without_consumers")
 def test_without_consumers_everything_is_published_once() -> None:
-    """A reporter does not share the program's reader, but still leaves the plain metrics to it."""
+    """If a reader's provider cannot be found, a reporter does not share the reader, but leaves plain metrics to it."""
     shop, plain = FakeCloudWatch(), FakeCloudWatch()
     reader = CloudWatchMetricReader(
         CloudWatchMetricExporter("Plain", client=plain), export_interval_seconds=NEVER_SECONDS
@@ -128,7 +128,7 @@ def test_without_consumers_everything_is_published_once() -> None:
 
 @pytest.mark.usefixtures("without_consumers")
 def test_without_consumers_nothing_is_forgotten() -> None:
-    """A forked child keeps the measurements, and nothing is raised."""
+    """If a reader's provider cannot be found, a forked child keeps the measurements, and no error is raised."""
     reader = registered_reader()
     provider = cast("Any", reader._collect).__self__
     storage = provider._reader_storages[reader]

@@ -1,4 +1,4 @@
-"""OTLP, Prometheus and CloudWatch on one provider under gunicorn agree, and none waits for another."""
+"""OTLP, Prometheus and CloudWatch exporters on one provider under gunicorn agree, and none delays another."""
 
 import http.client
 import re
@@ -30,7 +30,7 @@ COUNTED = {
     "mixed.sizes": "mixed_sizes_count",
     "http.server.duration": "http_server_duration_milliseconds_count",
 }
-"""What is counted once for each request: CloudWatch's name, and Prometheus's."""
+"""The names in CloudWatch and in Prometheus of the metrics that a request records once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Mixed:
         return {name: self.otlp.count(name.lower()) for name in COUNTED}
 
     def by_prometheus(self) -> dict[str, float]:
-        """Return the counts at the workers' Prometheus endpoints."""
+        """Return the counts from the workers' Prometheus endpoints."""
         counted = dict.fromkeys(COUNTED, 0.0)
         for port in self.ports.iterdir():
             with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics") as page:
@@ -111,7 +111,7 @@ def test_all_agree(tmp_path: Path) -> None:
 
 
 def test_cloudwatch_is_on_time_while_otlp_hangs(tmp_path: Path) -> None:
-    """While the OTLP receiver does not answer, CloudWatch has everything soon after the last request."""
+    """While the OTLP receiver does not respond, CloudWatch has all counts soon after the last request."""
     with mixed(tmp_path) as running:
         running.otlp.goes_on.clear()
         running.visit()
@@ -122,7 +122,7 @@ def test_cloudwatch_is_on_time_while_otlp_hangs(tmp_path: Path) -> None:
 
 
 def test_otlp_is_on_time_while_cloudwatch_hangs(tmp_path: Path) -> None:
-    """While CloudWatch does not answer, OTLP has everything soon after the last request."""
+    """While CloudWatch does not respond, the OTLP receiver has all counts soon after the last request."""
     with mixed(tmp_path) as running, running.cloudwatch.hanging():
         running.visit()
         assert eventually(lambda: running.by_otlp() == EACH_ONCE), running.by_otlp()

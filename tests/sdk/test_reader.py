@@ -49,7 +49,7 @@ begun = time.monotonic()
 
 
 class Reading:
-    """A provider with our reader, which collects on request unless it has an interval."""
+    """A provider with a reader that collects only on request, unless an interval is given."""
 
     def __init__(
         self,
@@ -74,20 +74,20 @@ class Reading:
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A strict in-memory CloudWatch."""
+    """A strict in-memory fake CloudWatch."""
     return FakeCloudWatch()
 
 
 @pytest.fixture
 def reading(cloudwatch: FakeCloudWatch) -> Iterator[Reading]:
-    """A reader with a working CloudWatch."""
+    """A reader that sends to a fake CloudWatch."""
     reading = Reading(cloudwatch)
     yield reading
     reading.reader.shutdown(timeout_millis=1000)
 
 
 def resting(seconds: float) -> Exception:
-    """Return the throttling error of a CloudWatch that sends ``Retry-After``."""
+    """Return a throttling error with a ``Retry-After`` header."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = str(seconds)
     return error
@@ -97,7 +97,7 @@ class TestFlush:
     """The result of ``flush`` is correct."""
 
     def test_true_when_it_is_in(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """``True`` means that everything recorded before is in CloudWatch."""
+        """``True`` means that all measurements recorded before the call are in CloudWatch."""
         for i in range(1, 6):
             reading.counter.add(1)
             assert reading.reader.flush()
@@ -122,7 +122,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_false_when_it_was_lost(self) -> None:
-        """``False`` if CloudWatch refused some of the data, even if nothing is pending."""
+        """``False`` if CloudWatch rejected some of the data, even though no data is pending."""
         reading = Reading(ScriptedClient(client_error("InvalidParameterValue")))
         reading.counter.add(1)
         assert not reading.reader.flush()
@@ -131,7 +131,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_false_for_each_who_waited_for_what_was_lost(self) -> None:
-        """If a shared flush has its data refused, both of its callers get ``False``."""
+        """If CloudWatch rejects data of a shared flush, both callers get ``False``."""
         entered, released, refusing = threading.Event(), threading.Event(), threading.Event()
 
         class Client:
@@ -145,7 +145,7 @@ class TestFlush:
         reading.counter.add(1)
         reading.reader.request_flush()
         assert entered.wait(PATIENCE_SECONDS)
-        reading.counter.add(1)  # recorded before either call
+        reading.counter.add(1)  # recorded before both calls
         answers: list[bool] = []
         threads = in_threads(*[lambda: answers.append(reading.reader.flush())] * 2)
         assert eventually(lambda: reading.reader._inbox.qsize() == 2)
@@ -156,7 +156,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_hanging_client(self) -> None:
-        """``False`` at the timeout if a request hangs in another thread."""
+        """``False`` at the timeout if the request hangs."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -170,7 +170,7 @@ class TestFlush:
         reading.reader.shutdown()
 
     def test_force_flush(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """The provider's ``force_flush`` reaches the reader."""
+        """The provider's ``force_flush`` flushes the reader."""
         reading.counter.add(1)
         assert reading.provider.force_flush()
         assert cloudwatch.sum("orders") == 1
@@ -195,7 +195,7 @@ class TestFlush:
 
 
 class Counting(BlockedClient):
-    """A CloudWatch that blocks in each call until released, and records what it received."""
+    """A fake CloudWatch that blocks in each call until released, and records the sum of each request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,10 +210,10 @@ class Counting(BlockedClient):
 
 
 class TestSharing:
-    """One flush serves all callers that asked before it began."""
+    """One flush serves all callers that called ``flush`` before it began."""
 
     def test_one_flush_serves_all_who_wait(self) -> None:
-        """Sixteen calls during a flush wait for that one and one more: two requests, not sixteen."""
+        """Sixteen calls during a flush share the next one, so there are two requests, not seventeen."""
         client = Counting()
         reading = Reading(client)
         answers: list[bool] = []
@@ -229,14 +229,14 @@ class TestSharing:
         client.may_answer.release()
         assert eventually(lambda: client.sums == [1, 16])
         join_all(first)
-        assert answers == [True]  # the flush in progress does not serve later calls
+        assert answers == [True]  # the flush in progress serves no later calls
         client.may_answer.release()
         join_all(others)
         assert answers == [True] * 17
         reading.reader.shutdown()
 
     def test_a_flush_in_progress_does_not_count(self) -> None:
-        """A flush that began before the call does not serve it, even if it succeeds."""
+        """A flush that began before the call does not serve the caller, even if it succeeds."""
         client = Counting()
         reading = Reading(client)
         reading.counter.add(1)
@@ -255,7 +255,7 @@ class TestSharing:
         reading.reader.shutdown()
 
     def test_each_leaves_at_its_own_deadline(self) -> None:
-        """A caller whose timeout ends gets ``False``; the flush continues for the other caller until its timeout."""
+        """A caller whose timeout expires gets ``False``; the flush continues until the other caller's timeout."""
         client = Counting()
         reading = Reading(client)
         reading.counter.add(1)
@@ -272,7 +272,7 @@ class TestSharing:
         reading.reader.shutdown()
 
     def test_the_latest_deadline_counts(self) -> None:
-        """A shared flush continues, with its retries, until the latest of its callers' deadlines."""
+        """A shared flush continues, with retries, until the latest deadline of its callers."""
         may_go_on = threading.Event()
         client = ScriptedClient(None, resting(0.3), before_each=lambda: may_go_on.wait(PATIENCE_SECONDS))
         reading = Reading(client)
@@ -298,7 +298,7 @@ class TestSharing:
         assert cloudwatch.sum("orders") == 1
 
     def test_at_once_in_an_outage(self) -> None:
-        """If CloudWatch's ``Retry-After`` ends after the deadline, a flush does not wait for it."""
+        """If CloudWatch's ``Retry-After`` ends after the deadline, a flush returns immediately."""
         reading = Reading(ScriptedClient(resting(1000)))
         reading.counter.add(1)
         begun = time.monotonic()
@@ -309,10 +309,10 @@ class TestSharing:
 
 
 class TestOutage:
-    """CloudWatch accepts nothing."""
+    """CloudWatch accepts no requests."""
 
     def test_flushes_collect_nothing(self) -> None:
-        """Deltas accumulate in the SDK until the interval is over; then everything arrives in two requests."""
+        """Deltas accumulate in the SDK during the outage, and then arrive in two requests."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         for _ in range(20):
@@ -327,16 +327,16 @@ class TestOutage:
 
 
 class TestRequests:
-    """``request_flush`` returns at once, and the reader's thread flushes."""
+    """``request_flush`` returns immediately, and the reader's thread flushes."""
 
     def test_served(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """Measurements recorded before arrive soon."""
+        """Measurements recorded before the call arrive soon."""
         reading.counter.add(1)
         reading.reader.request_flush()
         assert eventually(lambda: cloudwatch.sum("orders") == 1)
 
     def test_never_waits(self) -> None:
-        """It returns at once even if CloudWatch hangs."""
+        """The call returns immediately, even if CloudWatch hangs."""
         client = BlockedClient()
         reading = Reading(client)
         begun = time.monotonic()
@@ -349,7 +349,7 @@ class TestRequests:
         reading.reader.shutdown()
 
     def test_coalesced(self) -> None:
-        """The first request is served at once; two hundred more within one interval become one further call."""
+        """The first flush begins immediately; two hundred more requested within one interval become one flush."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=0.3)
         begun = time.monotonic()
@@ -364,7 +364,7 @@ class TestRequests:
         reading.reader.shutdown()
 
     def test_at_most_one_each_interval(self) -> None:
-        """Continuous requests are served once per interval."""
+        """While flushes are requested continuously, there is one per interval."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=0.1)
         begun = time.monotonic()
@@ -380,7 +380,7 @@ class TestRequests:
         reading.reader.shutdown()
 
     def test_the_first_after_a_pause_happens_at_once(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """Only flushes that called CloudWatch delay the next one: a flush that had nothing to send does not."""
+        """Only flushes that called CloudWatch delay the next one; a flush that had no data to send does not."""
         reading.reader._min_interval_seconds = NEVER
         assert reading.reader.flush()
         reading.counter.add(1)
@@ -393,7 +393,7 @@ class TestInterval:
     """Periodic collection."""
 
     def test_collects_on_its_interval(self, cloudwatch: FakeCloudWatch) -> None:
-        """Measurements arrive without a flush, in every interval."""
+        """In every interval, measurements arrive without a flush."""
         reading = Reading(cloudwatch, interval_seconds=0.03)
         for i in range(1, 4):
             reading.counter.add(1)
@@ -407,7 +407,7 @@ class TestInterval:
             CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch()), **{field: -1.0})
 
     def test_failing_callbacks_do_not_end_the_thread(self, cloudwatch: FakeCloudWatch) -> None:
-        """The reader continues after any error in an observable's callback."""
+        """After any error in an observable's callback, the reader continues."""
         reading = Reading(cloudwatch, interval_seconds=0.03)
         failing = threading.Event()
 
@@ -423,11 +423,11 @@ class TestInterval:
 
 
 class TestAttachment:
-    """A reader can be attached to its provider in several ways."""
+    """A reader can be attached to a provider in several ways."""
 
     @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
     def test_attached(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001 - a column of the table
-        """The reader works and can be found whether it is passed to the provider's constructor or added later."""
+        """The reader works and is listed whether it is passed to the provider's constructor or added later."""
         reading = Reading(cloudwatch, is_added=is_added)
         assert readers_on(reading.provider) == [reading.reader]
         assert consumer_of(reading.reader) is consumer_of(reading.provider) is not None
@@ -440,7 +440,7 @@ class TestAttachment:
         assert readers_on(reading.provider) == []
 
     def test_on_no_provider(self, cloudwatch: FakeCloudWatch) -> None:
-        """A reader without a provider has nothing to send, and raises nothing."""
+        """A reader without a provider has no data to send, and raises no error."""
         reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
         assert reader.flush()
         reader.shutdown()
@@ -448,7 +448,7 @@ class TestAttachment:
         assert readers_on(object()) == []
 
     def test_beside_another_reader(self, cloudwatch: FakeCloudWatch) -> None:
-        """Other readers keep their own temporality and aggregation, and get the same measurements."""
+        """Other readers keep their temporality and aggregation, and get the same measurements."""
         other = InMemoryMetricReader()
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
         reader = CloudWatchMetricReader(exporter, export_interval_seconds=NEVER)
@@ -493,7 +493,7 @@ class TestShutdown:
         assert client.cloudwatch.sum("orders") == 2
 
     def test_wakes_a_worker_that_rests(self) -> None:
-        """Shutdown wakes a worker that waits for its next attempt."""
+        """Shutdown ends the reader thread's wait for the next attempt."""
         client = ScriptedClient(resting(20))
         reading = Reading(client)
         reading.counter.add(1)
@@ -505,7 +505,7 @@ class TestShutdown:
         assert client.cloudwatch.sum("orders") == 1
 
     def test_bounded_when_the_client_hangs(self) -> None:
-        """With a client that never returns, shutdown and further calls end within the timeout."""
+        """If the client never returns, shutdown and further calls return within the timeout."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -521,7 +521,7 @@ class TestShutdown:
         assert stats.datums_sent + sum(stats.datums_lost.values()) == 1
 
     def test_bounded_when_the_last_request_hangs(self) -> None:
-        """Shutdown also ends within the timeout if its own last flush hangs."""
+        """Shutdown also returns within the timeout if its own last flush hangs."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -568,7 +568,7 @@ class TestCollectionsInAnOutage:
         reading.reader.shutdown()
 
     def test_without_a_spool(self) -> None:
-        """Collections continue until the backlog is half full; then the SDK keeps the counts, and none is lost."""
+        """Collections continue until the backlog is half full; then counts accumulate in the SDK, and none is lost."""
         reading = self.interrupted(interval_seconds=0.001, max_backlog_bytes=1000)
         pending = []
         for _ in range(50):
@@ -587,10 +587,10 @@ class TestCollectionsInAnOutage:
 
 
 class TestTheThread:
-    """One thread collects and calls CloudWatch, and no caller waits for it longer than its timeout."""
+    """One thread collects and calls CloudWatch, and no caller waits for the thread longer than its timeout."""
 
     def test_the_only_one(self) -> None:
-        """After traffic, an outage and a flush the package has one thread, which made every call."""
+        """After requests, an outage and flushes, the package has one thread, which made every call."""
         others = set(threading.enumerate())
         callers: set[threading.Thread] = set()
         client = ScriptedClient(
@@ -607,7 +607,7 @@ class TestTheThread:
         assert set(threading.enumerate()) - others == set()
 
     def test_a_flush_does_not_wait_for_the_least_interval(self) -> None:
-        """An explicit flush ignores the least interval, and also serves a request that waits for its turn."""
+        """An explicit flush ignores the minimum interval, and also serves a requested flush that is not due yet."""
         client = ScriptedClient()
         reading = Reading(client, min_interval_seconds=NEVER)
         for served in (1, 2):
@@ -618,7 +618,7 @@ class TestTheThread:
         reading.reader.shutdown()
 
     def test_a_callback_that_hangs(self) -> None:
-        """Flush and shutdown return in time while a callback hangs."""
+        """While a callback hangs, flush and shutdown return at their timeouts."""
         entered, released = threading.Event(), threading.Event()
 
         def observe(_options: CallbackOptions) -> list[Observation]:
@@ -639,7 +639,7 @@ class TestTheThread:
     def test_a_collection_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The caller of the failed flush is told at once, and the next flush delivers everything."""
+        """If a collection raises, its flush returns ``False`` immediately, and the next flush delivers all data."""
 
         def fail(**_: Any) -> None:
             raise RuntimeError("a bug in a view")
@@ -655,7 +655,7 @@ class TestTheThread:
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
     def test_a_callback_that_raises(self, error: type[BaseException]) -> None:
-        """The thread survives any error raised in a callback, and later flushes deliver everything."""
+        """The thread survives any error raised in a callback, and later flushes deliver all data."""
         client = ScriptedClient()
         reading = Reading(client)
         errors = [error]
@@ -676,7 +676,7 @@ class TestTheThread:
         reading.reader.shutdown()
 
     def test_the_end_while_a_call_hangs(self) -> None:
-        """Shutdown returns in time, and counts data the thread could no longer collect as lost."""
+        """Shutdown returns in time, and data that the thread could not collect any more counts as lost."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -693,7 +693,7 @@ class TestTheThread:
         assert reading.exporter.stats().datums_lost == {"shutdown": 1}
 
     def test_the_end_with_a_spool_while_a_call_hangs(self, tmp_path: Path) -> None:
-        """Data the thread could not collect is on disk at once, since the process may be killed before the timeout."""
+        """Data that the thread could not collect is spooled immediately, because the process may be killed."""
         client = BlockedClient()
         reading = Reading(client, spool_directory=str(tmp_path))
         reading.counter.add(1)
@@ -730,7 +730,7 @@ class TestSeveralReaders:
         assert len(made) <= len(live_exporters())
 
     def test_the_end_of_the_process(self) -> None:
-        """At exit, shutting down three readers takes only as long as one, whatever state CloudWatch is in."""
+        """At exit, shutting down three readers with different problems takes no longer than shutting down one."""
         begun = time.monotonic()
         ended = subprocess.run(
             [sys.executable, "-c", THREE_HANGING_READERS], capture_output=True, text=True, check=False
@@ -741,7 +741,7 @@ class TestSeveralReaders:
         assert time.monotonic() - begun < PATIENCE_SECONDS
 
     def test_a_shutdown_with_a_callback_that_hangs(self) -> None:
-        """With a hanging callback, shutdown ends at its timeout even if a hanging call makes another thread collect."""
+        """Shutdown returns at its timeout even if both a callback and a call to CloudWatch hang."""
         released, client = threading.Event(), BlockedClient()
         reading = Reading(client)
         reading.counter.add(1)
@@ -768,7 +768,7 @@ class TestWithoutAThread:
     def reading(
         self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> Reading:
-        """A reader that could not start its thread."""
+        """A reader whose thread could not be started."""
         start = threading.Thread.start
 
         def start_others(thread: threading.Thread) -> None:
@@ -783,7 +783,7 @@ class TestWithoutAThread:
         return reading
 
     def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
-        """The caller's thread flushes; several may flush concurrently, and everything arrives once."""
+        """The calling thread flushes; several threads may flush concurrently, and each measurement arrives once."""
 
         def record_and_flush() -> None:
             reading.counter.add(1)
@@ -804,7 +804,7 @@ class TestThreads:
     """Several threads of the program record and flush."""
 
     def test_recording_while_flushing(self) -> None:
-        """Two threads record while others flush: the sums are exact."""
+        """While two threads record and others flush, the sums stay exact."""
         client = ScriptedClient()
         reading = Reading(client)
         histogram = reading.provider.get_meter("tests").create_histogram("latency")
@@ -838,7 +838,7 @@ class FailingHook:
         call_after_fork(self.run)
 
     def run(self) -> None:
-        """Fail."""
+        """Raise an error if armed."""
         if self.is_armed:
             raise OSError("a hook of another part of the program")
 
@@ -859,7 +859,7 @@ class TestFork:
 
     @staticmethod
     def in_child(work: Any) -> Any:
-        """Fork, run the work in the child, and return its result."""
+        """Fork, run the function in the child, and return its result."""
         reading_end, writing_end = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -875,7 +875,7 @@ class TestFork:
 
     @pytest.mark.parametrize("is_added", [False, True], ids=["constructor", "added"])
     def test_child_sends_its_own_only(self, cloudwatch: FakeCloudWatch, is_added: bool) -> None:  # noqa: FBT001
-        """The child delivers only its own data, by flush, request and shutdown; the parent delivers all of its own."""
+        """The child delivers only its own data, by flush, request or shutdown; the parent delivers all of its own."""
         reading = Reading(cloudwatch, is_added=is_added)
         reading.counter.add(100)
 
@@ -897,7 +897,7 @@ class TestFork:
         reading.reader.shutdown()
 
     def test_child_forgets_what_waits(self) -> None:
-        """Data the parent has not sent yet is sent by the parent only."""
+        """Data that the parent had not sent before the fork is sent only by the parent."""
         client = ScriptedClient(resting(1000))
         reading = Reading(client)
         reading.counter.add(100)
@@ -920,7 +920,7 @@ class TestFork:
     def test_child_with_a_fault_sends_its_own_only(
         self, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After any failure in the child, it sends all of its own data and none of the parent's."""
+        """If a fork hook fails or a resource is lacking, the child still sends all of its own data, and only that."""
         client = ScriptedClient(resting(1000))
         hook = FailingHook()
         reading = Reading(client, spool_directory=str(tmp_path))
@@ -961,7 +961,7 @@ class TestFork:
         reading.reader.shutdown()
 
     def test_fork_while_the_parent_sends(self) -> None:
-        """The parent's locks at the time of the fork do not block the child."""
+        """Locks that the parent holds during the fork do not block the child."""
         client = BlockedClient()
         reading = Reading(client)
         reading.counter.add(100)
@@ -981,7 +981,7 @@ class TestFork:
 
 
 def test_the_end_makes_no_attempt_of_its_own() -> None:
-    """Only the reader's own thread makes calls; shutdown makes no attempt itself."""
+    """Shutdown makes no calls in its own thread, only in the reader's."""
     callers: list[str] = []
     client = ScriptedClient(*[resting(60)] * 9, before_each=lambda: callers.append(threading.current_thread().name))
     reading = Reading(client)

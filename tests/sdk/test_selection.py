@@ -1,4 +1,4 @@
-"""The SDK stores only the instruments and attributes that a CloudWatch reader's exporter publishes."""
+"""The SDK stores only the instruments and attributes that a CloudWatch reader publishes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ ATTRIBUTES: dict[str, str | bool] = {"payment": "card", "user": "u1", "http.host
 
 
 class Program:
-    """A provider with a reader whose collections are kept for inspection."""
+    """A provider with a CloudWatch reader."""
 
     def __init__(self, views: list[View] | None = None) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -42,7 +42,7 @@ class Program:
         ]
 
     def count(self, scope: str | FacadeMetric, instrument: str) -> None:
-        """Count once, with all attributes."""
+        """Add 1 to a counter, with all attributes."""
         if isinstance(scope, FacadeMetric):
             meter = self.provider.get_meter(scope.scope_name, attributes=scope.scope_attributes())
         else:
@@ -71,13 +71,13 @@ def program() -> Iterator[Program]:
 def test_each_instrument_keeps_what_its_rule_keeps(
     program: Program, monkeypatch: pytest.MonkeyPatch, scope: Any, instrument: str, kept: set[str] | None
 ) -> None:
-    """Each instrument keeps its rule's attributes; metrics of a reporter elsewhere are not stored at all."""
+    """The SDK stores the attributes that a rule keeps; metrics of another exporter's reporter are not stored."""
     program.count(scope, instrument)
     assert [set(each) for each in program.stored(monkeypatch)] == ([] if kept is None else [kept])
 
 
 def test_gauges_keep_every_attribute(program: Program) -> None:
-    """Gauges that differ only in unpublished attributes are merged by the exporter, which keeps each value."""
+    """Gauges that differ only in unpublished attributes stay apart in the SDK; the exporter publishes each value."""
     gauge = program.provider.get_meter("shop").create_gauge("temperature")
     for host in range(3):
         gauge.set(host, {"http.host": f"{host}.example"})
@@ -86,7 +86,7 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
 
 
 def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A view that selects attributes takes precedence; one that does not keeps its other settings."""
+    """A view that selects attributes takes precedence; a view that does not still has its other effects."""
     program = Program([View(instrument_name="orders", attribute_keys={"user"}), View(instrument_name="x", name="y")])
     program.count("shop", "orders")
     assert program.stored(monkeypatch) == [{"user": "u1"}]
@@ -97,7 +97,7 @@ def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_also_after_a_fork(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked child's storage is new, and applies the same selection."""
+    """The storage after a fork applies the same selection."""
     program.count("shop", "orders")
     internals.forget_measurements(program.reader)
     program.count(FacadeMetric("Orders", "Cafe"), "orders")
@@ -110,7 +110,7 @@ def test_what_is_published_is_the_same_without_selection(
     monkeypatch: pytest.MonkeyPatch,
     selects: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """If an unsupported SDK stores all attributes, the exporter drops the unpublished ones."""
+    """The same metrics are published if an unsupported SDK stores all attributes."""
     if not selects:
         monkeypatch.setattr(internals.SelectiveReader, "select_instruments", lambda _: None)
     program = Program()

@@ -1,4 +1,4 @@
-"""A reporter measures its own delivery on request."""
+"""A reporter measures its own delivery if ``self_metrics`` is set."""
 
 from flask import Flask
 from opentelemetry.sdk.metrics import MeterProvider
@@ -15,7 +15,7 @@ def reporter_on(app: Flask, provider: MeterProvider, cloudwatch: FakeCloudWatch)
 
 
 def test_what_is_measured_is_what_the_stats_say() -> None:
-    """Other exporters and CloudWatch itself get the metrics sent, pending and lost by reason, and the requests."""
+    """The self-metrics have the same values as ``stats()``, in other exporters and in CloudWatch."""
     cloudwatch, others = FakeCloudWatch(), InMemoryMetricReader()
     app = Flask("shop")
     app.config["CLOUDWATCH_SELF_METRICS"] = True
@@ -44,7 +44,7 @@ def test_what_is_measured_is_what_the_stats_say() -> None:
 
 
 def test_off_unless_asked_for() -> None:
-    """By default the reporter measures nothing, and publishes only the program's metrics."""
+    """By default, the reporter publishes no self-metrics."""
     cloudwatch = FakeCloudWatch()
     reporter = reporter_on(Flask("shop"), MeterProvider(shutdown_on_exit=False), cloudwatch)
     reporter.add_metric("Orders", 1)

@@ -1,4 +1,4 @@
-"""Shutdown of an exporter races with a delivery in another thread: every datum is still counted."""
+"""Shutdown of an exporter races with a delivery in another thread, and every datum is still counted."""
 
 import itertools
 import signal
@@ -20,7 +20,7 @@ from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, ScriptedClient,
 
 
 class Throttling:
-    """A CloudWatch that throttles every request."""
+    """A fake CloudWatch that throttles every request."""
 
     def put_metric_data(self, **_: Any) -> None:
         """Raise the throttling error."""
@@ -28,7 +28,7 @@ class Throttling:
 
 
 class Hanging(Throttling):
-    """A CloudWatch that throttles after a delay."""
+    """A fake CloudWatch that throttles after a delay."""
 
     def __init__(self) -> None:
         self.is_sent = threading.Event()
@@ -42,10 +42,10 @@ class Hanging(Throttling):
 
 
 class Signalling(Throttling):
-    """A CloudWatch whose call is interrupted by a signal that ends the process."""
+    """A fake CloudWatch whose call is interrupted by SIGTERM."""
 
     def put_metric_data(self, **_: Any) -> None:
-        """Run the signal handler, then raise the throttling error."""
+        """Run the signal handler, and then raise the throttling error."""
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -61,7 +61,7 @@ def pending(client: Throttling) -> CloudWatchMetricExporter:
 
 
 def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
-    """A batch returned to the closed backlog is lost as ``shutdown``, and does not stay pending."""
+    """A batch returned to the closed backlog is lost with the reason ``shutdown``, and does not stay pending."""
     exporter = pending(Throttling())
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter._backlog.settle
@@ -82,7 +82,7 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
 
 
 def test_a_request_that_is_sent_while_the_exporter_ends() -> None:
-    """A response that arrives after shutdown is still counted."""
+    """The outcome of a request that ends after shutdown is still counted."""
     client = Hanging()
     exporter = pending(client)
     delivering = in_threads(lambda: exporter.force_flush(100))
@@ -95,7 +95,7 @@ def test_a_request_that_is_sent_while_the_exporter_ends() -> None:
 
 
 def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
-    """Shutdown does not wait for the call, and the batch is counted as lost or sent."""
+    """Shutdown does not wait for the call, and the batch is still counted."""
     exporter = pending(Throttling())
     is_taken, is_closed = threading.Event(), threading.Event()
     check_out = exporter._backlog.check_out
@@ -109,7 +109,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
     exporter._backlog.check_out = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_taken.wait(PATIENCE_SECONDS)
-    assert exporter.sender.is_calling  # checked by a reader's shutdown
+    assert exporter.sender.is_calling  # as shutdown of a reader does
     exporter.shutdown(timeout_millis=0)
     is_closed.set()
     join_all(delivering)
@@ -117,7 +117,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
 
 
 def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
-    """The flush makes no further call before the last measurements are collected, and the last flush delivers them."""
+    """A flush in progress makes no calls after shutdown begins; the last flush delivers the remaining data."""
     client = BlockedClient()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
@@ -134,7 +134,7 @@ def test_a_flush_that_goes_on_when_the_reader_ends() -> None:
 
 
 def flush_interrupted(at_line: int) -> bool:
-    """Flush, and shut down as a signal handler would after ``at_line`` lines; return whether that line was reached."""
+    """Flush, and shut down after ``at_line`` lines, as a signal handler may. Return whether the flush got that far."""
     client = ScriptedClient()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests").create_counter("orders")
@@ -164,14 +164,14 @@ def flush_interrupted(at_line: int) -> bool:
 
 
 def test_a_shutdown_in_the_middle_of_a_flush() -> None:
-    """A signal handler that interrupts a flush at any line neither waits for its timeout nor loses anything."""
+    """A signal handler that shuts down in any line of a flush returns early, and no measurement is lost."""
     interrupted = list(itertools.takewhile(flush_interrupted, itertools.count()))
     assert len(interrupted) > 30
 
 
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
 def test_a_signal_in_the_middle_of_a_call() -> None:
-    """A handler that shuts down in the calling thread itself ends in time, and the batch is counted."""
+    """A signal handler that shuts down in the middle of a call returns early, and the batch is counted."""
     client = Signalling()
     exporter = pending(client)
 
@@ -192,9 +192,9 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
 
 
 def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
-    """With a hanging callback, uncollected add_metric data is counted as lost and logged.
+    """If a callback hangs, measurements that shutdown cannot collect are counted as lost and logged.
 
-    If the callback returns later, the resulting datum is counted instead.
+    If the callback returns later, the collected datum is counted as lost instead.
     """
     released, cloudwatch = threading.Event(), FakeCloudWatch()
     provider = MeterProvider(shutdown_on_exit=False)

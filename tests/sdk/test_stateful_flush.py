@@ -1,4 +1,4 @@
-"""Real threads flush one reader in the order that the state machine sets: each gets the correct result."""
+"""Threads flush one reader in an order set by a state machine, and each flush returns the correct result."""
 
 import math
 import threading
@@ -17,7 +17,7 @@ NEVER = 1e6
 
 @dataclass(eq=False)
 class Run:
-    """A flush of the reader's thread, which lasts until its outcome is set."""
+    """A flush in the reader's thread, which lasts until the state machine sets its outcome."""
 
     deadline: float
     is_delivered: bool = True
@@ -26,14 +26,14 @@ class Run:
 
 @dataclass(eq=False)
 class Caller:
-    """A call of ``flush``: the number of flushes begun before it, and its result."""
+    """A call of ``flush``: the number of flushes that began before it, and its result."""
 
     begun_before: int
     answer: bool | None = None
 
 
 class ScriptedReader(CloudWatchMetricReader):
-    """A reader whose flushes deliver as the state machine decides."""
+    """A reader whose flushes have the outcomes set by the state machine."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -45,7 +45,7 @@ class ScriptedReader(CloudWatchMetricReader):
             export_interval_seconds=NEVER,
             flush_min_interval_seconds=0.0,
         )
-        self.exporter.sender.retry_at = math.inf  # no flush begins automatically after a failed one
+        self.exporter.sender.retry_at = math.inf  # after a failed flush, none begins automatically
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         run = Run(deadline)
@@ -59,7 +59,7 @@ class ScriptedReader(CloudWatchMetricReader):
 
 
 class FlushMachine(RuleBasedStateMachine):
-    """Threads flush while deliveries succeed and fail: each call of flush returns the correct result."""
+    """Threads flush while deliveries succeed or fail, and every call of ``flush`` returns the correct result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class FlushMachine(RuleBasedStateMachine):
         self.threads: list[threading.Thread] = []
 
     def waiting(self) -> list[Caller]:
-        """Return the callers without a result."""
+        """Return the callers that have no result yet."""
         return [caller for caller in self.callers if caller.answer is None]
 
     def begun(self) -> int:
@@ -76,15 +76,15 @@ class FlushMachine(RuleBasedStateMachine):
         return len(self.reader.runs)
 
     def is_settled(self) -> object:
-        """Whether a flush is in progress, or none is requested."""
+        """Return whether a flush is in progress or none is requested."""
         return self.reader.running or not (self.waiting() or self.reader._is_requested)
 
     def settle(self) -> None:
-        """Let the threads run until they block."""
+        """Wait until the threads block."""
         assert eventually(self.is_settled)
 
     def call(self, timeout_seconds: float) -> Caller:
-        """Flush in a thread."""
+        """Start a thread that flushes."""
         caller = Caller(self.begun())
         self.callers.append(caller)
 
@@ -96,7 +96,7 @@ class FlushMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """A thread flushes with an unlimited timeout."""
+        """Flush in a thread, with an unlimited timeout."""
         asked, was_idle = self.reader._inbox.qsize(), not self.reader.running
         caller = self.call(NEVER)
         if was_idle:
@@ -109,19 +109,19 @@ class FlushMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reader.running)
     @rule()
     def flush_without_time(self) -> None:
-        """A thread flushes with a tiny timeout while a flush is in progress, and does not wait for it."""
+        """Flush in a thread with a tiny timeout while a flush is in progress; the call must not wait for that flush."""
         caller = self.call(0.001)
         assert eventually(lambda: caller.answer is False)
 
     @rule()
     def request(self) -> None:
-        """A request asks for a flush without waiting."""
+        """Request a flush without waiting."""
         self.reader.request_flush()
         assert eventually(lambda: self.reader.running)
 
     @rule(is_delivered=st.sampled_from([True, True, False]))
     def end_run(self, *, is_delivered: bool) -> None:
-        """End the flush in progress with this outcome; exactly the callers that asked before it began get a result."""
+        """End the flush in progress with this outcome; only callers that called before it began get the result."""
         for run in self.reader.running[:]:
             number = self.begun()
             served = [caller for caller in self.waiting() if caller.begun_before < number]
@@ -137,11 +137,11 @@ class FlushMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_at_a_time(self) -> None:
-        """Two flushes are never in progress at the same time."""
+        """At most one flush is in progress at any time."""
         assert self.reader.most_at_once <= 1
 
     def teardown(self) -> None:
-        """At the end every caller has a result, including those that asked after the last flush."""
+        """At the end, every caller has a result, even those that called after the last scripted flush."""
         self.reader.is_over.set()
         for run in self.reader.runs:
             run.may_end.set()

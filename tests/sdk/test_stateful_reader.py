@@ -1,4 +1,4 @@
-"""Reader and exporter with the real SDK, threads and forks: every measurement arrives, or is lost and counted."""
+"""Reader and exporter with the real SDK, threads and forks: every measurement arrives or is counted as lost."""
 
 import contextlib
 import os
@@ -38,11 +38,11 @@ FAULTS: list[Exception | None] = [
 
 
 MAX_FORKS = 2
-"""In one example, because they cost time."""
+"""Maximum number of forks in one example, because they are slow."""
 
 
 class Client:
-    """A strict CloudWatch that answers from a script, and records refused datums and those with a lost response."""
+    """A scripted client of a strict fake CloudWatch; records rejected datums and those whose response was lost."""
 
     def __init__(self) -> None:
         self.script: list[Exception | None] = []
@@ -51,7 +51,7 @@ class Client:
         self.lost: list[dict[str, Any]] = []
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Answer one request."""
+        """Respond as scripted, or else accept the request."""
         error = self.script.pop(0) if self.script else None
         if error is REFUSED and len(request["MetricData"]) == 1:
             self.lost += request["MetricData"]
@@ -77,15 +77,15 @@ def samples(datum: dict[str, Any]) -> float:
 
 
 class ReaderMachine(RuleBasedStateMachine):
-    """A program measures, flushes, forks and ends in any order, while CloudWatch has faults."""
+    """A program measures, flushes, forks and ends in any order, while CloudWatch fails in different ways."""
 
     def __init__(self) -> None:
         super().__init__()
         self.forks = 0
         self.raising: list[BaseException] = []
-        """The exceptions that the next callbacks raise."""
+        """The exceptions that the next callbacks will raise."""
         self.hook = FailingHook()
-        # Datums of a series remembered as refused are dropped without a call, which the client cannot count.
+        # Datums of series known to be rejected would be dropped without a call, and the client could not count them.
         self.patched = patch.multiple(sender, _LONGEST_BACKOFF_SECONDS=0.01, _REFUSED_SERIES_SECONDS=0.0)
         self.patched.start()
 
@@ -103,7 +103,7 @@ class ReaderMachine(RuleBasedStateMachine):
         self.recorded = 0
 
     def observe(self, _options: CallbackOptions) -> list[Observation]:
-        """Observe nothing, and record during the collection, as the garbage collector may make an object do."""
+        """Return no observations, but count once, as code that runs during a collection may do."""
         self.recorded += 1
         self.counter.add(1, {"page": "collected"})
         if self.raising:
@@ -112,7 +112,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(error=st.sampled_from([ValueError(), SystemExit(1), KeyboardInterrupt()]))
     def callback_fails(self, error: BaseException) -> None:
-        """The callback raises an exception during the next collection."""
+        """Make the callback raise an exception during the next collection."""
         self.raising.append(error)
 
     @rule(amount=st.integers(1, 9), page=st.integers(0, 3))
@@ -129,12 +129,12 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=4))
     def fail(self, faults: list[Exception | None]) -> None:
-        """Set CloudWatch's next answers."""
+        """Script the next responses of CloudWatch."""
         self.client.script = list(faults)
 
     @rule(timeout_seconds=st.sampled_from([0.0, 0.005, 1.0]))
     def flush(self, timeout_seconds: float) -> None:
-        """Flush. A result of ``True`` must be correct, and without faults it must arrive in time."""
+        """Flush, and check that a result of ``True`` is correct. Without faults, the result must be ``True``."""
         had_faults = bool(self.client.script or self.raising) or self.exporter.sender.retry_at > -inf
         is_delivered = self.reader.flush(timeout_seconds if had_faults else 10.0)
         assert is_delivered or had_faults
@@ -143,7 +143,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule()
     def force_flush(self) -> None:
-        """Flush the whole provider."""
+        """Flush the provider."""
         self.provider.force_flush(5)
 
     @rule()
@@ -154,7 +154,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule()
     def request_flush(self) -> None:
-        """Request a flush, as at the end of a request, which the reader's thread serves."""
+        """Request a flush, as at the end of a request, and wait until the reader's thread has served it."""
         self.reader.request_flush()
         assert eventually(lambda: not self.reader._is_requested)
         self.reader.flush(0.05)
@@ -167,19 +167,19 @@ class ReaderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.forks < MAX_FORKS)
     @rule(hook_fails=st.booleans())
     def fork(self, *, hook_fails: bool) -> None:
-        """A forked child sends only its own measurements, and the parent is not affected."""
+        """Fork a child, which must send only its own measurements."""
         self.add(1, 0)
         self.forks += 1
         self.hook.is_armed = hook_fails
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads running
+            warnings.simplefilter("ignore", DeprecationWarning)  # raised because threads are running
             child = os.fork()
         if child == 0:
             in_child(self.child_is_right)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def child_is_right(self) -> None:
-        """Check the guarantees for a child."""
+        """Check in the child that only its own measurements are sent."""
         self.raising.clear()
         self.client.script.clear()
         self.client.cloudwatch.clear()
@@ -196,12 +196,12 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(timeout_millis=st.sampled_from([0, 5, 20]))
     def end(self, timeout_millis: int) -> None:
-        """End the program, whatever CloudWatch answers, and start another one."""
+        """End the program, whatever CloudWatch responds, and start another one."""
         self.raising.clear()
         had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
         assert eventually(lambda: not self.reader._thread.is_alive())
-        assert eventually(lambda: not self.exporter.stats().datums_pending)  # a response may come late
+        assert eventually(lambda: not self.exporter.stats().datums_pending)  # a response may arrive late
         stats = self.exporter.stats()
         assert stats.datums_sent <= len(self.client.cloudwatch.datums) <= stats.datums_sent + len(self.client.unsure)
         if stats.datums_lost.keys() - {"refused"}:
@@ -212,14 +212,14 @@ class ReaderMachine(RuleBasedStateMachine):
         self.begin()
 
     def all_is_there(self) -> None:
-        """Every measurement is in CloudWatch, except refused ones."""
+        """Check that every measurement is in CloudWatch, except rejected ones."""
         arrived = sum(samples(datum) for datum in self.client.arrived())
         assert arrived + sum(samples(datum) for datum in self.client.lost) == self.recorded
         stats = self.exporter.stats()
         assert stats.datums_lost == ({"refused": len(self.client.lost)} if self.client.lost else {})
 
     def teardown(self) -> None:
-        """Once the faults stop, everything arrives."""
+        """When CloudWatch no longer fails, every measurement arrives."""
         self.client.script.clear()
         self.raising.clear()
         self.time_passes()
@@ -229,7 +229,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
 
 def in_child(check: Callable[[], object]) -> None:
-    """Run a check in a forked child, and exit there."""
+    """Run a check in a forked child, and exit."""
     try:
         check()
         os._exit(0)
