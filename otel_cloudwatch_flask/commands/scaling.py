@@ -49,7 +49,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     multiple=True,
     callback=_pairs,
     metavar="NAME=VALUE",
-    help="Dimension of the metric, needed if it has several series; repeatable.",
+    help="Dimension of the metric, required if it has several series; repeatable.",
 )
 @click.option(
     "--statistic",
@@ -63,7 +63,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     "value",
     required=True,
     type=click.FloatRange(0, min_open=True),
-    help="Value at which to keep the statistic.",
+    help="Target value of the statistic.",
 )
 @click.option("--resource", required=True, metavar="ID", help="Resource to scale: service/CLUSTER/SERVICE for ECS.")
 @click.option(
@@ -72,17 +72,17 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     default=_ECS_SERVICE,
     show_default=True,
     metavar="NAME",
-    help="What to scale of the resource.",
+    help="Property of the resource to scale.",
 )
-@click.option("--min", "minimum", required=True, type=click.IntRange(0), help="Lowest capacity.")
-@click.option("--max", "maximum", required=True, type=click.IntRange(0), help="Highest capacity.")
+@click.option("--min", "minimum", required=True, type=click.IntRange(0), help="Minimum capacity.")
+@click.option("--max", "maximum", required=True, type=click.IntRange(0), help="Maximum capacity.")
 @click.option(
     "--scale-out-cooldown",
     "scale_out_seconds",
     type=click.IntRange(0),
     default=60,
     show_default=True,
-    help="Seconds to wait after capacity was added.",
+    help="Seconds to wait after adding capacity.",
 )
 @click.option(
     "--scale-in-cooldown",
@@ -90,7 +90,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     type=click.IntRange(0),
     default=300,
     show_default=True,
-    help="Seconds to wait after capacity was removed.",
+    help="Seconds to wait after removing capacity.",
 )
 @template_options
 @click.pass_context
@@ -137,9 +137,9 @@ def _target(context: click.Context, options: Mapping[str, Any]) -> ScalableTarge
 
 
 def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping[str, str]) -> SeriesSummary:
-    """Return the series with a name and exactly these dimensions, or the only one that has them among others.
+    """Return the series with this name and exactly these dimensions, or else the only one with additional dimensions.
 
-    Raises :class:`CommandError`, which lists what there is, if no series or more than one is found.
+    Raises :class:`CommandError`, which lists the available names or series, unless exactly one series is found.
     """
     named = {each.metric: each for each in every if each.name == name}
     if not named:

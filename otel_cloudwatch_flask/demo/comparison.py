@@ -47,7 +47,7 @@ class Expectation:
     ratio: float = 1.0
 
     def differences(self, found: Figures) -> Iterator[str]:
-        """Describe each figure in CloudWatch that differs from the expected figure."""
+        """Yield a sentence for each figure in CloudWatch that differs from the expected figure."""
         for name, known in self.figures.items():
             if not self._agrees(name, found.get(name), known):
                 yield f"CloudWatch has {name}={found.get(name)!r}, expected {known!r}."

@@ -43,7 +43,7 @@ Entries are not evicted while the provider exists, because the SDK never evicts 
 
 
 def instrument_name(metric_name: str) -> str:
-    """Derive a valid instrument name from a CloudWatch name. Other exporters show the instrument name.
+    """Return a valid instrument name for a CloudWatch metric name. Other exporters show the instrument name.
 
     >>> instrument_name("Request Count"), instrument_name("2xx")
     ('request_count', 'm_2xx')

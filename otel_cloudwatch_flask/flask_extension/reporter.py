@@ -248,7 +248,7 @@ class CloudWatchMetricsReporter:
         unit: Unit | str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Record a value of a metric. During a request, values are buffered and recorded when its response starts.
+        """Record a value of a metric. During a request, values are buffered, and recorded when the response starts.
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
         :param value: any finite number.

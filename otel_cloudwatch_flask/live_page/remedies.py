@@ -68,7 +68,7 @@ _NEED_AN_ACCOUNT: Final = (Kind.CONFIGURATION, Kind.CREDENTIALS)
 def remedy_document(failure: Failure | None, *, is_debug: bool) -> dict[str, Any] | None:
     """Return the problem and its remedy for a failed call, or ``None`` if the call succeeded.
 
-    If the Region or the credentials are the problem, a dry run is offered too, but only in debug mode.
+    If the Region or the credentials are the problem, the remedy also suggests a dry run, but only in debug mode.
     """
     if failure is None:
         return None

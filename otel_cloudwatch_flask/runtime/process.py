@@ -81,7 +81,7 @@ class _ForkHooks:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        # Keyed by the methods' objects, whose end removes them.
+        # Keyed weakly by the methods' objects, so that an object's hooks are removed with the object.
         self._forgets: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
         self._starts: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
         self._has_uwsgi_hook = False
@@ -167,7 +167,7 @@ class _ExitHooks:
         self._hook_into_job_workers()
 
     def start_in_child(self) -> None:
-        """Register the hooks that a forked child does not inherit, and hooks of libraries that are imported by now."""
+        """Register the hooks that a forked child does not inherit, and those of libraries imported in the meantime."""
         self._holds = []  # discards the holds of the parent's threads
         self._finalize_in_child()
         self._hook_into_job_workers()
@@ -175,7 +175,7 @@ class _ExitHooks:
     def _finalize_in_child(self) -> None:
         """Register the finalizers again when a ``multiprocessing`` child starts, because the child clears them then.
 
-        This also works in spawned children, because they import the program's main module before they clear them.
+        This also works in spawned children, because they import the program's main module first.
         """
         if util := sys.modules.get("multiprocessing.util"):
             util.register_after_fork(self, _ExitHooks._finalize_all)

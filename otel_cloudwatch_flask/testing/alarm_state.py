@@ -87,7 +87,7 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
         return "OK"
     if missing == "ignore":
         return state
-    # Every period with data is breaching. There are fewer than needed, so it depends on how old the oldest is.
+    # Every period with data is breaching, but there are too few, so the state depends on the age of the oldest.
     return "ALARM" if any(breaching[: len(breaching) - needed + 1]) else "INSUFFICIENT_DATA"
 
 
@@ -206,7 +206,7 @@ def _value(tally: Tally, statistic: str) -> float | None:
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:
-    """Return whether a percentile has too few samples to be significant. The 0th and the 100th never have.
+    """Return whether a percentile has too few samples to be significant. Never true for the 0th and the 100th.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/percentiles-with-low-samples.html
     """

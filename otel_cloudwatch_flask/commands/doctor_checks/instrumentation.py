@@ -130,7 +130,7 @@ def _readers_of_one_destination() -> Iterator[Check]:
 
 
 def _sharing(ours: Settings, programs: Settings) -> str:
-    """Return how the reporter with these settings can share the program's reader."""
+    """Return a remedy that lets the reporter share the program's reader, given the settings of both."""
     different = [name for name in SETTINGS_OF_READER if getattr(ours, name) != getattr(programs, name)]
     settings = f" and give both the same {', '.join(different)}" if different else ""
     return f"To share one, add the program's reader before the reporter{settings}."

@@ -37,7 +37,7 @@ _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "
 _REPEAT_MARKERS: Final = {".", "..."}
 """In a dashboard body, these mean "same as in the previous metric".
 
-A metric that a search cannot name is omitted if its name, or the name or value of one of its dimensions, is a marker.
+A metric that a search cannot find is omitted if its name, or the name or value of one of its dimensions, is a marker.
 """
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -186,7 +186,7 @@ def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iter
 
 
 def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, str]) -> Iterator[_Line]:
-    """Yield a line for each metric name that searches for all its series, or a line for each series if it cannot.
+    """Yield, for each metric name, a search for all its series or, if there can be no search, a line for each series.
 
     ``routes`` maps metric names to their route dimension. The searches for these names exclude series with a route,
     which the request charts show.

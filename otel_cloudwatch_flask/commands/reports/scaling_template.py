@@ -18,7 +18,7 @@ _MAX_NAME_LENGTH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class ScalableTarget:
-    """The resource to scale, the property of it that is its capacity, and the limits of the capacity."""
+    """The resource to scale, its scalable dimension, and its minimum and maximum capacity."""
 
     resource_id: str
     scalable_dimension: str
@@ -33,7 +33,7 @@ class ScalableTarget:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """The value of a statistic that the policy maintains, and the minimum time between two changes of capacity."""
+    """The value of a statistic that the policy maintains, and its cooldown periods."""
 
     statistic: str
     value: float
@@ -42,7 +42,7 @@ class Tracking:
 
 
 def scaling_template(series: SeriesSummary, tracking: Tracking, target: ScalableTarget) -> dict[str, Any]:
-    """Return a template that registers ``target``, and scales it to keep the metric of ``series`` at its value."""
+    """Return a template that registers ``target``, and scales it to keep the metric of ``series`` at a target value."""
     resource = {
         "ServiceNamespace": target.service,
         "ResourceId": literal(target.resource_id),

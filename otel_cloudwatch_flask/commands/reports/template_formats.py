@@ -165,7 +165,7 @@ def _terraform_nested(properties: Resource) -> Iterator[str]:
 
 
 def _is_nested(value: Any) -> bool:
-    """Return whether a value is an object, and not one of CloudFormation's functions."""
+    """Return whether a value is a nested object, rather than a call of a CloudFormation function."""
     return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
 
 
