@@ -141,7 +141,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Give the instrument a UCUM unit from [the table of units](mapping.md#units).",
         ),
         Remedy(
-            "No measurement of … has had …",
+            "No measurement of … had the attribute …",
             "Values are correct. The metric has fewer dimensions than its rule lists.",
             "Correct the names in the rule's `dimensions`; the message lists those that the measurements have. Logged "
             "once per metric, in the tenth collection after its first measurement.",

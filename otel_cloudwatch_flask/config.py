@@ -145,7 +145,7 @@ def _milliseconds(value: object) -> float:
 
 def _number(value: object) -> float:
     """Return ``value`` as a float, or NaN if it is not a number."""
-    # A bool is an int, but True or False in place of a number is more likely a mistake than meant as 1 or 0.
+    # A bool is an int, but True or False in place of a number is more likely a mistake than a way to write 1 or 0.
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -220,7 +220,7 @@ def _dimensions(value: object) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
         raise ValueError("is not a mapping of dimensions; use a mapping of names to values")  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
     try:
-        # Read-only, like the settings object that holds it.
+        # Read-only, like the settings object.
         return MappingProxyType(dimension_texts(mapping))
     except ValueError as problem:
         raise ValueError(f"is invalid: {problem}") from None
@@ -404,7 +404,9 @@ class Settings:
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
     """Resource attributes published as dimensions of every metric. Format in the environment: comma-separated names."""
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether requests name the service that the metrics belong to, which CloudWatch's 'Explore related' needs."""
+    """Whether requests name the service that the metrics belong to, so that 'Explore related' in CloudWatch finds the
+    metrics.
+    """
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
     """Whether the reporter publishes the metrics otel_cloudwatch_flask.delivery.*, which describe its deliveries."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
@@ -449,7 +451,7 @@ KEYS: Final[tuple[Key, ...]] = tuple(
 def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> None:
     """Log a warning for each setting that has no effect with EMF.
 
-    Does not warn of AWS's own environment variables, because they may be set for other reasons.
+    Does not warn about AWS's own environment variables, because they may be set for other reasons.
     """
     given = [name for name in ("client", "cloudwatch_client", "credentials") if arguments.get(name)]
     for key in KEYS:

@@ -130,7 +130,7 @@ def _status_code(status: Any) -> int:
 
 def _call_with_outcome(outcome: _Outcome) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
-        # A coroutine function needs a coroutine function as wrapper, or Flask would not await it.
+        # A coroutine function needs a coroutine function as its wrapper, or Flask would not await it.
         return _observed_coroutine_function(view, outcome) if _is_async(view) else _observed(view, outcome)
 
     return decorate

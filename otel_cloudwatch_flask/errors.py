@@ -10,7 +10,7 @@ class CloudWatchMetricsError(Exception):
 
 
 class ConfigurationError(CloudWatchMetricsError, ValueError):
-    """An invalid setting. The message names the setting and its value, and says which values are allowed.
+    """Raised for an invalid setting. The message names the setting and its value, and says which values are allowed.
 
     :param message: the message.
     :param key: source of the setting: an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment variable.
@@ -24,7 +24,7 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
 
 
 class InvalidMetricError(CloudWatchMetricsError, ValueError):
-    """An invalid metric. The message says how to correct it.
+    """Raised for an invalid metric. The message says how to correct it.
 
     :param message: the message.
     :param metric_name: the name that the caller passed.

@@ -17,8 +17,9 @@ DOLLARS_PER_METRIC_MONTH: Final = (
     (1_000_000, 0.05),
     (math.inf, 0.02),
 )
-"""Price tiers, as pairs of the highest number of metrics that a price applies to, and the price of each metric. AWS
-bills metrics by the hour; the prices are for whole months."""
+"""Price tiers, as pairs of the highest number of metrics to which a price applies and the monthly price of one metric.
+AWS bills metrics by the hour.
+"""
 
 DOLLARS_PER_REQUEST: Final = 0.01 / 1000
 DOLLARS_PER_LOG_GIGABYTE: Final = 0.50

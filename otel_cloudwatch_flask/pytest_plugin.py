@@ -29,7 +29,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
         yield fake
 
 
-# First, because pytest's implementation copies the sections of the item to the report.
+# Run first, because pytest's implementation copies the sections of the item to the report.
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> None:
     """Add the published and lost metrics to the report of a failed test."""

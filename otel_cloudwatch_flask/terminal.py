@@ -26,7 +26,7 @@ def escaped(text: str, width: int | None = None) -> str:
     >>> escaped("Orders \x1b[31m\u202e")
     'Orders \\x1b[31m\\u202e'
     """
-    # Truncated before escaping as well, so that showing 60 characters does not mean escaping a megabyte.
+    # Truncate before escaping as well, so that a long text is not escaped only to show its first characters.
     safe = "".join(map(_escaped_character, text if width is None else text[: width + 1]))
     return safe if width is None else truncated(safe, width)
 

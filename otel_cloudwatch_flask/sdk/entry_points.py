@@ -1,4 +1,4 @@
-"""The entry points that OpenTelemetry's SDK calls, for ``OTEL_METRICS_EXPORTER`` and for its configuration file."""
+"""The entry points that the OpenTelemetry SDK calls for ``OTEL_METRICS_EXPORTER`` and for its configuration file."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 """The metric exporter, which delivers OpenTelemetry metrics to CloudWatch.
 
-Every datum that the exporter accepts is accounted for as sent, pending or lost.
+Every datum that the exporter accepts is accounted for as sent, pending, merged or lost.
 """
 
 import itertools
@@ -71,7 +71,7 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
     ObservableUpDownCounter: _CUMULATIVE,
     ObservableGauge: _CUMULATIVE,
 }
-"""CloudWatch adds up the values it receives, so counts have to be deltas. Current values stay cumulative."""
+"""The temporalities to request. CloudWatch adds up values, so counts must be deltas. Current values stay cumulative."""
 
 
 class _Preferences(dict[type, AggregationTemporality]):
@@ -86,7 +86,7 @@ class _Preferences(dict[type, AggregationTemporality]):
 
 def default_aggregation() -> dict[type, Aggregation]:
     """Return the preferred aggregations: exponential histograms, so that percentiles can be published."""
-    # All filled buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
+    # All non-empty buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
@@ -119,8 +119,8 @@ class CloudWatchMetricExporter(MetricExporter):
     :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them, and check
     their timeout between calls. Only one thread sends at a time; other threads wait for it until their timeout. A call
     in progress ends when the client times out: the default client waits 3 seconds for a connection and 8 seconds for
-    each part of the response, so a response that trickles in takes longer. With a :class:`CloudWatchMetricReader`, no
-    caller waits longer than its timeout.
+    each part of the response, so a slow response takes longer. With a :class:`CloudWatchMetricReader`, no caller waits
+    longer than its timeout.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._is_shut_down = True
         # PeriodicExportingMetricReader passes "timeout" instead, also in milliseconds.
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
-        # Ends a delivery in another thread, which could otherwise occupy the whole timeout.
+        # End any delivery in another thread, which could otherwise take up the whole timeout.
         self._sender.expedite(is_ending=True)
         self.deliver(deadline, is_last=True)
         self._is_closed = True
@@ -326,7 +326,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers.append(watcher)
 
     def watch_pending(self, watcher: Callable[[Batch], object]) -> None:
-        """From now on, call ``watcher`` with each batch when it becomes pending, before any attempt to send it."""
+        """Call ``watcher`` with each batch that becomes pending from now on, before the first attempt to send it."""
         self._watchers_of_pending.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:
@@ -397,7 +397,7 @@ class CloudWatchMetricExporter(MetricExporter):
             return self._adopt_and_send(deadline, is_last=is_last)
         finally:
             if self._is_closed:
-                # Again, because a call in progress during the shutdown may have put its batch back.
+                # Close again, because a call in progress during the shutdown may have put its batch back.
                 self._backlog.close()
             with self._turn:
                 self._delivering_thread = None
@@ -456,7 +456,7 @@ class CloudWatchMetricExporter(MetricExporter):
         if self.writes_emf:
             return EmfPut(self._stream)
         client = self._client_factory() if self._client is None else self._client
-        # A client of the program may have no ``meta``.
+        # A client that the program passed may have no ``meta``.
         self.region_name = getattr(getattr(client, "meta", None), "region_name", None)
         return encoded_put(client) if self._client is None else plain_put(client)
 
@@ -474,7 +474,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 _MAX_SEEN: Final = 50
 _COLLECTIONS_BEFORE_WARNING: Final = 10
-"""Some attributes appear late. For example, requests for unknown URLs have no route."""
+"""The number of the collection that warns. Some attributes appear late: requests for unknown URLs have no route."""
 
 
 class _KeptAttributes:
@@ -495,11 +495,12 @@ class _KeptAttributes:
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def warn_of_missing(self) -> None:
-        """Warn in the tenth collection if no measurement has had an attribute that the rule lists in ``dimensions``."""
+        """Warn in the tenth collection if no measurement had an attribute that the rule lists in ``dimensions``."""
         if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),
-                "No measurement of %s has had %s, which its rule lists in dimensions. Found: %s. Correct the rule.",
+                "No measurement of %s had the attribute %s, which its rule lists in dimensions. Attributes found: %s. "
+                "Correct the rule.",
                 self._metric_name,
                 " or ".join(missing),
                 ", ".join(sorted(self._seen)),

@@ -80,12 +80,12 @@ it does not matter that it is empty.
 class SelectiveReader(MetricReader):
     """A reader that makes the SDK store only the instruments and attributes that :meth:`kept_attributes` chooses.
 
-    The SDK keeps every attribute set of every instrument in every reader, before 1.45.2 for the life of the process. A
+    The SDK keeps every attribute set of every instrument in every reader, and before version 1.45.2 never removes it. A
     view is not an alternative, because it would drop attributes for all readers of the provider, and cause a warning
     for each pair of instruments with the same name.
 
-    Since 1.45.2, the SDK merges what exceeds 2,000 attribute sets of an instrument. Unless a view sets that limit, this
-    class lifts it, because ``max_metrics`` limits what is published, after rules have merged attribute sets.
+    Since 1.45.2, the SDK merges all attribute sets of an instrument beyond the first 2,000. This class removes that
+    limit unless a view sets it, because ``max_metrics`` limits the published series, after rules merged attribute sets.
 
     If the SDK lacks the private names that this class relies on, everything is stored, so memory use grows with
     client-controlled attributes, and with the square of the number of reporters on one provider.

@@ -149,7 +149,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def settings(self) -> Settings:
-        """The settings of this reader and its exporter, including a namespace that is the provider's service name."""
+        """The settings of this reader and its exporter. The namespace defaults to the provider's service name."""
         return replace(
             self._exporter.settings,
             namespace=self._exporter.settings.namespace or service_name_of(self),
@@ -195,7 +195,7 @@ class CloudWatchMetricReader(SelectiveReader):
             self._inbox.put(None)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Send every measurement recorded before this call, and wait for CloudWatch to accept it.
+        """Send all measurements recorded before this call, and wait until CloudWatch accepts them.
 
         Returns ``False`` if the timeout expires, or if datums are lost while waiting (see ``exporter.stats()``).
         Concurrent calls share one collection.
@@ -229,7 +229,7 @@ class CloudWatchMetricReader(SelectiveReader):
             _shut_down([self], time.monotonic() + timeout_millis / 1000)
 
     def abandon(self) -> None:
-        """Make the reader's thread flush, shut down and remove the reader, because nothing uses the reader anymore.
+        """Let the reader's thread flush, shut down and remove this reader, which is no longer used.
 
         Safe to call from the garbage collector, which may interrupt a thread that holds a lock.
         """
@@ -350,8 +350,8 @@ class CloudWatchMetricReader(SelectiveReader):
                 ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
-            # Ends by the next collection, which is due even if this flush fails. If one is due now, the next is the one
-            # after it.
+            # The flush ends before the next collection, which is due even if the flush fails. If a collection is due
+            # now, the next one is the one after it.
             until_collection = (self._next_collection - begun) % self._interval_seconds
             background_timeout = min(self._timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
@@ -410,7 +410,7 @@ class CloudWatchMetricReader(SelectiveReader):
             each.answer(is_delivered=False)
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Flush in this thread.
+        """Flush in this thread, and return whether everything was collected and delivered.
 
         During an outage, this collects only at the regular interval, so that the backlog grows slowly. While the
         backlog has no room, nothing is collected, and deltas accumulate in the SDK.

@@ -500,6 +500,6 @@ def test_dimensions_that_never_come_cause_a_warning(caplog: pytest.LogCaptureFix
         assert reader.flush()
         assert ("which its rule lists" in caplog.text) == (number >= 10)
     (record,) = caplog.records
-    assert "orders has had paln" in record.getMessage()
+    assert "orders had the attribute paln" in record.getMessage()
     assert "http.target, plan" in record.getMessage()
     reader.shutdown()
