@@ -1,17 +1,13 @@
 """The accessibility rules of axe-core for the live page. They are skipped where axe-core cannot be fetched from npm."""
 
-import shutil
-import subprocess
-import tarfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otel_cloudwatch_flask import MetricRule
 from tests.live_page.browser import DESK, PHONE, Page, Site
+from tests.support.npm_packages import fetched
 
-AXE = "axe-core@4.14.1"
 VIOLATIONS = """
 const done = arguments[0];
 const described = ({ id, nodes: [first] }) => [id, first.html, first.failureSummary];
@@ -21,26 +17,9 @@ axe.run(document).then(({ violations }) => done(violations.map(described)));
 
 @pytest.fixture(scope="module")
 def axe(pytestconfig: pytest.Config) -> str:
-    """The source of axe-core (MPL-2.0), fetched once and kept in pytest's cache."""
-    folder = pytestconfig.cache.mkdir(AXE)
-    script = folder / "package" / "axe.min.js"
-    if not script.exists():
-        fetch(folder)
-    return script.read_text(encoding="utf-8")
-
-
-def fetch(folder: Path) -> None:
-    """Fetch axe-core into ``folder``, or skip the test."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs npm to fetch axe-core")
-    command = [npm, "pack", AXE, "--silent"]
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pytest.skip("axe-core cannot be fetched from npm")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        archive.extract("package/axe.min.js", folder, filter="data")
+    """The source of axe-core (MPL-2.0)."""
+    assert pytestconfig.cache is not None
+    return (fetched(pytestconfig.cache, "axe-core", "4.14.1") / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 class Down:
