@@ -439,6 +439,7 @@ class Settings:
         values["enabled"] = values["enabled"] and not sdk_is_disabled(environ)
         if values["output"] == "emf":
             _warn_of_unused(arguments, app_config, environ)
+            values |= {"spool_directory": None, "entity": False}
         return cls(**values)
 
 
@@ -454,15 +455,9 @@ def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> N
     Does not warn about AWS's own environment variables, because they may be set for other reasons.
     """
     given = [name for name in ("client", "cloudwatch_client", "credentials") if arguments.get(name)]
-    for key in KEYS:
-        source = key.source(arguments, app_config, environ) if key.field in _UNUSED_WITH_EMF else None
-        given += [source] if source and source not in dict(key.fallbacks) else []
-    for name in given:
-        _once.warning(
-            name,
-            "%s is not used with output='emf', which writes to a stream and sends no requests. Remove it.",
-            name,
-        )
+    keys = [replace(key, fallbacks=()) for key in KEYS if key.field in _UNUSED_WITH_EMF]
+    for name in (*given, *filter(None, (key.source(arguments, app_config, environ) for key in keys))):
+        _once.warning(name, "%s is not used with output='emf', which sends no requests. Remove it.", name)
 
 
 def sdk_is_disabled(environ: Mapping[str, str]) -> bool:

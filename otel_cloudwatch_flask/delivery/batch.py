@@ -183,8 +183,7 @@ def encoded(datum: Datum) -> str:
     """Encode ``datum`` as JSON."""
     series, seconds, content = datum
     if isinstance(content, Distribution):
-        values, counts = content
-        numbers = f'"Values":[{",".join(map(cached_json, values))}],"Counts":[{",".join(map(cached_json, counts))}]'
+        numbers = values_json(content)
     elif isinstance(content, Statistics):
         numbers = (
             f'"StatisticValues":{{"SampleCount":{content.count},"Sum":{number_json(content.sum)},'
@@ -193,6 +192,12 @@ def encoded(datum: Datum) -> str:
     else:
         numbers = f'"Value":{number_json(content)}'
     return f"{series.prefix}{seconds},{numbers}}}"
+
+
+def values_json(content: Distribution) -> str:
+    """Encode the values and counts of a distribution as two members of a JSON object."""
+    values, counts = (",".join(map(cached_json, numbers)) for numbers in content)
+    return f'"Values":[{values}],"Counts":[{counts}]'
 
 
 def number_json(value: float) -> str:

@@ -34,7 +34,7 @@ def _merged(datums: list[Datum]) -> Datum:
     # Statistics lack the values of their samples, so one such datum reduces the merged datum to statistics.
     with_values = [content for content in contents if not isinstance(content, Statistics)]
     if len(with_values) < len(contents):
-        return datums[-1]._replace(content=_sum_of_statistics(map(_statistics, contents)))
+        return datums[-1]._replace(content=_sum_of_statistics(map(statistics, contents)))
     return datums[-1]._replace(content=combined(map(_distribution, with_values)))
 
 
@@ -42,15 +42,16 @@ def _distribution(content: float | Distribution) -> Distribution:
     return content if isinstance(content, Distribution) else Distribution([float(content)], [1])
 
 
-def _statistics(content: _Content) -> Statistics:
+def statistics(content: _Content) -> Statistics:
+    """Return the count, sum, minimum and maximum of a datum's samples."""
     if isinstance(content, Statistics):
         return content
     whole = _distribution(content)
     return Statistics(whole.samples, whole.total, whole.values[0], whole.values[-1])
 
 
-def _sum_of_statistics(statistics: Iterable[Statistics]) -> Statistics:
-    every = list(statistics)
+def _sum_of_statistics(summands: Iterable[Statistics]) -> Statistics:
+    every = list(summands)
     return Statistics(
         sum(each.count for each in every),
         math.fsum(each.sum for each in every),

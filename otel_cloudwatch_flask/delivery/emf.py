@@ -12,22 +12,17 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json
-from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask import limits
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
+from otel_cloudwatch_flask.delivery.compaction import statistics
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
-from otel_cloudwatch_flask.limits import (
-    MAX_DATUMS_PER_REQUEST,
-    MAX_EMF_DIMENSION_NAME_LENGTH,
-    MAX_METRICS_PER_LINE,
-    MAX_VALUES_PER_LINE,
-)
 from otel_cloudwatch_flask.model.datum import Datum, Dimensions, Series, Statistics
 from otel_cloudwatch_flask.model.dimensions import shortened
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
@@ -42,16 +37,16 @@ _ATOMIC_BYTES: Final = 4096
 _MOST_VALUES: Final = 75
 """The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
 _METADATA: Final = "_aws"
-_HEADER_BYTES: Final = 120
 
 
 class StreamError(Exception):
     """Raised if a batch could not be written completely.
 
-    ``written`` contains the datums that were written, and ``unwritten`` contains batches of the other datums.
+    ``written`` contains the datums that were written, and ``unwritten`` the other datums. A datum that was written only
+    in part is divided between them.
     """
 
-    def __init__(self, message: str, written: tuple[Datum, ...], unwritten: Sequence[Batch]) -> None:
+    def __init__(self, message: str, written: tuple[Datum, ...], unwritten: tuple[Datum, ...]) -> None:
         super().__init__(message)
         self.written = written
         self.unwritten = unwritten
@@ -88,83 +83,70 @@ def standard_output_is(stream: TextIO) -> Iterator[None]:
 class EmfEnvelope(Envelope):
     """An envelope whose batches are encoded as EMF documents, one per line."""
 
-    def __post_init__(self) -> None:
-        for name, value in (("head", ""), ("tail", "\n")):
-            object.__setattr__(self, name, value)
+    @property
+    def size_bytes(self) -> int:
+        """The size of a newline. A batch counts the other newlines as separators."""
+        return 1
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
-        namespace = json.dumps(self.namespace)
-        return [document.text(namespace) for document in documents(datums)]
+        return [document.text() for document in _documents(self.namespace, datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
         """Split ``datums`` into batches of encoded documents."""
-        for begin in range(0, len(datums), MAX_DATUMS_PER_REQUEST):
-            part = tuple(datums[begin : begin + MAX_DATUMS_PER_REQUEST])
+        for begin in range(0, len(datums), limits.MAX_DATUMS_PER_REQUEST):
+            part = tuple(datums[begin : begin + limits.MAX_DATUMS_PER_REQUEST])
             yield Batch(self, part, _texts=self.texts(part))
 
 
-@dataclass(slots=True)
-class Document:
-    """The datums of one line. They have the same timestamp, dimensions and properties, but different names."""
+class _Document:
+    """The metrics of one line. They have the same timestamp, dimensions and properties, but different names."""
 
-    datums: list[Datum] = field(default_factory=list)
-    _metrics: dict[str, str] = field(default_factory=dict)
-    """Maps each metric's encoded name to its encoded numbers."""
-    _definitions: list[str] = field(default_factory=list)
-    _size_bytes: int = _HEADER_BYTES
+    def __init__(self, namespace: str, datum: Datum) -> None:
+        dimensions = _encoded(datum.series.dimensions)
+        self.parts: dict[int, Datum] = {}
+        """Maps the index of each datum to the part of the datum that this document has."""
+        self._head = (
+            f'{{"_aws":{{"Timestamp":{datum.unix_seconds * 1000},"CloudWatchMetrics":[{{'
+            f'"Namespace":{json.dumps(namespace)},"Dimensions":[[{",".join(dimensions)}]],"Metrics":['
+        )
+        # A property gives way to a dimension, or later a metric, of the same name.
+        self._members = {**_encoded(datum.series.properties), **dimensions}
+        self._definitions: dict[str, str] = {}
+        self._size_bytes = 0
 
-    def add(self, datum: Datum) -> bool:
-        """Add a datum. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition = _encoded_series(datum.series)
-        numbers = _numbers_json(datum.content)
-        size_bytes = 2 * len(name) + len(definition) + len(numbers) + 3
-        if not self.datums:
-            self._size_bytes += _common_bytes(datum.series.dimensions) + _common_bytes(datum.series.properties)
-        elif (
-            name in self._metrics
-            or len(self._metrics) >= MAX_METRICS_PER_LINE
-            or self._size_bytes + size_bytes > _ATOMIC_BYTES
-        ):
-            return False
-        self._size_bytes += size_bytes
-        self._metrics[name] = numbers
-        self._definitions.append(definition)
-        self.datums.append(datum)
+    def add(self, index: int, part: Datum) -> bool:
+        """Add a metric. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
+        name, definition = _encoded_series(part.series)
+        numbers = _numbers_json(part.content)
+        if self.parts:
+            self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
+            is_full = len(self.parts) == limits.MAX_METRICS_PER_LINE or self._size_bytes > _ATOMIC_BYTES
+            if is_full or name in self._definitions:
+                return False
+        self._members[name], self._definitions[name] = numbers, definition
+        self.parts[index] = part
         return True
 
-    def text(self, namespace: str) -> str:
-        """Encode the document as JSON, without whitespace between its members. ``namespace`` is already encoded."""
-        series, seconds, _ = self.datums[0]
-        names, dimensions = _encoded_dimensions(series.dimensions)
-        properties = self._encoded_properties(series) if series.properties else ()
-        members = filter(None, (",".join(dimensions), *properties, *map(":".join, self._metrics.items())))
-        return (
-            f'{{"{_METADATA}":{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{"Namespace":{namespace},'
-            f'"Dimensions":[[{",".join(names)}]],"Metrics":[{",".join(self._definitions)}]}}]}},{",".join(members)}}}'
-        )
-
-    def _encoded_properties(self, series: Series) -> Iterator[str]:
-        """Yield the encoded properties, except those with the name of another member."""
-        taken = {f'"{_METADATA}"', *_encoded_dimensions(series.dimensions)[0], *self._metrics}
-        encoded = ((json.dumps(key), json.dumps(value)) for key, value in series.properties)
-        return (f"{name}:{value}" for name, value in encoded if name not in taken)
+    def text(self) -> str:
+        """Encode the document as JSON, without whitespace between its members."""
+        definitions, members = ",".join(self._definitions.values()), ",".join(map(":".join, self._members.items()))
+        return f"{self._head}{definitions}]}}]}},{members}}}"
 
 
-def documents(datums: Sequence[Datum]) -> Iterator[Document]:
-    """Group ``datums`` into documents. A datum with too many values is split between two documents."""
-    groups: dict[Hashable, list[Datum]] = {}
-    for datum in datums:
-        series = datum.series
-        groups.setdefault((datum.unix_seconds, series.dimensions, series.properties), []).extend(_parts(datum))
-    for group in groups.values():
-        document = Document()
-        for part in group:
-            if not document.add(part):
-                yield document
-                document = Document()
-                document.add(part)
-        yield document
+def _documents(namespace: str, datums: Sequence[Datum]) -> list[_Document]:
+    """Group ``datums`` into documents. A datum with too many values is divided between two documents."""
+    found: list[_Document] = []
+    latest: dict[Hashable, _Document] = {}
+    for index, datum in enumerate(datums):
+        common = datum.unix_seconds, datum.series.dimensions, datum.series.properties
+        for part in _parts(datum):
+            document = latest.get(common)
+            if document is None or not document.add(index, part):
+                document = latest[common] = _Document(namespace, part)
+                document.add(index, part)
+                found.append(document)
+    return found
 
 
 def _parts(datum: Datum) -> Sequence[Datum]:
@@ -180,7 +162,7 @@ def _parts(datum: Datum) -> Sequence[Datum]:
 def _encoded_series(series: Series) -> tuple[str, str]:
     """Return the encoded name and definition of a metric."""
     name = series.name
-    while name == _METADATA or json.dumps(name) in _encoded_dimensions(series.dimensions)[0]:
+    while name == _METADATA or json.dumps(name) in _encoded(series.dimensions):
         name += "_"
     if name != series.name:
         _once.warning(
@@ -190,23 +172,19 @@ def _encoded_series(series: Series) -> tuple[str, str]:
             series.name,
             name,
         )
-    definition: dict[str, str | int] = {"Name": name, "Unit": series.unit}
-    if series.storage_resolution != 60:
-        definition["StorageResolution"] = series.storage_resolution
-    return json.dumps(name), json.dumps(definition, separators=(",", ":"))
+    resolution = "" if series.storage_resolution == 60 else f',"StorageResolution":{series.storage_resolution}'
+    encoded = json.dumps(name)
+    return encoded, f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
 
 
 @lru_cache(maxsize=20_000)
-def _encoded_dimensions(dimensions: Dimensions) -> tuple[list[str], list[str]]:
-    """Return the encoded names of dimensions, and their encoded members."""
-    names = [json.dumps(shortened(name, MAX_EMF_DIMENSION_NAME_LENGTH)) for name, _ in dimensions]
-    return names, [f"{name}:{json.dumps(value)}" for name, (_, value) in zip(names, dimensions, strict=True)]
-
-
-@lru_cache(maxsize=20_000)
-def _common_bytes(members: Dimensions) -> int:
-    """Estimate how many bytes dimensions or properties take up in a document."""
-    return sum(2 * len(name) + len(value) + 9 for name, value in members)
+def _encoded(members: Dimensions) -> dict[str, str]:
+    """Encode the names and values of dimensions or properties."""
+    longest = limits.MAX_EMF_DIMENSION_NAME_LENGTH
+    return {
+        json.dumps("_aws_" if name == _METADATA else shortened(name, longest)): json.dumps(value)
+        for name, value in members
+    }
 
 
 def _numbers_json(content: float | Distribution | Statistics) -> str:
@@ -216,21 +194,18 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     CloudWatch agent, which contains the Collector: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
-    if isinstance(content, Statistics):
-        return _statistics_json(content.minimum, content.maximum, content.sum, content.count) + "}"
-    if not isinstance(content, Distribution):
+    if not isinstance(content, Distribution | Statistics):
         return number_json(content)
-    values, counts = content
-    if content.samples <= MAX_VALUES_PER_LINE:
-        repeated = ",".join(",".join([cached_json(value)] * count) for value, count in zip(values, counts, strict=True))
-        return f"[{repeated}]" if "," in repeated else repeated
-    statistics = _statistics_json(values[0], values[-1], content.total, content.samples)
-    return f'{statistics},"Values":[{",".join(map(cached_json, values))}],"Counts":[{",".join(map(str, counts))}]}}'
-
-
-def _statistics_json(minimum: float, maximum: float, total: float, count: float) -> str:
-    numbers = zip(("Min", "Max", "Sum", "Count"), map(number_json, (minimum, maximum, total, count)), strict=True)
-    return "{" + ",".join(f'"{name}":{number}' for name, number in numbers)
+    if isinstance(content, Distribution) and content.samples <= limits.MAX_VALUES_PER_LINE:
+        pairs = zip(map(cached_json, content.values), content.counts, strict=True)
+        samples = [text for text, count in pairs for text in [text] * count]
+        return f"[{','.join(samples)}]" if len(samples) > 1 else samples[0]
+    whole = statistics(content)
+    values = f",{values_json(content)}" if isinstance(content, Distribution) else ""
+    return (
+        f'{{"Min":{number_json(whole.minimum)},"Max":{number_json(whole.maximum)},'
+        f'"Sum":{number_json(whole.sum)},"Count":{whole.count}{values}}}'
+    )
 
 
 class EmfPut:
@@ -245,52 +220,53 @@ class EmfPut:
 
     def __call__(self, batch: Batch) -> None:
         """Write a batch, one line at a time."""
-        number = 0
+        lines = 0
         try:
-            write = _writer(self._stream or (_substitutes or [sys.stdout])[-1])
-            for number, line in enumerate(batch.lines()):  # noqa: B007 - used after the loop
-                write(f"{self._start}{line}\n")
+            for line in batch.lines():
+                _write(self._stream or (_substitutes or [sys.stdout])[-1], f"{self._start}{line}\n")
                 self._start = ""
+                lines += 1
         except Exception as error:
             self._start = "\n"  # ends a partially written line, so that the next line can be parsed
-            every = list(documents(batch.datums))
-            written, unwritten = (
-                tuple(datum for document in part for datum in document.datums)
-                for part in (every[:number], every[number:])
-            )
-            message = f"{type(error).__name__}: {error}"
-            # Merge the halves of split datums again if neither half was written.
-            remaining = compacted([Batch(batch.envelope, unwritten)]) if written else [batch]
-            raise StreamError(message, written, remaining) from error
+            raise StreamError(f"{type(error).__name__}: {error}", *_divided(batch, lines)) from error
 
 
-def _writer(stream: Any) -> Callable[[str], object]:
-    """Return a function that writes a line to ``stream``. Raises ``ValueError`` if the stream is closed."""
+def _divided(batch: Batch, lines: int) -> tuple[tuple[Datum, ...], tuple[Datum, ...]]:
+    """Return the datums, or parts of them, in the first ``lines`` documents of a batch, and the remaining ones."""
+    documents = _documents(batch.envelope.namespace, batch.datums)
+    remaining: dict[int, Datum] = {}
+    for index, part in (each for document in documents[lines:] for each in document.parts.items()):
+        # Both parts of a datum make a whole datum.
+        remaining[index] = batch.datums[index] if index in remaining else part
+    return tuple(part for document in documents[:lines] for part in document.parts.values()), (*remaining.values(),)
+
+
+def _write(stream: Any, line: str) -> None:
+    """Write a line, and wait for room in the stream.
+
+    Raises ``TimeoutError`` if that takes longer than one second, ``ValueError`` if ``stream`` is closed, and
+    ``AttributeError`` if it is ``None``.
+    """
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
-        return partial(_write_text, stream)
-    if not hasattr(select, "poll"):  # Windows
-        return lambda line: os.write(descriptor, line.encode("ascii"))
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return partial(_write_bytes, descriptor, poll)
-
-
-def _write_text(stream: TextIO, line: str) -> None:
-    """Write a line. Raises ``AttributeError`` if ``stream`` is ``None``."""
-    stream.write(line)
-    stream.flush()
-
-
-def _write_bytes(descriptor: int, poll: "select.poll", line: str) -> None:
-    """Write a line, and wait for room in the stream. Raises ``TimeoutError`` if that takes longer than one second."""
+        stream.write(line)
+        stream.flush()
+        return
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-            raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
+        _wait_for_room(descriptor, deadline)
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]
+
+
+def _wait_for_room(descriptor: int, deadline: float) -> None:
+    if not hasattr(select, "poll"):  # Windows
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        raise TimeoutError("the stream stayed full; its reader is stopped or too slow")

@@ -5,13 +5,12 @@ botocore's standard retry mode, whose list of throttling codes lacks CloudWatch'
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
-from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.delivery.emf import StreamError
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.runtime.safe_text import one_line, without_secrets
@@ -41,8 +40,8 @@ class Failure:
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
     ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If writing to
-    a stream failed partway through a batch, ``written`` contains the datums that were written, and ``unwritten``
-    contains batches of the remaining datums.
+    a stream failed partway through a batch, ``written`` and ``unwritten`` contain its datums. A datum that was written
+    only in part is divided between them.
     """
 
     kind: Kind
@@ -50,7 +49,7 @@ class Failure:
     retry_after_seconds: float | None = None
     may_be_stored: bool = False
     written: tuple[Datum, ...] = ()
-    unwritten: Sequence[Batch] = ()
+    unwritten: tuple[Datum, ...] = ()
 
 
 # The codes lack the suffix "Exception" or "Fault", which depends on the protocol.

@@ -216,10 +216,9 @@ class Sender:
             self._lost_responses = 0
             self._accepted(batch, len(batch.datums))
             return ()
-        remaining = problem.unwritten or (batch,)
         if problem.written:
-            datums = len(batch.datums) - sum(len(each.datums) for each in remaining)
-            self._accepted(Batch(batch.envelope, problem.written), datums)
+            self._accepted(Batch(batch.envelope, problem.written), len(batch.datums) - len(problem.unwritten))
+            batch = Batch(batch.envelope, problem.unwritten)
         possibly_stored = len(batch.datums) if problem.may_be_stored else 0
         self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
         self._lost_responses += problem.may_be_stored
@@ -229,7 +228,7 @@ class Sender:
         self._needs_operator = problem.kind in _OPERATOR_REMEDIES
         if self._needs_operator:
             self._put = None  # a boto3 client looks for credentials only once, so the next attempt needs a new client
-        return remaining
+        return (batch,)
 
     def _service_time(self) -> float | None:
         """Return CloudWatch's current time, based on its last response, or ``None`` before the first response.

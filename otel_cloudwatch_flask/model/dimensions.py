@@ -57,12 +57,8 @@ def properties(attributes: Mapping[str, object]) -> Dimensions:
     >>> properties({"user": "Zoë", "items": [1, 2]})
     (('items', '[1, 2]'), ('user', 'Zoë'))
     """
-    return tuple(
-        sorted(
-            (shortened(key, MAX_DIMENSION_VALUE_LENGTH), shortened(_text_of(value), MAX_DIMENSION_VALUE_LENGTH))
-            for key, value in attributes.items()
-        )
-    )
+    longest = MAX_DIMENSION_VALUE_LENGTH
+    return tuple(sorted((key, shortened(_text_of(value), longest)) for key, value in attributes.items()))
 
 
 def _text_of(value: object) -> str:

@@ -151,7 +151,7 @@ class CloudWatchMetricExporter(MetricExporter):
             "client": client,
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        self._set_up(settings, client=client, client_factory=None, stream=stream)
+        self._set_up(settings, client, stream)
 
     @classmethod
     def from_settings(
@@ -164,16 +164,15 @@ class CloudWatchMetricExporter(MetricExporter):
     ) -> "CloudWatchMetricExporter":
         """Create an exporter from settings that are already resolved."""
         exporter = cls.__new__(cls)
-        exporter._set_up(settings, client=client, client_factory=client_factory, stream=stream)  # noqa: SLF001 - a second constructor
+        exporter._set_up(settings, client, stream, client_factory)  # noqa: SLF001 - a second constructor
         return exporter
 
     def _set_up(
         self,
         settings: Settings,
-        *,
         client: Client | None,
-        client_factory: ClientFactory | None,
         stream: TextIO | None,
+        client_factory: ClientFactory | None = None,
     ) -> None:
         self._preferences = _Preferences(TEMPORALITY)
         super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
@@ -189,9 +188,8 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers_of_pending: list[Callable[[Batch], object]] = []
         self._is_shut_down = False
         self._is_closed = False
-        self._spool_directory = None if self.writes_emf else settings.spool_directory
-        if self._spool_directory:
-            check_directory(self._spool_directory)
+        if settings.spool_directory:
+            check_directory(settings.spool_directory)
         self._start()
         _live_exporters[id(self)] = self
         call_after_fork(self._restart)
@@ -203,7 +201,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
         self._stats_recorder = StatsRecorder()
-        spool = Spool(self._spool_directory) if self._spool_directory else None
+        spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
         self._backlog = Backlog(
             self._settings.max_backlog_bytes,
             self._stats_recorder,
@@ -467,9 +465,8 @@ class CloudWatchMetricExporter(MetricExporter):
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]
         resource = resources[0] if resources else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
-        if self.writes_emf:
-            return EmfEnvelope(namespace)
-        return Envelope(namespace, service_entity(resource) if self._settings.entity else None)
+        envelope = EmfEnvelope if self.writes_emf else Envelope
+        return envelope(namespace, service_entity(resource) if self._settings.entity else None)
 
 
 _MAX_SEEN: Final = 50

@@ -60,18 +60,23 @@ def requests_of(line: str) -> Iterator[dict[str, Any]]:
     _require(line[0] == "{", "whitespace or text before the JSON object")
     _require(len(line.encode()) <= limits.MAX_LINE_BYTES, "the line is longer than 256 KB")
     document = json.loads(line, object_pairs_hook=_unique, parse_constant=_not_json)
-    metadata = document["_aws"]
-    _require(type(metadata["Timestamp"]) is int, "Timestamp is not a whole number of milliseconds")
-    for directive in metadata["CloudWatchMetrics"]:
-        _require(len(directive["Metrics"]) <= limits.MAX_METRICS_PER_LINE, "a directive has more than 100 metrics")
-        _require(
-            bool(directive["Metrics"] and directive["Dimensions"]), "a directive has no metrics or no dimension sets"
-        )
-        common = {"Timestamp": metadata["Timestamp"] / 1000}
+    milliseconds = document["_aws"]["Timestamp"]
+    _require(type(milliseconds) is int, "Timestamp is not a whole number of milliseconds")
+    for directive in document["_aws"]["CloudWatchMetrics"]:
+        metrics, sets = directive["Metrics"], directive["Dimensions"]
+        _require(0 < len(metrics) <= limits.MAX_METRICS_PER_LINE, "a directive must have 1 to 100 metrics")
+        _require(len(sets) > 0, "a directive has no dimension sets")
+        longest = max((len(name) for names in sets for name in names), default=0)
+        _require(longest <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name is longer than 250 characters")
         datums = [
-            {**common, **_datum(document, metric), "Dimensions": [_dimension(document, name) for name in names]}
-            for names in directive["Dimensions"]
-            for metric in directive["Metrics"]
+            {
+                "Timestamp": milliseconds / 1000,
+                "Dimensions": [{"Name": name, "Value": document[name]} for name in names],
+                **{"MetricName" if name == "Name" else name: value for name, value in metric.items()},
+                **_numbers(document[metric["Name"]]),
+            }
+            for names in sets
+            for metric in metrics
         ]
         yield {"Namespace": directive["Namespace"], "MetricData": datums}
 
@@ -90,31 +95,19 @@ def _not_json(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _dimension(document: Mapping[str, Any], name: str) -> dict[str, str]:
-    _require(len(name) <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name is longer than 250 characters")
-    return {"Name": name, "Value": document[name]}
-
-
-def _datum(document: Mapping[str, Any], metric: Mapping[str, Any]) -> dict[str, Any]:
-    target = document[metric["Name"]]
-    members = {"MetricName" if name == "Name" else name: value for name, value in metric.items()}
+def _numbers(target: Any) -> dict[str, Any]:
+    """Convert a metric's number, array or object to members of a ``MetricDatum`` structure."""
     if isinstance(target, list):
-        _require(0 < len(target) <= limits.MAX_VALUES_PER_LINE, "an array must have 1 to 100 values")
-        return {**members, "Values": target, "Counts": [1] * len(target)}
+        _require(0 < len(target) <= limits.MAX_VALUES_PER_LINE, "a metric must have 1 to 100 values")
+        return {"Values": target, "Counts": [1] * len(target)}
     if not isinstance(target, Mapping):
-        return {**members, "Value": target}
+        return {"Value": target}
     count, total, minimum, maximum = (target[name] for name in ("Count", "Sum", "Min", "Max"))
     if "Values" not in target:
-        statistics = {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}
-        return {**members, "StatisticValues": statistics}
+        return {"StatisticValues": {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}}
     values, counts = target["Values"], target["Counts"]
-    _require(len(values) <= limits.MAX_VALUES_PER_LINE, "Values must have at most 100 entries")
-    _require(
-        (sum(counts), min(values), max(values)) == (count, minimum, maximum),
-        "Count, Min or Max does not match Values and Counts",
-    )
-    _require(
-        math.isclose(math.fsum(map(mul, values, counts)), total, rel_tol=1e-9, abs_tol=1e-300),
-        "Sum does not match Values and Counts",
-    )
-    return {**members, "Values": values, "Counts": counts}
+    _require(0 < len(values) <= limits.MAX_VALUES_PER_LINE, "a metric must have 1 to 100 values")
+    _require((sum(counts), min(values), max(values)) == (count, minimum, maximum), "Count, Min or Max does not match")
+    is_sum = math.isclose(math.fsum(map(mul, values, counts)), total, rel_tol=1e-9, abs_tol=1e-300)
+    _require(is_sum, "Sum does not match Values and Counts")
+    return {"Values": values, "Counts": counts}

@@ -72,7 +72,7 @@ class FakeCloudWatch(PublishedMetrics):
         self._error_lock = threading.Lock()
         self._errors: deque[BaseException] = deque()
         self._validation_errors: list[ValidationError] = []
-        self.stream = EmfStream(self._put_line, self._refuse)
+        self.stream = EmfStream(self._put, self._refuse)
         """A text stream for ``output="emf"``. Invalid lines are added to ``validation_errors``."""
 
     @property
@@ -145,18 +145,14 @@ class FakeCloudWatch(PublishedMetrics):
 
         :param request: the parameters of the request, such as ``Namespace`` and ``MetricData``.
         """
-        self._wait_or_fail()
-        invalid = self._store_or_refuse(request)
+        invalid = self._put(request)
         if invalid is not None:
             raise client_error(invalid.code, invalid.message, status=invalid.status)
         metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
         return {"ResponseMetadata": metadata}
 
-    def _put_line(self, request: dict[str, Any]) -> None:
-        self._wait_or_fail()
-        self._store_or_refuse(request)
-
-    def _wait_or_fail(self) -> None:
+    def _put(self, request: Mapping[str, Any]) -> ValidationError | None:
+        """Store a valid request. Returns the error of any other request."""
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         with self._error_lock:
@@ -164,9 +160,6 @@ class FakeCloudWatch(PublishedMetrics):
             queued = self._errors.popleft() if self._errors else None
         if queued is not None:
             raise queued
-
-    def _store_or_refuse(self, request: Mapping[str, Any]) -> ValidationError | None:
-        """Store a valid request. Returns the error of any other request."""
         now = self._clock()
         invalid = validation_error(request, size_bytes=_size_bytes(request), now=now)
         if invalid is None:

@@ -150,6 +150,12 @@ def test_names_that_collide(caplog: pytest.LogCaptureFixture) -> None:
     assert "Page is published as Page_, because in EMF" in caplog.text
 
 
+def test_a_dimension_named_like_the_metadata() -> None:
+    """A dimension named _aws is renamed, and a metric named like its new name too."""
+    (found,) = documents(datum("_aws_", 5.0, _aws="Index"))
+    assert (found["_aws_"], found["_aws__"]) == ("Index", 5)
+
+
 def test_a_long_dimension_name_is_shortened() -> None:
     """Dimension names are cut to 250 characters, EMF's limit, which is five below that of PutMetricData."""
     series = Series("Orders", (("x" * 254 + "y", "2"), ("x" * 255, "1")), "Count")
@@ -251,6 +257,16 @@ def test_a_stream_that_fails_in_the_middle(lines: int, caplog: pytest.LogCapture
     assert {each.series.name for each in delivery.accepted} == {"a", "wide", "b"}
     stats = delivery.stats()
     assert (stats.datums_sent, stats.datums_pending, dict(stats.datums_lost)) == (3, 0, {})
+
+
+def test_times_survive_a_failure() -> None:
+    """The datums that are written after a failure keep their times."""
+    stream = FailsAfter(1)
+    delivery = Delivery(stream)
+    earlier = recent("a")._replace(unix_seconds=int(time.time()) - 60)
+    assert delivery.send(recent("b", page="x"), earlier, recent("a"))
+    found = [json.loads(line)["_aws"]["Timestamp"] for line in stream.getvalue().splitlines() if '"a"' in line]
+    assert len(set(found)) == 2
 
 
 @pytest.fixture

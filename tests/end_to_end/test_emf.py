@@ -258,7 +258,7 @@ TIMED = '{"_aws":{"Timestamp":60000,"CloudWatchMetrics":[%s]},' % DIRECTIVE  # n
             "Count, Min or Max does not match",
         ),
         (TIMED.replace("60000", "60000.5") + '"Page":"a","Orders":1}', "not a whole number"),
-        (TIMED.replace('{"Name":"Orders"}', "") + '"Page":"a","Orders":1}', "no metrics"),
+        (TIMED.replace('{"Name":"Orders"}', "") + '"Page":"a","Orders":1}', "1 to 100 metrics"),
         (TIMED + f'"Page":"a","Orders":1,"x":"{"x" * 262144}"}}', "longer than 256 KB"),
     ],
 )
