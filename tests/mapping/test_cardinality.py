@@ -27,7 +27,7 @@ def clock() -> FakeClock:
 
 
 def test_limit(clock: FakeClock) -> None:
-    """The first series are admitted and stay admitted; further ones become an overflow series."""
+    """The first series are admitted and stay admitted; all further ones become an overflow series."""
     guard = CardinalityGuard(4, clock)
     first, second = series(1), series(2)
     assert guard.admit(first) is first
@@ -41,7 +41,7 @@ def test_limit(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("max_metrics", [1, 2, 3, 4, 10, 11, 50, 1000])
 def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
-    """Unbounded values and names create at most ``max_metrics`` metrics, overflow included."""
+    """Unbounded values and names create at most ``max_metrics`` metrics, including overflow series."""
     guard = CardinalityGuard(max_metrics, clock)
     admitted = {guard.admit(series(user, f"metric{user % 1500}")) for user in range(6000)}
     assert len(admitted) == guard.active() == max_metrics
@@ -50,7 +50,7 @@ def test_one_bound(clock: FakeClock, max_metrics: int) -> None:
 
 
 def test_overflow_series_are_bounded(clock: FakeClock) -> None:
-    """The first metrics keep their own overflow series; all others share one."""
+    """The first metrics have their own overflow series; all others share one."""
     guard = CardinalityGuard(1000, clock)
     own = overflow_capacity(1000) - 1
     for user in range(1000 - own - 1):
@@ -63,7 +63,7 @@ def test_overflow_series_are_bounded(clock: FakeClock) -> None:
 
 
 def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
-    """Overflow series made by add_metric or an SDK count towards the bound, but not as overflowed."""
+    """Overflow series made by add_metric or an SDK count toward the limit, but not as overflowed."""
     guard = CardinalityGuard(300, clock)
     first, second, third = (overflow(f"metric{i}") for i in range(3))
     assert guard.admit(first) is first
@@ -75,7 +75,7 @@ def test_overflow_series_of_others_are_bounded(clock: FakeClock) -> None:
 
 
 def test_idle_overflow_series_are_replaced(clock: FakeClock) -> None:
-    """An overflow series that was idle for an hour is replaced by another metric's."""
+    """The overflow series of a metric can replace one that has been idle for an hour."""
     guard = CardinalityGuard(4, clock)
     guard.admit(overflow("old"))
     assert guard.admit(overflow("new")) == overflow(OVERFLOW_NAME)
@@ -95,21 +95,21 @@ def test_overflow_keeps_unit_and_resolution(clock: FakeClock) -> None:
 
 
 def test_idle_places_are_free_again(clock: FakeClock) -> None:
-    """A series that was idle for an hour loses its place; one that was used in the meantime keeps it."""
+    """A series that has been idle for an hour makes room for another; a series used in the meantime stays."""
     guard = CardinalityGuard(4, clock)
     guard.admit(series("idle"))
     guard.admit(series("busy"))
     clock.advance(IDLE_SECONDS - 1)
     guard.admit(series("busy"))
     assert guard.admit(series("new")) == overflow()
-    clock.advance(11)  # plus some slack: the guard does not look for idle series in every call
+    clock.advance(11)  # with a margin, because the guard does not look for idle series in every call
     assert guard.admit(series("new")) == series("new")
     assert guard.admit(series("busy")) == series("busy")
     assert guard.admit(series("idle")) == overflow()
 
 
 def test_renewed_places_are_kept(clock: FakeClock) -> None:
-    """Renewing a place keeps it for another hour."""
+    """A renewed series stays admitted for another hour."""
     guard = CardinalityGuard(2, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS - 1)
@@ -122,7 +122,7 @@ def test_renewed_places_are_kept(clock: FakeClock) -> None:
 
 
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:
-    """Series last published more than an hour ago are not active, even if their places are not reused."""
+    """Series last used more than an hour ago are not active, even if they have not been replaced."""
     guard = CardinalityGuard(10, clock)
     guard.admit(series(1))
     clock.advance(IDLE_SECONDS / 2)
@@ -133,7 +133,7 @@ def test_active_counts_the_last_hour(clock: FakeClock) -> None:
 
 
 def test_never_more_than_the_limit(clock: FakeClock) -> None:
-    """No hour has more series than the limit, however many arrive."""
+    """Within any hour, no more series than the limit are published."""
     guard = CardinalityGuard(7, clock)
     published: dict[Series, float] = {}
     for i in range(3000):

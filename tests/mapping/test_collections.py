@@ -30,13 +30,13 @@ DELTA, CUMULATIVE = sdk.AggregationTemporality.DELTA, sdk.AggregationTemporality
 
 
 def mapper(rules: Sequence[MetricRule] = ()) -> Mapper:
-    """Return a mapper that publishes everything."""
+    """Return a mapper with these rules that publishes every metric."""
     streams = MetricStreams(Rules(rules), resource_dimensions=(), publishes=lambda _: True)
     return Mapper(streams, guard=CardinalityGuard(1000, FakeClock()), start_unix_nano=0, lost=lambda _: None)
 
 
 def gauges(values: Sequence[Any]) -> sdk.MetricsData:
-    """Return a collection of a gauge with a point for each value."""
+    """Return a collection with one gauge, which has a point for each value."""
     points = [sdk.NumberDataPoint({"n": n}, 0, 0, value) for n, value in enumerate(values)]
     metrics = [sdk.Metric("m", None, "1", sdk.Gauge(points))]
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
@@ -76,7 +76,7 @@ def written(values: Sequence[Any]) -> list[str]:
     ],
 )
 def test_numbers(value: Any, text: str | None) -> None:
-    """Valid numbers are serialized as short as possible; invalid ones are lost."""
+    """Valid numbers are serialized in their shortest form; invalid ones are lost."""
     assert written([value]) == ([] if text is None else [text])
 
 
@@ -95,7 +95,7 @@ def test_numbers(value: Any, text: str | None) -> None:
     ],
 )
 def test_numbers_all_at_once(values: list[Any]) -> None:
-    """Numbers collected together are serialized like each of them alone."""
+    """Numbers collected together are serialized like each number alone."""
     assert sorted(written(values)) == sorted(text for value in values for text in written([value]))
 
 
@@ -112,22 +112,22 @@ def test_numbers_all_at_once(values: list[Any]) -> None:
         (sdk.Histogram([], DELTA), False, True),
         (sdk.Histogram([], CUMULATIVE), False, False),
     ],
-    ids=lambda each: type(each).__name__,  # the same in every run
+    ids=lambda each: type(each).__name__,  # identical in every run
 )
 def test_what_needs_no_memory(*, data: sdk.DataT, as_it_is: bool, delta_histogram: bool) -> None:
-    """Only points that can be published without earlier state are recognized as such."""
+    """Only points that can be published without earlier points are recognized as such."""
     assert (is_published_unchanged(data), is_delta_histogram(data)) == (as_it_is, delta_histogram)
 
 
 class Odd(float):
-    """A number type of another library, with a ``repr`` of its own."""
+    """A number type of another library, with its own ``repr``."""
 
     def __repr__(self) -> str:
         return f"Odd({float(self)})"
 
 
 def test_numbers_of_other_libraries() -> None:
-    """Numbers of other libraries, such as NumPy's, are serialized as JSON anywhere in a point."""
+    """Numbers of other libraries, such as NumPy's, are serialized as JSON numbers everywhere in a point."""
     point = sdk.HistogramDataPoint({}, 0, 0, 4, Odd(7.5), [1, 3], [Odd(1.5)], Odd(1.25), Odd(2.25))
     scope = InstrumentationScope("tests")
     for data in (sdk.Gauge([sdk.NumberDataPoint({}, 0, 0, Odd(1.5))]), sdk.Histogram([point], DELTA)):
@@ -138,7 +138,7 @@ def test_numbers_of_other_libraries() -> None:
 
 
 def test_texts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache of serialized numbers is bounded; evictions do not affect the output, even within a data point."""
+    """The cache of serialized numbers is bounded; evictions do not affect the output, even within one data point."""
     monkeypatch.setattr(wire, "_MAX_CACHED_NUMBERS", 50)
     texts = wire._NumberCache()
     monkeypatch.setattr(wire, "cached_json", texts.__getitem__)
@@ -168,7 +168,7 @@ RULES = [
 NAMES = ["plain", "one.route", "rolled.up", "statistics"]
 
 Event = tuple[str, str, str, int]
-"""Metric, route, status, value."""
+"""Metric, route, status and value."""
 
 
 def expected_series(event: Event) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -196,7 +196,7 @@ def summary(content: float | Distribution | Statistics) -> tuple[int, float, flo
     )
 )
 def test_every_series_has_what_was_recorded(events: list[Event]) -> None:
-    """Merged, rolled-up and separate series each have one data point with all their samples in each collection."""
+    """Merged, rolled-up and separate series each have one data point per collection, with all their samples."""
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: DELTA, Counter: DELTA},
         preferred_aggregation={Histogram: FreshScaleHistogramAggregation(max_size=147)},

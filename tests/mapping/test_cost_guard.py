@@ -1,4 +1,4 @@
-"""Invented attribute values create no metrics beyond the limit, and no sample is lost."""
+"""Attribute values invented by clients create no metrics beyond the limit, and no sample is lost."""
 
 import random
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def test_forged_host_headers_make_no_metrics(app: Flask, cloudwatch: FakeCloudWa
 
 
 def test_whoever_publishes_host_headers_is_bounded() -> None:
-    """With a rule that keeps a forged attribute, the limit holds, and the overflow series has the rest."""
+    """If a rule keeps a forged attribute, the limit still applies, and the rest goes to the overflow series."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter(
         "Shop", client=cloudwatch, rules=[MetricRule(exclude=())], max_metrics=MAX_METRICS
@@ -95,7 +95,7 @@ def test_whoever_publishes_host_headers_is_bounded() -> None:
 
 @pytest.mark.parametrize("flushes", [1, 6])
 def test_values_of_a_user_dimension(flushes: int) -> None:
-    """Any number of users in any number of collections stays within the limit, and every order is counted."""
+    """Any number of users stays within the limit, in any number of collections, and every order is counted."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -114,7 +114,7 @@ def test_values_of_a_user_dimension(flushes: int) -> None:
 
 
 def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
-    """Return a reporter whose app may have ``MAX_METRICS`` metrics."""
+    """Return a reporter with a limit of ``MAX_METRICS`` metrics."""
     app = Flask("shop")
     app.config["CLOUDWATCH_MAX_METRICS"] = MAX_METRICS
     provider = MeterProvider(shutdown_on_exit=False)
@@ -137,7 +137,7 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
 
 
 def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Unbounded names create a limited number of metrics and log messages, and every order is counted."""
+    """Unbounded metric names create a limited number of metrics and log messages, and every order is counted."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=MAX_METRICS)
     reader = CloudWatchMetricReader(exporter)
@@ -171,7 +171,7 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Names given to add_metric are bounded for samples of either sign, in OpenTelemetry's memory too."""
+    """Names passed to add_metric are bounded in the SDK's memory too, for samples of either sign."""
     reporter = bounded_reporter(cloudwatch)
     for user in range(NAMES):
         reporter.add_metric(f"Login {user}", user % 7 - 3)
@@ -205,7 +205,7 @@ def test_one_warning_for_each_metric_name(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_other_readers_see_every_attribute(app: Flask) -> None:
-    """Attributes that are not published here still reach the other exporters of an existing provider."""
+    """Attributes that are not published to CloudWatch still reach the provider's other exporters."""
     other = InMemoryMetricReader()
     reporter_provider = MeterProvider([other], shutdown_on_exit=False)
     app = Flask("other")
@@ -229,7 +229,7 @@ def test_other_readers_see_every_attribute(app: Flask) -> None:
 
 
 def test_totals_keep_their_places() -> None:
-    """When places run out, rollups are admitted first, and a point's overflow is counted once."""
+    """When the limit is reached, rollups are admitted first, and a point's overflow is counted once."""
     cloudwatch = FakeCloudWatch()
     rule = MetricRule(rollups=[["route"], []])
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, rules=[rule], max_metrics=5)

@@ -24,12 +24,12 @@ HUGE = 10**400
 
 
 def number(value: float, attributes: dict[str, Any] | None = None, start: int = START) -> sdk.NumberDataPoint:
-    """Make a point of a sum or gauge."""
+    """Return a point of a sum or gauge."""
     return sdk.NumberDataPoint(attributes or {}, start, start + 1, value)
 
 
 def counter(temporality: AggregationTemporality, *, is_monotonic: bool = True) -> sdk.Sum:
-    """Make the data of a sum."""
+    """Return the data of a sum without points."""
     return sdk.Sum([], temporality, is_monotonic)
 
 
@@ -37,7 +37,7 @@ GAUGE = sdk.Gauge([])
 
 
 def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
-    """Make a point of a valid explicit histogram, with some changes."""
+    """Return a point of a valid explicit histogram, with these changes."""
     fields = {
         "attributes": {},
         "start_time_unix_nano": START,
@@ -53,7 +53,7 @@ def histogram_point(**changes: Any) -> sdk.HistogramDataPoint:
 
 
 def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: float = 1.0) -> PointValue | None:
-    """Read the value of a point that will be merged with others."""
+    """Read the value of a point that will be merged with others. Return None if there is none to publish."""
     value = reader.value("key", data, point, factor)
     return None if value is None else checked(value)
 
@@ -70,7 +70,7 @@ def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: fl
     ids=["delta", "cumulative", "up-down-cumulative", "up-down-delta", "gauge"],
 )
 def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -> None:
-    """Counters become deltas, up-down counters current values, and gauges keep their values."""
+    """Counters become deltas, up-down counters become current values, and gauges keep their values."""
     reader = PointReader(START)
     assert [reader.value("key", data, number(value), 1.0) for value in values] == expected
 
@@ -90,7 +90,7 @@ def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -
 )
 @pytest.mark.parametrize("data", [counter(DELTA), GAUGE], ids=["sum", "gauge"])
 def test_invalid_numbers(data: sdk.DataT, value: float, factor: float) -> None:
-    """A number that CloudWatch does not accept, before or after scaling, is invalid."""
+    """A number that CloudWatch does not accept is invalid, whether scaled or not."""
     with pytest.raises(InvalidPointError):
         PointReader(START).value("key", data, number(value), factor)
 
@@ -105,7 +105,7 @@ def test_an_invalid_cumulative_point_is_no_base() -> None:
 
 
 def test_series_are_told_apart_by_type_and_not_by_order() -> None:
-    """Attribute values ``1``, ``True`` and ``"1"`` make different series; the order of attributes does not matter."""
+    """Attribute values ``1``, ``True`` and ``"1"`` make different series; the order of attributes is irrelevant."""
     reader, data = PointReader(START), counter(CUMULATIVE)
     for value in (1, True, "1", 1.0):
         assert reader.value("key", data, number(5, {"a": value, "b": 2}), 1.0) == SumValue(5)
@@ -135,7 +135,7 @@ def test_series_are_told_apart_by_type_and_not_by_order() -> None:
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 @pytest.mark.parametrize("factor", [1.0, 60.0])
 def test_contradictory_histograms(changes: dict[str, Any], temporality: AggregationTemporality, factor: float) -> None:
-    """A histogram that is contradictory or cannot be sent is invalid; no other exception is raised."""
+    """A histogram that is contradictory or cannot be sent raises ``InvalidPointError``, and no other exception."""
     data = sdk.Histogram([], temporality)
     point = histogram_point(**changes)
     with pytest.raises(InvalidPointError):
@@ -145,7 +145,7 @@ def test_contradictory_histograms(changes: dict[str, Any], temporality: Aggregat
 
 
 def test_a_sample_beyond_the_range_spoils_its_own_interval_only() -> None:
-    """An invalid sample stays in a cumulative histogram forever, but later samples are still published."""
+    """An invalid sample stays in a cumulative histogram forever, but the samples after it are published."""
     reader, data = PointReader(START), sdk.Histogram([], CUMULATIVE)
     spoilt = {"max": 2.0**361, "sum": 2.0**361}
     with pytest.raises(InvalidPointError):
@@ -179,7 +179,7 @@ def test_a_histogram_without_buckets(extremes: dict[str, Any], temporality: Aggr
 
 
 def test_statistics_of_a_histogram_without_buckets() -> None:
-    """Without buckets, a histogram is published as a statistic set or its mean, since it must not have percentiles."""
+    """Without buckets, a histogram is published as a statistic set, because its percentiles are unknown."""
     known = {"bucket_counts": [], "explicit_bounds": [], "count": 10, "sum": 20.0}
     assert distribution_of(histogram_point(**known), 60.0) == Statistics(10, 1200.0, 60.0, 180.0)
     assert distribution_of(histogram_point(**known), -1.0) == Statistics(10, -20.0, -3.0, -1.0)
@@ -189,13 +189,13 @@ def test_statistics_of_a_histogram_without_buckets() -> None:
 
 
 def test_explicit_histogram() -> None:
-    """Bounds, counts, sum and extremes are those of the point."""
+    """Bounds, counts, sum and extremes of an explicit histogram are read unchanged."""
     value = PointReader(START).value("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
     assert value == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
 
 
 def test_exponential_histogram() -> None:
-    """The non-empty buckets of both signs have their indices, and zeros are counted."""
+    """The non-empty buckets of both signs are read with their indices, and zeros are counted."""
     point = sdk.ExponentialHistogramDataPoint(
         attributes={},
         start_time_unix_nano=START,
@@ -217,7 +217,7 @@ def test_exponential_histogram() -> None:
 
 
 def test_a_negative_factor() -> None:
-    """A negative factor negates the value; the magnitude of the factor remains to be applied."""
+    """A negative factor negates the value of a histogram, and its magnitude is applied later."""
     reader = PointReader(START)
     assert reader.value("key", counter(DELTA), number(5), -1.0) == SumValue(-5)
     assert reader.value("key", GAUGE, number(-2.0), -60.0) == GaugeValue(120.0)

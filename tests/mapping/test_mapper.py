@@ -1,4 +1,4 @@
-"""End to end from the real SDK to a strict fake CloudWatch: all measurements are published correctly."""
+"""From the real SDK to a strict fake CloudWatch: all measurements are published correctly."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ BOUNDS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 1000.0)
 
 
 def explicit_view(*, bounds: Iterable[float] = BOUNDS, record_min_max: bool = True) -> View:
-    """Return a View that selects explicit buckets for every histogram."""
+    """Return a view that selects explicit buckets for every histogram."""
     aggregation = ExplicitBucketHistogramAggregation(tuple(bounds), record_min_max=record_min_max)
     return View(instrument_name="*", aggregation=aggregation)
 
@@ -106,7 +106,7 @@ class TestInstruments:
         assert program.publish() == []
 
     def test_explicit_histogram(self) -> None:
-        """Samples are spread inside the buckets that a View selects."""
+        """Samples are spread within the buckets that a view selects."""
         program = Program(views=[explicit_view()])
         histogram = program.meter.create_histogram("latency", "ms")
         for i in range(1, 1001):
@@ -117,7 +117,7 @@ class TestInstruments:
         assert program.cloudwatch.percentile("latency", 50) == pytest.approx(500, rel=0.1)
 
     def test_histogram_without_minimum_and_maximum(self) -> None:
-        """Count and sum are correct if a View omits minimum and maximum."""
+        """Count and sum are correct if a view omits minimum and maximum."""
         program = Program(views=[explicit_view(record_min_max=False)])
         histogram = program.meter.create_histogram("latency")
         for value in (1, 7, 3000):
@@ -141,10 +141,10 @@ class TestNumbers:
         assert program.cloudwatch.sum("orders") == 1
         assert program.cloudwatch.sum("healthy") == 7
         assert program.cloudwatch.count("sick") == 0
-        assert set(program.lost()) <= {"invalid"}  # some SDKs drop infinities
+        assert set(program.lost()) <= {"invalid"}  # some SDK versions drop infinities
 
     def test_sums_of_whole_numbers_beyond_every_float(self) -> None:
-        """A sum of ints beyond the range of floats is lost, and nothing else."""
+        """A sum of ints beyond the range of floats is lost, but no other sum."""
         program = Program(views=[explicit_view()])
         sick, healthy = program.meter.create_histogram("sick"), program.meter.create_histogram("healthy")
         for _ in range(20):
@@ -168,7 +168,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("is_cumulative", [False, True])
     def test_a_point_beyond_the_range_costs_no_other_that_it_meets(self, is_cumulative: bool) -> None:  # noqa: FBT001
-        """Samples known only by a sum that is too large for CloudWatch do not affect others of the same metric."""
+        """Samples known only by a sum too large for CloudWatch are lost alone, without others of their metric."""
         program = Program(
             views=[explicit_view(record_min_max=False)],
             rules=[MetricRule(dimensions=())],
@@ -184,7 +184,7 @@ class TestNumbers:
         assert program.lost() == {"invalid": 1}
 
     def test_said_once_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
-        """An invalid number is logged once a minute per metric, and counted each time."""
+        """An invalid number is counted each time, but logged at most once per minute and metric."""
         program = Program()
         program.meter.create_observable_gauge("sick", [observed(*[2.0**361] * 5)])
         for _ in range(5):
@@ -204,7 +204,7 @@ class TestNumbers:
         assert program.cloudwatch.values("histogram") == {10800: 1}
 
     def test_unknown_unit(self, caplog: pytest.LogCaptureFixture) -> None:
-        """An unknown unit is published as ``None``, with one warning per unit."""
+        """An unknown unit is published as ``None``, and each unit causes one warning."""
         program = Program()
         counters = [program.meter.create_counter(name, "furlong") for name in ("one", "two")]
         for _ in range(2):
@@ -225,7 +225,7 @@ class TestDimensions:
             {"a": 1},
             {"a": "1"},
             {"a": 1, "http.host": "evil.example"},
-            {"b": True},  # beside "a": 1, the oldest SDK would treat it as equal
+            {"b": True},  # next to "a": 1, the oldest supported SDK would treat it as equal
         ]
         for attributes in given_attributes:
             counter.add(1, attributes)
@@ -242,7 +242,7 @@ class TestDimensions:
         assert program.cloudwatch.values("load", {}) == {0.5: 2, 0.7: 1}
 
     def test_cumulative_points_are_differences_before_they_are_merged(self) -> None:
-        """Cumulative points become deltas before merging, so a restart of one merged series does not reset others."""
+        """Cumulative points become deltas before merging, so the restart of one series does not reset others."""
         program = Program(rules=[MetricRule(dimensions=())], temporality=CUMULATIVE)
         counter = program.meter.create_counter("orders")
         counter.add(5, {"worker": 1})
@@ -263,7 +263,7 @@ class TestDimensions:
         assert program.cloudwatch.sum("requests", {"route": 1}) == 4
 
     def test_drop_resolution_and_statistics(self) -> None:
-        """A rule may drop a metric, set its resolution to a second, and publish statistics without values."""
+        """A rule can drop a metric, set its resolution to a second, or publish statistics instead of values."""
         rules = [MetricRule(match="noise", drop=True), MetricRule(storage_resolution=1, distribution="statistics")]
         program = Program(rules=rules)
         program.meter.create_counter("noise").add(1)
@@ -275,7 +275,7 @@ class TestDimensions:
         assert datum["StatisticValues"] == {"SampleCount": 2, "Sum": 3, "Minimum": 1, "Maximum": 2}
 
     def test_more_than_30(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Thirty dimensions are kept regardless of the order of attributes, with one warning per metric."""
+        """The same thirty dimensions are kept for any order of attributes, with one warning per metric."""
         program = Program(rules=[MetricRule(dimensions=["z", "a*"])])
         counter = program.meter.create_counter("orders")
         attributes = {f"a{i:02}": i for i in range(40)} | {"z": 1}
@@ -287,7 +287,7 @@ class TestDimensions:
         assert len([message for message in caplog.messages if "orders has 41 attributes" in message]) == 1
 
     def test_resource_dimensions(self) -> None:
-        """Selected resource attributes become dimensions; a point's own attribute of the same name takes precedence."""
+        """Selected resource attributes become dimensions, unless the point has an attribute of the same name."""
         resource = {"service.name": "shop", "host.name": "a", "secret": "x"}
         program = Program(resource=resource, resource_dimensions=["service.name", "host.name", "not there"])
         counter = program.meter.create_counter("orders")
@@ -298,7 +298,7 @@ class TestDimensions:
         assert program.cloudwatch.sum("orders", {"service.name": "shop", "host.name": "b"}) == 2
 
     def test_overflow(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Beyond the limit, everything goes to the overflow series: nothing is lost, and one warning is logged."""
+        """Beyond the limit, all samples go to the overflow series; none is lost, and one warning is logged."""
         program = Program(max_metrics=10)
         counter = program.meter.create_counter("orders")
         for i in range(100):
@@ -315,7 +315,7 @@ class TestFacade:
     """Metrics of a reporter."""
 
     def test_name_and_sign(self) -> None:
-        """The scope has CloudWatch's metric name; marked samples are negative, and merged with the positive ones."""
+        """The metric's name is that from the scope; marked samples are negative, and are merged with positive ones."""
         program = Program()
         program.exporter.publish_metrics_of("shop")
         metric = FacadeMetric("Request Balance", "shop")
@@ -352,7 +352,7 @@ recordings = st.lists(
 
 
 def record_all(histogram: Any, values: list[float]) -> None:
-    """Record the samples; discard examples for which the SDK itself fails, next to some powers of two."""
+    """Record the samples. Discard examples for which the SDK itself fails, near some powers of two."""
     try:
         for value in values:
             histogram.record(value)
@@ -377,14 +377,14 @@ class TestProperties:
 
     @given(recordings, st.sampled_from(["exponential", "explicit", "one bucket", "many buckets"]))
     def test_histograms(self, values: list[float], kind: str) -> None:
-        """Published count, sum, minimum and maximum are the recorded ones."""
+        """The published count, sum, minimum and maximum are those of the recorded samples."""
         bounds = {"explicit": BOUNDS, "one bucket": (), "many buckets": tuple(range(0, 3000, 10))}
         program = Program(views=[explicit_view(bounds=bounds[kind])] if kind in bounds else [])
         record_all(program.meter.create_histogram("latency"), values)
         program.publish()
         assert_published(program, "latency", values)
 
-    # The SDK itself fails to collect running totals of exponential histograms with some very small samples.
+    # The SDK fails to collect cumulative exponential histograms with some very small samples.
     @given(
         st.lists(
             st.lists(st.floats(1e-3, 1e6) | st.integers(0, 10**6), min_size=1, max_size=20), min_size=1, max_size=4
@@ -392,7 +392,7 @@ class TestProperties:
         st.booleans(),
     )
     def test_cumulative_histograms(self, intervals: list[list[float]], is_explicit: bool) -> None:  # noqa: FBT001
-        """With cumulative temporality, all intervals together have the recorded samples."""
+        """With cumulative temporality, the published samples of all intervals are the recorded ones."""
         program = Program(views=[explicit_view()] if is_explicit else [], temporality=CUMULATIVE)
         histogram = program.meter.create_histogram("latency")
         for values in intervals:
@@ -461,7 +461,7 @@ def test_loggers_belong_to_the_package(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_one_name_with_two_units_is_two_running_totals() -> None:
-    """Cumulative series with the same name but different units are kept apart."""
+    """Cumulative series with the same name but different units do not affect each other."""
     program = Program(temporality=CUMULATIVE)
     totals = [program.meter.create_counter("worked", unit=unit) for unit in ("s", "ms")]
     for total, worked in zip(totals, (10, 1000), strict=True):

@@ -14,7 +14,7 @@ ORDERS = Series("orders", (), "Count")
 
 
 def merged(*values: PointValue, as_statistics: bool = False) -> object:
-    """Return the content of one series' data point that receives all of these values."""
+    """Return the content of the data point that results from all of these values of one series."""
     accumulator = Accumulator(ORDERS, as_statistics)
     for value in values:
         accumulator.add(value, 0)
@@ -45,7 +45,7 @@ def test_points_that_become_one(values: Sequence[PointValue], content: object) -
 
 
 def test_the_latest_time() -> None:
-    """A data point has the latest time of its points."""
+    """A data point has the latest timestamp of its points."""
     accumulator = Accumulator(ORDERS, as_statistics=False)
     accumulator.add(SumValue(1), 5)
     accumulator.add(SumValue(3), 4)
@@ -54,7 +54,7 @@ def test_the_latest_time() -> None:
 
 @pytest.mark.parametrize("zeros_first", [True, False])
 def test_points_of_zeros_only_coarsen_nothing(*, zeros_first: bool) -> None:
-    """Points with only zeros, which have scale 0, do not coarsen others, even if buckets are added one by one."""
+    """Points with only zeros have scale 0, but do not make others coarser, even if buckets are added one by one."""
     zeros, others = [exponential([0.0] * 5, 0)] * 30, [wide(100, 6), wide(60, 6)]
     content = merged(*(zeros + others if zeros_first else others + zeros))
     expected = distribution(others[0].plus(others[1]).plus(exponential([0.0] * 150, 6)))
@@ -72,7 +72,7 @@ def wide(buckets: int, scale: int) -> ExponentialHistogram:
 
 @pytest.mark.parametrize(("buckets", "keep_values"), [((73, 73), True), ((73, 74), False)])
 def test_exponential_histograms_of_two_scales(buckets: tuple[int, int], *, keep_values: bool) -> None:
-    """Histograms keep their own values while these fit in a data point; otherwise they use the coarser scale."""
+    """Histograms of different scales keep their values if these fit in a data point, or else use the coarser scale."""
     one, other = wide(buckets[0], 4), wide(buckets[1], 3)
     assert (one.filled_buckets, other.filled_buckets) == buckets
     parts = [each for each in (distribution(one), distribution(other)) if each is not None]
@@ -92,7 +92,7 @@ def test_explicit_histograms() -> None:
 
 
 def test_at_most_150_values() -> None:
-    """The samples of any number of merged points fit in one data point."""
+    """However many points are merged, their samples fit in one data point."""
     content = merged(*[GaugeValue(i) for i in range(1000)])
     assert isinstance(content, Distribution)
     assert 75 <= len(content.values) <= 150
@@ -116,7 +116,7 @@ def test_statistics(values: Sequence[PointValue], statistics: Statistics) -> Non
 
 
 def test_a_single_number_stays_a_number() -> None:
-    """A single number stays a number even if the rule selects statistics."""
+    """A single number stays a number even if a rule selects statistics."""
     assert merged(SumValue(5), as_statistics=True) == 5.0
 
 
@@ -126,18 +126,18 @@ def test_a_single_number_stays_a_number() -> None:
     ids=["sum", "sample"],
 )
 def test_numbers_beyond_the_range(values: Sequence[PointValue]) -> None:
-    """Numbers that become too large by merging are not sent."""
+    """Numbers whose merged sum is too large are not sent."""
     assert merged(*values) is None
 
 
 def test_a_sum_beyond_the_range() -> None:
-    """Samples that are invalid, or whose sum is, are not sent as statistics either."""
+    """Samples that are invalid, or whose sum is invalid, are not sent as statistics either."""
     assert merged(GaugeValue(2.0**360), GaugeValue(2.0**360), as_statistics=True) is None
     assert merged(GaugeValue(1), GaugeValue(2.0**361)) is None
 
 
 def test_unexpected_numbers(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected number loses only its own data point, and the logged error names it."""
+    """An unexpected number affects only its own data point, and is named in the log."""
     names = ["strange", "stranger"]
     for name in names:
         accumulator = Accumulator(Series(name, (), "Count"), as_statistics=False)

@@ -1,4 +1,4 @@
-"""CloudWatch does not aggregate over dimensions, so each rollup is published once, with the samples of its series."""
+"""CloudWatch does not aggregate over dimensions, so each rollup is published once, with all samples of its series."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ RULES = [MetricRule(dimensions=["route", "status"], rollups=[["route"], []])]
 
 
 class Published:
-    """A program with 1,000 series and their rollups that is collected on demand."""
+    """A program with 1,000 series and their rollups, collected on demand."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -34,20 +34,20 @@ class Published:
         assert self.reader.flush()
 
     def times_published(self, name: str) -> Counter[PublishedMetric]:
-        """Return the number of data points of each metric with a name."""
+        """Return the number of data points of each metric with this name."""
         return Counter(each.metric for each in self.cloudwatch.accepted if each.metric.name == name)
 
 
 @pytest.fixture
 def published() -> Iterator[Published]:
-    """A new program whose thread ends with the test."""
+    """A new program, whose thread ends with the test."""
     fresh = Published()
     yield fresh
     fresh.reader.shutdown()
 
 
 def amount(route: str, status: int) -> int:
-    """Return the amount recorded in a series; each series has a different one."""
+    """Return the amount recorded in a series. Amounts of different series differ."""
     return len(route) * 1000 + status
 
 
@@ -99,7 +99,7 @@ def test_all_levels_have_the_same_total(published: Published) -> None:
 
 
 def test_rollups_of_points_without_the_attribute(published: Published) -> None:
-    """A point without an attribute of a rollup is only in its own series and in the total."""
+    """A point that lacks an attribute of a rollup is only in its own series and in the total."""
     published.counter.add(3, {"route": "/", "status": 200})
     published.counter.add(4, {"status": 500})
     published.collect()

@@ -1,4 +1,4 @@
-"""A series stays one data point per collection, whether one attribute set has it alone or others come to share it."""
+"""A series has one data point per collection, whether one attribute set or several contribute to it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -32,14 +32,14 @@ ONE: dict[str, Any]
 OTHER: dict[str, Any]
 THIRD: dict[str, Any]
 ONE, OTHER, THIRD = {"route": "/", "status": 1}, {"route": "/", "status": 2}, {"route": "/", "status": 3}
-"""Attribute sets, whose identity counts; all three are one series of CloudWatch's."""
+"""Attribute sets that are different objects, but the same series in CloudWatch."""
 ELSEWHERE: dict[str, Any] = {"route": "/cart", "status": 1}
 
 Points = Iterable[tuple[Mapping[str, Any] | None, float]]
 
 
 class Mapped:
-    """A mapper with a fake clock for its guard."""
+    """A mapper whose cardinality guard has a fake clock."""
 
     def __init__(self, *, max_metrics: int = 100, rule: MetricRule = RULE) -> None:
         self.clock = FakeClock()
@@ -68,7 +68,7 @@ class Mapped:
 
 
 def number_of(datum: Datum) -> float:
-    """Return the number of a data point that has only one."""
+    """Return the number in a data point that has only one."""
     assert isinstance(datum.content, int | float)
     return datum.content
 
@@ -76,7 +76,7 @@ def number_of(datum: Datum) -> float:
 def data_of(
     *metrics: sdk.DataT, scope: InstrumentationScope = ANY, unit: str = "1", names: Iterable[str] = ("orders",)
 ) -> sdk.MetricsData:
-    """Return a collection of these metrics under each of the names."""
+    """Return a collection that has each of these metrics under each of the names."""
     made = [sdk.Metric(name, None, unit, data) for name in names for data in metrics]
     return sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [sdk.ScopeMetrics(scope, made, "")], "")])
 
@@ -89,12 +89,12 @@ def counted(points: Points, seconds: int) -> sdk.Sum:
 
 
 def sum_of(points: Any) -> sdk.Sum:
-    """Return a counter's deltas, with the points in any iterable."""
+    """Return a counter's deltas, with these points."""
     return sdk.Sum(points, sdk.AggregationTemporality.DELTA, is_monotonic=True)
 
 
 def timed(nanos: Any) -> sdk.NumberDataPoint:
-    """Return a point with this time."""
+    """Return a point with this time, in nanoseconds."""
     return sdk.NumberDataPoint(ONE, 0, nanos, 1)
 
 
@@ -112,7 +112,7 @@ def measured(points: Points, seconds: int) -> sdk.ExponentialHistogram:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_another_attribute_set_joins(order: int) -> None:
-    """A second attribute set is merged from its first collection on, whether it comes first or last."""
+    """A second attribute set of the same series is merged, whether it comes first or last."""
     mapped = Mapped()
     assert [mapped.values([(ONE, 1)]) for _ in range(3)] == [[("/", 1)]] * 3
     both = [(ONE, 1), (OTHER, 10)][::order]
@@ -123,7 +123,7 @@ def test_another_attribute_set_joins(order: int) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_another_metric_joins(order: int) -> None:
-    """Points of another metric with the same series, such as another meter's, are merged in either order."""
+    """Points of another metric in the same series, such as one of another meter, are merged in either order."""
     mapped = Mapped()
     for _ in range(3):
         assert mapped.values([(ONE, 1), (ELSEWHERE, 2)]) == [("/", 1), ("/cart", 2)]
@@ -144,7 +144,7 @@ def test_a_point_comes_twice() -> None:
 
 
 def test_the_same_samples_are_the_same_values() -> None:
-    """The same samples result in the same values in the first collection and in later ones."""
+    """The same samples have the same published values in the first and in later collections."""
     mapped = Mapped()
     reader = sdk.InMemoryMetricReader(
         preferred_temporality={Histogram: sdk.AggregationTemporality.DELTA},
@@ -163,7 +163,7 @@ def test_the_same_samples_are_the_same_values() -> None:
 
 
 def test_times_are_whole_seconds() -> None:
-    """Times are truncated to whole seconds for any number type."""
+    """Timestamps are truncated to whole seconds, whatever their number type."""
     mapped = Mapped()
     for _ in range(3):
         (datum,) = mapped.datums(data_of(sum_of([timed((NOW + 0.5) * SECOND)])))
@@ -171,14 +171,14 @@ def test_times_are_whole_seconds() -> None:
 
 
 def test_points_that_come_once_only() -> None:
-    """Points may be given as an iterator, which can be read only once."""
+    """Points may be given as an iterator, which can be consumed only once."""
     mapped = Mapped()
     for _ in range(3):
         assert len(mapped.datums(data_of(sum_of(iter([timed(NOW * SECOND)]))))) == 1
 
 
 def test_statistics_stay_statistics() -> None:
-    """The statistics form applies to cached series too."""
+    """Cached series with the statistics form are also published as statistics."""
     mapped = Mapped(rule=MetricRule(match="*", distribution="statistics"))
     for _ in range(3):
         (datum,) = mapped.collect([(ONE, 1.0)], scope=InstrumentationScope("histograms"))
@@ -186,7 +186,7 @@ def test_statistics_stay_statistics() -> None:
 
 
 def test_units_that_are_scaled() -> None:
-    """Unit scaling applies to cached series too."""
+    """The values of cached series are also scaled to CloudWatch's unit."""
     mapped = Mapped()
     for _ in range(3):
         (datum,) = mapped.collect([(ONE, 2)], unit="min")
@@ -202,7 +202,7 @@ def test_sums_that_cannot_be_sent_are_lost_once() -> None:
 
 
 def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """A point with unreadable attributes, value or time is lost; others of its series and metric are published."""
+    """A point with unreadable attributes, value or time is lost; the other points of its metric are published."""
     mapped = Mapped()
     bad: Any = [("route", "/")]
     for lost in range(1, 4):
@@ -224,7 +224,7 @@ def test_a_point_that_cannot_be_read_is_lost_alone(caplog: pytest.LogCaptureFixt
 
 
 def test_negative_samples_meet_the_positive_ones() -> None:
-    """Negative samples, which OpenTelemetry holds separately as magnitudes, are merged with positive ones."""
+    """Negative samples, which OpenTelemetry stores separately as magnitudes, are merged with positive ones."""
     mapped = Mapped(rule=MetricRule(match="*"))
     scope = FacadeMetric("orders", "reporter")
     facade = InstrumentationScope(scope.scope_name, attributes=scope.scope_attributes())
@@ -241,7 +241,7 @@ def test_negative_samples_meet_the_positive_ones() -> None:
 
 
 def test_places_are_renewed_each_minute() -> None:
-    """Places are renewed once a minute; a series without a place stays in the overflow series until one is free."""
+    """Admission is renewed once a minute; a series without room stays in the overflow series until there is room."""
     mapped = Mapped(max_metrics=2)
     for _ in range(3):
         assert mapped.values([(ONE, 1)]) == [("/", 1)]
@@ -253,7 +253,7 @@ def test_places_are_renewed_each_minute() -> None:
 
 
 def test_totals_beside_what_is_for_itself() -> None:
-    """An attribute set may have its finest series alone and share its total."""
+    """An attribute set can have its most detailed series alone, and share its total with others."""
     mapped = Mapped(rule=MetricRule(match="*", rollups=[["route", "status"], []]))
     for _ in range(3):
         datums = mapped.collect([(ONE, 1), (OTHER, 10)])
@@ -261,7 +261,7 @@ def test_totals_beside_what_is_for_itself() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache of attributes objects is bounded, and evictions do not change the published values."""
+    """The number of cached attribute sets is bounded, and evictions do not change the published values."""
     monkeypatch.setattr(slots, "_MAX_ENTRIES", 10)
     mapped = Mapped()
     for _ in range(3):
@@ -271,7 +271,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_points_of_several_times() -> None:
-    """Each data point has the time of its point, or of the newest of several."""
+    """Each data point has the timestamp of its point, or the latest timestamp of several."""
     mapped = Mapped()
     for _ in range(2):
         times = ((ONE, 5), (ELSEWHERE, 1), (OTHER, 3))
@@ -293,7 +293,7 @@ def test_one_uncommon_point_among_others(odd: float) -> None:
 
 
 def test_points_of_two_times_among_those_that_come_alike() -> None:
-    """Points of one metric with different times keep their own times."""
+    """Points of one metric with different timestamps keep them."""
     mapped = Mapped()
     for _ in range(2):
         mapped.collect([(ONE, 1), (ELSEWHERE, 2)])
@@ -304,18 +304,18 @@ def test_points_of_two_times_among_those_that_come_alike() -> None:
 
 
 class CountingGuard(CardinalityGuard):
-    """A guard that counts its ``renew`` calls."""
+    """A guard that counts calls of ``renew``."""
 
     renewals = 0
 
     def renew(self, series: Series) -> bool:
-        """Count the call, and return whether this series has a place."""
+        """Count the call, and return whether this series is admitted."""
         self.renewals += 1
         return super().renew(series)
 
 
 class Remembering:
-    """A series cache that counts how often the series of a point are computed."""
+    """A series cache that counts how often it computes the series of a point."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -325,7 +325,7 @@ class Remembering:
         self.asked = 0
 
     def collect(self, *attributes: Mapping[str, Any] | None, names: Iterable[str] = ("orders",)) -> list[CacheEntry]:
-        """Return the entries for points with these attributes, for each metric name."""
+        """Return the entries for points with these attributes, for each of the metric names."""
         return self.collect_all(data_of(counted([(each, 1) for each in attributes], NOW), names=names))
 
     def collect_all(self, data: sdk.MetricsData) -> list[CacheEntry]:
@@ -336,7 +336,7 @@ class Remembering:
         ]
 
     def admit(self, *entries: CacheEntry) -> None:
-        """Admit the series of these entries, as publishing them does."""
+        """Admit the series of these entries, as publishing does."""
         for entry in entries:
             assert [self.guard.admit(series) for series in entry.series] == [*entry.series]
 
@@ -346,7 +346,7 @@ class Remembering:
 
 
 def test_an_entry_is_found_again() -> None:
-    """Entries are found by metric and identity of the attributes object; their series are computed once."""
+    """Entries are found by metric and by identity of the attributes object, and their series are computed once."""
     remembering = Remembering()
     first = remembering.collect(ONE, ELSEWHERE, None)
     assert [entry.series for entry in first] == [
@@ -366,7 +366,7 @@ def test_an_entry_is_found_again() -> None:
 
 
 def test_another_unit_is_another_series() -> None:
-    """The same attributes object with another unit has another series."""
+    """The same attributes object with another unit results in another series."""
     remembering = Remembering()
     (one,) = remembering.collect(ONE)
     (other,) = remembering.collect_all(data_of(counted([(ONE, 1)], NOW), unit="s"))
@@ -387,7 +387,7 @@ def test_an_entry_has_its_series_for_itself() -> None:
 
 
 def test_an_entry_with_two_points_shares_with_itself() -> None:
-    """An entry with two points in one collection shares its series from then on; other entries keep theirs."""
+    """An entry with two points in a collection shares its series from then on; other entries still own theirs."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     entry, _, elsewhere = remembering.collect(ONE, ONE, ELSEWHERE)
@@ -400,7 +400,7 @@ def test_an_entry_with_two_points_shares_with_itself() -> None:
 
 @pytest.mark.parametrize("joining", [OTHER, ONE], ids=["another entry", "the same again"])
 def test_a_series_that_comes_to_be_shared(joining: Mapping[str, Any]) -> None:
-    """A series becomes shared in the collection in which a later metric adds to it, before anything is published."""
+    """If a later metric contributes to an owned series, the series becomes shared in the same collection."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     first, elsewhere = remembering.collect(ONE, ELSEWHERE)
@@ -412,7 +412,7 @@ def test_a_series_that_comes_to_be_shared(joining: Mapping[str, Any]) -> None:
 
 
 def test_series_are_renewed_once_a_minute() -> None:
-    """Ownership is renewed once a minute, and lost if the guard has no place for the series."""
+    """Ownership is renewed once a minute, and lost if the guard no longer admits the series."""
     remembering = Remembering()
     remembering.admit(*remembering.collect(ONE, ELSEWHERE))
     remembering.guard.renewals = 0
@@ -434,7 +434,7 @@ def test_attributes_that_cannot_be_read() -> None:
 
 
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is emptied only between collections, when it exceeds its limit; owned series are forgotten too."""
+    """The cache is cleared only between collections, when it exceeds its limit, and with it the owned series."""
     monkeypatch.setattr(slots, "_MAX_ENTRIES", 2)
     remembering = Remembering()
     pair = remembering.collect(ONE, ELSEWHERE)

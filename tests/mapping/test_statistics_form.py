@@ -17,7 +17,7 @@ LATENCIES = [SOURCE.lognormvariate(4, 0.7) for _ in range(1000)]
 
 
 def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str = "ms") -> FakeCloudWatch:
-    """Return the published data points for a histogram's samples, recorded in two series that are merged."""
+    """Publish a histogram's samples in two series that a rule merges, and return the fake CloudWatch."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(match="duration", dimensions=[], distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))
@@ -33,7 +33,7 @@ def published(samples: Sequence[float], *, views: Sequence[View] = (), unit: str
 @pytest.mark.parametrize("views", [[], [EXPLICIT]], ids=["exponential", "explicit"])
 @pytest.mark.parametrize("samples", [LATENCIES, [12.5], [3.0, 4.0], [0.0] * 5], ids=["many", "one", "two", "zeros"])
 def test_statistics_are_exact(samples: list[float], views: list[View]) -> None:
-    """One data point with StatisticValues has the exact statistics of the samples."""
+    """The samples become one data point, whose statistic set is exact."""
     cloudwatch = published(samples, views=views)
     (datum,) = cloudwatch.datums
     assert set(datum) == {"MetricName", "Dimensions", "Unit", "Timestamp", "StatisticValues"}
@@ -45,19 +45,19 @@ def test_statistics_are_exact(samples: list[float], views: list[View]) -> None:
 
 
 def test_scaled() -> None:
-    """A unit's factor applies to sum, minimum and maximum, but not to the count."""
+    """A unit's factor applies to sum, minimum and maximum, but not to the sample count."""
     statistics = published([1.0, 2.0, 6.0], unit="min").datums[0]["StatisticValues"]
     assert statistics == {"SampleCount": 3, "Sum": 540, "Minimum": 60, "Maximum": 360}
 
 
 def test_there_are_no_percentiles() -> None:
-    """CloudWatch has no percentiles of statistic sets, and looking one up raises an error that explains it."""
+    """Statistic sets have no percentiles, and asking the fake CloudWatch for one raises an error that explains this."""
     with pytest.raises(LookupError, match="statistic sets"):
         published(LATENCIES).percentile("duration", 99)
 
 
 def test_it_is_smaller() -> None:
-    """A statistic set of 1,000 samples takes less than a quarter of the bytes of their values and counts."""
+    """A statistic set of 1,000 samples takes less than a quarter of the bytes of values and counts."""
     statistics = published(LATENCIES).datums[0]
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch))
@@ -70,7 +70,7 @@ def test_it_is_smaller() -> None:
 
 
 def test_numbers_are_values_all_the_same() -> None:
-    """The form applies to histograms only: a counter's delta is still a number."""
+    """The form applies only to histograms; a counter's delta is still a number."""
     cloudwatch = FakeCloudWatch()
     rules = [MetricRule(distribution="statistics")]
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch, rules=rules))

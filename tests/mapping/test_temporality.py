@@ -16,7 +16,7 @@ class TestSums:
     @pytest.mark.parametrize(
         ("points", "deltas"),
         [
-            # (start, total) ... and the delta for each
+            # (start, total) of each point, and the resulting deltas
             ([(AFTER, 5)], [5]),
             ([(EXPORTER_START, 5)], [5]),
             ([(BEFORE, 5)], [None]),
@@ -46,7 +46,7 @@ class TestSums:
         ],
     )
     def test_resets(self, points: list[tuple[int, float]], deltas: list[float | None]) -> None:
-        """Cumulative sums are counted once: the difference, or all of the sum after a reset."""
+        """Each increment of a cumulative sum counts once; after a reset, all of the sum counts."""
         series = CumulativeToDelta(EXPORTER_START)
         counted = [series.delta("key", start, RunningSum(total)) for start, total in points]
         assert [None if each is None else each.value for each in counted] == deltas
@@ -71,7 +71,7 @@ class TestHistograms:
 
     @given(st.lists(samples(max_size=10), min_size=1, max_size=6), st.booleans())
     def test_deltas_are_what_was_recorded(self, recorded: list[list[float]], is_explicit: bool) -> None:  # noqa: FBT001
-        """Each delta has the samples of its own interval, even if the scale decreases in the meantime."""
+        """Each delta has the samples of its own interval, even if the scale becomes coarser meanwhile."""
         series = CumulativeToDelta(EXPORTER_START)
         so_far: list[float] = []
         for interval, added in enumerate(recorded):
@@ -100,20 +100,20 @@ class TestHistograms:
         ids=["fewer", "bucket-lost", "other-bounds", "exponential-fewer", "exponential-bucket-lost", "other-kind"],
     )
     def test_resets_count_in_full(self, first: ExponentialHistogram, second: ExponentialHistogram) -> None:
-        """A point that does not continue the previous one counts in full, including its extremes."""
+        """A point that does not continue the previous one counts in full, with its extremes."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, first)
         assert series.delta("key", AFTER, second) == second
 
     def test_new_start_counts_in_full(self) -> None:
-        """A new start time is a reset, even if the numbers could continue the previous point."""
+        """A new start time is a reset, even if the numbers could continue those of the previous point."""
         series = CumulativeToDelta(EXPORTER_START)
         series.delta("key", AFTER, explicit([1], (2,)))
         restarted = explicit([1, 1], (2,))
         assert series.delta("key", LATER, restarted) == restarted
 
     def test_idle(self) -> None:
-        """A histogram without new samples yields nothing."""
+        """A histogram without new samples has no delta."""
         series = CumulativeToDelta(EXPORTER_START)
         total = exponential([1, 4], 3)
         assert series.delta("key", AFTER, total) == total
@@ -130,7 +130,7 @@ class TestHistograms:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-100, 100)), max_size=30))
 def test_deltas_become_the_current_value(changes: list[tuple[str, int]]) -> None:
-    """Deltas of up-down counters become current values, for each series."""
+    """Deltas of up-down counters become current values, separately for each series."""
     series = DeltaToCurrent()
     for i, (key, change) in enumerate(changes):
         assert series.current(key, change) == sum(each for name, each in changes[: i + 1] if name == key)

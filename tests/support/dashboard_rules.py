@@ -46,7 +46,7 @@ def body_faults(text: object) -> Iterator[Fault]:
     """Yield the faults of a ``DashboardBody``."""
     body = _from_json(text)
     if not isinstance(body, dict):
-        yield Fault("", "The body must be a text with a JSON object.")
+        yield Fault("", "The body must be a string with a JSON object.")
         return
     yield from _unknown("", body, _BODY_MEMBERS)
     yield from _choice_faults("", body, "periodOverride", ("auto", "inherit"))

@@ -1,4 +1,4 @@
-"""Alarms of a template, evaluated on published metrics as CloudWatch documents it."""
+"""Alarms of a template are evaluated on published metrics, as documented by CloudWatch."""
 
 import re
 from typing import Any
@@ -14,8 +14,8 @@ NOW = 1_800_000_000.0
 TREATMENTS = ["missing", "ignore", "breaching", "notBreaching"]
 POINTS = {"-": None, "0": False, "X": True}
 
-# The tables of https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html: the points
-# needed out of three, the points (X is breaching, - is missing), and the state for each of the TREATMENTS.
+# The tables of https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html: the number
+# of breaching points needed, the points (X is breaching, - is missing), and the state for each of the TREATMENTS.
 TABLES: list[tuple[int, str, str, str, str, str]] = [
     (3, "0-X-X", "OK", "OK", "OK", "OK"),
     (3, "0----", "OK", "OK", "OK", "OK"),
@@ -27,7 +27,7 @@ TABLES: list[tuple[int, str, str, str, str, str]] = [
     (2, "0-X--", "OK", "OK", "ALARM", "OK"),
     (2, "----0", "OK", "OK", "ALARM", "OK"),
     (2, "---X-", "ALARM", "kept", "ALARM", "OK"),
-    # Three rows of an earlier edition, in doc_source/AlarmThatSendsEmail.md of github.com/awsdocs. Today's page
+    # Three rows from an earlier edition, in doc_source/AlarmThatSendsEmail.md of github.com/awsdocs. Today's page
     # describes these cases in "Avoiding premature transitions to alarm state", without giving their states.
     (3, "----X", "INSUFFICIENT_DATA", "kept", "ALARM", "OK"),
     (3, "X----", "ALARM", "kept", "ALARM", "OK"),
@@ -40,14 +40,14 @@ TABLES: list[tuple[int, str, str, str, str, str]] = [
     ("needed", "points", "results"), [(needed, points, results) for needed, points, *results in TABLES]
 )
 def test_missing_data(needed: int, points: str, results: list[str], state: State) -> None:
-    """The states are those in the documentation's tables."""
+    """The states are those of the documentation's tables."""
     for treatment, result in zip(TREATMENTS, results, strict=True):
         found = judged([POINTS[each] for each in points], needed=needed, periods=3, missing=treatment, state=state)
         assert found == (state if result == "kept" else result), treatment
 
 
 def series(status: str = "200", *, flushes: int = 3) -> SeriesSummary:
-    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
+    """Return a series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", "GET"), ("http.status_code", status), ("http.target", "/cart"))
     return SeriesSummary("Shop", "http.server.duration", dimensions, "Milliseconds", 9, flushes, 40.0)
 
@@ -58,7 +58,7 @@ FAILURES, LATENCY, SILENCE = NAMES["Failure"], NAMES["Latency"], NAMES["Silence"
 
 
 def published(*periods: tuple[int, int], milliseconds: float = 20.0, age: int = 0) -> FakeCloudWatch:
-    """Return a CloudWatch with requests and failures in the last periods of five minutes, the latest last."""
+    """Return a fake CloudWatch with requests and failures in the last five-minute periods, the latest last."""
     fake = FakeCloudWatch(clock=lambda: NOW)
     for ago, counts in enumerate(reversed(periods)):
         for status, count in zip(("200", "503"), counts, strict=True):
@@ -81,12 +81,12 @@ def published(*periods: tuple[int, int], milliseconds: float = 20.0, age: int = 
     ],
 )
 def test_failures(periods: list[tuple[int, int]], state: str) -> None:
-    """The rate of the suggested alarm is over the threshold in two of three periods; without requests it is 0."""
+    """The failure rate breaches the threshold in two of three periods; without requests, the rate is 0."""
     assert published(*periods).alarm(TEMPLATE, FAILURES) == state
 
 
 def test_parameters() -> None:
-    """Parameters of the template replace their defaults."""
+    """Given parameters replace the template's defaults."""
     cloudwatch = published((100, 5), (100, 5))
     assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=4) == "ALARM"
     assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=5) == "OK"
@@ -98,7 +98,7 @@ def test_parameters() -> None:
     ("percentile", "enough"), [("p99", 1000), ("p90", 100), ("p50", 20), ("p10", 100), ("p1", 1000), ("p100", 1)]
 )
 def test_low_sample_counts(percentile: str, enough: int) -> None:
-    """An alarm on a percentile keeps its state if a period has fewer samples than CloudWatch documents."""
+    """An alarm on a percentile keeps its state if a period has fewer samples than CloudWatch requires."""
     metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "ExtendedStatistic": percentile, "Period": 300}
     pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
     limits = {"Threshold": 10, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1}
@@ -109,21 +109,21 @@ def test_low_sample_counts(percentile: str, enough: int) -> None:
 
 
 def test_few_samples_before_the_evaluated_periods() -> None:
-    """Only the periods that an alarm evaluates need enough samples."""
+    """Only the evaluated periods of an alarm need enough samples."""
     cloudwatch = published((1, 0), (1, 0), (1000, 0), (1000, 0), (1000, 0), milliseconds=500)
     assert cloudwatch.alarm(TEMPLATE, LATENCY, "OK") == "ALARM"
 
 
 @pytest.mark.parametrize(("requests", "state"), [(1000, "ALARM"), (999, "OK")])
 def test_few_samples(requests: int, state: str) -> None:
-    """With fewer than 1,000 samples in a period, the alarm on the p99 keeps its state."""
+    """With fewer than 1,000 samples in a period, the alarm on p99 keeps its state."""
     cloudwatch = published((requests, 0), (requests, 0), milliseconds=500)
     assert cloudwatch.alarm(TEMPLATE, LATENCY, "OK") == state
 
 
 @pytest.mark.parametrize(("age", "state"), [(0, "OK"), (4, "OK"), (5, "ALARM")])
 def test_silence(age: int, state: str) -> None:
-    """Missing data is breaching once it is missing in the whole evaluation range."""
+    """With missing data treated as breaching, the alarm goes off when the whole evaluation range has no data."""
     cloudwatch = published((9, 9), (9, 9), (9, 9), age=age)
     assert cloudwatch.alarm(TEMPLATE, SILENCE) == state
 
@@ -132,7 +132,7 @@ def test_silence(age: int, state: str) -> None:
     ("statistic", "value"), [("Sum", 40), ("Average", 20), ("Minimum", 20), ("Maximum", 20), ("SampleCount", 2)]
 )
 def test_statistics(statistic: str, value: float) -> None:
-    """An alarm compares the statistic that it names."""
+    """An alarm compares its own statistic with the threshold."""
     metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "Statistic": statistic, "Period": 300}
     pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
     alarm: dict[str, Any] = {**metric, "Dimensions": pairs, "Threshold": value, "EvaluationPeriods": 1}
@@ -142,14 +142,14 @@ def test_statistics(statistic: str, value: float) -> None:
 
 
 def test_unknown_names() -> None:
-    """A name that is not in the template fails with the names there are."""
+    """The error for an unknown alarm lists the alarms of the template."""
     with pytest.raises(LookupError, match=FAILURES):
         published().alarm(TEMPLATE, "Failure")
 
 
 @pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2"])
 def test_unknown_metric_math(expression: str) -> None:
-    """Metric math that the suggested alarms do not use fails with the expression."""
+    """Metric math that the suggested alarms do not use is rejected; the error has the expression."""
     query = {"Id": "e1", "Expression": expression, "ReturnData": True}
     alarm = {"Metrics": [query], "ComparisonOperator": "LessThanThreshold", "Threshold": 1, "EvaluationPeriods": 1}
     with pytest.raises(NotImplementedError, match=re.escape(expression)):

@@ -35,24 +35,24 @@ GOOD: dict[str, Any] = {
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
-    """Return the valid body with a change."""
+    """Return the valid body with this change."""
     body = copy.deepcopy(GOOD)
     change(body)
     return json.dumps(body)
 
 
 def widget(**members: Any) -> Callable[[dict[str, Any]], object]:
-    """Return the valid body with a changed first widget."""
+    """Return a function that changes the first widget of a body."""
     return lambda body: body["widgets"][0].update(members)
 
 
 def properties(**members: Any) -> Callable[[dict[str, Any]], object]:
-    """Return the valid body with changed properties of the first widget."""
+    """Return a function that changes the properties of a body's first widget."""
     return lambda body: body["widgets"][0]["properties"].update(members)
 
 
 def metrics(*lines: Any) -> Callable[[dict[str, Any]], object]:
-    """Return the valid body with other metrics in the first widget."""
+    """Return a function that replaces the metrics of a body's first widget."""
     return properties(metrics=list(lines))
 
 
@@ -61,7 +61,7 @@ HERE, PROPERTIES, FIRST = "/widgets/0", "/widgets/0/properties", "/widgets/0/pro
 
 
 def test_what_the_documentation_shows_is_accepted() -> None:
-    """Shorthands, expressions and percentiles are accepted; for other kinds of widgets only the position is checked."""
+    """Shorthands, expressions and percentiles are accepted; in widgets of other kinds, only the position is checked."""
     assert list(body_faults(json.dumps(GOOD))) == []
     assert list(body_faults('{"widgets": []}')) == []
     assert list(body_faults(changed(lambda body: body["widgets"].append({"type": "log", "properties": {}})))) == []
@@ -115,14 +115,14 @@ def test_what_the_documentation_shows_is_accepted() -> None:
     ],
 )
 def test_what_is_wrong_is_found(change: Callable[[dict[str, Any]], object], path: str, words: str) -> None:
-    """Each fault is reported with its path and the expected value."""
+    """Each error is reported with its path and the expected value."""
     fault = next(body_faults(changed(change)))
     assert fault.path == path
     assert words in fault.message
 
 
 def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
-    """Each widget may have 500 metrics."""
+    """Each widget can have 500 metrics, but all together at most 2,500."""
     chart = {**METRIC, "properties": {**METRIC["properties"], "metrics": [LINE] * 500}}
     assert list(body_faults(json.dumps({"widgets": [chart] * 5}))) == []
     (fault,) = body_faults(json.dumps({"widgets": [chart] * 5 + [METRIC]}))
@@ -131,5 +131,5 @@ def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
 
 @pytest.mark.parametrize("body", [None, 3, "", "{", "[]", '"widgets"'])
 def test_the_body_is_a_json_object(body: object) -> None:
-    """Any other JSON value is reported as a single fault."""
-    assert [fault.message for fault in body_faults(body)] == ["The body must be a text with a JSON object."]
+    """Any other JSON value than an object is reported as a single error."""
+    assert [fault.message for fault in body_faults(body)] == ["The body must be a string with a JSON object."]

@@ -19,14 +19,14 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric, 
 
 
 def datum(name: str, value: float, **dimensions: str) -> dict[str, Any]:
-    """Make a datum with one value."""
+    """Return a datum with one value."""
     pairs = [{"Name": key, "Value": text} for key, text in dimensions.items()]
     return {"MetricName": name, "Value": value, "Dimensions": pairs, "Unit": "Count"}
 
 
 @pytest.fixture
 def cloudwatch() -> FakeCloudWatch:
-    """A fake in which every form of datum was published."""
+    """A fake to which a datum of every form was published."""
     fake = FakeCloudWatch()
     fake.put_metric_data(
         Namespace="Shop",
@@ -44,7 +44,7 @@ def cloudwatch() -> FakeCloudWatch:
 
 
 def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
-    """Without dimensions a look-up covers all series; an empty mapping means the series without any."""
+    """A look-up without dimensions covers all series; an empty mapping selects the series without dimensions."""
     assert cloudwatch.sum("Orders") == 15
     assert cloudwatch.sum("Orders", {}) == 1
     assert cloudwatch.sum("Orders", Page="Index") == 2
@@ -54,7 +54,7 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_some_of_the_dimensions(cloudwatch: FakeCloudWatch) -> None:
-    """The metrics with certain dimensions are looked up like all metrics."""
+    """``where()`` restricts look-ups to the metrics with certain dimensions."""
     found = cloudwatch.where(Page="Index")
     assert (found.sum("Orders"), found.sum("Orders", Page="Index")) == (6, 2)
     assert found.where({"Method": "GET"}).maximum("Orders") == 4
@@ -63,7 +63,7 @@ def test_some_of_the_dimensions(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_statistics_of_each_form(cloudwatch: FakeCloudWatch) -> None:
-    """Look-ups of values with counts and of statistic sets work like those of single values."""
+    """Statistics of values with counts and of statistic sets are found like those of single values."""
     assert (cloudwatch.sum("Latency"), cloudwatch.count("Latency")) == (1005, 100)
     assert (cloudwatch.minimum("Latency"), cloudwatch.maximum("Latency")) == (5, 20)
     assert cloudwatch.values("Latency") == {5: 1, 10: 98, 20: 1}
@@ -84,7 +84,7 @@ def test_percentile(cloudwatch: FakeCloudWatch, percent: float, value: float) ->
     st.sampled_from([0, 0.1, 12.5, 25, 50, 66.6, 90, 95, 99, 99.9, 100]),
 )
 def test_nearest_rank(samples: list[int], percent: float) -> None:
-    """The nearest rank is the smallest sample with at least that share of the samples not above it."""
+    """The nearest rank is the smallest sample for which at least that share of the samples is not larger."""
     (rank,) = percentiles(sorted(samples), [1] * len(samples), [percent])
     not_above = sum(sample <= rank for sample in samples)
     below = sum(sample < rank for sample in samples)
@@ -94,7 +94,7 @@ def test_nearest_rank(samples: list[int], percent: float) -> None:
 
 @pytest.mark.parametrize("percent", [-1, 100.1, inf])
 def test_percentile_out_of_range(cloudwatch: FakeCloudWatch, percent: float) -> None:
-    """A percentile outside of 0 to 100 is an error in the test."""
+    """A percentile outside the range from 0 to 100 raises an error."""
     with pytest.raises(ValueError, match="from 0 to 100"):
         cloudwatch.percentile("Latency", percent)
 
@@ -107,7 +107,7 @@ def test_percentile_of_statistic_sets(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_never_published(cloudwatch: FakeCloudWatch) -> None:
-    """A metric that was never published has count 0 and no minimum; the error lists the published metrics."""
+    """A metric that was never published has count 0; its minimum raises an error that lists the published metrics."""
     assert cloudwatch.sum("Orderz") == cloudwatch.count("Orderz") == 0
     for look_up in (cloudwatch.minimum, cloudwatch.maximum, lambda name: cloudwatch.percentile(name, 50)):
         with pytest.raises(
@@ -119,7 +119,7 @@ def test_never_published(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_namespaces(cloudwatch: FakeCloudWatch) -> None:
-    """A look-up can be restricted to a namespace."""
+    """Look-ups can be restricted to a namespace."""
     cloudwatch.put_metric_data(Namespace="Other", MetricData=[datum("Orders", 100)])
     assert cloudwatch.sum("Orders", {}) == 101
     assert cloudwatch.sum("Orders", {}, namespace="Shop") == 1
@@ -146,14 +146,14 @@ def test_what_was_sent(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_datums_of_entities() -> None:
-    """Datums with an entity are published like others."""
+    """Datums with an entity are published like other datums."""
     fake = FakeCloudWatch()
     fake.put_metric_data(Namespace="Shop", EntityMetricData=[{"Entity": {}, "MetricData": [datum("Orders", 3)]}])
     assert fake.sum("Orders") == 3
 
 
 def test_rejected_requests_store_nothing() -> None:
-    """One invalid datum raises botocore's error, and the valid ones of its request are not stored either."""
+    """If one datum of a request is invalid, botocore's error is raised, and none of the datums is stored."""
     fake = FakeCloudWatch()
     with pytest.raises(ClientError) as caught:
         fake.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1), datum("Orders", inf)])
@@ -166,7 +166,7 @@ def test_rejected_requests_store_nothing() -> None:
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(1_000_000, 1000), (1_000_001, 0)])
 def test_size(size_bytes: int, accepted: int) -> None:
-    """A request over 1 MB, as encoded by botocore, is rejected with 413."""
+    """A request over 1 MB, in botocore's encoding, is rejected with status 413."""
     fake = FakeCloudWatch()
     moment = datetime.now(timezone.utc)
     data = [{**datum("Orders", 1, Page="v" * 800), "Timestamp": moment} for _ in range(1000)]
@@ -180,7 +180,7 @@ def test_size(size_bytes: int, accepted: int) -> None:
 
 
 def test_faults() -> None:
-    """Queued errors are raised in order and nothing is stored; then the client works again."""
+    """Queued errors are raised in order, and these requests are not stored; then the client works again."""
     fake = FakeCloudWatch()
     fake.fail_next(client_error("ThrottlingException", "Rate exceeded"), times=2)
     fake.fail_next(EndpointConnectionError(endpoint_url="https://monitoring.invalid"))
@@ -193,7 +193,7 @@ def test_faults() -> None:
 
 
 def test_latency() -> None:
-    """Each request takes the configured time, which can be changed."""
+    """Each request takes the configured time, which can be changed later."""
     slept: list[float] = []
     fake = FakeCloudWatch(latency_seconds=0.5, sleep=slept.append)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("Orders", 1)])
@@ -203,7 +203,7 @@ def test_latency() -> None:
 
 
 def test_times() -> None:
-    """A datum without a timestamp gets its time of arrival; the clock determines which timestamps are too old."""
+    """A datum without a timestamp gets its time of arrival; the fake's clock decides which timestamps are too old."""
     fake = FakeCloudWatch(clock=lambda: 1_800_000_000.0)
     fake.put_metric_data(Namespace="Shop", MetricData=[datum("a", 1), {**datum("b", 1), "Timestamp": 1_799_999_940}])
     assert [accepted.unix_time for accepted in fake.accepted] == [1_800_000_000, 1_799_999_940]
@@ -255,13 +255,13 @@ def test_import_is_light() -> None:
     ],
 )
 def test_assert_published(cloudwatch: FakeCloudWatch, name: str, expected: dict[str, Any], problem: str | None) -> None:
-    """The assertion passes, or reports the difference and the published metrics, the most similar name first."""
+    """The assertion passes, or its message has the difference and the published metrics, the most similar first."""
     with pytest.raises(AssertionError, match=problem) if problem else contextlib.nullcontext():
         cloudwatch.assert_published(name, **expected)
 
 
 def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
-    """Rejected requests count as losses, and so do lost and pending datums of a reporter or an exporter."""
+    """Rejected requests count as losses, and so do lost and pending datums of a reporter or exporter."""
 
     def publisher(**stats: Any) -> SimpleNamespace:
         return SimpleNamespace(stats=lambda: DeliveryStats(**stats))
@@ -279,7 +279,7 @@ def test_assert_no_losses(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_healing(cloudwatch: FakeCloudWatch) -> None:
-    """Queued errors and latency can be canceled."""
+    """Queued errors and latency can be reset."""
     cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
     cloudwatch.latency_seconds = 1000
     cloudwatch.heal()
@@ -288,7 +288,7 @@ def test_healing(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_a_long_list_is_cut() -> None:
-    """With thousands of published metrics, the message stays readable."""
+    """With thousands of published metrics, the message has a readable length."""
     fake = FakeCloudWatch()
     fake.put_metric_data(Namespace="Shop", MetricData=[datum(f"Metric{number}", 1) for number in range(60)])
     with pytest.raises(AssertionError, match=r"\n  Shop: Metric59 .*(\n.*){49}\n  and 10 more metrics$"):

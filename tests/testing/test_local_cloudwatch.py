@@ -33,14 +33,14 @@ FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A running CloudWatch."""
+    """A running CloudWatch emulator."""
     with LocalCloudWatch() as local:
         yield local
 
 
 @pytest.fixture
 def client(cloudwatch: LocalCloudWatch) -> "Iterator[CloudWatchClient]":
-    """A real boto3 client for the emulator, without retries."""
+    """A boto3 client for the emulator, without retries."""
     client = cloudwatch.client(config=NO_RETRIES)
     yield client
     client.close()
@@ -50,7 +50,7 @@ ALL: Any = ["Sum", "SampleCount", "Minimum", "Maximum", "Average"]
 
 
 def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]:
-    """Query the data points from half an hour ago to half an hour ahead, in periods of a day."""
+    """Return the data points from half an hour ago to half an hour ahead, in periods of a day."""
     if "ExtendedStatistics" not in asked:
         asked.setdefault("Statistics", ALL)
     now = datetime.now(timezone.utc)
@@ -66,7 +66,7 @@ def statistics(client: "CloudWatchClient", name: str, **asked: Any) -> list[Any]
 
 
 def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
-    """Send a request in a form that no SDK would send."""
+    """Send a request that no SDK would send, and return the status, headers and body of the response."""
     connection = http.client.HTTPConnection(cloudwatch.endpoint_url.removeprefix("http://"), timeout=20)
     credential = "AWS4-HMAC-SHA256 Credential=testing/20270115/us-east-1/monitoring/aws4_request, Signature=0"
     connection.request("POST", "/", body, {"Authorization": credential, **headers})
@@ -77,7 +77,7 @@ def post(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str, str]) -> t
 
 
 def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
-    """Each form of datum is found by its exact dimensions."""
+    """Datums of every form are found by their exact dimensions."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -102,7 +102,7 @@ def test_published_metrics_come_back(client: "CloudWatchClient") -> None:
 
 
 def test_moto_has_it_too(client: "CloudWatchClient") -> None:
-    """Accepted requests are forwarded to moto, where metric math and the rest of the API find them."""
+    """Accepted requests are forwarded to moto, which serves metric math and the rest of the API."""
     client.put_metric_data(
         Namespace="Shop",
         MetricData=[
@@ -123,7 +123,7 @@ def test_moto_has_it_too(client: "CloudWatchClient") -> None:
 
 
 def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """A new server has no data of an earlier one, neither in the proxy nor in moto."""
+    """A new server has no data of an earlier one, neither its own nor moto's."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     client.put_dashboard(DashboardName="old", DashboardBody='{"widgets": []}')
     with LocalCloudWatch() as fresh:
@@ -135,7 +135,7 @@ def test_each_starts_empty(cloudwatch: LocalCloudWatch, client: "CloudWatchClien
 
 
 def test_list_metrics(client: "CloudWatchClient") -> None:
-    """Each metric is listed once, and is found by namespace, name and a subset of its dimensions."""
+    """Each metric is listed once, and can be found by namespace, name and a subset of its dimensions."""
     data: list[Any] = [{"MetricName": "Latency", "Values": [1, 2], "Counts": [5, 5], "Dimensions": INDEX}] * 2
     client.put_metric_data(Namespace="Shop", MetricData=data)
     client.put_metric_data(Namespace="Other", MetricData=[{"MetricName": "Latency", "Value": 1}])
@@ -155,7 +155,7 @@ def test_list_metrics_in_pages(client: "CloudWatchClient") -> None:
 
 
 def test_percentiles(client: "CloudWatchClient") -> None:
-    """Percentiles are by nearest rank over all values and counts of the metric."""
+    """Percentiles are by nearest rank over all values and counts of a metric."""
     data: list[Any] = [
         {"MetricName": "Latency", "Values": [10, 20], "Counts": [500, 498], "Dimensions": INDEX},
         {"MetricName": "Latency", "Values": [30, 40], "Counts": [1, 1], "Dimensions": INDEX},
@@ -183,13 +183,13 @@ def test_no_percentiles(client: "CloudWatchClient", datum: Any) -> None:
 
 
 def query(number: int, stat: str, **metric_stat: Any) -> Any:
-    """Make a GetMetricData query for the metric that the test below publishes."""
+    """Return a GetMetricData query for the metric that ``test_metric_data`` publishes."""
     metric = {"Namespace": "Shop", "MetricName": "Latency", "Dimensions": INDEX}
     return {"Id": f"q{number}", "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat, **metric_stat}}
 
 
 def test_metric_data(client: "CloudWatchClient") -> None:
-    """GetMetricData answers each query by exact dimensions, newest first, including percentiles."""
+    """GetMetricData returns the data of each query by exact dimensions, newest first, including percentiles."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     for moment, values in ((minute, [30, 40]), (minute - timedelta(minutes=1), [10, 20])):
         datum: Any = {"MetricName": "Latency", "Values": values, "Timestamp": moment, "Unit": "Seconds"}
@@ -215,7 +215,7 @@ def test_metric_data(client: "CloudWatchClient") -> None:
 
 
 def test_periods(client: "CloudWatchClient") -> None:
-    """Data points are aligned to whole periods, with one data point per unit."""
+    """Data points are aligned to whole periods, and each unit has its own."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
     data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]
@@ -284,7 +284,7 @@ def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed:
 def test_rejected_requests(
     cloudwatch: LocalCloudWatch, client: "CloudWatchClient", bad: Any, code: str, fragment: str
 ) -> None:
-    """boto3 raises CloudWatch's error, and nothing from the request is stored."""
+    """boto3 raises CloudWatch's error, and no datum of the request is stored."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1}, {"MetricName": "Orders", **bad}]
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=data)
@@ -298,20 +298,20 @@ def test_rejected_requests(
 
 
 def test_modelled_exception(client: "CloudWatchClient") -> None:
-    """boto3 raises the exception class of its service model."""
+    """boto3 raises the exception class defined by its service model."""
     with pytest.raises(client.exceptions.InvalidParameterValueException):
         client.put_metric_data(Namespace=":a", MetricData=[{"MetricName": "Orders", "Value": 1}])
 
 
 def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Botocore compresses large bodies; both sizes are counted, and the limit applies to the uncompressed size."""
+    """Bodies that botocore compresses are counted in both sizes; the limit applies to the uncompressed size."""
     data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Dimensions": INDEX}] * 1000
     client.put_metric_data(Namespace="Shop", MetricData=data)
     traffic = cloudwatch.traffic
     assert traffic.datums == 1000
     assert traffic.bytes_received * 10 < traffic.bytes_uncompressed
     assert traffic.bytes_uncompressed > 100_000
-    data[0]["Dimensions"] = [{"Name": "long", "Value": "v" * 1000}]  # The list contains the same datum 1000 times.
+    data[0]["Dimensions"] = [{"Name": "long", "Value": "v" * 1000}]  # the same datum 1000 times
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=data)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
@@ -319,7 +319,7 @@ def test_gzip(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
 
 
 def test_query_protocol(cloudwatch: LocalCloudWatch) -> None:
-    """Form requests of older SDKs are stored, and dimension values stay text."""
+    """Form requests of older SDKs are stored, and dimension values stay strings."""
     form = {
         "Action": "PutMetricData",
         "Version": "2010-08-01",
@@ -359,7 +359,7 @@ def test_query_protocol_errors(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_query_protocol_answers(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """Statistics, percentiles and lists are returned as XML, too."""
+    """Statistics, percentiles and lists are returned as XML to form requests."""
     client.put_metric_data(
         Namespace="Shop", MetricData=[{"MetricName": "Latency", "Values": [1, 7], "Dimensions": INDEX}]
     )
@@ -407,7 +407,7 @@ def test_unreadable(cloudwatch: LocalCloudWatch, body: bytes, headers: dict[str,
 
 
 def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
-    """A body compressed by another client is accepted like botocore's."""
+    """A body compressed by another client is accepted like one from botocore."""
     body = gzip.compress(b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}')
     status, _, text = post(cloudwatch, body, {**JSON_HEADERS, "Content-Encoding": "gzip"})
     assert (status, json.loads(text or "{}")) == (200, {})
@@ -423,7 +423,7 @@ def test_compressed_by_hand(cloudwatch: LocalCloudWatch) -> None:
 def test_faults(
     client: "CloudWatchClient", cloudwatch: LocalCloudWatch, fault: Fault, code: str, *, after_storing: bool
 ) -> None:
-    """The next request gets the fault, before or after it is stored; the following request succeeds."""
+    """The next request fails, before or after it is stored; the one after that succeeds."""
     cloudwatch.fail_next(Fault(fault.code, fault.status, after_storing=after_storing))
     with pytest.raises(ClientError) as caught:
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
@@ -444,7 +444,7 @@ def test_dropped_connection(client: "CloudWatchClient", cloudwatch: LocalCloudWa
 
 
 def test_connection_that_ends_in_a_head(cloudwatch: LocalCloudWatch) -> None:
-    """A request whose head is incomplete is neither answered nor counted."""
+    """A request with incomplete headers gets no response, and is not counted."""
     head = b"POST / HTTP/1.1\r\nX-Amz-Target: GraniteServiceVersion20100801.PutMetricData\r\n"
     for end in (len(head) - 2, len(head)):
         address = urlsplit(cloudwatch.endpoint_url)
@@ -456,7 +456,7 @@ def test_connection_that_ends_in_a_head(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_connection_that_ends_in_a_body(cloudwatch: LocalCloudWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A request whose body is incomplete is neither stored nor counted, and is no error in the log."""
+    """A request with an incomplete body is neither stored nor counted, and no error is logged."""
     address = urlsplit(cloudwatch.endpoint_url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
@@ -467,7 +467,7 @@ def test_connection_that_ends_in_a_body(cloudwatch: LocalCloudWatch, caplog: pyt
 
 
 def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
-    """A hook gets the parameters of each request and decides on the response, until it is removed."""
+    """A hook receives the parameters of each request and chooses the response, until the hook is removed."""
     cloudwatch.answer_with = lambda parameters: Fault() if parameters["Namespace"] == "Shop" else None
     for _ in range(2):
         with pytest.raises(ClientError):
@@ -479,7 +479,7 @@ def test_outage(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None
 
 
 def test_latency() -> None:
-    """PutMetricData takes the configured time, and other operations do not."""
+    """PutMetricData takes the configured time; other operations do not."""
     slept: list[float] = []
     with LocalCloudWatch(latency_seconds=2.5, sleep=slept.append) as cloudwatch:
         client = cloudwatch.client()
@@ -502,7 +502,7 @@ def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> Non
 
 
 def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """A stopped server answers no request, not even on a keep-alive connection; look-ups still work."""
+    """A stopped server responds to no request, not even on a keep-alive connection; look-ups still work."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     cloudwatch.stop()
     cloudwatch.stop()
@@ -514,7 +514,7 @@ def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> Non
 
 
 def test_threads(cloudwatch: LocalCloudWatch) -> None:
-    """Requests of many concurrent clients are all stored and counted."""
+    """Requests from many concurrent clients are all stored and counted."""
     body = b'{"Namespace":"Shop","MetricData":[{"MetricName":"Orders","Value":1}]}'
     threads = [
         threading.Thread(target=lambda: [post(cloudwatch, body, JSON_HEADERS) for _ in range(5)]) for _ in range(8)
@@ -527,7 +527,7 @@ def test_threads(cloudwatch: LocalCloudWatch) -> None:
 
 
 def test_child_process(cloudwatch: LocalCloudWatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """The environment makes a child process's own boto3 client use this server, which logs nothing."""
+    """With the emulator's environment, a child process's boto3 client uses the emulator, which logs nothing."""
     program = (
         "import boto3; boto3.client('cloudwatch').put_metric_data("
         "Namespace='Shop', MetricData=[{'MetricName': 'Orders', 'Value': 1}])"
@@ -538,7 +538,7 @@ def test_child_process(cloudwatch: LocalCloudWatch, capfd: pytest.CaptureFixture
 
 
 def test_without_moto(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, the error names the command that installs it."""
+    """Without the extra, the error names the command that installs the extra."""
     monkeypatch.setitem(sys.modules, "moto.backends", None)
     with pytest.raises(ImportError, match=r"pip install \"otel-cloudwatch-flask\[demo\]\""):
         LocalCloudWatch()

@@ -1,4 +1,4 @@
-"""The pytest fixture in a user's project: installed, and run in a separate pytest process."""
+"""The pytest fixture in a user's project, which runs in a separate pytest process."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ FILES = dict(re.findall(r"^```py\n# (\S+)\n(.*?)^```", DOCS, re.DOTALL | re.MULT
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with the documentation's shop, on a machine where calls to AWS fail."""
+    """A project with the documentation's shop, on a machine on which calls to AWS fail."""
     for variable in ("PYTEST_ADDOPTS", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -25,7 +25,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def run(project: pytest.Pytester) -> pytest.RunResult:
-    """Run the project's tests, with warnings as errors."""
+    """Run the project's tests with warnings as errors."""
     return project.runpytest_subprocess("-Werror", "-p", "no:cacheprovider")
 
 
@@ -41,7 +41,7 @@ def test_the_documentation(project: pytest.Pytester) -> None:
 def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
     """Apps of module, session and function scope all publish to the fixture, and each test starts empty.
 
-    Apps of earlier tests are gone with their threads. No data is pending in the end.
+    Apps of earlier tests and their threads are gone, and no data is pending in the end.
     """
     project.makepyfile(
         """
@@ -109,7 +109,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
 
 
 def test_misspelt_names(project: pytest.Pytester) -> None:
-    """The sum and count of a name that was never published fail with the nearest name, unless a default is given."""
+    """Look-ups of a name that was never published fail and suggest the nearest name, unless a default is given."""
     project.makepyfile(
         """
         import pytest
@@ -132,7 +132,7 @@ def test_misspelt_names(project: pytest.Pytester) -> None:
 
 
 def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
-    """The report lists the published metrics for a wrong name or number, a loss, and an app with its own client."""
+    """Failure reports list the published metrics for a wrong name or number, a loss, or an app with its own client."""
     project.makepyfile(
         """
         import pytest
@@ -188,7 +188,7 @@ def test_failures_say_what_was_published(project: pytest.Pytester) -> None:
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used() -> None:
-    """Pytest imports the plugin in every project, so the plugin imports neither Flask nor OpenTelemetry nor boto3."""
+    """Pytest imports the plugin in every project, so importing it imports neither Flask, OpenTelemetry nor boto3."""
     program = (
         "import sys, pytest; before = set(sys.modules); import otel_cloudwatch_flask.pytest_plugin; "
         "print(sorted(name for name in set(sys.modules) - before if name.count('.') == 0))"

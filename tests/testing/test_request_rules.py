@@ -17,33 +17,33 @@ STATISTICS = {"SampleCount": 2, "Sum": 3.0, "Minimum": 1.0, "Maximum": 2.0}
 
 
 def datum(*without: str, **members: Any) -> dict[str, Any]:
-    """Make a valid datum with changed or omitted members."""
+    """Return a valid datum with these members changed or omitted."""
     every = {"MetricName": "Orders", "Value": 1, **members}
     return {name: value for name, value in every.items() if name not in without}
 
 
 def request(*datums: object, **members: Any) -> dict[str, Any]:
-    """Make a request with these datums."""
+    """Return a request with these datums."""
     return {"Namespace": "Shop", "MetricData": list(datums), **members}
 
 
 def dimensions(number: int) -> list[dict[str, str]]:
-    """Make this number of distinct dimensions."""
+    """Return this number of distinct dimensions."""
     return [{"Name": f"d{i}", "Value": "x"} for i in range(number)]
 
 
 def dimension(name: object, value: object) -> dict[str, Any]:
-    """Make a datum with one dimension."""
+    """Return a datum with one dimension."""
     return datum(Dimensions=[{"Name": name, "Value": value}])
 
 
 def values(*numbers: object, **members: Any) -> dict[str, Any]:
-    """Make a datum with several values."""
+    """Return a datum with several values."""
     return datum("Value", Values=list(numbers), **members)
 
 
 def statistics(**members: Any) -> dict[str, Any]:
-    """Make a datum with a statistic set, with changed members."""
+    """Return a datum with a statistic set, with these members changed."""
     return datum("Value", StatisticValues={**STATISTICS, **members})
 
 
@@ -183,7 +183,7 @@ REQUEST_FAULTS: dict[str, tuple[Mapping[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("good", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted(good: Mapping[str, Any]) -> None:
-    """Requests within the documented limits are accepted, including the limits themselves."""
+    """Requests within the documented limits are accepted, even exactly at a limit."""
     assert validation_error(request(good), size_bytes=1_000_000, now=NOW) is None
 
 
@@ -195,7 +195,7 @@ def test_units(unit: str) -> None:
 
 @pytest.mark.parametrize(("bad", "code", "fragment"), DATUM_FAULTS.values(), ids=DATUM_FAULTS)
 def test_one_bad_datum(bad: object, code: str, fragment: str) -> None:
-    """One invalid datum among valid ones makes the request invalid; the message has its path."""
+    """One invalid datum among valid ones makes the request invalid, and the message has its path."""
     error = validation_error(request(datum(), bad, datum()), now=NOW)
     assert error is not None
     assert (error.code, error.status) == (code, 400)
@@ -238,7 +238,7 @@ def test_size() -> None:
 
 
 def test_every_fault_is_told() -> None:
-    """As in the service, each violation has its own line, up to a readable number of lines."""
+    """Each violation has its own line in the message, up to a readable number of lines."""
     error = validation_error(request(datum("MetricName"), datum(Unit="x"), *[datum(Value=math.nan)] * 100), now=NOW)
     assert error is not None
     lines = error.message.splitlines()
@@ -257,30 +257,30 @@ DATUM_MEMBERS = ("Value", "Values", "Counts", "StatisticValues", "MetricName", "
 
 @given(st.sampled_from(("Namespace", "MetricData", "EntityMetricData")), ANY_JSON)
 def test_any_request_is_judged(member: str, anything: object) -> None:
-    """Any JSON as a request is accepted or rejected, and raises nothing."""
+    """Any JSON value in a request is accepted or rejected without another exception."""
     validation_error(request(datum(), **{member: anything}), now=NOW)
 
 
 @given(st.sampled_from(DATUM_MEMBERS), ANY_JSON)
 def test_any_datum_is_judged(member: str, anything: object) -> None:
-    """Any JSON as a datum is accepted or rejected, and raises nothing."""
+    """Any JSON value in a datum is accepted or rejected without another exception."""
     validation_error(request(datum(**{member: anything})), now=NOW)
 
 
 @given(st.floats() | st.integers())
 def test_acceptable_numbers(number: float) -> None:
-    """A finite number is acceptable if and only if it is 0 or its magnitude is in the range."""
+    """A number is acceptable if and only if it is 0 or its magnitude is within the range."""
     in_range = abs(number) <= 2**360 and (abs(number) * 2**361 >= 2 if abs(number) < 1 else True)
     assert is_acceptable_number(number) == (number == 0 or in_range)
 
 
 @given(st.datetimes(timezones=st.sampled_from([timezone.utc, timezone(timedelta(hours=-7))])))
 def test_time_has_many_shapes(moment: datetime) -> None:
-    """A datetime, its ISO 8601 text and its Unix seconds denote the same time."""
+    """A datetime, its ISO 8601 string and its Unix seconds denote the same time."""
     assert unix_time(moment) == unix_time(moment.isoformat()) == unix_time(moment.timestamp())
 
 
 def test_time_without_zone() -> None:
-    """A naive datetime is local time, as in botocore; a text without a zone is UTC."""
+    """A naive datetime is local time, as in botocore; a string without a time zone is UTC."""
     assert unix_time(datetime(2027, 1, 15, 8)) == time.mktime((2027, 1, 15, 8, 0, 0, 0, 0, -1))  # noqa: DTZ001
     assert unix_time("2027-01-15T08:00:00") == NOW
