@@ -177,7 +177,9 @@ def _boolean(value: object) -> bool:
 def _url_path(value: object) -> str:
     # No segment may begin with a dot, because browsers resolve '..' before they send the request.
     if not isinstance(value, str) or not re.fullmatch(r"(/[\w~-][\w.~-]*)+", value, re.ASCII):
-        raise ValueError("is not a path; use one such as '/ops/cloudwatch', of letters, digits and '.', '_', '~', '-'")
+        raise ValueError(
+            "is not a URL path; use one such as '/ops/cloudwatch', with letters, digits, '.', '_', '~' and '-'"
+        )
     return value
 
 
@@ -374,7 +376,7 @@ class Settings:
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a background flush, in seconds. A shorter export interval is used as the timeout instead. Metrics that
+    """Timeout of a background flush, in seconds. The flush also ends when the next periodic flush is due. Metrics that
     could not be sent are retried by the next flush.
     """
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]

@@ -12,7 +12,7 @@ class CloudWatchMetricsError(Exception):
 class ConfigurationError(CloudWatchMetricsError, ValueError):
     """Raised for an invalid setting. The message names the setting and its value, and says which values are allowed.
 
-    :param message: the message.
+    :param message: text of the exception.
     :param key: source of the setting: an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment variable.
     :param value: the invalid value.
     """
@@ -26,7 +26,7 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
 class InvalidMetricError(CloudWatchMetricsError, ValueError):
     """Raised for an invalid metric. The message says how to correct it.
 
-    :param message: the message.
+    :param message: text of the exception.
     :param metric_name: the name that the caller passed.
     :param value: the invalid argument.
     """

@@ -87,7 +87,8 @@ class Backlog:
     def add(self, batches: Iterable[Batch]) -> None:
         """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches.
 
-        If a single batch is queued in memory, its datums and the new ones share requests, because requests are billed.
+        If a single batch is queued in memory, its datums are put into the same requests as the new ones, because each
+        request is billed.
         """
         new = [*batches]
         for batch in new:
@@ -101,7 +102,7 @@ class Backlog:
         with self._lock:
             if joined is not None:
                 self._count(joined, -1)
-            # The encoded text takes as much memory as the datums, and batches behind others do not need it yet.
+            # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
             self._push(added)

@@ -35,10 +35,10 @@ _MAX_LOST_RESPONSES: Final = 3
 _LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
-"""Maximum number of bisection calls within ``_BISECTION_SECONDS``. A single request could otherwise cause 2,000."""
+"""Maximum number of bisection calls within ``_BISECTION_SECONDS``. One refused request could cause 2,000 calls."""
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
-"""How long a series is not sent after CloudWatch has refused one of its datums. Its datums are lost meanwhile."""
+"""How long the datums of a series are lost without another call after CloudWatch refused one of them."""
 _MAX_REFUSED_SERIES: Final = 10_000
 
 _OPERATOR_REMEDIES: Final = {

@@ -73,7 +73,8 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
     """Divide ``buckets`` into at most ``most`` narrower buckets whose samples add up to about ``total``.
 
     In this sum, each sample is taken to lie at the midpoint of its narrower bucket. Returns ``None`` if no linear
-    density can produce ``total``, because ``buckets`` do not allow that sum, or only if all samples are near the edges.
+    density can produce ``total``, because it is too close to the smallest or largest sum that ``buckets`` allow, or
+    outside that range.
     """
     axes = [_Axis.of(samples, lower, upper) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
     slopes = _tilted(axes, _slopes(axes), total)

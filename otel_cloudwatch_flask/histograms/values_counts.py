@@ -405,7 +405,7 @@ def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
 def _mean_of_rest(samples: Sequence[int], bounds: Sequence[Bucket], total: float, count: int) -> float:
     """Return the mean that ``count`` additional samples must have for all samples to add up to ``total``.
 
-    Assumes that the other samples, ``samples[i]`` of them in bucket ``bounds[i]``, lie at the midpoints.
+    Assumes that the other samples, ``samples[i]`` of them in bucket ``bounds[i]``, lie at the midpoints of the buckets.
     """
     middles = math.fsum(each * (lower / 2 + upper / 2) for each, (lower, upper, _) in zip(samples, bounds, strict=True))
     return (total - middles) / count

@@ -91,8 +91,9 @@ class Mapper:
     ) -> bool:
         """Add all data points of a metric at once, if they are numbers that need no conversion.
 
-        Returns ``True`` if they were added. Otherwise, none was added and they must be read one by one, for example
-        because their times differ, or because some need conversion, belong to several series or share a series.
+        Returns ``True`` if they were added. Otherwise, none was added, and the caller must read them one by one. That
+        is necessary if their times differ, or if a data point needs conversion, belongs to several series, or shares a
+        series with another data point.
         """
         if not points or stream.unit.factor != 1.0 or not is_published_unchanged(stream.data):
             return False

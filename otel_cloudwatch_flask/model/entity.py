@@ -21,7 +21,7 @@ _PLATFORM_TYPES: Final = {
 }
 
 # CloudWatch's names for the attributes of https://opentelemetry.io/docs/specs/semconv/resource/ that identify a host or
-# workload. Together with PlatformType, they are the 10 attributes that CloudWatch accepts at most.
+# workload. Together with PlatformType, they add up to 10 attributes, the maximum that CloudWatch accepts.
 _ATTRIBUTE_NAMES: Final = {
     "host.id": "EC2.InstanceId",
     "host.name": "Host",

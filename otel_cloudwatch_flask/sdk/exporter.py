@@ -471,7 +471,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
 _MAX_SEEN: Final = 50
 _COLLECTIONS_BEFORE_WARNING: Final = 10
-"""The number of the collection that warns. Some attributes appear late: requests for unknown URLs have no route."""
+"""The collection in which the warning is logged. Some attributes appear late, because unknown URLs have no route."""
 
 
 class _KeptAttributes:

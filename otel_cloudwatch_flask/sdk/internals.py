@@ -85,7 +85,8 @@ class SelectiveReader(MetricReader):
     for each pair of instruments with the same name.
 
     Since 1.45.2, the SDK merges all attribute sets of an instrument beyond the first 2,000. This class removes that
-    limit unless a view sets it, because ``max_metrics`` limits the published series, after rules merged attribute sets.
+    limit unless a view sets it, because ``max_metrics`` limits the series that remain after rules have merged attribute
+    sets.
 
     If the SDK lacks the private names that this class relies on, everything is stored, so memory use grows with
     client-controlled attributes, and with the square of the number of reporters on one provider.

@@ -350,8 +350,8 @@ class CloudWatchMetricReader(SelectiveReader):
                 ends_itself = self._end_abandoned() or ends_itself
             exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
-            # The flush ends before the next collection, which is due even if the flush fails. If a collection is due
-            # now, the next one is the one after it.
+            # The flush ends before the next collection, which is due even if the flush fails. A collection that is due
+            # now belongs to this flush.
             until_collection = (self._next_collection - begun) % self._interval_seconds
             background_timeout = min(self._timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)

@@ -175,8 +175,8 @@ REFUSED = [
     ("MAX_METRICS", "1.5", "'1.5' is not a positive integer; use 1 or more."),
     ("MAX_METRICS", "many", "'many' is not a positive integer; use 1 or more."),
     ("MAX_BACKLOG_BYTES", "64MB", "'64MB' is not a positive integer; use 1 or more."),
-    ("LIVE_PAGE_PATH", "ops", "'ops' is not a path; use one such as '/ops/cloudwatch', of letters"),
-    ("LIVE_PAGE_PATH", "/a/../b", "'/a/../b' is not a path; use one such as"),
+    ("LIVE_PAGE_PATH", "ops", "'ops' is not a URL path; use one such as '/ops/cloudwatch', with letters"),
+    ("LIVE_PAGE_PATH", "/a/../b", "'/a/../b' is not a URL path; use one such as"),
     (
         "LIVE_PAGE_CHECK",
         "is_admin",
