@@ -6,12 +6,12 @@ data points to deltas. ``values_counts.distribution`` converts a histogram's non
 sent to CloudWatch.
 """
 
+import itertools
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import compress, pairwise
 from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -26,14 +26,9 @@ _MAX_FLOAT: Final = sys.float_info.max
 _REFERENCE_TOLERANCE: Final = 0.125
 """Maximum distance of a reference from the middle of its bucket, as a fraction of the bucket's width."""
 
-_BLOCK_BITS: Final = 8
-_BLOCK: Final = 1 << _BLOCK_BITS
-"""The number of consecutive buckets in a block. Buckets are cached in tables of two blocks, so that the SDK's 160
-buckets fit into one table wherever they start.
-"""
-_POSITIONS: Final = tuple(range(2 * _BLOCK))
-_MAX_TABLES: Final = 256
-"""Maximum number of cached tables. A completely filled table takes 70 kB."""
+_MAX_CACHED_BUCKETS: Final = 4096
+"""The maximum number of cached buckets of a scale, each of which takes about 250 bytes."""
+_MAX_CACHED_SCALES: Final = 16
 
 Bucket: TypeAlias = tuple[float, float, float]
 """``(lower, upper, reference)``. Both edges belong to the bucket. An edge is infinite if the bucket has no bound on
@@ -73,10 +68,11 @@ class Extremes(NamedTuple):
     @classmethod
     def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
         """Create the extremes of a data point. ``None`` and the SDK's initial ``inf`` and ``-inf`` mean unknown."""
-        minimum = None if minimum == math.inf else minimum
-        maximum = None if maximum == -math.inf else maximum
-        floor = -math.inf if minimum is None else minimum
-        ceiling = math.inf if maximum is None else maximum
+        floor, ceiling = minimum, maximum
+        if floor is None or floor == math.inf:
+            minimum, floor = None, -math.inf
+        if ceiling is None or ceiling == -math.inf:
+            maximum, ceiling = None, math.inf
         return cls(minimum, maximum, floor, ceiling)
 
     def negated(self) -> "Extremes":
@@ -213,34 +209,37 @@ class ExplicitHistogram(Histogram):
 
 
 class Side(NamedTuple):
-    """The exponential buckets on one side of zero. Bucket ``offset + positions[i]`` contains ``counts[i]`` samples.
+    """The non-empty exponential buckets on one side of zero. Bucket ``indices[i]`` contains ``counts[i]`` samples."""
 
-    If ``positions`` is ``None``, as in data points from the SDK, bucket ``offset + i`` contains ``counts[i]`` samples.
-    """
-
-    offset: int
+    indices: Sequence[int]
     counts: Sequence[int]
-    positions: Sequence[int] | None = None
 
     @classmethod
     def of(cls, samples: Mapping[int, int]) -> "Side":
         """Create a side from a mapping of bucket indices to sample counts."""
         indices = sorted(index for index, count in samples.items() if count)
-        offset = indices[0] if indices else 0
-        return cls(offset, [samples[index] for index in indices], [index - offset for index in indices])
+        return cls(indices, [samples[index] for index in indices])
+
+    @classmethod
+    def dense(cls, offset: int, counts: Sequence[int]) -> "Side":
+        """Create a side from consecutive buckets, as in the SDK's data points.
+
+        Bucket ``offset + i`` contains ``counts[i]`` samples.
+        """
+        filled = [*itertools.compress(itertools.count(), counts)]
+        # An itemgetter is twice as fast as a generator, but returns a tuple only for two positions or more.
+        chosen = itemgetter(*filled)(counts) if len(filled) > 1 else tuple(counts[position] for position in filled)
+        return cls([offset + position for position in filled], chosen)
 
     def by_index(self, *, coarser: int = 0) -> dict[int, int]:
         """Map each bucket index to its sample count, after reducing the scale by ``coarser``."""
         samples: dict[int, int] = {}
-        positions = range(len(self.counts)) if self.positions is None else self.positions
-        for position, count in zip(positions, self.counts, strict=True):
-            if count:
-                index = (self.offset + position) >> coarser
-                samples[index] = samples.get(index, 0) + count
+        for index, count in zip(self.indices, self.counts, strict=True):
+            samples[index >> coarser] = samples.get(index >> coarser, 0) + count
         return samples
 
 
-EMPTY_SIDE: Final = Side(0, (), ())
+EMPTY_SIDE: Final = Side((), ())
 
 
 @dataclass(slots=True)
@@ -297,12 +296,12 @@ class ExponentialHistogram(Histogram):
     @property
     def filled_buckets(self) -> int:
         """The number of non-empty buckets, including the zero bucket."""
-        return sum(map(bool, (*self.positive.counts, *self.negative.counts, self.zero_count)))
+        return len(self.positive.counts) + len(self.negative.counts) + bool(self.zero_count)
 
     def _common_scale(self, other: "ExponentialHistogram") -> int:
         # The SDK assigns scale 0 to a data point that contains only zeros. That scale must not reduce the precision of
         # the other histogram.
-        scales = [each.scale for each in (self, other) if any(each.positive.counts) or any(each.negative.counts)]
+        scales = [each.scale for each in (self, other) if each.positive.counts or each.negative.counts]
         return min(scales, default=min(self.scale, other.scale))
 
     def _sides(self, other: "ExponentialHistogram") -> tuple[tuple[Side, Side], ...]:
@@ -316,7 +315,7 @@ class ExponentialHistogram(Histogram):
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
     """Return the non-empty buckets of an explicit histogram, each with the reference 0."""
     edges = (-math.inf, *bounds, math.inf)
-    filled = [(lower, upper, 0.0) for lower, upper in compress(pairwise(edges), counts)]
+    filled = [(lower, upper, 0.0) for lower, upper in itertools.compress(itertools.pairwise(edges), counts)]
     return Buckets([*filter(None, counts)], filled)
 
 
@@ -324,61 +323,39 @@ def exponential_buckets(
     scale: int, zero_count: int, zero_threshold: float, positive: Side, negative: Side = EMPTY_SIDE
 ) -> Buckets:
     """Return the non-empty buckets of an exponential histogram."""
-    buckets = _side_buckets(scale, *positive)
+    buckets = _side_buckets(scale, positive)
     if zero_count:
         buckets = Buckets([zero_count], [(-zero_threshold, zero_threshold, 0.0)]).plus(buckets)
-    if any(negative.counts):
-        buckets = _side_buckets(scale, *negative).negated().plus(buckets)
+    if negative.counts:
+        buckets = _side_buckets(scale, negative).negated().plus(buckets)
     return buckets
 
 
-@lru_cache(_MAX_TABLES)
-def _table(scale: int, block: int) -> list[Bucket | None]:
-    """Return the cached table of the positive buckets in ``block`` and the next block.
+class _BucketCache(dict[int, Bucket]):
+    """A cache that maps the index of each positive bucket of a scale to the bucket."""
 
-    A new table is filled with ``None``.
-    """
-    # The arguments serve only as the cache key.
-    del scale, block
-    return [None] * (2 * _BLOCK)
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self._scale = scale
 
-
-def _side_buckets(scale: int, offset: int, counts: Sequence[int], positions: Sequence[int] | None) -> Buckets:
-    """Return the non-empty buckets on one side of zero as positive buckets in ascending order."""
-    if positions is None:
-        positions = [*compress(_POSITIONS if len(counts) <= len(_POSITIONS) else range(len(counts)), counts)]
-        counts = _selector(positions)(counts) if positions else ()
-    if not positions:
-        return Buckets([], [])
-    first = offset % _BLOCK
-    end = first + positions[-1] + 1
-    # True if the buckets do not fit into one table, which cannot happen with the SDK's default of 160 buckets.
-    if end > 2 * _BLOCK:
-        return Buckets([*counts], [_bucket(scale, offset + position) for position in positions])
-    table = _table(scale, offset >> _BLOCK_BITS)
-    bounds = [*_selector(positions)(table[first:end])]
-    if not all(bounds):
-        bounds = [_bucket(scale, offset + position) for position in positions]
-        for position, bucket in zip(positions, bounds, strict=True):
-            table[first + position] = bucket
-    return Buckets([*counts], bounds)
+    def __missing__(self, index: int) -> Bucket:
+        if len(self) >= _MAX_CACHED_BUCKETS:
+            self.clear()  # evicting single entries would make every lookup slower
+        bucket = self[index] = bucket_between(edge(self._scale, index), edge(self._scale, index + 1))
+        return bucket
 
 
-def _bucket(scale: int, index: int) -> Bucket:
-    return bucket_between(edge(scale, index), edge(scale, index + 1))
+_cached_buckets: Final = lru_cache(_MAX_CACHED_SCALES)(_BucketCache)
+
+
+def _side_buckets(scale: int, side: Side) -> Buckets:
+    """Return the buckets on one side of zero as positive buckets in ascending order."""
+    return Buckets([*side.counts], [*map(_cached_buckets(scale).__getitem__, side.indices)])
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
     """Return the bucket from ``lower`` to ``upper``, with a reference near its middle."""
     return lower, upper, short_number_between(lower, upper)
-
-
-def _selector(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Return a function that selects the elements at ``positions`` from a sequence."""
-    if len(positions) > 1:
-        return itemgetter(*positions)  # Twice as fast as a comprehension.
-    (position,) = positions
-    return lambda column: (column[position],)
 
 
 def edge(scale: int, index: int) -> float:
@@ -441,14 +418,14 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
     """Describe how the numbers of a histogram contradict each other, or return ``None`` if they are consistent."""
-    counted = sum(buckets.samples)
-    if buckets.samples and min(buckets.samples) < 0:
+    samples, bounds = buckets
+    if samples and min(samples) < 0:
         return "a negative count"
-    if counted != count:
-        return f"a count of {count}, but {counted} samples in its buckets"
+    if sum(samples) != count:
+        return f"a count of {count}, but {sum(samples)} samples in its buckets"
     if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
         return "a sum that is NaN or too large for a float"
-    return _extremes_contradiction(extremes, buckets) if count else None
+    return _extremes_contradiction(extremes, bounds[0], bounds[-1]) if count else None
 
 
 def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
@@ -460,14 +437,14 @@ def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str 
     return None if all(map(lt, bounds, bounds[1:])) else "bounds that do not ascend"
 
 
-def _extremes_contradiction(extremes: Extremes, buckets: Buckets) -> str | None:
+def _extremes_contradiction(extremes: Extremes, first: Bucket, last: Bucket) -> str | None:
     minimum, maximum, floor, ceiling = extremes
-    first, last = buckets.bounds[0], buckets.bounds[-1]
+    is_ordered = -_MAX_FLOAT <= floor <= ceiling <= _MAX_FLOAT
+    if is_ordered and first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1]:
+        return None
     for extreme in (minimum, maximum):
         if extreme is not None and not -_MAX_FLOAT <= extreme <= _MAX_FLOAT:
             return "a minimum or maximum that is NaN or too large for a float"
-    if first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1] and floor <= ceiling:
-        return None
     if floor > ceiling:
         return f"a minimum of {floor} above the maximum of {ceiling}"
     if minimum is not None and not _contains(first, minimum):

@@ -227,7 +227,7 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
         lower, upper, _ = bounds[0]
         value = min(max(total, lower), upper)
         # If the value is a difference of sums and not a whole number, its last digits are rounding errors.
-        return [value if value == int(value) else _rounded(value, 15, lower, upper)], samples
+        return [value if value == int(value) else _rounded(value, ".15g", lower, upper)], samples
     if is_explicit:
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
     elif max(samples) < _OVERFULL and bounds[0][0] >= 0:
@@ -272,18 +272,18 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
         count, (lower, upper, value) = samples[heaviest], bounds[heaviest]
         wanted = value + left / count
         if lower < wanted < upper:
-            values[heaviest] = _rounded(wanted, 14, lower, upper) if count == 1 else wanted
+            values[heaviest] = _rounded(wanted, ".14g", lower, upper) if count == 1 else wanted
             return values
         near_edge = lower + (upper - lower) * (1 - _EDGE_MARGIN if left > 0 else _EDGE_MARGIN)
-        near_edge = _rounded(near_edge, 6, lower, upper)
+        near_edge = _rounded(near_edge, ".6g", lower, upper)
         left += value * count - near_edge * count
         values[heaviest], weights[heaviest] = near_edge, 0.0
     return None if left else values
 
 
-def _rounded(value: float, digits: int, lower: float, upper: float) -> float:
-    """Round ``value`` to ``digits`` significant digits to save bytes, unless the result would leave the bucket."""
-    rounded = float(f"{value:.{digits}g}")
+def _rounded(value: float, format_spec: str, lower: float, upper: float) -> float:
+    """Round ``value`` to a few significant digits to save bytes, unless the result is not inside the bucket."""
+    rounded = float(format(value, format_spec))
     return rounded if lower < rounded < upper else value
 
 
@@ -428,7 +428,7 @@ def _at_common_fraction(buckets: Buckets, total: float) -> list[float]:
     ]
     # Each digit costs a byte, so round all values, and let as few as possible absorb the rounding errors.
     rounded = [
-        (lower, upper, _rounded(value, 8, lower, upper))
+        (lower, upper, _rounded(value, ".8g", lower, upper))
         for value, (lower, upper, _) in zip(values, bounds, strict=True)
     ]
     return _adjusted(Buckets(samples, rounded), total) or values

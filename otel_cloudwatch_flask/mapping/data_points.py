@@ -202,8 +202,8 @@ def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
         point.scale,
         zeros,
         getattr(point, "zero_threshold", 0.0) if zeros else 0.0,
-        Side(positive.offset, positive.bucket_counts),
-        Side(negative.offset, negative.bucket_counts) if any(negative.bucket_counts) else EMPTY_SIDE,
+        Side.dense(positive.offset, positive.bucket_counts),
+        Side.dense(negative.offset, negative.bucket_counts) if any(negative.bucket_counts) else EMPTY_SIDE,
     )
 
 

@@ -126,7 +126,8 @@ class Mapper:
                 if are_deltas and entry.own and not entry.shared:
                     content = distribution_of(point, factor, as_statistics=as_statistics)
                     if content is not None:
-                        self._datums += [Datum(series, seconds, content) for series in entry.own]
+                        for series in entry.own:
+                            self._datums.append(Datum(series, seconds, content))
                 elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
                     self._merge(stream, entry, seconds, checked(value))
             except Exception as error:  # noqa: BLE001, PERF203 - boundary to foreign points

@@ -212,7 +212,7 @@ def test_exponential_histogram() -> None:
     )
     value = PointReader(START).value("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
     assert value == ExponentialHistogram(
-        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive=Side(-1, [1, 0, 1]), negative=Side(1, [1])
+        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, Side.dense(-1, [1, 0, 1]), Side.dense(1, [1])
     )
 
 
