@@ -239,6 +239,14 @@ def test_put_and_list() -> None:
         assert "#dashboards/dashboard/Shop" in put.stdout
         kept = json.loads(cloudwatch.client().get_dashboard(DashboardName="Shop")["DashboardBody"])
         assert kept == body_of(*demo_document().series)
+        arguments = ["dashboard", "--from=-", "--put=Shop", "--json"]
+        again = CliRunner().invoke(main, arguments, input=json.dumps(demo_result()), env=environment)
+        assert json.loads(again.stdout) == {
+            "format": "body",
+            "output": kept,
+            "omitted": 0,
+            "url": put.stdout.splitlines()[-1],
+        }
 
         cloudwatch.client().put_metric_data(
             Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1, "Unit": "Count"}]

@@ -18,18 +18,23 @@ _PARAMETER: Final = re.compile(r"\$\{(\w+)\}")
 _ACTIONS: Final = ("AlarmActions", "OKActions")
 _TERRAFORM_NAMES: Final = {
     "EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles",
+    "Metrics": "metric_query",
     "PolicyName": "name",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _ResourceType:
-    """Terraform's resource, the CDK's module and construct, and the CDK's class for each nested property."""
+    """Terraform's resource, the CDK's module and construct, and the CDK's class for each nested property.
+
+    ``has_dimension_map`` says whether Terraform takes the dimensions as one map instead of as blocks.
+    """
 
     terraform: str
     module: str
     construct: str
     nested: Mapping[str, str] = field(default_factory=dict)
+    has_dimension_map: bool = False
 
     @property
     def cdk(self) -> str:
@@ -47,6 +52,7 @@ _RESOURCE_TYPES: Final = {
             "Metric": "MetricProperty",
             "Dimensions": "DimensionProperty",
         },
+        has_dimension_map=True,
     ),
     "AWS::CloudWatch::Dashboard": _ResourceType("aws_cloudwatch_dashboard", "aws_cloudwatch", "CfnDashboard"),
     "AWS::ApplicationAutoScaling::ScalableTarget": _ResourceType(
@@ -87,7 +93,7 @@ def terraform(template: Mapping[str, Any]) -> str:
         for name, each in template.get("Parameters", {}).items()
     ]
     for name, resource in template["Resources"].items():
-        body = list(_terraform_resource(resource["Properties"]))
+        body = list(_terraform_lines(_type(resource), resource["Properties"]))
         if "DependsOn" in resource:
             body.append(f"depends_on = [{_terraform_address(template, resource['DependsOn'])}]")
         blocks.append(_block(f'resource "{_type(resource).terraform}" "{_snake(name)}"', body))
@@ -140,28 +146,22 @@ def _hcl(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _terraform_resource(properties: Resource) -> Iterator[str]:
+def _terraform_lines(kind: _ResourceType, properties: Resource) -> Iterator[str]:
+    """Yield an argument or a block for each property of a resource or of a nested object."""
     for name, value in properties.items():
-        if name == "Metrics":
-            yield from (_block("metric_query", list(_terraform_query(query))) for query in value)
-        elif name == "Dimensions":
-            yield _terraform_dimensions(value)
-        elif _is_nested(value):
-            yield _block(_snake(name), list(_terraform_nested(value)))
-        elif name in _ACTIONS:
+        argument = _TERRAFORM_NAMES.get(name, _snake(name))
+        if name in _ACTIONS:
             yield f'{name[:-7].lower()}_actions = var.topic_arn == "" ? [] : [var.topic_arn]'
+        elif name == "MetricStat":
+            flat = {**value["Metric"], "Period": value["Period"], "Stat": value["Stat"]}
+            yield _block("metric", list(_terraform_lines(kind, flat)))
+        elif name == "Dimensions" and kind.has_dimension_map:
+            yield _block("dimensions =", [f"{_hcl(each['Name'])} = {_hcl(each['Value'])}" for each in value])
+        elif isinstance(value, list) or _is_nested(value):
+            blocks = value if isinstance(value, list) else [value]
+            yield from (_block(argument, list(_terraform_lines(kind, each))) for each in blocks)
         else:
-            yield f"{_TERRAFORM_NAMES.get(name, _snake(name))} = {_hcl(value)}"
-
-
-def _terraform_nested(properties: Resource) -> Iterator[str]:
-    for name, value in properties.items():
-        if isinstance(value, list):
-            yield from (_block(_snake(name), list(_terraform_nested(each))) for each in value)
-        elif _is_nested(value):
-            yield _block(_snake(name), list(_terraform_nested(value)))
-        else:
-            yield f"{_snake(name)} = {_hcl(value)}"
+            yield f"{argument} = {_hcl(value)}"
 
 
 def _is_nested(value: Any) -> bool:
@@ -171,19 +171,6 @@ def _is_nested(value: Any) -> bool:
 
 def _terraform_address(template: Mapping[str, Any], name: str) -> str:
     return f"{_type(template['Resources'][name]).terraform}.{_snake(name)}"
-
-
-def _terraform_query(query: Resource) -> Iterator[str]:
-    for name, value in query.items():
-        if name == "MetricStat":
-            flat = {**value["Metric"], "Period": value["Period"], "Stat": value["Stat"]}
-            yield _block("metric", list(_terraform_resource(flat)))
-        else:
-            yield f"{_snake(name)} = {_hcl(value)}"
-
-
-def _terraform_dimensions(dimensions: list[Resource]) -> str:
-    return _block("dimensions =", [f"{_hcl(each['Name'])} = {_hcl(each['Value'])}" for each in dimensions])
 
 
 def _cdk_resource(name: str, resource: Resource) -> str:
