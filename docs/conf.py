@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.version import __version__  # noqa: E402 - the line a
 
 project = "otel_cloudwatch_flask"
 author = "the contributors"
-copyright = "the contributors, MIT licence"  # noqa: A001 - Sphinx's name
+copyright = "the contributors, MIT license"  # noqa: A001 - Sphinx's name
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]

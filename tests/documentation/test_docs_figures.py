@@ -75,4 +75,4 @@ def test_limits() -> None:
     assert f"to {DEFAULT_MAX_METRICS:,} metrics, overflow series included" in concepts
     assert f"Above {DEFAULT_MAX_METRICS - reserved}, new dimension combinations" in concepts
     assert f"the {reserved} places for overflow series" in concepts
-    assert f"A hundredth of them ({reserved})" in mapping
+    assert f"One percent of them ({reserved})" in mapping

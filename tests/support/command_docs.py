@@ -1,7 +1,8 @@
 """Write what the commands print into their page of the documentation: ``python -m tests.support.command_docs``.
 
-A block of the page begins with ``$`` and a command; what stands below it is what the command printed when the page was
-written. The commands run in one folder, one after the other, in a shell, with a CloudWatch of this machine.
+A block of the page begins with ``$`` and a command, which lines with ``>`` continue. Below it is what the command
+printed when the page was written. The commands run in one folder, one after the other, in a shell, with a local
+CloudWatch.
 """
 
 import os
@@ -20,7 +21,7 @@ from tests.support.command_runs import ROOT, SHOP
 
 PAGE: Final = ROOT / "docs" / "command-line.md"
 _BLOCK: Final = re.compile(
-    r"(?<=^```console\n)(?P<commands>(?:\$ [^\n]*\n)+)(?P<said>.*?)(?=^```$)", re.DOTALL | re.MULTILINE
+    r"(?<=^```console\n)(?P<commands>(?:[$>] [^\n]*\n)+)(?P<said>.*?)(?=^```$)", re.DOTALL | re.MULTILINE
 )
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _WIDTH: Final = "96"
@@ -47,7 +48,7 @@ def _answered(folder: Path, environment: Mapping[str, str]) -> Callable[[re.Matc
 
 def _said(commands: str, folder: Path, environment: Mapping[str, str]) -> str:
     """Return the shell's output for these commands, including errors; a trailing backslash continues a line."""
-    script = re.sub(r"^\$ ", "", commands, flags=re.MULTILINE)
+    script = re.sub(r"^[$>] ", "", commands, flags=re.MULTILINE)
     ended = subprocess.run(
         ["/bin/sh", "-c", script],
         env=dict(environment),
