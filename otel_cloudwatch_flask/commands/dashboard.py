@@ -34,7 +34,7 @@ def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value:
     show_default=True,
     help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack containing it.",
 )
-@json_option("the dashboard, what it omits and where it is")
+@json_option("the dashboard, the number of omitted series, and the URL")
 @click.pass_context
 def command(context: click.Context, /, name: str | None, form: str, *, as_json: bool, **options: Any) -> None:
     """Generate a CloudWatch dashboard for your app.

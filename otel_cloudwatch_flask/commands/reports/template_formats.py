@@ -205,7 +205,7 @@ FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
     "terraform": terraform,
     "cdk": cdk,
 }
-"""Maps the name of each format to the function that converts a template to it: to text, or to a JSON object."""
+"""Maps the name of each format to the function that converts a template to text or to a JSON object."""
 
 
 def template_options(command: _F) -> _F:
@@ -222,7 +222,7 @@ def template_options(command: _F) -> _F:
 
 
 def echo_output(output: object, form: str, *, as_json: bool, **facts: object) -> None:
-    """Print a template in a format or, if ``as_json``, a JSON object that has it and the ``facts``."""
+    """Print a converted template or, if ``as_json`` is true, a JSON object with the format, template and ``facts``."""
     if as_json:
         echo_json({"format": form, "output": output, **facts})
     else:

@@ -116,9 +116,9 @@ def json_option(what: str) -> Callable[[_F], _F]:
 
 @contextmanager
 def _only_json_on_stdout(context: click.Context, *, is_json: bool) -> Iterator[None]:
-    """If ``is_json``, redirect whatever is written to standard output, except by :func:`echo_json`, to standard error.
+    """If ``is_json`` is true, reserve standard output for :func:`echo_json`, and redirect all others to standard error.
 
-    The app, or an exporter of its own such as OpenTelemetry's console exporter, may write to standard output.
+    The app and its exporters, such as OpenTelemetry's console exporter, may write to standard output.
     """
     if not is_json:
         yield
@@ -130,10 +130,10 @@ def _only_json_on_stdout(context: click.Context, *, is_json: bool) -> Iterator[N
 
 
 def _reserved_stdout() -> IO[str] | None:
-    """Return a new stream for standard output, whose file descriptor becomes that of standard error.
+    """Return a new stream for standard output, and redirect its original file descriptor to standard error.
 
-    Returns ``None`` if they have no file descriptors, as in tests. The redirection lasts until the process exits,
-    because exporters may write at exit.
+    Returns ``None`` if the streams have no file descriptors, as in tests. The redirection lasts until the process
+    exits, because exporters may write at exit.
     """
     try:
         output, error = sys.stdout.fileno(), sys.stderr.fileno()
@@ -146,7 +146,7 @@ def _reserved_stdout() -> IO[str] | None:
 
 @contextmanager
 def _error_as_json(*, is_json: bool) -> Iterator[None]:
-    """If ``is_json``, print an exception as JSON. The exception is always raised again."""
+    """If ``is_json`` is true, print an exception as JSON. The exception is always re-raised."""
     try:
         yield
     except click.exceptions.Exit:
