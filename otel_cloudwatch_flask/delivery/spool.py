@@ -160,7 +160,7 @@ class Spool:
     def release(self) -> None:
         """Release the lock. A forked child calls this because the directory belongs to its parent."""
         # Two threads may call this at shutdown. Closing a descriptor twice could close an unrelated file that has
-        # received the same number meanwhile.
+        # received the same number in the meantime.
         with contextlib.suppress(IndexError):
             os.close(self._locks.pop())
 

@@ -105,7 +105,7 @@ class Mapper:
             if len(times) > 1 or not are_plain(values):
                 return False
             seconds = _unix_seconds(times.pop())
-        except Exception:  # noqa: BLE001 - boundary to foreign points: reading them one by one reports the invalid one
+        except Exception:  # noqa: BLE001 - data points from other code: reading them one by one reports the invalid one
             return False
         # map() runs in C, which is faster than a loop. Most data points of an app with many counters take this path.
         rows = zip([series for (series,) in own], repeat(seconds), values)
@@ -130,7 +130,7 @@ class Mapper:
                             self._datums.append(Datum(series, seconds, content))
                 elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
                     self._merge(stream, entry, seconds, checked(value))
-            except Exception as error:  # noqa: BLE001, PERF203 - boundary to foreign points
+            except Exception as error:  # noqa: BLE001, PERF203 - data points from other code
                 self._lose(stream, error)
 
     def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:

@@ -48,7 +48,7 @@ class Accumulator:
             content = self._content()
         except InvalidPointError:
             return None
-        except Exception:  # noqa: BLE001 - boundary to foreign numbers: an unexpected one costs one datum, not all
+        except Exception:  # noqa: BLE001 - numbers from other code: an unexpected one costs one datum, not all
             _each_minute.log(
                 logging.ERROR,
                 self.series.name,

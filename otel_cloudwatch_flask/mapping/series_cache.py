@@ -86,7 +86,7 @@ class SeriesCache:
     ) -> CacheEntry:
         try:
             series = self._series_of(stream, attributes or {})
-        except Exception:  # noqa: BLE001 - boundary to foreign attributes: reading the point reports what is wrong
+        except Exception:  # noqa: BLE001 - attributes from other code: reading the data point reports the problem
             return CacheEntry(attributes, ())
         self._size += 1
         entry = known[id(attributes)] = CacheEntry(attributes, series)

@@ -46,8 +46,8 @@ class MetricRule:
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
     :param keep_original: if false, publish only the rollups. A data point without rollups is published unchanged.
     :param storage_resolution: storage resolution in seconds.
-    :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram, which makes
-        requests smaller, but percentiles unavailable.
+    :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Requests are
+        smaller, but percentiles are not available.
     :param drop: if true, do not publish the metric.
     :param properties: glob patterns for attributes that the documents of ``output="emf"`` contain as properties instead
         of dimensions. CloudWatch Logs Insights can search properties, and they create no metrics. If the data points of

@@ -78,7 +78,7 @@ it does not matter that it is empty.
 
 
 class SelectiveReader(MetricReader):
-    """A reader that makes the SDK store only the instruments and attributes that :meth:`kept_attributes` chooses.
+    """A reader for which the SDK stores only the instruments and attributes that :meth:`kept_attributes` selects.
 
     The SDK keeps every attribute set of every instrument in every reader, and before version 1.45.2 never removes it. A
     view is not an alternative, because it would drop attributes for all readers of the provider, and cause a warning
@@ -101,7 +101,7 @@ class SelectiveReader(MetricReader):
         self.select_instruments()
 
     def select_instruments(self) -> None:
-        """Make the SDK store only the instruments and attributes that :meth:`kept_attributes` selects."""
+        """Limit the SDK's storage for this reader to what :meth:`kept_attributes` selects."""
         storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
         known = getattr(storage, "_instrument_view_instrument_matches", None)
         find = getattr(storage, "_get_or_init_view_instrument_match", None)
