@@ -147,7 +147,7 @@ def test_views_keep_their_names_and_arguments() -> None:
         """Return text with both arguments."""
         return f"{number} {size}"
 
-    assert (item.__name__, item.__doc__) == ("item", "Show an item.")
+    assert (item.__name__, item.__doc__) == ("item", "Return text with both arguments.")
     assert item(7, size="L") == "7 L"
 
 
