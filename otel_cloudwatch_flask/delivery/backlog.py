@@ -101,22 +101,15 @@ class Backlog:
         added = [self._spooled(batch) for batch in new]
         with self._lock:
             if joined is not None:
-                self._count(joined, -1)
+                self._count(joined, sign=-1)
             # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
             self._push(added)
             self._drop_spooled_from_memory()
             is_full = self._size_bytes > self._max_bytes
-        if is_full and (lost := self._make_room()):
-            self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
-            _each_minute.log(
-                logging.ERROR,
-                "full",
-                "The backlog is full: the oldest %d data point(s) are lost. Fix the delivery problem logged earlier, "
-                "raise max_backlog_bytes, or set spool_directory.",
-                lost,
-            )
+        if is_full:
+            self._make_room()
 
     def adopt_spooled(self, deadline: float) -> bool:
         """Prepend batches that terminated processes left in the spool, and return whether there may be more.
@@ -177,7 +170,7 @@ class Backlog:
             # Delete the file while the batch is in flight. Later, close() would leave the file to the next process.
             self._forget(settled)
         with self._lock:
-            self._count(settled, -1)
+            self._count(settled, sign=-1)
             self._in_flight = None
             self._push(again, in_front=True)
             if deferred:
@@ -197,12 +190,11 @@ class Backlog:
         """
         with self._lock:
             self._resume()
-            lost = sum(each.datums for each in self._waiting if each.file is None)
-            spooled = sum(each.datums for each in self._waiting if each.file is not None)
+            lost = _datums(each for each in self._waiting if each.file is None)
+            spooled = _datums(self._waiting) - lost
             unanswered = None if self._in_flight is self._reported_at_close else self._in_flight
             self._reported_at_close = self._in_flight
-            for each in self._waiting:
-                self._count(each, -1)
+            self._count(*self._waiting, sign=-1)
             self._waiting.clear()
         self._stats_recorder.lost(LossReason.SHUTDOWN, lost)
         if unanswered and unanswered.file:
@@ -244,10 +236,10 @@ class Backlog:
         read = batch or Batch.empty()
         read.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
         with self._lock:
-            self._count(waiting, -1)
+            self._count(waiting, sign=-1)
             waiting.batch = read
             waiting.datums = len(batch.datums) if batch else waiting.datums
-            self._count(waiting, +1)
+            self._count(waiting)
         if batch is None:
             waiting.file = None  # the spool has set it aside
             self._stats_recorder.lost(LossReason.UNREADABLE, waiting.datums)
@@ -262,29 +254,36 @@ class Backlog:
             if self._size_bytes <= self._max_bytes:
                 return
             if waiting.file is not None:
-                self._count(waiting, -1)
+                self._count(waiting, sign=-1)
                 waiting.batch = None
-                self._count(waiting, +1)
+                self._count(waiting)
 
-    def _make_room(self) -> int:
-        """Merge datums and, if that is not enough, drop the oldest batches. Returns the number of datums dropped."""
+    def _make_room(self) -> None:
+        """Merge datums and, if that is not enough, drop the oldest batches and count their datums as lost."""
         with self._lock:
             merging, self._waiting = self._waiting, deque()
         # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
         merged = [*_merged_neighbors(merging)]
         dropped = []
         with self._lock:
-            for each in merging:
-                self._count(each, -1)
+            self._count(*merging, sign=-1)
             self._push(merged, in_front=True)
             # The newest batch always stays, even if it alone exceeds the bound.
             while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
                 dropped.append(self._waiting.popleft())
-                self._count(dropped[-1], -1)
+                self._count(dropped[-1], sign=-1)
         for each in dropped:
             self._forget(each)
-        self._stats_recorder.merged(sum(each.datums for each in merging) - sum(each.datums for each in merged))
-        return sum(each.datums for each in dropped)
+        self._stats_recorder.merged(_datums(merging) - _datums(merged))
+        if lost := _datums(dropped):
+            self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
+            _each_minute.log(
+                logging.ERROR,
+                "full",
+                "The backlog is full: the oldest %d data point(s) are lost. Fix the delivery problem logged earlier, "
+                "raise max_backlog_bytes, or set spool_directory.",
+                lost,
+            )
 
     def _resume(self) -> None:
         self._waiting.extendleft(reversed(self._deferred))
@@ -292,16 +291,19 @@ class Backlog:
 
     def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
         items = list(added)
-        for waiting in items:
-            self._count(waiting, +1)
+        self._count(*items)
         if in_front:
             self._waiting.extendleft(reversed(items))
         else:
             self._waiting.extend(items)
 
-    def _count(self, waiting: _Entry, sign: int) -> None:
-        self._size_bytes += sign * waiting.size_bytes
-        self._datums += sign * waiting.datums
+    def _count(self, *waiting: _Entry, sign: int = 1) -> None:
+        self._size_bytes += sign * sum(each.size_bytes for each in waiting)
+        self._datums += sign * _datums(waiting)
+
+
+def _datums(waiting: Iterable[_Entry]) -> int:
+    return sum(each.datums for each in waiting)
 
 
 def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:

@@ -9,8 +9,7 @@ than JSON, or was passed by the program, its ``put_metric_data`` method gets the
 import functools
 import platform
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Union
 
 from otel_cloudwatch_flask.delivery.batch import Batch
@@ -52,17 +51,8 @@ Put: TypeAlias = Callable[[Batch], object]
 
 ClientFactory: TypeAlias = Callable[[], Any]
 
-_substitutes: Final[list[ClientFactory]] = []
-
-
-@contextmanager
-def clients_made_by(factory: ClientFactory) -> Iterator[None]:
-    """Create all clients of this process with ``factory`` instead of boto3 until the ``with`` block ends."""
-    _substitutes.append(factory)
-    try:
-        yield
-    finally:
-        _substitutes.remove(factory)
+client_substitutes: Final[list[ClientFactory]] = []
+"""Factories that tests have set. The last one creates all clients of the process instead of boto3."""
 
 
 def client_factory(
@@ -76,8 +66,8 @@ def client_factory(
     """
 
     def create_client() -> Any:
-        if _substitutes:
-            return _substitutes[-1]()
+        if client_substitutes:
+            return client_substitutes[-1]()
         with no_fork():
             return _new_client(region_name, access_key_id, secret_access_key)
 

@@ -13,7 +13,7 @@ import select
 import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TextIO
@@ -66,17 +66,8 @@ def checked_stream(stream: TextIO | None) -> TextIO | None:
     )
 
 
-_substitutes: Final[list[TextIO]] = []
-
-
-@contextmanager
-def standard_output_is(stream: TextIO) -> Iterator[None]:
-    """Write the lines of exporters without a stream to ``stream`` until the ``with`` block ends."""
-    _substitutes.append(stream)
-    try:
-        yield
-    finally:
-        _substitutes.remove(stream)
+stream_substitutes: Final[list[TextIO]] = []
+"""Streams that tests have set. Exporters without a stream write to the last one instead of standard output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +214,7 @@ class EmfPut:
         lines = 0
         try:
             for line in batch.lines():
-                _write(self._stream or (_substitutes or [sys.stdout])[-1], f"{self._start}{line}\n")
+                _write(self._stream or (stream_substitutes or [sys.stdout])[-1], f"{self._start}{line}\n")
                 self._start = ""
                 lines += 1
         except Exception as error:

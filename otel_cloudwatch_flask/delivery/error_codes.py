@@ -53,68 +53,21 @@ class Failure:
 
 
 # The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
-_KIND_OF_CODE: Final = {
+_CODES: Final = {
     # Only these codes mean that the data itself is invalid. After any other error, a retry may succeed:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
-    **dict.fromkeys(
-        (
-            "InvalidFormat",
-            "InvalidParameterCombination",
-            "InvalidParameterValue",
-            "MissingParameter",
-            "MissingRequiredParameter",
-            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
-            "InvalidQueryParameter",
-            "MalformedQueryString",
-            "RequestEntityTooLarge",
-            "Serialization",
-            "Validation",
-            "ValidationError",
-        ),
-        Kind.REFUSED,
-    ),
-    **dict.fromkeys(
-        (
-            "Throttling",
-            "Throttled",
-            "RequestThrottled",
-            "RequestLimitExceeded",
-            "TooManyRequests",
-            "LimitExceeded",
-            "SlowDown",
-        ),
-        Kind.THROTTLED,
-    ),
-    **dict.fromkeys(
-        (
-            "InternalFailure",
-            "InternalServerError",
-            "InternalService",
-            "InternalServiceError",
-            "ServiceUnavailable",
-            "RequestAborted",
-            "RequestTimeout",
-        ),
-        Kind.SERVER,
-    ),
-    **dict.fromkeys(
-        (
-            "AccessDenied",
-            "ExpiredToken",
-            "IncompleteSignature",
-            "InvalidClientTokenId",
-            "InvalidSignature",
-            "MissingAuthenticationToken",
-            "NotAuthorized",
-            "OptInRequired",
-            "RequestExpired",
-            "RequestTimeTooSkewed",
-            "SignatureDoesNotMatch",
-            "UnrecognizedClient",
-        ),
-        Kind.CREDENTIALS,
-    ),
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
+    Kind.REFUSED: "InvalidFormat InvalidParameterCombination InvalidParameterValue MissingParameter "
+    "MissingRequiredParameter InvalidQueryParameter MalformedQueryString RequestEntityTooLarge Serialization "
+    "Validation ValidationError",
+    Kind.THROTTLED: "Throttling Throttled RequestThrottled RequestLimitExceeded TooManyRequests LimitExceeded SlowDown",
+    Kind.SERVER: "InternalFailure InternalServerError InternalService InternalServiceError ServiceUnavailable "
+    "RequestAborted RequestTimeout",
+    Kind.CREDENTIALS: "AccessDenied ExpiredToken IncompleteSignature InvalidClientTokenId InvalidSignature "
+    "MissingAuthenticationToken NotAuthorized OptInRequired RequestExpired RequestTimeTooSkewed SignatureDoesNotMatch "
+    "UnrecognizedClient",
 }
+_KIND_OF_CODE: Final = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
 
 _KIND_OF_STATUS: Final = {
     413: Kind.REFUSED,  # so that the batch is bisected: a proxy with a size limit may accept smaller requests

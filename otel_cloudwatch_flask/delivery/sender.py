@@ -79,10 +79,6 @@ class Sender:
         """Whether a thread may be making a call to CloudWatch, which cannot be interrupted."""
         self.last_failure: Failure | None = None
         """The reason that the latest call failed, or ``None`` if it succeeded."""
-        self.is_unexplained = False
-        """Whether the last attempt failed for an unknown reason, such as a bug in the program's own client. The next
-        attempt is likely to fail too, so the delivery stops, and a later one retries.
-        """
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
@@ -93,7 +89,6 @@ class Sender:
         self._has_responses = has_responses
         self._expedited = threading.Event()
         self._is_ending = False
-        self._needs_operator = False
         self._backoff = Backoff()
         self._service_clock_offset: float | None = None
         """CloudWatch's time minus the time on ``clock``. Used for expiry, because the wall clock may jump."""
@@ -104,6 +99,14 @@ class Sender:
         self._refused_series: dict[Series, tuple[float, str]] = {}
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
         self._once_an_outage = RateLimitedLog(_logger)
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether the latest call failed for an unknown reason, such as a bug in the program's own client.
+
+        The next attempt is likely to fail too, so the delivery stops, and a later one retries.
+        """
+        return self.last_failure is not None and self.last_failure.kind is Kind.UNKNOWN
 
     def expedite(self, *, is_ending: bool = False) -> None:
         """Allow the next attempt immediately, and wake any thread that is waiting for ``retry_at``.
@@ -149,7 +152,7 @@ class Sender:
         if now >= deadline or self.retry_at >= deadline:
             return False
         if self.retry_at > now:
-            if is_last and self._needs_operator:
+            if is_last and self.last_failure and self.last_failure.kind in _OPERATOR_REMEDIES:
                 return False
             # An event instead of a sleep, so that a shutdown or a new client can end the wait.
             self._expedited.wait(self.retry_at - now)
@@ -210,7 +213,6 @@ class Sender:
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
-        self.is_unexplained = problem is not None and problem.kind is Kind.UNKNOWN
         self.last_failure = problem
         if problem is None:
             self._lost_responses = 0
@@ -225,8 +227,7 @@ class Sender:
         if problem.kind.is_final:
             return self._refused(batch, problem)
         self._postpone(problem)
-        self._needs_operator = problem.kind in _OPERATOR_REMEDIES
-        if self._needs_operator:
+        if problem.kind in _OPERATOR_REMEDIES:
             self._put = None  # a boto3 client looks for credentials only once, so the next attempt needs a new client
         return (batch,)
 

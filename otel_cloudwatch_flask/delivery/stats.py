@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 
 class LossReason(str, Enum):
@@ -93,7 +93,8 @@ class DeliveryStats:
         )
 
 
-_SUMMED: Final = tuple(each.name for each in fields(DeliveryStats) if each.default == 0)
+_SUMMED: Final = {each.name: each.default for each in fields(DeliveryStats) if each.default == 0}
+"""The fields that are added up, with their initial values."""
 
 
 class StatsRecorder:
@@ -105,40 +106,34 @@ class StatsRecorder:
         self._lock = threading.RLock()
         self._lost: Counter[str] = Counter()
         self._measurements_lost: Counter[str] = Counter()
-        self._datums_merged = 0
-        self._datums_sent = 0
-        self._datums_possibly_duplicated = 0
-        self._requests_sent = 0
-        self._requests_failed = 0
-        self._requests_seconds = 0.0
-        self._bytes_sent = 0
+        self._totals: dict[str, Any] = {**_SUMMED}
         self._last_error: str | None = None
         self._last_success: float | None = None
 
     def sent(self, *, datums: int, size_bytes: int, unix_time: float) -> None:
         """Count a request that CloudWatch accepted."""
         with self._lock:
-            self._requests_sent += 1
-            self._datums_sent += datums
-            self._bytes_sent += size_bytes
+            self._totals["requests_sent"] += 1
+            self._totals["datums_sent"] += datums
+            self._totals["bytes_sent"] += size_bytes
             self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
         """Count a failed request, and how many of its datums CloudWatch may have stored anyway."""
         with self._lock:
-            self._requests_failed += 1
-            self._datums_possibly_duplicated += datums_possibly_stored
+            self._totals["requests_failed"] += 1
+            self._totals["datums_possibly_duplicated"] += datums_possibly_stored
             self._last_error = error
 
     def possibly_duplicated(self, datums: int) -> None:
         """Count datums that the next process will send again, although CloudWatch may still accept them."""
         with self._lock:
-            self._datums_possibly_duplicated += datums
+            self._totals["datums_possibly_duplicated"] += datums
 
     def took(self, seconds: float) -> None:
         """Add the duration of a request, regardless of its outcome."""
         with self._lock:
-            self._requests_seconds += seconds
+            self._totals["requests_seconds"] += seconds
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
         """Count datums as lost for ``reason``."""
@@ -154,12 +149,13 @@ class StatsRecorder:
     def merged(self, datums: int) -> None:
         """Count datums that were merged into other datums."""
         with self._lock:
-            self._datums_merged += datums
+            self._totals["datums_merged"] += datums
 
     @property
     def requests(self) -> int:
         """The number of requests so far, regardless of their outcome."""
-        return self._requests_sent + self._requests_failed
+        requests: int = self._totals["requests_sent"] + self._totals["requests_failed"]
+        return requests
 
     def lost_in_delivery(self) -> int:
         """Return the number of lost datums and measurements, not counting those that were invalid."""
@@ -169,20 +165,16 @@ class StatsRecorder:
 
     def stats(self, *, datums_pending: int = 0, metrics_active: int = 0, metrics_overflowed: int = 0) -> DeliveryStats:
         """Return a snapshot of the counters. The arguments are counts that other objects keep."""
+        kept_elsewhere = {
+            "datums_pending": datums_pending,
+            "metrics_active": metrics_active,
+            "metrics_overflowed": metrics_overflowed,
+        }
         with self._lock:
             return DeliveryStats(
-                datums_sent=self._datums_sent,
-                datums_pending=datums_pending,
+                **{**self._totals, **kept_elsewhere},
                 datums_lost=dict(self._lost),
-                datums_merged=self._datums_merged,
                 measurements_lost=dict(+self._measurements_lost),  # the plus drops zeros
-                datums_possibly_duplicated=self._datums_possibly_duplicated,
-                requests_sent=self._requests_sent,
-                requests_failed=self._requests_failed,
-                requests_seconds=self._requests_seconds,
-                bytes_sent=self._bytes_sent,
-                metrics_active=metrics_active,
-                metrics_overflowed=metrics_overflowed,
                 last_error=self._last_error,
                 last_success=self._last_success,
             )

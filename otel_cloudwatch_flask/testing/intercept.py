@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_cloudwatch_flask.delivery.boto_client import clients_made_by
-from otel_cloudwatch_flask.delivery.emf import standard_output_is
+from otel_cloudwatch_flask.delivery.boto_client import client_substitutes
+from otel_cloudwatch_flask.delivery.emf import stream_substitutes
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
@@ -24,6 +24,8 @@ from otel_cloudwatch_flask.testing.published import AcceptedDatum
 from otel_cloudwatch_flask.testing.request_rules import ValidationError
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
+
+_T = TypeVar("_T")
 
 FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
@@ -118,7 +120,8 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
     # Exporters that are created inside the block must also get the fake when they create their clients.
-    with clients_made_by(lambda: _Client(cloudwatch.put_metric_data)), standard_output_is(cloudwatch.stream):
+    client = _appended(client_substitutes, lambda: _Client(cloudwatch.put_metric_data))
+    with client, _appended(stream_substitutes, cloudwatch.stream):
         _redirect(cloudwatch.put_metric_data)
         try:
             yield cloudwatch
@@ -127,6 +130,15 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
             cloudwatch.heal()
             flush_process()
             _redirect(_discard)
+
+
+@contextlib.contextmanager
+def _appended(items: list[_T], item: _T) -> Iterator[None]:
+    items.append(item)
+    try:
+        yield
+    finally:
+        items.remove(item)
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
