@@ -36,21 +36,11 @@ that side. ``reference`` is a number with few digits near the middle of the buck
 """
 
 
-class Buckets(NamedTuple):
-    """Non-empty buckets in ascending order. The bucket ``bounds[i]`` contains ``samples[i]`` samples."""
+Buckets: TypeAlias = tuple[list[int], list[Bucket]]
+"""``(samples, bounds)``: non-empty buckets in ascending order. Bucket ``bounds[i]`` contains ``samples[i]`` samples.
 
-    # Parallel lists rather than one object per bucket, so that cached bounds are shared instead of copied.
-    samples: list[int]
-    bounds: list[Bucket]
-
-    def negated(self) -> "Buckets":
-        """Return the buckets of the negated samples."""
-        bounds = [(-upper, -lower, -reference) for lower, upper, reference in reversed(self.bounds)]
-        return Buckets(self.samples[::-1], bounds)
-
-    def plus(self, other: "Buckets") -> "Buckets":
-        """Return these buckets followed by ``other``, which must lie above them."""
-        return Buckets(self.samples + other.samples, self.bounds + other.bounds)
+Parallel lists rather than an object per bucket, so that cached bounds are shared instead of copied.
+"""
 
 
 class Extremes(NamedTuple):
@@ -208,40 +198,6 @@ class ExplicitHistogram(Histogram):
         return bounds_contradiction(self.bounds, self.counts) or Histogram.contradiction(self)
 
 
-class Side(NamedTuple):
-    """The non-empty exponential buckets on one side of zero. Bucket ``indices[i]`` contains ``counts[i]`` samples."""
-
-    indices: Sequence[int]
-    counts: Sequence[int]
-
-    @classmethod
-    def of(cls, samples: Mapping[int, int]) -> "Side":
-        """Create a side from a mapping of bucket indices to sample counts."""
-        indices = sorted(index for index, count in samples.items() if count)
-        return cls(indices, [samples[index] for index in indices])
-
-    @classmethod
-    def dense(cls, offset: int, counts: Sequence[int]) -> "Side":
-        """Create a side from consecutive buckets, as in the SDK's data points.
-
-        Bucket ``offset + i`` contains ``counts[i]`` samples.
-        """
-        filled = [*itertools.compress(itertools.count(), counts)]
-        # An itemgetter is twice as fast as a generator, but returns a tuple only for two positions or more.
-        chosen = itemgetter(*filled)(counts) if len(filled) > 1 else tuple(counts[position] for position in filled)
-        return cls([offset + position for position in filled], chosen)
-
-    def by_index(self, *, coarser: int = 0) -> dict[int, int]:
-        """Map each bucket index to its sample count, after reducing the scale by ``coarser``."""
-        samples: dict[int, int] = {}
-        for index, count in zip(self.indices, self.counts, strict=True):
-            samples[index >> coarser] = samples.get(index >> coarser, 0) + count
-        return samples
-
-
-EMPTY_SIDE: Final = Side((), ())
-
-
 @dataclass(slots=True)
 class ExponentialHistogram(Histogram):
     """A histogram whose bucket ``i`` ranges from ``base ** i`` to ``base ** (i + 1)``.
@@ -252,8 +208,10 @@ class ExponentialHistogram(Histogram):
     scale: int
     zero_count: int = 0
     zero_threshold: float = 0.0
-    positive: Side = EMPTY_SIDE
-    negative: Side = EMPTY_SIDE
+    positive: Mapping[int, int] = field(default_factory=dict)
+    """The number of samples in each non-empty positive bucket, by its index."""
+    negative: Mapping[int, int] = field(default_factory=dict)
+    """The same for the absolute values of negative samples."""
 
     @property
     def layout(self) -> object:
@@ -267,7 +225,7 @@ class ExponentialHistogram(Histogram):
         """
         scale = self._common_scale(other)
         positive, negative = (
-            Side.of(_added(mine.by_index(coarser=self.scale - scale), theirs.by_index(coarser=other.scale - scale)))
+            _added(_coarser(mine, self.scale - scale), _coarser(theirs, other.scale - scale))
             for mine, theirs in self._sides(other)
         )
         zeros = self.zero_count + other.zero_count
@@ -280,11 +238,10 @@ class ExponentialHistogram(Histogram):
         """
         scale = self._common_scale(previous)
         zeros = self.zero_count - previous.zero_count
-        sides = [
-            _subtracted(now.by_index(coarser=self.scale - scale), then.by_index(coarser=previous.scale - scale))
+        positive, negative = (
+            _subtracted(_coarser(now, self.scale - scale), _coarser(then, previous.scale - scale))
             for now, then in self._sides(previous)
-        ]
-        positive, negative = (side if side is None else Side.of(side) for side in sides)
+        )
         if positive is None or negative is None or zeros < 0 or self.count < previous.count:
             return None
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
@@ -296,39 +253,49 @@ class ExponentialHistogram(Histogram):
     @property
     def filled_buckets(self) -> int:
         """The number of non-empty buckets, including the zero bucket."""
-        return len(self.positive.counts) + len(self.negative.counts) + bool(self.zero_count)
+        return len(self.positive) + len(self.negative) + bool(self.zero_count)
 
     def _common_scale(self, other: "ExponentialHistogram") -> int:
         # The SDK assigns scale 0 to a data point that contains only zeros. That scale must not reduce the precision of
         # the other histogram.
-        scales = [each.scale for each in (self, other) if each.positive.counts or each.negative.counts]
+        scales = [each.scale for each in (self, other) if each.positive or each.negative]
         return min(scales, default=min(self.scale, other.scale))
 
-    def _sides(self, other: "ExponentialHistogram") -> tuple[tuple[Side, Side], ...]:
+    def _sides(self, other: "ExponentialHistogram") -> tuple[tuple[Mapping[int, int], Mapping[int, int]], ...]:
         return (self.positive, other.positive), (self.negative, other.negative)
 
     def buckets(self) -> Buckets:
         """Return the non-empty buckets in new lists, which the caller may modify."""
-        return exponential_buckets(self.scale, self.zero_count, self.zero_threshold, self.positive, self.negative)
+        positive, negative = (self._side(each) for each in (self.positive, self.negative))
+        return buckets_around_zero(negative, self.zero_count, self.zero_threshold, positive)
+
+    def _side(self, counts: Mapping[int, int]) -> Buckets:
+        indices = sorted(counts)
+        return [counts[index] for index in indices], [*map(_cached_buckets(self.scale).__getitem__, indices)]
 
 
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
     """Return the non-empty buckets of an explicit histogram, each with the reference 0."""
     edges = (-math.inf, *bounds, math.inf)
     filled = [(lower, upper, 0.0) for lower, upper in itertools.compress(itertools.pairwise(edges), counts)]
-    return Buckets([*filter(None, counts)], filled)
+    return [*filter(None, counts)], filled
 
 
-def exponential_buckets(
-    scale: int, zero_count: int, zero_threshold: float, positive: Side, negative: Side = EMPTY_SIDE
-) -> Buckets:
-    """Return the non-empty buckets of an exponential histogram."""
-    buckets = _side_buckets(scale, positive)
-    if zero_count:
-        buckets = Buckets([zero_count], [(-zero_threshold, zero_threshold, 0.0)]).plus(buckets)
-    if negative.counts:
-        buckets = _side_buckets(scale, negative).negated().plus(buckets)
-    return buckets
+def consecutive_buckets(scale: int, offset: int, counts: Sequence[int]) -> Buckets:
+    """Return the exponential buckets with samples, given the sample counts of consecutive buckets from ``offset``."""
+    filled = [*itertools.compress(itertools.count(), counts)]
+    # An itemgetter is twice as fast as a comprehension, but returns a tuple only for two positions or more.
+    samples = [*itemgetter(*filled)(counts)] if len(filled) > 1 else [counts[position] for position in filled]
+    bucket_at = _cached_buckets(scale).__getitem__
+    return samples, [bucket_at(offset + position) for position in filled]
+
+
+def buckets_around_zero(negative: Buckets, zero_count: int, zero_threshold: float, positive: Buckets) -> Buckets:
+    """Join the buckets of an exponential histogram. ``negative`` contains the absolute values of negative samples."""
+    counts, bounds = negative
+    zeros, zero_bounds = ([zero_count], [(-zero_threshold, zero_threshold, 0.0)]) if zero_count else ([], [])
+    below = [(-upper, -lower, -reference) for lower, upper, reference in reversed(bounds)]
+    return [*reversed(counts), *zeros, *positive[0]], [*below, *zero_bounds, *positive[1]]
 
 
 class _BucketCache(dict[int, Bucket]):
@@ -346,11 +313,6 @@ class _BucketCache(dict[int, Bucket]):
 
 
 _cached_buckets: Final = lru_cache(_MAX_CACHED_SCALES)(_BucketCache)
-
-
-def _side_buckets(scale: int, side: Side) -> Buckets:
-    """Return the buckets on one side of zero as positive buckets in ascending order."""
-    return Buckets([*side.counts], [*map(_cached_buckets(scale).__getitem__, side.indices)])
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
@@ -402,6 +364,14 @@ def short_number_between(lower: float, upper: float) -> float:
     return middle
 
 
+def _coarser(samples: Mapping[int, int], steps: int) -> dict[int, int]:
+    """Return a copy of ``samples``, the counts of buckets by index, after reducing the scale by ``steps``."""
+    coarser: dict[int, int] = {}
+    for index, count in samples.items():
+        coarser[index >> steps] = coarser.get(index >> steps, 0) + count
+    return coarser
+
+
 def _added(first: dict[int, int], second: Mapping[int, int]) -> dict[int, int]:
     for index, count in second.items():
         first[index] = first.get(index, 0) + count
@@ -413,7 +383,7 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
         now[index] = now.get(index, 0) - count
         if now[index] < 0:
             return None
-    return now
+    return {index: count for index, count in now.items() if count}
 
 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:

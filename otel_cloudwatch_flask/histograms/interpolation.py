@@ -82,12 +82,12 @@ def refined(buckets: Buckets, total: float, most: int) -> Buckets | None:
         return None
     samples: list[int] = []
     bounds: list[Bucket] = []
-    for axis, slope, parts in zip(axes, slopes, _parts(buckets.samples, most), strict=True):
+    for axis, slope, parts in zip(axes, slopes, _parts(buckets[0], most), strict=True):
         counts, edges = _divided(axis, slope, parts)
         samples += counts
         # The reference is a placeholder: explicit buckets do not use it.
         bounds += [(lower, upper, lower) for lower, upper in pairwise(edges)]
-    return Buckets(samples, bounds)
+    return samples, bounds
 
 
 def _slopes(axes: Sequence[_Axis]) -> list[float]:

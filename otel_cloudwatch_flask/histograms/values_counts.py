@@ -185,7 +185,7 @@ def _single_value(total: float, extremes: Extremes, buckets: Buckets) -> float:
     if maximum is not None:
         return maximum
     # A difference of cumulative sums contains the rounding errors of both, and may lie outside the bucket.
-    lower, upper, _ = buckets.bounds[0]
+    lower, upper, _ = buckets[1][0]
     return min(max(total, lower, floor), upper, ceiling)
 
 
@@ -216,13 +216,13 @@ def _clamped(bucket: Bucket, floor: float, ceiling: float) -> Bucket:
 
 def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
     """Return values and counts that add up to ``total``, for all samples except the minimum and the maximum."""
-    if not buckets.samples:
-        return [], []
-    if len(buckets.samples) > MAX_BUCKETS:
-        buckets = _coarsened(buckets, MAX_BUCKETS - _RESERVE_FOR_PERCENTILES)
     samples, bounds = buckets
+    if not samples:
+        return [], []
+    if len(samples) > MAX_BUCKETS:
+        samples, bounds = buckets = _coarsened(buckets, MAX_BUCKETS - _RESERVE_FOR_PERCENTILES)
     if bounds[0][0] < -_FARTHEST_EDGE or bounds[-1][1] > _FARTHEST_EDGE:
-        samples, bounds = buckets = Buckets(samples, _closed(buckets, total))
+        samples, bounds = buckets = _closed(buckets, total)
     if len(samples) == 1 and samples[0] == 1:
         lower, upper, _ = bounds[0]
         value = min(max(total, lower), upper)
@@ -238,7 +238,7 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
-    return values, finer.samples
+    return values, finer[0]
 
 
 def _are_spread(buckets: Buckets) -> bool:
@@ -303,7 +303,7 @@ def _coarsened(buckets: Buckets, most: int) -> Buckets:
             for i, (count, lower, upper) in enumerate(rows)
             if i - 1 not in joined
         ]
-    return Buckets([count for count, _, _ in rows], [bucket_between(lower, upper) for _, lower, upper in rows])
+    return [count for count, _, _ in rows], [bucket_between(lower, upper) for _, lower, upper in rows]
 
 
 def _to_join(rows: Sequence[tuple[int, float, float]], most: int) -> set[int]:
@@ -335,15 +335,15 @@ def _with_overfull_divided(buckets: Buckets) -> Buckets:
 
     An over-full bucket is likely to contain one or more percentiles.
     """
-    divided = Buckets(buckets.samples[:], buckets.bounds[:])
-    for i, parts in reversed([*enumerate(_numbers_of_parts(buckets.samples))]):
-        lower, upper, _ = buckets.bounds[i]
+    samples, bounds = buckets[0][:], buckets[1][:]
+    for i, parts in reversed([*enumerate(_numbers_of_parts(samples))]):
+        lower, upper, _ = bounds[i]
         if parts > 1 and lower < upper:
-            counts, fractions = _parts(buckets.samples[i], parts)
+            counts, fractions = _parts(samples[i], parts)
             edges = [*(lower + (upper - lower) * fraction for fraction in fractions[:-1]), upper]
-            divided.samples[i : i + 1] = counts
-            divided.bounds[i : i + 1] = [bucket_between(begin, end) for begin, end in pairwise(edges)]
-    return divided
+            samples[i : i + 1] = counts
+            bounds[i : i + 1] = [bucket_between(begin, end) for begin, end in pairwise(edges)]
+    return samples, bounds
 
 
 def _numbers_of_parts(samples: Sequence[int]) -> list[int]:
@@ -370,7 +370,7 @@ def _can_add_up_to(buckets: Buckets, total: float) -> bool:
     return lowest <= total <= highest
 
 
-def _closed(buckets: Buckets, total: float) -> list[Bucket]:
+def _closed(buckets: Buckets, total: float) -> Buckets:
     """Replace the infinite edges of the outermost buckets with finite edges that are compatible with ``total``.
 
     The samples of an open bucket are assigned the mean that yields ``total`` if all other samples lie at the midpoints
@@ -387,7 +387,7 @@ def _closed(buckets: Buckets, total: float) -> list[Bucket]:
     if bounds[0][0] == -math.inf and total < lowest:
         mean = _mean_of_rest(samples[1:], closed[1:], total, samples[0])
         closed[0] = mean, mean, mean
-    return closed
+    return samples, closed
 
 
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
@@ -431,4 +431,4 @@ def _at_common_fraction(buckets: Buckets, total: float) -> list[float]:
         (lower, upper, _rounded(value, ".8g", lower, upper))
         for value, (lower, upper, _) in zip(values, bounds, strict=True)
     ]
-    return _adjusted(Buckets(samples, rounded), total) or values
+    return _adjusted((samples, rounded), total) or values

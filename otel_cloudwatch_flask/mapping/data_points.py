@@ -10,16 +10,16 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.sdk.metrics import export as sdk
 
 from otel_cloudwatch_flask.histograms.buckets import (
-    EMPTY_SIDE,
+    Buckets,
     ExplicitHistogram,
     ExponentialHistogram,
     Extremes,
     Histogram,
-    Side,
     bounds_contradiction,
+    buckets_around_zero,
+    consecutive_buckets,
     contradiction,
     explicit_buckets,
-    exponential_buckets,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
 from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
@@ -156,7 +156,7 @@ def distribution_of(point: Any, factor: float, *, as_statistics: bool = False) -
         problem = bounds_contradiction(bounds, counts)
         buckets = explicit_buckets(bounds, counts)
     else:
-        problem, buckets = None, exponential_buckets(*_scale_and_sides(point))
+        problem, buckets = None, _exponential_buckets(point)
     if problem := problem or contradiction(point.count, total, extremes, buckets):
         raise InvalidPointError(problem)
     if not point.count:
@@ -185,7 +185,9 @@ def statistics(whole: Distribution, total: float) -> Statistics:
 def _histogram(point: Any, factor: float) -> Histogram:
     extremes, total = _extremes_and_sum(point)
     if isinstance(point, sdk.ExponentialHistogramDataPoint):
-        return ExponentialHistogram(point.count, total, extremes, *_scale_and_sides(point), factor=factor)
+        sides = (_filled(point.positive), _filled(point.negative))
+        zeros, threshold = point.zero_count, _zero_threshold(point)
+        return ExponentialHistogram(point.count, total, extremes, point.scale, zeros, threshold, *sides, factor=factor)
     return ExplicitHistogram(point.count, total, extremes, *_bounds_and_counts(point), factor=factor)
 
 
@@ -196,15 +198,23 @@ def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
     return Extremes.recorded(minimum, maximum), total
 
 
-def _scale_and_sides(point: Any) -> tuple[int, int, float, Side, Side]:
-    positive, negative, zeros = point.positive, point.negative, point.zero_count
-    return (
-        point.scale,
-        zeros,
-        getattr(point, "zero_threshold", 0.0) if zeros else 0.0,
-        Side.dense(positive.offset, positive.bucket_counts),
-        Side.dense(negative.offset, negative.bucket_counts) if any(negative.bucket_counts) else EMPTY_SIDE,
-    )
+def _exponential_buckets(point: Any) -> Buckets:
+    scale, zeros, negative = point.scale, point.zero_count, point.negative
+    buckets = consecutive_buckets(scale, point.positive.offset, point.positive.bucket_counts)
+    if zeros or any(negative.bucket_counts):
+        below = consecutive_buckets(scale, negative.offset, negative.bucket_counts)
+        buckets = buckets_around_zero(below, zeros, _zero_threshold(point), buckets)
+    return buckets
+
+
+def _filled(side: sdk.Buckets) -> dict[int, int]:
+    """Return the sample count of each non-empty bucket on one side of zero, by its index."""
+    return {side.offset + position: count for position, count in enumerate(side.bucket_counts) if count}
+
+
+def _zero_threshold(point: Any) -> float:
+    """Return the largest absolute value that counts as zero, which a data point without zeros need not have."""
+    return getattr(point, "zero_threshold", 0.0) if point.zero_count else 0.0
 
 
 def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:

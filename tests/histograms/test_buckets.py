@@ -14,7 +14,6 @@ from otel_cloudwatch_flask.histograms.buckets import (
     ExplicitHistogram,
     ExponentialHistogram,
     Extremes,
-    Side,
     edge,
     short_number_between,
 )
@@ -28,8 +27,7 @@ def counts_of(histogram: ExplicitHistogram | ExponentialHistogram) -> tuple[obje
     """Return the counts of a histogram."""
     if isinstance(histogram, ExplicitHistogram):
         return (histogram.count, histogram.counts)
-    sides = (histogram.positive, histogram.negative)
-    return (histogram.count, histogram.zero_count, *(side.by_index() for side in sides))
+    return (histogram.count, histogram.zero_count, histogram.positive, histogram.negative)
 
 
 class TestExplicit:
@@ -188,9 +186,8 @@ class TestExponential:
 
     def test_negative_count(self) -> None:
         """A bucket with a negative count is contradictory."""
-        assert (
-            ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, Side.of({1: -1})).contradiction() == "a negative count"
-        )
+        histogram = ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, {1: -1})
+        assert histogram.contradiction() == "a negative count"
 
 
 class TestExtremes:
@@ -274,29 +271,21 @@ class TestEdge:
 
 
 class TestSides:
-    """The buckets on one side of zero, from the SDK's dense form or by index."""
+    """The buckets on one side of zero."""
 
-    def test_empty_buckets(self) -> None:
-        """Empty buckets of a dense list are left out."""
-        assert Side.dense(-2, [0, 3, 0, 1]).by_index() == {-1: 3, 1: 1}
-
-    @given(st.dictionaries(st.integers(-3000, 3000), st.integers(0, 5), max_size=30), st.integers(0, 12))
-    def test_both_forms_have_the_same_buckets(self, samples: dict[int, int], scale: int) -> None:
-        """Dense and sparse counts give the same buckets."""
+    @given(st.dictionaries(st.integers(-3000, 3000), st.integers(0, 5), max_size=30), scales)
+    def test_consecutive_buckets(self, samples: dict[int, int], scale: int) -> None:
+        """Empty buckets among consecutive ones are left out."""
         first, last = min(samples, default=0), max(samples, default=0)
-        dense = Side.dense(first, [samples.get(index, 0) for index in range(first, last + 1)])
-        sparse = Side.of(samples)
-        assert dense.by_index() == sparse.by_index() == {index: count for index, count in samples.items() if count}
-        one, other = (
-            ExponentialHistogram(sum(samples.values()), 0.0, Extremes(), scale, positive=side).buckets()
-            for side in (dense, sparse)
-        )
-        assert one == other
+        counts = [samples.get(index, 0) for index in range(first, last + 1)]
+        filled = {index: count for index, count in samples.items() if count}
+        histogram = ExponentialHistogram(sum(counts), 0.0, Extremes(), scale, positive=filled)
+        assert module.consecutive_buckets(scale, first, counts) == histogram.buckets()
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(1, 5), max_size=30), st.integers(1, 6))
     def test_coarser(self, samples: dict[int, int], steps: int) -> None:
         """Each bucket of a coarser scale has the samples of the buckets it covers, on both sides of zero."""
-        coarser = Side.of(samples).by_index(coarser=steps)
+        coarser = module._coarser(samples, steps)
         for index, count in coarser.items():
             assert count == sum(samples.get(each, 0) for each in range(index << steps, (index + 1) << steps))
         assert sum(coarser.values()) == sum(samples.values())
@@ -343,14 +332,14 @@ class TestReferences:
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:
         """The number is not an edge if there is another number between the edges."""
-        found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive=Side.of({index: 1})).buckets()
-        ((lower, upper, reference),) = found.bounds
+        found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive={index: 1}).buckets()
+        _, ((lower, upper, reference),) = found
         if lower > 0 and upper < inf:
             assert lower < reference < upper
 
     def test_asked_for_again(self) -> None:
         """Histograms with the same buckets share the cached bucket objects."""
-        first, second = (exponential([1.0, 2.5, 9.0], 3).buckets().bounds for _ in range(2))
+        first, second = (exponential([1.0, 2.5, 9.0], 3).buckets()[1] for _ in range(2))
         assert all(one is other for one, other in zip(first, second, strict=True))
 
     @pytest.mark.parametrize("scale", [3, 20])
@@ -358,16 +347,14 @@ class TestReferences:
         """Buckets are correct even if there are more than the cache holds, wherever they start."""
         number = module._MAX_CACHED_BUCKETS + 7
         for first in (-5000, -1, 0, 255):
-            side = Side.dense(first, [1] * number)
-            found = ExponentialHistogram(number, 0.0, Extremes(), scale, positive=side).buckets()
+            found = module.consecutive_buckets(scale, first, [1] * number)
             assert rows(found) == [
                 (edge(scale, index), edge(scale, index + 1), 1) for index in range(first, first + number)
             ]
 
     def test_the_cache_is_bounded(self) -> None:
         """The cache is bounded for any number of scales and magnitudes."""
-        side = Side.dense(0, [1] * (module._MAX_CACHED_BUCKETS + 7))
         for scale in range(-2, 21):
-            ExponentialHistogram(len(side.counts), 0.0, Extremes(), scale, positive=side).buckets()
+            module.consecutive_buckets(scale, 0, [1] * (module._MAX_CACHED_BUCKETS + 7))
             assert 0 < len(module._cached_buckets(scale)) <= module._MAX_CACHED_BUCKETS
         assert module._cached_buckets.cache_info().currsize <= module._MAX_CACHED_SCALES

@@ -5,7 +5,7 @@ import pytest
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
-from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes, Side
+from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
 from otel_cloudwatch_flask.mapping.data_points import (
     GaugeValue,
@@ -212,7 +212,7 @@ def test_exponential_histogram() -> None:
     )
     value = PointReader(START).value("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
     assert value == ExponentialHistogram(
-        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, Side.dense(-1, [1, 0, 1]), Side.dense(1, [1])
+        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive={-1: 1, 1: 1}, negative={1: 1}
     )
 
 

@@ -13,7 +13,6 @@ from otel_cloudwatch_flask.histograms.buckets import (
     ExplicitHistogram,
     ExponentialHistogram,
     Extremes,
-    Side,
     bucket_between,
     edge,
 )
@@ -37,7 +36,7 @@ def rows(buckets: Buckets) -> list[Row]:
 def buckets_of(given: Iterable[tuple[float, float, int]]) -> Buckets:
     """Convert rows to parallel lists."""
     each = [*given]
-    return Buckets([samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each])
+    return [samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each]
 
 
 def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[float]]:
@@ -74,8 +73,8 @@ def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | N
         extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
         scale=scale,
         zero_count=sum(sample == 0 for sample in recorded),
-        positive=Side.of(Counter(bucket_index(sample, scale) for sample in recorded if sample > 0)),
-        negative=Side.of(Counter(bucket_index(-sample, scale) for sample in recorded if sample < 0)),
+        positive=Counter(bucket_index(sample, scale) for sample in recorded if sample > 0),
+        negative=Counter(bucket_index(-sample, scale) for sample in recorded if sample < 0),
     )
 
 
