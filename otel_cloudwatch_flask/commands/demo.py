@@ -24,7 +24,7 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 @click.option(
     "--output", type=click.Choice(get_args(Output)), default="api", help="API calls or EMF lines. Default: api."
 )
-@json_option("the comparison, or with --serve the URLs,")
+@json_option("the comparison or, with --serve, the URLs")
 @click.pass_context
 def command(
     context: click.Context, seconds: float | None, rate: float | None, *, serve: bool, output: Output, as_json: bool

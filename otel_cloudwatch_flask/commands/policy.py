@@ -53,7 +53,7 @@ def _checked_namespace(namespace: str) -> str:
     help="Namespace to allow; repeat the option to allow several.",
 )
 @from_option()
-@json_option("the policy, or the error,")
+@json_option("the policy or an error")
 @traceback_option
 @click.pass_context
 def command(context: click.Context, /, namespaces: tuple[str, ...], source: str | None, **_as_json: bool) -> None:

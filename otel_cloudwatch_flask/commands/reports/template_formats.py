@@ -218,7 +218,7 @@ def template_options(command: _F) -> _F:
         show_default=True,
         help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
     )
-    return choice(json_option("the output and its price")(command))
+    return choice(json_option("the template and its price")(command))
 
 
 def echo_output(output: object, form: str, *, as_json: bool, **facts: object) -> None:
