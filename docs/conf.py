@@ -1,10 +1,13 @@
 """Sphinx configuration. `sphinx-build -W docs build/docs` builds the site; it needs no network."""
 
+import os
 import re
 import sys
+from html import escape
 from pathlib import Path
+from typing import Any
 
-from docutils.nodes import Element, TextElement
+from docutils.nodes import Element, TextElement, document, paragraph
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -31,6 +34,7 @@ html_title = "otel_cloudwatch_flask"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/favicon.svg"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_show_sphinx = False
 
 autodoc_typehints = "signature"
@@ -64,7 +68,27 @@ def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, co
     return make_refnode(app.builder, node["refdoc"], found[0].docname, found[0].node_id, content)
 
 
+def add_social_card(app: Sphinx, _page: str, _template: str, context: dict[str, Any], doctree: document | None) -> None:
+    """Add the tags from which other sites make a preview of a link: title, first paragraph and picture."""
+    if doctree is None or (first := next(doctree.findall(paragraph), None)) is None:
+        return
+    image = "_static/social-card.png"
+    tags = {
+        "og:type": "website",
+        "og:site_name": project,
+        "og:title": context["title"],
+        "og:description": " ".join(first.astext().split()),
+        "og:image": app.config.html_baseurl + image if app.config.html_baseurl else context["pathto"](image, 1),
+        "og:image:alt": "The live page of the package, with a row for each metric",
+        "twitter:card": "summary_large_image",
+    }
+    context["metatags"] += "".join(
+        f'<meta property="{name}" content="{escape(value)}">\n' for name, value in tags.items()
+    )
+
+
 def setup(app: Sphinx) -> None:
     """Register the functions above with Sphinx."""
     app.connect("source-read", find_examples)
     app.connect("missing-reference", find_by_last_name)
+    app.connect("html-page-context", add_social_card)

@@ -195,7 +195,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Unknown setting … is ignored",
-            "Metrics are sent with the default of the setting that was probably meant.",
+            "The misspelled setting has no effect. The setting that was probably meant keeps its default.",
             "Correct the spelling. [Configuration](configuration.md) lists all settings.",
         ),
         Remedy(

@@ -81,7 +81,7 @@ export class Detail {
     this.dialog.querySelector("header > div").append(element("p", { className: "identity" }, ...identity));
     const reason = FIGURES.map(([key]) => mootReason(series, key)).find(Boolean);
     this.dialog.firstElementChild.append(
-      this.figures, element("p", { className: "reason muted", textContent: reason ? `Grey: ${reason[0].toLowerCase()}${reason.slice(1)}.` : "" }),
+      this.figures, element("p", { className: "reason muted", textContent: reason ? `Gray: ${reason[0].toLowerCase()}${reason.slice(1)}.` : "" }),
       this.plots, element("div", { className: "buttons" }, ...actions([series], group, region)), facts(series, rule),
       element("h3", { textContent: "Latest data points, as sent" }), this.datums);
     this.fillFigures(series);
@@ -229,7 +229,7 @@ const facts = (series, rule) => {
 const precision = ({ kind, percentile_error: error }) => {
   if (kind === "counter") return "not meaningful for a counter";
   if (error === null) return "not available: sent as statistic sets";
-  return error === 0 ? "exact" : `within ${number(Number((100 * error).toPrecision(1)))} %`;
+  return error === 0 ? "exact" : `within ${number(Number((100 * error).toPrecision(1)))}%`;
 };
 
 // Put each list of numbers on one line.

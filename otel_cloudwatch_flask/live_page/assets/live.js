@@ -119,7 +119,7 @@ function showState({ delivery, settings, datums, remedy }) {
     return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are recorded.");
   }
   const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
-  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them: the rest was sent before the page was enabled.` : "";
+  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them: the rest were sent before the page was enabled.` : "";
   return state("good", `All metrics delivered: ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
 }
 

@@ -58,7 +58,7 @@ export const quantity = (value, given) => {
   if (value === null || value === undefined) return "–";
   if (given in SECONDS) return time(value * SECONDS[given]);
   if (given === "Bytes") return bytes(value);
-  return given === "Percent" ? `${number(value)} %` : number(value);
+  return given === "Percent" ? `${number(value)}%` : number(value);
 };
 
 export const duration = (seconds) => {
