@@ -33,6 +33,7 @@ from otel_cloudwatch_flask.flask_extension.reporter_reader import (
 )
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeName
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
@@ -142,8 +143,7 @@ class ProviderSetup:
     def shut_down(self, timeout_seconds: float) -> None:
         """Shut down the reader and remove it from the provider, but only if a reporter created it."""
         if isinstance(self.reader, ReporterReader):
-            with _lock:
-                _setups[:] = [weakref.ref(each) for each in _live_setups() if each is not self]
+            _live_setups.discard(self)
             self.recorder.close()
             # Shut down first, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
@@ -227,23 +227,18 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
             _refuse_if_shut_down(provider)
             reader = _shared_reader(provider, target)
         key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)
-        known = _live_setups()
-        for each in known:
+        for each in _live_setups:
             if each.provider is provider and each.key == key:
                 return each
         setup = _new_setup(given, provider, target, key, reader)
-        _setups[:] = map(weakref.ref, [*known, setup])
+        _live_setups.add(setup)
     if target.settings.self_metrics and setup.reader:
         observe_delivery(setup.meters, partial(_stats_of, setup.reporter_id))
     return setup
 
 
-_lock = threading.RLock()  # reentrant, because a signal handler may shut down a reporter
-_setups: "list[weakref.ref[ProviderSetup]]" = []
-
-
-def _live_setups() -> list[ProviderSetup]:
-    return [setup for each in _setups if (setup := each()) is not None]
+_lock = threading.RLock()  # reentrant, because a signal handler may set up a reporter
+_live_setups: LiveObjects[ProviderSetup] = LiveObjects()
 
 
 def _stats_of(reporter_id: str) -> DeliveryStats | None:
@@ -251,7 +246,7 @@ def _stats_of(reporter_id: str) -> DeliveryStats | None:
 
     The SDK never removes observable instruments, so a later reporter with the same ID reuses them.
     """
-    found = (each.reader for each in _live_setups() if each.reporter_id == reporter_id and each.reader)
+    found = (each.reader for each in _live_setups if each.reporter_id == reporter_id and each.reader)
     return next((reader.exporter.stats() for reader in found), None)
 
 
@@ -265,7 +260,7 @@ def _new_setup(
     reporter_id = new_reporter_id(target.settings.namespace or target.app_name)
     if reader is not None:
         # Reuse an ID whose reporter is gone, but whose metrics the program's exporter still publishes.
-        taken = {each.reporter_id for each in _live_setups()}
+        taken = {each.reporter_id for each in _live_setups}
         reporter_id = next((each for each in reader.exporter.reporters if each not in taken), reporter_id)
     elif target.settings.enabled and isinstance(provider, MeterProvider):
         reader = _new_reader(target)

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -15,7 +14,7 @@ from otel_cloudwatch_flask.facade.wsgi import remaining_seconds
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup, count_as_lost
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, seconds_until
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 _logger = logging.getLogger(__name__)
@@ -118,11 +117,6 @@ def shut_down_all(registrations: Iterable[Registration], deadline: float, *, sha
     # Only these setups lose later measurements, because all other readers keep running.
     for setup in ending:
         setup.shut_down(seconds_until(deadline))
-
-
-def seconds_until(deadline: float) -> float:
-    """Return the seconds until ``deadline`` on the monotonic clock, at least 0."""
-    return max(0.0, deadline - time.monotonic())
 
 
 def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:

@@ -35,6 +35,7 @@ from otel_cloudwatch_flask.flask_extension.registration import Registration, flu
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.model.units import Unit
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
@@ -202,8 +203,7 @@ class CloudWatchMetricsReporter:
         if every.get("instrument"):
             _instrument_app(app, registration)
         # Moves the reporter to the end, because add_metric on the class uses the last initialized one.
-        _live_reporters.pop(id(self), None)
-        _live_reporters[id(self)] = self
+        _live_reporters.add(self)
 
     def _register(self, app: Flask, options: Mapping[str, Any]) -> Registration:
         settings = Settings.resolve(arguments=options, app_config=app.config, environ=os.environ)
@@ -334,7 +334,7 @@ class CloudWatchMetricsReporter:
         drain_current_buffer()
         shared = {each.setup for each in _registrations_except(self) if each.is_live}
         shut_down_all(self._registrations, deadline, shared=shared)
-        _live_reporters.pop(id(self), None)
+        _live_reporters.discard(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,13 +367,8 @@ def _target(app_name: str, app: Flask, settings: Settings, options: Mapping[str,
     return Target(settings, app_name, client, credentials or {}, stream, given)
 
 
-_live_reporters: "weakref.WeakValueDictionary[int, CloudWatchMetricsReporter]" = weakref.WeakValueDictionary()
+_live_reporters: "LiveObjects[CloudWatchMetricsReporter]" = LiveObjects()
 """The live reporters, in the order of their last ``init_app`` calls."""
-
-
-def _reporters() -> list[CloudWatchMetricsReporter]:
-    # valuerefs() copies atomically. Any other iteration fails if another thread adds a reporter meanwhile.
-    return [reporter for reference in _live_reporters.valuerefs() if (reporter := reference()) is not None]
 
 
 def initialize_metrics(
@@ -412,7 +407,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
                 "call initialize_metrics(app, ...) or init_app(app) where the app is created."
             )
         return installation.reporter
-    reporters = _reporters()
+    reporters = list(_live_reporters)
     if len(reporters) != 1:
         raise ConfigurationError(
             f"there are {len(reporters)} reporters, and no app context to select one; "
@@ -460,7 +455,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
     there is no reporter, or if it cannot be set up. The metric is then lost.
     """
     if reporter is None and not has_app_context():
-        reporter = next(reversed(_reporters()), None)
+        reporter = next(reversed([*_live_reporters]), None)
     if reporter is None:
         _quiet_log.warning(
             "no reporter",
@@ -487,7 +482,7 @@ def live_reporter_readers() -> set[CloudWatchMetricReader]:
 
 def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Registration]:
     """Return the registrations of all live reporters except ``reporter``."""
-    others = [each for each in _reporters() if each is not reporter]
+    others = [each for each in _live_reporters if each is not reporter]
     return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
 
 

@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from otel_cloudwatch_flask.config import Settings, parse_namespace
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.dimensions import namespace_of
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.internals import consumer_of
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
@@ -29,7 +30,7 @@ PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
 )
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-_reporter_readers: "list[weakref.ref[ReporterReader]]" = []
+_reporter_readers: "LiveObjects[ReporterReader]" = LiveObjects()
 """The readers that reporters created, oldest first. All other readers belong to the program."""
 
 
@@ -72,7 +73,7 @@ class ReporterReader(CloudWatchMetricReader):
         self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
         self._publishes_plain_metrics = False
-        _reporter_readers[:] = [*(each for each in _reporter_readers if each()), weakref.ref(self)]
+        _reporter_readers.add(self)
 
     def remove(self) -> None:
         """Remove this reader from its provider after its shutdown. The reporter's identity can then be reused."""
@@ -117,13 +118,12 @@ class ReporterReader(CloudWatchMetricReader):
         A reader that is being shut down is included until its last flush has ended.
         """
         consumer = consumer_of(self)
-        readers = [each for reference in list(_reporter_readers) if (each := reference()) is not None]
-        return [each for each in readers if consumer and consumer_of(each) is consumer]
+        return [each for each in _reporter_readers if consumer and consumer_of(each) is consumer]
 
 
 def programs_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters that the program created and has not shut down."""
-    of_reporters = {reader.exporter for reference in list(_reporter_readers) if (reader := reference()) is not None}
+    of_reporters = {reader.exporter for reader in _reporter_readers}
     return [each for each in live_exporters() if each not in of_reporters and not each.is_shut_down]
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Container, ItemsView, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +51,7 @@ from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, facade_metric, reporter_of
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
@@ -90,7 +90,7 @@ def default_aggregation() -> dict[type, Aggregation]:
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
-_live_exporters: "weakref.WeakValueDictionary[int, CloudWatchMetricExporter]" = weakref.WeakValueDictionary()
+_live_exporters: "LiveObjects[CloudWatchMetricExporter]" = LiveObjects()
 
 
 class CloudWatchMetricExporter(MetricExporter):
@@ -191,7 +191,7 @@ class CloudWatchMetricExporter(MetricExporter):
         if settings.spool_directory:
             check_directory(settings.spool_directory)
         self._start()
-        _live_exporters[id(self)] = self
+        _live_exporters.add(self)
         call_after_fork(self._restart)
 
     def _start(self) -> None:
@@ -517,5 +517,4 @@ def seconds_until(deadline: float) -> float:
 
 def live_exporters() -> list[CloudWatchMetricExporter]:
     """Return the exporters of this process that are still referenced."""
-    # valuerefs() copies atomically. Any other iteration fails if another thread adds an exporter meanwhile.
-    return [exporter for reference in _live_exporters.valuerefs() if (exporter := reference()) is not None]
+    return list(_live_exporters)

@@ -9,7 +9,6 @@ import queue
 import random
 import threading
 import time
-import weakref
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -19,6 +18,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import (
@@ -48,7 +48,7 @@ _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
 _SUMMED: Final = (Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter)
 
-_live_readers: "weakref.WeakValueDictionary[int, CloudWatchMetricReader]" = weakref.WeakValueDictionary()
+_live_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
 
 
 class _Waiter:
@@ -123,7 +123,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._reset()
         call_at_exit(_shut_down_at_exit)
         self._ensure_started()
-        _live_readers[id(self)] = self
+        _live_readers.add(self)
         call_after_fork(self._forget, self._ensure_started)
 
     def _reset(self) -> None:
@@ -247,7 +247,7 @@ class CloudWatchMetricReader(SelectiveReader):
         if self._is_shut_down:
             return False
         self._is_shut_down = True
-        _live_readers.pop(id(self), None)
+        _live_readers.discard(self)
         self._is_collected = False
         self._exporter.sender.expedite(is_ending=True)
         is_elsewhere = threading.current_thread() is not self._thread
@@ -478,8 +478,7 @@ def _shut_down_at_exit() -> None:
 
 def live_readers() -> list[CloudWatchMetricReader]:
     """Return the CloudWatch readers of this process that are not shut down."""
-    # valuerefs() copies atomically. Any other iteration fails if another thread adds a reader meanwhile.
-    return [reader for reference in _live_readers.valuerefs() if (reader := reference()) is not None]
+    return list(_live_readers)
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -38,6 +37,7 @@ from otel_cloudwatch_flask import (
 )
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.flask_extension import reporter as reporter_module
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.fakes import eventually
@@ -1105,7 +1105,7 @@ def test_disabled(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) ->
 
 def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     """``get_metrics()`` returns the current app's reporter, or the only one, or raises an error with the remedy."""
-    monkeypatch.setattr(reporter_module, "_live_reporters", weakref.WeakValueDictionary())  # hide other reporters
+    monkeypatch.setattr(reporter_module, "_live_reporters", LiveObjects())  # hide other reporters
     app, other = Flask("shop"), Flask("cafe")
     reporter = programs.reporter(app)
     assert get_metrics() is reporter

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, get_metrics
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.flask_extension import reporter as reporter_module
+from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
@@ -38,7 +38,7 @@ def reporter(
     cloudwatch: FakeCloudWatch, provider: MeterProvider, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CloudWatchMetricsReporter]:
     """A reporter that is not registered on an app."""
-    monkeypatch.setattr(reporter_module, "_live_reporters", weakref.WeakValueDictionary())  # hide other reporters
+    monkeypatch.setattr(reporter_module, "_live_reporters", LiveObjects())  # hide other reporters
     reporter = CloudWatchMetricsReporter(None, "Cron", cloudwatch, meter_provider=provider)
     yield reporter
     reporter.shutdown(timeout_seconds=1)

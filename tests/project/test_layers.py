@@ -15,7 +15,7 @@ PACKAGE = Path(otel_cloudwatch_flask.__file__).parent
 # listed before it.
 LAYERS: list[tuple[str, list[str]]] = [
     ("", ["version", "errors", "limits", "pricing"]),
-    ("runtime", ["process", "safe_text", "rate_limited_log"]),
+    ("runtime", ["process", "safe_text", "rate_limited_log", "live_objects"]),
     ("histograms", ["buckets", "interpolation", "values_counts"]),
     ("model", ["datum", "dimension_arguments", "http_metrics", "scope", "units", "dimensions", "rules", "entity"]),
     ("", ["config"]),
