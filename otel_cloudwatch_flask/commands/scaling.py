@@ -143,15 +143,19 @@ def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping
     """
     named = {each.metric: each for each in every if each.name == name}
     if not named:
-        raise CommandError(f"No metric is named {name!r}. Available: {_listed({each.name for each in every})}.")
+        raise CommandError(f"No metric is named {name!r}. Available: {_listed(each.name for each in every)}.")
     found = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
     exact = [each for each in found if len(each.dimensions) == len(dimensions)]
     if len(exact or found) == 1:
         return (exact or found)[0]
-    given = " ".join([f"--metric {name}", *(f"--dimension {key}={value}" for key, value in dimensions.items())])
     reason = "matches more than one series" if found else "matches no series"
-    available = _listed({_described(each) for each in found or named.values()})
-    raise CommandError(f"{escaped(given)} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
+    available = _listed(map(_described, found or named.values()))
+    raise CommandError(f"{_options(name, dimensions)} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
+
+
+def _options(name: str, dimensions: Mapping[str, str]) -> str:
+    pairs = (f"--dimension {key}={value}" for key, value in dimensions.items())
+    return escaped(" ".join([f"--metric {name}", *pairs]))
 
 
 def _described(series: SeriesSummary) -> str:
@@ -160,6 +164,6 @@ def _described(series: SeriesSummary) -> str:
 
 
 def _listed(texts: Iterable[str]) -> str:
-    ordered = [escaped(text, 200) for text in sorted(texts)]
+    ordered = [escaped(text, 200) for text in sorted(set(texts))]
     more = f" and {len(ordered) - _MOST_LISTED} more" if len(ordered) > _MOST_LISTED else ""
     return ", ".join(ordered[:_MOST_LISTED]) + more
