@@ -1,4 +1,4 @@
-"""Invalid input affects only itself: it is corrected, or lost with a reason, and the rest of the export arrives."""
+"""Invalid input affects only itself: it is corrected or counted as lost, and the rest of the export arrives."""
 
 import math
 import time
@@ -43,14 +43,14 @@ def is_finite_float(value: float) -> bool:
 
 
 class TestCallbacks:
-    """Values of observable instruments, which the SDK passes on unchecked."""
+    """Values of observable instruments, which the SDK passes on without validation."""
 
     @pytest.mark.parametrize(
         "bad", [nan, inf, -inf, math.nextafter(2.0**360, inf), -(2.0**361), 10**400], ids=lambda bad: repr(bad)[:8]
     )
     @pytest.mark.parametrize("kind", ["gauge", "up_down_counter", "counter"])
     def test_no_number_that_cloudwatch_takes(self, bad: float, kind: str) -> None:
-        """An unsendable observation is lost as ``invalid``; earlier observations and all other metrics arrive."""
+        """An observation that cannot be sent is lost as ``invalid``; earlier ones and other metrics arrive."""
         program = Program()
         values = [*map(float, range(HEALTHY)), bad]
         getattr(program.meter, f"create_observable_{kind}")("sick", [observing(*values)])
@@ -60,7 +60,7 @@ class TestCallbacks:
         assert sums == list(range(HEALTHY))
         assert program.cloudwatch.count("sick", n=HEALTHY) == 0
         assert program.cloudwatch.sum("orders") == 3
-        # Some SDKs drop non-float or non-finite values themselves, with a warning.
+        # Some SDK versions drop non-float or non-finite values themselves, with a warning.
         assert program.lost() == {"invalid": 1} or (program.lost() == {} and not is_finite_float(bad))
 
     @pytest.mark.parametrize("tiny", [5e-324, -1e-200, math.nextafter(2.0**-360, 0), -0.0])
@@ -92,7 +92,7 @@ class TestCallbacks:
         assert program.lost() == {"invalid": 1}
 
     def test_a_callback_that_raises(self) -> None:
-        """The SDK reports a callback that raises; the rest of the collection arrives."""
+        """The SDK logs an exception raised by a callback; the rest of the collection arrives."""
 
         def broken(_options: CallbackOptions) -> Iterable[Observation]:
             raise RuntimeError("no database")
@@ -104,13 +104,13 @@ class TestCallbacks:
         assert program.cloudwatch.sum("orders") == 1
 
 
-# A valid explicit histogram: three samples, 1, 6 and 7.
+# A valid explicit histogram: three samples (1, 6 and 7).
 EXPLICIT = sdk.HistogramDataPoint(
     attributes={}, start_time_unix_nano=NOW, time_unix_nano=NOW, count=3, sum=14.0, min=1.0, max=7.0,
     bucket_counts=[1, 2, 0], explicit_bounds=[5.0, 10.0],
 )  # fmt: skip
 
-# A valid exponential histogram: two samples, 1.5 and 3, and a zero.
+# A valid exponential histogram: two samples (1.5 and 3) and a zero.
 EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
     attributes={}, start_time_unix_nano=NOW, time_unix_nano=NOW, count=3, sum=4.5, min=0.0, max=3.0,
     scale=0, flags=0, zero_count=1,
@@ -119,7 +119,7 @@ EXPONENTIAL = sdk.ExponentialHistogramDataPoint(
 
 
 def exported(metrics: Sequence[sdk.Metric]) -> tuple[FakeCloudWatch, dict[str, int]]:
-    """Return the metrics that one export publishes, and the losses."""
+    """Return the fake CloudWatch with the metrics of one export, and the losses by reason."""
     cloudwatch = FakeCloudWatch()
     exporter = CloudWatchMetricExporter("Shop", client=cloudwatch, max_metrics=2000)
     scope = sdk.ScopeMetrics(InstrumentationScope("tests"), metrics, "")
@@ -142,7 +142,7 @@ def gauge(name: str, value: float = 1.0, **attributes: Any) -> sdk.Metric:
 
 
 class TestHistograms:
-    """Histograms that an SDK should not produce, but an exporter may receive."""
+    """Histograms that an SDK should not produce, but that an exporter may receive."""
 
     @pytest.mark.parametrize(
         "point",
@@ -176,7 +176,7 @@ class TestHistograms:
         ids=repr,
     )
     def test_contradictions(self, point: Any) -> None:
-        """A self-contradictory histogram is lost as ``invalid``; other points and other metrics are not."""
+        """A histogram that contradicts itself is lost as ``invalid``; other points and other metrics arrive."""
         points = [replace(point, attributes={"n": number}) for number in ("before", "bad", "after")]
         points[0], points[2] = (
             replace(EXPLICIT if isinstance(point, sdk.HistogramDataPoint) else EXPONENTIAL, attributes={"n": number})
@@ -211,7 +211,7 @@ class TestHistograms:
 
     @pytest.mark.parametrize("point", [EXPLICIT, EXPONENTIAL], ids=["explicit", "exponential"])
     def test_the_healthy_ones_are_healthy(self, point: Any) -> None:
-        """The valid variant of each invalid histogram arrives."""
+        """The valid variants of the invalid histograms arrive."""
         cloudwatch, lost = exported([histogram("fine", point)])
         assert cloudwatch.count("fine") == point.count
         assert cloudwatch.sum("fine") == pytest.approx(point.sum)
@@ -220,7 +220,7 @@ class TestHistograms:
 
 
 class TestNames:
-    """Metric names that the SDK's own instruments cannot have, but an exporter may receive."""
+    """Metric names that the SDK does not allow for instruments, but that an exporter may receive."""
 
     @pytest.mark.parametrize(
         ("name", "published"),

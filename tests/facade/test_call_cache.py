@@ -13,7 +13,7 @@ ORDERS = FacadeSeries("Orders", "Count", {"Shop": "1"}, {"Shop": "1"})
 
 
 class Text(str):
-    """A string subclass, as some libraries have."""
+    """A string subclass, as some libraries define."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ def test_the_same_again(dimensions: object) -> None:
 
 
 def test_a_name_that_is_given_twice() -> None:
-    """A call with duplicate dimensions is validated, even if its last dimension matches a cached series."""
+    """A call with duplicate dimensions is validated, even if the last of them matches a cached series."""
     twice = [{"Name": "Shop", "Value": "2"}, {"Name": "Shop", "Value": "1"}]
     assert knowing({"Shop": "1"}).measurement("Orders", 1, "Count", twice) is None
 
@@ -102,7 +102,7 @@ def test_other_values(value: Any) -> None:
     ],
 )
 def test_other_calls(name: object, unit: object, dimensions: object) -> None:
-    """A call that differs, or may differ, misses the cache without an error."""
+    """A call that differs, or may differ, from the cached one misses the cache, and no error is raised."""
     assert knowing({"Shop": "1"}).measurement(name, 1, unit, dimensions) is None
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_learnt(dimensions: object) -> None:
 
 
 def test_dimensions_that_changed_meanwhile() -> None:
-    """A call is not cached if its dimensions have changed since validation."""
+    """A call is not cached if its dimensions have changed since their validation."""
     assert knowing({"Shop": "2"}).measurement("Orders", 1, "Count", {"Shop": "2"}) is None
 
 

@@ -1,4 +1,4 @@
-"""``add_metric`` with arguments of any type: an invalid call affects itself only, and raises nothing in production."""
+"""``add_metric`` with arguments of any type: an invalid call affects only itself, and raises nothing in production."""
 
 import logging
 import math
@@ -58,7 +58,7 @@ class HostileText(str):
 
 
 class UnhashableText(str):
-    """A string that raises when it is looked up."""
+    """A string that raises when it is hashed."""
 
     __slots__ = ()
 
@@ -107,7 +107,7 @@ class Call:
 
 
 def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
-    """Arguments of any type, many of them nearly valid."""
+    """Return a strategy for calls with arguments of any type, many of them nearly valid."""
     return st.builds(
         Call,
         metric_name=st.one_of(st.just("Orders"), st.text(max_size=300), anything),
@@ -123,7 +123,7 @@ def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
 
 
 def parsed(call: Call) -> Arguments | InvalidMetricError:
-    """Return the outcome of a call."""
+    """Return the parsed arguments of a call, or the error that the call raises."""
     try:
         return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions)
     except InvalidMetricError as error:
@@ -135,7 +135,7 @@ def parsed(call: Call) -> Arguments | InvalidMetricError:
 @example(Call(10**5000, 1, "Count", {}))
 @effort(200)
 def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
-    """Plain data gives either an entry that CloudWatch can store or this package's error with a reason."""
+    """Plain data results in arguments that CloudWatch can store, or in this package's error with a reason."""
     entry = parsed(call)
     if isinstance(entry, InvalidMetricError):
         assert entry.metric_name is call.metric_name
@@ -165,7 +165,7 @@ def _silent() -> Iterator[None]:
 @example([Call("Orders", 1, "Count", {"n": [1]}), Call("Orders", 1, "Count", [{"Name": "n", "Value": Fraction(1, 3)}])])
 @effort(60)
 def test_in_production_it_costs_itself(made: list[Call]) -> None:
-    """In production, nothing is raised, each call is recorded or counted as lost, and published data is valid."""
+    """In production, no error is raised, each call is recorded or counted as lost, and published data is valid."""
     cloudwatch = FakeCloudWatch()
     provider = MeterProvider(shutdown_on_exit=False)
     reporter = CloudWatchMetricsReporter(

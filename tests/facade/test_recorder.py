@@ -1,4 +1,4 @@
-"""``add_metric`` arguments: validation, and the measurements that they become in the real SDK."""
+"""Arguments of ``add_metric``: their validation, and the measurements that they become in the real SDK."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, from_ucum
 
 
 class Number:
-    """A library's number type."""
+    """A number type of another library."""
 
     def __float__(self) -> float:
         return 2.5
@@ -95,7 +95,7 @@ class Raising(str):
 
 
 class RaisingNumber:
-    """A number that raises when it is read."""
+    """A number that raises when it is converted."""
 
     def __float__(self) -> float:
         raise RuntimeError("no")
@@ -117,7 +117,7 @@ class RaisingNumber:
     ids=["name", "value", "unit", "dimensions", "value of a dimension", "name of a dimension"],
 )
 def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
-    """If reading an argument raises, the caller gets this package's error with the cause."""
+    """If reading an argument raises, the caller gets this package's error with that exception as its cause."""
     with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
         parse_arguments(*arguments)
     assert caught.value.value is arguments[at_fault]
@@ -142,7 +142,7 @@ def test_name(name: str) -> None:
     ],
 )
 def test_bad_name(name: Any, message: str) -> None:
-    """A name that CloudWatch rejects is rejected before it is recorded."""
+    """A name that CloudWatch rejects raises an error before it is recorded."""
     with pytest.raises(InvalidMetricError, match=message):
         parse_arguments(name, 1, "None", ())
 
@@ -165,7 +165,7 @@ def test_unit(unit: str) -> None:
     ],
 )
 def test_bad_unit(unit: Any, message: str) -> None:
-    """An unknown unit is rejected with a suggestion."""
+    """The error for an unknown unit has a suggestion."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)
@@ -185,7 +185,7 @@ def test_bad_unit(unit: Any, message: str) -> None:
     ],
 )
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
-    """A mapping and CloudWatch's list of pairs are accepted; scalar values become strings."""
+    """A mapping and CloudWatch's list of pairs are accepted, and scalar values become strings."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
     assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
 
@@ -213,7 +213,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
-    """Invalid dimensions are rejected with the invalid item and the correct form."""
+    """The error for invalid dimensions has the invalid item and the correct form."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)
@@ -237,7 +237,7 @@ class Recording:
         self.recorder.record(FacadeSeries(name, unit, dimensions, {**self.default_dimensions, **dimensions}), value)
 
     def metrics(self) -> list[tuple[FacadeMetric | None, Metric]]:
-        """Return each metric as other exporters see it, with the facade metric from its scope."""
+        """Return each metric as another exporter sees it, with the facade metric from its scope."""
         data = self.reader.get_metrics_data()
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return [(facade_metric(scope.scope), metric) for scope in scopes for metric in scope.metrics]
@@ -270,14 +270,14 @@ def test_instrument_name(metric_name: str, name: str) -> None:
 
 
 def test_suffixed_name() -> None:
-    """A name suffix is stable, derived from the identity, and fits the length limit."""
+    """A suffixed name is stable, depends only on the identity, and has at most the maximum length."""
     assert suffixed_name("orders", "orders", "Count") == "orders_8bae93"
     assert suffixed_name("orders", "a", "Count") != suffixed_name("orders", "a", "Bytes")
     assert len(suffixed_name("x" * 255, "a", "Count")) == 255
 
 
 def test_names_arrive_as_written() -> None:
-    """Names that OpenTelemetry rejects or treats as equal have instruments with distinct names."""
+    """Names that OpenTelemetry rejects or treats as equal become instruments with distinct names."""
     names = ["RequestCount", "Request Count", "2xx", "orders", "Orders", "ORDERS", "заказы", "订单"]
     recording = Recording()
     for name in names:
@@ -291,7 +291,7 @@ def test_names_arrive_as_written() -> None:
 
 
 def test_one_name_with_two_units() -> None:
-    """One name with two units has one instrument for each unit, with that unit's samples."""
+    """A name with two units has one instrument per unit, with that unit's samples."""
     recording = Recording()
     for unit, value in [("Bytes", 10), ("Count", 2), ("Bytes", 30)]:
         recording.record("Size", value, unit)
@@ -301,14 +301,14 @@ def test_one_name_with_two_units() -> None:
 
 
 def points_of(recording: Recording) -> list[tuple[tuple[FacadeMetric | None, Metric], HistogramDataPoint]]:
-    """Return each metric with its single point."""
+    """Return each metric with its only point."""
     every = recording.metrics()
     return [(each, point) for each in every for point in each[1].data.data_points]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_units_come_back(unit: str) -> None:
-    """Other exporters see UCUM units, which convert back to the original CloudWatch unit unscaled."""
+    """Other exporters see UCUM units, which convert back to the original CloudWatch unit without scaling."""
     recording = Recording()
     recording.record("Size", 1, unit)
     [(_, metric)] = recording.metrics()
@@ -318,7 +318,7 @@ def test_units_come_back(unit: str) -> None:
 
 
 def test_negative_values() -> None:
-    """A negative value is recorded as its magnitude with a marker, separately from positive values."""
+    """A negative value is recorded as its magnitude with a marker, separate from positive values."""
     recording = Recording()
     for value in (-5, 3, -7, 0.0):
         recording.record("Balance", value, Account="a")
@@ -327,7 +327,7 @@ def test_negative_values() -> None:
 
 
 def test_default_dimensions() -> None:
-    """Default dimensions are on every measurement; a call's own dimensions take precedence."""
+    """Default dimensions are added to every measurement; a call's own dimensions take precedence."""
     recording = Recording(default_dimensions={"Stage": "prod", "Zone": "a"})
     recording.record("Orders", Stage="test")
     [point] = recording.points()
@@ -335,7 +335,7 @@ def test_default_dimensions() -> None:
 
 
 def test_reporters_are_told_apart() -> None:
-    """The same metric of two reporters on one provider has two scopes, each naming its reporter."""
+    """The same metric of two reporters on one provider has two scopes, each with its reporter's ID."""
     recording = Recording("Shop")
     other = Recorder(recording.provider, "Shop#2", recording.lost.append)
     recording.record("Orders")
@@ -347,7 +347,7 @@ def test_reporters_are_told_apart() -> None:
 
 
 def test_threads_share_instruments() -> None:
-    """Concurrent first uses of a name create one instrument and lose no sample."""
+    """Concurrent first uses of a name create one instrument, and no sample is lost."""
     recording = Recording()
     barrier = threading.Barrier(8)
 
@@ -366,7 +366,7 @@ def test_threads_share_instruments() -> None:
 
 
 class BrokenSdk(MeterProvider):
-    """A provider whose histograms raise, as the SDK's exponential ones do for some numbers."""
+    """A provider whose histograms raise, as the SDK's exponential histograms do for some numbers."""
 
     def get_meter(self, *args: Any, **kwargs: Any) -> Any:
         """Return a meter whose histograms raise."""
@@ -375,12 +375,12 @@ class BrokenSdk(MeterProvider):
         return meter
 
     def create_histogram(self, *_args: object, **_kwargs: object) -> Histogram:
-        """Raise, as record() may."""
+        """Raise an error, as ``record()`` can."""
         raise IndexError
 
 
 def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """A value that the SDK rejects is lost as invalid, and logged once."""
+    """A value for which the SDK raises is lost as invalid, and logged once."""
     lost: list[LossReason] = []
     recorder = Recorder(BrokenSdk(shutdown_on_exit=False), "Shop", lost.append)
     with caplog.at_level(logging.WARNING):
@@ -434,7 +434,7 @@ def test_entries_after_the_end_are_recorded_at_once() -> None:
 
 
 def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements are recorded in order, on the thread that ends the request."""
+    """Measurements are recorded in order, in the thread that ends the request."""
     recorded: list[tuple[float, threading.Thread]] = []
     recorder = Recording().recorder
     monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
@@ -458,7 +458,7 @@ def span(span_id: int) -> Iterator[None]:
 
 
 def test_each_entry_has_the_span_it_was_added_in() -> None:
-    """Exemplars refer to the span active at the call, or to none, whatever span is active when the request ends."""
+    """Exemplars refer to the span that was active at the call, if any, whichever is active when the request ends."""
     recording = Recording()
     buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {}, {})
     with span(10):
@@ -477,7 +477,7 @@ def test_each_entry_has_the_span_it_was_added_in() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
-    """A forked child leaves buffered measurements to the parent and records its own immediately."""
+    """A forked child leaves buffered measurements to the parent, and records its own immediately."""
     recording = Recording()
     buffer = buffer_with(recording, 2)
     with recording.recorder._creation_lock:

@@ -1,4 +1,4 @@
-"""CloudWatch shows any number, name and unit as passed to ``add_metric``."""
+"""CloudWatch receives any number, name and unit as passed to ``add_metric``."""
 
 import math
 import random
@@ -17,14 +17,14 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 BUCKET_WIDTH = 0.1
 BOUNDS = tuple(edge * BUCKET_WIDTH for edge in range(51))
-"""Bounds of magnitudes for samples of a normal distribution."""
+"""Bucket bounds for the magnitudes of normally distributed samples."""
 
-# https://ucum.org/ucum: atoms and prefixes used in metrics, an annotation, and each of these per time unit.
+# https://ucum.org/ucum: atoms and prefixes used in metrics, an annotation, and each of these per unit of time.
 UCUM = re.compile(r"(1|%|[kMGT]?(By|bit)|[mu]?s|\{[!-z|~]+\})(/s)?")
 
 
 class Shop:
-    """An app with a reporter, outside any request, and another exporter's reader on the same provider."""
+    """An app with a reporter, used outside requests, and a reader for another exporter on the same provider."""
 
     def __init__(self, *views: View) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -59,7 +59,7 @@ class TestSigns:
     """Negative values, which OpenTelemetry's own histograms drop."""
 
     def test_negative_zero_and_positive(self, shop: Shop) -> None:
-        """Negative, zero and positive values in one flush are one datum."""
+        """Negative, zero and positive values of one flush become one datum."""
         shop.add("Balance", [-5, 0, 5])
         (datum,) = shop.cloudwatch.datums
         assert (datum["Values"], datum["Counts"]) == ([-5, 0, 5], [1, 1, 1])
@@ -76,7 +76,7 @@ class TestSigns:
         assert shop.cloudwatch.values("One") == {float(value): 1}
 
     def test_only_negative(self, shop: Shop) -> None:
-        """Only negative values are published."""
+        """A metric with only negative values is published."""
         shop.add("Loss", [-3, -2, -2, -1])
         assert shop.cloudwatch.count("Loss") == 4
         assert shop.cloudwatch.sum("Loss") == pytest.approx(-8, rel=1e-9)
@@ -104,13 +104,13 @@ def test_percentiles_of_a_normal_distribution(percent: float) -> None:
     shop.add("Drift", samples)
     shop.reporter.shutdown()
     exact = samples[math.ceil(percent * 100) - 1]
-    # Magnitudes from 1e-4 to 4 span a factor of 2^16, so 147 buckets allow 8 for each power of two.
+    # Magnitudes from 1e-4 to 4 span a factor of 2^16, so 147 buckets allow 8 buckets per power of two.
     assert shop.cloudwatch.percentile("Drift", percent) == pytest.approx(exact, rel=2**0.125 - 1)
 
 
 @pytest.mark.parametrize("percent", [0.1, 1, 10, 25, 50, 75, 90, 99, 99.9])
 def test_percentiles_in_explicit_buckets(percent: float) -> None:
-    """A View's explicit buckets hold magnitudes, mirrored for negative values, and give percentiles within a bucket."""
+    """A view's explicit buckets, mirrored for negative values, give percentiles within a bucket."""
     shop = Shop(View(instrument_name="*", aggregation=ExplicitBucketHistogramAggregation(BOUNDS)))
     source = random.Random(7)
     samples = sorted(source.gauss(0, 1) for _ in range(10_000))
@@ -121,7 +121,7 @@ def test_percentiles_in_explicit_buckets(percent: float) -> None:
 
 
 class TestNames:
-    """Names kept as written, including names that the SDK's instruments cannot have."""
+    """Names are published as written, including names that the SDK does not allow for instruments."""
 
     @pytest.mark.parametrize(
         "name", ["RequestCount", "Request Count", "2xx", "orders", "50%", "a/b:c", "-", "$", "x" * 255]
@@ -132,14 +132,14 @@ class TestNames:
         assert [metric.name for metric in shop.cloudwatch.metrics()] == [name]
 
     def test_beyond_ascii(self, shop: Shop) -> None:
-        """Characters that alarms do not accept are encoded; a name that looks encoded remains a distinct metric."""
+        """Characters that alarms do not accept are encoded; a name that looks encoded is still a distinct metric."""
         shop.add("Größe", [1])
         shop.add("Gr%C3%B6%C3%9Fe", [2])
         assert shop.cloudwatch.sum("Gr%C3%B6%C3%9Fe") == 1
         assert shop.cloudwatch.sum("Gr%25C3%25B6%25C3%259Fe") == 2
 
     def test_in_different_case(self, shop: Shop) -> None:
-        """``orders``, ``Orders`` and ``ORDERS`` are three metrics, for other exporters too."""
+        """``orders``, ``Orders`` and ``ORDERS`` are three metrics, also for other exporters."""
         for value, name in enumerate(("orders", "Orders", "ORDERS"), start=1):
             shop.add(name, [value])
         assert {name: shop.cloudwatch.sum(name) for name in ("orders", "Orders", "ORDERS")} == {
@@ -150,7 +150,7 @@ class TestNames:
         assert len({metric.name for metric in shop.seen_by_others()}) == 3
 
     def test_one_name_with_two_units(self, shop: Shop) -> None:
-        """One name with two units is two metrics."""
+        """A name with two units is two metrics."""
         shop.add("Size", [3], "Kilobytes")
         shop.add("Size", [5], "Count")
         assert {(metric.name, metric.unit) for metric in shop.cloudwatch.metrics()} == {
@@ -165,7 +165,7 @@ class TestUnits:
 
     @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
     def test_there_and_back(self, shop: Shop, unit: str) -> None:
-        """Other exporters see equivalent valid UCUM units; CloudWatch gets the unit as written."""
+        """Other exporters see an equivalent valid UCUM unit, and CloudWatch gets the unit as written."""
         shop.add("Metric", [3.5], unit)
         (metric,) = shop.cloudwatch.metrics()
         assert metric.unit == unit
@@ -176,7 +176,7 @@ class TestUnits:
         assert from_ucum(seen.unit) == ScaledUnit(unit)
 
     def test_there_are_27(self) -> None:
-        """All 27 units are covered and are distinct to other exporters."""
+        """The tests cover all 27 units, which are distinct for other exporters."""
         shop = Shop()
         for unit in CLOUDWATCH_UNITS:
             shop.add(unit, [1], unit.upper())

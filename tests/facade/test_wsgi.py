@@ -16,7 +16,7 @@ from tests.support.fakes import eventually
 
 
 class Body(io.BytesIO):
-    """A body of two parts that records when it is closed."""
+    """A body of two parts that records whether it was closed."""
 
     def __init__(self, events: list[str]) -> None:
         super().__init__(b"a\nb\n")
@@ -46,7 +46,7 @@ def close_at_once(body: ResponseBody) -> None:
 
 
 def drop_half_way(body: ResponseBody) -> None:
-    """Drop the body halfway, as a server does when its client disconnects."""
+    """Drop the body halfway, as a server does when the client disconnects."""
     assert next(iter(body)) == b"a\n"
 
 
@@ -56,14 +56,14 @@ def drop(body: ResponseBody) -> None:
 
 @pytest.mark.parametrize("end", [close, read_to_end, close_at_once, drop_half_way, drop])
 def test_each_end_counts_once(end: Callable[[ResponseBody], None]) -> None:
-    """Each way to end a request closes the body first and finishes the request once."""
+    """However a request ends, its body is closed first, and the request finishes once."""
     events: list[str] = []
     end(ResponseBody(Body(events), lambda: events.append("finished"), RequestState()))
     assert events == ["closed", "finished"]
 
 
 def test_the_end_comes_with_the_last_part() -> None:
-    """Reading the last part ends the request; closing the body afterward does not end it again."""
+    """Reading the last part ends the request; closing the body afterward has no further effect."""
     events: list[str] = []
     body = ResponseBody(Body(events), lambda: events.append("finished"), RequestState())
     parts = iter(body)
@@ -76,7 +76,7 @@ def test_the_end_comes_with_the_last_part() -> None:
 
 
 def test_a_body_of_known_length_ends_before_its_last_part() -> None:
-    """If the client knows the length of the body, the request ends before the client has received all of it."""
+    """If the body's length is known, the request ends before the last part, as the client may then have everything."""
     events: list[str] = []
     state = RequestState()
     state.has_length = True
@@ -90,7 +90,7 @@ def test_a_body_of_known_length_ends_before_its_last_part() -> None:
 
 
 def test_a_body_that_raises() -> None:
-    """An exception from the body ends the request and reaches the server."""
+    """An exception raised by the body ends the request and reaches the server."""
     events: list[str] = []
 
     def broken() -> Iterator[bytes]:
@@ -131,7 +131,7 @@ def test_a_body_that_cannot_be_read_twice_is_flushed_once() -> None:
 
 @pytest.mark.parametrize("flush", ["background", "sync"])
 def test_requests_through_asgiref(flush: Any) -> None:
-    """Each request through Flask's recommended ``WsgiToAsgi``, which never closes a body, causes a flush."""
+    """Each request through Flask's recommended ``WsgiToAsgi``, which never closes a body, causes one flush."""
     wsgi_to_asgi = pytest.importorskip("asgiref.wsgi").WsgiToAsgi
     cloudwatch, app = FakeCloudWatch(), Flask("shop")
     provider = MeterProvider(shutdown_on_exit=False)

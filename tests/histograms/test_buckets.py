@@ -1,4 +1,4 @@
-"""Addition, subtraction and negation of histograms, on which temporality, merging and negative facade values rely."""
+"""Addition, subtraction and negation of histograms, which temporality, merging and negative samples rely on."""
 
 import math
 from fractions import Fraction
@@ -35,7 +35,7 @@ class TestExplicit:
 
     @given(samples(), samples())
     def test_plus(self, first: list[float], second: list[float]) -> None:
-        """The sum of two histograms has the counts and extremes of all samples recorded in one."""
+        """The sum of two histograms has the counts and extremes of a histogram of all samples."""
         together = explicit(first, BOUNDS).plus(explicit(second, BOUNDS))
         in_one = explicit([*first, *second], BOUNDS)
         assert counts_of(together) == counts_of(in_one)
@@ -43,7 +43,7 @@ class TestExplicit:
 
     @given(samples(), samples())
     def test_minus_undoes_plus(self, first: list[float], second: list[float]) -> None:
-        """The difference of two cumulative points has the samples that were added between them."""
+        """The difference of two cumulative points has the samples that were added in between."""
         a, b = explicit(first, BOUNDS), explicit(second, BOUNDS)
         added = a.plus(b).minus(a)
         assert added is not None
@@ -75,11 +75,11 @@ class TestExplicit:
         ids=["other-bounds", "a-bucket-lost-samples", "fewer-samples"],
     )
     def test_minus_of_no_continuation(self, later: ExplicitHistogram, earlier: ExplicitHistogram) -> None:
-        """Subtracting a point that is not continued by the later one returns no difference."""
+        """A point that does not continue the earlier one has no difference from it."""
         assert later.minus(earlier) is None
 
     def test_buckets(self) -> None:
-        """Only non-empty buckets are listed, in ascending order; the outer ones are open."""
+        """Only non-empty buckets are listed, in ascending order; the outermost ones are open."""
         histogram = explicit([-5, 1, 1.5, 1.5, 99], (0, 1, 2, 3))
         assert rows(histogram.buckets()) == [(-inf, 0, 1), (0, 1, 1), (1, 2, 2), (3, inf, 1)]
 
@@ -120,7 +120,7 @@ class TestExplicit:
         assert found == contradiction if contradiction is None else contradiction in str(found)
 
     def test_a_sum_beyond_every_float_contradicts_nothing_else(self) -> None:
-        """A sum of ints beyond the range of floats is reported as a contradiction, without raising an exception."""
+        """A sum of ints beyond the range of floats is reported as a contradiction, and raises no exception."""
         histogram = ExplicitHistogram(20, 20 * 10**308, Extremes.recorded(10**308, 10**308), (1.0,), (0, 20))
         assert histogram.contradiction() == "a sum that is NaN or too large for a float"
 
@@ -130,7 +130,7 @@ class TestExponential:
 
     @given(samples(), samples(), scales, scales)
     def test_plus(self, first: list[float], second: list[float], one: int, other: int) -> None:
-        """The sum of two histograms has the counts of all samples recorded in one, at the coarser scale."""
+        """The sum of two histograms has the counts of a histogram of all samples at the coarser scale."""
         together = exponential(first, one).plus(exponential(second, other))
         in_one = exponential([*first, *second], min(one, other))
         assert together.scale == min(one, other)
@@ -139,7 +139,7 @@ class TestExponential:
 
     @given(samples(), samples(), scales, scales)
     def test_minus_undoes_plus(self, first: list[float], second: list[float], one: int, other: int) -> None:
-        """The difference of two cumulative points has the samples added in between, even if the scale decreased."""
+        """The difference of two cumulative points has the samples added in between, even if the scale changed."""
         a, b = exponential(first, one), exponential(second, other)
         added = a.plus(b).minus(a)
         assert added is not None
@@ -163,7 +163,7 @@ class TestExponential:
 
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:
-        """Buckets are non-empty and ascending, contain all samples, and each holds the samples of its ranks."""
+        """Buckets are non-empty, ascend and contain all samples, and each contains the samples of its ranks."""
         buckets = rows(exponential(recorded, scale).buckets())
         assert sum(count for _, _, count in buckets) == len(recorded)
         assert all(upper <= next_lower for (_, upper, _), (next_lower, _, _) in pairwise(buckets))
@@ -205,22 +205,22 @@ class TestExtremes:
     def test_since(
         self, now: tuple[float, float], then: tuple[float, float], since: tuple[float | None, float | None]
     ) -> None:
-        """A cumulative extreme is the delta's extreme only if it changed; otherwise it only bounds the delta."""
+        """A cumulative extreme is the delta's extreme only if it changed; otherwise, it only bounds the delta."""
         extremes = Extremes.recorded(*now).since(Extremes.recorded(*then))
         assert (extremes.minimum, extremes.maximum) == since
         assert (extremes.floor, extremes.ceiling) == now
 
     def test_unrecorded(self) -> None:
-        """The SDK's inf and -inf, and None, mean that nothing was recorded."""
+        """The SDK's inf and -inf, and ``None``, mean that no extremes were recorded."""
         assert Extremes.recorded(inf, -inf) == Extremes.recorded(None, None) == Extremes()
 
     def test_union_with_unknown(self) -> None:
-        """The union is known only if both sides are; its bounds are those of both."""
+        """The extremes of a union are known only if both sides' are; its bounds enclose those of both sides."""
         assert Extremes.recorded(1, 2).union(Extremes.recorded(None, 5)) == Extremes(None, 5, -inf, 5)
 
 
 def neighbors_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
-    """Raise the neighbors of a double to the power at which the exact edge becomes a power of two."""
+    """Return the neighbors of a double, raised to the power that turns the exact edge into a power of two."""
     below, above = math.nextafter(value, 0), math.nextafter(value, inf)
     return Fraction(below) ** (1 << scale), Fraction(above) ** (1 << scale)
 
@@ -238,7 +238,7 @@ class TestEdge:
     @pytest.mark.parametrize("scale", [0, -1, -4])
     @pytest.mark.parametrize("index", [-60, -1, 0, 1, 63])
     def test_exact_powers(self, scale: int, index: int) -> None:
-        """At scales up to 0 every edge is an exact power of two."""
+        """At scales up to 0, every edge is an exact power of two."""
         assert Fraction(edge(scale, index)) == Fraction(2) ** (index << -scale)
 
     @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ class TestEdge:
 
     @given(st.integers(-10, 20), st.data())
     def test_ascends(self, scale: int, data: st.DataObject) -> None:
-        """A higher index never has a lower edge; within the range of floats, its edge is higher."""
+        """Edges ascend with the index, strictly so within the range of floats."""
         reach = 1000 << scale if scale >= 0 else 1000 >> -scale
         index = data.draw(st.integers(-reach, reach))
         assert edge(scale, index) < edge(scale, index + 1)
 
     def test_scales_agree(self) -> None:
-        """An edge of a coarse scale is also an edge of every finer one."""
+        """An edge of a coarse scale is also an edge of every finer scale."""
         for index in range(-40, 40):
             assert edge(2, index) == edge(6, index << 4) == edge(20, index << 18)
 
@@ -292,11 +292,11 @@ class TestSides:
 
 
 class TestScaleOfZeros:
-    """A histogram without buckets has the SDK's scale 0, which must not affect other points."""
+    """A histogram of zeros only has the SDK's scale 0, which must not affect other points."""
 
     @given(samples(), scales, st.integers(1, 100), st.integers(-10, 20))
     def test_merging_with_zeros_only(self, recorded: list[float], scale: int, zeros: int, scale_of_zeros: int) -> None:
-        """The other point keeps its scale and buckets, in either order of merging."""
+        """Merged with zeros in either order, the other point keeps its scale and buckets."""
         point, nothing = exponential(recorded, scale), exponential([0.0] * zeros, scale_of_zeros)
         expected = exponential([*recorded, *[0.0] * zeros], scale)
         for together in (point.plus(nothing), nothing.plus(point)):
@@ -318,7 +318,7 @@ class TestReferences:
 
     @given(st.floats(1e-100, 1e100), st.floats(1e-9, 1.0))
     def test_short_and_near_the_middle(self, lower: float, width: float) -> None:
-        """The number is inside the bucket, near its middle, and has no more digits than necessary."""
+        """The reference is inside its bucket and near the middle, and has no more digits than necessary."""
         upper = lower * (1 + width)
         number = short_number_between(lower, upper)
         assert lower + 0.37 * (upper - lower) <= number <= lower + 0.63 * (upper - lower)
@@ -326,7 +326,7 @@ class TestReferences:
 
     @given(st.floats(-1e100, 1e100), st.floats(0, 1e100))
     def test_within_any_bucket(self, lower: float, width: float) -> None:
-        """The number is inside buckets of any sign and width."""
+        """The reference is inside its bucket, whatever the bucket's sign and width."""
         assert lower <= short_number_between(lower, lower + width) <= lower + width
 
     @given(st.integers(-1, 12), st.integers(-2000, 2000))

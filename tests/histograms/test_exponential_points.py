@@ -52,25 +52,25 @@ def published(point: sdk.ExponentialHistogramDataPoint) -> Distribution:
 
 
 def text(values: Sequence[float]) -> str:
-    """Return the values as they are serialized."""
+    """Return the serialized values, separated by commas."""
     return ",".join(map(number_json, values))
 
 
 def bucket_of_each_sample(point: sdk.ExponentialHistogramDataPoint) -> list[int | None]:
-    """Return the index of each sample's bucket, ascending; ``None`` for zeros."""
+    """Return the bucket index of each sample in ascending order, which is ``None`` for zeros."""
     counts = enumerate(point.positive.bucket_counts, point.positive.offset)
     return [None] * point.zero_count + [index for index, count in counts for _ in range(count)]
 
 
 def edges(point: sdk.ExponentialHistogramDataPoint, index: int | None) -> tuple[float, float]:
-    """Return a bucket's edges, widened by the distance that the SDK's rounding may move a minimum or maximum."""
+    """Return a bucket's edges, widened by the SDK's possible rounding error."""
     if index is None:
         return 0.0, 0.0
     return edge(point.scale, index) * (1 - 1e-9), edge(point.scale, index + 1) * (1 + 1e-9)
 
 
 def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogramDataPoint) -> None:
-    """Assert exact count and extremes, a sum exact but for rounding, and each value in the buckets of its samples."""
+    """Assert exact count and extremes, a sum that is at most rounded, and values in the buckets of their samples."""
     assert len(made.values) == len(made.counts) <= 150
     assert all(low < high for low, high in pairwise(made.values))
     assert all(count > 0 for count in made.counts)
@@ -103,7 +103,7 @@ def test_promises(samples: list[float]) -> None:
 @example([1.0, 2.0, 4.0, 8.0])
 @example([1.0, 1.000001, 1.0000015, 1.000003])
 def test_lone_samples(samples: list[float]) -> None:
-    """Samples that are alone in their buckets keep one value each."""
+    """Samples that are alone in their buckets have one value each."""
     point = recorded(samples)
     if max(point.positive.bucket_counts) == 1:
         made = published(point)
@@ -112,7 +112,7 @@ def test_lone_samples(samples: list[float]) -> None:
 
 
 def test_numbers_of_lone_samples() -> None:
-    """Values are near the middle of their buckets, except for one that corrects the sum; three samples are exact."""
+    """Values are near the middle of their buckets, except one that corrects the sum; three samples are exact."""
     assert published(recorded([1.1, 2.2, 3.7])) == Distribution([1.1, 2.2, 3.7], [1, 1, 1])
     middle = 123456789012345.0
     assert published(recorded([1.0, middle, 4e14])).values == [1.0, middle, 4e14]
@@ -131,7 +131,7 @@ def test_numbers_are_short(number: int) -> None:
 
 @pytest.mark.parametrize("where", ["first", "last"])
 def test_numbers_are_short_where_samples_crowd_at_an_end(where: str) -> None:
-    """If samples crowd at one end, values have at most eight digits, except for the extremes and the heaviest."""
+    """If most samples are near one end, at most three values have more than eight digits."""
     state = random.Random(where)
     samples = [state.paretovariate(1.1) if where == "first" else state.uniform(1, 1000) for _ in range(1000)]
     point = recorded(samples)
@@ -150,7 +150,7 @@ def test_zeros() -> None:
 @pytest.mark.parametrize("samples", [[1.1, 2.2, 3.7, 17.4, 103.2], [1.1, 2.2, 2.21, 2.22, 3.7, 17.4, 103.2]])
 @pytest.mark.parametrize(("beside", "is_true"), [(5e-10, True), (2e-9, False)])
 def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, is_true: bool) -> None:
-    """Extremes may lie outside their buckets by the SDK's rounding error; beyond that they contradict the counts."""
+    """Extremes may be outside their buckets by the SDK's rounding error; beyond that, they contradict the counts."""
     point = recorded(samples)
     indexes = [index for index, count in enumerate(point.positive.bucket_counts, point.positive.offset) if count]
     first, behind = indexes[0], indexes[-1] + 1
@@ -168,7 +168,7 @@ def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, i
 
 
 def test_a_coarse_scale() -> None:
-    """At scale 0, where buckets reach from one power of two to the next, all guarantees hold."""
+    """At scale 0, where each bucket extends to the next power of two, all guarantees hold."""
     point = recorded([1e-20, 2e19, 6e19, 1e20])
     assert point.scale == 0
     made = published(point)
@@ -178,14 +178,14 @@ def test_a_coarse_scale() -> None:
 
 @pytest.mark.parametrize("third", [3.2, 3.3, 3.45, 3.7, 3.85, 3.98])
 def test_a_remainder_that_leaves_its_bucket(third: float) -> None:
-    """If correcting the sum would move a value out of its bucket, another value absorbs the rest."""
+    """If the correction of the sum would move a value out of its bucket, another value absorbs the rest."""
     point = recorded([1.1, 1.7, 2.2, third, 17.4])
     assert_promises_are_kept(published(point), point)
 
 
 @pytest.mark.parametrize("number", range(1, 15))
 def test_counts_of_lone_samples(number: int) -> None:
-    """All guarantees hold for any number of samples that are alone in their buckets."""
+    """All guarantees hold for any number of samples, each alone in its bucket."""
     point = recorded([3.0**place for place in range(number)])
     assert set(filter(None, point.positive.bucket_counts)) == {1}
     assert_promises_are_kept(published(point), point)
@@ -217,7 +217,7 @@ def test_percentiles_are_in_their_bucket(number: int, seed: int, spread: float) 
 
 @pytest.mark.parametrize("fraction", [0.0085, 0.5, 0.99])
 def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> None:
-    """A value stays in its bucket even if it absorbs the rounding of a hundred others."""
+    """A value stays in its bucket even if it absorbs the rounding errors of a hundred others."""
     growth = 2 ** (1 / 16) - 1
     point = recorded([2 ** (index / 16) * (1 + fraction * growth) for index in range(100)])
     assert set(point.positive.bucket_counts) == {0, 1}
@@ -234,7 +234,7 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
     ],
 )
 def test_remainders_on_edges(samples: list[float]) -> None:
-    """The value that corrects the sum may be on the edge of its bucket (a power of two), but not on an extreme."""
+    """The value that corrects the sum may be on an edge of its bucket (a power of two), but not equal an extreme."""
     point = recorded(samples)
     assert_promises_are_kept(published(point), point)
 
@@ -242,7 +242,7 @@ def test_remainders_on_edges(samples: list[float]) -> None:
 @pytest.mark.parametrize("scale", [0, 6, 9, 12])
 @pytest.mark.parametrize("samples", [100, 900, 20_000])
 def test_parts_of_an_over_full_bucket_are_told_apart(scale: int, samples: int) -> None:
-    """The parts of an over-full bucket get distinct values, even if few numbers of that many digits lie in it."""
+    """The parts of an over-full bucket have distinct values, even if the bucket has few numbers with short digits."""
     for index in (5, 13, 77, 300):
         lower, upper = edge(scale, index), edge(scale, index + 1)
         extremes = [edge(scale, index - 4) * 1.000001, edge(scale, index + 5) * 1.000001]
@@ -265,7 +265,7 @@ def test_parts_of_an_over_full_bucket_are_told_apart(scale: int, samples: int) -
 
 @pytest.mark.parametrize("number", [500, 1000, 3000])
 def test_over_full_buckets_are_divided(number: int) -> None:
-    """Over-full buckets are divided: there are more values than filled buckets, with fewer samples each."""
+    """Over-full buckets are divided, so there are more values than filled buckets, with fewer samples each."""
     state = random.Random(number)
     point = recorded([state.lognormvariate(3, 0.5) for _ in range(number)])
     assert max(point.positive.bucket_counts) >= 12
@@ -285,7 +285,7 @@ def test_over_full_buckets_are_divided(number: int) -> None:
     ids=["first", "last", "both", "zeros"],
 )
 def test_over_full_buckets_of_the_extremes(samples: list[float]) -> None:
-    """An over-full bucket with an extreme is divided only in the part within the extremes."""
+    """An over-full bucket that contains an extreme is divided only within the extremes."""
     point = recorded(samples, max_size=20)
     made = published(point)
     assert_promises_are_kept(made, point)
@@ -293,7 +293,7 @@ def test_over_full_buckets_of_the_extremes(samples: list[float]) -> None:
 
 
 def test_samples_at_one_place_of_an_over_full_bucket() -> None:
-    """Samples share one value if dividing their over-full bucket could not preserve the sum."""
+    """If a divided over-full bucket could not preserve the sum, its samples share one value."""
     point = recorded([1.0, 1.3, *[2.5] * 20, 2.51], max_size=20)
     made = published(point)
     assert_promises_are_kept(made, point)
@@ -302,7 +302,7 @@ def test_samples_at_one_place_of_an_over_full_bucket() -> None:
 
 @pytest.mark.parametrize("buckets", [136, 138, 139, 147, 148, 149, 150, 151, 160])
 def test_room_for_parts(buckets: int) -> None:
-    """An over-full bucket is divided if the other buckets leave room for its parts; all guarantees hold either way."""
+    """An over-full bucket is divided if the other buckets leave room; the guarantees hold in both cases."""
     counts = [1] * (buckets // 2) + [30] + [1] * (buckets - 1 - buckets // 2)
     middles = [1.01 * edge(4, index) for index in range(buckets)]
     point = replace(
@@ -363,7 +363,7 @@ def buckets_of_common() -> list[tuple[float, float]]:
     ids=str,
 )
 def test_contradictions(changes: dict[str, Any]) -> None:
-    """A self-contradictory point is rejected as invalid."""
+    """A point that contradicts itself is rejected as invalid."""
     assert distribution_of(COMMON, 1.0) is not None
     with pytest.raises(InvalidPointError):
         distribution_of(replace(COMMON, **changes), 1.0)
@@ -380,7 +380,7 @@ def test_contradictions(changes: dict[str, Any]) -> None:
     ids=str,
 )
 def test_numbers_that_hardly_fit(changes: dict[str, Any]) -> None:
-    """If the sum cannot be met, or a number is a string, count and extremes are still exact."""
+    """If no values have the sum, or a number is a string, count and extremes are still exact."""
     point = replace(COMMON, **changes)
     made = published(point)
     assert (made.samples, made.values[0]) == (point.count, point.min)

@@ -1,4 +1,4 @@
-"""Statistics that CloudWatch computes match the recorded samples: the benchmark's guarantees, on fewer samples."""
+"""CloudWatch's statistics match the recorded samples: the guarantees of the benchmark, with fewer samples."""
 
 import math
 from functools import cache
@@ -40,18 +40,18 @@ class TestEveryDistribution:
 
     @pytest.mark.parametrize(("name", "size", "aggregation"), CELLS)
     def test_percentiles_are_within_a_bucket(self, name: str, size: int, aggregation: str) -> None:
-        """Each percentile is off by at most the width of the bucket that holds the exact one."""
+        """Each percentile is off by at most the width of the bucket that contains the exact percentile."""
         assert max(each.buckets_off for each in outcomes(name, size)[aggregation]) <= 1
 
     @pytest.mark.parametrize(("name", "size", "aggregation"), CELLS)
     def test_never_worse_than_midpoints(self, name: str, size: int, aggregation: str) -> None:
-        """The mean error over runs and percentiles is never larger than with bucket midpoints."""
+        """The mean error over runs and percentiles is never larger than that of bucket midpoints."""
         ours, midpoints = mean_errors(outcomes(name, size)[aggregation])
         assert ours <= midpoints
 
 
 def test_a_third_of_the_error_of_midpoints() -> None:
-    """For 1,000 lognormal samples in the SDK's default buckets, the error is at most a third of that of midpoints."""
+    """With 1,000 lognormal samples in default buckets, the error is at most a third of that of midpoints."""
     runs = [outcome for mu, sigma in LOGNORMALS for outcome in lognormal_outcomes(mu, sigma, 60)]
     ours, midpoints = mean_errors(runs, [50.0, 90.0, 99.0])
     assert ours <= midpoints / 3

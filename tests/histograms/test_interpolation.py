@@ -1,4 +1,4 @@
-"""Interpolation computes densities at edges, slopes and parts of buckets from the neighboring buckets."""
+"""Interpolation derives densities at edges, slopes and parts of buckets from the neighboring buckets."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from otel_cloudwatch_flask.histograms import values_counts as distribution
 from otel_cloudwatch_flask.histograms.buckets import Buckets
 from tests.support.samples import Row, buckets_of, rows
 
-# Twice as wide, six times as many samples. Monotone cubic interpolation gives, for intervals of 1 and 2 with 100 and
+# Twice the width, six times the samples. Monotone cubic interpolation gives, for intervals of 1 and 2 with 100 and
 # 300 samples per unit, 9 / (5 / 100 + 4 / 300) at the edge between them.
 AT_EDGE = 9 / (5 / 100 + 4 / 300)
 LINEAR = (Row(-4.0, -3.0, 100), Row(-3.0, -1.0, 600))
 LOGARITHMIC = (Row(1.0, 2.0, 100), Row(2.0, 8.0, 600))
 
 SCALES = [1.0, 1e-6]
-"""The unit must make no difference."""
+"""Factors that change the unit, which must not affect the result."""
 
 
 def scaled(buckets: tuple[Row, ...], scale: float) -> Buckets:
@@ -27,12 +27,12 @@ def scaled(buckets: tuple[Row, ...], scale: float) -> Buckets:
 
 
 def axes(buckets: tuple[Row, ...]) -> list[density._Axis]:
-    """Return the axis of each bucket."""
+    """Return the axis of each bucket, along which its density is linear."""
     return [density._Axis.of(samples, lower, upper) for lower, upper, samples in buckets]
 
 
 def adjacent(samples: Sequence[int]) -> list[Row]:
-    """Return adjacent buckets of width 1, from 0 up."""
+    """Return adjacent buckets of width 1, starting at 0."""
     return [Row(float(i), i + 1.0, count) for i, count in enumerate(samples)]
 
 
@@ -42,7 +42,7 @@ def to_join(buckets: Sequence[Row], most: int) -> set[int]:
 
 
 def with_overfull_divided(buckets: Sequence[Row]) -> list[Row]:
-    """Return the buckets after over-full ones are divided."""
+    """Return the buckets after the division of over-full ones."""
     return rows(distribution._with_overfull_divided(buckets_of(buckets)))
 
 
@@ -52,7 +52,7 @@ def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
 
 
 def inner_values(buckets: Sequence[Row], total: float, *, is_explicit: bool = False) -> tuple[list[float], list[int]]:
-    """Return the values and counts of the samples that are neither minimum nor maximum."""
+    """Return the values and counts of all samples except the minimum and the maximum."""
     return distribution._inner_values_and_counts(buckets_of(buckets), total, is_explicit=is_explicit)
 
 
@@ -81,7 +81,7 @@ def test_slopes(buckets: tuple[Row, ...]) -> None:
 
 
 def test_slopes_at_a_gap() -> None:
-    """The density falls to 0 towards an empty bucket; it is constant in a single bucket and in one without width."""
+    """The density falls to 0 toward an empty bucket; it is constant in a single bucket and in one without width."""
     apart = (Row(-9.0, -8.0, 10), Row(-2.0, -1.0, 10))
     assert density._slopes(axes(apart)) == pytest.approx([-density._STEEPEST, density._STEEPEST])
     for alone in ((Row(-2.0, -1.0, 10),), (Row(1.0, 1.0, 10),)):
@@ -90,7 +90,7 @@ def test_slopes_at_a_gap() -> None:
 
 
 def test_slope_next_to_a_dense_bucket() -> None:
-    """In a wide sparse bucket next to a narrow dense one the density falls to 0, and is never negative."""
+    """In a wide sparse bucket next to a narrow dense one, the density falls to 0, and is never negative."""
     buckets = (Row(-20.0, -2.0, 9), Row(-2.0, -1.0, 900))
     assert density._slopes(axes(buckets))[0] == density._STEEPEST
 
@@ -106,12 +106,12 @@ def test_mean_and_quantiles(axis: density._Axis, slope: float) -> None:
     mean = math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / steps
     assert axis.mean(slope) == pytest.approx(mean, rel=1e-6)
     for position in (0.0, 0.25, 0.6, 1.0):
-        share = position + slope * (position**2 - position)  # The integral of the density from 0 to the position.
+        share = position + slope * (position**2 - position)  # the integral of the density from 0 to the position
         assert density._quantile(share, slope) == pytest.approx(position, abs=1e-6)
 
 
 def test_parts() -> None:
-    """Up to four samples stay together; more are divided in proportion to their root, into parts of at least two."""
+    """Up to four samples stay together; more are divided in proportion to the square root of their number."""
     weights = [math.sqrt(samples) for samples in (4, 5, 100, 400)]
     room = 40 - 4
     expected = [1, 2, 1 + int(room * 10 / sum(weights)), 1 + int(room * 20 / sum(weights))]
@@ -121,7 +121,7 @@ def test_parts() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("total", [-1650.0, -1500.0, -1350.0])
 def test_refined(total: float, scale: float) -> None:
-    """The parts keep all samples and the outer edges, do not overlap, and have about the requested total."""
+    """The parts keep all samples and the outer edges, do not overlap, and have approximately the requested total."""
     total *= scale
     refined = density.refined(scaled(LINEAR, scale), total, 60)
     assert refined is not None
@@ -142,7 +142,7 @@ def test_nothing_to_refine(total: float, scale: float) -> None:
 
 
 def test_which_neighbors_are_joined() -> None:
-    """Adjacent buckets are joined first, then those without percentiles, then the emptiest; always in pairs."""
+    """Adjacent buckets are joined first, then buckets without percentiles, then the emptiest; always in pairs."""
     buckets = adjacent((100, 1, 1, 100, 100, 2, 2, 100))
     assert [to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
     apart = [*buckets[:2], *(Row(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
@@ -151,20 +151,20 @@ def test_which_neighbors_are_joined() -> None:
 
 
 def test_zeros_are_joined_last() -> None:
-    """A bucket without width holds exact samples, so even buckets that are not adjacent are joined before it."""
+    """A bucket without width has exact samples, so buckets that are not even adjacent are joined before it."""
     buckets = [Row(-1.0, 0.0, 1), Row(0.0, 0.0, 1), Row(0.0, 1.0, 1), Row(5.0, 6.0, 100), Row(8.0, 9.0, 100)]
     assert to_join(buckets, 1) == {2}
 
 
 def test_which_buckets_hold_percentiles() -> None:
-    """The buckets in which 50 %, 75 %, 90 %, ... of all samples are reached."""
+    """The buckets that hold percentiles are those in which 50 %, 75 %, 90 % ... of all samples are reached."""
     assert distribution._indices_of_percentiles([1, 1, 1, 997]) == {3}
     assert distribution._indices_of_percentiles([50, 25, 15, 5, 4, 1]) == {0, 1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("number", [137, 149, 201, 1000])
 def test_no_more_buckets_are_joined_than_necessary(number: int) -> None:
-    """Joining stops at exactly the requested number of buckets, with all samples and the same outer edges."""
+    """Joining stops at exactly the requested number of buckets, and preserves all samples and the outer edges."""
     buckets = buckets_of(adjacent([1 + i % 7 for i in range(number)]))
     samples, bounds = distribution._coarsened(buckets, 136)
     assert len(samples) == len(bounds) == 136
@@ -173,7 +173,7 @@ def test_no_more_buckets_are_joined_than_necessary(number: int) -> None:
 
 
 def test_overfull_buckets_are_divided() -> None:
-    """Over-full buckets are divided evenly, into parts of at least six samples, as far as there is room."""
+    """Over-full buckets are divided evenly, into parts of at least six samples, while there is room."""
     overfull = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
     parts = [Row(float(i), i + 1.0, 6) for i in range(10)]
     assert with_overfull_divided(overfull) == [*parts, overfull[1]]
@@ -185,7 +185,7 @@ def test_overfull_buckets_are_divided() -> None:
 
 @pytest.mark.parametrize("total", [70.0, 650.0])
 def test_overfull_buckets_stay_whole_for_the_sum(total: float) -> None:
-    """An over-full bucket is not divided if its samples lie at one end, so that its parts could not have the sum."""
+    """An over-full bucket is not divided if its samples are so near one end that its parts could not have the sum."""
     overfull = [Row(0.0, 10.0, 60), Row(10.0, 20.0, 6)]
     values, counts = inner_values(overfull, total)
     assert counts == [60, 6]
@@ -202,14 +202,14 @@ def test_percentiles_get_the_last_room() -> None:
 
 
 def test_possible_sums() -> None:
-    """All samples may lie at the lower edges, or all at the upper edges."""
+    """The smallest possible sum has all samples at the lower edges, and the largest has them at the upper edges."""
     buckets = buckets_of([(0.0, 1.0, 2), (1.0, 2.0, 1)])
     totals = (0.9, 1.0, 4.0, 4.1)
     assert [distribution._can_add_up_to(buckets, total) for total in totals] == [False, True, True, False]
 
 
 def test_open_buckets_are_closed() -> None:
-    """Open buckets reach no farther than the sum needs, with all other samples in the middle of their buckets."""
+    """Open buckets extend only as far as the sum requires, with all other samples in the middle of their buckets."""
     low, middle, high = Row(-math.inf, 10.0, 1), Row(10.0, 20.0, 1), Row(20.0, math.inf, 2)
     assert closed([low, middle, high], 220.0) == [(0.0, 10.0), (10.0, 20.0), (100.0, 100.0)]
     assert closed([low, middle], 10.0) == [(0.0, 10.0), (10.0, 20.0)]
@@ -217,7 +217,7 @@ def test_open_buckets_are_closed() -> None:
 
 
 def test_each_kind_of_histogram_is_divided_differently() -> None:
-    """Explicit buckets are divided by density, exponential ones, which are narrow, evenly."""
+    """Explicit buckets are divided by density; exponential buckets, which are narrow, are divided evenly."""
     buckets = [Row(-4.0, -3.0, 60), Row(-3.0, -2.0, 180)]
     total = -60 * 3.5 - 180 * 2.5
     _, by_density = inner_values(buckets, total, is_explicit=True)
@@ -230,14 +230,14 @@ def test_each_kind_of_histogram_is_divided_differently() -> None:
 
 
 def test_no_bucket_is_joined_without_need() -> None:
-    """If the buckets fit in a data point, each keeps its own value."""
+    """If the buckets fit in a data point, each has its own value."""
     number = distribution.MAX_BUCKETS
     values, counts = inner_values(adjacent([1] * number), number * number / 2)
     assert len(values) == len(counts) == number
 
 
 def test_only_the_closest_values_are_merged() -> None:
-    """With two values too many, the two closest pairs become one value each, and no other value changes."""
+    """With two values too many, the two closest pairs become one value each, and the other values do not change."""
     apart = [float(10 * i) for i in range(152)]
     near = [*apart]
     near[52], near[102] = near[51] + 1, near[101] + 2

@@ -1,4 +1,4 @@
-"""CloudWatch's statistics of a histogram's published values and counts are those of the recorded samples."""
+"""The statistics that CloudWatch derives from published values and counts are those of the recorded samples."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -28,13 +28,13 @@ bounds = st.one_of(
 
 
 def one_sided(recorded: Sequence[float], *, has_minimum: bool, has_maximum: bool) -> Extremes:
-    """Return the extremes of a data point whose minimum or maximum may be missing."""
+    """Return the extremes of a data point that may lack a minimum or maximum."""
     return Extremes.recorded(min(recorded) if has_minimum else None, max(recorded) if has_maximum else None)
 
 
 @st.composite
 def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tuple[Histogram, list[float]]:
-    """Draw samples, with some repeated to fill a bucket, and a histogram of them."""
+    """Draw samples, some of them repeated to fill a bucket, and a histogram of them."""
     recorded = draw(samples(min_size=min_size, max_size=max_size))
     recorded += recorded[:5] * draw(st.sampled_from([0, 0, 3, 50]))
     extremes = one_sided(recorded, has_minimum=draw(st.booleans()), has_maximum=draw(st.booleans()))
@@ -44,7 +44,7 @@ def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tup
 
 
 def sent(histogram: Histogram) -> Distribution:
-    """Return the distribution of a histogram with valid numbers."""
+    """Return the distribution of a histogram that has one."""
     made = distribution(histogram)
     assert made is not None
     return made
@@ -56,7 +56,7 @@ def each_sample(made: Distribution) -> list[float]:
 
 
 def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float, Row]]:
-    """Yield each value with the bucket of each of its samples, by rank."""
+    """Yield each value with each bucket that contains any of its samples, by rank."""
     ends = list(accumulate(bucket.samples for bucket in buckets))
     start = 0
     for value, count in zip(*made, strict=True):
@@ -66,7 +66,7 @@ def by_rank(made: Distribution, buckets: Sequence[Row]) -> Iterator[tuple[float,
 
 
 def assert_sum(made: Distribution, total: float, *, rounding: float = 0.0) -> None:
-    """Assert that the sum is exact within the promised fraction of the added magnitudes."""
+    """Assert that the error of the sum is within the promised fraction of the sum of magnitudes."""
     weight = math.fsum(abs(value) * count for value, count in zip(*made, strict=True))
     assert abs(math.fsum([made.total, -total])) <= 1e-9 * weight + rounding
 
@@ -76,7 +76,7 @@ class TestProperties:
 
     @given(histograms())
     def test_count_and_form(self, case: tuple[Histogram, list[float]]) -> None:
-        """Counts are positive ints and add up to all samples; values ascend, and there are at most 150."""
+        """Counts are positive ints whose sum is the number of samples; values ascend, and there are at most 150."""
         histogram, recorded = case
         made = sent(histogram)
         assert made.samples == histogram.count == len(recorded)
@@ -122,7 +122,7 @@ class TestProperties:
         has_minimum: bool,  # noqa: FBT001 - drawn by hypothesis
         has_maximum: bool,  # noqa: FBT001 - drawn by hypothesis
     ) -> None:
-        """Beyond 148 non-empty buckets, neighbors share values and at least 75 remain; everything else holds."""
+        """Beyond 148 non-empty buckets, neighbors share values; at least 75 remain, and statistics are exact."""
         recorded = [
             math.copysign(math.sqrt(edge(3, abs(index)) * edge(3, abs(index) + 1)), index)
             for place, index in enumerate(indices)
@@ -140,7 +140,7 @@ class TestProperties:
 
     @given(histograms(), st.sampled_from([0.001, 60.0, 86400.0, 1.024**4]))
     def test_scaled(self, case: tuple[Histogram, list[float]], factor: float) -> None:
-        """A factor scales every number."""
+        """A factor scales every value."""
         histogram, recorded = case
         assume(max(map(abs, recorded)) < 2.0**320)
         made = sent(replace(histogram, factor=factor))
@@ -151,7 +151,7 @@ class TestProperties:
 
     @given(histograms())
     def test_percentiles_are_within_a_bucket(self, case: tuple[Histogram, list[float]]) -> None:
-        """The value of each rank lies in the bucket of the sample of that rank, so it is off by at most its width."""
+        """The value of each rank is in the bucket of the rank's sample, so it is off by at most the bucket's width."""
         histogram, recorded = case
         buckets = rows(histogram.buckets())
         if len(buckets) > MAX_BUCKETS:
@@ -165,7 +165,7 @@ class TestProperties:
 
 
 class TestFewSamples:
-    """Samples that are fully determined by the histogram's numbers are exact."""
+    """Samples that the histogram's numbers determine completely are exact."""
 
     @pytest.mark.parametrize("sample", [0.0, 7.3, -7.3, 1e100, 5.0])
     @pytest.mark.parametrize("extremes", [None, UNRECORDED])
@@ -192,7 +192,7 @@ class TestFewSamples:
 
 
 class TestDeltas:
-    """Differences of running totals."""
+    """Differences of cumulative histograms."""
 
     @given(
         st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=30),
@@ -200,7 +200,7 @@ class TestDeltas:
         st.one_of(st.none(), st.integers(-3, 12)),
     )
     def test_one_sample_is_in_its_bucket(self, before: list[float], sample: float, scale: int | None) -> None:
-        """A difference of two sums carries the rounding of both, yet a single small sample stays in its bucket."""
+        """A single sample stays in its bucket even if the difference of two large sums is inexact."""
         bounds = (0.01, 1.0, 100.0, 1e6)
 
         def total_of(recorded: list[float]) -> Histogram:
@@ -217,7 +217,7 @@ class TestDeltas:
 
     @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30), st.lists(st.floats(1e-3, 1e6), max_size=30))
     def test_zeros_only_do_not_coarsen(self, before: list[float], added: list[float]) -> None:
-        """A point with only zeros has the SDK's scale 0; merging it changes only the count of zeros."""
+        """A point with only zeros has the SDK's scale 0; merging the point only adds to the count of zeros."""
         fine = exponential([*before, *added], 10)
         merged = sent(fine.plus(exponential([0.0] * 7, 0)))
         alone = sent(exponential([*before, *added, *[0.0] * 7], 10))
@@ -226,17 +226,17 @@ class TestDeltas:
 
 
 class TestOpenBuckets:
-    """Without a recorded minimum and maximum, an open bucket reaches as far as the sum requires."""
+    """Without a recorded minimum and maximum, an open bucket extends as far as the sum requires."""
 
     def test_upper(self) -> None:
-        """Samples above the last bound have the mean that the sum requires."""
+        """Samples above the last bound have the mean that results from the sum."""
         made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
         assert made.total == pytest.approx(205)
         assert made.values[0] <= 10
         assert made.values[-1] == pytest.approx(100, rel=0.1)
 
     def test_lower_stays_above_zero(self) -> None:
-        """Below a first bound that is not negative, values are not negative unless the sum requires it."""
+        """If the first bound is not negative, values are not negative unless the sum requires it."""
         made = sent(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] >= 0
         assert made.total == pytest.approx(9)
@@ -248,22 +248,22 @@ class TestOpenBuckets:
         assert made.total == pytest.approx(-43)
 
     def test_single_bucket(self) -> None:
-        """Without any bounds, only the mean is known."""
+        """Without bounds, only the mean is known."""
         assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
 
 
 class TestExplicitSpread:
-    """Samples are spread inside an explicit bucket, so percentiles interpolate."""
+    """Samples are spread within an explicit bucket, so percentiles are interpolated."""
 
     def test_median_of_a_uniform_bucket(self) -> None:
-        """The median of evenly distributed samples in one bucket is near its middle, not on an edge."""
+        """The median of evenly distributed samples in one bucket is near the bucket's middle."""
         recorded = [i / 10 for i in range(1001)]
         values = each_sample(sent(explicit(recorded, (0.0, 100.0))))
         assert values[500] == pytest.approx(50, abs=1)
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
-        """Where the density falls, most samples of a bucket are on the side of the fuller neighbor."""
+        """Where the density falls, most samples of a bucket are near the fuller neighbor."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
         values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
@@ -292,7 +292,7 @@ class TestUnsendable:
         ids=["maximum", "minimum", "sum", "single", "after-scaling", "both", "exponential"],
     )
     def test_beyond_the_range(self, histogram: Histogram) -> None:
-        """A histogram with a number beyond 2^360, also after scaling, has no distribution."""
+        """A histogram with a number beyond 2^360, before or after scaling, has no distribution."""
         assert distribution(histogram) is None
 
     def test_too_small_is_zero(self) -> None:
@@ -323,7 +323,7 @@ class TestCombined:
 
     @given(distributions, distributions)
     def test_exact_where_there_is_room(self, one: Distribution, other: Distribution) -> None:
-        """Up to 150 values, the result is exact."""
+        """If there are at most 150 distinct values, the result is exact."""
         both = Distribution.of([*zip(*one, strict=True), *zip(*other, strict=True)])
         if len(both.values) <= MAX_VALUES_PER_DATUM:
             assert combined([one, other]) == both
@@ -333,7 +333,7 @@ class TestCombined:
         st.lists(st.integers(1, 1000), min_size=1, max_size=3),
     )
     def test_zeros_stay_zeros(self, parts: list[list[float]], zeros: list[int]) -> None:
-        """Zeros stay zeros and other samples never become 0, no matter how many values are merged."""
+        """Zeros stay zeros, and other samples never become 0, no matter how many values are merged."""
         distributions = [Distribution.of((value, 1) for value in values if value) for values in parts]
         distributions += [Distribution([0.0], [number]) for number in zeros]
         whole = combined(distributions)
@@ -342,7 +342,7 @@ class TestCombined:
 
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:
-        """The closest neighbors share a value; the minimum and the maximum never do."""
+        """The closest neighbors share a value, but the minimum and the maximum do not."""
         whole = combined([Distribution.of((float(i), 1) for i in range(number))])
         assert 75 <= len(whole.values) <= 150
         assert (whole.values[0], whole.counts[0]) == (0.0, 1)
@@ -350,7 +350,7 @@ class TestCombined:
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_values_that_span_decades(self, sign: float) -> None:
-        """Values far apart relative to their size are kept if others are close to each other."""
+        """Values far apart relative to their size are kept if other values are close to each other."""
         small, dense = [1e-6 * 1.2**i for i in range(75)], [1000.0 + i for i in range(125)]
         whole = combined([Distribution.of((sign * value, 1) for value in part) for part in (small, dense)])
         assert len(whole.values) == MAX_VALUES_PER_DATUM
@@ -358,18 +358,18 @@ class TestCombined:
 
     @pytest.mark.parametrize("number", [151, 299, 300, 1000, 5000])
     def test_common_percentiles_are_exact(self, number: int) -> None:
-        """The values that hold common percentiles are not merged with others."""
+        """Values at the ranks of common percentiles are not merged with others."""
         whole = each_sample(combined([Distribution.of((float(i), 1) for i in range(number))]))
         ranks = [math.ceil(thousandth * number / 1000) - 1 for thousandth in (500, 750, 900, 950, 990, 999)]
         assert [whole[rank] for rank in ranks] == ranks
 
     def test_nothing(self) -> None:
-        """Merging nothing yields nothing."""
+        """Merging no distributions yields an empty distribution."""
         assert combined([]) == Distribution([], [])
 
 
 def test_equal_values_are_one() -> None:
-    """Values are sorted and equal ones merged; negative zero counts as zero."""
+    """Values are sorted, and equal values are merged; negative zero counts as zero."""
     made = Distribution.of([(2.0, 1), (0.0, 1), (1.0, 3), (2.0, 4), (-0.0, 2)])
     assert made == Distribution([0.0, 1.0, 2.0], [3, 3, 5])
     assert (made.samples, made.total) == (11, 13.0)
