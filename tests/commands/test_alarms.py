@@ -20,7 +20,7 @@ DEFAULTS = Thresholds()
 def duration(
     route: str, status: str = "200", *, samples: float = 1, p99: float | None = None, unit: str = "Milliseconds"
 ) -> SeriesSummary:
-    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
+    """Return a series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", "GET"), ("http.status_code", status), ("http.target", route))
     return SeriesSummary("Shop", "http.server.duration", dimensions, unit, samples, 3, p99)
 
@@ -37,7 +37,7 @@ def dimensions_of(query: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
-    """cfn-lint reports no errors, warnings or hints; a broken template fails, which shows that cfn-lint works."""
+    """cfn-lint accepts the template; a broken template fails, which shows that cfn-lint works."""
     (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
     result = CliRunner().invoke(main, ["alarms", "--from", str(tmp_path / "seen.json")])
     assert result.exit_code == 0
@@ -50,7 +50,7 @@ def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
 
 
 def test_alarms_of_the_demo() -> None:
-    """The alarms cover the 5xx rate and latency of the busiest routes, and missing data, with their price."""
+    """The alarms cover the 5xx rate and latency of the busiest routes, and missing data; their price is shown."""
     made = alarms(demo_document().series, DEFAULTS, routes=3)
     names = made.template["Resources"].keys()
     assert "Silence" in names
@@ -60,7 +60,7 @@ def test_alarms_of_the_demo() -> None:
 
 
 def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
-    """The rate counts the observed and the usual 5xx statuses, and is 0 in periods with few requests."""
+    """The rate counts observed and common 5xx statuses, and is 0 in periods with few requests."""
     rate, *queries = suggested(duration("/cart", "200"), duration("/cart", "507"))["FailuresCart"]["Metrics"]
     failed = " + ".join(f"FILL(m{number}, 0)" for number in range(1, 6))
     total = f"{failed} + FILL(m6, 0)"
@@ -82,7 +82,7 @@ def test_the_5xx_rate_is_relative_to_all_requests_of_a_route() -> None:
     ],
 )
 def test_an_alarm_fires_on_statuses_that_were_not_observed(counts: dict[str, int], state: str) -> None:
-    """5xx statuses that no preview has seen are in the rate, unless there are too few requests in the period."""
+    """The rate counts 5xx statuses that were not in the preview, unless the period has too few requests."""
     template = alarms([duration("/cart", "200")], DEFAULTS, routes=1).template
     cloudwatch = FakeCloudWatch(clock=lambda: 1_800_000_000.0)
     for status, count in counts.items():
@@ -97,7 +97,7 @@ def test_an_alarm_fires_on_statuses_that_were_not_observed(counts: dict[str, int
 
 @pytest.mark.parametrize("status", ["500", "503"])
 def test_alarms_find_the_error_type_of_the_stable_conventions(status: str) -> None:
-    """OpenTelemetry's stable conventions add the status of 5xx responses as error.type, which is another series."""
+    """The rate counts 5xx series with the attribute error.type, which OpenTelemetry's stable conventions add."""
     name, method, route = "http.server.request.duration", ("http.request.method", "GET"), ("http.route", "/cart")
     failed = (("error.type", status), method, ("http.response.status_code", status), route)
     good = (method, ("http.response.status_code", "200"), route)
@@ -120,7 +120,7 @@ def test_names_say_app_and_route_and_are_unique() -> None:
 
 
 def test_an_alarm_has_at_most_ten_metrics() -> None:
-    """Series with the fewest requests are dropped to stay within CloudWatch's limit."""
+    """The series with the fewest requests are omitted to stay within CloudWatch's limit."""
     statuses = [*map(str, range(200, 212)), *map(str, range(500, 512))]
     series = [duration("/", status, samples=1000 - int(status)) for status in statuses]
     found = suggested(*series)["Failures"]["Metrics"][1:]
@@ -142,13 +142,13 @@ def test_an_alarm_has_at_most_ten_metrics() -> None:
 def test_the_latency_threshold_is_twice_the_observed_p99(
     series: SeriesSummary, thresholds: Thresholds, threshold: float
 ) -> None:
-    """The threshold is rounded up, or as configured, and in the unit of the metric."""
+    """The threshold is twice the observed p99, rounded up, or the configured one, in the unit of the metric."""
     found = suggested(series, thresholds=thresholds)["Latency"]
     assert (found["ExtendedStatistic"], found["Threshold"]) == ("p99", threshold)
 
 
 def test_anomaly_detection_learns_the_latency_threshold(tmp_path: Path) -> None:
-    """The alarm compares the p99 with a band, costs three metrics, and is valid in each format."""
+    """The alarm compares the p99 with a band, is billed as three metrics, and is valid in each format."""
     made = alarms([duration("/")], Thresholds(is_learned=True), routes=1)
     found = made.template["Resources"]["Latency"]["Properties"]
     p99, band = found["Metrics"]
@@ -162,7 +162,7 @@ def test_anomaly_detection_learns_the_latency_threshold(tmp_path: Path) -> None:
 
 
 def test_latency_alarms_ignore_errors() -> None:
-    """Latency alarms watch successful responses; a route without any gets no latency alarm."""
+    """Latency alarms watch successful responses; a route without successful responses has no latency alarm."""
     found = suggested(duration("/", "404", samples=9), duration("/", "200"))["Latency"]
     assert {"Name": "http.status_code", "Value": "200"} in found["Dimensions"]
     assert "Latency" not in suggested(duration("/", "500"))
@@ -186,7 +186,7 @@ def test_only_the_busiest_routes_get_alarms() -> None:
 
 
 def test_logical_ids_are_unique_and_alphanumeric() -> None:
-    """Logical IDs are unique and alphanumeric for any route."""
+    """Logical IDs are unique and alphanumeric, whatever the routes."""
     routes = ["/a-b", "/a/b", "/<b>", "/🦄", "/", "/" + "x" * 1000, "/" + "x" * 1001]
     found = suggested(*map(duration, routes))
     assert len(found) == 2 * len(routes) + 1
@@ -194,7 +194,7 @@ def test_logical_ids_are_unique_and_alphanumeric() -> None:
 
 
 def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:
-    """Nothing in a route is interpreted as a parameter, YAML or markup."""
+    """No part of a route is interpreted as a parameter, YAML or markup."""
     routes = ["/: {a: b}", "/${AWS::Region}", '/"quoted" # no comment', "/%TAB% - [x]", "/!Ref x"]
     made = alarms([duration(route) for route in routes], DEFAULTS, routes=10)
     assert cfn_lint(tmp_path, json.dumps(made.template)) == ""
@@ -204,7 +204,7 @@ HOSTILE = ("/${AWS::Region}", "/%{if}", '/"quoted" # {x}', "/<int:id>\\", "/'x'"
 
 
 def test_terraform_reads_the_alarms() -> None:
-    """The configuration has the alarms of the template; nothing in a route is interpreted."""
+    """The configuration has the alarms of the template, and no part of a route is interpreted."""
     template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
     text = terraform(template)
     read = parsed_terraform(text)
@@ -218,7 +218,7 @@ def test_terraform_reads_the_alarms() -> None:
 
 
 def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
-    """The stack is a Python module, and the CDK makes the properties of the template from it."""
+    """The stack is a Python module from which the CDK creates the properties of the template."""
     template = alarms([duration(route, p99=1.0) for route in HOSTILE], DEFAULTS, routes=10).template
     made = synthesized(tmp_path, cdk(template))
     given = {name: each["Properties"] for name, each in template["Resources"].items()}
@@ -228,7 +228,7 @@ def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Replace the template's functions and parameters in a value by what the CDK makes of them."""
+    """Replace the template's functions and parameters in a value by what the CDK generates for them."""
     if isinstance(value, list):
         return [plain(each) for each in value]
     if not isinstance(value, dict):
@@ -244,7 +244,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize(("form", "begin"), [("terraform", 'variable "topic_arn" {'), ("cdk", '"""Alarms on metrics')])
 def test_the_format_is_an_option(tmp_path: Path, form: str, begin: str) -> None:
-    """--format selects what is printed."""
+    """--format selects the format of the output."""
     (tmp_path / "seen.json").write_text(json.dumps(demo_result()), "utf-8")
     result = CliRunner().invoke(main, ["alarms", "--from", str(tmp_path / "seen.json"), "--format", form])
     assert (result.exit_code, result.stdout.startswith(begin)) == (0, True)

@@ -19,14 +19,14 @@ from tests.support.command_runs import run
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A running local CloudWatch."""
+    """A running CloudWatch emulator."""
     with LocalCloudWatch() as cloudwatch:
         yield cloudwatch
 
 
 @pytest.fixture
 def data(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Path:
-    """The file with the live page's data of an app that has published three samples."""
+    """A file with the live page's data of an app that has published three samples."""
     app = Flask("shop")
     app.debug = True
     provider = MeterProvider(shutdown_on_exit=False)
@@ -48,7 +48,7 @@ def audited(document: dict[str, Any], client: Any, path: Path) -> list[Check]:
 
 
 def test_everything_delivered_is_in_cloudwatch(data: Path, cloudwatch: LocalCloudWatch) -> None:
-    """The command shows that the totals agree; without usage metrics, the share of the quota is unknown."""
+    """The command reports that the totals agree; without usage metrics, the share of the quota is unknown."""
     ended = run("doctor", "--audit", str(data), "--json", environment=cloudwatch.environment())
     totals, quota = (check for check in json.loads(ended.stdout)["checks"] if check["section"] == "Audit")
     assert totals["status"] == "ok"
@@ -74,15 +74,15 @@ def test_missing_samples_and_other_metrics(data: Path, cloudwatch: LocalCloudWat
 
 
 class UsageClient:
-    """A client whose account has called PutMetricData 18,000 times a minute in the last hour."""
+    """A client whose account made 18,000 calls of PutMetricData per minute in the last hour."""
 
     def get_paginator(self, operation: str) -> "UsageClient":
-        """Remember the operation."""
+        """Store the operation, and return this client."""
         self.operation = operation
         return self
 
     def paginate(self, **parameters: Any) -> Iterable[dict[str, Any]]:
-        """Return the only page of the answer."""
+        """Return the only page of the response."""
         if self.operation == "list_metrics":
             return [{"Metrics": []}]
         queries = parameters["MetricDataQueries"]
@@ -91,7 +91,7 @@ class UsageClient:
 
 
 def test_share_of_the_quota_and_a_long_run(data: Path) -> None:
-    """The share of the quota is an average over an hour; queries of a long run stay within CloudWatch's limit."""
+    """The share of the quota is an average over an hour; queries about a long run stay within CloudWatch's limit."""
     document = json.loads(data.read_text("utf-8"))
     document["started"] -= 14 * 24 * 3600
     document["series"] *= 20
@@ -101,7 +101,7 @@ def test_share_of_the_quota_and_a_long_run(data: Path) -> None:
 
 
 def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, cloudwatch: LocalCloudWatch) -> None:
-    """A failing call is a problem with a remedy; the output of other commands cannot be audited."""
+    """A failing call is a problem with a remedy; the output of other commands is rejected."""
     client = cloudwatch.client()
     cloudwatch.stop()
     (check,) = audited(json.loads(data.read_text("utf-8")), client, data)

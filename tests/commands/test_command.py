@@ -36,7 +36,7 @@ def test_help_of_each_command(name: str) -> None:
 
 
 def test_shell_completion() -> None:
-    """With the completion of flask's own command line, a shell completes the names of the commands."""
+    """A shell completes the names of the commands with the completion of Flask's command line."""
     variables = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": "flask cloudwatch d", "COMP_CWORD": "2"}
     program = Path(sys.executable).with_name("flask")
     ended = subprocess.run(
@@ -67,7 +67,7 @@ def test_an_unknown_command(group: click.Group) -> None:
 
 
 def test_an_invalid_setting_is_reported_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the setting."""
+    """The message names the invalid setting."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "often")
     result = CliRunner().invoke(main, ["cost", "--metrics", "3"])
     assert result.exit_code == 2
@@ -88,7 +88,7 @@ BROKEN = {
     ids=lambda arguments: arguments[0],
 )
 def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list[str]) -> None:
-    """One error shows the last line of the traceback; --traceback prints all of it."""
+    """The error has the last line of the traceback; --traceback prints the whole traceback."""
     program, line = BROKEN[kind]
     (tmp_path / "broken.py").write_text(program, "utf-8")
     info = ScriptInfo(app_import_path=str(tmp_path / "broken.py"))
@@ -102,7 +102,7 @@ def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list
 
 
 def test_doctor_reports_an_app_that_cannot_be_loaded(tmp_path: Path) -> None:
-    """The failure is reported like any other problem, and everything else is still checked."""
+    """The failure is reported like any other problem, and the other checks still run."""
     program, line = BROKEN["import"]
     (tmp_path / "broken.py").write_text(program, "utf-8")
     ended = run_flask(tmp_path / "broken.py", "doctor")
@@ -112,14 +112,14 @@ def test_doctor_reports_an_app_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def test_an_app_that_is_not_found() -> None:
-    """Flask's own message is shown."""
+    """Flask's own error message is printed."""
     ended = run_flask(Path("no_such_app"), "preview")
     assert ended.returncode == 2
     assert ended.stderr == "Error: The app cannot be loaded: Could not import 'no_such_app'.\n"
 
 
 def test_flask_finds_the_commands() -> None:
-    """The commands are registered as an entry point, and read the namespace of the loaded app."""
+    """The commands are registered as an entry point, and use the namespace of the loaded app."""
     ended = run_flask(MINIMAL, "policy")
     assert ended.returncode == 0, ended.stderr
     assert '"cloudwatch:namespace": "Shop"' in ended.stdout
@@ -129,7 +129,7 @@ def test_flask_finds_the_commands() -> None:
     "arguments", [["policy", "--namespace", "Shop"], ["doctor", "--help"], ["cost", "--metrics=9"]]
 )
 def test_a_bare_install_is_enough(arguments: list[str]) -> None:
-    """Only the demo requires its extra."""
+    """Only the demo needs the extra."""
     missing = dict.fromkeys(("rich", "moto", "waitress"))
     program = (
         f"import sys; sys.modules.update({missing}); from otel_cloudwatch_flask.cli import main; main({arguments})"
@@ -139,7 +139,7 @@ def test_a_bare_install_is_enough(arguments: list[str]) -> None:
 
 
 def test_commands_are_imported_lazily() -> None:
-    """A command is imported only when it runs, so the command line starts fast."""
+    """The module of a command is imported only when the command runs, so the command line starts fast."""
     program = (
         "import sys, otel_cloudwatch_flask.cli; "
         "print(*[name for name in sys.modules if name == 'boto3' or 'otel_cloudwatch_flask.commands.' in name])"
@@ -153,7 +153,7 @@ SERIES = {"namespace": "Shop", "metric_name": "Orders", "dimensions": {"b": "2",
 
 
 def test_documents() -> None:
-    """Documents are found at the top level or nested, with the call rate if known."""
+    """A document is found at the top level or nested in another one, with the call rate if it is known."""
     series = SeriesSummary("Shop", "Orders", (("a", "1"), ("b", "2")), "Count")
     assert document_from({"series": [SERIES]}).series == (series,)
     assert document_from({"document": {"series": [SERIES]}, "requests": 3}).series == (series,)
@@ -176,7 +176,7 @@ def test_documents() -> None:
     ],
 )
 def test_invalid_documents_are_rejected(tmp_path: Path, text: str, reason: str) -> None:
-    """The message names the fault, and what to pass instead."""
+    """The message says what is wrong, and what to pass instead."""
     path = tmp_path / "seen.json"
     path.write_text(text, "utf-8")
     with pytest.raises(CommandError, match="Pass the output of preview --json") as caught:

@@ -36,7 +36,7 @@ from tests.support.command_runs import demo_document, demo_result, run, run_flas
 
 
 def metric(name: str, **dimensions: str) -> Metric:
-    """Make a metric in the shop's namespace."""
+    """Return a metric in the shop's namespace."""
     return "Shop", name, tuple(sorted(dimensions.items()))
 
 
@@ -46,7 +46,7 @@ EVERY = [*ORDERS, *VIEWS, metric("Report Time")]
 
 
 def test_the_estimate_agrees_with_the_demo() -> None:
-    """Metrics, calls and dollars equal those reported by the demo, under every policy."""
+    """Metrics, calls and dollars equal those that the demo reports, under every policy."""
     told = demo_result()["dollars_per_month"]
     metrics = len(billed(demo_document().series))
     assert metrics == told["background"]["metrics"]
@@ -59,7 +59,7 @@ def test_the_estimate_agrees_with_the_demo() -> None:
 
 
 def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
-    """The contributions of all metrics add up to the total."""
+    """The output of the demo is accepted, and the contributions of all metrics add up to the total."""
     ended = run("cost", "--from", "-", "--json", said=json.dumps(demo_result()))
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
@@ -86,14 +86,14 @@ def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
 def test_calls_follow_from_policy_and_processes(
     fleet: Fleet, background: float | None, interval: float, sync: float | None
 ) -> None:
-    """Calls are at most one per request and at least one per interval, or ``None`` if the request rate is unknown."""
+    """Calls depend on the policy: at most one per request, at least one per interval, or unknown (``None``)."""
     assert fleet.calls_per_second("background") == background
     assert fleet.calls_per_second("interval") == interval
     assert fleet.calls_per_second("sync") == sync
 
 
 def test_both_outputs_are_estimated() -> None:
-    """The price of EMF lines depends on their size: that of the last data points, or a typical one."""
+    """The price of EMF lines depends on their size: that of the last data points, or a typical size."""
     from_document = json.loads(run("cost", "--from", "-", "--json", said=json.dumps(demo_result())).stdout)
     from_number = json.loads(run("cost", "--metrics", str(from_document["metrics"]), "--json").stdout)
     for result in (from_document, from_number):
@@ -110,14 +110,14 @@ def test_both_outputs_are_estimated() -> None:
 
 
 def last_datums() -> list[Datum]:
-    """Return the last data point of each of the demo's series, as if all were of one flush."""
+    """Return the last data point of each of the demo's series, as if they were from one flush."""
     return [
         datum_of({**each["last_datum"], "Timestamp": 1_800_000_000}) for each in demo_result()["document"]["series"]
     ]
 
 
 def test_the_output_of_the_app_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--max applies to the cost with the app's own output."""
+    """--max applies to the cost of the app's current output."""
     monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
     result = CliRunner().invoke(main, ["cost", "--metrics", "120", "--processes", "4", "--max", "50"])
     assert result.exit_code == 1
@@ -126,20 +126,20 @@ def test_the_output_of_the_app_is_the_current_one(monkeypatch: pytest.MonkeyPatc
 
 
 def test_units_do_not_make_metrics() -> None:
-    """CloudWatch bills distinct names and dimensions."""
+    """CloudWatch bills each combination of name and dimensions once, whatever the unit."""
     assert (
         len(billed([SeriesSummary("Shop", "Orders", unit="Count"), SeriesSummary("Shop", "Orders", unit="None")])) == 1
     )
 
 
 def test_contribution_of_a_metric_name() -> None:
-    """The contribution is the number of series; the largest comes first."""
+    """The contribution of a name is its number of series; the largest comes first."""
     found = [(each.metric, each.metrics, round(each.saved_dollars, 9)) for each in by_metric(EVERY)]
     assert found == [("Views", 8, 2.4), ("Orders", 3, 0.9), ("Report Time", 1, 0.3)]
 
 
 def test_contribution_of_a_dimension() -> None:
-    """Without the dimension, series that differ only in it become one; a constant dimension saves nothing."""
+    """Without a dimension, series that differ only in it become one; a constant dimension saves nothing."""
     found = {(each.metric, each.dimension): (each.values, each.saved_metrics) for each in by_dimension(EVERY)}
     assert found == {
         ("Views", "Page"): (4, 6),
@@ -150,7 +150,7 @@ def test_contribution_of_a_dimension() -> None:
 
 
 def test_contribution_of_a_dimension_with_a_rollup() -> None:
-    """Without the dimension, its series become the existing rollup."""
+    """Without a dimension, its series become the existing rollup."""
     (found,) = by_dimension([metric("Orders", Payment="card"), metric("Orders", Payment="cash"), metric("Orders")])
     assert found.saved_metrics == 2
 
@@ -165,14 +165,14 @@ def test_contribution_of_a_rule() -> None:
 
 @given(st.integers(1, 400_000), st.data())
 def test_savings_use_the_price_of_the_last_tier(total: int, data: st.DataObject) -> None:
-    """Prices fall with the number of metrics, so dropping metrics saves the lowest price."""
+    """Prices fall with the number of metrics, so dropping metrics saves the price of the last tier."""
     dropped = data.draw(st.integers(0, total))
     saved = metrics_dollars(total) - metrics_dollars(total - dropped)
     assert 0 <= saved <= metrics_dollars(dropped) + 1e-6
 
 
 def test_a_number_of_metrics_instead_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Policy and intervals default to the settings; options take precedence."""
+    """Policy and intervals are those of the settings; options take precedence."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "interval")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30000")
     result = CliRunner().invoke(main, ["cost", "--metrics", "12000", "--processes", "40", "--json"])
@@ -186,7 +186,7 @@ def test_a_number_of_metrics_instead_of_a_document(monkeypatch: pytest.MonkeyPat
 
 
 def test_rules_and_policy_of_the_app_are_used(tmp_path: Path) -> None:
-    """``flask cloudwatch cost`` reads them from the loaded app."""
+    """``flask cloudwatch cost`` uses the rules and the policy of the loaded app."""
     app = Flask("shop")
     app.config.update(CLOUDWATCH_FLUSH="sync", CLOUDWATCH_RULES=[{"match": "http.server.*", "rollups": [[]]}])
     reporter = CloudWatchMetricsReporter(app, "Shop", FakeCloudWatch(), meter_provider=MeterProvider())
@@ -204,7 +204,7 @@ def test_rules_and_policy_of_the_app_are_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--metrics", "3", "--from", "seen.json"]])
 def test_either_a_document_or_a_number_is_required(arguments: list[str]) -> None:
-    """Passing neither or both is a usage error."""
+    """Passing both or neither is a usage error."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
     assert "pass either --from FILE or --metrics NUMBER" in result.output
@@ -227,7 +227,7 @@ def test_untrusted_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @contextmanager
 def served(content: bytes) -> Iterator[str]:
-    """Return a URL that serves this content, like a live page's data."""
+    """Yield a URL that serves this content, like a live page's data."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -273,12 +273,12 @@ def test_the_data_of_a_live_page_is_a_document() -> None:
     ],
 )
 def test_growth_names_the_metric_and_the_dimension(now: list[Metric], told: list[str]) -> None:
-    """A new name, a new dimension, more values and more combinations are told apart; removals are not growth."""
+    """New names, new dimensions, new values and new combinations are distinguished; removals are not growth."""
     assert [*map(str, growth(EVERY, now))] == told
 
 
 def test_the_largest_share_names_the_dimension_to_drop() -> None:
-    """Without a dimension that merges series, only the metric is named; without metrics, nothing is."""
+    """If no dimension merges series, only the metric is named; without metrics, neither is."""
     assert largest_share(EVERY) == " The largest share is Views with 8 metrics, because Page has 4 values."
     assert largest_share([metric("Report Time")]) == " The largest share is Report Time with 1 metric."
     assert not largest_share([])
@@ -300,7 +300,7 @@ def index() -> str:
 
 
 def test_a_ci_job_fails_when_metrics_become_more_expensive(tmp_path: Path) -> None:
-    """``--against`` and ``--max`` exit with status 1 and name the cause on standard error; JSON stays parseable."""
+    """``--against`` and ``--max`` exit with status 1 and name the cause on standard error; JSON stays valid."""
     main_json, branch_json = (_preview(tmp_path / name, source) for name, source in _VERSIONS.items())
     gate = run("cost", "--from", branch_json, "--against", main_json, "--max", "1", "--json")
     assert gate.returncode == 1
@@ -331,7 +331,7 @@ def _preview(folder: Path, source: str) -> str:
     ],
 )
 def test_a_gate_that_cannot_decide_is_an_error(arguments: list[str], told: str) -> None:
-    """Neither passes silently if the number to compare is unknown."""
+    """If a number to compare is unknown, neither option passes silently."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
     assert told in result.output

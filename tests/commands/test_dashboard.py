@@ -18,7 +18,7 @@ from tests.support.template_tools import cfn_lint, parsed_terraform, synthesized
 
 
 def duration(route: str, status: str = "200", method: str = "GET") -> SeriesSummary:
-    """Make a series as recorded by OpenTelemetry's Flask instrumentation."""
+    """Return a series as recorded by OpenTelemetry's Flask instrumentation."""
     dimensions = (("http.method", method), ("http.status_code", status), ("http.target", route))
     return SeriesSummary("Shop", "http.server.duration", dimensions, "Milliseconds")
 
@@ -34,7 +34,7 @@ def charts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def shown(body: dict[str, Any], series: Iterable[SeriesSummary] = ()) -> set[tuple[str, ...]]:
-    """Return every metric shown in a chart: namespace, name and dimensions. Searches find some of ``series``."""
+    """Return the metrics shown in charts: namespace, name and dimensions. Searches select from ``series``."""
     lines = [line for chart in charts(body).values() for line in chart["metrics"]]
     found = [
         each for line in lines for each in series if "expression" in line[-1] and finds(line[-1]["expression"], each)
@@ -58,7 +58,7 @@ def _has(actual: dict[str, str], name: str, value: str, choices: str) -> bool:
 
 
 def test_the_dashboard_of_the_demo_shows_every_metric() -> None:
-    """The body satisfies CloudWatch's rules."""
+    """Every metric is shown, and the body satisfies CloudWatch's rules."""
     series = demo_document().series
     body = body_of(*series)
     assert list(body_faults(json.dumps(body))) == []
@@ -68,7 +68,7 @@ def test_the_dashboard_of_the_demo_shows_every_metric() -> None:
 
 
 def test_requests_errors_and_latency_are_shown_by_route() -> None:
-    """Samples of durations count requests; each percentile has its own chart."""
+    """Requests are counted by the samples of durations, and each percentile has its own chart."""
     found = charts(body_of(duration("/")))
     assert found["Requests per minute"]["stat"] == "SampleCount"
     statistics = {f"Latency by route, {each}": each for each in LATENCY_PERCENTILES}
@@ -80,7 +80,7 @@ def test_requests_errors_and_latency_are_shown_by_route() -> None:
 
 
 def test_routes_and_statuses_that_come_later_are_shown() -> None:
-    """A 503, and a route, that no preview has seen are in the charts, and totals over all routes are not."""
+    """Charts include statuses and routes that were not in the preview, but not totals over all routes."""
     found = charts(body_of(duration("/")))
     total = SeriesSummary("Shop", "http.server.duration", (("http.method", "GET"),), "Milliseconds")
     other = SeriesSummary("Other", "http.server.duration", duration("/").dimensions, "Milliseconds")
@@ -95,7 +95,7 @@ def test_routes_and_statuses_that_come_later_are_shown() -> None:
 
 
 def test_request_counts_of_decorators_are_used_without_durations() -> None:
-    """Their sum is the number of requests; if there are durations, the counts are charted like any other metric."""
+    """The sum of the counts is the number of requests; with durations, counts are charted like any other metric."""
     count = SeriesSummary("Shop", "RequestCount", (("ResourceName", "Index"), ("StatusCode", "404")), "Count")
     alone = charts(body_of(count))
     assert {title: chart["stat"] for title, chart in alone.items()} == {
@@ -117,13 +117,13 @@ def test_request_counts_of_decorators_are_used_without_durations() -> None:
     ],
 )
 def test_other_metrics_are_grouped_by_unit(unit: str, title: str, statistic: str) -> None:
-    """The statistic of a chart fits its unit."""
+    """The statistic of a chart depends on its unit."""
     ((found, chart),) = charts(body_of(SeriesSummary("Shop", "Orders", (), unit))).items()
     assert (found, chart["stat"]) == (title, statistic)
 
 
 def test_active_requests_are_shown_by_their_maximum() -> None:
-    """A sum of current values would be meaningless."""
+    """Active requests are charted by their maximum, since a sum of current values is meaningless."""
     found = charts(body_of(SeriesSummary("Shop", "http.server.active_requests", (), "Count")))
     assert found["Active requests, maximum"]["stat"] == "Maximum"
 
@@ -142,7 +142,7 @@ def test_widgets_do_not_overlap() -> None:
 
 @pytest.mark.parametrize(("name", "unit"), [("Views", "Count"), ("http.server.active_requests", "Count")])
 def test_dimension_values_that_come_later_are_shown(name: str, unit: str) -> None:
-    """A chart shows all series of a metric name: other values, other dimensions, and the overflow series."""
+    """A chart shows all series of a metric: other values, other dimensions, and the overflow series."""
     (chart,) = charts(body_of(SeriesSummary("Shop", name, (("Page", "index"),), unit))).values()
     ((line,),) = chart["metrics"]
     assert line["label"] == f"{name} ${{PROP('Dim.Page')}}"
@@ -153,7 +153,7 @@ def test_dimension_values_that_come_later_are_shown(name: str, unit: str) -> Non
 
 
 def test_totals_of_requests_have_a_chart_of_their_own() -> None:
-    """A rollup over all routes is charted without the routes, which have their own charts."""
+    """A rollup over all routes is charted separately from the routes."""
     total = SeriesSummary("Shop", "http.server.duration", (("http.method", "GET"),), "Milliseconds")
     found = charts(body_of(duration("/"), total))
     ((line,),) = found["Milliseconds, p90"]["metrics"]
@@ -162,7 +162,7 @@ def test_totals_of_requests_have_a_chart_of_their_own() -> None:
 
 
 def test_a_search_is_valid_for_any_name() -> None:
-    """Quotes, backslashes and parentheses are escaped; a name that a search cannot contain is shown as it is."""
+    """Quotes, backslashes and parentheses are escaped; metrics that a search cannot name are listed individually."""
     hostile = SeriesSummary("Shop (EU)", 'C:\\Reads "hot"', (("Page", "."),), "Count")
     quoted = SeriesSummary("Shop", "Joe's", (("Page", "index"),), "Count")
     long = SeriesSummary("(" * 255, "(" * 255, (), "Count")
@@ -180,7 +180,7 @@ def test_a_search_is_valid_for_any_name() -> None:
 
 @pytest.mark.parametrize("number", [150, 700, 3000])
 def test_large_apps_stay_within_the_limits(number: int) -> None:
-    """Charts are split, and series beyond the limits are reported."""
+    """Charts are split to fit, and series beyond the limits are reported."""
     named = [SeriesSummary("Shop", f"Views{page}", (), "Count") for page in range(number)]
     made = dashboard(named, region="us-east-1", title="Shop")
     assert list(body_faults(json.dumps(made.body))) == []
@@ -193,7 +193,7 @@ def test_large_apps_stay_within_the_limits(number: int) -> None:
 
 
 def test_untrusted_names_are_shown_as_text() -> None:
-    """Markdown and dynamic labels are escaped; series whose names are repeat markers are omitted."""
+    """Markdown and dynamic labels are escaped; series with names that are repeat markers are omitted."""
     dots = SeriesSummary("Shop", "Joe's", (("Page", "."),))
     labelled = SeriesSummary("Shop", "${PROP('MetricName')}", (("Page", "index"), ("'}", "x")))
     made = dashboard([dots, labelled], region="us-east-1", title="[Shop](http://127.0.0.1) # *")
@@ -207,7 +207,7 @@ def test_untrusted_names_are_shown_as_text() -> None:
 
 
 def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
-    """CloudFormation, Terraform and the CDK create the same body, whose dynamic labels they do not interpret."""
+    """CloudFormation, Terraform and the CDK create the same body, and do not interpret its dynamic labels."""
     made = dashboard([duration("/"), SeriesSummary("Shop", "Orders")], region="us-east-1", title="My Shop, Other")
     template = made.template()
     properties = template["Resources"]["Dashboard"]["Properties"]
@@ -224,14 +224,14 @@ def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
 
 
 def test_the_cdk_synthesizes_the_dashboard(tmp_path: Path) -> None:
-    """The stack is a Python module, and the CDK makes the same body from it."""
+    """The stack is a Python module from which the CDK creates the same body."""
     made = dashboard([duration("/")], region="us-east-1", title="Shop")
     found = synthesized(tmp_path, cdk(made.template()))["Dashboard"]["Properties"]
     assert (found["DashboardName"], json.loads(found["DashboardBody"])) == ("Shop", made.body)
 
 
 def test_put_and_list() -> None:
-    """A dashboard is created from a document with --put, and printed for the listed metrics with --list."""
+    """--put creates a dashboard from a document, and --list prints one for the metrics in CloudWatch."""
     with LocalCloudWatch() as cloudwatch:
         environment = cloudwatch.environment()
         put = run("dashboard", "--from", "-", "--put", "Shop", environment=environment, said=json.dumps(demo_result()))
@@ -258,7 +258,7 @@ def test_put_and_list() -> None:
 
 
 def test_errors_of_aws_have_a_remedy() -> None:
-    """One sentence is printed instead of boto3's traceback."""
+    """An error is printed as one sentence instead of boto3's traceback."""
     environment = {"AWS_ENDPOINT_URL_CLOUDWATCH": "http://127.0.0.1:9", "AWS_REGION": "us-east-1"}
     ended = run("dashboard", "--list", "--namespace", "Shop", environment=environment)
     assert ended.returncode == 2
@@ -284,7 +284,7 @@ def test_errors_of_aws_have_a_remedy() -> None:
     ],
 )
 def test_usage_errors(tmp_path: Path, arguments: list[str], message: str) -> None:
-    """The exit status is 2, and the message names the remedy."""
+    """The exit status is 2, and the message says what to do."""
     (tmp_path / "EMPTY").write_text('{"series": []}', "utf-8")
     result = CliRunner().invoke(
         main, ["dashboard", *(str(tmp_path / each) if each.isupper() else each for each in arguments)]

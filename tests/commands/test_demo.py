@@ -44,7 +44,7 @@ FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4
 
 
 def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
-    """Make an outcome in which only the comparisons can be a problem."""
+    """Return an outcome in which only the comparisons can be a problem."""
     successful = Outcome(
         seconds=5.0,
         responses=500,
@@ -92,17 +92,17 @@ def test_all_numbers_match(opt_in: str, output: str) -> None:
 
 
 def test_ctrl_c_while_the_shop_starts() -> None:
-    """The exit status is 130, one word is printed, and no process is left."""
+    """The exit status is 130, one word is printed, and no process remains."""
     with subprocess.Popen([*DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         shop = wait_for_child(process)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, ("", "Stopped.\n"))
-    assert eventually(lambda: not is_running(shop))  # It may notice the closed pipe only after it has started.
+    assert eventually(lambda: not is_running(shop))  # The command may notice the closed pipe only after it has started.
 
 
 def test_ctrl_c_during_the_traffic() -> None:
-    """On a terminal, the exit status and output are the same while the progress bar is shown."""
+    """On a terminal that shows the progress bar, the exit status and the output are the same."""
     screen, terminal = os.openpty()
     with subprocess.Popen([*DEMO, "--seconds", "600"], stdout=subprocess.PIPE, stderr=terminal) as process:
         os.close(terminal)
@@ -118,7 +118,7 @@ def test_ctrl_c_during_the_traffic() -> None:
 
 
 def test_serve_runs_until_ctrl_c() -> None:
-    """Traffic is sent, the live page shows the published metrics, and no process is left afterwards."""
+    """Traffic is sent, the live page shows the published metrics, and no process remains after Ctrl-C."""
     with subprocess.Popen(
         [*DEMO, "--serve", "--rate", "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -144,7 +144,7 @@ def published_names(url: str) -> set[str]:
 
 
 def read_until(screen: int, text: bytes) -> bytes:
-    """Read the output on a terminal up to a text."""
+    """Read a terminal's output up to this text, and return it."""
     shown = b""
     while text not in shown:
         shown += os.read(screen, 4096)
@@ -152,7 +152,7 @@ def read_until(screen: int, text: bytes) -> bytes:
 
 
 def test_a_killed_demo_leaves_no_process() -> None:
-    """The shop stops when its standard input is closed."""
+    """If the demo is killed, the shop stops, because its standard input is closed."""
     with subprocess.Popen([*DEMO, "--seconds", "600"]) as process:
         shop = wait_for_child(process)
         process.kill()
@@ -178,7 +178,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("module", ["moto", "rich", "waitress"])
 def test_a_missing_extra_is_named(module: str) -> None:
-    """The message says what to install, and the exit status is that of a usage error."""
+    """The message names the extra to install, and the exit status is that of a usage error."""
     program = f"import sys; sys.modules[{module!r}] = None; from otel_cloudwatch_flask.cli import main; main(['demo'])"
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert completed.returncode == 2
@@ -208,14 +208,14 @@ def test_exit_codes(
 
 
 def test_a_shop_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message contains its last output."""
+    """The message contains the last output of the shop."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_FLUSH", "sometimes")
     with pytest.raises(ShopProcessError, match=r"(?s)did not start.*sometimes"), ShopProcess({}, StringIO()):
         pass
 
 
 def test_a_shop_that_does_not_stop_properly() -> None:
-    """A killed shop returns no summary."""
+    """A shop that had to be killed returns no summary."""
     with isolated_environment(), ShopProcess({}, StringIO()) as shop:
         shop._process.kill()
         with pytest.raises(ShopProcessError, match="did not stop"):
@@ -223,7 +223,7 @@ def test_a_shop_that_does_not_stop_properly() -> None:
 
 
 def test_the_start_of_the_shop_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that prints nothing in time is killed."""
+    """A process that prints nothing before the timeout is killed."""
     monkeypatch.setattr(shop_process, "_START_SECONDS", 0.0)
     with isolated_environment(), pytest.raises(ShopProcessError, match="did not start"), ShopProcess({}, StringIO()):
         pass
@@ -257,7 +257,7 @@ def test_the_start_of_the_shop_times_out(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_differences(expectation: Expectation, found: Figures, sentences: list[str]) -> None:
-    """Each kind of expectation compares its known figures, within its tolerance, and no others."""
+    """Each kind of expectation compares the figures that it has, within its tolerance, and no others."""
     differences = list(expectation.differences(found))
     assert len(differences) == len(sentences)
     for difference, sentence in zip(differences, sentences, strict=True):
@@ -265,7 +265,7 @@ def test_differences(expectation: Expectation, found: Figures, sentences: list[s
 
 
 def test_a_series_on_only_one_side_is_a_difference() -> None:
-    """The series is reported as missing in CloudWatch, or as not expected there."""
+    """The series is reported as missing in CloudWatch, or as unexpected there."""
     missing, extra = compare({series_of("B"): FOUND}, {series_of("A"): THREE})
     assert missing.differences == ("Missing from CloudWatch.",)
     assert extra.differences == ("In CloudWatch, but not expected.",)
@@ -285,14 +285,14 @@ def test_a_series_on_only_one_side_is_a_difference() -> None:
     ],
 )
 def test_losses_and_failures_are_problems(changes: dict[str, Any], problem: str) -> None:
-    """Matching numbers alone are not a success."""
+    """Losses and failures are problems even if all numbers match."""
     assert EQUAL.problems == []
     assert replace(EQUAL, **changes).problems == [problem]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_report_fits_the_terminal(width: int) -> None:
-    """Both sides are aligned, no line is longer than the terminal, and markup in names is shown as text."""
+    """Both sides are aligned, no line is longer than the terminal, and markup in names is printed as text."""
     hostile = series_of("[bold]Orders[/]", "Count", Payment="card", Path="/products/<int:product_id>" * 2)
     comparisons = compare({ORDERS: FOUND, hostile: FOUND}, {ORDERS: THREE})
     text = StringIO()
@@ -307,7 +307,7 @@ def test_the_report_fits_the_terminal(width: int) -> None:
 
 
 def test_the_json_output() -> None:
-    """The output contains the figures of both sides and the problems."""
+    """The output contains the figures of both sides, and the problems."""
     result = report.as_json(UNEQUAL)
     assert result["equal"] is False
     assert result["problems"] == ["Orders {Payment=card} in Count: CloudWatch has samples=4, expected 3."]
@@ -318,20 +318,20 @@ def test_the_json_output() -> None:
 
 
 def test_one_metric_in_two_units_is_billed_once() -> None:
-    """The unit is not part of a metric's identity."""
+    """The unit is not part of the identity by which a metric is billed."""
     other = ORDERS._replace(unit="Bytes")
     assert outcome(compare({ORDERS: FOUND, other: FOUND}, {ORDERS: THREE, other: THREE})).metrics == 1
 
 
 def test_bucket_width_follows_from_the_range_of_values() -> None:
-    """Equal values get the finest buckets; from 1 to 2**36.5, a bucket is a quarter of a power of two."""
+    """Equal values have the finest buckets; from 1 to 2**36.5, a bucket is a quarter of a power of two wide."""
     assert bucket_ratio((5.0, 5.0)) == pytest.approx(1, abs=1e-6)
     assert bucket_ratio(()) == bucket_ratio((0.0,)) == 1
     assert bucket_ratio((1.0, 2.0**36.5)) == bucket_ratio((-1.0, 0.0, 2.0**36.5)) == 2**0.25
 
 
 def test_the_period_covers_the_whole_demo() -> None:
-    """The period covers the demo at midnight too; only a range longer than a day has no period."""
+    """The period covers the demo even across midnight; only a range of more than a day has no period."""
     midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
     for minutes in (0, 1, 59, 300):
         period = whole_period(midnight - timedelta(minutes=minutes), midnight + timedelta(minutes=minutes))
@@ -344,7 +344,7 @@ def test_the_period_covers_the_whole_demo() -> None:
     ("arrivals", "rate"), [([], 0), ([3.0], 0.5), ([3.0, 4.0], 1), ([3.5, 4.0, 5.0], 1), ([0.5, 1.0, 1.5, 2.0], 2)]
 )
 def test_the_call_rate_is_that_of_the_steady_state(arrivals: list[float], rate: float) -> None:
-    """A short demo uses the average, a longer one ignores the first call."""
+    """A short demo uses the average rate; a longer one ignores the first call."""
     assert run.steady_rate(arrivals, elapsed_seconds=2.0) == rate
 
 
@@ -356,7 +356,7 @@ def test_requests_are_deterministic() -> None:
 
 
 def test_the_environment_is_restored() -> None:
-    """AWS configuration is removed inside the block, and restored after it."""
+    """Inside the block, AWS configuration is removed; after the block, it is restored."""
     before = dict(os.environ)
     with isolated_environment():
         os.environ["AWS_REGION"] = "eu-west-1"

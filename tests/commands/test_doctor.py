@@ -38,12 +38,12 @@ SECRETS = {
 
 
 def findings(ended: str, section: str) -> list[tuple[str, str]]:
-    """Return the statuses and findings of a section in the JSON output."""
+    """Return the status and text of each finding in a section of the JSON output."""
     return [(each["status"], each["finding"]) for each in json.loads(ended)["checks"] if each["section"] == section]
 
 
 def test_a_healthy_app() -> None:
-    """There are no problems, nothing is sent, and with --verbose each setting has a line with its source."""
+    """No problems are found, nothing is sent, and --verbose adds a line for each setting with its source."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(SHOP, "doctor", "--verbose", environment=cloudwatch.environment())
         assert cloudwatch.traffic.put_requests == 0
@@ -58,7 +58,7 @@ def test_a_healthy_app() -> None:
 
 
 def test_news_come_first() -> None:
-    """Sections with problems are first, and settings with default values are hidden."""
+    """Sections with problems come first, and settings with default values are hidden."""
     variables = {"OTEL_EXPORTER_CLOUDWATCH_FLSH": "sync", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x"}
     credentials = {"AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL_CLOUDWATCH": "http://127.0.0.1:9"}
     lines = run_flask(MINIMAL, "doctor", environment={**variables, **credentials}).stdout.splitlines()
@@ -85,7 +85,7 @@ def test_send_publishes_one_data_point() -> None:
 
 
 def test_secrets_are_never_printed() -> None:
-    """Secrets are redacted even in AWS's reply to a wrong signature, which repeats them."""
+    """Secrets are redacted, even in AWS's response to a wrong signature, which repeats them."""
 
     def answer(_parameters: object) -> Fault:
         return Fault("SignatureDoesNotMatch", 403)
@@ -105,7 +105,7 @@ def test_secrets_are_never_printed() -> None:
 
 
 def test_redaction() -> None:
-    """Keys, tokens, passwords in URLs, and keys passed to a reporter are replaced."""
+    """Keys, tokens, passwords in URLs, and keys passed to a reporter are redacted."""
     hidden = aws.secrets(SECRETS, ["given-key"])
     text = f"String-to-sign: x-amz-security-token:{SECRETS['AWS_SESSION_TOKEN']} given-key http://me:pw@proxy:80/"
     assert aws.redacted(text, hidden) == "String-to-sign: x-amz-security-token:*** *** http://***@proxy:80/"
@@ -122,7 +122,7 @@ def test_an_app_that_does_not_start() -> None:
 
 
 def test_without_any_configuration() -> None:
-    """Each missing piece is reported with its remedy, in ASCII if the terminal cannot show more."""
+    """Everything that is missing is reported with its remedy, in ASCII if the terminal requires it."""
     ended = run(
         "doctor", environment={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "AWS_EC2_METADATA_DISABLED": "true"}
     )
@@ -167,7 +167,7 @@ def test_sources_of_settings(
     environ: dict[str, str],
     line: str,
 ) -> None:
-    """The source shown is the one that takes precedence."""
+    """The source in the line is the one that takes precedence."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     app = Flask("shop")
@@ -188,14 +188,14 @@ def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_invalid_setting_is_a_problem() -> None:
-    """The finding is the message of the ConfigurationError."""
+    """The finding is the message of the ``ConfigurationError``."""
     checks = list(settings_checks(UserApp(environ={"OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "-1"})))
     (problem,) = [check for check in checks if check.status == "problem"]
     assert "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS='-1' is not a positive integer" in problem.finding
 
 
 def test_a_client_passed_by_the_app() -> None:
-    """The client handles credentials and network, and the probe is sent with it."""
+    """Credentials and network are left to the client, and the probe is sent with it."""
     cloudwatch = FakeCloudWatch()
     target = Target(cloudwatch, has_own_keys=False, region_name=None, namespace="Shop")
     first, probe = aws_checks(target, sends=True)
@@ -239,7 +239,7 @@ def test_remedies_for_a_failed_probe(fault: Fault, remedy: str) -> None:
     ],
 )
 def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, status: str, words: str) -> None:
-    """A difference of up to a minute is tolerated, because metrics have a resolution of a minute."""
+    """A difference of up to a minute is accepted, because metrics have a resolution of a minute."""
     monkeypatch.setattr(aws, "call_endpoint", lambda _url: aws.EndpointResponse(0.01, ahead))
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("env", None))
     with LocalCloudWatch() as cloudwatch:
@@ -249,7 +249,7 @@ def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, 
 
 
 def test_expiry_of_temporary_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finding shows the provider and the remaining time, but no keys."""
+    """The finding has the provider and the remaining time, but no keys."""
     expires = datetime.now(timezone.utc) + timedelta(minutes=30, seconds=10)
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("assume-role", expires))
     monkeypatch.setattr(aws, "cloudwatch_client", lambda _region: FakeCloudWatch())
@@ -295,7 +295,7 @@ def test_server_detection(
 
 
 def test_without_a_detected_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The finding names the only setting that a supported server needs."""
+    """The finding names the only setting that any supported server needs."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
     (check,) = server_checks({}, tmp_path, flush="background")
@@ -306,7 +306,7 @@ def test_without_a_detected_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_gevent_must_be_patched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_patched: bool, status: str
 ) -> None:
-    """Without monkey patching, the reader's thread would block the hub."""
+    """Without monkey patching, the finding is a problem, because the reader's thread would block the hub."""
     monkey = ModuleType("gevent.monkey")
     monkey.is_module_patched = lambda _name: is_patched  # type: ignore[attr-defined]  # as gevent has it
     monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
@@ -314,7 +314,7 @@ def test_gevent_must_be_patched(
 
 
 def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Doctor finds two exporters on one provider, one each of environment and program, and the predecessor package."""
+    """Two exporters on one provider, one from the environment, and the predecessor package are problems."""
     readers = [CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch())) for _ in range(2)]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)
@@ -329,7 +329,7 @@ def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_app_without_instrumentation(tmp_path: Path) -> None:
-    """An app with neither a reporter nor an exporter is reported."""
+    """An app without a reporter and without an exporter is reported."""
     (tmp_path / "plain.py").write_text("from flask import Flask\napp = Flask(__name__)\n", "utf-8")
     ended = run_flask(tmp_path / "plain.py", "doctor", "--json", folder=tmp_path)
     assert ended.returncode == 1
@@ -367,7 +367,7 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
 def test_auto_instrumentation(
     monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], environ: dict[str, str], problems: list[str]
 ) -> None:
-    """If the environment lists cloudwatch, a missing distribution and missing exporters of other signals are found."""
+    """If the environment lists cloudwatch, a missing distribution or a missing exporter is a problem."""
 
     def entry_points(group: str) -> list[EntryPoint]:
         names = installed.get(group.removeprefix("opentelemetry_"), "").split()

@@ -43,7 +43,7 @@ FAILURE: dict[str, tuple[list[str], str]] = {
 
 
 def described(name: str) -> set[str]:
-    """Return the members of a command's document that the page on the command line describes, at its top level."""
+    """Return the top-level members of a command's document, according to the page on the command line."""
     (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     outside, _, _ = re.sub(r"\([^()]*\)", "", row).partition(";")
     return set(re.findall(r"`(\w+)`", outside))
@@ -51,7 +51,7 @@ def described(name: str) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the commands in a folder with documents."""
+    """Change to a folder with the documents that commands read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     series = [{"namespace": "Shop", "metric_name": "Orders", "dimensions": {}}]
@@ -60,14 +60,14 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def invoked(name: str, *arguments: str) -> Result:
-    """Run a command with ``--json``, for an app."""
+    """Run a command with ``--json`` for an app, and return the result."""
     info = ScriptInfo(app_import_path=str(MINIMAL))
     return CliRunner().invoke(flask_commands, [name, *arguments, "--json"], obj=info)
 
 
 @pytest.mark.parametrize("name", SUCCESS)
 def test_every_command_prints_one_document(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --json, standard output is the document that the page on the command line describes; see also preview."""
+    """With --json, standard output is the document that the documentation describes."""
     monkeypatch.setattr(run, "run_demo", lambda **_arguments: EQUAL)
     result = invoked(name, *SUCCESS[name])
     assert result.exit_code in {0, name == "doctor"}, result.stderr
@@ -75,14 +75,14 @@ def test_every_command_prints_one_document(name: str, monkeypatch: pytest.Monkey
 
 
 def test_no_command_is_forgotten() -> None:
-    """The tables of this module have every command."""
+    """The tables of this module list every command."""
     assert isinstance(main, click.Group)
     assert {*SUCCESS, "preview"} == {*FAILURE} == {*main.list_commands(click.Context(main))}
 
 
 @pytest.mark.parametrize("name", FAILURE)
 def test_an_error_is_a_document_too(name: str) -> None:
-    """The exit code and standard error are the same as without --json, and standard output has the error."""
+    """Exit status and standard error are the same as without --json, and standard output has the error."""
     arguments, message = FAILURE[name]
     for given, expected in ((arguments, message), (["--colour"], "No such option: --colour. Available: ")):
         result = invoked(name, *given)
@@ -100,7 +100,7 @@ def test_an_unknown_command_is_a_document_too() -> None:
 
 @pytest.mark.parametrize(("form", "kind"), [("body", dict), ("cloudformation", dict), ("terraform", str), ("cdk", str)])
 def test_the_output_of_each_format_is_in_the_document(form: str, kind: type) -> None:
-    """JSON formats are objects, and the others are text, as they are printed without --json."""
+    """JSON formats become objects, and other formats become the same text as without --json."""
     names = ["dashboard"] if form == "body" else ["alarms", "dashboard", "scaling"]
     for name in names:
         arguments = [*SUCCESS[name], f"--format={form}"]
@@ -132,7 +132,7 @@ def index():
 
 
 def test_what_the_app_prints_is_not_part_of_the_document(tmp_path: Path) -> None:
-    """What the app and its console exporter print goes to standard error, even when the process exits."""
+    """Output of the app and its console exporter goes to standard error, even when the process exits."""
     (tmp_path / "noisy.py").write_text(NOISY, "utf-8")
     ended = run_flask(tmp_path / "noisy.py", "preview", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -145,14 +145,14 @@ def test_what_the_app_prints_is_not_part_of_the_document(tmp_path: Path) -> None
 
 
 def test_an_app_that_exits(tmp_path: Path) -> None:
-    """An exception that ends the process is named in the document."""
+    """The document names an exception that ends the process."""
     (tmp_path / "leaves.py").write_text("raise SystemExit(3)", "utf-8")
     ended = run_flask(tmp_path / "leaves.py", "preview", "--json")
     assert (ended.returncode, json.loads(ended.stdout)) == (3, {"error": "SystemExit: 3"})
 
 
 def test_a_closed_pipe() -> None:
-    """A reader that closes the pipe ends the command without a traceback."""
+    """If the reader closes the pipe, the command ends without a traceback."""
     command = f"{sys.executable} -m otel_cloudwatch_flask policy --namespace Shop --json | true"
     ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -30,7 +30,7 @@ def test_the_policy_allows_only_publishing(namespaces: list[str]) -> None:
 def test_the_namespace_is_the_configured_one(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], namespace: object
 ) -> None:
-    """The namespace is passed as an option, or configured as for the app."""
+    """The namespace is that of the option, or else the app's configured namespace."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(main, ["policy", *arguments])
@@ -44,7 +44,7 @@ def test_the_namespace_is_the_configured_one(
     [([], "pass --namespace NAME"), (["--namespace", "AWS/EC2"], "is reserved for AWS's own services")],
 )
 def test_a_namespace_is_required(monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
-    """A policy for all namespaces would not restrict anything."""
+    """A namespace is required, because a policy for all namespaces would not restrict anything."""
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     result = CliRunner().invoke(main, ["policy", *arguments])
     assert result.exit_code == 2

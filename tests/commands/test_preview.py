@@ -17,7 +17,7 @@ from tests.support.command_runs import SHOP, run_flask
 
 
 def app_file(folder: Path, config: str = "", views: str = "", **arguments: str) -> Path:
-    """Write a program with an app whose only view records a metric."""
+    """Write a program with an app whose only view records a metric, and return its path."""
     given = "".join(f", {name}={value}" for name, value in arguments.items())
     program = f"""
         from flask import Flask
@@ -39,7 +39,7 @@ def app_file(folder: Path, config: str = "", views: str = "", **arguments: str) 
 
 
 def test_nothing_is_sent_to_cloudwatch() -> None:
-    """Every route without a variable part is requested, and the metrics of production are shown."""
+    """Every route without variable parts is requested, and the metrics of production are shown."""
     with LocalCloudWatch() as cloudwatch:
         ended = run_flask(SHOP, "preview", environment=cloudwatch.environment())
         assert cloudwatch.traffic.put_requests == 0
@@ -51,7 +51,7 @@ def test_nothing_is_sent_to_cloudwatch() -> None:
 
 
 def test_an_app_with_emf_output(tmp_path: Path) -> None:
-    """The metrics are shown, and no line is written."""
+    """The metrics are shown, but no EMF line is written."""
     ended = run_flask(app_file(tmp_path, output="'emf'"), "preview")
     assert ended.returncode == 0, ended.stderr
     assert "Visits in Count" in ended.stdout
@@ -60,7 +60,7 @@ def test_an_app_with_emf_output(tmp_path: Path) -> None:
 
 
 def test_the_document_describes_the_requests() -> None:
-    """Paths are requested as often as --times says, and the document can be read by other commands."""
+    """Each path is requested as often as --times says, and other commands accept the document."""
     ended = run_flask(SHOP, "preview", "/", "/search?q=tea", "/products/99", "--times", "3", "--json")
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
@@ -78,7 +78,7 @@ def test_the_document_describes_the_requests() -> None:
 
 
 def test_an_app_that_disables_dry_run_is_not_previewed(tmp_path: Path) -> None:
-    """An app with dry run disabled would send the preview to CloudWatch."""
+    """An app that disables dry runs is not previewed, because it would send the preview to CloudWatch."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_DRY_RUN"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
@@ -99,7 +99,7 @@ def test_an_app_that_cannot_publish(tmp_path: Path) -> None:
 
 
 def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
-    """The exception of a view is shown after its path; names of metrics are escaped."""
+    """The exception of a view is shown after its path, and metric names are escaped."""
     views = r"""
         @app.get("/broken")
         def broken():
@@ -125,7 +125,7 @@ def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
 
 
 def test_views_that_record_nothing(tmp_path: Path) -> None:
-    """The exit status says that nothing would be published."""
+    """The exit status says that no metrics would be published."""
     path = app_file(tmp_path, views="@app.get('/unmeasured')\n        def unmeasured():\n            return ''")
     ended = run_flask(path, "preview", "/unmeasured")
     assert ended.returncode == 1
@@ -133,7 +133,7 @@ def test_views_that_record_nothing(tmp_path: Path) -> None:
 
 
 def test_an_app_is_required() -> None:
-    """The message says how to select one."""
+    """The message says how to select an app."""
     result = CliRunner().invoke(main, ["preview"])
     assert result.exit_code == 2
     assert "run flask --app YOUR_APP cloudwatch preview" in result.output
@@ -141,7 +141,7 @@ def test_an_app_is_required() -> None:
 
 @pytest.mark.parametrize("methods", [["GET"], ["GET", "POST"]])
 def test_requestable_paths(methods: list[str]) -> None:
-    """Requestable paths accept GET and have no variable part, which excludes static files."""
+    """Requestable paths accept GET and have no variable parts, which excludes static files."""
     app = Flask("shop")
     app.add_url_rule("/b", "b", lambda: "", methods=methods)
     app.add_url_rule("/a/", "a", lambda: "", methods=methods)
@@ -188,7 +188,7 @@ HAR = {
     ],
 )
 def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None:
-    """Requests are made as a text file or a HAR file says, with their methods and bodies."""
+    """The requests of a text or HAR file are sent, with their methods and bodies."""
     (tmp_path / "requests.txt").write_text(text, "utf-8")
     path = app_file(tmp_path, views=ORDERS_VIEW)
     ended = run_flask(path, "preview", "--requests", str(tmp_path / "requests.txt"), "--json")
@@ -210,7 +210,7 @@ def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None
     ],
 )
 def test_a_file_without_usable_requests(tmp_path: Path, text: str | None, told: str) -> None:
-    """The message names the file, what is wrong with it, and what is expected."""
+    """The message names the file, and says what is wrong and what is expected."""
     path = tmp_path / "requests.txt"
     if text is not None:
         path.write_text(text, "utf-8")

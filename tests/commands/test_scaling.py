@@ -24,7 +24,7 @@ REQUIRED = ("--target=4", "--resource=service/shop/web", "--min=2", "--max=20")
 
 @pytest.fixture
 def seen(tmp_path: Path) -> Path:
-    """A document of published series."""
+    """A file with a document of published series."""
     path = tmp_path / "seen.json"
     series = [{"namespace": "Shop", "metric_name": name, "dimensions": pairs} for name, pairs in SERIES]
     path.write_text(json.dumps({"series": series}), "utf-8")
@@ -32,7 +32,7 @@ def seen(tmp_path: Path) -> Path:
 
 
 def printed(seen: Path, *arguments: str) -> str:
-    """Return what the command prints with these arguments and all required options but the metric."""
+    """Run the command with these arguments and all required options except the metric, and return its output."""
     result = CliRunner().invoke(main, ["scaling", f"--from={seen}", *REQUIRED, *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -44,7 +44,7 @@ def properties(template: str) -> dict[str, dict[str, Any]]:
 
 
 def test_the_policy_tracks_the_metric(seen: Path, tmp_path: Path) -> None:
-    """The template registers the resource and its limits, and keeps the statistic of the metric at the target."""
+    """The template registers the resource and its limits, and keeps the metric's statistic at the target value."""
     template = printed(seen, "--metric=In Progress", "--statistic=Maximum", "--scale-in-cooldown=600")
     assert cfn_lint(tmp_path, template) == ""
     made = properties(template)
@@ -89,14 +89,14 @@ def test_any_resource_of_application_auto_scaling_can_be_scaled(seen: Path, tmp_
     ],
 )
 def test_dimensions_select_the_series(seen: Path, given: list[str], dimensions: dict[str, str]) -> None:
-    """The policy has all dimensions of the one series that the options describe."""
+    """The options select one series, and the policy has all of its dimensions."""
     policy = properties(printed(seen, *given))["Policy"]["TargetTrackingScalingPolicyConfiguration"]
     pairs = policy["CustomizedMetricSpecification"].get("Dimensions", [])
     assert {each["Name"]: each["Value"] for each in pairs} == dimensions
 
 
 def test_each_format_has_the_same_policy(seen: Path, tmp_path: Path) -> None:
-    """Terraform and the CDK read the policy of the template, and interpret nothing in names and values."""
+    """Terraform and the CDK create the policy of the template, and interpret no names and values."""
     hostile = ("--metric", HOSTILE)
     template = printed(seen, *hostile)
     assert cfn_lint(tmp_path, template) == ""
@@ -115,7 +115,7 @@ def test_each_format_has_the_same_policy(seen: Path, tmp_path: Path) -> None:
 
 
 def test_metrics_are_listed_from_cloudwatch() -> None:
-    """--list finds the metric among those that CloudWatch lists."""
+    """With --list, the metric is selected from those in CloudWatch."""
     with LocalCloudWatch() as cloudwatch:
         cloudwatch.client().put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "In Progress", "Value": 1}])
         listing = ("--list", "--namespace=Shop", "--metric=In Progress")
@@ -143,7 +143,7 @@ def test_metrics_are_listed_from_cloudwatch() -> None:
     ],
 )
 def test_an_invalid_choice_names_what_is_allowed(seen: Path, arguments: list[str], message: str) -> None:
-    """The exit status is 2, and the message repeats what was given and lists what there is."""
+    """The exit status is 2, and the message repeats the value and lists the valid ones."""
     result = CliRunner().invoke(main, ["scaling", f"--from={seen}", *REQUIRED, *arguments])
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())

@@ -27,13 +27,13 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("text", "shown"), HOSTILE)
 def test_escaping(text: str, shown: str) -> None:
-    """Control, bidirectional, invisible and combining characters and emoji are escaped; markup is not."""
+    """Control, bidirectional, invisible and combining characters and emoji are escaped, but not markup."""
     assert escaped(text) == shown
 
 
 @given(st.text(max_size=60), st.integers(2, 40))
 def test_escaped_text_is_safe_and_fits(text: str, width: int) -> None:
-    """Escaped text is printable, left-to-right, and no wider than requested."""
+    """Escaped text is printable and left-to-right, and no wider than requested."""
     shown = escaped(text, width)
     assert display_width(shown) <= width
     for character in shown:
@@ -43,19 +43,19 @@ def test_escaped_text_is_safe_and_fits(text: str, width: int) -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_escaping_is_unambiguous(one: str, other: str) -> None:
-    """Different texts stay different unless truncated."""
+    """Different texts stay different, unless they are truncated."""
     assert (escaped(one) == escaped(other)) is (one == other)
 
 
 def test_truncation() -> None:
-    """Long texts end with a mark; wide characters count as two columns."""
+    """Long texts are truncated with a mark; wide characters count as two columns."""
     assert escaped("x" * 1000, 10) == "xxxxxxxxx~"
     assert truncated("注文注文", 5) == "注文~"
     assert truncated("short", 5) == "short"
 
 
 def test_tables_are_aligned_and_fit() -> None:
-    """Numbers are right-aligned; the widest column is truncated until a line fits."""
+    """Numbers are right-aligned, and the widest column is truncated until the line fits."""
     rows = [["Orders", "12"], ["注文", "3"], ["n" * 200, "1,234"]]
     lines = list(table(["metric", "sum"], rows, right=[1], width=40))
     assert {display_width(line) for line in lines} == {40}
@@ -68,5 +68,5 @@ def test_tables_are_aligned_and_fit() -> None:
     ("value", "text"), [(0, "0"), (-1.5, "-1.5"), (1e20, "1e+20"), (123456.0, "123,456"), (1234.5, "1,234.50")]
 )
 def test_number_formats(value: float, text: str) -> None:
-    """Integers are exact; others have four significant digits, or two decimals from 1,000 on."""
+    """Integers are exact; other numbers have four significant digits, or two decimal places from 1,000 on."""
     assert number(value) == text

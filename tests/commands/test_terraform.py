@@ -1,4 +1,4 @@
-"""HashiCorp's own parser reads the Terraform configuration of every command. Skipped where npm does not have it."""
+"""HashiCorp's own parser, fetched from npm, accepts the Terraform configuration of every command."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def ran(config: pytest.Config, text: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_parser_reads_every_resource(pytestconfig: pytest.Config) -> None:
-    """All resources and variables are found, and no name or value is an expression."""
+    """The parser finds all resources and variables, and no name or value is an expression."""
     blocks = [terraform(template) for template in TEMPLATES.values()]
     ended = ran(pytestconfig, "\n\n".join(blocks))
     assert ended.returncode == 0, ended.stderr

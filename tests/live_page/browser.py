@@ -1,4 +1,4 @@
-"""An app on a loopback server, and its live page in a headless browser."""
+"""An app on a loopback server, and a headless browser that shows its live page."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from tests.support.fakes import eventually
 SERIES = 1000
 PHONE, DESK = (390, 844), (1280, 900)
 PATIENCE_SECONDS = 40.0
-"""The timeout for a browser and a loaded server, which are slow on two cores."""
+"""Timeout in seconds for a browser and a loaded server, which are slow on two cores."""
 
 HOSTILE = [
     "<img src=x onerror=window.hacked=1>",
@@ -32,7 +32,7 @@ HOSTILE = [
 
 
 class Site:
-    """An app on a loopback server that publishes to a fake CloudWatch in memory."""
+    """An app on a loopback server that publishes to a fake CloudWatch."""
 
     def __init__(self, client: Any = None, **options: Any) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -60,18 +60,18 @@ class Site:
         return "Recorded"
 
     def hostile(self) -> str:
-        """Record a metric under every hostile name, with the name also as a dimension."""
+        """Record a metric under each hostile name, and use the name as a dimension too."""
         for text in HOSTILE:
             self.reporter.add_metric(text, 1, "Count", {"Text": text, "Long": "y" * 1000, "Odd": "\u202e\u0007😀</b>"})
         return "Recorded"
 
     def request(self, path: str) -> None:
-        """Send the app one request."""
+        """Send one request to the app."""
         with urlopen(self.url + path, timeout=30) as response:  # noqa: S310 - loopback
             assert response.status == 200
 
     def start_load(self) -> None:
-        """Send a few requests per second from a thread."""
+        """Start a thread that sends a few requests per second."""
 
         def send() -> None:
             while not self._ended.wait(0.3):
@@ -81,7 +81,7 @@ class Site:
         self._threads[-1].start()
 
     def stop_load(self) -> None:
-        """Stop the load, and flush."""
+        """Stop the thread, and flush."""
         self._ended.set()
         for thread in self._threads[1:]:
             thread.join()
@@ -113,8 +113,8 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def open(self, site: Site, rows: int | None = None) -> None:
-        """Open a site's page, and wait until it shows data, or this number of rows."""
-        self.driver.get("about:blank")  # so that the previous page stops polling: its site may be closed
+        """Open a site's page, and wait until it shows data or this number of rows."""
+        self.driver.get("about:blank")  # stops the previous page from polling, whose site may be closed
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(f"{site.url}/_cloudwatch")
@@ -148,7 +148,7 @@ class Page:
         return shown
 
     def assert_is_clean(self, site: Site) -> None:
-        """Nothing was logged to the console, and no other host was contacted."""
+        """Assert that the console has no messages and that no other host was contacted."""
         assert self.driver.get_log("browser") == []
         messages = [json.loads(each["message"])["message"] for each in self.driver.get_log("performance")]
         urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]

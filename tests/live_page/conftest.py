@@ -1,4 +1,4 @@
-"""A headless browser and a site, shared by the tests of the page. Tests that use them are skipped without a browser."""
+"""A headless browser and a site, shared by the tests of the page. Without a browser, these tests are skipped."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.live_page.browser import PATIENCE_SECONDS, Page, Site
 
 @pytest.fixture(scope="package")
 def page() -> Iterator[Page]:
-    """A headless browser."""
+    """A page in a headless browser."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")
@@ -30,7 +30,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A site with a rule."""
+    """A site with a metric rule."""
     site = Site(rules=[MetricRule(match="Metric 0*", storage_resolution=1)])
     yield site
     site.close()

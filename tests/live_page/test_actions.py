@@ -1,4 +1,4 @@
-"""What the page offers for each metric: groups, links to CloudWatch, texts to copy, a filter in the URL."""
+"""The actions for each metric: groups, links to CloudWatch, texts to copy, and a filter in the URL."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from tests.live_page.browser import DESK, Page, Site
 ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
 
 CAPTURE = "navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }"
-"""Keep copied text, which a headless browser may not read back."""
+"""Stores copied text, because a headless browser cannot read the clipboard."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def shop(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def opened(page: Page, site: Site) -> Page:
-    """Show the page of a site with four series, and keep what is copied."""
+    """Show the page of a site with four series, and store copied text."""
     page.set_screen(*DESK)
     page.open(site, rows=4)
     page.driver.execute_script(CAPTURE)
@@ -35,7 +35,7 @@ def opened(page: Page, site: Site) -> Page:
 
 
 def copied(page: Page, label: str) -> str:
-    """Open the actions of the first row, copy the text behind the button with this label, and return it."""
+    """Open the actions of the first row, press the copy button with this label, and return the copied text."""
     page.driver.execute_script("document.querySelector('#body .actions').click()")
     buttons = "[...document.querySelectorAll('#menu button')]"
     page.driver.execute_script(f"{buttons}.find(e => e.textContent === arguments[0]).click()", label)
@@ -45,7 +45,7 @@ def copied(page: Page, label: str) -> str:
 
 
 def test_groups(page: Page, shop: Site) -> None:
-    """Series are listed below their metric, errors first; what they have in common is behind a button."""
+    """Series are listed below their metric, errors first; a button shows their common dimensions."""
     opened(page, shop)
     texts = "[...document.querySelectorAll('#body {}')].map(e => e.textContent)"
     assert page.names() == ["Latency", "Latency", "Latency", "Archive Size"]
@@ -62,7 +62,7 @@ def test_groups(page: Page, shop: Site) -> None:
 
 
 def test_dimensions_that_differ_most_come_first(page: Page, site: Site) -> None:
-    """The dimension with the most values is the first one of each row, and the number of hidden ones is shown."""
+    """Each row begins with the dimension that has the most values, and shows the number of hidden ones."""
     for number in range(4):
         dimensions = {f"Attribute {each}": "x" * 60 for each in range(6)} | {
             "Area": f"{number % 2}",
@@ -81,7 +81,7 @@ def test_dimensions_that_differ_most_come_first(page: Page, site: Site) -> None:
 
 
 def test_the_series_of_a_metric_are_compared(page: Page, shop: Site) -> None:
-    """The name of a group opens one chart with a line for each series."""
+    """The button with a group's name opens one chart with a line per series."""
     opened(page, shop)
     page.driver.execute_script("document.querySelector('.group .open').focus()")
     page.press(ENTER)
@@ -113,7 +113,7 @@ def test_the_actions_by_keyboard(page: Page, shop: Site) -> None:
 
 
 def test_what_can_be_copied(page: Page, shop: Site) -> None:
-    """A widget, an alarm and rules for a metric can be copied, and are valid."""
+    """Widgets, alarms and rules for a metric can be copied, and are valid."""
     opened(page, shop)
     widget = json.loads(copied(page, "Copy dashboard widget"))["properties"]
     assert (widget["region"], widget["stat"], len(widget["metrics"])) == ("eu-west-1", "p99", 3)
@@ -132,7 +132,7 @@ def evaluated(text: str) -> Any:
 
 
 def test_the_filter_is_in_the_url(page: Page, shop: Site) -> None:
-    """Filter and order are kept in the URL, so the same view is shown when the URL is opened again."""
+    """Filter and sort order are kept in the URL, so opening the URL again shows the same view."""
     opened(page, shop)
     page.driver.find_element("css selector", "#filter").send_keys("status=503")
     page.driver.execute_script("document.querySelectorAll('.sort')[3].click()")

@@ -1,4 +1,4 @@
-"""The accessibility rules of axe-core for the live page. They are skipped where axe-core cannot be fetched from npm."""
+"""The live page follows the accessibility rules of axe-core. Skipped if axe-core cannot be fetched from npm."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ axe.run(document).then(({ violations }) => done(violations.map(described)));
 
 @pytest.fixture(scope="module")
 def axe(pytestconfig: pytest.Config) -> str:
-    """The source of axe-core (MPL-2.0)."""
+    """The source code of axe-core (MPL-2.0)."""
     assert pytestconfig.cache is not None
     return (fetched(pytestconfig.cache, "axe-core", "4.14.1") / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 class Down:
-    """A CloudWatch that cannot be reached."""
+    """A CloudWatch client without a connection."""
 
     def put_metric_data(self, **_request: Any) -> None:
-        """Fail."""
+        """Raise ``ConnectionError``."""
         raise ConnectionError("no route to host")
 
 
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 def test_no_rule_is_violated(page: Page, axe: str, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
-    """The page, its details, the comparison of a group and the actions have no violation, with undelivered metrics."""
+    """The page, its details, a group's comparison and the actions violate no rule, even with undelivered metrics."""
     site = Site(Down(), rules=[MetricRule(match="L*", storage_resolution=1)])
     try:
         for status in ("200", "503"):

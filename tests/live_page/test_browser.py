@@ -1,4 +1,4 @@
-"""The live page in a real browser, on a real server: under load, by keyboard, on a phone, with untrusted names."""
+"""The live page in a real browser: under load, by keyboard, on a phone screen, and with untrusted names."""
 
 import json
 from typing import Any
@@ -24,14 +24,14 @@ requestAnimationFrame(frame);
 
 
 def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
-    """All series are shown, updated, and can be scrolled smoothly under load; afterwards, the figures are exact."""
+    """Under load, all series are shown, updated and can be scrolled smoothly; afterwards, the figures are exact."""
     site.start_load()
     page.set_screen(*DESK)
     page.open(site, rows=SERIES)
     before = page.text("#sent")
     page.wait(f"document.getElementById('sent').textContent !== '{before}'")
     gaps = page.driver.execute_async_script(FRAMES)
-    # Milliseconds; 50 and 200 on two busy cores. Redrawing all rows at each update would take seconds.
+    # Milliseconds; 50 and 200 on two busy cores. Redrawing all rows in each update would take seconds.
     assert gaps[len(gaps) // 2] < 500
     assert gaps[-1] < 1500
     site.stop_load()
@@ -53,7 +53,7 @@ def test_a_thousand_series_under_load(page: Page, site: Site) -> None:
 
 
 def test_filter_and_sort(page: Page, site: Site) -> None:
-    """Words and a rule filter the table, and each column sorts it in both directions."""
+    """Words and a rule filter the table, and each column can be sorted in both directions."""
     site.request("/many")
     assert site.reporter.flush()
     page.set_screen(*DESK)
@@ -91,7 +91,7 @@ def p99_by_id(site: Site) -> dict[int, float]:
 
 
 def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
-    """Enter opens a series with charts and its data points as sent; Escape closes it and restores the focus."""
+    """Enter opens a series with its charts and its data points as sent; Escape closes it and restores the focus."""
     for _ in range(3):
         site.request("/many")
         assert site.reporter.flush()
@@ -126,7 +126,7 @@ def test_a_chart_of_one_flush_is_centered(page: Page, site: Site) -> None:
 
 
 def test_statistics_without_meaning_are_grey(page: Page, site: Site) -> None:
-    """Percentiles of a counter and the sum of a gauge are grey, with the reason; numbers have no exponent."""
+    """Percentiles of counters and sums of gauges are gray, with the reason; numbers have no exponent."""
     meter = site.provider.get_meter("shop")
     meter.create_counter("views").add(160.4)
     meter.create_gauge("temperature").set(0.000861)
@@ -151,7 +151,7 @@ def test_statistics_without_meaning_are_grey(page: Page, site: Site) -> None:
 
 
 def test_untrusted_names_are_shown_as_text(page: Page, site: Site) -> None:
-    """Names are truncated, invisible characters are escaped, and nothing in them is executed."""
+    """Names are truncated, invisible characters are escaped, and no part of a name is executed."""
     site.request("/hostile")
     assert site.reporter.flush()
     page.set_screen(*DESK)
@@ -171,7 +171,7 @@ def test_untrusted_names_are_shown_as_text(page: Page, site: Site) -> None:
 
 
 def test_errors_are_shown_as_text(page: Page) -> None:
-    """Markup in messages is not interpreted, and bidirectional marks are escaped."""
+    """Markup in messages is not interpreted, and bidirectional characters are escaped."""
 
     class Down:
         def put_metric_data(self, **_request: Any) -> None:
@@ -194,7 +194,7 @@ def test_errors_are_shown_as_text(page: Page) -> None:
 
 
 def test_an_app_that_stops_responding(page: Page) -> None:
-    """The page reports that the app does not respond, and keeps showing its data."""
+    """The page reports that the app does not respond, and still shows the last data."""
     site = Site()
     site.request("/hostile")
     assert site.reporter.flush()
@@ -242,7 +242,7 @@ CONTRASTS = """
 @pytest.mark.parametrize("is_dark", [False, True])
 @pytest.mark.parametrize("size", [PHONE, DESK])
 def test_accessibility(page: Page, size: tuple[int, int], is_dark: bool) -> None:  # noqa: FBT001
-    """At each size and in both color schemes, text has AA contrast, nothing overflows, and all controls are labeled."""
+    """At each size and in both color schemes, text has AA contrast, no content overflows, and controls are labeled."""
     site = Site(rules=[MetricRule(match="a*")])
     try:
         site.request("/hostile")

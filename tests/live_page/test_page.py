@@ -1,4 +1,4 @@
-"""The live page: access, content, and no effects if disabled."""
+"""The live page: access control, content, and the absence of any effect when disabled."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ MakeApp = Callable[..., "Shop"]
 
 
 class Shop:
-    """An app with a reporter on its own provider, and an in-memory fake CloudWatch."""
+    """An app with a reporter on its own provider, and a fake CloudWatch."""
 
     def __init__(
         self, config: dict[str, Any], client: Any = None, *, debug: bool | None = True, **options: Any
@@ -73,7 +73,7 @@ class Shop:
 
 @pytest.fixture
 def make_app() -> Iterator[MakeApp]:
-    """Create apps whose reporters are shut down after the test."""
+    """A function that creates apps, whose reporters are shut down after the test."""
     made: list[Shop] = []
 
     def make(live_page: bool | None = None, client: Any = None, **options: Any) -> Shop:  # noqa: FBT001
@@ -123,14 +123,14 @@ def test_local_requests(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("environ", [each for each in REMOTE if each != {"HTTP_HOST": "[::1"}], ids=str)
 def test_remote_requests(environ: dict[str, str]) -> None:
-    """Requests from other machines, or to other host names, are not local."""
+    """Requests from other machines or to other host names are not local."""
     assert not is_local({**LOCAL, **environ})
 
 
 @pytest.mark.parametrize("resource", ["", "/data.json", "/series.json?id=1", "/live.js", "/uplot.css", "/none"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 def test_remote_requests_get_the_404_of_an_unknown_path(make_app: MakeApp, resource: str, method: str) -> None:
-    """For each resource and method, the response is the one for a path without a route."""
+    """For each resource and method, the response is that for an unknown path."""
     shop = make_app()
     response = shop.get(PATH + resource, method, REMOTE_ADDR="10.0.0.1")
     nowhere = shop.get("/nowhere", REMOTE_ADDR="10.0.0.1")
@@ -139,27 +139,27 @@ def test_remote_requests_get_the_404_of_an_unknown_path(make_app: MakeApp, resou
 
 
 def test_an_invalid_host_header(make_app: MakeApp) -> None:
-    """A malformed host is not local."""
+    """A request with a malformed Host header is not local."""
     assert make_app().get(HTTP_HOST="[::1:5000").status_code in (400, 404)
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(None, True), (True, True), (True, False)])
 def test_enabled(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """The page is enabled by the setting or, by default, by debug mode during init_app."""
+    """The page is enabled by its setting, or else by debug mode at the time of ``init_app``."""
     shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=None if debug else lambda: True)
     assert shop.get().status_code == 200
     assert shop.get(f"{PATH}/data.json").status_code == 200
 
 
 def test_enabled_by_flask_run_debug(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`flask run --debug` sets FLASK_DEBUG before it loads the app."""
+    """The page is enabled by `flask run --debug`, which sets FLASK_DEBUG before the app is loaded."""
     monkeypatch.setenv("FLASK_DEBUG", "1")
     assert make_app(debug=None).get().status_code == 200
 
 
 @pytest.mark.parametrize(("live_page", "debug"), [(None, False), (False, False), (False, True)])
 def test_disabled(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """If the page is disabled, the app has no route, the exporter no watcher, and the logger no handler."""
+    """If the page is disabled, the app has no route, the exporter no callback, and the logger no handler."""
     shop = make_app(live_page, debug=debug, CLOUDWATCH_LIVE_PAGE_CHECK=lambda: True)
     registration = shop.app.extensions["cloudwatch_metrics"].registration
     assert [rule.endpoint for rule in shop.app.url_map.iter_rules()] == ["static", "order"]
@@ -169,14 +169,14 @@ def test_disabled(make_app: MakeApp, live_page: bool | None, debug: bool) -> Non
 
 
 def test_disabled_leaves_the_path_to_the_app(make_app: MakeApp) -> None:
-    """If the page is disabled, the app can serve its path, for example with a catch-all route."""
+    """If the page is disabled, the app can serve the page's path, for example with a catch-all route."""
     shop = make_app(debug=False)
     shop.app.add_url_rule("/<path:page>", "page", lambda page: page)
     assert shop.get(f"{PATH}/data.json").text == "_cloudwatch/data.json"
 
 
 def test_outside_of_debug_mode_a_check_is_required() -> None:
-    """Without one, set-up fails with a message that shows one, and changes neither the app nor the provider."""
+    """Without a check, setup fails with a message that shows one, and changes neither the app nor the provider."""
     app, provider = Flask("shop"), MeterProvider(shutdown_on_exit=False)
     app.config["CLOUDWATCH_LIVE_PAGE"] = True
     with pytest.raises(ConfigurationError, match="debug mode") as raised:
@@ -201,12 +201,12 @@ def test_debug_mode_turned_off_later(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("path", ["/_cloudwatch/", "/_cloudwatch//", "/_cloudwatch//live.js"])
 def test_no_redirect(make_app: MakeApp, path: str) -> None:
-    """Other spellings of the path are not redirected, which would reveal that the page exists."""
+    """Variants of the path are not redirected, which would reveal that the page exists."""
     assert make_app().get(path).status_code == 404
 
 
 def test_headers(make_app: MakeApp) -> None:
-    """Responses are not cached, framed or sniffed, and run no scripts but the package's."""
+    """Responses cannot be cached, framed or sniffed, and run only the package's scripts."""
     shop = make_app()
     for resource in ("", "/data.json", "/live.js", "/icon.svg"):
         headers = shop.get(PATH + resource).headers
@@ -228,12 +228,12 @@ def test_headers(make_app: MakeApp) -> None:
     ("site", "status"), [("cross-site", 404), ("same-site", 404), ("same-origin", 200), ("none", 200)]
 )
 def test_other_sites_cannot_read_the_data(make_app: MakeApp, site: str, status: int) -> None:
-    """Other sites cannot read the data, even if the app allows all origins to read its responses."""
+    """Other sites cannot read the data, even if the app lets all origins read its responses."""
     assert make_app().get(f"{PATH}/data.json", HTTP_SEC_FETCH_SITE=site).status_code == status
 
 
 def test_other_methods(make_app: MakeApp) -> None:
-    """Only GET and HEAD are routed; with other methods, the response is that of an unknown path."""
+    """Only GET and HEAD are allowed; for other methods, the response is that for an unknown path."""
     shop = make_app()
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         response, nowhere = shop.get(method=method), shop.get("/nowhere", method=method)
@@ -245,7 +245,7 @@ def test_other_methods(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize(("live_page", "debug"), [(True, False), (None, True)])
 def test_the_check_decides(make_app: MakeApp, live_page: bool | None, debug: bool) -> None:  # noqa: FBT001
-    """The app's check replaces the local one, and runs in the request's context."""
+    """The app's own check replaces the local one, and runs in the context of the request."""
     is_me = {"CLOUDWATCH_LIVE_PAGE_CHECK": lambda: request.headers.get("Authorization") == "Bearer me"}
     shop = make_app(live_page, debug=debug, **is_me)
     far = {"REMOTE_ADDR": "10.0.0.1", "HTTP_HOST": "shop.example", "HTTP_X_FORWARDED_FOR": "8.8.8.8"}
@@ -255,14 +255,14 @@ def test_the_check_decides(make_app: MakeApp, live_page: bool | None, debug: boo
 
 
 def test_a_check_that_raises_denies_access(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """The exception is logged, and the response is a 404."""
+    """The exception is logged, and the response has status 404."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK="otel_cloudwatch_flask.errors:missing")
     assert shop.get().status_code == 404
     assert "CLOUDWATCH_LIVE_PAGE_CHECK raised" in caplog.text
 
 
 def test_another_path(make_app: MakeApp) -> None:
-    """The page is served at the configured path, also below a SCRIPT_NAME."""
+    """The page is served at the configured path, even below a SCRIPT_NAME."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_PATH="/ops/metrics")
     assert shop.get().status_code == 404
     response = shop.get("/ops/metrics", SCRIPT_NAME='/sh"op')
@@ -271,7 +271,7 @@ def test_another_path(make_app: MakeApp) -> None:
 
 
 def test_figures_are_those_of_cloudwatch(make_app: MakeApp) -> None:
-    """The figures of each series are those of the strict fake."""
+    """The figures of each series are those of the strict fake CloudWatch."""
     shop = make_app()
     for _ in range(40):
         shop.get("/order")
@@ -293,7 +293,7 @@ def test_figures_are_those_of_cloudwatch(make_app: MakeApp) -> None:
 
 
 def test_details_of_a_series(make_app: MakeApp) -> None:
-    """The details contain all retained flushes, and the latest data points as they were sent."""
+    """The details contain all retained flushes and the latest data points as they were sent."""
     shop = make_app()
     for _ in range(2):
         shop.get("/order")
@@ -308,13 +308,13 @@ def test_details_of_a_series(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("number", ["999", "x", "", "-1"])
 def test_an_unknown_series(make_app: MakeApp, number: str) -> None:
-    """The response contains only the instance: the series may belong to another process."""
+    """The response contains only the instance, because the series may belong to another process."""
     shop = make_app()
     assert json.loads(shop.get(f"{PATH}/series.json?id={number}").text) == {"instance": shop.data()["instance"]}
 
 
 def test_incremental_data(make_app: MakeApp) -> None:
-    """A client that sends the last known sequence gets only the series that changed."""
+    """A client that sends its last sequence number gets only the series that have changed since then."""
     shop = make_app()
     shop.get("/order")
     assert shop.reporter.flush()
@@ -325,7 +325,7 @@ def test_incremental_data(make_app: MakeApp) -> None:
 
 
 def test_rules(make_app: MakeApp) -> None:
-    """The data contains the rules, and the index of the matching rule of each series."""
+    """The data contains the rules, and for each series the index of its rule."""
     rules = [MetricRule(match="Check*", storage_resolution=1), MetricRule(match="debug.*", drop=True)]
     shop = make_app(rules=rules)
     shop.get("/order")
@@ -352,15 +352,15 @@ def test_warnings_and_overflow(make_app: MakeApp) -> None:
 
 
 class Unreachable:
-    """A CloudWatch that cannot be reached."""
+    """A CloudWatch client without a connection."""
 
     def put_metric_data(self, **_request: Any) -> None:
-        """Fail."""
+        """Raise ``ConnectionError``."""
         raise ConnectionError("<b>no route to host</b>")
 
 
 def test_failing_delivery(make_app: MakeApp) -> None:
-    """The data contains the failure, its reason, and the number of pending data points."""
+    """The data contains the failure, its reason and the number of pending data points."""
     shop = make_app(client=Unreachable())
     shop.get("/order")
     assert not shop.reporter.flush(timeout_seconds=0.01)
@@ -371,7 +371,7 @@ def test_failing_delivery(make_app: MakeApp) -> None:
 
 
 class Failing:
-    """A CloudWatch that fails with an error until the error is removed."""
+    """A fake CloudWatch that raises an error until the error is removed."""
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception | None = error
@@ -383,12 +383,12 @@ class Failing:
 
 
 def client_error(code: str) -> ClientError:
-    """Make an error as boto3 raises it for a response."""
+    """Return an error as boto3 raises it for an error response."""
     return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutMetricData")
 
 
 def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
-    """Pending metrics have the same figures as delivered ones, and the number of samples that are not delivered."""
+    """Pending metrics have the same figures as delivered ones, and a number of undelivered samples."""
     client = Failing(ConnectionError("no route to host"))
     shop = make_app(client=client)
     shop.get("/order")
@@ -426,7 +426,7 @@ def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )
 def test_remedies(make_app: MakeApp, error: Exception, problem: str, copied: str) -> None:
-    """The data says what is wrong and what to copy; a dry run is offered if the Region or credentials are missing."""
+    """The data says what is wrong and what to copy; a dry run is offered if Region or credentials are missing."""
     shop = make_app(client=Failing(error))
     shop.get("/order")
     shop.reporter.flush(timeout_seconds=0.01)
@@ -440,7 +440,7 @@ def test_remedies(make_app: MakeApp, error: Exception, problem: str, copied: str
 
 
 def test_no_dry_run_is_offered_outside_of_debug_mode(make_app: MakeApp) -> None:
-    """A production app that loses its credentials must not be told to stop sending."""
+    """A production app that has lost its credentials is not advised to stop sending."""
     check = {"CLOUDWATCH_LIVE_PAGE_CHECK": lambda: True}
     shop = make_app(live_page=True, client=Failing(NoCredentialsError()), debug=False, **check)
     shop.get("/order")
@@ -450,7 +450,7 @@ def test_no_dry_run_is_offered_outside_of_debug_mode(make_app: MakeApp) -> None:
 
 
 def test_the_region(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Region is that of the settings, of the client that sends, or of the environment."""
+    """The Region is that of the settings, or else of the client, or else of the environment."""
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(variable, raising=False)
     shop = make_app()
@@ -471,7 +471,7 @@ def test_disabled_metrics(make_app: MakeApp) -> None:
 
 
 def test_requests_to_the_page_are_not_recorded(make_app: MakeApp) -> None:
-    """Requests to the page are not instrumented and cause no flush."""
+    """Requests for the page are not instrumented and do not flush."""
     shop = make_app(instrument=True, flush="sync")
     shop.get("/order")
     sent = len(shop.cloudwatch.requests)
@@ -484,7 +484,7 @@ def test_requests_to_the_page_are_not_recorded(make_app: MakeApp) -> None:
 
 
 def test_apps_that_share_an_exporter_share_its_observation(make_app: MakeApp) -> None:
-    """An exporter is observed once, for any number of apps."""
+    """An exporter is observed once, however many apps share it."""
     shop = make_app()
     other = Flask("shop")
     other.debug = True
@@ -496,7 +496,7 @@ def test_apps_that_share_an_exporter_share_its_observation(make_app: MakeApp) ->
 
 
 def test_kinds_of_metrics(make_app: MakeApp) -> None:
-    """The data contains the kind of each metric, which decides what statistics are shown."""
+    """The data contains the kind of each metric, which determines the statistics shown."""
     shop = make_app()
     meter = shop.provider.get_meter("shop")
     meter.create_counter("views").add(3)
@@ -516,7 +516,7 @@ def test_kinds_of_metrics(make_app: MakeApp) -> None:
 
 
 def test_assets(make_app: MakeApp) -> None:
-    """All assets are served by the package and reference no other host; other files are not served."""
+    """All assets are part of the package and refer to no other host; no other files are served."""
     shop = make_app()
     names = ["live.css", "uplot.css", "uplot.js", "icon.svg"]
     names += [f"{name}.js" for name in ("live", "text", "model", "links", "table", "charts", "detail")]
@@ -543,14 +543,14 @@ assert [each["text"] for each in MESSAGES.documents()] == ["Mind the gap."]
     [("", "Mind the gap.\n"), ("logging.basicConfig(format='%(levelname)s %(message)s')", "WARNING Mind the gap.\n")],
 )
 def test_the_handler_does_not_silence_warnings(setup: str, said: str) -> None:
-    """Warnings are printed once, as without the page, with and without a logging configuration."""
+    """With or without a logging configuration, warnings are printed once, as without the page."""
     program = [sys.executable, "-c", WARNS.format(setup=setup)]
     run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60, env=dict(os.environ))
     assert (run.returncode, run.stderr) == (0, said)
 
 
 def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
-    """Make slices of ten seconds each, the last of which has just ended."""
+    """Return slices of ten seconds, the last of which has just ended."""
     start = NOW - 10 * len(requests)
     return [
         {"time": start + 10 * index, "requests": count, "bytes": 1000, "series": series}
@@ -559,13 +559,13 @@ def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
 
 
 def test_the_rate_covers_the_last_minute() -> None:
-    """Older requests are ignored, and a process that has just started is not extrapolated from a single request."""
+    """Older requests are ignored, and the rate of a new process is not extrapolated from a single request."""
     assert rate_per_second(slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
     assert rate_per_second(slices(1), now=NOW, seconds=1) == 0.1
 
 
 def test_cost_follows_the_price_list() -> None:
-    """The cost is the monthly price of metrics and calls, with its trend from slice to slice."""
+    """The cost is the monthly price of metrics and calls, and its trend has a point per slice."""
     observed = {
         "slices": slices(10, 20, series=100),
         "started": NOW - 20,
@@ -583,7 +583,7 @@ def test_cost_follows_the_price_list() -> None:
 
 
 def test_cost_of_emf_lines() -> None:
-    """With EMF, the size of the lines is billed instead of calls."""
+    """With EMF output, the size of the lines is billed instead of calls."""
     observed = {
         "slices": slices(10, 20, series=100),
         "started": NOW - 20,
@@ -603,7 +603,7 @@ def test_cost_of_emf_lines() -> None:
 
 
 def test_an_app_with_emf_output(make_app: MakeApp) -> None:
-    """The page shows the metrics of EMF lines and, while the stream is full, what is wrong."""
+    """The page shows the metrics of EMF lines and, if the stream is closed, what is wrong."""
     stream = StringIO()
     shop = make_app(output="emf", stream=stream)
     shop.get("/order")
@@ -618,7 +618,7 @@ def test_an_app_with_emf_output(make_app: MakeApp) -> None:
 
 
 def test_the_trend_has_no_gaps_and_covers_at_most_an_hour() -> None:
-    """Times without requests count as zero, the current slice is left out, and there are at most 60 points."""
+    """Times without requests count as zero, the current slice is omitted, and there are at most 60 points."""
     gap = [*slices(6, 0, 0, 12)[:1], *slices(6, 0, 0, 12)[3:]]
     found = trend({"slices": gap, "started": 0.0}, now=NOW + 5)
     assert [point["requests_per_second"] for point in found] == [0.6, 0, 0, 1.2]
@@ -631,7 +631,7 @@ def test_the_trend_has_no_gaps_and_covers_at_most_an_hour() -> None:
 
 
 def test_pending_data_is_failing_only_after_a_while() -> None:
-    """Delivery is failing if there is an error and the last success is more than five seconds ago."""
+    """Delivery is failing if there is an error and the last success was more than five seconds ago."""
     observed = {"slices": [], "started": 0.0, "seconds": 60.0}
     pending = DeliveryStats(
         datums_pending=1, requests_sent=3, requests_failed=1, requests_seconds=2.0, last_success=NOW

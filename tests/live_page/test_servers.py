@@ -1,4 +1,4 @@
-"""The live page outside of debug mode, behind real servers and proxies, requested by clients without the secret."""
+"""Outside debug mode, behind real servers and proxies, the live page is hidden from clients without the secret."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ from tests.support.live_page_app import SECRET
 REQUESTS = 100
 PATIENCE_SECONDS = 20.0
 
-# The lists are cycled in parallel. Their lengths have no common divisor, which yields many combinations.
+# The lists are cycled in parallel. Their lengths have no common divisor, so there are many combinations.
 HOSTS = [
     "localhost",
     "127.0.0.1",
@@ -87,13 +87,13 @@ def request(method: str, target: str, version: str, host: str, header: str) -> b
 
 
 def nowhere(forged_request: bytes) -> bytes:
-    """Return the same request for a path without a route."""
+    """Return the same request with a path that has no route."""
     line, end, rest = forged_request.partition(b"\r\n")
     return re.sub(b"cloudwatch", b"cloudwatcx", line, flags=re.IGNORECASE) + end + rest
 
 
 def response_to(address: Address, sent: bytes) -> tuple[int, bytes, bytes]:
-    """Send a request; return the status, the lower-case head and the body of the response."""
+    """Send a request, and return the status, the lower-case headers and the body of the response."""
     kind = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with closing(socket.socket(kind)) as connection:
         connection.settimeout(PATIENCE_SECONDS)
@@ -106,7 +106,7 @@ def response_to(address: Address, sent: bytes) -> tuple[int, bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """The emulator that the app publishes to."""
+    """The CloudWatch emulator that the app publishes to."""
     with LocalCloudWatch() as local:
         yield local
 
@@ -152,7 +152,7 @@ PROXIES = {
 
 @contextmanager
 def proxied(proxy: str, port: int) -> Iterator[Address]:
-    """Run a proxy in front of this port; its Unix socket has a path short enough for the operating system."""
+    """Run a proxy in front of this port, on a Unix socket with a short enough path."""
     program = shutil.which(proxy, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip(f"{proxy} is not installed")
@@ -169,7 +169,7 @@ def proxied(proxy: str, port: int) -> Iterator[Address]:
 
 @pytest.fixture(scope="module")
 def gunicorn(cloudwatch: LocalCloudWatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The app on gunicorn, used directly and behind proxies."""
+    """The app on gunicorn, which is used directly and behind proxies."""
     with served(cloudwatch, tmp_path_factory.mktemp("gunicorn"), "gunicorn") as address:
         yield address
 
@@ -177,7 +177,7 @@ def gunicorn(cloudwatch: LocalCloudWatch, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.skipif(sys.platform == "win32", reason="these servers need Unix sockets or fork")
 @pytest.mark.parametrize("server", ["nginx", "haproxy", "waitress", "gunicorn", "werkzeug"])
 def test_forged_requests(cloudwatch: LocalCloudWatch, gunicorn: Address, tmp_path: Path, server: str) -> None:
-    """Requests without the secret get a 404 like any unknown path; a request with the secret gets the page."""
+    """Without the secret, the response is that for an unknown path; with the secret, it is the page."""
     with ExitStack() as stack:
         if server in PROXIES:
             address = stack.enter_context(proxied(server, int(gunicorn[1])))
@@ -193,6 +193,6 @@ def test_forged_requests(cloudwatch: LocalCloudWatch, gunicorn: Address, tmp_pat
             assert status >= 400, sent
             assert b"x-robots-tag" not in head, sent
             assert b"data-root" not in body, sent
-            if method != "PROPFIND":  # no route accepts this method, so the response is a 405
+            if method != "PROPFIND":  # no route allows this method, so the status is 405
                 elsewhere, _, body_elsewhere = response_to(address, nowhere(sent))
                 assert (status, body) == (elsewhere, body_elsewhere), sent
