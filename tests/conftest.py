@@ -1,4 +1,4 @@
-"""Settings shared by all tests: Hypothesis runs the same examples each time, without deadlines."""
+"""Settings for all tests: Hypothesis runs the same examples each time, without deadlines."""
 
 import signal
 import sys
@@ -27,14 +27,14 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Restore the default SIGINT handler, since background jobs and the programs they start ignore Ctrl-C."""
+    """Restore the default SIGINT handler, because shells make background jobs and their children ignore SIGINT."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
 
 
 def pytest_runtest_setup() -> None:
-    """Reset the rate-limited logs, so each test sees messages that are logged only once or once a minute."""
+    """Reset the rate-limited logs, so that each test sees messages that are logged only once or once a minute."""
     ours = [module for name, module in tuple(sys.modules.items()) if name.startswith("otel_cloudwatch_flask")]
     for each in [each for module in ours for each in vars(module).values() if isinstance(each, RateLimitedLog)]:
         each._last_logged.clear()

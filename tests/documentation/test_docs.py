@@ -22,7 +22,7 @@ OWN_TESTS = {
     ("integration", "yaml"): "tests/end_to_end/test_configuration_file.py runs an app with it",
     ("command-line", "console"): "test_command_docs.py compares that page's output",
 }
-"""Blocks run by other tests, by page and language."""
+"""Blocks that other tests run, by page and language."""
 
 NOT_RUN = {
     "pip ": "would change the environment of the tests",
@@ -30,7 +30,7 @@ NOT_RUN = {
     "python -m benchmarks": "takes half an hour, or two minutes; .ci/run runs the short form",
     "uwsgi ": "must be compiled; tests/reliability runs uWSGI with these options if it is installed",
 }
-"""Commands that are not run here, by their beginning."""
+"""Commands that are not run, by their first words, with the reason."""
 
 PROGRAMS = blocks("python")
 PAGES_WITH_COMMANDS = sorted({each.page for each in blocks("console")} - {page for page, _ in OWN_TESTS})
@@ -39,30 +39,30 @@ SHOWN_ONLY = {"text", "md", "xml", ""}
 
 @contextmanager
 def environment_of(cloudwatch: LocalCloudWatch) -> Iterator[dict[str, str]]:
-    """The environment variables of a program that publishes to this emulator."""
+    """The environment variables of a program that publishes to a local CloudWatch emulator."""
     with isolated_environment():
         yield {**os.environ, **cloudwatch.environment()}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """The outcome of each program. All run at once, because importing boto3 takes longer than the programs."""
+    """The outcome of each program. All are forks of one process, because importing boto3 is slow."""
     with LocalCloudWatch() as cloudwatch, environment_of(cloudwatch) as environment:
         ended = outcomes(PROGRAMS, environment, tmp_path_factory.mktemp("programs"))
         assert cloudwatch.validation_errors == []
     return ended
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the programs are run in forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the programs run in forks")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda block: block.id)
 def test_each_program_runs(program: Block, ended: dict[str, Outcome]) -> None:
-    """Every Python block runs unchanged, its assertions hold, and its metrics are delivered."""
+    """Every Python block runs unchanged, its assertions are true, and its metrics are delivered."""
     assert ended[program.id].code == 0, ended[program.id].said
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
 def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) -> None:
-    """The commands of a page run in order, with the files that it tells the reader to save."""
+    """The commands of a page run in order, with the files that the page says to save."""
     for block in blocks():
         if block.page == page and block.file:
             (tmp_path / block.file).write_text(block.text, "utf-8")
@@ -78,24 +78,24 @@ def test_each_command_prints_the_documented_output(page: str, tmp_path: Path) ->
 
 def steps(block: Block) -> list[tuple[str, str]]:
     """Return the commands of a block, each with its documented output."""
-    assert block.text.startswith("$ "), f"{block.id} begins with something else than a command"
+    assert block.text.startswith("$ "), f"{block.id} does not begin with a command"
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
 
 
 def is_known(command: str) -> bool:
-    """Return whether the terminal handles this command itself, because it prints nothing or is a server."""
+    """Return whether the terminal handles this command itself, because it prints nothing or starts a server."""
     return command.startswith(("export ", "gunicorn ")) or " run" in command
 
 
 def test_exceptions_are_up_to_date() -> None:
-    """Every command listed as not run is still in the documentation."""
+    """Every command that is listed as not run is still in the documentation."""
     commands = [command for block in blocks("console") for command, _ in steps(block)]
     assert {start for start in NOT_RUN if not any(command.startswith(start) for command in commands)} == set()
 
 
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language != "python"], ids=lambda block: block.id)
 def test_every_other_block_is_valid(block: Block) -> None:
-    """Configuration parses, and no block is in an untested language."""
+    """Configuration can be parsed, and every block is in a language that is tested."""
     readers: dict[str, Callable[[str], object]] = {"json": json.loads, "ini": ini}
     if block.language in readers:
         assert readers[block.language](block.text)
@@ -105,7 +105,7 @@ def test_every_other_block_is_valid(block: Block) -> None:
 
 
 def ini(text: str) -> object:
-    """Return the sections of an INI file or, without sections, the settings from its variables."""
+    """Return the sections of an INI file, or the settings in its variables if it has no sections."""
     parser = configparser.RawConfigParser(delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # as configparser documents
     if text.startswith("["):

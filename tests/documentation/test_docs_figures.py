@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.mapping.cardinality import overflow_capacity
 from tests.support.doc_blocks import DOCS, ROOT
 
 MADE_BY_RUNNING = {"command-line.md", "live-page.md"}
-"""Pages whose prices are the output of commands, compared by other tests."""
+"""Pages with prices in the output of commands, which other tests compare."""
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 GENERATED = re.compile(r"<!-- generated: ([\w-]+) -->.*?<!-- end -->", re.DOTALL)
@@ -22,7 +22,7 @@ SAID_OF_OTHERS = {"$250"}
 
 
 def amounts() -> set[str]:
-    """Return all amounts of money allowed in prose, derived from the prices."""
+    """Return all amounts of money that prose may contain, derived from the prices."""
     (_, first_price), *_ = pricing.DOLLARS_PER_METRIC_MONTH
     monthly = [pricing.monthly_cost(metrics=0, requests_per_second=each).dollars for each in (1, 1 / 10, 1 / 60)]
     return {
@@ -37,7 +37,7 @@ def amounts() -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_generated_parts_are_current(path: Path) -> None:
-    """Generated parts match the output of the code."""
+    """The generated parts equal the output of the code."""
     text = path.read_text("utf-8")
     assert current(text) == text, "run: python docs/generated.py"
 
@@ -58,7 +58,7 @@ def test_prices(path: Path) -> None:
 
 
 def test_limits() -> None:
-    """Limits mentioned in prose equal the constants in the code."""
+    """Limits in prose equal the constants in the code."""
     mapping, concepts, operations = (
         " ".join((DOCS / name).read_text("utf-8").split()) for name in ("mapping.md", "concepts.md", "operations.md")
     )

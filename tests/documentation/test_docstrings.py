@@ -1,4 +1,4 @@
-"""The examples in docstrings are correct, and docstrings of public names describe every parameter."""
+"""Examples in docstrings are correct, and docstrings of public names describe every parameter."""
 
 import doctest
 import importlib
@@ -21,7 +21,7 @@ MODULES = [
 
 @pytest.mark.parametrize("module", MODULES)
 def test_doctests(module: str) -> None:
-    """Every example gives the documented result."""
+    """Every example has the documented result."""
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted
     assert not outcome.failed
@@ -32,7 +32,7 @@ NOT_CALLED = {"LossReason", "CloudWatchMetricsError"}  # an enumeration and a ba
 
 
 def public_functions() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Yield the name and value of each class, function and method on the page of the API."""
+    """Yield the name and object of each class, function and method on the API page."""
     page = re.sub(r"(:members:.*)\n +:inherited-members:", r"\1 *", API_PAGE.read_text("utf-8"))
     module = ""
     for kind, name, members in re.findall(r"\.\. (currentmodule|auto[a-z]+):: (\S+)(?:\n +:members:(.*))?", page):
@@ -45,7 +45,7 @@ def public_functions() -> Iterator[tuple[str, Callable[..., object]]]:
 
 
 def methods_of(value: type, members: str) -> list[str]:
-    """Return the names of the listed methods of a class; ``*`` stands for all public ones."""
+    """Return the names of the listed methods of a class; ``*`` means all public methods."""
     listed = re.findall(r"\w+", members)
     methods = [name for name, _ in inspect.getmembers(value, inspect.isfunction) if not name.startswith("_")]
     return methods if "*" in members else [name for name in methods if name in listed]
@@ -56,7 +56,7 @@ PUBLIC = dict(public_functions())
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_parameter_is_described(name: str) -> None:
-    """The docstring of each public class, function and method describes its parameters."""
+    """The docstring of each public class, function or method describes all parameters."""
     described = re.findall(r":param (\w+):", inspect.getdoc(PUBLIC[name]) or "")
     parameters = inspect.signature(PUBLIC[name]).parameters
     assert [each for each in parameters if not each.startswith("_") and each not in {"self", *described}] == []

@@ -1,4 +1,4 @@
-"""The examples behave as their README says: its commands run, and output and published metrics match."""
+"""The examples do what their README says: their commands run, and their output and metrics match."""
 
 import os
 import re
@@ -28,7 +28,7 @@ receiver = pytest.importorskip("tests.support.otlp_receiver")
 BIN = Path(sys.executable).parent
 README = ROOT / "examples" / "README.md"
 OF_EVERY_APP = ("http.server.",)
-"""Prefixes of metrics that the README lists by name only, not by series."""
+"""Prefixes of metrics that the README lists by name, without their series."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def sections() -> list[Section]:
 
 @dataclass
 class Terminal:
-    """Run commands as a reader who copies them would, but on free ports."""
+    """Runs commands like a reader who copies them, but on free ports."""
 
     log: Path
     environment: dict[str, str]
@@ -69,7 +69,7 @@ class Terminal:
     port: int = field(default=0)
 
     def run(self, command: str, expected: str) -> None:
-        """Run one command and compare its output."""
+        """Run a command, and compare its output."""
         words = shlex.split(command)
         if words[0] == "export":
             self.environment.update({name: value for name, _, value in (word.partition("=") for word in words[1:])})
@@ -89,7 +89,7 @@ class Terminal:
             assert (done.stdout, done.returncode) == (expected, 0), done.stderr
 
     def end(self) -> None:
-        """Stop the server with its expected signal and wait."""
+        """Stop the server with the signal that its command line expects, and wait until it ends."""
         if self.server is not None:
             self.server.send_signal(signal.SIGINT if "flask" in str(self.server.args) else signal.SIGTERM)
             self.server.wait(PATIENCE_SECONDS)
@@ -134,7 +134,7 @@ class Terminal:
 
 @contextmanager
 def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> Iterator[Terminal]:
-    """Open a terminal in this environment and folder, and stop its server afterwards."""
+    """Open a terminal in this folder, and stop its server at the end."""
     with isolated_environment():
         environment = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")])}
     for each in environments:
@@ -151,7 +151,7 @@ def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> I
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.title)
 def test_each_example(section: Section, tmp_path: Path) -> None:
-    """The commands print the documented output, and exactly the listed metrics are published."""
+    """The commands print the documented output, and publish exactly the listed metrics."""
     with (
         LocalCloudWatch() as cloudwatch,
         receiver.OtlpReceiver() as otlp,
@@ -169,7 +169,7 @@ def test_each_example(section: Section, tmp_path: Path) -> None:
 
 
 def test_every_program_is_in_the_readme() -> None:
-    """The README documents every example."""
+    """The README describes every example."""
     text = README.read_text("utf-8")
     programs = {path.relative_to(README.parent).as_posix() for path in README.parent.glob("*.py")}
     programs |= {path.relative_to(README.parent).as_posix() for path in README.parent.glob("migration/*.py")}

@@ -16,7 +16,7 @@ RECOVERIES = {"INFO", "DEBUG"}
 
 @pytest.mark.parametrize("said", logged(), ids=lambda said: f"{said.module}-{said.text[:30]}")
 def test_every_log_message_has_one_remedy(said: Message) -> None:
-    """Each message has exactly one remedy, found by the beginning of the message."""
+    """Each message has exactly one remedy, which is found by the message's beginning."""
     found = [each for each in REMEDIES if said.text.startswith(each.beginning)]
     assert len(found) == 1, f"{said.text!r}: {HOW_TO_FIX}"
     assert found[0].data
@@ -24,7 +24,7 @@ def test_every_log_message_has_one_remedy(said: Message) -> None:
 
 
 def test_no_remedy_without_a_message() -> None:
-    """Each remedy has a message, and none is listed twice."""
+    """Each remedy belongs to a message, and none is listed twice."""
     texts = [each.text for each in logged()]
     assert [each.beginning for each in REMEDIES if not any(text.startswith(each.beginning) for text in texts)] == []
     assert [beginning for beginning, count in Counter(each.beginning for each in REMEDIES).items() if count > 1] == []
@@ -32,13 +32,13 @@ def test_no_remedy_without_a_message() -> None:
 
 @pytest.mark.parametrize("said", [*logged(), *errors()], ids=lambda said: f"{said.module}-{said.text[:30]}")
 def test_the_page_lists_every_message(said: Message) -> None:
-    """The page's texts are those in the code."""
+    """The page has the texts in the code."""
     page = (DOCS / "messages.md").read_text("utf-8").replace(r"\|", "|")
     assert said.text in page or said.how == "InvalidMetricError"
 
 
 def test_extraction_is_complete() -> None:
-    """The syntax trees yield as many log calls as a text search."""
+    """The number of log calls in the syntax trees equals that found by a text search."""
     from docs.source_messages import PACKAGE, PROGRAMS, RATE_LIMITED_LOG  # noqa: PLC0415 - only for this count
 
     call = re.compile(r"_(?:logger|quiet_log|once|each_minute|once_an_outage)\.(?:log|\w*ing|error|info|exception)\(")

@@ -1,4 +1,4 @@
-"""The README's programs run, and the README stays short."""
+"""The programs in the README run, and the README stays short."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from otel_cloudwatch_flask.testing import LocalCloudWatch
 
 README = Path(__file__).parents[2] / "README.md"
 
-# The reader's next steps: use the app once, and check that everything was delivered.
+# what the reader does next: use the app once, and check that all metrics were delivered
 EPILOGUE = """
 if "app" in globals():
     with app.test_client() as client, client.get("/") as response:
@@ -46,13 +46,13 @@ def test_each_program_runs_and_its_metrics_arrive(number: int, tmp_path: Path) -
 
 
 def test_there_are_exactly_two_commands() -> None:
-    """The demo and the tests each start with a single command."""
+    """The demo and the tests are each started by a single command."""
     commands = re.findall(r"^```console\n(.*?)^```", README.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert [command.count("\n") for command in commands] == [1, 1]
 
 
 def test_it_is_short() -> None:
-    """The README is short, because details belong in the documentation."""
+    """The README is short; details are in the documentation."""
     assert len(README.read_text("utf-8").splitlines()) <= 150
 
 

@@ -16,7 +16,7 @@ TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", "\n".join(ROWS))))
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2:40])
 def test_each_guarantee_names_a_test(row: str) -> None:
-    """A row has a guarantee, a limit that may be empty, and at least one test."""
+    """Each row has a guarantee, a limit (or an empty cell), and at least one test."""
     _, guarantee, _, tests, _ = row.split("|")
     assert guarantee.strip()
     assert "::" in tests

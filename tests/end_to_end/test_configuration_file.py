@@ -1,4 +1,4 @@
-"""OpenTelemetry's configuration file, in both forms, in processes that ``opentelemetry-instrument`` starts."""
+"""OpenTelemetry's configuration file, in both forms, in processes started by ``opentelemetry-instrument``."""
 
 import json
 import os
@@ -23,12 +23,12 @@ FORMS = ["periodic", "pull"]
 
 
 def write_file(folder: Path, form: str, **fields: Any) -> str:
-    """Write a configuration file with our exporter in this form, and return its path."""
+    """Write a configuration file with the CloudWatch exporter in this form, and return its path."""
     reader = {form: {"exporter": {"cloudwatch": fields or None}}}
     content = {
         "file_format": "1.0",
         "resource": {"attributes": [{"name": "service.name", "value": "no-code-shop"}]},
-        # Without it, OpenTelemetry's Flask instrumentation fails each request.
+        # Without a propagator, OpenTelemetry's Flask instrumentation fails on each request.
         "propagator": {"composite": [{"tracecontext": {}}, {"baggage": {}}]},
         "meter_provider": {"readers": [reader]},
     }
@@ -39,13 +39,13 @@ def write_file(folder: Path, form: str, **fields: Any) -> str:
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A strict CloudWatch on loopback."""
+    """A strict CloudWatch emulator on loopback."""
     with LocalCloudWatch() as running:
         yield running
 
 
 def sums_to(cloudwatch: LocalCloudWatch, orders: int) -> bool:
-    """Wait for this number of orders."""
+    """Wait for this number of orders, and return whether they arrived."""
     return eventually(lambda: cloudwatch.published.sum("Orders") == orders, within_seconds=PATIENCE_SECONDS)
 
 
@@ -54,7 +54,7 @@ def sums_to(cloudwatch: LocalCloudWatch, orders: int) -> bool:
 def test_everything_is_published_once(
     cloudwatch: LocalCloudWatch, tmp_path: Path, form: str, fields: dict[str, Any]
 ) -> None:
-    """The app's requests and the reporter's metrics are published once each, with and without fields."""
+    """With and without fields, the app's requests and the reporter's metrics are published once."""
     file = write_file(tmp_path, form, **fields)
     with flask_run(cloudwatch, tmp_path / "log", OTEL_CONFIG_FILE=file) as run:
         run.visit()
@@ -65,7 +65,7 @@ def test_everything_is_published_once(
 
 
 def test_a_reporter_shares_the_reader(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """In the pull form, a request's end flushes the reader, and the reporter uses the fields that concern it."""
+    """In the pull form, the end of a request flushes the reader, and the reporter uses the fields that apply to it."""
     fields = {
         "namespace": "File",
         "flush": "sync",
@@ -81,7 +81,7 @@ def test_a_reporter_shares_the_reader(cloudwatch: LocalCloudWatch, tmp_path: Pat
 
 
 def test_the_documented_file(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """The documentation's file works as it stands."""
+    """The configuration file in the documentation works unchanged."""
     (text,) = [block.text for block in blocks("yaml") if block.page == "integration"]
     file = tmp_path / "otel.yaml"
     file.write_text(text, "utf-8")
@@ -94,7 +94,7 @@ def test_the_documented_file(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_misspelt_field(cloudwatch: LocalCloudWatch, tmp_path: Path, form: str) -> None:
-    """The error names the unknown field, the one that was probably meant, and all that there are."""
+    """The error names the unknown field, suggests the probable one, and lists all fields."""
     file = write_file(tmp_path, form, namspace="Shop")
     with flask_run(cloudwatch, tmp_path / "log", OTEL_CONFIG_FILE=file) as run:
         run.url()
@@ -105,7 +105,7 @@ def test_a_misspelt_field(cloudwatch: LocalCloudWatch, tmp_path: Path, form: str
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_invalid_field(cloudwatch: LocalCloudWatch, tmp_path: Path, form: str) -> None:
-    """The error names the field and what is allowed, and the program does not start, as with the environment."""
+    """The program does not start, and the error names the field and the allowed values."""
     file = write_file(tmp_path, form, max_metrics=-1)
     with flask_run(cloudwatch, tmp_path / "log", OTEL_CONFIG_FILE=file) as run:
         assert run.process.wait(PATIENCE_SECONDS) != 0

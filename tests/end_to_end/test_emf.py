@@ -1,4 +1,4 @@
-"""Both ways to CloudWatch publish the same numbers: requests, and EMF lines that CloudWatch Logs reads."""
+"""PutMetricData requests and EMF lines, which CloudWatch Logs extracts, publish the same numbers."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def record(provider: MeterProvider, recordings: list[tuple[str, Any, dict[str, A
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(RECORDINGS)
 def test_both_ways_publish_the_same(recordings: list[tuple[str, Any, dict[str, Any], int]]) -> None:
-    """Names, dimensions, units and statistics are equal; neither we nor aws-embedded-metrics refuse a line."""
+    """Names, dimensions, units and statistics are equal, and aws-embedded-metrics accepts the EMF documents."""
     by_api, by_emf, stream = FakeCloudWatch(), FakeCloudWatch(), io.StringIO()
     readers = [
         CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=by_api, rules=RULES)),
@@ -108,7 +108,7 @@ def test_both_ways_publish_the_same(recordings: list[tuple[str, Any, dict[str, A
 
 
 def validate(document: dict[str, Any]) -> None:
-    """Raise an exception of aws-embedded-metrics if it would not write such a document."""
+    """Validate a document with aws-embedded-metrics, which raises an exception if it would not write the document."""
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     validate_namespace(directive["Namespace"])
     for names in directive["Dimensions"]:
@@ -146,7 +146,7 @@ def test_other_libraries_write_the_same_document() -> None:
 
 
 def comparable(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without its time, and with every metric in its long form."""
+    """Return a document without its timestamp, and with every metric in its long form."""
     (directive,) = document.pop("_aws")["CloudWatchMetrics"]
     metrics = {each["Name"]: {"StorageResolution": 60, **each} for each in directive.pop("Metrics")}
     values = {name: numbers_of(document[name]) for name in metrics}
@@ -154,7 +154,7 @@ def comparable(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_properties() -> None:
-    """An attribute that a rule makes a property is in the document, and divides no series."""
+    """An attribute that a rule makes a property is in the document, but does not make separate series."""
     cloudwatch = FakeCloudWatch()
     lines = io.StringIO()
     rules = [MetricRule(properties=["user*"])]
@@ -178,7 +178,7 @@ def test_properties() -> None:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
-    """An app that is configured for EMF by the environment."""
+    """An app that the environment configures for EMF."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_OUTPUT", "emf")
     app = Flask("shop")
     reporter = CloudWatchMetricsReporter(app, "Shop", meter_provider=MeterProvider(shutdown_on_exit=False))
@@ -193,7 +193,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
 
 
 def test_the_pytest_fixture(app: Flask, request: pytest.FixtureRequest) -> None:
-    """The fixture receives the lines of an app that writes EMF."""
+    """The pytest fixture receives the EMF lines of an app."""
     cloudwatch = request.getfixturevalue("cloudwatch")
     app.test_client().get("/")
     cloudwatch.assert_published("Orders", sum=2, count=1)
@@ -201,7 +201,7 @@ def test_the_pytest_fixture(app: Flask, request: pytest.FixtureRequest) -> None:
 
 
 def test_a_failing_stream_is_retried() -> None:
-    """The errors that the fake is told to raise are those of a broken stream."""
+    """An error queued in the fake is raised by its stream, and the line is written again."""
     cloudwatch = FakeCloudWatch()
     cloudwatch.fail_next(OSError("gone"))
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", output="emf", stream=cloudwatch.stream))
@@ -213,7 +213,7 @@ def test_a_failing_stream_is_retried() -> None:
 
 
 def test_local_cloudwatch_reads_lines() -> None:
-    """The output of a child process can be written to the emulator, which answers queries about it."""
+    """A child process's output can be written to the emulator, which then returns its metrics."""
     program = """
 from otel_cloudwatch_flask import CloudWatchMetricReader, CloudWatchMetricExporter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -263,13 +263,13 @@ TIMED = '{"_aws":{"Timestamp":60000,"CloudWatchMetrics":[%s]},' % DIRECTIVE  # n
     ],
 )
 def test_the_reader_is_strict(line: str, reason: str) -> None:
-    """A line that CloudWatch Logs would not extract, or not whole, is refused with the reason."""
+    """A line that CloudWatch Logs would not extract completely is rejected with the reason."""
     with pytest.raises((ValueError, LookupError, TypeError), match=reason):
         list(requests_of(line))
 
 
 def test_lines_that_requests_would_refuse() -> None:
-    """What a document has in common with a request is checked as in a request."""
+    """The metrics in a line are validated like those in a request."""
     cloudwatch = FakeCloudWatch()
     cloudwatch.stream.write(TIMED + '"Page":"a","Orders":true}\n')
     (error,) = cloudwatch.validation_errors

@@ -1,4 +1,4 @@
-"""``opentelemetry-instrument flask run``, configured only by environment variables, in real processes."""
+"""``opentelemetry-instrument flask run`` in real processes, configured only by environment variables."""
 
 import os
 import re
@@ -28,7 +28,7 @@ REQUESTS = 20
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A strict CloudWatch on loopback."""
+    """A strict CloudWatch emulator on loopback."""
     with LocalCloudWatch() as running:
         yield running
 
@@ -41,17 +41,17 @@ class FlaskRun:
     log: Path
 
     def said(self) -> str:
-        """Return the output so far."""
+        """Return the process's output so far."""
         return self.log.read_text()
 
     def url(self) -> str:
-        """Return the server's URL, once printed."""
+        """Return the server's URL as soon as it is printed."""
         found = r"Running on (http://127\.0\.0\.1:\d+)"
         is_there = eventually(
             lambda: re.search(found, self.said()) or self.process.poll() is not None, within_seconds=PATIENCE_SECONDS
         )
         match = re.search(found, self.said())
-        assert is_there, "it says nothing"
+        assert is_there, "the process printed no URL"
         assert match, self.said()
         return match[1]
 
@@ -96,7 +96,7 @@ def flask_run(
 
 
 def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.server.duration") -> None:
-    """Each request has one duration and one order, all in the service's namespace."""
+    """Assert that each request has one duration and one order, all in the service's namespace."""
     assert {metric.namespace for metric in cloudwatch.published.metrics()} == {"no-code-shop"}
     assert cloudwatch.published.count(duration) == REQUESTS
     assert cloudwatch.published.sum("Orders") == REQUESTS
@@ -107,7 +107,7 @@ def assert_published_once(cloudwatch: LocalCloudWatch, duration: str = "http.ser
     ("names", "duration"), [("", "http.server.duration"), ("http", "http.server.request.duration")]
 )
 def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: str, duration: str) -> None:
-    """Request durations and facade metrics are published once each, soon after the requests and at exit."""
+    """Request durations and facade metrics are published once, soon after the requests and at exit."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_SEMCONV_STABILITY_OPT_IN=names) as run:
         run.visit()
         assert eventually(lambda: cloudwatch.published.count(duration) == REQUESTS, within_seconds=PATIENCE_SECONDS)
@@ -116,7 +116,7 @@ def test_cloudwatch_alone(cloudwatch: LocalCloudWatch, tmp_path: Path, names: st
 
 
 def no_code_line() -> list[str]:
-    """Return the README's command that needs no changes of the program, as the arguments of a process."""
+    """Return the README's command for unchanged programs, as a list of arguments."""
     line = re.search(
         r"^`(OTEL_METRICS_EXPORTER=cloudwatch .*)`\.$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
     )
@@ -125,7 +125,7 @@ def no_code_line() -> list[str]:
 
 
 def test_the_command_of_the_readme(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """The README's line publishes an app's requests as it stands, without errors in the log."""
+    """The README's command publishes an app's requests without changes or errors in the log."""
     (tmp_path / "shop.py").write_text('import flask\napp = flask.Flask("shop")\napp.get("/")(lambda: "ordered")\n')
     with isolated_environment(), (tmp_path / "log").open("wb") as log:
         environment = {
@@ -149,7 +149,7 @@ def test_the_command_of_the_readme(cloudwatch: LocalCloudWatch, tmp_path: Path) 
 
 
 def test_doctor_under_the_command(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """Under ``opentelemetry-instrument``, doctor does not advise to use it, and finds what is not installed."""
+    """Under ``opentelemetry-instrument``, doctor does not suggest using it, and reports missing packages."""
     (tmp_path / "shop.py").write_text('import flask\napp = flask.Flask("shop")\n')
     variables = {"OTEL_METRICS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "zipkin"}
     command = [str(INSTRUMENT), "flask", "--app", "shop", "cloudwatch", "doctor"]
@@ -175,7 +175,7 @@ def test_an_app_without_our_package(cloudwatch: LocalCloudWatch, tmp_path: Path)
 
 
 def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With ``console,cloudwatch``, each exporter gets everything once."""
+    """With ``console,cloudwatch``, each exporter gets all metrics once."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_METRICS_EXPORTER="console,cloudwatch") as run:
         run.visit()
         run.interrupt()
@@ -185,7 +185,7 @@ def test_console_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) 
 
 
 def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With ``cloudwatch,otlp``, each exporter gets everything once, OTLP with its own temporality."""
+    """With ``cloudwatch,otlp``, each exporter gets all metrics once, OTLP with its own temporality."""
     with receiver.OtlpReceiver() as otlp:
         variables = {**otlp.environment(), "OTEL_METRICS_EXPORTER": "cloudwatch,otlp"}
         with flask_run(cloudwatch, tmp_path / "log", **variables) as run:
@@ -197,7 +197,7 @@ def test_otlp_beside_cloudwatch(cloudwatch: LocalCloudWatch, tmp_path: Path) -> 
 
 
 def test_disabled(cloudwatch: LocalCloudWatch, tmp_path: Path) -> None:
-    """With ``OTEL_SDK_DISABLED=true``, the app works and nothing is sent."""
+    """With ``OTEL_SDK_DISABLED=true``, the app works and sends nothing."""
     with flask_run(cloudwatch, tmp_path / "log", OTEL_SDK_DISABLED="true") as run:
         run.visit()
         run.interrupt()
@@ -228,7 +228,7 @@ def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
 def test_values_that_do_not_parse(
     cloudwatch: LocalCloudWatch, tmp_path: Path, variable: str, value: str, message: str
 ) -> None:
-    """The program exits at startup and names the invalid variable and its allowed values."""
+    """The program exits at startup, and the error names the invalid variable and its allowed values."""
     name = f"OTEL_EXPORTER_CLOUDWATCH_{variable}"
     with flask_run(cloudwatch, tmp_path / "log", **{name: value}) as run:
         assert run.process.wait(PATIENCE_SECONDS) != 0

@@ -1,4 +1,4 @@
-"""From the SDK's instruments to a strict CloudWatch: nothing is added, lost or rejected."""
+"""From the SDK's instruments to a strict fake CloudWatch, no sample is added, lost or rejected."""
 
 import math
 from collections import Counter, defaultdict
@@ -56,7 +56,7 @@ def test_histograms(
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-5, 5), PAGES), max_size=40), st.booleans())
 @effort(40)
 def test_sums(events: Sequence[tuple[str, int, int]], is_cumulative: bool) -> None:  # noqa: FBT001 - drawn
-    """Counters add up over all collections; up-down counters are published as current values."""
+    """The published values of counters add up to their total; up-down counters are published as current values."""
     total = {"match": "orders", "rollups": [[]]}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[total])
     counter, current = program.meter.create_counter("orders"), program.meter.create_up_down_counter("open")
@@ -94,7 +94,7 @@ def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 2))
 @effort(20)
 def test_requests_are_filled(thousands: Sequence[int], more: int) -> None:
-    """No request exceeds a limit or has room for the first datum of the next."""
+    """No request exceeds a limit, or would have room for the first datum of the next request."""
     datums = [datum_of("n" * 200, 1)] * (sum(thousands) * 50 + more)
     made = [*batches(Envelope("Shop"), datums)]
     assert [datum for batch in made for datum in batch.datums] == datums

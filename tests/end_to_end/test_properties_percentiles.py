@@ -1,4 +1,4 @@
-"""Random recordings through the real SDK: statistics are exact, and percentiles are within a bucket."""
+"""Random recordings through the real SDK have exact statistics, and percentiles accurate to within a bucket."""
 
 import math
 import random
@@ -28,7 +28,7 @@ KINDS: Mapping[str, Callable[[random.Random], float]] = {
 
 
 class Recording(NamedTuple):
-    """Samples of one instrument kind with one set of attributes."""
+    """Samples of one kind with one set of attributes."""
 
     page: int
     region: int
@@ -43,7 +43,7 @@ ZEROS_AND_LATENCIES = [
 
 @st.composite
 def recordings(draw: st.DrawFn) -> Recording:
-    """Draw a recording whose samples come from a seed, so that it can be large."""
+    """Draw a recording whose samples come from a seed, so that even large ones are drawn fast."""
     source = random.Random(draw(st.integers(0, 2**32)))
     sample = KINDS[draw(st.sampled_from(sorted(KINDS)))]
     size = draw(st.sampled_from([1, 2, 3, 10, 60, 300, 1200]))
@@ -51,7 +51,7 @@ def recordings(draw: st.DrawFn) -> Recording:
 
 
 def coarsest_scales(data: MetricsData) -> dict[int, int]:
-    """Return, by page, the lowest scale of the points that have buckets; a point of zeros has none."""
+    """Return the lowest scale of the points of each page. Points with only zeros have no scale."""
     scales: dict[int, int] = {}
     for point in data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points:
         assert isinstance(point, ExponentialHistogramDataPoint)
@@ -69,7 +69,7 @@ def nearest_rank(samples: Sequence[float], percent: float) -> float:
 def assert_exact(
     program: Program, dimensions: dict[str, Any], samples: Sequence[float], *, is_cumulative: bool
 ) -> None:
-    """Assert count and sum, and minimum and maximum where present; a cumulative point may lack both."""
+    """Assert count and sum and, unless cumulative points may lack them, minimum and maximum."""
     assert program.cloudwatch.count("latency", dimensions) == len(samples)
     assert program.cloudwatch.sum("latency", dimensions) == pytest.approx(math.fsum(samples), rel=1e-9, abs=1e-12)
     if not is_cumulative:
@@ -78,7 +78,7 @@ def assert_exact(
 
 
 def assert_within_a_bucket(program: Program, dimensions: dict[str, Any], samples: Sequence[float], scale: int) -> None:
-    """Assert that each percentile is within one bucket width at this scale."""
+    """Assert that each percentile is off by at most one bucket width at this scale."""
     base = 2.0**2.0**-scale * (1 + 1e-9)
     ascending = sorted(samples)
     for percent in PERCENTS:
@@ -98,7 +98,7 @@ def assert_within_a_bucket(program: Program, dimensions: dict[str, Any], samples
 def test_percentiles(
     rounds: Sequence[Sequence[Recording]], *, is_cumulative: bool, is_merged: bool, is_rolled_up: bool
 ) -> None:
-    """Count, sum, minimum and maximum of each series are exact, and percentiles are within one bucket."""
+    """Count, sum, minimum and maximum of each series are exact, and percentiles are accurate to within a bucket."""
     rule = {"exclude": ["region"] if is_merged else [], "rollups": [["page"], []] if is_rolled_up else []}
     program = Program(temporality=CUMULATIVE if is_cumulative else None, rules=[rule])
     histogram = program.meter.create_histogram("latency")

@@ -1,4 +1,4 @@
-"""The claims of SECURITY.md that no other test covers: clients, operators and other users of the machine."""
+"""The claims of SECURITY.md that other tests do not cover: clients, operators and other users of the machine."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
 def instrumented_app(cloudwatch: FakeCloudWatch, **config: Any) -> tuple[Flask, CloudWatchMetricsReporter]:
-    """Return an app with one route and measured requests."""
+    """Return an app with one route and instrumented requests, and its reporter."""
     app = Flask("shop")
     app.config.update(config)
     reporter = CloudWatchMetricsReporter(
@@ -66,7 +66,7 @@ CLIENTS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", CLIENTS)
 def test_clients_make_no_metrics(what: str) -> None:
-    """Two requests that differ in client-controlled input count for the same metric."""
+    """Requests that differ only in client-controlled input count for the same metric."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -80,7 +80,7 @@ def test_clients_make_no_metrics(what: str) -> None:
 
 @pytest.mark.parametrize("variable", ["SERVER_PROTOCOL", "wsgi.url_scheme"])
 def test_made_up_versions_and_schemes(variable: str) -> None:
-    """Unknown HTTP versions and schemes, accepted by a lax server, add no metrics."""
+    """Unknown HTTP versions and schemes, which a lax server accepts, create no metrics."""
     cloudwatch = FakeCloudWatch()
     app, reporter = instrumented_app(cloudwatch)
     client = app.test_client()
@@ -136,7 +136,7 @@ def test_names_of_metrics_are_one_line(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret key appears in no object's text form, no log line and no statistic."""
+    """A secret key is not in the ``repr`` of any object, in the log, or in the statistics."""
     caplog.set_level(logging.DEBUG, logger="otel_cloudwatch_flask")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_SELF_METRICS", "true")
@@ -154,7 +154,7 @@ def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configuration error has the invalid key and its value, but no other configuration."""
+    """A configuration error has the invalid key and its value, but no other settings."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     app = Flask("shop")
     app.config.update(SECRET_KEY=SECRET, CLOUDWATCH_MAX_METRICS="many")
@@ -165,7 +165,7 @@ def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wrong_signature_tells_no_token() -> None:
-    """CloudWatch's signature error, which repeats the signed request, does not leak the session token."""
+    """The session token is masked in CloudWatch's signature error, which repeats the signed request."""
     message = f"does not match. The Canonical String was 'POST\n/\nhost:x\nx-amz-security-token:{SECRET}\n\nhost'"
     client = ScriptedClient(*[client_error("SignatureDoesNotMatch", message, status=403)] * 9)
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", client, meter_provider=MeterProvider())
@@ -184,7 +184,7 @@ def test_nested_json_is_a_configuration_error(variable: str) -> None:
 
 
 def test_globs_take_no_time() -> None:
-    """Matching a rule's pattern takes bounded time for any name."""
+    """Matching a rule's patterns takes bounded time for any name."""
     begun = time.monotonic()
     rule = MetricRule(match="*a" * 40 + "b", dimensions=["*a" * 40 + "b"])
     assert not rule.keeps("a" * 255)
@@ -196,12 +196,12 @@ BODY = (
     b'"Timestamp":1700000000,"Value":5}]}'
 )
 
-# The spool: files that other users of the machine may have put there.
+# Spool files that other users of the machine may have created.
 
 
 @pytest.fixture
 def spooled(tmp_path: Path) -> Path:
-    """Create the spool directory of a dead process, with one batch."""
+    """Create the spool directory of an ended process with one batch, and return its path."""
     spool = Spool(tmp_path)
     path = spool.write(Batch.from_body(BODY))
     spool.close()
@@ -230,7 +230,7 @@ def test_the_spool_of_another_user_is_left_alone(
 
 
 def test_a_link_to_a_directory_is_not_followed(spooled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing outside the spool is adopted, locked or removed through a link."""
+    """No directory outside the spool is adopted, locked or removed through a symbolic link."""
     outside = tmp_path_factory.mktemp("outside") / spooled.name
     spooled.rename(outside)
     spooled.symlink_to(outside)
@@ -240,7 +240,7 @@ def test_a_link_to_a_directory_is_not_followed(spooled: Path, tmp_path_factory: 
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(spooled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No file is created at the target of a link."""
+    """No file is created at the target of a symbolic link."""
     target = tmp_path_factory.mktemp("outside") / "made"
     (spooled / "lock").unlink()
     (spooled / "lock").symlink_to(target)
@@ -257,7 +257,7 @@ def _link(path: Path) -> None:
 
 def _grow(path: Path) -> None:
     with path.open("r+b") as file:
-        file.truncate(10 * 2**30)  # sparse: uses no disk space
+        file.truncate(10 * 2**30)  # a sparse file, which uses no disk space
 
 
 def _replace(make: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -278,7 +278,7 @@ BAD_FILES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("what", BAD_FILES)
 def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Links are not followed, pipes are not read, and files larger than a batch are not loaded."""
+    """Symbolic links are not followed, pipes are not read, and files larger than a batch are not loaded."""
     (file,) = spooled.glob("*.batch")
     BAD_FILES[what](file)
     begun = time.monotonic()
@@ -288,7 +288,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
-    """A batch of invalid JSON of any shape or depth is set aside, even with a correct checksum."""
+    """A batch of invalid JSON of any form or depth is set aside, even if its checksum is correct."""
     from otel_cloudwatch_flask.delivery import spool as module  # noqa: PLC0415 - for the checksum function
 
     spool = Spool(tmp_path)
@@ -307,7 +307,7 @@ def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_nothing_in_the_package_executes_data() -> None:
-    """No module of the package unpickles, evaluates code, or starts a shell."""
+    """No module of the package unpickles data, evaluates code or starts a shell."""
     forbidden = re.compile(r"\b(pickle|marshal|shelve|eval|exec|os\.system|shell=True|yaml\.load)\b")
     found = {
         f"{path.name}: {line.strip()}"
@@ -319,7 +319,7 @@ def test_nothing_in_the_package_executes_data() -> None:
 
 
 def test_only_loopback_is_listened_on() -> None:
-    """The local CloudWatch listens only on loopback."""
+    """The local CloudWatch listens only on the loopback interface."""
     program = (
         "from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch\n"
         "with LocalCloudWatch() as running: print(running.environment()['AWS_ENDPOINT_URL_CLOUDWATCH'])"

@@ -19,7 +19,7 @@ REQUESTS = 5000
 
 @pytest.fixture
 def cloudwatch() -> Iterator[LocalCloudWatch]:
-    """A running CloudWatch."""
+    """A running CloudWatch emulator."""
     with LocalCloudWatch() as local:
         yield local
 
@@ -27,11 +27,11 @@ def cloudwatch() -> Iterator[LocalCloudWatch]:
 SHOP = ["examples.shop:create_app()"]
 TWO_WORKERS = [*GUNICORN, "--workers", "2", "--threads", "4", "--worker-class", "gthread", "--keep-alive", "60"]
 ACCESS_LOG = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
-"""A line for each request, with the process that served it."""
+"""Options that log a line per request with the ID of the worker process."""
 
 
 def visit(server: Server) -> list[ShopResponse]:
-    """Send all requests over keep-alive connections, and return all responses."""
+    """Send all requests over keep-alive connections, and return the responses."""
     quick = (each for each in shop_requests(seed=11) if each.path != "/slow")
     traffic = LoadGenerator(server.url, islice(quick, REQUESTS), seconds=120, visitors=16)
     traffic.start()
@@ -41,7 +41,7 @@ def visit(server: Server) -> list[ShopResponse]:
 
 
 def requests_by_worker(server: Server) -> Counter[str]:
-    """Return the number of requests that each worker reports."""
+    """Return the number of requests per worker, according to the access log."""
     return Counter(re.findall(r"^served by (\S+)$", server.log.read_text(), re.MULTILINE))
 
 
@@ -69,7 +69,7 @@ def samples_of_facade(answers: list[ShopResponse]) -> dict[PublishedMetric, list
 
 
 def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Every facade metric has its expected samples, sum, minimum and maximum, and there are no other metrics."""
+    """Assert that every facade metric has the expected statistics, and that there are no other metrics."""
     expected = samples_of_facade(answers)
     published = {metric for metric in cloudwatch.published.metrics() if not is_open_telemetry(metric)}
     assert published == set(expected)
@@ -83,7 +83,7 @@ def assert_facade_is_exact(cloudwatch: LocalCloudWatch, answers: list[ShopRespon
 
 
 def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """The shop's own OpenTelemetry counter and histogram count each product page and each search."""
+    """Assert that the shop's own counter and histogram count each product page and each search."""
     views: Counter[str] = Counter()
     searches: list[int] = []
     for answer in answers:
@@ -98,7 +98,7 @@ def assert_instruments_are_exact(cloudwatch: LocalCloudWatch, answers: list[Shop
 
 
 def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[ShopResponse]) -> None:
-    """Each request has one duration with its method, route and status."""
+    """Assert that each request has one duration with its method, route and status."""
     expected = Counter((each.request.method, each.request.route, str(each.status)) for each in answers)
     found: Counter[tuple[str | None, ...]] = Counter()
     for metric in cloudwatch.published.metrics():
@@ -111,7 +111,7 @@ def assert_durations_are_complete(cloudwatch: LocalCloudWatch, answers: list[Sho
 
 
 def is_open_telemetry(metric: PublishedMetric) -> bool:
-    """Return whether a metric comes from an instrument rather than ``add_metric``."""
+    """Return whether a metric comes from an OpenTelemetry instrument instead of ``add_metric``."""
     return metric.name.startswith(("http.", "shop."))
 
 
@@ -120,7 +120,7 @@ def is_open_telemetry(metric: PublishedMetric) -> bool:
 def test_gunicorn_publishes_every_request(
     cloudwatch: LocalCloudWatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """After 5,000 requests to 2 workers with 4 threads each and a SIGTERM, CloudWatch has exact metrics."""
+    """After 5,000 requests to 2 workers with 4 threads each, and SIGTERM, the metrics in CloudWatch are exact."""
     command = [*TWO_WORKERS, *ACCESS_LOG, *arguments]
     with serving(cloudwatch, tmp_path / "log", command, SHOP, OTEL_SEMCONV_STABILITY_OPT_IN="") as server:
         answers = visit(server)

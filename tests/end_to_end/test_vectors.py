@@ -1,4 +1,4 @@
-"""Test vectors: OpenTelemetry input and the CloudWatch requests expected for it; see vectors/README.md."""
+"""Test vectors: OpenTelemetry input, and the CloudWatch requests expected from it; see vectors/README.md."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from tests.vectors.request_checks import Datum
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in load_cases()])
 def test_what_arrives_is_what_the_vector_expects(case: Case) -> None:
-    """The exporter sends exactly the vector's expected requests."""
+    """The exporter sends exactly the requests that the vector expects."""
     assert faults_of(case) == [], case.why
 
 
 def test_a_vector_has_an_id_of_its_own() -> None:
-    """Vector IDs are unique, so a failure identifies one case."""
+    """Vector IDs are unique, so that a failure identifies one case."""
     ids = [case.id for case in load_cases()]
     assert len(set(ids)) == len(ids)
 
@@ -48,19 +48,19 @@ EXPECTED: Json = {
 
 
 def histogram_datum(**changes: Any) -> dict[str, Any]:
-    """Return the datum that ``EXPECTED`` expects, with changes."""
+    """Return the datum that ``EXPECTED`` describes, with these changes."""
     values = {"Values": [5.0, 15.0, 25.0], "Counts": [1, 3, 1]}
     return {"MetricName": "m", "Timestamp": time.time(), "Unit": "None", **values, **changes}
 
 
 def verdict(*datums: Datum, expect: Json = EXPECTED, lost: int = 0) -> list[str]:
-    """Return the faults of one export of ``HISTOGRAM`` that sends these datums in one request."""
+    """Return the errors for an export of ``HISTOGRAM`` that sends these datums in one request."""
     requests = [{"Namespace": NAMESPACE, "MetricData": datums}] if datums else []
     return run_faults(expect, Run([Export([HISTOGRAM], requests, lost)]), now=time.time())
 
 
 def test_the_judge_accepts_the_right_datum() -> None:
-    """A correct datum has no faults."""
+    """A correct datum has no errors."""
     assert verdict(histogram_datum()) == []
 
 
@@ -94,42 +94,42 @@ def test_the_judge_finds_a_wrong_datum(changes: Mapping[str, Any], complaint: st
 
 
 def test_the_judge_finds_an_extra_datum() -> None:
-    """An unexpected datum is a fault."""
+    """An unexpected datum is an error."""
     assert any("unexpected" in fault for fault in verdict(histogram_datum(), histogram_datum(MetricName="n")))
 
 
 def test_the_judge_finds_a_series_sent_twice() -> None:
-    """A series with two datums in one export is a fault."""
+    """Two datums of one series in one export are an error."""
     assert any("2 datums" in fault for fault in verdict(histogram_datum(), histogram_datum()))
 
 
 def test_the_judge_finds_a_missing_series() -> None:
-    """A missing datum is a fault, unless it may be absent."""
+    """A missing datum is an error, unless it may be absent."""
     assert any("0 datums" in fault for fault in verdict())
     assert verdict(expect={"series": [{"may_be_absent": True}]}) == []
 
 
 def test_the_judge_finds_an_oversize_request() -> None:
-    """A thousand datums are within the datum limit but exceed the byte limit."""
+    """A request within the limit of a thousand datums may still exceed the byte limit."""
     dimensions = [{"Name": "k", "Value": "v" * 1000}]
     datums = [histogram_datum(MetricName=f"m{index}", Dimensions=dimensions) for index in range(1000)]
     assert [fault for fault in verdict(*datums) if fault.startswith("a request of 11")]
 
 
 def test_the_judge_finds_an_unaccounted_loss() -> None:
-    """Expected and counted losses are compared."""
+    """A difference between expected and counted losses is an error."""
     assert verdict(histogram_datum(), lost=1) == ["export 0: lost: 1, not 0"]
     assert verdict(expect={"lost_at_least": 1}) == ["export 0: lost: 0, not at least 1"]
 
 
 def test_the_judge_lets_one_value_stand_for_neighboring_buckets_only_where_it_must() -> None:
-    """Two of 149 non-empty buckets may share a value; with 148 they may not."""
+    """One value may represent two buckets if 149 buckets are not empty, but not if 148 are."""
     assert not joint_value_verdict(filled_buckets=149)
     assert any("not within" in fault for fault in joint_value_verdict(filled_buckets=148))
 
 
 def joint_value_verdict(*, filled_buckets: int) -> list[str]:
-    """Return the faults when the first two of many buckets share a value."""
+    """Return the errors if the first two of many buckets share a value."""
     point = {"bounds": list(range(1, filled_buckets)), "counts": [1] * filled_buckets, "sum": 0}
     values = [0.5, *(index + 0.5 for index in range(2, filled_buckets))]
     datum = histogram_datum(Values=values, Counts=[2, *[1] * (filled_buckets - 2)])
@@ -137,6 +137,6 @@ def joint_value_verdict(*, filled_buckets: int) -> list[str]:
 
 
 def test_unknown_expectations_are_errors() -> None:
-    """A misspelled expectation is an error rather than a check that always passes."""
+    """A misspelled expectation is an error, so that no check is skipped silently."""
     with pytest.raises(ValueError, match="sereis"):
         verdict(histogram_datum(), expect={"sereis": []})

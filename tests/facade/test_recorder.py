@@ -474,7 +474,7 @@ def test_each_entry_has_the_span_it_was_added_in() -> None:
     assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11, 4000: 12}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
     """A forked child leaves buffered measurements to the parent, and records its own immediately."""

@@ -1,1 +1,1 @@
-"""Run the test suites of Flask and of OpenTelemetry's Flask instrumentation with this package added to them."""
+"""Run the test suites of Flask and of OpenTelemetry's Flask instrumentation with this package in use."""

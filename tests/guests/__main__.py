@@ -1,7 +1,7 @@
-"""Run the foreign test suites with and without this package: ``python -m tests.guests``.
+"""Run the test suites of other projects with and without this package: ``python -m tests.guests``.
 
-Exits with 1 if a test fails that passes without this package, or if anything but what was recorded was published. The
-few tests in :data:`EXPECTED` are exempt.
+Exits with 1 if a test fails that passes without this package, or if the published metrics differ from the recorded
+ones. The tests in :data:`EXPECTED` may fail.
 """
 
 import json
@@ -23,7 +23,7 @@ _TIMEOUT_SECONDS: Final = 900
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of a distribution's test suite with an addition, and the addition to compare it with."""
+    """A run of a distribution's test suite with an addition, and the addition to compare with."""
 
     distribution: str
     addition: str
@@ -38,16 +38,16 @@ RUNS: Final = (
 )
 
 EXPECTED: Final = {
-    # Wrapping app.wsgi_app, the way Flask documents, creates a reference cycle, so that only the garbage collector
-    # frees the app. A weak reference would not do: a program may keep only "create_app().wsgi_app". The test fails
-    # with OpenTelemetry's instrumentation as well.
+    # Wrapping app.wsgi_app, as Flask documents, creates a reference cycle, so only the garbage collector frees the app.
+    # A weak reference would not work, because a program may keep only "create_app().wsgi_app". The test also fails
+    # with OpenTelemetry's instrumentation.
     "tests/test_basic.py::test_app_freed_on_zero_refcount",
 }
 """Tests that fail with any WSGI middleware."""
 
 
 def main() -> int:
-    """Run everything, print a table, and return the exit status."""
+    """Run all test suites, print a table, and return the exit status."""
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         suites = {name: unpacked(name, Path(directory)) for name in dict.fromkeys(run.distribution for run in RUNS)}
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def unpacked(distribution: str, directory: Path) -> Path:
-    """Download the source distribution of the installed version, and return the directory that contains its tests."""
+    """Download the source distribution of the installed version, and return the directory with its tests."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
     target = directory / distribution
     subprocess.run([*command, "-d", target, f"{distribution}=={version(distribution)}"], check=True)
@@ -87,7 +87,7 @@ def results(suite: Path, addition: str) -> Mapping[str, Any]:
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=_TIMEOUT_SECONDS,
-            check=False,  # some tests may fail without this package as well
+            check=False,  # some tests may also fail without this package
         )
     if not report.exists():
         raise RuntimeError((suite / f"{addition}.txt").read_text("utf-8"))
@@ -105,7 +105,7 @@ def row(run: Run, found: Mapping[str, Any], without: Mapping[str, Any]) -> str:
 
 
 def problems_of(found: Mapping[str, Any], without: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what this package has broken, one line for each test or metric."""
+    """Yield the problems that this package causes, one line per test or metric."""
     expected = EXPECTED.union(without["failed"])
     yield from (f"fails only with this package: {each}" for each in found["failed"] if each not in expected)
     if found["passed"] + len(found["failed"]) != without["passed"] + len(without["failed"]):

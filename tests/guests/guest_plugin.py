@@ -1,7 +1,7 @@
-"""A pytest plugin that adds this package to every Flask app or meter provider that a foreign test suite creates.
+"""A pytest plugin that adds this package to every Flask app or meter provider of another project's test suite.
 
-Its directory is on the Python path of the foreign suite. It is not imported as a module of ``tests``, because the suite
-may have a package of that name itself.
+Its directory is on the Python path of the suite. It is not imported as a module of ``tests``, because the suite may
+have a package of that name.
 
 At the end of the session it writes to ``--report`` which tests failed, what the tests recorded, and what was published.
 """
@@ -34,7 +34,7 @@ _PATIENCE_SECONDS: Final = 60.0
 
 cloudwatch: Final = FakeCloudWatch()
 memories: Final[list[InMemoryMetricReader]] = []
-"""OpenTelemetry's own readers. They tell what was recorded, independently of this package."""
+"""OpenTelemetry's own readers, which record the metrics independently of this package."""
 calls: Final = Counter[str]()
 """The number of calls of ``add_metric`` by the metric's name."""
 outcomes: Final[dict[str, set[str]]] = {"passed": set(), "failed": set()}
@@ -48,7 +48,7 @@ def provider_with_memory() -> MeterProvider:
 
 
 def after(owner: Any, name: str, then: Callable[[Any], object]) -> None:
-    """Make the method ``name`` of ``owner`` call ``then`` with its object when it has returned."""
+    """Call ``then`` with the object whenever the method ``name`` of a class returns."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -61,7 +61,7 @@ def after(owner: Any, name: str, then: Callable[[Any], object]) -> None:
 
 
 def instrument_apps(provider: MeterProvider) -> None:
-    """Apply OpenTelemetry's instrumentation to every app, without this package."""
+    """Instrument every app with OpenTelemetry, without this package."""
     instrumentor: Any = FlaskInstrumentor()
     after(Flask, "__init__", lambda app: instrumentor.instrument_app(app, meter_provider=provider))
 
@@ -83,7 +83,7 @@ def report_from_apps(provider: MeterProvider, **options: Any) -> None:
 
 
 def read_providers() -> None:
-    """Add to every meter provider a CloudWatch reader, and a reader that keeps the measurements in memory."""
+    """Add a CloudWatch reader and an in-memory reader to every meter provider."""
     original = MeterProvider.__init__
 
     @functools.wraps(original)
@@ -103,29 +103,29 @@ ADDITIONS: Final[dict[str, Callable[[], object]]] = {
     "instrument": lambda: report_from_apps(provider_with_memory(), instrument=True),
     "reader": read_providers,
 }
-"""What can be added to a test suite. The first two show how it behaves without this package."""
+"""What can be added to a test suite. The first two additions show how the suite behaves without this package."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of this plugin."""
+    """Add the plugin's options."""
     parser.addoption("--add", choices=ADDITIONS, default="nothing", help="what to add to each app or provider")
     parser.addoption("--report", type=Path, help="the JSON file for the results")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add what ``--add`` names, before any test module is imported."""
+    """Apply the addition given by ``--add`` before any test module is imported."""
     ADDITIONS[config.getoption("add")]()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember the outcome of each test. A test has failed if its setup, call or teardown has."""
+    """Record the outcome of each test, which has failed if its setup, call or teardown has failed."""
     if report.failed or (report.passed and report.when == "call"):
         outcomes[report.outcome].add(report.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Flush everything, and write the report."""
-    gc.collect()  # Apps are in reference cycles. The readers of dropped apps flush and end by themselves.
+    """Flush all readers, and write the report."""
+    gc.collect()  # Apps are in reference cycles. The readers of garbage-collected apps flush and end by themselves.
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not is_complete() and published() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -140,19 +140,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def is_complete() -> bool:
-    """Flush the readers that are still alive, and return whether everything that was recorded is published."""
+    """Flush the readers that still run, and return whether all recorded metrics are published."""
     flushed = [each.flush() for each in live_readers()]
     wanted, found = recorded(), published()
     return all(flushed) and all(are_close(wanted[name], found.get(name, (0, 0))) for name in wanted)
 
 
 def are_close(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Return whether the numbers of samples are equal, and the sums equal within the promised rounding."""
+    """Return whether the sample counts are equal, and the sums equal within the promised rounding."""
     return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=1e-9, abs_tol=1e-9)
 
 
 def recorded() -> Totals:
-    """Return what ``add_metric`` was called with, and the histograms that OpenTelemetry's readers have."""
+    """Return the totals of ``add_metric`` calls, and those of the histograms in OpenTelemetry's readers."""
     totals: Totals = {name: (number, number) for name, number in calls.items()}
     for metric in metrics_in_memory():
         for point in metric.data.data_points if isinstance(metric.data, Histogram) else ():
@@ -169,6 +169,6 @@ def metrics_in_memory() -> Iterator[Metric]:
 
 
 def published() -> Totals:
-    """Return what CloudWatch has received of each metric."""
+    """Return the totals of each metric in CloudWatch."""
     names = {each.name for each in cloudwatch.metrics()}
     return {name: (cloudwatch.count(name), cloudwatch.sum(name)) for name in names}

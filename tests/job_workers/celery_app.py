@@ -1,4 +1,4 @@
-"""A Celery app, whose broker is in ``CELERY_BROKER_URL``. Run as a program, it puts tasks into the queue."""
+"""A Celery app with the broker from ``CELERY_BROKER_URL``. Run as a program, it puts tasks into the queue."""
 
 import os
 import sys

@@ -13,7 +13,7 @@ counter = get_meter("tests").create_counter("counted")
 
 
 def count() -> None:
-    """Count a job, then note in a file that it has finished."""
+    """Count a job, and then record in a file that it has finished."""
     reporter.add_metric("Jobs", 1, "Count")
     counter.add(1)
     with Path(os.environ["FINISHED_JOBS"]).open("a") as finished:

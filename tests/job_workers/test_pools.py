@@ -1,4 +1,4 @@
-"""Jobs in processes of multiprocessing, of concurrent.futures and of APScheduler."""
+"""Jobs in processes of multiprocessing, concurrent.futures and APScheduler."""
 
 import multiprocessing
 from pathlib import Path
@@ -13,7 +13,7 @@ KINDS = ["processes", "terminated_pool", "executor"]
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_start_methods(tmp_path: Path, method: str) -> None:
-    """Each job is counted once, although its process ends without atexit or is terminated."""
+    """Each job is counted once, even if its process is terminated or ends without running exit handlers."""
     with LocalCloudWatch() as cloudwatch:
         jobs = Jobs(tmp_path, cloudwatch)
         jobs.run("tests.job_workers.pools", *KINDS, method, 1)

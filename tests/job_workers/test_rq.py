@@ -14,7 +14,7 @@ pytest.importorskip("rq")
 
 @pytest.mark.parametrize("worker", ["Worker", "SpawnWorker"])
 def test_workers(tmp_path: Path, worker: str) -> None:
-    """Each finished job is counted once, although its process ends with os._exit and the worker is terminated."""
+    """Each finished job is counted once, even if its process ends with os._exit or the worker is terminated."""
     with redis_server(tmp_path) as redis, LocalCloudWatch() as cloudwatch:
         jobs = Jobs(tmp_path, cloudwatch, RQ_REDIS_URL=f"unix://{redis}")
         jobs.run("tests.job_workers.rq_jobs", JOBS)

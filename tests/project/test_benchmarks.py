@@ -1,4 +1,4 @@
-"""The benchmarks compare equal work and report bounds correctly. CI runs all of them, shortened."""
+"""The benchmarks compare equal work and report bounds correctly. CI runs all of them with fewer rounds."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ SERIES = 4
 
 
 def sent(way: str, kind: Kind) -> list[Any]:
-    """Return the requests that a way of exporting makes for one export."""
+    """Return the requests that a way of exporting makes in one export."""
     traffic = Traffic()
     export = WAYS[way].make(kind, SERIES, traffic)
     export.prepare()
@@ -40,13 +40,13 @@ def sent(way: str, kind: Kind) -> list[Any]:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_named(name: str) -> None:
-    """Every name that the command line accepts is a benchmark."""
+    """Every name that the command line accepts is that of a benchmark."""
     assert callable(import_module(f"benchmarks.{name}").run)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
 def test_boto3_sends_the_same_datums(kind: Kind) -> None:
-    """The boto3 client gets exactly the datums that this exporter sends."""
+    """boto3's default client gets exactly the datums that this exporter sends."""
     ours, theirs = sent(OURS, kind), sent(BOTO3, kind)
     for request in (*ours, *theirs):
         for datum in request["MetricData"]:
@@ -57,24 +57,24 @@ def test_boto3_sends_the_same_datums(kind: Kind) -> None:
 
 @pytest.mark.parametrize("way", installed(tuple(WAYS))[0])
 def test_every_way_is_measured(way: str) -> None:
-    """Each export takes CPU time, and so does the next one in the same process."""
+    """An export takes CPU time, and so does the next one in the same process."""
     exports = Exports(way)
     assert all(exports(COUNTERS, SERIES) > 0 for _ in range(2))
 
 
 def test_a_stretch_is_measured() -> None:
-    """An export blocks other threads for less than a second."""
+    """The measured delay of other threads during an export is less than a second."""
     assert 0 <= Stretches(OURS)(COUNTERS, SERIES) < 1000
 
 
 def test_requests_are_measured_in_a_process_of_their_own() -> None:
-    """A request with three metrics costs more than one with none."""
+    """The measured cost of a request with three metrics is higher than that of one with none."""
     with Remote(Turns, THREE) as three, Remote(Turns, NONE) as none:
         assert three(5).added > max(none(5).added, 0)
 
 
 def test_an_open_loop_does_not_wait_for_answers() -> None:
-    """Requests are sent while an earlier one is unanswered, and latency counts from a request's due time."""
+    """Requests are sent even if an earlier one is unanswered, and latency counts from the time a request was due."""
     others, requests, rate = threading.Semaphore(0), 20, 200
     is_first = threading.Lock()
 
@@ -104,12 +104,12 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
         server.shutdown()
     *earlier, last = sorted(answers)
     assert len(earlier) == requests - 1
-    # On a busy machine, the request that the server keeps waiting is not always the first that was due.
+    # On a busy machine, the request that waits for the others is not always the first that was due.
     assert any(answer.due + answer.latency >= last.due for answer in earlier)
 
 
 def test_requests_near_a_flush_are_compared_with_the_others() -> None:
-    """Requests due within 50 ms of a call are near a flush; each 100 ms is represented by its slowest request."""
+    """Requests due within 50 ms of a call are near a flush; each 100 ms are represented by their slowest request."""
     answers = [Answer(9.81, 0.003), Answer(9.96, 0.004), Answer(10.04, 0.002), Answer(10.06, 0.001)]
     turn = Turn(answers, cpu_seconds=0.002, calls=[10.0])
     assert turn.answers_by_flush() == {NEAR: answers[1:3], OTHERS: [answers[0], answers[3]]}
@@ -142,12 +142,12 @@ def test_percentiles_of_both_ways_are_close() -> None:
     ],
 )
 def test_a_bound_is_held_or_missed(claim: Claim, outcome: str) -> None:
-    """A figure equal to its bound passes; a figure without a bound is only shown."""
+    """A figure equal to its bound passes; a figure without a bound is only reported."""
     assert claim.cells()[-1] == outcome
 
 
 def test_rounds_alternate() -> None:
-    """Each round measures every way once, starting with a different one; warm-up rounds do not count."""
+    """Each round measures every way once, each time starting with another; warm-up rounds do not count."""
     asked: list[str] = []
 
     def measure(name: str) -> float:
@@ -160,7 +160,7 @@ def test_rounds_alternate() -> None:
 
 
 def test_ratios_are_those_of_rounds() -> None:
-    """Ratios are computed per round, so a machine that slows down affects both sides."""
+    """Ratios are computed per round, so a machine that becomes slower affects both sides."""
     assert median_ratio([2, 20, 200], [1, 10, 100]) == 2
 
 

@@ -35,7 +35,7 @@ def resolve(
 
 
 def test_nothing_given() -> None:
-    """Without any setting, the documented defaults apply."""
+    """Without settings, the documented defaults apply."""
     assert resolve() == Settings(
         namespace=None,
         region_name=None,
@@ -63,7 +63,7 @@ def test_nothing_given() -> None:
 
 
 PLACES = [
-    # field, argument, app.config, environment, and the expected value of each source
+    # field, argument, app.config, environment, and the expected value from each source
     ("namespace", "A", "B", "C", ("A", "B", "C")),
     ("region_name", "eu-west-1", "eu-west-2", "eu-west-3", ("eu-west-1", "eu-west-2", "eu-west-3")),
     ("flush", "sync", "interval", "SYNC", ("sync", "interval", "sync")),
@@ -97,7 +97,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("field", "argument", "configured", "variable", "meanings"), PLACES)
 def test_precedence(field: str, argument: object, configured: object, variable: str, meanings: tuple[object]) -> None:
-    """Arguments override app.config, which overrides the environment; each source is parsed."""
+    """Arguments override app.config, which overrides the environment, and the value of each source is parsed."""
     key = next(key for key in KEYS if key.field == field)
     places: list[dict[str, Any]] = [
         {"arguments": {field: argument}},
@@ -110,12 +110,12 @@ def test_precedence(field: str, argument: object, configured: object, variable: 
 
 
 def test_every_key_is_in_the_table_of_places() -> None:
-    """The table above covers every key."""
+    """The table of this module covers every key."""
     assert {key.field for key in KEYS} == {field for field, *_ in PLACES}
 
 
 def test_a_default_is_not_given() -> None:
-    """An argument left at its default defers to other sources; the same value, passed explicitly, does not."""
+    """An argument left at its default gives way to other sources; an equal value passed explicitly does not."""
     environ = {"OTEL_EXPORTER_CLOUDWATCH_EXPORT_INTERVAL_SECONDS": "5", "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "7"}
     left = resolve(
         {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "max_metrics": DEFAULT_MAX_METRICS},
@@ -144,7 +144,7 @@ def test_a_default_is_not_given() -> None:
     ],
 )
 def test_environment(environ: dict[str, str], field: str, meaning: object) -> None:
-    """AWS and OpenTelemetry variables are recognized, and an empty variable counts as unset."""
+    """AWS and OpenTelemetry variables are used, and an empty variable counts as unset."""
     assert getattr(resolve(environ=environ), field) == meaning
 
 
@@ -160,7 +160,7 @@ def test_environment(environ: dict[str, str], field: str, meaning: object) -> No
 def test_default_of_the_time_between_flushes(
     app_config: dict[str, Any], rules: list[MetricRule], expected: float
 ) -> None:
-    """It is 10 seconds, or 1 in debug mode and where a rule asks for metrics by the second."""
+    """The default minimum interval is 10 seconds, or 1 in debug mode or if a rule sets a resolution of one second."""
     resolved = resolve({"rules": rules}, app_config)
     assert resolved.flush_min_interval_seconds == expected
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), rules=rules))
@@ -208,7 +208,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED)
 def test_refused(name: str, value: str, message: str) -> None:
-    """An invalid value is rejected with its key, the value and the allowed values."""
+    """The error for an invalid value has the key, the value and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(environ={ENVIRONMENT_PREFIX + name: value})
     assert str(caught.value).startswith(f"{ENVIRONMENT_PREFIX}{name}={value!r} ")
@@ -233,7 +233,7 @@ def test_refused(name: str, value: str, message: str) -> None:
     ],
 )
 def test_refused_with_its_place(given: dict[str, Any], key: str) -> None:
-    """The error message names the source of the value."""
+    """The error names the source of the value."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(**given)
     assert caught.value.key == key
@@ -241,7 +241,7 @@ def test_refused_with_its_place(given: dict[str, Any], key: str) -> None:
 
 
 def test_settings_do_not_change() -> None:
-    """Settings hold an immutable copy of the dimensions."""
+    """Settings have an immutable copy of the dimensions."""
     mine = {"Stage": "test"}
     settings = resolve({"default_dimensions": mine})
     mine["Stage"] = "prod"
@@ -251,7 +251,7 @@ def test_settings_do_not_change() -> None:
 
 
 def test_misspelt_keys() -> None:
-    """Misspellings of this package's keys are told apart from unrelated keys with the same prefix."""
+    """Misspelled keys of this package are distinguished from unrelated keys with the same prefix."""
     app_config = {
         "CLOUDWATCH_NAMESPCE": "Shop",
         "CLOUDWATCH_EXPORT_INTERVAL": 5,
@@ -267,7 +267,7 @@ def test_misspelt_keys() -> None:
 
 
 def test_what_was_given_to_one_app() -> None:
-    """Only arguments and app.config count as given to one app; defaults and the environment do not."""
+    """Only arguments and app.config count as settings of one app, but not defaults and the environment."""
     defaults = {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "namespace": None}
     assert given_fields(arguments=defaults, app_config={}) == set()
     assert given_fields(arguments={"export_interval_seconds": 60.0}, app_config={}) == {"export_interval_seconds"}

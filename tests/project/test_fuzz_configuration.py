@@ -50,7 +50,7 @@ ANYTHING = st.one_of(
 
 
 def attempt(parse: Callable[[], Result]) -> Result | ConfigurationError:
-    """Return the parsed result, or the ``ConfigurationError`` raised."""
+    """Return the parsed result, or the ``ConfigurationError``."""
     try:
         return parse()
     except ConfigurationError as error:
@@ -61,7 +61,7 @@ def attempt(parse: Callable[[], Result]) -> Result | ConfigurationError:
 @example([{"match": "["}, {"dimensions": [None]}])
 @effort(200)
 def test_rules_of_any_json(rules: Any) -> None:
-    """Each rule parses, and every name has a rule; otherwise, the error names the rule and the field."""
+    """Either all rules are parsed, and every name has a rule, or the error names the invalid rule."""
     parsed = attempt(lambda: parse_rules(rules))
     if isinstance(parsed, ConfigurationError):
         assert parsed.key is not None
@@ -77,7 +77,7 @@ def test_rules_of_any_json(rules: Any) -> None:
 
 
 def resolved(place: str, resolve: Callable[[], Settings]) -> Settings | None:
-    """Return the settings, or ``None`` after checking the error that rejects them."""
+    """Return the settings, or check the error that rejects them and return ``None``."""
     settings = attempt(resolve)
     if isinstance(settings, Settings):
         return settings
@@ -91,7 +91,7 @@ def resolved(place: str, resolve: Callable[[], Settings]) -> Settings | None:
 @given(text=TEXTS)
 @effort(15)
 def test_any_text_in_the_environment(key: Any, text: str) -> None:
-    """A variable is parsed or rejected by name; an empty variable counts as unset."""
+    """The text is parsed or rejected with the variable's name; an empty variable counts as unset."""
     settings = resolved(
         key.variable, lambda: Settings.resolve(arguments={}, app_config={}, environ={key.variable: text})
     )
@@ -105,7 +105,7 @@ def test_any_text_in_the_environment(key: Any, text: str) -> None:
 @example(value=10**5000)
 @effort(15)
 def test_anything_in_code(key: Any, value: Any) -> None:
-    """An argument or ``app.config`` value is parsed, or rejected with its source."""
+    """An argument or ``app.config`` value is parsed or rejected with its source."""
     given_as_argument = resolved(
         key.field, lambda: Settings.resolve(arguments={key.field: value}, app_config={}, environ={})
     )

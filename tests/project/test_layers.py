@@ -1,4 +1,4 @@
-"""The architecture as a table: imports point only downward, and few folders depend on external packages."""
+"""The architecture as a table: imports point only downward, and few modules depend on external packages."""
 
 import ast
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import otel_cloudwatch_flask
 
 PACKAGE = Path(otel_cloudwatch_flask.__file__).parent
 
-# Folders and root modules from the bottom up, and the modules of each folder likewise. A module may import any module
-# listed before it.
+# Folders and root modules from the bottom up, and the modules of each folder in the same order. A module may import
+# only modules listed before it.
 LAYERS: list[tuple[str, list[str]]] = [
     ("", ["version", "errors", "limits", "pricing"]),
     ("runtime", ["process", "safe_text", "rate_limited_log", "live_objects"]),
@@ -83,18 +83,18 @@ MOST_MODULES_IN_A_FOLDER = 14
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """Return the syntax tree of every module, by its path below the package without the extension."""
+    """Return the syntax tree of every module, by its path relative to the package and without the extension."""
     paths = sorted(PACKAGE.rglob("*.py"))
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
 
 
 def is_in(module: str, places: set[str]) -> bool:
-    """Return whether a module is one of these places or inside one of these folders."""
+    """Return whether a module is among these, or in a folder that is."""
     return any(module == place or module.startswith(f"{place}/") for place in places)
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Return all imports of a module, at any depth; those within this package as module paths below the package."""
+    """Yield all imports of a module, at any depth; those of this package's modules have a leading slash."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -106,7 +106,7 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _module(path: str) -> str:
-    """Return the module for a path: the module itself, its package, or the module that defines the path's last part."""
+    """Return the module for a path: the module itself, its package, or the module that defines the last part."""
     candidates = (path, f"{path}/__init__", path.rpartition("/")[0], f"{path.rpartition('/')[0]}/__init__".lstrip("/"))
     return next(each for each in candidates if each in trees())
 
@@ -117,14 +117,14 @@ def importers_of(*roots: str) -> set[str]:
 
 
 def test_every_module_has_its_place() -> None:
-    """The table above lists every module, and no module that does not exist."""
+    """The table lists every module, and each listed module exists."""
     in_folders = {name for name in trees() if "/" not in name or not name.endswith("/__init__")}
     assert in_folders == set(ORDER)
     assert len(ORDER) == len(set(ORDER))
 
 
 def test_no_folder_is_crowded() -> None:
-    """Each folder is small enough to read at a glance."""
+    """No folder has more modules than the limit."""
     folders = [path.parent for path in PACKAGE.rglob("*.py")]
     assert max(map(folders.count, folders)) <= MOST_MODULES_IN_A_FOLDER
 
@@ -139,7 +139,7 @@ def test_imports_point_downwards(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in ORDER if is_in(name, PURE)])
 def test_pure_modules_know_nothing_outside(module: str) -> None:
-    """Tables and arithmetic use no clock, thread, environment, network or framework."""
+    """Pure modules use no clock, thread, environment, network or framework."""
     roots = {each.split(".")[0] for each in imports(trees()[module])}
     assert roots & OUTSIDE == set()
     assert "opentelemetry" not in roots or is_in(module, KNOW_OPENTELEMETRYS_DATA)
@@ -150,12 +150,12 @@ def test_pure_modules_know_nothing_outside(module: str) -> None:
     [(("boto3", "botocore"), KNOW_BOTO3), (("flask",), KNOW_FLASK), (("werkzeug",), KNOW_WERKZEUG)],
 )
 def test_few_know_a_framework(packages: tuple[str, ...], places: set[str]) -> None:
-    """Only a few modules import a framework, so most of the package is unaffected when one changes."""
+    """A framework is imported only by the modules listed here, so few modules change with it."""
     assert {name for name in importers_of(*packages) if not is_in(name, places)} == set()
 
 
 def test_few_start_threads() -> None:
-    """The exporter's only thread is the reader's."""
+    """Threads are started only by the modules listed here."""
     starters = {
         name
         for name, tree in trees().items()
@@ -166,7 +166,7 @@ def test_few_start_threads() -> None:
 
 
 def test_nothing_internal_is_imported() -> None:
-    """Nothing is imported from the internal modules of other packages."""
+    """No internal modules of other packages are imported."""
     internal = {
         (name, each)
         for name, tree in trees().items()

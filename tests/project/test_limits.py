@@ -36,12 +36,12 @@ MOST, LEAST = 2.0**360, 2.0**-360
     ],
 )
 def test_sendable(value: float, sent: float | None) -> None:
-    """A number up to 2^360 is sent unchanged, below 2^-360 as 0, and beyond 2^360 not at all."""
+    """A number is sent unchanged up to 2^360, as 0 below 2^-360, and not at all above 2^360."""
     assert sendable(value) == sent
 
 
 def test_no_negative_zero() -> None:
-    """Negative zero and negative numbers too small to send become 0."""
+    """Negative zero and negative numbers that are too small are sent as 0."""
     for value in (-0.0, -5e-324):
         sent = sendable(value)
         assert sent == 0
@@ -50,7 +50,7 @@ def test_no_negative_zero() -> None:
 
 @given(st.one_of(st.floats(), st.integers(), st.integers(-(2**1100), 2**1100)))
 def test_the_gate_takes_what_is_sendable(value: float) -> None:
-    """The result is always a number that CloudWatch accepts, and accepted numbers are unchanged."""
+    """Numbers that CloudWatch accepts are unchanged, and the result for any other number is accepted or ``None``."""
     sent = sendable(value)
     assert sent is None or is_acceptable_number(sent)
     if is_acceptable_number(value):

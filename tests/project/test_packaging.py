@@ -1,4 +1,4 @@
-"""The published distributions contain the expected files and metadata, and nothing else."""
+"""The distributions contain the expected files and metadata, and no others."""
 
 import email
 import fnmatch
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not find_spec("hatchling"), reason='needs hatchling: pip install -e ".[test]"')
 
-# Every file in the wheel matches one of these patterns, and each pattern matches a file.
+# Every file in the wheel matches one of these patterns, and each pattern matches at least one file.
 IN_THE_WHEEL = [
     "otel_cloudwatch_flask/*.py",
     "otel_cloudwatch_flask/py.typed",
@@ -38,7 +38,7 @@ IN_THE_WHEEL = [
     "*.dist-info/licenses/otel_cloudwatch_flask/live_page/assets/uplot.LICENSE",
 ]
 AT_THE_TOP_OF_THE_SDIST = {
-    ".gitignore",  # hatchling reads it when it builds the wheel
+    ".gitignore",  # read by hatchling when it builds the wheel
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",
@@ -57,7 +57,7 @@ NEVER = ("*.pyc", "*__pycache__*", "*.orig", "*.rej", "*.log", "*/.hypothesis/*"
 
 
 def build(source: Path, directory: Path, target: str) -> Path:
-    """Build the project in ``source`` as ``python -m build`` does, with the installed build tools."""
+    """Build ``source`` like ``python -m build``, but with the installed build tools, and return the result's path."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(directory)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     (built,) = directory.iterdir()
@@ -66,19 +66,19 @@ def build(source: Path, directory: Path, target: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel."""
+    """The path of the wheel."""
     return build(ROOT, tmp_path_factory.mktemp("wheel"), "wheel")
 
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution."""
+    """The path of the source distribution."""
     return build(ROOT, tmp_path_factory.mktemp("sdist"), "sdist")
 
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Message:
-    """The wheel's metadata."""
+    """The metadata of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
         return email.message_from_bytes(archive.read(name))
@@ -91,22 +91,22 @@ def in_wheel(wheel: Path) -> list[str]:
 
 
 def depth_matches(name: str, pattern: str) -> bool:
-    """Return whether a name matches a pattern whose star does not match a slash."""
+    """Return whether a name matches a pattern in which a star does not match slashes."""
     return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
 
 
 def test_the_wheel_has_what_it_should_and_nothing_else(wheel: Path) -> None:
-    """Each file matches a pattern and each pattern a file; tests, caches and documents are left out."""
+    """Each file in the wheel matches a pattern, and each pattern a file; tests, caches and documents are left out."""
     names = in_wheel(wheel)
     assert [name for name in names if not any(depth_matches(name, pattern) for pattern in IN_THE_WHEEL)] == []
     assert [pattern for pattern in IN_THE_WHEEL if not any(depth_matches(name, pattern) for name in names)] == []
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otel_cloudwatch_flask").rglob("*.py")}
-    # The demo's shop is also an example, and is copied into the wheel.
+    # The demo's shop is one of the examples, and is copied into the wheel.
     assert {name for name in names if name.endswith(".py")} == modules | {"otel_cloudwatch_flask/demo/shop.py"}
 
 
 def test_the_sdist_has_what_it_should_and_nothing_else(sdist: Path) -> None:
-    """The sdist has the files to build, test and document the package, and no stray local files."""
+    """The sdist has the files to build, test and document the package, and no other local files."""
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     assert {name.partition("/")[0] for name in names} == AT_THE_TOP_OF_THE_SDIST
@@ -114,7 +114,7 @@ def test_the_sdist_has_what_it_should_and_nothing_else(sdist: Path) -> None:
 
 
 def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
-    """A wheel built from the source distribution equals one built from the repository."""
+    """A wheel built from the sdist equals one built from the repository."""
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "source", filter="data")
     (source,) = (tmp_path / "source").iterdir()
@@ -122,7 +122,7 @@ def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: 
 
 
 def test_metadata(metadata: Message) -> None:
-    """The license expression and files, every supported Python, and pip's requirements are declared."""
+    """The metadata has the license expression and files, every supported Python, and the requirements."""
     assert metadata["Name"] == "otel-cloudwatch-flask"
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"
@@ -131,7 +131,7 @@ def test_metadata(metadata: Message) -> None:
         "otel_cloudwatch_flask/live_page/assets/uplot.LICENSE",
     }
     classifiers = metadata.get_all("Classifier", [])
-    assert not [each for each in classifiers if each.startswith("License ::")], "the expression says it (PEP 639)"
+    assert not [each for each in classifiers if each.startswith("License ::")], "replaced by the expression (PEP 639)"
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)} <= set(classifiers)
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["Description-Content-Type"] == "text/markdown"
@@ -154,7 +154,7 @@ def test_entry_points(wheel: Path) -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    """The version is in one place; a release changes only that and the changelog's heading."""
+    """A release changes the version in one place, and the changelog's heading."""
     places = [
         ROOT / "pyproject.toml",
         ROOT / "README.md",

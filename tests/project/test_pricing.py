@@ -18,25 +18,25 @@ from otel_cloudwatch_flask.pricing import metrics_dollars, monthly_cost, request
     ],
 )
 def test_each_tier_has_its_price(metrics: int, dollars: float) -> None:
-    """A tier's price applies only to the metrics in that tier."""
+    """The price of a tier applies only to the metrics in that tier."""
     assert metrics_dollars(metrics) == pytest.approx(dollars, rel=1e-12)
 
 
 def test_requests_cost_a_cent_a_thousand() -> None:
-    """A thousand requests cost a cent at any volume."""
+    """A thousand requests cost a cent, at any volume."""
     assert requests_dollars(1000) == pytest.approx(0.01)
     assert requests_dollars(10**9) == pytest.approx(10_000)
 
 
 def test_a_month_has_30_days() -> None:
-    """One request a second is 2,592,000 a month."""
+    """One request per second is 2,592,000 per month."""
     cost = monthly_cost(metrics=10, requests_per_second=1)
     assert (cost.requests, cost.metrics) == (2_592_000, 10)
     assert cost.dollars == pytest.approx(3.00 + 25.92)
 
 
 def test_logs_are_billed_by_size() -> None:
-    """One kilobyte of logs a second is 2.592 GB a month."""
+    """One kilobyte of logs per second is 2.592 GB per month."""
     cost = monthly_cost(metrics=0, log_bytes_per_second=1000)
     assert cost.requests == 0
     assert cost.log_gigabytes == pytest.approx(2.592)

@@ -1,4 +1,4 @@
-"""The public names, and the cost of importing them."""
+"""The public names, and what importing them loads."""
 
 import ast
 import inspect
@@ -55,13 +55,13 @@ def test_reporter_signatures(method: str, parameters: str) -> None:
 
 
 def test_the_reporter_has_no_other_public_methods() -> None:
-    """Methods that are not in the table above are private."""
+    """Methods that the table does not list are private."""
     public = {name for name in vars(CloudWatchMetricsReporter) if not name.startswith("_")}
     assert public == set(REPORTER_SIGNATURES) - {"__init__"}
 
 
 def test_import_is_light() -> None:
-    """Importing the package does not import boto3 or the instrumentation, which load on first use."""
+    """Importing the package does not import boto3 or the instrumentation, which are loaded on first use."""
     heavy = ["boto3", "botocore", "opentelemetry.instrumentation.flask"]
     assert imported_of(heavy, "from otel_cloudwatch_flask import *") == []
 
@@ -70,7 +70,7 @@ LIVE_PAGE = ["otel_cloudwatch_flask.live_page", "otel_cloudwatch_flask.observati
 
 
 def test_import_is_without_the_live_page() -> None:
-    """Importing all public names imports neither the live page nor the record behind it."""
+    """Importing all public names does not import the live page or the modules it uses."""
     assert imported_of(LIVE_PAGE, "from otel_cloudwatch_flask import *") == []
 
 
@@ -78,7 +78,7 @@ def test_import_is_without_the_live_page() -> None:
     ("debug", "setting", "expected"), [(True, False, []), (False, None, []), (True, None, LIVE_PAGE)]
 )
 def test_who_has_no_live_page_imports_none(debug: bool, setting: bool | None, expected: list[str]) -> None:  # noqa: FBT001
-    """An app without the live page never imports it, even when instrumented; other apps do so at set-up."""
+    """An app without the live page never imports it, even if instrumented; other apps import it at setup."""
     program = f"""if True:
         import flask
         from otel_cloudwatch_flask import CloudWatchMetricsReporter
@@ -91,7 +91,7 @@ def test_who_has_no_live_page_imports_none(debug: bool, setting: bool | None, ex
 
 
 def imported_of(names: list[str], program: str) -> list[str]:
-    """Return which of these modules a program imports."""
+    """Return those of these modules that a program imports."""
     program = f"{program}\nimport sys; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     found: list[str] = ast.literal_eval(done.stdout)

@@ -47,7 +47,7 @@ class TestUnits:
         ],
     )
     def test_rates(self, unit: str, meant: ScaledUnit | None) -> None:
-        """The last slash divides, and both sides must be present."""
+        """The last slash is the division, and both sides must be present."""
         assert from_ucum(unit) == meant
 
 
@@ -64,12 +64,12 @@ class TestFacadeDimensions:
         ("value", "text"), [(True, "true"), (False, "false"), (Colour.RED, "red"), (0, "0"), (1.5, "1.5"), ("", "")]
     )
     def test_values(self, value: object, text: str) -> None:
-        """Booleans, enum members, and falsy numbers and strings are valid."""
+        """Booleans, enum members, and falsy numbers and strings are valid values."""
         assert dimension_texts({"a": value}) == {"a": text}
         assert dimension_texts([{"Name": "a", "Value": value}]) == {"a": text}
 
     def test_longest_and_most(self) -> None:
-        """A name of 255 characters and 30 dimensions are allowed; one more is not."""
+        """A name of 255 characters and a set of 30 dimensions are allowed, but not one more."""
         assert dimension_texts({"n" * 255: 1}) == {"n" * 255: "1"}
         with pytest.raises(ValueError, match=r"^dimension name 'n{20}'\.\.\. has 256 characters"):
             dimension_texts({"n" * 256: 1})
@@ -79,7 +79,7 @@ class TestFacadeDimensions:
 
 
 class TestEntries:
-    """The contents of ``InvalidMetricError``."""
+    """The attributes and messages of ``InvalidMetricError``."""
 
     @pytest.mark.parametrize(
         ("call", "at_fault"),
@@ -106,7 +106,7 @@ class TestEntries:
         ],
     )
     def test_whole_messages(self, name: str, unit: object, message: str) -> None:
-        """The message has the given value, the allowed values, and the correct form."""
+        """The message has the given value, the allowed values and the correct form."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(name, 1, unit, {})
         assert str(caught.value) == message
@@ -124,14 +124,14 @@ class TestEntries:
         ],
     )
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
-        """An int too large for Python to format is rejected like any other mistake, in any argument."""
+        """An int too large for Python to format is rejected like any other invalid value, in any argument."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(*call)
         assert str(caught.value).startswith(message)
 
 
 class TestRules:
-    """The contents of ``ConfigurationError``."""
+    """The attributes and messages of ``ConfigurationError``."""
 
     @pytest.mark.parametrize(
         ("rules", "key", "value", "allowed"),
@@ -168,10 +168,10 @@ class TestRules:
 
 
 class TestPlaces:
-    """The cardinality guard at the exact moments when a metric expires or a minute ends."""
+    """The cardinality guard at the exact time when a series becomes idle or a minute ends."""
 
     def test_an_hour(self) -> None:
-        """A metric is active for less than an hour, and then frees its place."""
+        """A series is active for less than an hour, and then makes room for another."""
         clock = FakeClock(0)
         guard = CardinalityGuard(2, clock)
         assert guard.admit(Series("a", (), "None")) == Series("a", (), "None")
@@ -181,7 +181,7 @@ class TestPlaces:
         assert guard.active() == 1
 
     def test_idle_ones_are_looked_for_every_ten_seconds(self) -> None:
-        """Idle metrics are looked for every ten seconds, because each search visits every metric."""
+        """The guard searches for idle series only every ten seconds, because each search visits every series."""
         clock = FakeClock(0)
         guard = CardinalityGuard(2, clock)
         assert not guard.admit(Series("a", (), "None")).dimensions
@@ -209,11 +209,11 @@ def test_numbers_beyond_floats(number: int) -> None:
 
 
 class TestTotals:
-    """Running totals."""
+    """Cumulative sums."""
 
     @pytest.mark.parametrize(("now", "before", "added"), [(5, 3, RunningSum(2)), (3, 3, RunningSum(0)), (2, 3, None)])
     def test_what_was_added(self, now: float, before: float, added: RunningSum | None) -> None:
-        """An equal total is a difference of 0; a lower one is a reset."""
+        """The difference from an equal sum is 0; a lower sum is a reset."""
         assert RunningSum(now).minus(RunningSum(before)) == added
 
 
@@ -227,7 +227,7 @@ def test_an_answer_without_a_code() -> None:
 
 
 def test_an_entity_comes_back() -> None:
-    """An entity read from a request equals the entity written into it."""
+    """An entity parsed from its JSON member equals the original."""
     entity = Entity((("Type", "Service"), ("Name", "shop")), (("PlatformType", "Generic"),))
     assert Entity.from_member(entity.member()) == entity
 
@@ -236,14 +236,14 @@ class TestCompaction:
     """Merging datums of one series."""
 
     def test_each_keeps_its_name_and_the_newest_time(self) -> None:
-        """A merged datum keeps the metric's name, which messages use, and the newest time."""
+        """A merged datum keeps the metric's name, and has the latest timestamp."""
         (batch,) = compacted([Batch(SHOP, (datum_of("a", value, unix_seconds=value),)) for value in (1, 2)])
         (datum,) = batch.datums
         assert (datum.series.name, datum.unix_seconds) == ("a", 2)
         assert batch.envelope == SHOP
 
     def test_values_with_statistics(self) -> None:
-        """When values merge with statistics, the minimum and maximum are correct."""
+        """When values are merged with a statistic set, minimum and maximum are correct."""
         values = {"Values": [1.0, 2.0, 3.0], "Counts": [1, 1, 1]}
         statistics = {"StatisticValues": {"SampleCount": 2, "Sum": 5.0, "Minimum": 2.0, "Maximum": 3.0}}
         (batch,) = compacted([batch_of(values), batch_of(statistics)])

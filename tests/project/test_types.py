@@ -23,13 +23,13 @@ CHECKERS = {
 
 
 def test_each_unit_has_a_type() -> None:
-    """The type of units has the names of all units, so that editors offer them."""
+    """The type of units lists the names of all units, so that editors suggest them."""
     assert set(get_args(Unit)) == set(CLOUDWATCH_UNITS)
 
 
 @pytest.fixture(scope="module")
 def python_without_stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the same packages as this one, except for the stubs of boto3."""
+    """A Python with the same packages as this one, except the stubs of boto3."""
     folder = tmp_path_factory.mktemp("environment")
     packages = folder / "packages"
     packages.mkdir()
@@ -43,7 +43,7 @@ def python_without_stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(checker: str, python: Path, tmp_path: Path) -> str:
-    """Check the examples as a program outside of this repository, and return what the checker reports."""
+    """Check the examples as if they were outside this repository, and return the type checker's output."""
     if not find_spec(checker) or (checker == "pyright" and not shutil.which("node")):
         pytest.skip('needs Node.js, and pip install -e ".[test]"')
     program = shutil.copy(EXAMPLES, tmp_path / "program.py")
@@ -54,11 +54,11 @@ def check(checker: str, python: Path, tmp_path: Path) -> str:
 
 
 def test_pyright_with_stubs(tmp_path: Path) -> None:
-    """Pyright accepts the examples if boto3-stubs is installed. mypy with stubs is part of the repository's checks."""
+    """Pyright accepts the examples with boto3-stubs. mypy checks them with stubs as part of the repository."""
     assert check("pyright", Path(sys.executable), tmp_path) == ""
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_without_stubs(checker: str, python_without_stubs: Path, tmp_path: Path) -> None:
-    """Both checkers accept the examples if boto3-stubs is not installed."""
+    """Both type checkers accept the examples without boto3-stubs."""
     assert check(checker, python_without_stubs, tmp_path) == ""

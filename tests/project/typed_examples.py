@@ -1,4 +1,4 @@
-"""Calls of the public functions as programs make them. Type checkers check this file; it is not run."""
+"""Calls of the public functions, as programs make them. Type checkers check this module; it is not run."""
 
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class OwnClient:
-    """A client that a program writes itself."""
+    """A client written by the program itself."""
 
     def put_metric_data(self, **request: object) -> dict[str, object]:
-        """Store nothing."""
+        """Return an empty response."""
         return request
 
 
@@ -41,7 +41,7 @@ MeterProvider(metric_readers=[CloudWatchMetricReader(exporter)])
 
 
 def record(unit: str, dimensions: dict[str, str]) -> None:
-    """Record metrics, with units and dimensions in every form."""
+    """Record metrics with units and dimensions in every form."""
     reporter.add_metric("Orders", 1)
     reporter.add_metric("Orders", 1.5, "Count", {"Payment": "card", "Items": 3})
     reporter.add_metric(metric_name="Orders", value=1, unit=unit, dimensions=dimensions)
@@ -56,13 +56,13 @@ def record(unit: str, dimensions: dict[str, str]) -> None:
 @request_count(reporter, "Cart")
 @fault_failure_error(metrics_reporter=reporter, resource_name="Cart")
 def cart(number: int) -> str:
-    """A view keeps its signature when it is decorated."""
+    """A decorated view keeps its signature."""
     return str(number)
 
 
 @reporter.timer("Render", {"Page": "index"})
 async def render(page: str) -> int:
-    """A coroutine function keeps its signature when it is timed."""
+    """A timed coroutine function keeps its signature."""
     with reporter.timer("Query"):
         return len(page)
 

@@ -1,4 +1,4 @@
-"""Run scenarios that mostly wait in the background while other tests run."""
+"""Run slow scenarios in the background while other tests run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 Scenario: TypeAlias = Callable[[Path, float], Any]
-"""Called with its own directory and the scale; the return value becomes the test's fixture ``result``."""
+"""A function called with its own directory and the scale. Its return value becomes the fixture ``result``."""
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
@@ -15,7 +15,7 @@ _scenarios: dict[Callable[..., None], Scenario] = {}
 
 
 def meanwhile(scenario: Scenario) -> Callable[[_Test], _Test]:
-    """Start a test's scenario before all tests, and run the test after all others."""
+    """Return a decorator that starts the scenario before all tests, and runs the test after all others."""
 
     def decorate(test: _Test) -> _Test:
         _scenarios[test] = scenario
@@ -25,5 +25,5 @@ def meanwhile(scenario: Scenario) -> Callable[[_Test], _Test]:
 
 
 def scenario_of(item: pytest.Item) -> Scenario | None:
-    """Return the scenario of a test, if any."""
+    """Return the scenario of a test, or ``None``."""
     return _scenarios.get(item.function) if isinstance(item, pytest.Function) else None

@@ -1,4 +1,4 @@
-"""Write what the commands print into their page of the documentation: ``python -m tests.support.command_docs``.
+"""Update the output of the commands on their documentation page: ``python -m tests.support.command_docs``.
 
 A block of the page begins with ``$`` and a command, which lines with ``>`` continue. Below it is what the command
 printed when the page was written. The commands run in one folder, one after the other, in a shell, with a local
@@ -31,14 +31,14 @@ def written_anew(page: str) -> str:
     """Return the page with the current output of its commands."""
     with LocalCloudWatch() as cloudwatch, isolated_environment(), tempfile.TemporaryDirectory() as folder:
         shutil.copy(SHOP, folder)
-        # The programs under the names that users call them by.
+        # programs under the names that users call
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, **cloudwatch.environment(), "PATH": path, "COLUMNS": _WIDTH, "PYTHONUTF8": "1"}
         return _BLOCK.sub(_answered(Path(folder), environment), page)
 
 
 def masked(page: str) -> str:
-    """Return the page without the parts that differ between runs: numbers and the width of their columns."""
+    """Return the page without the parts that differ between runs: numbers, and the widths of their columns."""
     return re.sub(r" {2,}", "  ", _NUMBER.sub("#", page))
 
 
@@ -47,7 +47,7 @@ def _answered(folder: Path, environment: Mapping[str, str]) -> Callable[[re.Matc
 
 
 def _said(commands: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """Return the shell's output for these commands, including errors; a trailing backslash continues a line."""
+    """Return the shell's output for these commands, including errors. A trailing backslash continues a command."""
     script = re.sub(r"^[$>] ", "", commands, flags=re.MULTILINE)
     ended = subprocess.run(
         ["/bin/sh", "-c", script],

@@ -1,4 +1,4 @@
-"""Run commands as a new user does: as processes, in an empty folder, with a local CloudWatch."""
+"""Run commands as a new user does: in processes, in an empty folder, with a local CloudWatch emulator."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def run(
     said: str | None = None,
     width: int = 100,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``python -m otel_cloudwatch_flask`` with these arguments; ``said`` is its standard input."""
+    """Run ``python -m otel_cloudwatch_flask`` with these arguments and ``said`` as its standard input."""
     return finished([*PROGRAM, *arguments], environment, folder, said, width)
 
 
@@ -45,7 +45,7 @@ def run_flask(
 def finished(
     command: list[str], environment: Mapping[str, str] | None, folder: Path, said: str | None, width: int
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a process to its end, without this machine's AWS settings, and return its output."""
+    """Run a command until it ends, without this machine's AWS settings, and return its output."""
     with isolated_environment():
         variables = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1", **(environment or {})}
     return subprocess.run(

@@ -1,10 +1,10 @@
-"""Validate a dashboard body like CloudWatch, which rejects all of it for one invalid widget.
+"""Validate a dashboard body like CloudWatch, which rejects the whole body if one widget is invalid.
 
 The rules are those of
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html and
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html, in the smaller reading where the
-pages leave one. Metric and text widgets are judged in full, of the others only the place and that they have properties.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html, read strictly where
+the pages are ambiguous. Metric and text widgets are fully validated, others only by their position and properties.
 """
 
 import json
@@ -36,14 +36,14 @@ _ID: Final = re.compile(r"[a-z][A-Za-z0-9_]{0,254}")
 
 
 class Fault(NamedTuple):
-    """A fault, and its path in the body: names and numbers from 0."""
+    """An error, and its path in the body: names, and indices from 0."""
 
     path: str
     message: str
 
 
 def body_faults(text: object) -> Iterator[Fault]:
-    """Yield the faults of a ``DashboardBody``."""
+    """Yield the errors of a ``DashboardBody``."""
     body = _from_json(text)
     if not isinstance(body, dict):
         yield Fault("", "The body must be a string with a JSON object.")
@@ -168,7 +168,7 @@ def _metric_faults(path: str, metric: object, *, is_first: bool) -> Iterator[Fau
 
 
 def _identity_faults(path: str, texts: list[Any], *, is_first: bool) -> Iterator[Fault]:
-    """Expand namespace, name and pairs of dimensions; "." repeats the value above it, "..." the rest."""
+    """Expand namespace, name and dimensions, and yield their errors; "." repeats the value above, "..." all others."""
     if not all(isinstance(text, str) and text for text in texts):
         yield Fault(path, "Should be texts that are not empty, and at most one object at the end.")
     elif is_first and {".", "..."} & set(texts):

@@ -1,4 +1,4 @@
-"""The code blocks of the documentation. Their Python programs each run in a fork of one prepared process."""
+"""The code blocks of the documentation. Each Python program runs in a fork of one prepared process."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page: its language, the note in the comment before it, and its text."""
+    """A block of a page: its language, the comment before it, and its text."""
 
     page: str
     number: int
@@ -43,7 +43,7 @@ class Block:
 
 
 def blocks(language: str | None = None) -> list[Block]:
-    """Return the blocks of all pages, optionally of one language, without Sphinx directives."""
+    """Return the blocks of all pages, optionally only those of one language, without Sphinx directives."""
     return [
         Block(path.stem, number, found["language"], found["note"] or "", found["text"])
         for path in sorted(DOCS.glob("*.md"))
@@ -54,14 +54,14 @@ def blocks(language: str | None = None) -> list[Block]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended, and its output."""
+    """The exit code of a program, and its output."""
 
     code: int
     said: str
 
 
 def outcomes(programs: list[Block], environment: dict[str, str], folder: Path) -> dict[str, Outcome]:
-    """Run programs in this order, each in a process and a namespace of its own."""
+    """Run programs in this order, each in its own process and namespace, and return their outcomes by block ID."""
     run = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-m", "tests.support.doc_blocks", str(folder)],
         input=json.dumps([asdict(each) for each in programs]),
@@ -86,7 +86,7 @@ def _run_all(programs: list[Block], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _prepare() -> None:
-    """Import the slow modules, none of which starts a thread."""
+    """Import modules that are slow to import, none of which starts a thread."""
     import boto3  # noqa: F401, PLC0415 - only the runner needs it
     import flask  # noqa: F401, PLC0415
     import opentelemetry.instrumentation.flask  # noqa: PLC0415
@@ -97,7 +97,7 @@ def _prepare() -> None:
 
 
 def _run_in_fork(program: Block, log: Path) -> int:
-    """Return the exit code of a process that runs the program and its exit functions."""
+    """Run the program and its exit functions in a forked process, and return its exit code."""
     log.touch()
     child = os.fork()
     if child:
@@ -121,14 +121,14 @@ def _run(program: Block) -> None:
 
 
 def _use(namespace: dict[str, Any]) -> None:
-    """Act as the reader would next: visit the app once, and check that everything arrives."""
+    """Act as the reader would next: visit the app once, and check that all metrics arrive."""
     if app := namespace.get("app"):
         for path in _visitable(app):
             with app.test_client() as client, client.get(path) as response:
                 assert response.status_code < 500, path
     for value in namespace.values():
         if isinstance(value, CloudWatchMetricsReporter):
-            assert value.flush(), "not everything has arrived"
+            assert value.flush(), "not all metrics were delivered"
 
 
 def _visitable(app: Any) -> Iterator[str]:
@@ -136,5 +136,5 @@ def _visitable(app: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    # A program's own output goes to its log; stdout carries only the result.
+    # A program's own output goes to its log; stdout has only the result.
     print(json.dumps(_run_all([Block(**each) for each in json.load(sys.stdin)], Path(sys.argv[1]))))  # noqa: T201

@@ -1,4 +1,4 @@
-"""A fake clock and event, scripted clients, and waiting with a deadline."""
+"""A fake clock and event, scripted clients, and waiting with a timeout."""
 
 import copy
 import threading
@@ -9,17 +9,17 @@ from typing import Any
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 PATIENCE_SECONDS = 30.0
-"""The deadline for what happens at once; only a failing test waits this long."""
+"""Timeout in seconds for conditions that become true soon; only a failing test waits this long."""
 
 
 class FakeClock:
-    """A clock that only moves when it is advanced."""
+    """A clock that moves only when it is advanced."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """Return the time."""
+        """Return the clock's time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -28,7 +28,7 @@ class FakeClock:
 
 
 class PassingWaits(threading.Event):
-    """An event whose waits advance a fake clock instead of blocking, and are recorded."""
+    """An event whose waits are recorded, and advance a fake clock instead of blocking."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PassingWaits(threading.Event):
         self.waits: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Advance the clock by the time to wait."""
+        """Advance the clock by the timeout, unless the event is set."""
         if self.is_set():
             return True
         assert timeout is not None
@@ -46,7 +46,7 @@ class PassingWaits(threading.Event):
 
 
 class ScriptedClient:
-    """A strict CloudWatch with a script: each call raises the next error, or succeeds for ``None``."""
+    """A strict fake CloudWatch with a script: each call raises the next error, or succeeds if it is ``None``."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ScriptedClient:
         self._before_each = before_each
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Answer according to the script."""
+        """Raise the next error of the script, or store the request."""
         self._before_each()
         self.calls.append(copy.deepcopy(request))
         error = self._script.pop(0) if self._script else None
@@ -74,7 +74,7 @@ class ScriptedClient:
 
 
 class BlockedClient:
-    """A CloudWatch that blocks every call until it is released."""
+    """A fake CloudWatch that blocks every call until it is released."""
 
     def __init__(self) -> None:
         self.cloudwatch = FakeCloudWatch()
@@ -82,7 +82,7 @@ class BlockedClient:
         self.released = threading.Event()
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Block, then accept."""
+        """Block, and then store the request."""
         self.entered.set()
         self.released.wait(PATIENCE_SECONDS)
         return self.cloudwatch.put_metric_data(**request)
@@ -108,7 +108,7 @@ def in_threads(*targets: Callable[[], object]) -> list[threading.Thread]:
 
 
 def join_all(threads: Iterable[threading.Thread]) -> None:
-    """Join the threads, all of which must end."""
+    """Join the threads, and assert that each of them has ended."""
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""The number of examples for open-ended searches, and data points that can be identified anywhere."""
+"""The number of examples for property tests and fuzzing, and data points that can be identified by their value."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _EXAMPLES_OF_DEFAULT = 100
 
 
 def effort(examples: int, steps: int = 50, *, fuzzed: int | None = None) -> settings:
-    """Search this many examples in a normal run, and more in the profile ``fuzz``: ``fuzzed``, or in proportion."""
+    """Return settings for this many examples in a normal run, and for more (``fuzzed``) in the profile ``fuzz``."""
     factor = settings.default.max_examples / _EXAMPLES_OF_DEFAULT if settings.default else 1
     searched = fuzzed if fuzzed and factor > 1 else int(examples * factor)
     return settings(max_examples=max(searched, 1), stateful_step_count=steps)
@@ -23,7 +23,7 @@ def effort(examples: int, steps: int = 50, *, fuzzed: int | None = None) -> sett
 
 @pytest.fixture(autouse=True, scope="module")
 def repeatable_jitter() -> Iterator[None]:
-    """Draw the jitter from the generator that Hypothesis seeds for each example. State machines import this fixture."""
+    """Draw the backoff jitter from the random generator that Hypothesis seeds. State machines import this fixture."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sender, "_random", random)
         patched.setattr(reader, "_random", random)
@@ -31,12 +31,12 @@ def repeatable_jitter() -> Iterator[None]:
 
 
 def datum_of(metric_name: str, value: float, *, unix_seconds: int = 0) -> Datum:
-    """Make a pending data point."""
+    """Return a data point with this value."""
     return Datum(Series(metric_name, (), "Count"), unix_seconds, value)
 
 
 def numbers(datum: Datum) -> list[int]:
-    """Return the numbers of the samples in a data point."""
+    """Return the values of the samples in a data point, which identify them."""
     assert not isinstance(datum.content, Statistics)
     values = datum.content.values if isinstance(datum.content, Distribution) else [datum.content]
     return [int(value) for value in values]

@@ -1,6 +1,6 @@
-"""An app with a route for each kind of request; ``python -m tests.support.kinds_of_requests <server> <fd>`` serves it.
+"""An app with a route for each kind of request. ``python -m tests.support.kinds_of_requests <server> <fd>`` serves it.
 
-Each route adds metrics whose names begin with its path: how many, and what else a test expects, is in :data:`KINDS`.
+Each route adds metrics with names that begin with its path; :data:`KINDS` has their number and the expected response.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Kind:
     has_duration: bool = True
 
     def names(self) -> list[str]:
-        """Return the names of its metrics."""
+        """Return the names of this request's metrics."""
         return [f"{self.method} {self.path}{ending}" for ending in self.metrics]
 
 
@@ -65,7 +65,7 @@ KINDS = [
     Kind("/after-this-request", metrics=("", " after")),
     Kind("/on-close", metrics=("", " on close")),
     Kind("/teardown", metrics=("", " torn down")),
-    # FlaskInstrumentor records no duration of a request whose exception reaches the server.
+    # FlaskInstrumentor records no duration if the exception of a request reaches the server.
     Kind("/broken-teardown", status=500, has_duration=False),
 ]
 
@@ -75,7 +75,7 @@ released = threading.Event()
 
 
 def add(ending: str = "") -> str:
-    """Add the metric of this request."""
+    """Add the metric of this request with this name ending, and return the name."""
     CloudWatchMetricsReporter.add_metric(f"{request.method} {request.path}{ending}", 1, "Count")
     return "added"
 
@@ -86,7 +86,7 @@ class HandledError(Exception):
 
 @stalls.before_app_request
 def fail_before() -> None:
-    """Fail before any view is called."""
+    """Fail before any view is called, if the path says so."""
     if request.path == "/before-error":
         add()
         raise KeyError
@@ -94,19 +94,19 @@ def fail_before() -> None:
 
 @stalls.app_errorhandler(HandledError)
 def handle(_error: HandledError) -> tuple[str, int]:
-    """Answer with a string."""
+    """Respond to the handled error."""
     return add(), 418
 
 
 @stalls.app_errorhandler(404)
 def not_found(_error: Exception) -> tuple[str, int]:
-    """Add a metric, and answer that the page was not found."""
+    """Add a metric, and respond that the page was not found."""
     return add(), 404
 
 
 @stalls.teardown_app_request
 def tear_down(_error: BaseException | None) -> None:
-    """Add a metric after the view, or fail like a broken extension."""
+    """Add a metric after the view, or raise like a broken extension."""
     if request.path == "/teardown":
         add(" torn down")
     if request.path == "/broken-teardown":
@@ -119,7 +119,7 @@ def tear_down(_error: BaseException | None) -> None:
 @stalls.get("/broken-teardown", endpoint="broken_teardown")
 @stalls.get("/before-error", endpoint="before_error")
 def plain() -> str:
-    """Add one metric."""
+    """Add a metric."""
     return add()
 
 
@@ -172,13 +172,13 @@ def abort() -> Response:
 
 @stalls.get("/handled-error")
 def fail_handled() -> str:
-    """Fail with a handled exception."""
+    """Raise an exception that the app handles."""
     raise HandledError
 
 
 @stalls.get("/unhandled-error")
 def fail_unhandled() -> str:
-    """Fail with an unhandled exception."""
+    """Raise an exception that the app does not handle."""
     add()
     raise KeyError
 
@@ -197,7 +197,7 @@ def nested() -> str:
 
 @stalls.get("/thread")
 def in_thread() -> str:
-    """Add a metric in a thread that the request waits for."""
+    """Add a metric in a thread for which the request waits."""
     thread = threading.Thread(target=copy_current_request_context(add))
     thread.start()
     thread.join()
@@ -206,7 +206,7 @@ def in_thread() -> str:
 
 @stalls.get("/late-thread")
 def in_late_thread() -> str:
-    """Leave a thread running that adds a metric after the request has ended."""
+    """Start a thread that adds a metric after the request has ended."""
 
     @copy_current_request_context
     def add_late() -> None:
@@ -247,7 +247,7 @@ def on_close() -> Response:
 
 
 def create_app() -> Flask:
-    """Make the app."""
+    """Return the app."""
     app = Flask("kinds")
     app.register_blueprint(stalls)
     reporter = CloudWatchMetricsReporter(
@@ -265,7 +265,7 @@ def create_app() -> Flask:
 
 
 def serve(server: str, descriptor: int) -> None:
-    """Serve forever on a listening socket."""
+    """Serve the app forever on a listening socket."""
     if server == "werkzeug":
         from werkzeug.serving import make_server  # noqa: PLC0415 - only one of the two is needed
 

@@ -1,4 +1,4 @@
-"""An app with the live page outside of debug mode, behind a check; as a program, served by waitress or Werkzeug."""
+"""An app with the live page outside debug mode, behind a check. Run as a program, it uses waitress or Werkzeug."""
 
 import hmac
 import socket
@@ -12,7 +12,7 @@ SECRET = "for those who may see the page"
 
 
 def has_secret() -> bool:
-    """Return whether the request may see the page."""
+    """Return whether the request has the secret."""
     return hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), SECRET.encode())
 
 
@@ -22,7 +22,7 @@ CloudWatchMetricsReporter(app, "Shop", instrument=True)
 
 
 def main(server: str, descriptor: int) -> None:
-    """Serve the app on an existing socket, with the server's defaults."""
+    """Serve the app on a listening socket, with the server's defaults."""
     if server == "waitress":
         import waitress  # noqa: PLC0415 - only this server needs it
 

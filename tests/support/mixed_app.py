@@ -15,7 +15,7 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
 
 def create_app() -> Flask:
-    """Create the app like a program that already had the other exporters."""
+    """Return an app like a program's that already uses the other exporters."""
     registry = prometheus_client.CollectorRegistry()
     readers = [
         PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=500),

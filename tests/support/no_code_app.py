@@ -1,4 +1,4 @@
-"""An app for `opentelemetry-instrument flask run`: it uses add_metric, and configures no provider."""
+"""An app for `opentelemetry-instrument flask run` that uses add_metric and configures no provider."""
 
 from flask import Flask
 

@@ -1,4 +1,4 @@
-"""Fetch packages from npm for tests of what a browser or another tool does with this package's output."""
+"""Fetch npm packages, with which tests check this package's output in a browser or another tool."""
 
 import shutil
 import subprocess
@@ -8,13 +8,13 @@ import pytest
 
 
 def fetched(cache: pytest.Cache, package: str, version: str) -> Path:
-    """Return the folder ``node_modules`` that has a package, fetched once and kept in pytest's cache.
+    """Return the folder ``node_modules`` that contains a package, fetched once and kept in pytest's cache.
 
-    Skips the test where it cannot be fetched.
+    Skips the test if the package cannot be fetched.
     """
     folder = cache.mkdir(f"{package}@{version}".replace("/", "+"))
     modules = folder / "node_modules"
-    # npm writes this file when the installation is complete.
+    # npm writes this file when an installation is complete
     if not (modules / ".package-lock.json").exists():
         npm = shutil.which("npm")
         if npm is None:

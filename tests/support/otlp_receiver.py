@@ -1,4 +1,4 @@
-"""A fake OTLP collector on loopback: adds up what it receives over HTTP, or hangs."""
+"""A fake OTLP collector on loopback, which adds up the metrics it receives over HTTP, or hangs."""
 
 import gzip
 import threading
@@ -17,7 +17,7 @@ DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 
 class OtlpReceiver(ThreadingHTTPServer):
-    """Receives at :attr:`url` inside the ``with`` block; while ``goes_on`` is cleared, it does not answer."""
+    """Receives at :attr:`url` within the ``with`` block. While ``goes_on`` is cleared, it does not respond."""
 
     daemon_threads = True
 
@@ -50,14 +50,14 @@ class OtlpReceiver(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that make OpenTelemetry's exporter use this receiver."""
+        """Return the environment variables that direct OpenTelemetry's exporter to this receiver."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Do not log clients that disconnect before the response."""
+        """Ignore clients that disconnect before the response."""
 
     def count(self, name: str) -> float:
-        """Return the number of samples of a histogram, over all series and processes, or the value of a counter."""
+        """Return the sample count of a histogram or the value of a counter, over all series and processes."""
         with self._lock:
             return sum(count for count, _ in self._points[name].values())
 
@@ -67,7 +67,7 @@ class OtlpReceiver(ThreadingHTTPServer):
             return sum(total for _, total in self._points[name].values())
 
     def take(self, request: ExportMetricsServiceRequest) -> None:
-        """Store the received metrics: deltas are added, cumulative values replace earlier ones."""
+        """Store the received metrics. Deltas are added, and cumulative values replace earlier ones."""
         with self._lock:
             for resource in request.resource_metrics:
                 for scope in resource.scope_metrics:
@@ -82,7 +82,7 @@ class OtlpReceiver(ThreadingHTTPServer):
         for point in data.data_points:
             attributes = frozenset(each.SerializeToString() for each in point.attributes)
             is_delta = getattr(data, "aggregation_temporality", None) == DELTA
-            # Two workers of one server differ only in their start time.
+            # Series of two workers differ only in their start time.
             series = (whose, attributes, None if is_delta else point.start_time_unix_nano)
             count, total = self._points[metric.name].get(series, (0.0, 0.0)) if is_delta else (0.0, 0.0)
             if kind in ("sum", "gauge"):

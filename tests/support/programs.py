@@ -1,4 +1,4 @@
-"""A program that measures with the real SDK and publishes to a strict in-memory CloudWatch."""
+"""A program that measures with the real SDK, and publishes to a strict fake CloudWatch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,11 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 CUMULATIVE: dict[type, AggregationTemporality] = {}
-"""The SDK's defaults, as requested by a reader that knows nothing of CloudWatch."""
+"""The SDK's default temporalities."""
 
 
 class Program:
-    """A provider that is collected and exported on demand, without any thread."""
+    """A provider that collects and exports on demand, without a thread."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Program:
         self.meter = self.provider.get_meter("tests")
 
     def collected(self) -> MetricsData | None:
-        """Collect from the SDK."""
+        """Collect the SDK's current metrics."""
         return self.reader.get_metrics_data()
 
     def publish(self) -> list[dict[str, Any]]:
-        """Collect and export; return the data points of this export."""
+        """Collect and export, and return the exported data points."""
         before = len(self.cloudwatch.datums)
         data = self.collected()
         if data is not None:
@@ -57,5 +57,5 @@ class Program:
         return [dict(datum) for datum in self.cloudwatch.datums[before:]]
 
     def lost(self) -> dict[str, int]:
-        """Return the number of lost data points so far, by reason."""
+        """Return the number of lost data points, by reason."""
         return dict(self.exporter.stats().datums_lost)

@@ -1,4 +1,4 @@
-"""Histograms made from samples one by one: the reference for the package's arithmetic."""
+"""Histograms of given samples, computed one sample at a time: the reference for the package's arithmetic."""
 
 import math
 from bisect import bisect_left
@@ -29,18 +29,18 @@ class Row(NamedTuple):
 
 
 def rows(buckets: Buckets) -> list[Row]:
-    """Return the buckets one by one."""
+    """Return the buckets as rows."""
     return [Row(lower, upper, samples) for samples, (lower, upper, _) in zip(*buckets, strict=True)]
 
 
 def buckets_of(given: Iterable[tuple[float, float, int]]) -> Buckets:
-    """Convert rows to parallel lists."""
+    """Return rows as buckets."""
     each = [*given]
     return [samples for _, _, samples in each], [bucket_between(lower, upper) for lower, upper, _ in each]
 
 
 def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[float]]:
-    """Draw samples of every acceptable size and both signs, many of them equal or powers of two."""
+    """Return a strategy for lists of samples of every valid size and both signs, many equal or powers of two."""
     magnitudes = st.one_of(
         st.floats(1e-3, 1e3),
         st.floats(2.0**-350, 2.0**350),
@@ -54,7 +54,7 @@ def samples(*, min_size: int = 1, max_size: int = 40) -> st.SearchStrategy[list[
 def explicit(
     recorded: Sequence[float], bounds: Sequence[float], *, extremes: Extremes | None = None
 ) -> ExplicitHistogram:
-    """Make the histogram of these samples; bounds are the upper ends of the buckets."""
+    """Return the histogram of these samples; the bounds are the upper edges of its buckets."""
     counts = Counter(bisect_left(bounds, sample) for sample in recorded)
     return ExplicitHistogram(
         count=len(recorded),
@@ -66,7 +66,7 @@ def explicit(
 
 
 def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | None = None) -> ExponentialHistogram:
-    """Make the histogram of these samples at a scale."""
+    """Return the exponential histogram of these samples at this scale."""
     return ExponentialHistogram(
         count=len(recorded),
         sum=math.fsum(recorded),
@@ -79,7 +79,7 @@ def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | N
 
 
 def bucket_index(magnitude: float, scale: int) -> int:
-    """Return the index of the bucket with an exclusive lower and inclusive upper edge that holds a magnitude."""
+    """Return the index of the bucket that contains a magnitude. Lower edges are exclusive, upper ones inclusive."""
     index = math.ceil(math.ldexp(math.log2(magnitude), scale)) - 1
     while magnitude <= edge(scale, index):
         index -= 1

@@ -1,4 +1,4 @@
-"""Check generated resources with the tools that deploy them: cfn-lint, Terraform's parsers and the CDK."""
+"""Check generated resources with the tools that deploy them: cfn-lint, Terraform parsers and the CDK."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 
 def cfn_lint(folder: Path, template: str) -> str:
-    """Return the output of cfn-lint for a template; empty if the template is valid."""
+    """Return cfn-lint's output for a template, which is empty if the template is valid."""
     path = folder / "template.json"
     path.write_text(template, "utf-8")
     program = Path(sys.executable).with_name("cfn-lint")
@@ -20,14 +20,14 @@ def cfn_lint(folder: Path, template: str) -> str:
 
 
 def parsed_terraform(text: str) -> dict[str, Any]:
-    """Return Terraform configuration as python-hcl2 parses it; skip the test if that is not installed."""
+    """Return a Terraform configuration as parsed by python-hcl2; skip the test if that is not installed."""
     hcl2 = pytest.importorskip("hcl2", reason="needs python-hcl2")
     parsed: dict[str, Any] = hcl2.loads(text)
     return parsed
 
 
 def synthesized(folder: Path, source: str) -> dict[str, Any]:
-    """Return the resources that the CDK makes from a module with a stack; skip the test if it is not installed."""
+    """Return the resources that the CDK creates from a module with a stack; skip the test without the CDK."""
     compile(source, "stack.py", "exec")
     aws_cdk = pytest.importorskip("aws_cdk", reason="needs aws-cdk-lib and Node.js")
     namespace: dict[str, Any] = {}
