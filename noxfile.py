@@ -1,4 +1,4 @@
-"""Checks, and the versions they run on: `nox --list` lists the sessions, `nox --session oldest` runs one.
+"""Checks, and the versions that they run on. `nox --list` lists the sessions, and `nox --session oldest` runs one.
 
 Each session creates its own environment from pyproject.toml. Missing interpreters are skipped unless nox is run with
 `--error-on-missing-interpreters`.
@@ -24,7 +24,7 @@ nox.options.error_on_external_run = True
 
 
 def lowest_versions() -> Iterator[str]:
-    """Pin the dependencies, and all OpenTelemetry packages (which are released together), to their lower bounds."""
+    """Yield pins of all dependencies to their lower bounds; OpenTelemetry packages are pinned together."""
     extras = PYPROJECT["project"]["optional-dependencies"].values()
     wanted = [*PYPROJECT["project"]["dependencies"], *(each for extra in extras for each in extra)]
     for requirement in wanted:
@@ -32,17 +32,17 @@ def lowest_versions() -> Iterator[str]:
         if match and (requirement in PYPROJECT["project"]["dependencies"] or match[1].startswith("opentelemetry-")):
             yield f"{match[1]}=={match[2]}"
             if match[1] == "boto3":
-                yield f"botocore=={match[2]}"  # or pip installs the newest, which makes the calls
+                yield f"botocore=={match[2]}"  # otherwise, pip installs the newest version, which makes the calls
 
 
 def mutmut_settings(module: str, further_tests: Iterable[str] = ()) -> str:
-    """Settings to mutate one module, with the tests that import it or are named after it and can be run repeatedly."""
+    """Return settings to mutate one module. Its tests import it or have its name, and can be run repeatedly."""
     (source,) = (ROOT / "otel_cloudwatch_flask").rglob(f"{module}.py")
     source = source.relative_to(ROOT)
     imports = f"from {'.'.join(source.with_suffix('').parts)} import"
     named = {path for path in TESTS.rglob("test_*.py") if imports in path.read_text("utf-8")}
     named |= set(TESTS.rglob(f"test_{source.stem}.py"))
-    # Excluded: tests whose ids differ between runs, tests that start programs (which do not see mutants), and tests
+    # Excluded: tests whose IDs differ between runs, tests that start programs (which do not see mutants), and tests
     # that read files only present in the repository.
     unfit = {"test_bad_input", "test_recorder", "test_security"}
     chosen = sorted(path.relative_to(ROOT).as_posix() for path in named if path.stem not in unfit)
@@ -69,14 +69,14 @@ def run_tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with the dependencies pip installs by default."""
+    """Run the tests with the dependencies that pip installs by default."""
     session.install("-e", ".[test]")
     run_tests(session)
 
 
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest supported versions, on the oldest Python."""
+    """Run the tests with the oldest supported versions, on the oldest supported Python."""
     constraints = Path(session.create_tmp()) / "oldest.txt"
     constraints.write_text("\n".join(lowest_versions()), "utf-8")
     session.install("-e", ".[test]", "--constraint", str(constraints))
@@ -86,7 +86,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[-1])
 def newest(session: nox.Session) -> None:
-    """Run the tests with the newest versions of everything, on the newest Python."""
+    """Run the tests with the newest versions of all dependencies, on the newest Python."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ".[test]")
     session.run("python", "-m", "pip", "list", silent=False)
     run_tests(session)
@@ -94,7 +94,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def examples(session: nox.Session) -> None:
-    """Run the examples in an environment with only what their README installs, and the test tools."""
+    """Run the examples in an environment with only the packages that their README installs, and the test tools."""
     session.install("-e", ".[auto,examples,demo]", "pytest", "hypothesis")
     session.run(
         "python", "-m", "pytest", "-q", "tests/documentation/test_examples.py", "tests/end_to_end/test_no_code.py"
@@ -136,8 +136,8 @@ def coverage(session: nox.Session) -> None:
     """Run the tests and list uncovered lines and branches; fail below 97 %."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "coverage", "erase")
-    # Not with pytest-cov: pytest imports our plugin before pytest-cov starts measuring.
-    # Without tests that fork while threads run: the child may inherit coverage's lock while it is held.
+    # Not with pytest-cov, because pytest imports this package's plugin before pytest-cov starts measuring.
+    # Without tests that fork while threads run, because a child may inherit coverage's lock while it is held.
     tests = session.posargs or ["--ignore=tests/reliability"]
     session.run("python", "-m", "coverage", "run", "-m", "pytest", "-q", *tests)
     session.run("python", "-m", "coverage", "combine", "--quiet")
@@ -162,7 +162,7 @@ def fuzz(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Run mutation tests of one pure module: `nox --session mutants -- units`.
 
-    Add further tests of it after its name: `nox --session mutants -- mapping tests/mapping/test_cost_guard.py`.
+    Further tests may follow the module's name: `nox --session mutants -- mapping tests/mapping/test_cost_guard.py`.
     """
     session.install("-e", ".[test]", "mutmut>=3.8")
     module, *further_tests = session.posargs or ["units"]
@@ -178,7 +178,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def soak(session: nox.Session) -> None:
-    """Run the reliability tests (outages, forks, servers under load) five times as long as usual."""
+    """Run the reliability tests (outages, forks, servers under load) for five times the usual time."""
     session.install("-e", ".[test]")
     session.run(
         "python", "-m", "pytest", "-q", "-s", "tests/reliability", *session.posargs, env={"RELIABILITY_SCALE": "5"}
@@ -187,7 +187,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def chaos(session: nox.Session) -> None:
-    """Cut, delay and replace bytes between exporters and a CloudWatch for CHAOS_SECONDS (3600), with a new CHAOS_SEED.
+    """Cut, delay and replace bytes between exporters and CloudWatch for CHAOS_SECONDS (3600), with a new CHAOS_SEED.
 
     Prints the seed, the operations and the faults.
     """
@@ -199,7 +199,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def guests(session: nox.Session) -> None:
-    """Run the test suites of Flask and its OpenTelemetry instrumentation with this package. Needs the network."""
+    """Run the test suites of Flask and its OpenTelemetry instrumentation with this package. Requires the network."""
     # Flask 3.1.3 tests a private name of pytest that pytest 9.1 has removed.
     session.install("-e", ".", "pytest<9.1", "asgiref", "greenlet", "python-dotenv", "opentelemetry-test-utils")
     session.run("python", "-m", "tests.guests", *session.posargs)
@@ -207,15 +207,15 @@ def guests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1])
 def audit(session: nox.Session) -> None:
-    """Check the installed dependencies for known vulnerabilities. Needs the network."""
+    """Check the installed dependencies for known vulnerabilities. Requires the network."""
     session.install("pip-audit>=2.7")
-    # Strict: fail if a package could not be checked.
+    # with --strict, a package that cannot be checked is a failure
     session.run("pip-audit", "--strict", "--progress-spinner", "off", *(session.posargs or ["."]))
 
 
 @nox.session(python=PYTHONS[1])
 def build(session: nox.Session) -> None:
-    """Build the sdist and, from it, the wheel; check both, and run the demo from the wheel in clean environments."""
+    """Build the sdist and, from it, the wheel. Check both, and run the demo from the wheel in clean environments."""
     session.install("build>=1.2", "twine>=6")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     session.run("python", "-m", "build")
@@ -226,8 +226,8 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, default=False)
 def installed(session: nox.Session) -> None:
-    """Install the wheel built by `build` into a clean environment, and run the demo there."""
+    """Install the wheel from the session `build` into a clean environment, and run the demo there."""
     (wheel,) = (ROOT / "dist").glob("*.whl")
     session.install(f"otel-cloudwatch-flask[demo] @ {wheel.as_uri()}")
-    session.chdir(session.create_tmp())  # so that the source tree is not imported
+    session.chdir(session.create_tmp())  # the source tree must not be imported
     session.run("python", "-m", "otel_cloudwatch_flask", "demo", "--seconds", "2")

@@ -25,21 +25,21 @@ BENCHMARKS = (
     "import_time",
     "lambda_start",
 )
-"""Modules with a function ``run(*, short)`` that returns a printable report, in the order in which they run."""
+"""Modules with a function ``run(*, short)`` that returns a printable report, in running order."""
 
 
 def main() -> None:
-    """Run benchmarks and print their tables, then every figure that has a bound."""
+    """Run benchmarks and print their tables, and then every figure that has a bound."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer rounds, and less reliable figures")
-    parser.add_argument("--update", type=Path, metavar="FILE", help="write the figures into this Markdown file")
+    parser.add_argument("--short", action="store_true", help="run fewer rounds, with less reliable figures")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="write the figures to this Markdown file")
     parser.add_argument("names", nargs="*", metavar="name", choices=[*BENCHMARKS, []], help=", ".join(BENCHMARKS))
     arguments = parser.parse_args()
     console = Console(width=140)
     claims: list[Claim] = []
     for name in arguments.names or BENCHMARKS:
         begun = time.perf_counter()
-        # Import lazily, so that the processes of one benchmark do not import the other benchmarks.
+        # Import lazily, so that the processes of one benchmark do not import other benchmarks.
         outcome = import_module(f"benchmarks.{name}").run(short=arguments.short)
         claims += outcome.claims if isinstance(outcome, Report) else []
         console.print(outcome)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _machine() -> str:
-    """Describe the machine and the versions."""
+    """Return a description of the machine and the versions."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "opentelemetry-sdk", "boto3"))
     return f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}, {packages}"
 

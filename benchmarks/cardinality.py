@@ -1,7 +1,7 @@
-"""The cost of invented attribute values: metrics on the bill, and memory in the process.
+"""The cost of attribute values that clients invent: billed metrics, and memory in the process.
 
 Requests have forged Host headers, and each measurement has a new value of a user dimension. Each scenario runs in its
-own process, whose memory is read before and after; the last scenario measures the SDK alone on the same measurements.
+own process, whose memory is read before and after. The last scenario measures the SDK alone.
 """
 
 import random
@@ -30,14 +30,14 @@ from otel_cloudwatch_flask.observation.tally import summary
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric
 
 FLUSHES: Final = 20
-"""The SDK forgets no attribute set, so each new one makes every later collection slower."""
+"""Number of flushes. The SDK keeps every attribute set, so each new one makes all later collections slower."""
 
 _FLUSH_TIMEOUT_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a scenario; ``recorded`` and ``published`` are the same total, counted at either end."""
+    """The outcome of a scenario. ``recorded`` and ``published`` are the same total, counted at either end."""
 
     recorded: float
     published: float
@@ -60,14 +60,14 @@ class Total:
 
 
 class Tally:
-    """A strict fake CloudWatch that keeps only totals, so that the client itself needs no memory."""
+    """A strict fake CloudWatch that keeps only totals, so that the client itself needs little memory."""
 
     def __init__(self) -> None:
         self._judge = FakeCloudWatch()
         self.totals: dict[PublishedMetric, Total] = {}
 
     def put_metric_data(self, **request: Any) -> Any:
-        """Validate the request, add it to the totals and discard it."""
+        """Validate the request, and add it to the totals."""
         answer = self._judge.put_metric_data(**request)
         for accepted in self._judge.accepted:
             said = summary(accepted.content)
@@ -89,7 +89,7 @@ Scenario = Callable[[Tally, int], tuple[float, float]]
 
 
 def hosts(tally: Tally, number: int) -> tuple[float, float]:
-    """Send requests with a unique Host header each to an instrumented app."""
+    """Send requests, each with a unique Host header, to an instrumented app."""
     app = Flask("shop")
     app.add_url_rule("/items/<int:item>", view_func=lambda item: f"item {item}", endpoint="item")
     reporter = CloudWatchMetricsReporter(app, "Shop", tally, instrument=True, flush="interval")
@@ -104,7 +104,7 @@ def hosts(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_through_add_metric(tally: Tally, number: int) -> tuple[float, float]:
-    """Pass a dimension with the user's ID to ``add_metric``."""
+    """Call ``add_metric`` with the user's ID as a dimension."""
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", tally, flush="interval")
     for chunk in _chunks(range(number)):
         for user in chunk:
@@ -115,7 +115,7 @@ def users_through_add_metric(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_through_a_counter(tally: Tally, number: int) -> tuple[float, float]:
-    """Pass an attribute with the user's ID to an OpenTelemetry counter."""
+    """Count with an OpenTelemetry counter and the user's ID as an attribute."""
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=tally))
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
     for chunk in _chunks(range(number)):
@@ -127,7 +127,7 @@ def users_through_a_counter(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_left_out_by_a_rule(tally: Tally, number: int) -> tuple[float, float]:
-    """Use the same counter on a reporter's provider, whose rule drops the user attribute before the SDK sees it."""
+    """Count with the same counter on a reporter's provider; a rule drops the attribute before the SDK stores it."""
     rule = MetricRule(match="orders", exclude=["user.*"])
     reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", tally, flush="interval", rules=[rule])
     counter = metrics.get_meter("shop").create_counter("orders")
@@ -140,7 +140,7 @@ def users_left_out_by_a_rule(tally: Tally, number: int) -> tuple[float, float]:
 
 
 def users_of_the_sdk_alone(_tally: Tally, number: int) -> tuple[float, float]:
-    """Use the same counter with a reader that collects as often and publishes nothing."""
+    """Count with the same counter and a reader that collects as often, but publishes nothing."""
     reader = InMemoryMetricReader(preferred_temporality={Counter: AggregationTemporality.DELTA})
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
     for chunk in _chunks(range(number)):
@@ -160,7 +160,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 
 def run(*, short: bool) -> Table:
-    """Run every scenario."""
+    """Run every scenario, and return the table of outcomes."""
     number = 8_000 if short else 100_000
     table = Table(title=f"{number:,} forged attribute values, {FLUSHES} flushes, max_metrics=1000")
     for heading in ("", "metrics", "overflow series", "recorded", "published", "seconds", "RSS growth, MiB"):
@@ -181,9 +181,9 @@ def run(*, short: bool) -> Table:
 
 
 def outcome_of(title: str, number: int) -> Outcome:
-    """Run one scenario in this process."""
+    """Run one scenario in this process, and return its outcome."""
     tally = Tally()
-    SCENARIOS[title](Tally(), FLUSHES)  # Import and fill the caches that any use needs.
+    SCENARIOS[title](Tally(), FLUSHES)  # imports modules and fills caches that any use needs
     rss = rss_bytes()
     begun = time.perf_counter()
     recorded, published = SCENARIOS[title](tally, number)
@@ -199,7 +199,7 @@ def outcome_of(title: str, number: int) -> Outcome:
 
 
 def _chunks(numbers: range) -> Iterator[range]:
-    """Split the numbers into one part per flush."""
+    """Split the numbers into as many parts as there are flushes."""
     size = max(1, len(numbers) // FLUSHES)
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 

@@ -1,7 +1,7 @@
-"""CPU time of one export, compared with alternatives and with the SDK's own collection of the same series.
+"""CPU time of one export, compared with alternatives and with the SDK's collection of the same series.
 
-Everything runs except the network. For the default boto3 client only the calls are measured, with this exporter's
-data points as dictionaries; for the EMF libraries only the serialization of complete events.
+Everything runs except the network. For boto3's default client, only the calls are measured, with this exporter's data
+points as dictionaries; for the EMF libraries, only the serialization of complete events.
 """
 
 import statistics
@@ -38,15 +38,15 @@ COLLECTED: Final = (OURS_COLLECTED, OTLP_EXPONENTIAL_COLLECTED)
 LARGE: Final = 10_000
 USUAL: Final = 1_000
 SMALL: Final = 250
-"""Number of series for ways that must record 200 samples of every series before each round."""
+"""Number of series for ways that must record 200 samples per series before each round."""
 
 Figures = Mapping[str, list[float]]
-"""CPU milliseconds of each round, by way of exporting."""
+"""CPU time of each round in milliseconds, by way of exporting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A number of series of one kind, and how often they are exported; ``None`` selects every installed way."""
+    """A number of series of one kind, and how often they are exported. ``None`` selects every installed way."""
 
     kind: Kind
     series: int
@@ -67,15 +67,15 @@ LONG: Final = (
 
 
 class Exports(Prepared):
-    """A way to export in its own process: each call exports a case once and returns its CPU time."""
+    """A way to export, in its own process. Each call exports once and returns the CPU time."""
 
     def __call__(self, kind: Kind, series: int) -> float:
-        """Return the CPU milliseconds of one export."""
+        """Return the CPU time of one export, in milliseconds."""
         return cpu_ms(self.prepared(kind, series).run)
 
 
 def run(*, short: bool) -> Report:
-    """Measure every case."""
+    """Measure every case, and return the report."""
     ways, missing = installed(COLUMNS)
     results = figures_of(SHORT if short else LONG, ways)
     collected = collected_figures(rounds=5 if short else 15)
@@ -99,19 +99,19 @@ def figures_of(cases: tuple[Case, ...], ways: list[str]) -> dict[tuple[Kind, int
 
 
 def collected_figures(rounds: int) -> Figures:
-    """Measure collection and export together: OTLP's default, cumulative histograms, are more expensive to collect."""
+    """Measure collection and export together, since OTLP's cumulative histograms are expensive to collect."""
     ways, _ = installed(COLLECTED)
     return _alternating({way: (way, HISTOGRAMS_200, SMALL) for way in ways}, rounds)
 
 
 def growth(kind: Kind, rounds: int) -> float:
-    """Return the CPU time of exporting 10,000 series as a multiple of that of 1,000."""
+    """Return the ratio of the CPU times of exporting 10,000 and 1,000 series."""
     figures = _alternating({"large": (OURS, kind, LARGE), "usual": (OURS, kind, USUAL)}, rounds)
     return median_ratio(figures["large"], figures["usual"])
 
 
 def _alternating(exports: Mapping[str, tuple[str, Kind, int]], rounds: int) -> Figures:
-    """Measure exports (way, kind, series), each in its own process."""
+    """Measure these exports (way, kind, number of series) in alternating rounds, each in its own process."""
     with ExitStack() as stack:
         measures = {
             name: partial(stack.enter_context(Remote(Exports, way)), kind, series)
@@ -121,7 +121,7 @@ def _alternating(exports: Mapping[str, tuple[str, Kind, int]], rounds: int) -> F
 
 
 def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
-    """Return the claims about the measured figures."""
+    """Yield the claims about the measured figures."""
     for kind, times in ((COUNTERS, 12), (HISTOGRAMS_5, 4.5), (HISTOGRAMS_200, 7)):
         figures = results.get((kind, USUAL), {})
         if BOTO3 in figures:
@@ -131,14 +131,14 @@ def claims(results: Mapping[tuple[Kind, int], Figures]) -> Iterator[Claim]:
         figures = results.get((kind, USUAL), {})
         if way in figures:
             ratio = median_ratio(figures[OURS_EMF], figures[way])
-            # The libraries for events only serialize samples, which this exporter converts from a histogram.
+            # The EMF libraries only serialize samples, which this exporter derives from a histogram.
             bound = None if kind == HISTOGRAMS_5 and way != ADOT else 1
             yield Claim(f"EMF CPU, {USUAL:,} {kind.title}: ours / {way}", ratio, at_most=bound)
     for kind, way in ((HISTOGRAMS_5, OTLP), (HISTOGRAMS_200, OTLP_EXPONENTIAL)):
         figures = results.get((kind, USUAL), {})
         if way in figures:
             ratio = median_ratio(figures[OURS], figures[way])
-            # The exporter with the same percentiles is bounded together with its collection, its largest cost.
+            # The exporter with the same percentiles has a bound only together with collection, its largest cost.
             bound = 1 if way == OTLP else None
             yield Claim(f"export CPU, {USUAL:,} {kind.title}: ours / {way}", ratio, at_most=bound)
 

@@ -1,11 +1,11 @@
-"""The error of percentiles: those that CloudWatch computes from the published values, compared with the exact ones.
+"""The error of the percentiles that CloudWatch computes from published values, compared with exact percentiles.
 
-Samples are recorded through the real SDK, collected as this package's reader does, and published to a strict fake of
+Samples are recorded through the real SDK, collected as this package's reader does, and published to a strict fake
 CloudWatch, which computes percentiles as CloudWatch defines them (nearest rank). They are compared with the bucket
-midpoints that other exporters send, computed from the same data points; a bucket without a lower or upper bound ends at
-the recorded minimum or maximum.
+midpoints that other exporters send, computed from the same data points. A bucket without a lower or upper bound ends
+at the recorded minimum or maximum.
 
-``python -m benchmarks.fidelity --against DIR`` compares this checkout's package with that of another checkout.
+``python -m benchmarks.fidelity --against DIR`` compares the package with that of another checkout.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def _bimodal(source: random.Random) -> float:
 
 
 def _containing_negatives(source: random.Random) -> float:
-    """Return a positive or negative correction; more of them are negative."""
+    """Return a positive or negative correction; most are negative."""
     return math.copysign(source.lognormvariate(3, 0.8), source.random() - 0.6)
 
 
@@ -64,7 +64,7 @@ DISTRIBUTIONS: Final[Mapping[str, Distribution]] = {
 }
 
 LOGNORMALS: Final = ((math.log(80), 0.7), (math.log(25), 0.5), (math.log(300), 1.0))
-"""Latencies in milliseconds, as mu and sigma: an ordinary service, a fast one and a slow one."""
+"""Latencies in milliseconds, as mu and sigma, of an average, a fast and a slow service."""
 
 _RUNS: Final = {10: 200, 100: 200, 1000: 60, 10_000: 12, 100_000: 4}
 _RUNS_IN_SHORT: Final = {10: 40, 100: 20, 1000: 8}
@@ -76,15 +76,15 @@ POSITIVE: Final[Mapping[str, Distribution]] = {
     "exponential": lambda source: source.expovariate(1 / 120),
     "outliers": lambda source: source.lognormvariate(3, 0.4) * (50 if source.random() < 0.02 else 1),
 }
-"""The distributions for ``--against``: any OpenTelemetry exporter can publish them."""
+"""The distributions for ``--against``, which any OpenTelemetry exporter can publish."""
 
 _RUNS_AGAINST: Final = {10: 20, 100: 20, 1000: 20, 10_000: 6, 100_000: 1}
 _NEGLIGIBLE: Final = 0.001
-"""Differences below this are ignored: errors are printed in tenths of a percent."""
+"""Differences below this are ignored, because errors are printed in tenths of a percent."""
 
 _FLUSH_TIMEOUT_SECONDS: Final = 60.0
 _NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
-"""The attribute that marks negative samples, which are recorded as absolute values."""
+"""The attribute of negative samples, which are recorded as absolute values."""
 
 
 class Bucket(NamedTuple):
@@ -102,21 +102,21 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run with one aggregation: relative errors by percentile, and whether the other statistics are right."""
+    """One run with one aggregation: relative errors by percentile, and whether the other statistics are correct."""
 
     ours: Mapping[float, float]
     midpoints: Mapping[float, float]
     buckets_off: float
-    """The largest distance between a published and the exact percentile, in widths of the exact percentile's bucket."""
+    """The largest difference between a published and an exact percentile, in widths of the exact one's bucket."""
     has_exact_extremes_and_count: bool
     sum_error: float
-    """Relative to the sum of the magnitudes."""
+    """The error of the sum, relative to the sum of magnitudes."""
 
 
 class Bench:
     """A provider with a histogram of each aggregation, and a fake CloudWatch that receives its metrics.
 
-    Samples are recorded with ``add_metric``, because OpenTelemetry's own histograms drop negative values.
+    Samples are recorded with ``add_metric``, because OpenTelemetry's histograms drop negative values.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Bench:
         )
 
     def outcomes(self, samples: Samples, aggregations: Sequence[str] = AGGREGATIONS) -> dict[str, Outcome]:
-        """Record, publish and judge samples with each aggregation."""
+        """Record and publish samples with each aggregation, and return the outcomes."""
         for name in aggregations:
             for sample in samples:
                 self._reporter.add_metric(name, sample)
@@ -161,13 +161,13 @@ class Bench:
 
 
 def run(*, short: bool) -> Group:
-    """Measure all distributions and sizes with all aggregations, and lognormal samples in the SDK's default buckets."""
+    """Measure all distributions, sizes and aggregations, and lognormal samples in the SDK's default buckets."""
     runs = _RUNS_IN_SHORT if short else _RUNS
     return Group(_every_distribution(runs), _lognormals(_LOGNORMAL_RUNS_IN_SHORT if short else _LOGNORMAL_RUNS))
 
 
 def outcomes_of(name: str, size: int, runs: int) -> dict[str, list[Outcome]]:
-    """Measure seeded runs of one distribution and size, by aggregation."""
+    """Return the outcomes of seeded runs of one distribution and size, by aggregation."""
     bench = Bench()
     by_run = []
     for seed in range(runs):
@@ -177,7 +177,7 @@ def outcomes_of(name: str, size: int, runs: int) -> dict[str, list[Outcome]]:
 
 
 def lognormal_outcomes(mu: float, sigma: float, runs: int) -> list[Outcome]:
-    """Measure seeded runs of 1,000 lognormal samples in the SDK's default buckets."""
+    """Return the outcomes of seeded runs of 1,000 lognormal samples in the SDK's default buckets."""
     bench = Bench()
     sources = [random.Random(f"{mu} {sigma} {seed}") for seed in range(runs)]
     return [
@@ -187,7 +187,7 @@ def lognormal_outcomes(mu: float, sigma: float, runs: int) -> list[Outcome]:
 
 
 def mean_errors(outcomes: Sequence[Outcome], percentiles: Sequence[float] = PERCENTILES) -> tuple[float, float]:
-    """Return the mean relative errors over runs and percentiles: this package's and those of midpoints."""
+    """Return the mean relative errors over runs and percentiles, of this package and of midpoints."""
     return (
         statistics.fmean(each.ours[percent] for each in outcomes for percent in percentiles),
         statistics.fmean(each.midpoints[percent] for each in outcomes for percent in percentiles),
@@ -241,7 +241,7 @@ def _ratio(outcomes: Sequence[Outcome], percentiles: Sequence[float]) -> tuple[s
 
 
 def _buckets_of(data: MetricsData) -> dict[str, list[Bucket]]:
-    """Return the non-empty buckets of each metric in ascending order, negative samples included."""
+    """Return the non-empty buckets of each metric in ascending order, including those of negative samples."""
     found: dict[str, list[Bucket]] = {}
     for scope_metrics in data.resource_metrics[0].scope_metrics:
         for metric in scope_metrics.metrics:
@@ -287,7 +287,7 @@ Errors = Mapping[float, Sequence[float]]
 
 
 def errors_of(percentiles_of: Callable[[Samples], Sequence[float]]) -> Errors:
-    """Compare percentiles of seeded samples with the exact ones."""
+    """Return the errors of a function's percentiles for seeded samples."""
     errors: dict[float, list[float]] = {percent: [] for percent in PERCENTILES}
     for name, draw in POSITIVE.items():
         for size, runs in _RUNS_AGAINST.items():
@@ -302,7 +302,7 @@ def errors_of(percentiles_of: Callable[[Samples], Sequence[float]]) -> Errors:
 
 
 def published_percentiles(samples: Samples) -> list[float]:
-    """Publish samples with this package; return the percentiles that CloudWatch computes."""
+    """Publish samples with this package, and return the percentiles that CloudWatch computes."""
     cloudwatch = FakeCloudWatch()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Benchmark", client=cloudwatch))
     _record(samples, reader)
@@ -312,7 +312,7 @@ def published_percentiles(samples: Samples) -> list[float]:
 
 
 def otlp_percentiles(samples: Samples) -> list[float]:
-    """Return the percentiles of an exponential histogram as OTLP sends it: the midpoints of its buckets."""
+    """Return the percentiles of an exponential histogram as OTLP sends it, from the midpoints of its buckets."""
     reader = InMemoryMetricReader(
         preferred_temporality={Histogram: AggregationTemporality.DELTA},
         preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
@@ -345,7 +345,7 @@ def _errors_in(checkout: Path) -> Errors:
 
 
 def comparison(checkout: Path) -> Table:
-    """Compare this checkout with another one, and with OTLP's exponential histograms."""
+    """Return a table that compares this checkout with another one, and with OTLP's exponential histograms."""
     ours, theirs, otlp = _errors_in(ROOT), _errors_in(checkout), errors_of(otlp_percentiles)
     table = Table(
         title="Relative error of percentiles over seven distributions of 10 to 100,000 samples: median / worst"
@@ -367,7 +367,7 @@ def _is_no_worse(errors: Sequence[float], others: Sequence[float]) -> bool:
 
 
 def main() -> None:
-    """Compare the percentiles of two checkouts."""
+    """Print the comparison of two checkouts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=main.__doc__)
     parser.add_argument("--against", type=Path, metavar="DIR", required=True, help="the root of another checkout")
     Console(width=140).print(comparison(parser.parse_args().against.resolve()))

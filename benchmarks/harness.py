@@ -1,7 +1,7 @@
 """Tools for comparable figures: separate processes, alternating rounds, medians, paired ratios.
 
-Each way of doing something runs in its own process. In each round every process measures once, one after the other, so
-that other load on the machine affects all of them; a ratio is the median of the ratios of the rounds.
+Each way of doing something runs in its own process. In each round, all processes measure once, one after the other, so
+that other load on the machine affects all of them. A ratio is the median of the rounds' ratios.
 """
 
 import gc
@@ -29,14 +29,14 @@ def are_installed(modules: Sequence[str]) -> bool:
 
 
 def optional(module: str) -> Any:
-    """Import a module to compare with, which may be missing; type checkers see ``Any``."""
+    """Import an optional module and return it as ``Any``, because type checkers may not find it."""
     return import_module(module)
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent package
+    except ModuleNotFoundError:  # even the parent package is missing
         return False
 
 
@@ -44,8 +44,7 @@ class Remote:
     """The result of ``make(*arguments)`` in another process; calling this object calls that result.
 
     ``make``, arguments and results are pickled, so ``make`` is a module-level function. The process is spawned rather
-    than forked, so that it starts fresh as an application does, and without this machine's settings for AWS and
-    OpenTelemetry.
+    than forked, so that it starts like an application, and without this machine's settings for AWS and OpenTelemetry.
     """
 
     def __init__(self, make: Callable[..., Callable[..., Any]], *arguments: object) -> None:
@@ -72,7 +71,7 @@ class Remote:
 
 
 _made: list[Callable[..., Any]] = []
-"""The object that this process serves."""
+"""The object that this process calls."""
 
 
 def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]) -> None:
@@ -83,7 +82,7 @@ def _make(make: Callable[..., Callable[..., Any]], arguments: tuple[object, ...]
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent ends; otherwise it would wait forever."""
+    """End this process when its parent ends, because it would otherwise wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -97,7 +96,7 @@ def _call(arguments: tuple[object, ...]) -> Any:
 def interleaved(
     measures: Mapping[str, Callable[[], float]], rounds: int, *, warm_up_rounds: int = _WARM_UP_ROUNDS
 ) -> dict[str, list[float]]:
-    """Return the figures of each round after the warm-up; each round starts with a different measure."""
+    """Return the figures of each round after the warm-up. Each round starts with a different measure."""
     names = list(measures)
     figures: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warm_up_rounds + rounds):
@@ -108,18 +107,18 @@ def interleaved(
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median of the ratios of rounds, which is robust against drift."""
+    """Return the median of the rounds' ratios, which is robust against drift."""
     return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    """Return a percentile of sorted values: the smallest that is at least as large as ``percent`` % of the values."""
-    # Use integers (tenths of a percent): as a double, 99.9 / 100 * 1000 is more than 999.
+    """Return a percentile of sorted values: the smallest value for which ``percent`` % of all values are not larger."""
+    # Use integers (tenths of a percent): with floats, 99.9 / 100 * 1000 is more than 999.
     return ordered[max(0, -(-round(percent * 10) * len(ordered) // 1000) - 1)]
 
 
 def rss_bytes() -> int:
-    """Return the current memory of this process or, where the system does not report it, its peak."""
+    """Return the current memory of this process in bytes or, if the system does not report it, the peak."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text("ascii").split()[1]) * resource.getpagesize()
@@ -127,7 +126,7 @@ def rss_bytes() -> int:
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
-    """Return the CPU time of a call, all threads included; garbage is collected before it."""
+    """Collect garbage, and return the CPU time of a call in milliseconds, in all threads."""
     gc.collect()
     gc.disable()
     try:

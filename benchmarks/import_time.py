@@ -1,6 +1,6 @@
-"""The time that importing the package adds to a program's start, after Flask and OpenTelemetry are imported.
+"""The time that importing the package adds to a program's start, after the import of Flask and OpenTelemetry.
 
-Each figure is the median of fresh processes, which alternate, so that other load on the machine affects all of them.
+Each figure is the median of new processes, which alternate, so that other load on the machine affects all of them.
 """
 
 import os
@@ -31,14 +31,14 @@ print(time.perf_counter() - begun[0], time.process_time() - begun[1])
 
 
 def run(*, short: bool) -> Report:
-    """Import in turns and compare."""
+    """Import in alternating processes, and return the report."""
     rounds = 5 if short else 31
     milliseconds: dict[str, list[tuple[float, float]]] = {name: [] for name in _PROGRAMS}
     with tempfile.TemporaryDirectory() as cache:
         for number in range(rounds + 1):
             for name, program in _PROGRAMS.items():
                 timed = _timed(program, cache)
-                if number:  # The first round compiles, as pip does on installation.
+                if number:  # the first round compiles, as pip does during installation
                     milliseconds[name].append(timed)
     medians = {name: _medians(each) for name, each in milliseconds.items()}
     more = medians[_WITH][0] - medians[_WITHOUT][0]
@@ -48,7 +48,7 @@ def run(*, short: bool) -> Report:
 
 
 def _timed(program: str, cache: str) -> tuple[float, float]:
-    """Return wall-clock and CPU milliseconds."""
+    """Return the wall-clock and the CPU time of a new process, in milliseconds."""
     command = [sys.executable, "-X", f"pycache_prefix={cache}", "-c", _TIMED.format(program=program)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own code

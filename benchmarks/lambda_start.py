@@ -1,7 +1,8 @@
-"""What metrics add to the invocations of a Lambda function, by both ways to CloudWatch.
+"""The time that metrics add to the invocations of a Lambda function, with both outputs.
 
-Each process is an execution environment: it imports the app, and handles invocations through ``apig-wsgi``. The API way
-calls a CloudWatch on loopback, so its network time is close to zero. Processes alternate, and figures are medians.
+Each process is an execution environment: it imports the app, and handles invocations through ``apig-wsgi``. The API
+output calls a CloudWatch emulator on loopback, so its network time is almost zero. Processes alternate, and figures
+are medians.
 """
 
 import os
@@ -49,14 +50,14 @@ print(1000 * cold, 1000 * statistics.median(warm), file=sys.stderr)
 
 
 def run(*, short: bool) -> Report:
-    """Start environments in turns and compare."""
+    """Start environments in alternation, and return the report."""
     rounds = 3 if short else 15
     figures: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
     with LocalCloudWatch() as cloudwatch:
         for number in range(rounds + 1):
             for way in _WAYS:
                 measured = _measured(way, cloudwatch)
-                if number:  # The first round compiles, as pip does on installation.
+                if number:  # the first round compiles, as pip does during installation
                     figures[way].append(measured)
     medians = {way: [statistics.median(column) for column in zip(*each, strict=True)] for way, each in figures.items()}
     added = {way: [ms - without for ms, without in zip(medians[way], medians[_NONE], strict=True)] for way in _WAYS}
@@ -68,7 +69,7 @@ def run(*, short: bool) -> Report:
 
 
 def _measured(way: str, cloudwatch: LocalCloudWatch) -> tuple[float, float]:
-    """Return the milliseconds of the first invocation, with all imports, and the median of the others."""
+    """Return the time of the first invocation, including imports, and the median of the others, in milliseconds."""
     environment = {**os.environ, **cloudwatch.environment(), "AWS_LAMBDA_FUNCTION_NAME": "shop"}
     command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, way, str(_WARM_INVOCATIONS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own code

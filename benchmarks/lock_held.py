@@ -1,8 +1,8 @@
 """The longest time for which an export keeps other threads from running.
 
-A thread wakes every millisecond and notes how late it was, counting only the time in which its process used the CPU.
-Python releases the GIL after 5 ms at most (``sys.getswitchinterval()``), unless a C extension holds it.
-The SDK's own collection is not measured, nor is the first export, which imports boto3.
+A thread wakes every millisecond and records its delay, counting only the time in which its process used the CPU.
+Python releases the GIL after at most 5 ms (``sys.getswitchinterval()``), unless a C extension holds it.
+The SDK's collection is not measured, nor is the first export, which imports boto3.
 """
 
 import gc
@@ -29,7 +29,7 @@ _WAKE_SECONDS: Final = 0.001
 
 
 class Watch:
-    """A thread that wakes every millisecond during the ``with`` block."""
+    """A thread that wakes every millisecond within a ``with`` block."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -49,14 +49,14 @@ class Watch:
         while not self._ended.is_set():
             time.sleep(_WAKE_SECONDS)
             now, cpu_now = time.perf_counter(), time.process_time()
-            # While another process has the CPU, this one uses none and delays nothing.
+            # While another process has the CPU, this process uses none and delays no threads.
             late = min(now - woke - _WAKE_SECONDS, cpu_now - cpu)
             self.longest_ms = max(self.longest_ms, late * 1000)
             woke, cpu = now, cpu_now
 
 
 class Stretches(Prepared):
-    """A way to export in its own process: each call exports once and returns the longest delay of other threads."""
+    """A way to export, in its own process. Each call exports once and returns the longest delay of other threads."""
 
     def __call__(self, kind: Kind, series: int) -> float:
         """Return the longest delay in milliseconds."""
@@ -64,7 +64,7 @@ class Stretches(Prepared):
 
 
 class Loop:
-    """A pure Python loop, for comparison."""
+    """A loop in pure Python, for comparison."""
 
     def __call__(self) -> float:
         """Return the longest delay in milliseconds."""
@@ -72,7 +72,7 @@ class Loop:
 
 
 def longest_ms(work: Callable[[], object]) -> float:
-    """Return the longest delay of other threads, in milliseconds; garbage is collected first."""
+    """Collect garbage, and return the longest delay of other threads during a call, in milliseconds."""
     gc.collect()
     with Watch() as watch:
         work()
@@ -80,7 +80,7 @@ def longest_ms(work: Callable[[], object]) -> float:
 
 
 def run(*, short: bool) -> Report:
-    """Measure exports of many series."""
+    """Measure exports of many series, and return the report."""
     kinds = (HISTOGRAMS_5,) if short else (COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200)
     ways, missing = installed((OURS, BOTO3) if short else (OURS, BOTO3, OTLP))
     medians = medians_of(kinds, ways, rounds=2 if short else 9)
@@ -94,7 +94,7 @@ def run(*, short: bool) -> Report:
 def medians_of(
     kinds: Sequence[Kind], ways: Sequence[str], *, rounds: int, series: int = SERIES
 ) -> dict[str, dict[str, float]]:
-    """Return the median over rounds of the longest delay in milliseconds, for each kind and way."""
+    """Return the longest delay in milliseconds, as the median over rounds, for each kind and way."""
     medians = {}
     with ExitStack() as stack:
         remotes = {way: stack.enter_context(Remote(Stretches, way)) for way in ways}

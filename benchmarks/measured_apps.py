@@ -1,4 +1,4 @@
-"""Flask apps that differ only in how they measure: with this extension, with nothing, with an alternative."""
+"""Flask apps that differ only in how they measure: with this extension, an alternative, or not at all."""
 
 import os
 import random
@@ -28,19 +28,19 @@ View = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A function that makes an app, and the modules it requires."""
+    """A function that creates an app, and the modules that it requires."""
 
     make: Callable[[], Flask]
     needs: tuple[str, ...] = ()
 
 
 def bare_app() -> Flask:
-    """Make an app that measures nothing."""
+    """Return an app that measures nothing."""
     return _app(lambda: "hello")
 
 
 def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy = "background") -> Flask:
-    """Make an app with this extension and this number of ``add_metric`` calls per request."""
+    """Return an app with this extension and this number of ``add_metric`` calls per request."""
     answer_all_clients()
     values = latencies()
 
@@ -55,7 +55,7 @@ def extension_app(metrics: int, *, instrument: bool = False, flush: FlushPolicy 
 
 
 def histograms_app() -> Flask:
-    """Make an app that records three measurements with the SDK alone, collected by this package's reader."""
+    """Return an app that records three measurements with the SDK alone, collected by this package's reader."""
     answer_all_clients()
     values = latencies()
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Benchmark"))
@@ -71,7 +71,7 @@ def histograms_app() -> Flask:
 
 
 def instrumented_app() -> Flask:
-    """Make an app with OpenTelemetry's own instrumentation only."""
+    """Return an app with only OpenTelemetry's own instrumentation."""
     app = bare_app()
     provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     instrumentor: Any = FlaskInstrumentor()
@@ -80,14 +80,14 @@ def instrumented_app() -> Flask:
 
 
 def prometheus_app() -> Flask:
-    """Make an app with prometheus_flask_exporter and its defaults: a histogram and a counter per request."""
+    """Return an app with prometheus_flask_exporter and its defaults: a histogram and a counter per request."""
     app = bare_app()
     optional("prometheus_flask_exporter").PrometheusMetrics(app)
     return app
 
 
 def predecessor_app() -> Flask:
-    """Make an app with flask-cloudwatch-metric, which calls CloudWatch in each request; only CPU time is measured."""
+    """Return an app with flask-cloudwatch-metric, which calls CloudWatch in each request; only CPU time is measured."""
     answer_all_clients()
     values = latencies()
 
@@ -102,7 +102,7 @@ def predecessor_app() -> Flask:
 
 
 def embedded_metrics_app() -> Flask:
-    """Make an app with aws-embedded-metrics, which writes an event per request."""
+    """Return an app with aws-embedded-metrics, which writes an event per request."""
     os.environ["AWS_EMF_ENVIRONMENT"] = "local"
     metric_scope = optional("aws_embedded_metrics").metric_scope
     _print_nothing()
@@ -118,7 +118,7 @@ def embedded_metrics_app() -> Flask:
 
 
 def powertools_app() -> Flask:
-    """Make an app with Powertools, which writes an event per request."""
+    """Return an app with Powertools, which writes an event per request."""
     _print_nothing()
     values = latencies()
     metrics = optional("aws_lambda_powertools").Metrics(namespace="Benchmark", service="shop")
@@ -134,7 +134,7 @@ def powertools_app() -> Flask:
 
 
 def latencies() -> Iterator[float]:
-    """Yield samples without end."""
+    """Yield latencies endlessly."""
     source = random.Random(1)
     return cycle([source.lognormvariate(4.4, 0.7) for _ in range(1000)])
 
@@ -170,6 +170,6 @@ APPS: Final[Mapping[str, App]] = {
 
 
 def installed_apps() -> tuple[list[str], list[str]]:
-    """Return the apps whose packages are installed, and the apps whose packages are missing."""
+    """Return the apps whose packages are installed, and those whose packages are missing."""
     here = [name for name, app in APPS.items() if are_installed(app.needs)]
     return here, [name for name in APPS if name not in here]

@@ -1,4 +1,4 @@
-"""The measurements that are exported: series of three attributes, counters or histograms."""
+"""The measurements that are exported: counters or histograms, each series with three attributes."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter
 
 METRIC_NAMES: Final = ("http.server.requests", "http.server.request.duration")
 _OUR_MAX_SIZE: Final = 147
-"""The exponential buckets that this package's reader requests."""
+"""Number of exponential buckets that this package's reader requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def attributes_of(number: int) -> dict[str, str | int]:
 
 
 def our_reader() -> InMemoryMetricReader:
-    """Collect as this package's reader does."""
+    """Return a reader that collects as this package's reader does."""
     exporter = CloudWatchMetricExporter("Benchmark")
     return InMemoryMetricReader(
         preferred_temporality=exporter._preferred_temporality,  # noqa: SLF001 - as the SDK's own reader does
@@ -49,7 +49,7 @@ def our_reader() -> InMemoryMetricReader:
 
 
 def sdk_reader() -> InMemoryMetricReader:
-    """Collect the same with the SDK alone."""
+    """Return a reader that collects the same with the SDK alone."""
     delta = AggregationTemporality.DELTA
     return InMemoryMetricReader(
         preferred_temporality={Counter: delta, Histogram: delta},
@@ -58,12 +58,12 @@ def sdk_reader() -> InMemoryMetricReader:
 
 
 def otlp_reader() -> InMemoryMetricReader:
-    """Collect as an OTLP exporter does by default: cumulative, in explicit buckets."""
+    """Return a reader that collects as an OTLP exporter does by default: cumulative, with explicit buckets."""
     return InMemoryMetricReader()
 
 
 def otlp_exponential_reader() -> InMemoryMetricReader:
-    """Collect for an OTLP exporter whose default histogram aggregation is ``base2_exponential_bucket_histogram``."""
+    """Return a reader for an OTLP exporter that is set to ``base2_exponential_bucket_histogram``."""
     return InMemoryMetricReader(preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()})
 
 
@@ -92,7 +92,7 @@ class Source:
                 record(latency, attributes)
 
     def collect(self) -> MetricsData:
-        """Return what the SDK passes to an exporter."""
+        """Return the data that the SDK passes to an exporter."""
         data = self._reader.get_metrics_data()
         if data is None:
             raise RuntimeError("nothing was collected")

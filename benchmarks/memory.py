@@ -1,7 +1,7 @@
 """Growth of memory over many requests and per recorded series, and the cost of idle series.
 
-The SDK keeps every series for the life of the process, and visits all of them in each collection. The SDK alone is
-measured as well.
+The SDK keeps every series for the life of the process, and visits all of them in each collection. The SDK alone is also
+measured.
 """
 
 import gc
@@ -30,20 +30,20 @@ _COLLECTIONS: Final = 5
 
 USUAL_LIMIT: Final = 1000
 LIMITS: Final = {"this package": USUAL_LIMIT, "this package, max_metrics=200000": 200_000, "the SDK alone": 0}
-"""Each way and its ``max_metrics``; the SDK alone has no limit."""
+"""The ways to measure, each with its ``max_metrics``; the SDK alone has no limit."""
 
 _MEGABYTE: Final = 1e6
 
 
 class Idle(NamedTuple):
-    """CPU milliseconds of a flush when every series has new values, and when none has."""
+    """CPU time of a flush in milliseconds, when every series has new values and when none has."""
 
     busy_ms: float
     idle_ms: float
 
 
 class Seen(NamedTuple):
-    """Bytes per series, and CPU milliseconds of a flush when all series are idle."""
+    """Memory per series in bytes, and CPU time of a flush in milliseconds when all series are idle."""
 
     bytes_a_series: float
     idle_ms: float
@@ -53,9 +53,9 @@ _Figures = TypeVar("_Figures")
 
 
 def growth_mb(requests: int) -> list[float]:
-    """Serve requests with three metrics each; return this process's memory growth after each tenth, in megabytes.
+    """Serve requests with three metrics each, and return the memory growth after each tenth of them, in megabytes.
 
-    Each tenth ends with a flush. A warm-up of the same size as a tenth comes first.
+    Each tenth ends with a flush. A warm-up with the size of a tenth comes first.
     """
     app = extension_app(3)
     environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
@@ -96,7 +96,7 @@ def seen(max_metrics: int, series: int) -> Seen:
 
 
 def run(*, short: bool) -> Report:
-    """Measure the growth over requests, the memory per series, and idle series."""
+    """Measure the memory growth over requests, the memory per series, and idle series. Return the report."""
     part = 20 if short else 1
     with Remote(partial, growth_mb) as process:
         growth = process(REQUESTS // part)
@@ -114,7 +114,7 @@ def _measured(measure: Callable[[int, int], _Figures], max_metrics: int, series:
 
 
 def _flushed(max_metrics: int) -> tuple[Callable[[int], None], Callable[[], object]]:
-    """Return a function that records, and one that collects and, except for the SDK alone, exports."""
+    """Return a function that records, and one that collects and (except for the SDK alone) exports."""
     ours = CloudWatchMetricReader(our_exporter(max_metrics=max_metrics)) if max_metrics else None
     sdk = sdk_reader()
     meter = MeterProvider([ours or sdk], shutdown_on_exit=False).get_meter("benchmark")

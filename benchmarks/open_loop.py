@@ -1,7 +1,7 @@
 """An open-loop load generator: requests are due at times fixed in advance, however slow the server is.
 
-Latency counts from the time a request was due, so a stall shows in every request that it delays. A client that waits
-for one answer before it sends the next request would hide that (coordinated omission).
+Latency counts from the time at which a request was due, so every delayed request shows a stall. A client that waits for
+each response before it sends the next request would hide the stall (coordinated omission).
 """
 
 import gc
@@ -14,30 +14,30 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 CONNECTIONS: Final = 32
-"""Keep-alive connections, used in turn: more than the server has threads."""
+"""Number of keep-alive connections, which are used in turn: more than the server has threads."""
 
 _REQUEST: Final = b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 _TIMEOUT_SECONDS: Final = 30.0
 
 
 class Answer(NamedTuple):
-    """The time at which a request was due (``time.monotonic()``), and the seconds until its response was complete."""
+    """The time at which a request was due (``time.monotonic()``), and the seconds until the response was complete."""
 
     due: float
     latency: float
 
 
 def load_generator() -> Callable[..., list[Answer]]:
-    """Return ``drive`` for a separate process, whose garbage collection is not mistaken for the server's pauses."""
+    """Return ``drive`` for a separate process, so that its garbage collection is not attributed to the server."""
     gc.disable()
     return drive
 
 
 def drive(url: str, body: str, rate: float, seconds: float) -> list[Answer]:
-    """Send ``rate`` requests per second, which the server answers with ``body``; return the answers.
+    """Send ``rate`` requests per second, to which the server responds with ``body``, and return the answers.
 
-    Raises ``ConnectionError`` if the server closes a connection or answers with an error, and ``TimeoutError`` if it
-    stops answering.
+    Raises ``ConnectionError`` if the server closes a connection or responds with an error, and ``TimeoutError`` if it
+    stops responding.
     """
     idle = deque(_Connection(url, body.encode()) for _ in range(CONNECTIONS))
     busy: set[_Connection] = set()
@@ -74,16 +74,16 @@ class _Connection:
         self._socket.sendall(_REQUEST)
 
     def is_answered(self) -> bool:
-        """Read the available bytes; return whether the response is complete."""
+        """Read the available bytes, and return whether the response is complete."""
         received = self._socket.recv(65536)
         self._received += received
         if not received or not self._received.startswith(b"HTTP/1.1 200"):
-            raise ConnectionError(f"unexpected answer: {self._received[:200]!r}")
+            raise ConnectionError(f"unexpected response: {self._received[:200]!r}")
         return self._received.endswith(self._body)
 
 
 def _send_due(due: deque[float], idle: deque[_Connection], busy: set[_Connection]) -> None:
-    """Send the requests that are due while there is a free connection."""
+    """Send the requests that are due, as long as there is a free connection."""
     now = time.monotonic()
     while due and idle and due[0] <= now:
         connection = idle.popleft()
@@ -92,9 +92,9 @@ def _send_due(due: deque[float], idle: deque[_Connection], busy: set[_Connection
 
 
 def _readable(busy: set[_Connection], until: float | None) -> list[_Connection]:
-    """Wait for responses until the next request is due; with none to send, wait up to the timeout."""
+    """Wait for responses until the next request is due (or until the timeout if none is left), and return them."""
     pause = _TIMEOUT_SECONDS if until is None else max(until - time.monotonic(), 0)
-    ready, _, _ = select.select(busy, (), (), pause)  # microsecond timeout; epoll's has milliseconds
+    ready, _, _ = select.select(busy, (), (), pause)  # select has a timeout in microseconds, epoll in milliseconds
     if until is None and not ready:
-        raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS:g} s")
+        raise TimeoutError(f"no response within {_TIMEOUT_SECONDS:g} s")
     return ready

@@ -1,6 +1,6 @@
-"""The effect of a CloudWatch outage on a server under load: calls, memory and lost counts.
+"""The effects of a CloudWatch outage on a server under load: calls, memory and lost counts.
 
-For one third of the outage connections are refused, for one third all requests fail, for one third 60% are throttled.
+In one third of the outage, connections are refused; in the next, all requests fail; in the last, 60 % are throttled.
 """
 
 import random
@@ -19,7 +19,7 @@ from tests.reliability.processes import GUNICORN, Load, Server, rss_bytes, servi
 
 REQUESTS_A_SECOND = 50
 SLACK_CALLS = 12
-"""Extra calls that full jitter may cause at first: half of all delays are shorter than half their maximum."""
+"""Number of extra calls that jitter may cause at first: half of the delays are shorter than half their maximum."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Outage:
     lost: dict[str, int] = field(default_factory=dict)
 
     def run(self, cloudwatch: FailingCloudWatch, log: Path) -> "Outage":
-        """Run the outage against a server under load; the server flushes once more when it terminates."""
+        """Run the outage against a server under load, which flushes once more when it ends. Return this object."""
         command = [*GUNICORN, "--workers", "1", "--threads", "4", "--worker-class", "gthread"]
         with serving(cloudwatch, log, command, ["tests.reliability.app:create_app()"]) as server:
             load = Load(server.url, clients=4, rate=REQUESTS_A_SECOND).start()
@@ -57,7 +57,7 @@ class Outage:
 
     @property
     def most_calls(self) -> float:
-        """The limit set by the backoff: a throttled request that succeeds resets it, at one flush per second."""
+        """The maximum set by the backoff, which every success during the throttling resets, at one flush per second."""
         return SLACK_CALLS + 2.5 * self.seconds / 3
 
     def figures(self) -> dict[str, object]:
@@ -93,13 +93,13 @@ class Outage:
 
 
 def _calls(server: Server) -> int:
-    """Return the number of calls the server has attempted, including refused connections."""
+    """Return the number of calls that the server has attempted, including refused connections."""
     stats = server.get("/stats")
     return int(stats["requests_sent"] + stats["requests_failed"])
 
 
 def _await_sent(server: Server) -> None:
-    """Wait until CloudWatch accepts data again, and the backlog is empty."""
+    """Wait until CloudWatch accepts data again and the backlog is empty."""
     sent = server.get("/stats")["datums_sent"]
     deadline = time.monotonic() + 120
     while server.get("/stats")["datums_sent"] == sent and time.monotonic() < deadline:
@@ -107,7 +107,7 @@ def _await_sent(server: Server) -> None:
 
 
 def run(*, short: bool) -> Table:
-    """Run an outage of one minute, or of a few seconds."""
+    """Run an outage of one minute or of a few seconds, and return the table of its effects."""
     with FailingCloudWatch() as cloudwatch, tempfile.TemporaryDirectory() as directory:
         outage = Outage(seconds=6.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
     table = Table(title=f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second")

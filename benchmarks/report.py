@@ -1,4 +1,4 @@
-"""The result of a benchmark: tables, and figures with their bounds."""
+"""The result of a benchmark: tables, and figures with bounds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 
 REQUIREMENTS: Final = "benchmarks/requirements.txt"
-"""The command that installs every package in the comparison."""
+"""The requirements file with all packages to compare with."""
 
 _HEADINGS: Final = ("", "bound", "measured", "")
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """The tables and claims of a benchmark, and the ways omitted because their packages are not installed."""
+    """The tables and claims of a benchmark, and the ways that are omitted because their packages are not installed."""
 
     tables: Sequence[RenderableType]
     claims: Sequence[Claim] = ()
@@ -53,7 +53,7 @@ class Report:
         if self.claims:
             yield claims_table(self.claims)
         if self.missing:
-            yield f"Left out, because it is not installed: {', '.join(self.missing)}. pip install -r {REQUIREMENTS}"
+            yield f"Omitted because not installed: {', '.join(self.missing)}. pip install -r {REQUIREMENTS}"
 
 
 def claims_table(claims: Iterable[Claim]) -> Table:
@@ -67,14 +67,14 @@ def claims_table(claims: Iterable[Claim]) -> Table:
 
 
 def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str:
-    """Replace the figures between two comments of a Markdown document, and add a line about their origin.
+    """Return a Markdown document with the figures between two comments replaced, and with a line about their origin.
 
     Raises ``ValueError`` if the document has no such comments.
     """
     before, begin, rest = document.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (begin and end):
-        raise ValueError(f"the document has no {_BEGIN.strip()} ... {_END.strip()} to replace the figures between")
+        raise ValueError(f"the document has no {_BEGIN.strip()} ... {_END.strip()} comments for the figures")
     rows = [_HEADINGS, ("---", "---:", "---:", "---"), *(claim.cells() for claim in claims)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return f"{before}{begin}{made_by}\n\n{table}{end}{after}"

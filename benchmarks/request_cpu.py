@@ -1,7 +1,7 @@
 """The CPU time that measuring adds to a request: in the serving thread, and in all threads.
 
-In each process a bare app and a measuring app take turns: the cost is the median difference of two consecutive turns.
-The processes take turns, too. The cost of a flush, which runs in its own thread, is shown separately.
+In each process, a bare app and a measuring app alternate, and the cost is the median difference of consecutive turns.
+The processes alternate, too. The cost of a flush, which runs in its own thread, is reported separately.
 """
 
 import statistics
@@ -24,43 +24,43 @@ _WARM_UP_TURNS: Final = 1
 
 
 class Cost(NamedTuple):
-    """CPU microseconds of a request to the bare app, and the extra microseconds of a request to the measuring app."""
+    """CPU time of a request to the bare app, and what a request to the measuring app adds, in microseconds."""
 
     bare: float
     added: float
     added_everywhere: float
-    """In all threads."""
+    """The added time in all threads."""
 
 
 class Requests:
-    """An app that answers the same request repeatedly, without a server."""
+    """An app that serves the same request repeatedly, without a server."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._environ = EnvironBuilder(path="/", base_url="http://shop.example").get_environ()
 
     def serve(self, number: int) -> None:
-        """Answer a number of requests."""
+        """Serve this number of requests."""
         for _ in range(number):
             answer(self._app, dict(self._environ))
 
     def cpu_us(self, number: int) -> tuple[float, float]:
-        """Answer requests; return the CPU microseconds per request, in this thread and in all threads."""
+        """Serve requests, and return the CPU time per request in microseconds, in this thread and in all threads."""
         begun, begun_everywhere = time.thread_time_ns(), time.process_time_ns()
         self.serve(number)
         here = time.thread_time_ns() - begun
-        self.check_nothing_is_lost()  # Measured as well: it completes deferred work.
+        self.check_nothing_is_lost()  # also measured, because it completes deferred work
         return here / number / 1000, (time.process_time_ns() - begun_everywhere) / number / 1000
 
     def check_nothing_is_lost(self) -> None:
-        """Raise ``RuntimeError`` if the extension has lost measurements, which would understate its cost."""
+        """Raise ``RuntimeError`` if the extension has lost measurements, because its cost would be understated."""
         installed = self._app.extensions.get("cloudwatch_metrics")
         if installed is not None and (lost := installed.reporter.stats().datums_lost):
             raise RuntimeError(f"metrics were lost: {lost}")
 
 
 def answer(app: Flask, environ: dict[str, Any]) -> None:
-    """Answer one request as a server does: read the body and close it."""
+    """Serve one request as a server does: read the response body and close it."""
     body: Iterable[bytes] = app(environ, _start_response)
     for _ in body:
         pass
@@ -74,14 +74,14 @@ def _start_response(_status: str, _headers: list[tuple[str, str]], _error: Any =
 
 
 class Turns:
-    """The two apps of a process; each call runs both in turns and returns the cost of a request."""
+    """The two apps of a process. Each call runs both alternately and returns the cost of a request."""
 
     def __init__(self, name: str) -> None:
         self._measuring = Requests(APPS[name].make())
         self._bare = Requests(bare_app())
 
     def __call__(self, turns: int) -> Cost:
-        """Run this number of turns of each app."""
+        """Run each app for this number of turns, and return the cost of a request."""
         return _median([self._turn() for _ in range(_WARM_UP_TURNS + turns)][_WARM_UP_TURNS:])
 
     def _turn(self) -> Cost:
@@ -91,15 +91,15 @@ class Turns:
 
 
 class Flushes:
-    """An app with three metrics per request; each call flushes and returns the CPU time of a flush."""
+    """An app with three metrics per request. Each call flushes and returns the CPU time of a flush."""
 
     def __init__(self) -> None:
-        app = extension_app(3, flush="interval")  # Requests do not flush.
+        app = extension_app(3, flush="interval")  # requests do not flush
         self._requests = Requests(app)
         self._flush = app.extensions["cloudwatch_metrics"].reporter.flush
 
     def __call__(self, flushes: int) -> float:
-        """Return the CPU milliseconds of a flush after some requests, in all threads."""
+        """Return the CPU time of a flush after some requests, in all threads, in milliseconds."""
         milliseconds = [self._cpu_ms() for _ in range(1 + flushes)][1:]
         self._requests.check_nothing_is_lost()
         return statistics.median(milliseconds)
@@ -110,7 +110,7 @@ class Flushes:
 
 
 def run(*, short: bool) -> Report:
-    """Measure every app whose packages are installed."""
+    """Measure every app whose packages are installed, and return the report."""
     names, missing = installed_apps()
     costs = costs_of(names, launches=1 if short else 5, rounds=8 if short else 10, turns=6)
     with Remote(Flushes) as flushes:
@@ -119,7 +119,7 @@ def run(*, short: bool) -> Report:
 
 
 def costs_of(names: list[str], *, launches: int, rounds: int, turns: int) -> dict[str, Cost]:
-    """Return the median cost of each app over several processes, with several rounds each."""
+    """Return the median cost of each app over several processes and rounds."""
     costs: dict[str, list[Cost]] = {name: [] for name in names}
     for _ in range(launches):
         with ExitStack() as stack:

@@ -1,8 +1,8 @@
 """The cost of three metrics per request to a server under load: its CPU time, and the latency that clients see.
 
 Two servers (gunicorn, one process, 16 threads) run the same app, one of them with the reporter. A load generator in
-another process puts them under the same open-loop load in turn; CloudWatch takes 25 ms to answer. The reporter flushes
-every second, so that a pause during the flush shows.
+another process puts each under the same open-loop load in turn. CloudWatch responds after 25 ms. The reporter flushes
+every second, so a pause during the flush would be visible.
 """
 
 import gc
@@ -31,7 +31,7 @@ from tests.reliability.processes import GUNICORN, Server, serving
 
 CLOUDWATCH_SECONDS: Final = 0.025
 RATES: Final = (500, 250, 125)
-"""Requests per second: the first rate that the machine sustains is used."""
+"""Requests per second. The first rate that the machine sustains is used."""
 
 WITHOUT: Final = "bare Flask"
 WITH: Final = "3 add_metric"
@@ -43,7 +43,7 @@ BODY: Final = "hello"
 _GTHREAD: Final = [*GUNICORN, "--workers", "1", "--threads", "16", "--worker-class", "gthread"]
 _WARM_UP_SECONDS: Final = 3.0
 _LEAD_IN_SECONDS: Final = 1.0
-"""The lead-in of a turn, in which the other server makes its last call."""
+"""Seconds before a turn, during which the other server makes its last call."""
 _SATURATED_MS: Final = 20.0
 _NEAR_SECONDS: Final = 0.05
 _WINDOW_SECONDS: Final = 0.1
@@ -51,10 +51,10 @@ _SLOWEST_WINDOWS: Final = 6
 
 
 def bare_app() -> Flask:
-    """Make an app that measures nothing.
+    """Return an app that measures nothing.
 
-    ``/cpu`` returns the CPU seconds of the server process, all threads included. ``/collect`` collects its garbage: a
-    full collection takes tens of milliseconds and would otherwise affect only one of the turns.
+    ``/cpu`` returns the CPU seconds of the server process, in all threads. ``/collect`` collects its garbage, because a
+    full collection takes tens of milliseconds, and would otherwise affect only some turns.
     """
     app = Flask("benchmark")
     app.add_url_rule("/", "index", lambda: BODY)
@@ -64,7 +64,7 @@ def bare_app() -> Flask:
 
 
 def measured_app() -> Flask:
-    """Make the same app with three metrics per request."""
+    """Return the same app with three metrics per request."""
     app = bare_app()
     reporter = CloudWatchMetricsReporter(app, "Benchmark", flush_min_interval_seconds=1.0)
     values = latencies()
@@ -80,20 +80,20 @@ def measured_app() -> Flask:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A server under load for some seconds."""
+    """The results of a server that was under load for some seconds."""
 
     answers: Sequence[Answer]
     cpu_seconds: float
     calls: Sequence[float]
-    """When each call reached CloudWatch."""
+    """The times at which calls reached CloudWatch."""
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds of the server process per request."""
+        """The CPU time of the server process per request, in microseconds."""
         return self.cpu_seconds / len(self.answers) * 1e6
 
     def from_call(self, answer: Answer) -> float:
-        """Return the seconds from the nearest call to the request's due time; negative if the call is later."""
+        """Return the seconds from the nearest call to a request's due time, which are negative if the call is later."""
         return min((answer.due - call for call in self.calls), key=abs, default=math.inf)
 
     def answers_by_flush(self) -> dict[str, list[Answer]]:
@@ -114,7 +114,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The turns of each server, and its requests per second."""
+    """The turns of each server, and their requests per second."""
 
     rate: int
     turns: Mapping[str, Sequence[Turn]]
@@ -124,11 +124,11 @@ class Measured:
         return [turn.cpu_us for turn in self.turns[name]]
 
     def quantiles_ms(self, name: str, percent: float) -> list[float]:
-        """Return a latency percentile per turn: of a server, or of the requests ``NEAR`` a flush or the ``OTHERS``."""
+        """Return a latency percentile per turn: of a server, of the requests ``NEAR`` a flush, or of the ``OTHERS``."""
         return [quantile_ms(answers, percent) for answers in self._answers(name)]
 
     def slowest(self, name: str) -> list[tuple[float, float]]:
-        """Return a server's slowest windows: the latency of their slowest request, and its seconds from a call."""
+        """Return, for each 100 ms of a server, the latency of the slowest request and its seconds from a call."""
         windows = [(each.latency, turn.from_call(each)) for turn in self.turns[name] for each in turn.slowest_windows()]
         return sorted(windows, reverse=True)[:_SLOWEST_WINDOWS]
 
@@ -148,13 +148,13 @@ def _latency(answer: Answer) -> float:
 
 
 def run(*, short: bool) -> Report:
-    """Put the servers under load in turn."""
+    """Put the servers under load in turn, and return the report."""
     measured = measure(rounds=4, seconds=4.0) if short else measure(rounds=9, seconds=20.0)
     return Report([_load_table(measured), _slowest_table(measured)], list(claims(measured)))
 
 
 def measure(*, rounds: int, seconds: float) -> Measured:
-    """Run this number of turns of this length on each server."""
+    """Measure each server in this number of turns of this length."""
     turns: dict[str, list[Turn]] = {name: [] for name in APPS}
     with ExitStack() as stack:
         cloudwatch: Any = stack.enter_context(SlowCloudWatch())
@@ -172,7 +172,7 @@ def measure(*, rounds: int, seconds: float) -> Measured:
 
 
 def _sustained_rate(load: Remote, servers: Sequence[Server]) -> int:
-    """Warm the servers up; return the highest rate at which no queue builds up."""
+    """Warm up the servers, and return the highest rate at which no queue builds up."""
     for rate in RATES[:-1]:
         if all(_keeps_up(load, server, rate) for server in servers):
             return rate
@@ -180,7 +180,7 @@ def _sustained_rate(load: Remote, servers: Sequence[Server]) -> int:
 
 
 def _keeps_up(load: Remote, server: Server, rate: int) -> bool:
-    """Return whether the server answers without delay in the last second of a warm-up."""
+    """Return whether the server responds without delay in the last second of a warm-up."""
     return quantile_ms(load(server.url, BODY, rate, _WARM_UP_SECONDS)[-rate:], 50) < _SATURATED_MS
 
 
@@ -196,7 +196,7 @@ def _turn(load: Remote, server: Server, cloudwatch: "SlowCloudWatch", rate: int,
 def claims(measured: Measured) -> Iterator[Claim]:
     """Return the claims about the figures.
 
-    A pause during the flush shows in p95 most clearly: one of 6 ms delays 3 of the 50 requests within 50 ms of it.
+    A pause during the flush is most visible in p95: a pause of 6 ms delays 3 of the 50 requests within 50 ms.
     """
     cpu = median_ratio(measured.cpu_us(WITH), measured.cpu_us(WITHOUT))
     yield Claim(f"under load, server CPU of a request: {WITH} / {WITHOUT}", cpu, at_most=1.3)
@@ -211,11 +211,11 @@ def claims(measured: Measured) -> Iterator[Claim]:
 
 
 class SlowCloudWatch:
-    """An HTTP endpoint that accepts every call after 25 ms. It validates nothing, to leave the CPU to the servers."""
+    """An HTTP endpoint that accepts every call after 25 ms. It does not validate, to leave the CPU to the servers."""
 
     def __init__(self) -> None:
         self.calls: list[float] = []
-        """When each call arrived (``time.monotonic()``)."""
+        """The times at which calls arrived (``time.monotonic()``)."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
 
@@ -246,12 +246,12 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def handle(self) -> None:
-        """Answer calls until the server under test ends."""
+        """Respond to calls until the server under test ends."""
         with suppress(ConnectionError):
             super().handle()
 
     def do_POST(self) -> None:
-        """Answer a call."""
+        """Accept a call after the delay."""
         self._cloudwatch.calls.append(time.monotonic())
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(CLOUDWATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Stubs for the network: everything runs except the transport, and request bodies are kept."""
+"""Stubs for the network: everything runs except the transport, and request bodies are stored."""
 
 import gzip
 import os
@@ -13,7 +13,7 @@ from benchmarks.harness import optional
 
 @dataclass
 class Traffic:
-    """The bodies of the requests since the last clear."""
+    """The bodies of the requests since the last call of ``clear``."""
 
     bodies: list[bytes] = field(default_factory=list)
 
@@ -23,17 +23,17 @@ class Traffic:
 
     @property
     def sent_bytes(self) -> int:
-        """Return their size on the wire."""
+        """Return the size of the bodies as sent."""
         return sum(map(len, self.bodies))
 
     @property
     def plain_bytes(self) -> int:
-        """Return their size before compression."""
+        """Return the size of the bodies before compression."""
         return sum(len(gzip.decompress(body)) if body.startswith(b"\x1f\x8b") else len(body) for body in self.bodies)
 
 
 def answered(client: Any, traffic: Traffic | None = None) -> Any:
-    """Make a boto3 CloudWatch client whose requests are answered before they are sent."""
+    """Return a boto3 CloudWatch client whose requests get a response before they are sent."""
 
     def answer(request: Any, **_: object) -> AWSResponse:
         if traffic is not None:
@@ -46,7 +46,7 @@ def answered(client: Any, traffic: Traffic | None = None) -> Any:
 
 
 class _EmptyBody:
-    """An empty response body, as urllib3 would provide it."""
+    """An empty response body, in the form that urllib3 provides."""
 
     def stream(self) -> Any:
         """Yield no bytes."""
@@ -54,8 +54,8 @@ class _EmptyBody:
 
 
 def answered_session(traffic: Traffic | None = None) -> Any:
-    """Make a ``requests`` session in which every request is answered before it is sent."""
-    requests = optional("requests")  # comes with the OTLP exporter
+    """Return a ``requests`` session in which every request gets a response before it is sent."""
+    requests = optional("requests")  # requests is installed with the OTLP exporter
 
     class Answering(requests.adapters.BaseAdapter):  # type: ignore[misc, name-defined]
         def send(self, request: Any, *_arguments: Any, **_keywords: Any) -> Any:
@@ -67,7 +67,7 @@ def answered_session(traffic: Traffic | None = None) -> Any:
             return response
 
         def close(self) -> None:
-            """Do nothing: no connection is open."""
+            """Do nothing, because no connection is open."""
 
     session = requests.Session()
     session.mount("http://", Answering())
@@ -75,7 +75,7 @@ def answered_session(traffic: Traffic | None = None) -> Any:
 
 
 def answer_all_clients() -> None:
-    """Answer the requests of every boto3 client that this process makes from now on."""
+    """From now on, respond to the requests of every boto3 client that this process creates."""
     os.environ.update(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_DEFAULT_REGION="us-east-1")
     make_client: Any = boto3.Session.client
     session: Any = boto3.Session

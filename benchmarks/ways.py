@@ -52,10 +52,10 @@ OTLP_EXPONENTIAL_COLLECTED: Final = "OTLP/HTTP, exponential, with collection"
 
 
 class Export(Protocol):
-    """One export after another: ``run`` is measured, ``prepare`` is not."""
+    """Repeated exports. ``run`` is measured, but not ``prepare``."""
 
     def prepare(self) -> None:
-        """Record new measurements, and collect them."""
+        """Record new measurements and collect them."""
 
     def run(self) -> None:
         """Export the prepared measurements."""
@@ -63,14 +63,14 @@ class Export(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to export, and the modules it requires; ``make(kind, series, traffic)`` prepares it."""
+    """A way to export, and the modules that it requires. ``make(kind, series, traffic)`` prepares an export."""
 
     make: Callable[[Kind, int, Traffic | None], Export]
     needs: tuple[str, ...] = ()
 
 
 def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIES) -> CloudWatchMetricExporter:
-    """Make this package's exporter with its own client, whose requests are answered before they reach the network."""
+    """Return this package's exporter with its default client, whose requests get a response before they are sent."""
     make_client = client_factory("us-east-1", access_key_id="x", secret_access_key="x")
     return CloudWatchMetricExporter.from_settings(
         Settings.resolve(arguments={"namespace": "Benchmark", "max_metrics": max_metrics}, app_config={}, environ={}),
@@ -79,13 +79,13 @@ def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIE
 
 
 def default_client(traffic: Traffic | None = None) -> Any:
-    """Make a boto3 client with its defaults."""
+    """Return a boto3 client with default settings."""
     client = boto3.client("cloudwatch", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     return answered(client, traffic)
 
 
 def collections_of(kind: Kind, series: int, make_reader: Callable[[], InMemoryMetricReader]) -> Iterator[MetricsData]:
-    """Yield collections endlessly: at most three, in turn, because recording takes longer than exporting."""
+    """Yield collections endlessly: at most three, which repeat because recording takes longer than exporting."""
     source = Source(kind, series, make_reader)
     collections = []
     for _ in range(1 if series * kind.samples >= MANY_SAMPLES else 3):
@@ -103,7 +103,7 @@ class ExporterRun:
         self._exporter = exporter
 
     def prepare(self) -> None:
-        """Take the next collection."""
+        """Select the next collection."""
         self._data = next(self._collections)
 
     def run(self) -> None:
@@ -123,7 +123,7 @@ class CollectionRun:
         self._source.record()
 
     def run(self) -> None:
-        """Collect the measurements, and export them."""
+        """Collect the measurements and export them."""
         data = self._source.collect()
         if self._exporter is not None:
             _export(self._exporter, data)
@@ -145,7 +145,7 @@ class DictionariesRun:
         self._exporter = CloudWatchMetricExporter("Benchmark", client=listener, max_metrics=MAX_SERIES)
 
     def prepare(self) -> None:
-        """Take the next collection and convert it to dictionaries."""
+        """Convert the next collection to dictionaries."""
         self._requests.clear()
         self._exporter.export(next(self._collections))
 
@@ -167,7 +167,7 @@ class _Listener:
 
 
 class EventsRun:
-    """An EMF library with an event per series, which carries the samples; only the serialization is measured."""
+    """An EMF library with one event per series, which has the samples. Only the serialization is measured."""
 
     def __init__(
         self, kind: Kind, series: int, event_of: Callable[[str, list[float], int], Any], text_of: Callable[[Any], Any]
@@ -179,7 +179,7 @@ class EventsRun:
         self._random = random.Random(1)
 
     def prepare(self) -> None:
-        """Fill an event per series."""
+        """Create an event with samples for each series."""
         self._events = [self._event(number) for number in range(self._series)]
 
     def run(self) -> None:
@@ -210,7 +210,7 @@ def _adot(kind: Kind, series: int, traffic: Traffic | None) -> Export:
 
 
 class _PrintedRun:
-    """An export that writes to standard output, which is ``stream`` meanwhile."""
+    """An export to standard output, which is replaced by ``stream`` during the export."""
 
     def __init__(self, export: Export, stream: TextIO) -> None:
         self._export = export
@@ -229,14 +229,14 @@ def _null_device() -> TextIO:
 
 
 class _Lines(io.StringIO):
-    """A stream whose lines are kept as traffic."""
+    """A stream that stores lines as traffic."""
 
     def __init__(self, traffic: Traffic) -> None:
         super().__init__()
         self._traffic = traffic
 
     def write(self, text: str) -> int:
-        """Keep a line."""
+        """Store a line, and return its length."""
         if text.strip():
             self._traffic.bodies.append(text.encode())
         return len(text)
@@ -297,7 +297,7 @@ def _powertools(kind: Kind, series: int, traffic: Traffic | None) -> Export:
         metrics = make_metrics(namespace="Benchmark")
         for key, value in attributes_of(number).items():
             metrics.add_dimension(key, str(value))
-        for sample in samples[:99]:  # One more sample would write the event at once.
+        for sample in samples[:99]:  # with one more sample, the event would be written immediately
             metrics.add_metric(name, "Milliseconds" if kind.samples else "Count", sample)
         return metrics
 
@@ -333,7 +333,7 @@ WAYS: Final[Mapping[str, Way]] = {
 
 
 class Prepared:
-    """A way to export in its own process; it measures one case after another."""
+    """A way to export, in its own process, that measures one case after another."""
 
     def __init__(self, way: str, traffic: Traffic | None = None) -> None:
         self._way = WAYS[way]
@@ -344,13 +344,13 @@ class Prepared:
         """Return an export that is ready to run."""
         export = self._exports.get((kind, series))
         if export is None:
-            self._exports.clear()  # Free the memory of the previous case.
+            self._exports.clear()  # frees the memory of the previous case
             export = self._exports[kind, series] = self._way.make(kind, series, self._traffic)
         export.prepare()
         return export
 
 
 def installed(ways: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the ways whose packages are installed, and the ways whose packages are missing."""
+    """Return the ways whose packages are installed, and those whose packages are missing."""
     here = [name for name in ways if are_installed(WAYS[name].needs)]
     return here, [name for name in ways if name not in here]

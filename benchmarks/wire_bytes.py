@@ -1,7 +1,7 @@
 """The size of one export: bytes before and after compression, and calls.
 
-EMF libraries write a line per series, which an agent sends as logs; their compressed size is that of all lines
-together, at gzip's default level.
+EMF libraries write a line per series, which an agent sends as logs. Their compressed size is that of all lines
+together, with gzip's default level.
 """
 
 import gzip
@@ -24,7 +24,7 @@ _GZIP_LEVEL: Final = 6
 
 
 class Sent(NamedTuple):
-    """Bytes sent, bytes before compression (for lines: bytes written), and the number of requests or lines."""
+    """Bytes sent, bytes before compression (for EMF: bytes written), and the number of requests or lines."""
 
     compressed: int
     plain: int
@@ -32,7 +32,7 @@ class Sent(NamedTuple):
 
 
 class Exports(Prepared):
-    """A way to export in its own process; each call exports once and returns the sizes sent."""
+    """A way to export, in its own process. Each call exports once and returns the sizes."""
 
     def __init__(self, way: str) -> None:
         self._sent = Traffic()
@@ -40,7 +40,7 @@ class Exports(Prepared):
         super().__init__(way, self._sent)
 
     def __call__(self, kind: Kind, series: int) -> Sent:
-        """Export once."""
+        """Export once, and return the sizes."""
         export = self.prepared(kind, series)
         self._sent.clear()
         export.run()
@@ -51,14 +51,14 @@ class Exports(Prepared):
 
 
 def run(*, short: bool) -> Report:
-    """Export each kind once in each way."""
+    """Export each kind once in each way, and return the report."""
     ways, missing = installed(COLUMNS)
     results = sent_of((COUNTERS, HISTOGRAMS_5) if short else KINDS, ways)
     return Report([_table(results, ways)], list(claims(results[COUNTERS])), missing)
 
 
 def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) -> dict[Kind, dict[str, Sent]]:
-    """Return the sizes that each way sends for the same measurements."""
+    """Return the sizes that each way sends for the same measurements, by kind."""
     sent: dict[Kind, dict[str, Sent]] = {}
     with ExitStack() as stack:
         remotes = {way: stack.enter_context(Remote(Exports, way)) for way in ways}

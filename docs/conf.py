@@ -27,7 +27,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["*.py"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
-suppress_warnings = ["myst.header"]  # pages of examples may start at any heading level
+suppress_warnings = ["myst.header"]  # pages of examples may begin with a heading of any level
 
 html_theme = "furo"
 html_title = "otel_cloudwatch_flask"
@@ -44,7 +44,7 @@ python_display_short_literal_types = True
 
 
 def find_examples(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Build the page of examples from their README, with each program below its description."""
+    """Generate the page of examples from their README, with each program below its description."""
     if docname == "examples":
         text = (DOCS.parent / "examples" / "README.md").read_text("utf-8")
         source[0] = re.sub(r"^\[.*?\]\(.*?(?=\n\n)", _with_programs, text, flags=re.DOTALL | re.MULTILINE)
@@ -58,7 +58,7 @@ def _with_programs(paragraph: re.Match[str]) -> str:
 
 
 def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: TextElement) -> Element | None:
-    """Resolve a reference to the last part of a name, if exactly one documented object has it."""
+    """Resolve a reference by the last part of its name, if exactly one documented object matches."""
     if node["refdomain"] != "py":
         return None
     ending = "." + node["reftarget"].lstrip(".~")

@@ -40,14 +40,14 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as inline code, escaped for tables."""
+    """Return text as inline code, escaped for tables."""
     fence = "``" if "`" in text else "`"
     padding = " " if "`" in text else ""
     return f"{fence}{padding}{text}{padding}{fence}".replace("|", r"\|")
 
 
 def dollars(amount: float) -> str:
-    """Format an amount of money, with cents below 100 dollars."""
+    """Return an amount of money as text, with cents if it is below 100 dollars."""
     return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
 
 
@@ -58,7 +58,7 @@ def settings() -> str:
 
 
 def setting_texts() -> dict[str, str]:
-    """Return the description of each setting by its field."""
+    """Return the description of each setting, by field."""
     return {field: text for field, text, _ in attribute_docstrings("config", "Settings")}
 
 
@@ -94,13 +94,13 @@ _LIMITS: Final = (
 
 
 def service_limits() -> str:
-    """CloudWatch's limits, and what happens above them."""
+    """Return CloudWatch's limits, and what happens when they are exceeded."""
     rows = [(what, f"{getattr(limits, name):,}", more) for what, name, more in _LIMITS]
     return table(("", "limit", "what happens above it"), rows)
 
 
 def prices() -> str:
-    """Return the prices of metrics, by tier, of requests and of logs."""
+    """Return the prices of metrics (by tier), requests and logs."""
     bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
     rows = [
         (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
@@ -154,7 +154,7 @@ def delivery_by_output() -> str:
 
 
 def metrics_by_dimensions() -> str:
-    """Return the monthly cost of metrics for typical sets of dimensions."""
+    """Return the monthly cost of metrics with typical sets of dimensions."""
     cases = (
         ("a counter without dimensions", 1),
         ("a counter by 5 status codes", 5),
@@ -216,7 +216,7 @@ def point_errors() -> str:
 
 
 def other_errors() -> str:
-    """Return the other errors of the package, most of which are answers of the fake CloudWatch."""
+    """Return the other errors of the package, most of which are responses of the fake CloudWatch."""
     elsewhere = {"ConfigurationError", "InvalidPointError", "InvalidMetricError"}
     rest = [each for each in errors() if each.how not in elsewhere and each.module not in {*_SETUP, *_METRIC}]
     return table(("in", "error", "message"), [(code(each.module), code(each.how), code(each.text)) for each in rest])
@@ -229,7 +229,7 @@ def _error_list(found: Iterable[Message]) -> str:
 
 
 def _contradictions() -> Iterator[Message]:
-    """Yield the reasons why a histogram is inconsistent: the texts that these functions return."""
+    """Yield the reasons why a histogram is inconsistent, taken from the functions that return them."""
     tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
@@ -239,7 +239,7 @@ def _contradictions() -> Iterator[Message]:
 
 
 def loss_reasons() -> str:
-    """Return the values of ``LossReason`` with their docstrings."""
+    """Return the values of ``LossReason``, with their docstrings."""
     rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
     return table(("key of `datums_lost`", "why the data point was lost"), rows)
 
@@ -264,7 +264,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def current(page: str) -> str:
-    """Return the page with all generated parts updated."""
+    """Return a page with all generated parts updated."""
     return _PART.sub(lambda part: f"{part[1]}{part[2]}\n{PARTS[part[1]]()}\n\n", page)
 
 

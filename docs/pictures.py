@@ -84,7 +84,7 @@ def set_screen(driver: Any, size: tuple[int, int], scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    time.sleep(3)  # the page redraws its charts
+    time.sleep(3)  # until the page has redrawn its charts
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Explanations of the log messages: what each message means for the data, and what to do.
 
-A message is identified by its beginning, with ``…`` for values that are filled in.
+A message is identified by its beginning, with ``…`` for inserted values.
 ``tests/documentation/test_messages.py`` requires exactly one entry for every log message.
 """
 

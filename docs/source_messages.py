@@ -17,7 +17,7 @@ from otel_cloudwatch_flask import limits
 
 PACKAGE: Final = Path(otel_cloudwatch_flask.__file__).parent
 PROGRAMS: Final = {"cli", "__main__", "demo", "commands"}
-"""Modules of the command line, whose output is documented with the commands."""
+"""Command-line modules, whose output is documented with the commands."""
 RATE_LIMITED_LOG: Final = "rate_limited_log"
 
 _PLACEHOLDER: Final = "…"
@@ -31,7 +31,7 @@ _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical", 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Message:
-    """A text with its module; ``how`` is the log level or the class of the exception."""
+    """A text and its module. ``how`` is the log level or the exception class."""
 
     module: str
     how: str
@@ -62,7 +62,7 @@ def logged() -> list[Message]:
 
 @cache
 def errors() -> list[Message]:
-    """Return all exceptions that are created with a literal text."""
+    """Return the texts of all exceptions that are created with a literal text."""
     return sorted(
         {
             Message(module, _name(call.func), text)
@@ -85,7 +85,7 @@ def attribute_docstrings(module: str, class_name: str) -> Iterator[tuple[str, st
 
 
 def _log_calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
-    """The calls of what the module has made with ``logging.getLogger`` or ``RateLimitedLog``, with which of both."""
+    """Yield each log call of a module, and what created its logger: ``getLogger`` or ``RateLimitedLog``."""
     loggers = {
         ast.unparse(target): _name(node.value.func)
         for node in ast.walk(tree)
@@ -113,13 +113,13 @@ def _is_error(name: str) -> bool:
 
 
 def _text_of_error(call: ast.Call, tree: ast.Module) -> str:
-    """Return the first argument with a space: error codes have none."""
+    """Return the first argument that contains a space, since error codes contain none."""
     texts = (rendered(argument, tree) for argument in call.args)
     return next((text.partition("\n")[0] for text in texts if " " in text and re.search(r"\w", text)), "")
 
 
 def rendered(node: ast.expr, tree: ast.Module) -> str:
-    """Return a text with placeholders for inserted values; for a name, the longest text assigned to it."""
+    """Return a text with placeholders for inserted values. For a name, this is the longest text assigned to it."""
     text = _PLACEHOLDER
     match node:
         case ast.Constant(value=str(written)):

@@ -1,7 +1,7 @@
-"""A gunicorn configuration. The metrics need none of it, and no post_fork hook.
+"""A gunicorn configuration. The metrics require no settings here, and no post_fork hook.
 
-Each worker starts its own thread and connection, also with preload_app, and flushes when gunicorn stops it, within the
-graceful timeout.
+Each worker starts its own thread and connection, even with preload_app, and flushes within the graceful timeout when
+gunicorn stops it.
 """
 
 wsgi_app = "examples.factory:create_app()"

@@ -22,12 +22,12 @@ def import_orders(orders: int) -> None:
     with metrics.timer("Import Time"):
         for _ in range(orders):
             metrics.add_metric("Imported Orders", 1, "Count")
-    # Optional: the exit of the command flushes too. Flush explicitly if the command may be killed.
+    # Optional, because the command also flushes at exit. Flush explicitly if the command may be killed.
     click.echo(f"imported {orders}, in CloudWatch: {metrics.flush()}")
 
 
 def send_reminders() -> None:
-    """A job, which needs no request and no app context."""
+    """Run a job, which needs no request and no app context."""
     reminders.add(2)
     metrics.add_metric("Job Runs", 1, "Count", {"Job": "reminders"})
 

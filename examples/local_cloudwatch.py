@@ -1,4 +1,4 @@
-"""A strict local CloudWatch. Press Enter to list what was published, Ctrl-C to stop."""
+"""A strict local CloudWatch emulator. Press Enter to list what was published, Ctrl-C to stop."""
 
 import contextlib
 

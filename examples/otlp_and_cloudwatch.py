@@ -1,4 +1,4 @@
-"""An app that sends OTLP to a collector already, and now sends to CloudWatch as well."""
+"""An app that already sends OTLP to a collector, and now also sends metrics to CloudWatch."""
 
 from flask import Flask
 from opentelemetry import metrics

@@ -118,7 +118,7 @@ class Basket:
 
 @dataclass(frozen=True)
 class Books:
-    """The shop's own records, with which the demo compares CloudWatch."""
+    """The shop's own records, with which the demo compares the metrics in CloudWatch."""
 
     orders: list[tuple[str, float]] = field(default_factory=list)
     refunds: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""An application factory. The reporter is created once, and `init_app` connects it to each app."""
+"""An app factory. The reporter is created once, and `init_app` connects it to each app."""
 
 from flask import Flask
 
