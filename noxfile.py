@@ -32,7 +32,7 @@ def lowest_versions() -> Iterator[str]:
         if match and (requirement in PYPROJECT["project"]["dependencies"] or match[1].startswith("opentelemetry-")):
             yield f"{match[1]}=={match[2]}"
             if match[1] == "boto3":
-                yield f"botocore=={match[2]}"  # otherwise, pip installs the newest version, which makes the calls
+                yield f"botocore=={match[2]}"  # otherwise, pip installs the newest botocore, which makes the calls
 
 
 def mutmut_settings(module: str, further_tests: Iterable[str] = ()) -> str:

@@ -57,7 +57,7 @@ class Outage:
 
     @property
     def most_calls(self) -> float:
-        """The maximum set by the backoff, which every success during the throttling resets, at one flush per second."""
+        """The maximum number of calls. With one flush per second, each success while throttled resets the backoff."""
         return SLACK_CALLS + 2.5 * self.seconds / 3
 
     def figures(self) -> dict[str, object]:

@@ -218,7 +218,7 @@ class _PrintedRun:
         self.prepare = export.prepare
 
     def run(self) -> None:
-        """Export."""
+        """Export to the stream."""
         with redirect_stdout(self._stream):
             self._export.run()
 

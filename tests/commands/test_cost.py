@@ -278,7 +278,7 @@ def test_growth_names_the_metric_and_the_dimension(now: list[Metric], told: list
 
 
 def test_the_largest_share_names_the_dimension_to_drop() -> None:
-    """If no dimension merges series, only the metric is named; without metrics, neither is."""
+    """If no dimension merges series, only the metric is named; without metrics, the text is empty."""
     assert largest_share(EVERY) == " The largest share is Views with 8 metrics, because Page has 4 values."
     assert largest_share([metric("Report Time")]) == " The largest share is Report Time with 1 metric."
     assert not largest_share([])

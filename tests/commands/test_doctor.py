@@ -314,7 +314,7 @@ def test_gevent_must_be_patched(
 
 
 def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two exporters on one provider, one from the environment, and the predecessor package are problems."""
+    """Two exporters on one provider, one more from the environment, and the predecessor are each a problem."""
     readers = [CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch())) for _ in range(2)]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)

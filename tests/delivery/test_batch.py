@@ -297,7 +297,7 @@ class TestBatches:
 
     @given(st.lists(st.integers(90, 400_000), max_size=60))
     def test_within_limits(self, sizes: list[int]) -> None:
-        """No datum is lost or reordered, no request is too large, and each next datum would not have fitted."""
+        """No datum is lost or reordered, no request is too large, and none has room for the next one's first datum."""
         given_datums = [sized(size, str(i)) for i, size in enumerate(sizes)]
         made = list(batches(SHOP, given_datums))
         assert [datum for batch in made for datum in batch.datums] == given_datums

@@ -175,7 +175,7 @@ def test_requests_say_where_they_come_from() -> None:
 
 
 def test_clients_share_the_data_files_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the first client of a process reads botocore's data files, which is the slowest part."""
+    """Only the first client of a process reads botocore's data files, which is slow."""
     client_factory("eu-west-1")()
     monkeypatch.setattr(JSONFileLoader, "load_file", Mock(side_effect=AssertionError))
     client_factory("eu-west-2")()

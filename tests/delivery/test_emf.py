@@ -151,7 +151,7 @@ def test_names_that_collide(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_dimension_named_like_the_metadata() -> None:
-    """A dimension named _aws is renamed, and a metric named like its new name too."""
+    """A dimension named ``_aws`` is renamed, and so is a metric that has the dimension's new name."""
     (found,) = documents(datum("_aws_", 5.0, _aws="Index"))
     assert (found["_aws_"], found["_aws__"]) == ("Index", 5)
 
@@ -260,7 +260,7 @@ def test_a_stream_that_fails_in_the_middle(lines: int, caplog: pytest.LogCapture
 
 
 def test_times_survive_a_failure() -> None:
-    """The datums that are written after a failure keep their times."""
+    """Datums that are written again after a failure keep their timestamps."""
     stream = FailsAfter(1)
     delivery = Delivery(stream)
     earlier = recent("a")._replace(unix_seconds=int(time.time()) - 60)

@@ -265,7 +265,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(script=st.lists(ANSWERS, max_size=6), within_seconds=st.sampled_from([0.0, 0.2, 30.0, 3600.0]))
     def deliver(self, script: list[str], within_seconds: float) -> None:
-        """Deliver while CloudWatch answers from this script."""
+        """Deliver while CloudWatch responds according to this script."""
         self.service.script = script
         is_delivered = self.process.deliver(within_seconds)
         assert is_delivered == (self.process.backlog.datums == 0)
@@ -283,7 +283,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(seconds_ahead=st.sampled_from([0.0, 15.0 * DAY, -15.0 * DAY]))
     def clock_jumps(self, seconds_ahead: float) -> None:
-        """Set the wall clock wrong, or right again."""
+        """Set the error of the wall clock, which may be zero."""
         self.process.seconds_ahead = seconds_ahead
 
     @rule()

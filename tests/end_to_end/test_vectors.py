@@ -123,7 +123,7 @@ def test_the_judge_finds_an_unaccounted_loss() -> None:
 
 
 def test_the_judge_lets_one_value_stand_for_neighboring_buckets_only_where_it_must() -> None:
-    """One value may represent two buckets if 149 buckets are not empty, but not if 148 are."""
+    """Two buckets may share a value if there are 149 non-empty buckets, but not if there are 148."""
     assert not joint_value_verdict(filled_buckets=149)
     assert any("not within" in fault for fault in joint_value_verdict(filled_buckets=148))
 

@@ -165,7 +165,7 @@ def test_unit(unit: str) -> None:
     ],
 )
 def test_bad_unit(unit: Any, message: str) -> None:
-    """The error for an unknown unit has a suggestion."""
+    """The error for an unknown unit suggests a valid one."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, unit, ())
     assert message in str(caught.value)

@@ -89,7 +89,7 @@ def reporter(
 def test_each_invocation_is_published(
     app: Flask, cloudwatch: LocalCloudWatch, reporter: CloudWatchMetricsReporter, adapter: Callable[[Flask], Handler]
 ) -> None:
-    """When the handler returns, the metrics of the view, its stream and on-close functions, and durations are sent."""
+    """When the handler returns, the duration and the metrics of view, stream and on-close functions are sent."""
     closed: list[str] = []
 
     @app.get("/orders")

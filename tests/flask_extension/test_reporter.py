@@ -759,7 +759,7 @@ def test_one_reporter_for_two_apps(programs: Programs, cloudwatch: FakeCloudWatc
 
 
 def test_an_application_factory(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
-    """Repeated calls of an app factory share one reader and lose no metric; after a shutdown, they create a new one."""
+    """Calls of an app factory share one reader and lose no metric; after a shutdown, a new reader is created."""
     provider = programs.provider()
     reporter = programs.reporter(None, client=cloudwatch, meter_provider=provider)
     apps = [Flask("shop") for _ in range(5)]

@@ -120,7 +120,7 @@ def test_invalid_settings(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While the environment is invalid, metrics are counted as lost with a single log message; then they are sent."""
+    """While the environment is invalid, metrics count as lost, with one log message; later metrics are sent."""
     monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS", "many")
     for _ in range(3):
         reporter.add_metric("Runs", 1, "Count")

@@ -234,7 +234,7 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
     ],
 )
 def test_remainders_on_edges(samples: list[float]) -> None:
-    """The value that corrects the sum may be on an edge of its bucket (a power of two), but not equal an extreme."""
+    """The value that corrects the sum may be on an edge of its bucket (a power of two), but not equal to an extreme."""
     point = recorded(samples)
     assert_promises_are_kept(published(point), point)
 
@@ -380,7 +380,7 @@ def test_contradictions(changes: dict[str, Any]) -> None:
     ids=str,
 )
 def test_numbers_that_hardly_fit(changes: dict[str, Any]) -> None:
-    """If no values have the sum, or a number is a string, count and extremes are still exact."""
+    """If the buckets do not allow the sum, or a number is a string, count and extremes are still exact."""
     point = replace(COMMON, **changes)
     made = published(point)
     assert (made.samples, made.values[0]) == (point.count, point.min)

@@ -151,7 +151,7 @@ def test_which_neighbors_are_joined() -> None:
 
 
 def test_zeros_are_joined_last() -> None:
-    """A bucket without width has exact samples, so buckets that are not even adjacent are joined before it."""
+    """A bucket without width has exact samples, so even buckets that are not adjacent are joined before it."""
     buckets = [Row(-1.0, 0.0, 1), Row(0.0, 0.0, 1), Row(0.0, 1.0, 1), Row(5.0, 6.0, 100), Row(8.0, 9.0, 100)]
     assert to_join(buckets, 1) == {2}
 

@@ -44,7 +44,7 @@ def gauges(values: Sequence[Any]) -> sdk.MetricsData:
 
 
 def written(values: Sequence[Any]) -> list[str]:
-    """Return the serialized values in the second of two collections, in which the series are known."""
+    """Return the serialized values of the second of two collections, when the series are already cached."""
     mapping, data = mapper(), gauges(values)
     first, second = (
         [encoded(datum).rpartition('"Value":')[2].removesuffix("}") for datum in mapping.datums(data)] for _ in range(2)

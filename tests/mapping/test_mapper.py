@@ -168,7 +168,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("is_cumulative", [False, True])
     def test_a_point_beyond_the_range_costs_no_other_that_it_meets(self, is_cumulative: bool) -> None:  # noqa: FBT001
-        """Samples known only by a sum too large for CloudWatch are lost alone, without others of their metric."""
+        """If a point's sum is too large for CloudWatch, its samples are lost, but no others of the metric."""
         program = Program(
             views=[explicit_view(record_min_max=False)],
             rules=[MetricRule(dimensions=())],
@@ -315,7 +315,7 @@ class TestFacade:
     """Metrics of a reporter."""
 
     def test_name_and_sign(self) -> None:
-        """The metric's name is that from the scope; marked samples are negative, and are merged with positive ones."""
+        """The metric has the name in its scope; marked samples are negative, and are merged with positive ones."""
         program = Program()
         program.exporter.publish_metrics_of("shop")
         metric = FacadeMetric("Request Balance", "shop")
@@ -352,7 +352,7 @@ recordings = st.lists(
 
 
 def record_all(histogram: Any, values: list[float]) -> None:
-    """Record the samples. Discard examples for which the SDK itself fails, near some powers of two."""
+    """Record the samples. Discard examples near powers of two for which the SDK itself fails."""
     try:
         for value in values:
             histogram.record(value)

@@ -111,7 +111,7 @@ def test_at_most_150_values() -> None:
     ],
 )
 def test_statistics(values: Sequence[PointValue], statistics: Statistics) -> None:
-    """A rule may select only sum, count, minimum and maximum."""
+    """A rule can reduce data points to sum, count, minimum and maximum."""
     assert merged(*values, as_statistics=True) == statistics
 
 

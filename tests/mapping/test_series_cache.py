@@ -434,7 +434,7 @@ def test_attributes_that_cannot_be_read() -> None:
 
 
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is cleared only between collections, when it exceeds its limit, and with it the owned series."""
+    """When the cache exceeds its limit, it is cleared together with the owned series, but only between collections."""
     monkeypatch.setattr(slots, "_MAX_ENTRIES", 2)
     remembering = Remembering()
     pair = remembering.collect(ONE, ELSEWHERE)

@@ -116,7 +116,7 @@ class TestAttributeSets:
         ],
     )
     def test_sets(self, fields: dict[str, Any], attributes: str, sets: list[str]) -> None:
-        """A point is published with its own set, each applicable rollup, or both; at least once, without duplicates."""
+        """A point is published at least once, with its own set and with each applicable rollup, without duplicates."""
         assert list(MetricRule(**fields).attribute_sets(attributes)) == [frozenset(each) for each in sets]
 
     def test_sets_of_the_other_conventions(self) -> None:
@@ -129,7 +129,7 @@ class TestAttributeSets:
 
 
 class TestErrors:
-    """Invalid rules are rejected at setup, by name."""
+    """Invalid rules are rejected at setup, with an error that names them."""
 
     @pytest.mark.parametrize(
         ("field", "value"),

@@ -83,7 +83,7 @@ MOST_MODULES_IN_A_FOLDER = 14
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """Return the syntax tree of every module, by its path relative to the package and without the extension."""
+    """Return the syntax tree of every module, by its path below the package, without the extension."""
     paths = sorted(PACKAGE.rglob("*.py"))
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
 

@@ -154,7 +154,7 @@ def test_entry_points(wheel: Path) -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    """A release changes the version in one place, and the changelog's heading."""
+    """The version is in one place; a release changes only that and the changelog's heading."""
     places = [
         ROOT / "pyproject.toml",
         ROOT / "README.md",

@@ -125,7 +125,7 @@ def test_servers(  # noqa: PLR0917
 def test_workers_that_lose(
     cloudwatch: FailingCloudWatch, folder: Path, name: str, scale: float, figures: Callable[..., None]
 ) -> None:
-    """Workers of ``uvicorn --workers`` and preloaded ``UvicornWorker`` processes lose metrics since the last flush.
+    """Workers of ``uvicorn --workers``, and preloaded ``UvicornWorker`` processes, lose metrics since their last flush.
 
     The documentation describes the solution for uvicorn, a program that starts the workers; ``test_servers`` runs it.
     """

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.sdk.entry_points import CloudWatchComponent, pull_reader
 
 component: Any = CloudWatchComponent
-"""The component as the SDK uses it, without a known type of its result."""
+"""The component as the SDK uses it, which does not know the type of its result."""
 
 
 @pytest.fixture(autouse=True)

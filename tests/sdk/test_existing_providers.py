@@ -307,7 +307,7 @@ def test_another_cloudwatch_exporter(
 def test_another_cloudwatch_exporter_comes_late(
     reader_of: Callable[[FakeCloudWatch], MetricReader], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exporter added after the reporter takes over all other metrics than the reporter's own, with a log message."""
+    """An exporter added after the reporter takes over all metrics except the reporter's own, with a log message."""
     cloudwatch = FakeCloudWatch()
     with provider_of() as provider:
         shop = Shop(provider)

@@ -429,7 +429,7 @@ class TestSettings:
         assert exporter.stats().requests_failed == 0
 
     def test_large_collections_are_several_requests(self) -> None:
-        """More than 1000 datums are split into several requests, which CloudWatch all accepts."""
+        """More than 1000 datums are split into several requests, all of which CloudWatch accepts."""
         program = Program(max_metrics=5000)
         counters = [program.meter.create_counter(name) for name in ("orders", "items")]
         for i in range(2500):

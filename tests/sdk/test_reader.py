@@ -762,7 +762,7 @@ class TestSeveralReaders:
 
 
 class TestWithoutAThread:
-    """No thread can be started, as at exit in Python 3.12 and later, or when a limit is reached."""
+    """No thread can be started, as at exit in Python 3.12 and later, or when the system's limit is reached."""
 
     @pytest.fixture
     def reading(

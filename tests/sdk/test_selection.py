@@ -86,7 +86,7 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
 
 
 def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A view that selects attributes takes precedence; a view that does not still has its other effects."""
+    """A view that selects attributes takes precedence; other views still have their effects."""
     program = Program([View(instrument_name="orders", attribute_keys={"user"}), View(instrument_name="x", name="y")])
     program.count("shop", "orders")
     assert program.stored(monkeypatch) == [{"user": "u1"}]

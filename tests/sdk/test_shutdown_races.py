@@ -164,7 +164,7 @@ def flush_interrupted(at_line: int) -> bool:
 
 
 def test_a_shutdown_in_the_middle_of_a_flush() -> None:
-    """A signal handler that shuts down in any line of a flush returns early, and no measurement is lost."""
+    """A signal handler that shuts down at any line of a flush returns early, and no measurement is lost."""
     interrupted = list(itertools.takewhile(flush_interrupted, itertools.count()))
     assert len(interrupted) > 30
 

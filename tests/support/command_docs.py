@@ -1,8 +1,7 @@
 """Update the output of the commands on their documentation page: ``python -m tests.support.command_docs``.
 
-A block of the page begins with ``$`` and a command, which lines with ``>`` continue. Below it is what the command
-printed when the page was written. The commands run in one folder, one after the other, in a shell, with a local
-CloudWatch.
+A block of the page begins with ``$`` and a command, which may continue in lines with ``>``, followed by the command's
+output. The commands run one after the other in one folder, in a shell, with a local CloudWatch emulator.
 """
 
 import os

@@ -131,5 +131,5 @@ def test_all_widgets_together_have_no_more_than_2500_metrics() -> None:
 
 @pytest.mark.parametrize("body", [None, 3, "", "{", "[]", '"widgets"'])
 def test_the_body_is_a_json_object(body: object) -> None:
-    """Any other JSON value than an object is reported as a single error."""
+    """Any JSON value other than an object is reported as a single error."""
     assert [fault.message for fault in body_faults(body)] == ["The body must be a string with a JSON object."]

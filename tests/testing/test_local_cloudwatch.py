@@ -215,7 +215,7 @@ def test_metric_data(client: "CloudWatchClient") -> None:
 
 
 def test_periods(client: "CloudWatchClient") -> None:
-    """Data points are aligned to whole periods, and each unit has its own."""
+    """Data points are aligned to whole periods, and each unit has its own data points."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
     data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]

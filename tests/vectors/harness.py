@@ -118,7 +118,7 @@ def _through_the_facade(case_input: Json) -> Run:
 
 
 def _units_back(elsewhere: InMemoryMetricReader) -> dict[str, str]:
-    """Return, for each facade metric, the CloudWatch unit of a gauge with the unit that another reader sees."""
+    """Return the units that another reader sees, converted to CloudWatch's, by the name of the facade metric."""
     gauges = [
         {"name": name, "kind": "gauge", "unit": unit, "points": [{"value": 1}]}
         for name, unit in _units_seen(elsewhere.get_metrics_data())

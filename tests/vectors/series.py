@@ -47,7 +47,7 @@ class Seen:
 
 
 def samples_of(datum: Datum) -> Samples:
-    """Read the samples of a valid data point."""
+    """Return the samples of a valid data point."""
     if "StatisticValues" in datum:
         given = datum["StatisticValues"]
         total = given["Sum"]
