@@ -331,7 +331,7 @@ class TestReferences:
 
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:
-        """The number is not an edge if there is another number between the edges."""
+        """The reference is not an edge of its bucket if there is another number between the edges."""
         found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive={index: 1}).buckets()
         _, ((lower, upper, reference),) = found
         if lower > 0 and upper < inf:
@@ -344,7 +344,7 @@ class TestReferences:
 
     @pytest.mark.parametrize("scale", [3, 20])
     def test_any_number_of_buckets(self, scale: int) -> None:
-        """Buckets are correct even if there are more than the cache holds, wherever they start."""
+        """Buckets are correct even if there are more of them than the cache can hold, at any index."""
         number = module._MAX_CACHED_BUCKETS + 7
         for first in (-5000, -1, 0, 255):
             found = module.consecutive_buckets(scale, first, [1] * number)

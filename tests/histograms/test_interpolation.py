@@ -47,7 +47,7 @@ def with_overfull_divided(buckets: Sequence[Row]) -> list[Row]:
 
 
 def closed(buckets: Sequence[Row], total: float) -> list[tuple[float, float]]:
-    """Return the edges of the buckets after open ones are closed."""
+    """Return the edges of the buckets after open ones have been closed."""
     return [(lower, upper) for lower, upper, _ in distribution._closed(buckets_of(buckets), total)[1]]
 
 
