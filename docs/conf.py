@@ -69,7 +69,7 @@ def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, co
 
 
 def add_social_card(app: Sphinx, _page: str, _template: str, context: dict[str, Any], doctree: document | None) -> None:
-    """Add the tags from which other sites make a preview of a link: title, first paragraph and picture."""
+    """Add the tags from which other sites create a link preview: title, first paragraph and picture."""
     if doctree is None or (first := next(doctree.findall(paragraph), None)) is None:
         return
     image = "_static/social-card.png"

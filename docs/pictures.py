@@ -1,6 +1,6 @@
-"""Take the pictures of the documentation in a headless Chromium: ``python docs/pictures.py [demo] [tutorials] [card]``.
+"""Take the documentation's pictures in headless Chromium: ``python docs/pictures.py [demo] [tutorials] [card]``.
 
-Needs Chromium, its chromedriver, selenium and Pillow. Without arguments, all pictures are taken.
+Requires Chromium, its chromedriver, selenium and Pillow. Without arguments, all pictures are taken.
 """
 
 import contextlib
@@ -47,14 +47,14 @@ img { margin-left: 64px; width: 1072px; border-radius: 12px 12px 0 0 }
 
 @dataclass(frozen=True)
 class Tutorial:
-    """A program on a page of the documentation, and the picture of its live page."""
+    """A program on a documentation page, and the picture of its live page."""
 
     picture: str
     page: str
     program: int
     """The position of the program among the Python programs of the page."""
     views: str
-    """What to append to the program: views whose requests take a while."""
+    """Code to append to the program: views that take a while to respond."""
     clients: int
     size: tuple[int, int]
     opened: str = ""
@@ -89,7 +89,7 @@ def set_screen(driver: Any, size: tuple[int, int], scheme: str) -> None:
 
 @contextlib.contextmanager
 def browser(url: str) -> Iterator[Any]:
-    """Start a headless Chromium, and open the page at ``url``."""
+    """Start a headless Chromium that shows the page at ``url``."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
@@ -103,7 +103,7 @@ def browser(url: str) -> Iterator[Any]:
 
 
 def save(driver: Any, path: Path) -> None:
-    """Save a screenshot with at most 256 colors, so that the file is small."""
+    """Save a screenshot with at most 256 colors, which keeps the file small."""
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -111,11 +111,11 @@ def save(driver: Any, path: Path) -> None:
 def open_details(driver: Any, metric: str, text: str = "") -> None:
     """Open the details of the first series of a metric whose row contains ``text``."""
     driver.execute_script(OPEN, metric, text)
-    time.sleep(3)  # the page draws the charts
+    time.sleep(3)  # until the page has drawn its charts
 
 
 def take_demo() -> None:
-    """Run the demo shop for 90 seconds, and take its live page in both color schemes, and the details of a series."""
+    """Run the demo shop for 90 seconds, and capture its live page in both color schemes and the details of a series."""
     command = [sys.executable, "-m", "otel_cloudwatch_flask", "demo", "--serve", "--seconds", str(SECONDS + 60)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603 - its own demo
         for line in demo.stdout or ():
@@ -132,7 +132,7 @@ def take_demo() -> None:
 
 
 def take_tutorials() -> None:
-    """Run the program of each tutorial in dry-run mode, and take its live page."""
+    """Run the program of each tutorial in dry-run mode, and capture its live page."""
     for tutorial in TUTORIALS:
         with running(tutorial) as url, browser(f"{url}/_cloudwatch") as driver:
             set_screen(driver, tutorial.size, "light")
@@ -143,7 +143,7 @@ def take_tutorials() -> None:
 
 @contextlib.contextmanager
 def running(tutorial: Tutorial) -> Iterator[str]:
-    """Run the program of a tutorial, and send it requests, for 60 seconds before and all the time that it is in use."""
+    """Run a tutorial's program, and send it requests for 60 seconds before it is used, and while it is used."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / tutorial.page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -164,7 +164,7 @@ def running(tutorial: Tutorial) -> Iterator[str]:
 
 
 def visit(url: str, stopped: threading.Event) -> None:
-    """Request ``url`` until stopped, with pauses."""
+    """Request ``url`` with pauses, until stopped."""
     while not stopped.wait(random.expovariate(4)):
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - loopback
             response.read()

@@ -275,7 +275,7 @@ class TestSides:
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(0, 5), max_size=30), scales)
     def test_consecutive_buckets(self, samples: dict[int, int], scale: int) -> None:
-        """Empty buckets among consecutive ones are left out."""
+        """Empty buckets of a consecutive range are left out."""
         first, last = min(samples, default=0), max(samples, default=0)
         counts = [samples.get(index, 0) for index in range(first, last + 1)]
         filled = {index: count for index, count in samples.items() if count}
@@ -353,7 +353,7 @@ class TestReferences:
             ]
 
     def test_the_cache_is_bounded(self) -> None:
-        """The cache is bounded for any number of scales and magnitudes."""
+        """The number of cached scales and of cached buckets per scale is bounded."""
         for scale in range(-2, 21):
             module.consecutive_buckets(scale, 0, [1] * (module._MAX_CACHED_BUCKETS + 7))
             assert 0 < len(module._cached_buckets(scale)) <= module._MAX_CACHED_BUCKETS
