@@ -88,7 +88,7 @@ BROKEN = {
     ids=lambda arguments: arguments[0],
 )
 def test_an_app_that_cannot_be_loaded(tmp_path: Path, kind: str, arguments: list[str]) -> None:
-    """The error has the last line of the traceback; --traceback prints the whole traceback."""
+    """The error contains the last line of the traceback; --traceback prints the whole traceback."""
     program, line = BROKEN[kind]
     (tmp_path / "broken.py").write_text(program, "utf-8")
     info = ScriptInfo(app_import_path=str(tmp_path / "broken.py"))

@@ -47,20 +47,20 @@ EVERY = [*ORDERS, *VIEWS, metric("Report Time")]
 
 def test_the_estimate_agrees_with_the_demo() -> None:
     """Metrics, calls and dollars equal those that the demo reports, under every policy."""
-    told = demo_result()["dollars_per_month"]
+    reported = demo_result()["dollars_per_month"]
     metrics = len(billed(demo_document().series))
-    assert metrics == told["background"]["metrics"]
+    assert metrics == reported["background"]["metrics"]
     costs = policy_costs(metrics, Fleet(), demo_document().requests_per_second)
     for ours, theirs in {"as observed": "background", "interval": "interval"}.items():
         cost = costs[ours]
         assert cost is not None
-        assert cost.requests == pytest.approx(told[theirs]["requests"])
-        assert cost.dollars == pytest.approx(told[theirs]["dollars"])
+        assert cost.requests == pytest.approx(reported[theirs]["requests"])
+        assert cost.dollars == pytest.approx(reported[theirs]["dollars"])
 
 
 def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
     """The output of the demo is accepted, and the contributions of all metrics add up to the total."""
-    ended = run("cost", "--from", "-", "--json", said=json.dumps(demo_result()))
+    ended = run("cost", "--from", "-", "--json", stdin=json.dumps(demo_result()))
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
     assert result["metrics"] == demo_result()["dollars_per_month"]["background"]["metrics"]
@@ -94,7 +94,7 @@ def test_calls_follow_from_policy_and_processes(
 
 def test_both_outputs_are_estimated() -> None:
     """The price of EMF lines depends on their size: that of the last data points, or a typical size."""
-    from_document = json.loads(run("cost", "--from", "-", "--json", said=json.dumps(demo_result())).stdout)
+    from_document = json.loads(run("cost", "--from", "-", "--json", stdin=json.dumps(demo_result())).stdout)
     from_number = json.loads(run("cost", "--metrics", str(from_document["metrics"]), "--json").stdout)
     for result in (from_document, from_number):
         api, emf = (result[name]["interval"] for name in ("dollars_per_month", "dollars_per_month_emf"))
@@ -256,7 +256,7 @@ def test_the_data_of_a_live_page_is_a_document() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "expected"),
     [
         (EVERY, []),
         (EVERY[1:], []),
@@ -272,9 +272,9 @@ def test_the_data_of_a_live_page_is_a_document() -> None:
         ),
     ],
 )
-def test_growth_names_the_metric_and_the_dimension(now: list[Metric], told: list[str]) -> None:
+def test_growth_names_the_metric_and_the_dimension(now: list[Metric], expected: list[str]) -> None:
     """New names, new dimensions, new values and new combinations are distinguished; removals are not growth."""
-    assert [*map(str, growth(EVERY, now))] == told
+    assert [*map(str, growth(EVERY, now))] == expected
 
 
 def test_the_largest_share_names_the_dimension_to_drop() -> None:
@@ -324,14 +324,14 @@ def _preview(folder: Path, source: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--metrics", "3", "--against", "main.json"], "--against compares metrics, so it requires --from."),
         (["--metrics", "3", "--max", "30", "--flush", "sync"], "--max requires --rate"),
     ],
 )
-def test_a_gate_that_cannot_decide_is_an_error(arguments: list[str], told: str) -> None:
+def test_a_gate_that_cannot_decide_is_an_error(arguments: list[str], message: str) -> None:
     """If a number to compare is unknown, neither option passes silently."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
-    assert told in result.output
+    assert message in result.output

@@ -234,7 +234,7 @@ def test_put_and_list() -> None:
     """--put creates a dashboard from a document, and --list prints one for the metrics in CloudWatch."""
     with LocalCloudWatch() as cloudwatch:
         environment = cloudwatch.environment()
-        put = run("dashboard", "--from", "-", "--put", "Shop", environment=environment, said=json.dumps(demo_result()))
+        put = run("dashboard", "--from", "-", "--put", "Shop", environment=environment, stdin=json.dumps(demo_result()))
         assert put.returncode == 0, put.stderr
         assert "#dashboards/dashboard/Shop" in put.stdout
         kept = json.loads(cloudwatch.client().get_dashboard(DashboardName="Shop")["DashboardBody"])

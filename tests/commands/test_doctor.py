@@ -249,7 +249,7 @@ def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, 
 
 
 def test_expiry_of_temporary_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finding has the provider and the remaining time, but no keys."""
+    """The finding contains the provider and the remaining time, but no keys."""
     expires = datetime.now(timezone.utc) + timedelta(minutes=30, seconds=10)
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("assume-role", expires))
     monkeypatch.setattr(aws, "cloudwatch_client", lambda _region: FakeCloudWatch())

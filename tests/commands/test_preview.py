@@ -199,7 +199,7 @@ def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("GET /\nFETCH /orders", "line 2 is not METHOD /path [body], with one of GET, HEAD,"),
         ("GET https://shop.example/", "line 1 is not METHOD /path [body]"),
@@ -209,11 +209,11 @@ def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None
         (None, "No such file or directory."),
     ],
 )
-def test_a_file_without_usable_requests(tmp_path: Path, text: str | None, told: str) -> None:
+def test_a_file_without_usable_requests(tmp_path: Path, text: str | None, message: str) -> None:
     """The message names the file, and says what is wrong and what is expected."""
     path = tmp_path / "requests.txt"
     if text is not None:
         path.write_text(text, "utf-8")
-    with pytest.raises(CommandError, match=re.escape(told)) as error:
+    with pytest.raises(CommandError, match=re.escape(message)) as error:
         read_requests(str(path))
     assert str(path) in str(error.value)

@@ -7,7 +7,7 @@ from tests.support.command_docs import PAGE, masked, written_anew
 
 
 def test_the_page_shows_the_output_of_the_commands() -> None:
-    """The page has the real output of the commands; `python -m tests.support.command_docs` updates it."""
+    """The page shows the real output of the commands; `python -m tests.support.command_docs` updates it."""
     page = PAGE.read_text("utf-8")
     assert masked(written_anew(page)) == masked(page)
 

@@ -32,7 +32,7 @@ def test_no_remedy_without_a_message() -> None:
 
 @pytest.mark.parametrize("said", [*logged(), *errors()], ids=lambda said: f"{said.module}-{said.text[:30]}")
 def test_the_page_lists_every_message(said: Message) -> None:
-    """The page has the texts in the code."""
+    """The texts on the page are those in the code."""
     page = (DOCS / "messages.md").read_text("utf-8").replace(r"\|", "|")
     assert said.text in page or said.how == "InvalidMetricError"
 

@@ -154,7 +154,7 @@ def test_secrets_are_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_errors_of_configuration_have_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configuration error has the invalid key and its value, but no other settings."""
+    """A configuration error contains the invalid key and its value, but no other settings."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     app = Flask("shop")
     app.config.update(SECRET_KEY=SECRET, CLOUDWATCH_MAX_METRICS="many")

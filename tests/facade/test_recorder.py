@@ -213,7 +213,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     ],
 )
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
-    """The error for invalid dimensions has the invalid item and the correct form."""
+    """The error for invalid dimensions contains the invalid item and the correct form."""
     with pytest.raises(InvalidMetricError) as caught:
         parse_arguments("Orders", 1, "None", dimensions)
     assert message in str(caught.value)

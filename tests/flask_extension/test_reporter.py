@@ -965,7 +965,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
     ],
 )
 def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any], message: str) -> None:
-    """Invalid settings are rejected at setup; the message has the value, its source and the allowed values."""
+    """Invalid settings are rejected at setup; the message contains the value, its source and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         programs.reporter(app, **options)
     assert message in str(caught.value)

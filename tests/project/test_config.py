@@ -208,7 +208,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED)
 def test_refused(name: str, value: str, message: str) -> None:
-    """The error for an invalid value has the key, the value and the allowed values."""
+    """The error for an invalid value contains the key, the value and the allowed values."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(environ={ENVIRONMENT_PREFIX + name: value})
     assert str(caught.value).startswith(f"{ENVIRONMENT_PREFIX}{name}={value!r} ")

@@ -122,7 +122,7 @@ def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: 
 
 
 def test_metadata(metadata: Message) -> None:
-    """The metadata has the license expression and files, every supported Python, and the requirements."""
+    """The metadata contains the license expression and files, every supported Python, and the requirements."""
     assert metadata["Name"] == "otel-cloudwatch-flask"
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"

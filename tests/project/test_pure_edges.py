@@ -91,7 +91,7 @@ class TestEntries:
         ],
     )
     def test_argument_at_fault(self, call: tuple[Any, Any, Any, Any], at_fault: object) -> None:
-        """The error has the metric name and the invalid argument."""
+        """The error contains the metric name and the invalid argument."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(*call)
         assert (caught.value.metric_name, caught.value.value) == (call[0], at_fault)
@@ -106,7 +106,7 @@ class TestEntries:
         ],
     )
     def test_whole_messages(self, name: str, unit: object, message: str) -> None:
-        """The message has the given value, the allowed values and the correct form."""
+        """The message contains the given value, the allowed values and the correct form."""
         with pytest.raises(InvalidMetricError) as caught:
             parse_arguments(name, 1, unit, {})
         assert str(caught.value) == message
@@ -153,7 +153,7 @@ class TestRules:
         ],
     )
     def test_key_and_value(self, rules: Any, key: str, value: object, allowed: str) -> None:
-        """The error has the key, the value and the allowed values."""
+        """The error contains the key, the value and the allowed values."""
         with pytest.raises(ConfigurationError) as caught:
             parse_rules(rules)
         assert (caught.value.key, caught.value.value) == (key, value)

@@ -29,7 +29,7 @@ def test_what_is_harmless_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "masked"),
     [
         ("POST\nx-amz-security-token:IQoJb3JpZ2luX2VjE==\nhost", "POST\nx-amz-security-token:***\nhost"),
         ('{"SecretAccessKey": "wJalrXUt/nFEMI", "x": 1}', '{"SecretAccessKey": "***", "x": 1}'),
@@ -49,9 +49,9 @@ def test_what_is_harmless_stays(text: str) -> None:
         ),
     ],
 )
-def test_secrets(text: str, told: str) -> None:
+def test_secrets(text: str, masked: str) -> None:
     """Credentials and signatures are masked; the rest of the message is unchanged."""
-    assert without_secrets(text) == told
+    assert without_secrets(text) == masked
 
 
 @pytest.mark.parametrize("text", ["://a:", '"a://', "Failed to parse: '", "://a@", "token="])
@@ -76,8 +76,8 @@ def test_passwords_that_botocore_cannot_parse(place: str, password: str, monkeyp
         client = boto3.client("cloudwatch", region_name="us-east-1", config=Config(retries={"total_max_attempts": 1}))
         client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     except Exception as error:  # noqa: BLE001 - whatever it is
-        told = failure(error).message
-    assert "Q" not in told, told
+        message = failure(error).message
+    assert "Q" not in message, message
 
 
 class Hostile:

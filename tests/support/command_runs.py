@@ -22,11 +22,11 @@ def run(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     folder: Path = ROOT,
-    said: str | None = None,
+    stdin: str | None = None,
     width: int = 100,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``python -m otel_cloudwatch_flask`` with these arguments and ``said`` as its standard input."""
-    return finished([*PROGRAM, *arguments], environment, folder, said, width)
+    """Run ``python -m otel_cloudwatch_flask`` with these arguments and ``stdin`` as its standard input."""
+    return finished([*PROGRAM, *arguments], environment, folder, stdin, width)
 
 
 def run_flask(
@@ -34,22 +34,22 @@ def run_flask(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     folder: Path = ROOT,
-    said: str | None = None,
+    stdin: str | None = None,
     width: int = 100,
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``flask --app APP cloudwatch`` with these arguments."""
     command = [sys.executable, "-m", "flask", "--app", str(app), "cloudwatch", *arguments]
-    return finished(command, environment, folder, said, width)
+    return finished(command, environment, folder, stdin, width)
 
 
 def finished(
-    command: list[str], environment: Mapping[str, str] | None, folder: Path, said: str | None, width: int
+    command: list[str], environment: Mapping[str, str] | None, folder: Path, stdin: str | None, width: int
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command until it ends, without this machine's AWS settings, and return its output."""
     with isolated_environment():
         variables = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1", **(environment or {})}
     return subprocess.run(
-        command, env=variables, cwd=folder, input=said, capture_output=True, text=True, timeout=120, check=False
+        command, env=variables, cwd=folder, input=stdin, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -149,7 +149,7 @@ def test_unknown_names() -> None:
 
 @pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2"])
 def test_unknown_metric_math(expression: str) -> None:
-    """Metric math that the suggested alarms do not use is rejected; the error has the expression."""
+    """Metric math that the suggested alarms do not use is rejected; the error contains the expression."""
     query = {"Id": "e1", "Expression": expression, "ReturnData": True}
     alarm = {"Metrics": [query], "ComparisonOperator": "LessThanThreshold", "Threshold": 1, "EvaluationPeriods": 1}
     with pytest.raises(NotImplementedError, match=re.escape(expression)):

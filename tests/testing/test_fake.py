@@ -255,7 +255,7 @@ def test_import_is_light() -> None:
     ],
 )
 def test_assert_published(cloudwatch: FakeCloudWatch, name: str, expected: dict[str, Any], problem: str | None) -> None:
-    """The assertion passes, or its message has the difference and the published metrics, the most similar first."""
+    """The assertion passes, or its message shows the difference and the published metrics, the most similar first."""
     with pytest.raises(AssertionError, match=problem) if problem else contextlib.nullcontext():
         cloudwatch.assert_published(name, **expected)
 
@@ -288,7 +288,7 @@ def test_healing(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_a_long_list_is_cut() -> None:
-    """With thousands of published metrics, the message has a readable length."""
+    """With thousands of published metrics, the message stays readable."""
     fake = FakeCloudWatch()
     fake.put_metric_data(Namespace="Shop", MetricData=[datum(f"Metric{number}", 1) for number in range(60)])
     with pytest.raises(AssertionError, match=r"\n  Shop: Metric59 .*(\n.*){49}\n  and 10 more metrics$"):

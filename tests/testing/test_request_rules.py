@@ -195,7 +195,7 @@ def test_units(unit: str) -> None:
 
 @pytest.mark.parametrize(("bad", "code", "fragment"), DATUM_FAULTS.values(), ids=DATUM_FAULTS)
 def test_one_bad_datum(bad: object, code: str, fragment: str) -> None:
-    """One invalid datum among valid ones makes the request invalid, and the message has its path."""
+    """One invalid datum among valid ones makes the request invalid, and the message contains its path."""
     error = validation_error(request(datum(), bad, datum()), now=NOW)
     assert error is not None
     assert (error.code, error.status) == (code, 400)

@@ -152,8 +152,8 @@ def _form(datum: Datum) -> str:
 
 
 def _in_short(datum: Datum) -> str:
-    told = ("Value", "Values", "Counts", "StatisticValues", "Unit", "StorageResolution", "Dimensions")
-    return str({key: datum[key] for key in told if key in datum})[:300]
+    keys = ("Value", "Values", "Counts", "StatisticValues", "Unit", "StorageResolution", "Dimensions")
+    return str({key: datum[key] for key in keys if key in datum})[:300]
 
 
 _CHECKS: Mapping[str, Callable[[Seen, Any], bool]] = {
