@@ -157,8 +157,8 @@ def metrics_by_dimensions() -> str:
     """Return the monthly cost of metrics with typical sets of dimensions."""
     cases = (
         ("a counter without dimensions", 1),
-        ("a counter by 5 status codes", 5),
-        ("a histogram by 20 routes and 5 status codes", 100),
+        ("a counter by status code (5)", 5),
+        ("a histogram by route (20) and status code (5)", 100),
         ("the same, plus the total as a rollup", 101),
         ("the same, for each of 1,000 customers", 100_000),
     )
