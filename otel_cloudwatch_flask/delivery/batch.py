@@ -79,8 +79,21 @@ class Envelope:
         return [*map(encoded, datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> "Iterator[Batch]":
-        """Split ``datums`` into batches with this envelope. See the module's function :func:`batches`."""
-        return batches(self, datums, is_plain=is_plain)
+        """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
+
+        ``is_plain`` must be true if botocore will encode the requests: its JSON is larger, and has to stay within the
+        same limit.
+        """
+        size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
+        room = MAX_REQUEST_BYTES - size_of(self.head) - size_of(self.tail) + separator_bytes
+        begin, texts = 0, list[str]()
+        while begin < len(datums):
+            texts += self.texts(datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
+            ends = [*accumulate(size_of(text) + separator_bytes for text in texts)]
+            # At least one datum, or the loop would not end.
+            number = len(texts) if ends[-1] <= room else max(bisect_right(ends, room), 1)
+            yield Batch(self, tuple(datums[begin : begin + number]), _texts=texts[:number])
+            begin, texts = begin + number, texts[number:]
 
 
 @dataclass(slots=True)
@@ -234,25 +247,6 @@ def _number(value: float) -> float:
     if number is None:
         raise ValueError(f"{value} is outside the range that CloudWatch accepts")
     return number
-
-
-def batches(envelope: Envelope, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:
-    """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
-
-    ``is_plain`` must be true if botocore will encode the requests: its JSON is larger, and has to stay within the same
-    limit.
-    """
-    size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
-    envelope_bytes = size_of(envelope.head) + size_of(envelope.tail)
-    room = MAX_REQUEST_BYTES - envelope_bytes + separator_bytes
-    begin, texts = 0, list[str]()
-    while begin < len(datums):
-        texts += map(encoded, datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
-        ends = [*accumulate(size_of(text) + separator_bytes for text in texts)]
-        # At least one datum, or the loop would not end.
-        number = len(texts) if ends[-1] <= room else max(bisect_right(ends, room), 1)
-        yield Batch(envelope, tuple(datums[begin : begin + number]), _texts=texts[:number])
-        begin, texts = begin + number, texts[number:]
 
 
 def _plain_size(text: str) -> int:

@@ -96,7 +96,7 @@ class Sender:
         """The number of lost responses since CloudWatch last accepted a batch."""
         self._bisection_calls = 0
         self._bisection_period_end = -math.inf
-        self._refused_series: dict[Series, tuple[float, str]] = {}
+        self._refused_series = _RefusedSeries(clock)
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
         self._once_an_outage = RateLimitedLog(_logger)
 
@@ -198,17 +198,14 @@ class Sender:
 
     def _accepted_series(self, batch: Batch) -> Batch:
         """Return ``batch`` without the datums of recently refused series, and count those datums as lost."""
-        now = self._clock()
-        while self._refused_series and next(iter(self._refused_series.values()))[0] <= now:
-            del self._refused_series[next(iter(self._refused_series))]
-        if not self._refused_series:  # the usual case, in which hashing every series would be wasted
-            return batch
-        refused = [datum for datum in batch.datums if datum.series in self._refused_series]
+        messages = self._refused_series.messages()
+        # Usually there are no such series, and hashing the series of every datum would be wasted.
+        refused = [datum for datum in batch.datums if datum.series in messages] if messages else []
         if not refused:
             return batch
         for datum in refused:
-            self._lose_refused(datum, self._refused_series[datum.series][1])
-        accepted = tuple(datum for datum in batch.datums if datum.series not in self._refused_series)
+            self._lose_refused(datum, messages[datum.series])
+        accepted = tuple(datum for datum in batch.datums if datum.series not in messages)
         return Batch(batch.envelope, accepted, is_suspect=batch.is_suspect)
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
@@ -312,9 +309,7 @@ class Sender:
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
             # Remember the series, so that its datums in later batches do not cause a bisection each time.
-            if len(self._refused_series) >= _MAX_REFUSED_SERIES:
-                del self._refused_series[next(iter(self._refused_series))]
-            self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)
+            self._refused_series.add(datum.series, problem.message)
         self._lose_refused(datum, problem.message)
         return ()
 
@@ -356,6 +351,28 @@ def _uninstrumented() -> AbstractContextManager[None]:
     with no_fork():
         from opentelemetry.instrumentation.utils import suppress_instrumentation  # noqa: PLC0415 - see above
     return suppress_instrumentation()
+
+
+class _RefusedSeries:
+    """The series of which CloudWatch has recently refused a datum, and its messages about them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[Series, tuple[float, str]] = {}
+        """The time until which each series is kept, and the message. Ordered by that time."""
+
+    def add(self, series: Series, message: str) -> None:
+        """Keep a series for ``_REFUSED_SERIES_SECONDS``, and drop the oldest if there are too many."""
+        self._entries.pop(series, None)
+        self._entries[series] = (self._clock() + _REFUSED_SERIES_SECONDS, message)
+        if len(self._entries) > _MAX_REFUSED_SERIES:
+            del self._entries[next(iter(self._entries))]
+
+    def messages(self) -> dict[Series, str]:
+        """Return the message about each series."""
+        now = self._clock()
+        self._entries = {series: entry for series, entry in self._entries.items() if entry[0] > now}
+        return {series: message for series, (_, message) in self._entries.items()}
 
 
 class Backoff:

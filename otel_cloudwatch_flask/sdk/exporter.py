@@ -245,13 +245,12 @@ class CloudWatchMetricExporter(MetricExporter):
         :param metrics_data: the collection, from a metric reader.
         :param timeout_millis: time limit, in milliseconds. Datums that are not sent in time stay pending.
         """
+        self.accept(metrics_data)
         if self._is_shut_down:
             _logger.warning(
                 "Metrics exported after shutdown are lost. Shut down the metric reader before the exporter."
             )
-            self.accept(metrics_data)
             return MetricExportResult.FAILURE
-        self.accept(metrics_data)
         is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000)
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 

@@ -63,22 +63,22 @@ def requests_of(line: str) -> Iterator[dict[str, Any]]:
     milliseconds = document["_aws"]["Timestamp"]
     _require(type(milliseconds) is int, "Timestamp is not a whole number of milliseconds")
     for directive in document["_aws"]["CloudWatchMetrics"]:
-        metrics, sets = directive["Metrics"], directive["Dimensions"]
-        _require(0 < len(metrics) <= limits.MAX_METRICS_PER_LINE, "a directive must have 1 to 100 metrics")
-        _require(len(sets) > 0, "a directive has no dimension sets")
-        longest = max((len(name) for names in sets for name in names), default=0)
-        _require(longest <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name is longer than 250 characters")
-        datums = [
-            {
-                "Timestamp": milliseconds / 1000,
-                "Dimensions": [{"Name": name, "Value": document[name]} for name in names],
-                **{"MetricName" if name == "Name" else name: value for name, value in metric.items()},
-                **_numbers(document[metric["Name"]]),
-            }
-            for names in sets
-            for metric in metrics
-        ]
+        datums = [{"Timestamp": milliseconds / 1000, **datum} for datum in _datums(document, directive)]
         yield {"Namespace": directive["Namespace"], "MetricData": datums}
+
+
+def _datums(document: Mapping[str, Any], directive: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each metric of a directive with each of its dimension sets, without the time."""
+    metrics, sets = directive["Metrics"], directive["Dimensions"]
+    _require(0 < len(metrics) <= limits.MAX_METRICS_PER_LINE, "a directive must have 1 to 100 metrics")
+    _require(len(sets) > 0, "a directive has no dimension sets")
+    for names in sets:
+        longest = max(map(len, names), default=0)
+        _require(longest <= limits.MAX_EMF_DIMENSION_NAME_LENGTH, "a dimension name is longer than 250 characters")
+        dimensions = [{"Name": name, "Value": document[name]} for name in names]
+        for metric in metrics:
+            members = {"MetricName" if name == "Name" else name: value for name, value in metric.items()}
+            yield {"Dimensions": dimensions, **members, **_numbers(document[metric["Name"]])}
 
 
 def _require(is_met: bool, otherwise: str) -> None:  # noqa: FBT001 - a condition

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from otel_cloudwatch_flask.delivery import batch as batch_module
 from otel_cloudwatch_flask.delivery.backlog import Backlog
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
@@ -104,7 +104,7 @@ class TestMemory:
     @staticmethod
     def with_text(*names: str) -> Batch:
         """Return a batch with its encoded text, as the exporter creates it."""
-        (made,) = batches(SHOP, batch(*names).datums)
+        (made,) = SHOP.batches(batch(*names).datums)
         assert made._texts is not None
         return made
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.delivery import batch as wire
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches, encoded
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, encoded
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES, sendable
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
@@ -268,7 +268,7 @@ class TestBatches:
     )
     def test_by_number(self, number: int, sizes: list[int]) -> None:
         """A request holds at most 1000 datums, and the next one starts only when that number is reached."""
-        made = list(batches(SHOP, [sized(120, str(i)) for i in range(number)]))
+        made = list(SHOP.batches([sized(120, str(i)) for i in range(number)]))
         assert [len(batch.datums) for batch in made] == sizes
         assert [datum.series.name.strip() for batch in made for datum in batch.datums] == [
             str(i) for i in range(number)
@@ -279,7 +279,7 @@ class TestBatches:
         """A request is filled to the last byte of the limit, counting separators and envelope."""
         separators = 9 * len(b",")
         last = MAX_REQUEST_BYTES - FRAME_BYTES - separators - 9 * 90_000 + surplus
-        made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(last)]))
+        made = list(SHOP.batches([*[sized(90_000)] * 9, sized(last)]))
         assert [len(batch.datums) for batch in made] == sizes
         assert made[0].size_bytes == (MAX_REQUEST_BYTES + surplus if len(sizes) == 1 else FRAME_BYTES + 9 * 90_000 + 8)
 
@@ -287,19 +287,19 @@ class TestBatches:
     def test_by_bytes_with_more_to_come(self, surplus: int, sizes: list[int]) -> None:
         """The last byte is used even if more datums follow."""
         tenth = MAX_REQUEST_BYTES - FRAME_BYTES - 9 * len(b",") - 9 * 90_000 + surplus
-        made = list(batches(SHOP, [*[sized(90_000)] * 9, sized(tenth), sized(100)]))
+        made = list(SHOP.batches([*[sized(90_000)] * 9, sized(tenth), sized(100)]))
         assert [len(batch.datums) for batch in made] == sizes
 
     def test_a_datum_alone_is_sent_in_any_case(self) -> None:
         """A datum larger than a request is sent alone, so that CloudWatch can reject it."""
-        made = list(batches(SHOP, [sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
+        made = list(SHOP.batches([sized(100), sized(MAX_REQUEST_BYTES), sized(100)]))
         assert [len(batch.datums) for batch in made] == [1, 1, 1]
 
     @given(st.lists(st.integers(90, 400_000), max_size=60))
     def test_within_limits(self, sizes: list[int]) -> None:
         """No datum is lost or reordered, no request is too large, and none has room for the next one's first datum."""
         given_datums = [sized(size, str(i)) for i, size in enumerate(sizes)]
-        made = list(batches(SHOP, given_datums))
+        made = list(SHOP.batches(given_datums))
         assert [datum for batch in made for datum in batch.datums] == given_datums
         assert all(len(batch.body()) == batch.size_bytes <= MAX_REQUEST_BYTES for batch in made)
         for batch, following in pairwise(made):
@@ -310,7 +310,7 @@ class TestBatches:
     def test_within_limits_of_botocore(self, sizes: list[tuple[int, int]]) -> None:
         """Requests that botocore encodes are also filled completely, counting the whitespace that it adds."""
         given_datums = [sized(size + commas, str(i) + commas * ",") for i, (size, commas) in enumerate(sizes)]
-        made = list(batches(SHOP, given_datums, is_plain=True))
+        made = list(SHOP.batches(given_datums, is_plain=True))
         assert [datum for batch in made for datum in batch.datums] == given_datums
         assert all(claimed_plain_size(batch) <= MAX_REQUEST_BYTES for batch in made)
         for batch, following in pairwise(made):

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches, encoded
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, encoded
 from otel_cloudwatch_flask.delivery.boto_client import (
     CONNECT_TIMEOUT_SECONDS,
     READ_TIMEOUT_SECONDS,
@@ -100,7 +100,7 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
     datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
     put = (plain_put if is_plain else encoded_put)(client_factory()())
     sizes = []
-    for full in batches(Envelope("Shop"), datums, is_plain=is_plain):
+    for full in Envelope("Shop").batches(datums, is_plain=is_plain):
         before = cloudwatch.traffic.bytes_uncompressed
         put(full)
         sizes.append(cloudwatch.traffic.bytes_uncompressed - before)

@@ -20,7 +20,7 @@ from botocore.exceptions import (
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
-from otel_cloudwatch_flask.delivery.batch import Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Envelope
 from otel_cloudwatch_flask.delivery.boto_client import Client, plain_put
 from otel_cloudwatch_flask.delivery.sender import Backoff, Sender
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
@@ -58,7 +58,7 @@ class Setting:
     def add(self, *names: str, unix_seconds: int = NOW) -> None:
         """Add datums as one batch, in a new namespace so that the backlog does not combine it with other batches."""
         made = [Datum(Series(name, (), "Count"), unix_seconds, 1.0) for name in names]
-        self.backlog.add(batches(Envelope(f"Shop{next(self._namespaces)}"), made))
+        self.backlog.add(Envelope(f"Shop{next(self._namespaces)}").batches(made))
 
     def deliver(self, within_seconds: float = 1e6) -> bool:
         """Deliver with this timeout."""
@@ -255,7 +255,7 @@ class TestRetries:
         error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "1000"
         client = scripted(error)
         backlog = Backlog(10**6, StatsRecorder())
-        backlog.add(batches(Envelope("Shop"), [Datum(Series("a", (), "Count"), NOW, 1.0)]))
+        backlog.add(Envelope("Shop").batches([Datum(Series("a", (), "Count"), NOW, 1.0)]))
         sender = Sender(lambda: plain_put(client), backlog, StatsRecorder(), wall_clock=FakeClock(NOW))
         threads = in_threads(lambda: sender.deliver(inf))
         assert eventually(lambda: client.calls and sender.retry_at > -inf)
@@ -380,7 +380,7 @@ class TestRefusals:
         for name in ("bad1", "bad2", "bad3"):
             setting.add(name)
             assert setting.deliver()
-        assert [series.name for series in setting.sender._refused_series] == ["bad2", "bad3"]
+        assert [series.name for series in setting.sender._refused_series.messages()] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses no datum, and the bad datum is still isolated."""
@@ -457,7 +457,7 @@ class TestExpired:
         setting = Setting(client)
         times = {"old": NOW - TWO_WEEKS - 60, "new": NOW, "tomorrow": NOW + 86400}
         made = [Datum(Series(name, (), "Count"), at, 1.0) for name, at in times.items()]
-        setting.backlog.add(batches(Envelope("Shop"), made))
+        setting.backlog.add(Envelope("Shop").batches(made))
         assert setting.deliver()
         assert client.names()[1:] == [["new", "tomorrow"]]
         assert [datum["Timestamp"].timestamp() for datum in client.calls[1]["MetricData"]] == [NOW, NOW]

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from otel_cloudwatch_flask.delivery import sender
 from otel_cloudwatch_flask.delivery.backlog import Backlog, _Entry
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, _verified
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
@@ -257,7 +257,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             datums = [self.datum(ages[i % len(ages)], is_poison=i in poison and not self.series) for i in places]
             place += size
             with mock.patch.object(os, "open", side_effect=OSError(lack, "lack")) if lack else contextlib.nullcontext():
-                self.process.backlog.add(batches(SHOP, datums))
+                self.process.backlog.add(SHOP.batches(datums))
             backlog = self.process.backlog
             # One request is always kept, even if it exceeds the limit.
             assert backlog.size_bytes <= self.max_bytes or len(backlog._waiting) <= 1

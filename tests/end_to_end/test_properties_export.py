@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
@@ -96,7 +96,7 @@ def test_compaction(together: Sequence[Sequence[tuple[str, int]]]) -> None:
 def test_requests_are_filled(thousands: Sequence[int], more: int) -> None:
     """No request exceeds a limit, or would have room for the first datum of the next request."""
     datums = [datum_of("n" * 200, 1)] * (sum(thousands) * 50 + more)
-    made = [*batches(Envelope("Shop"), datums)]
+    made = [*Envelope("Shop").batches(datums)]
     assert [datum for batch in made for datum in batch.datums] == datums
     for batch, following in zip(made, [*made[1:], None], strict=True):
         assert len(batch.datums) <= MAX_DATUMS_PER_REQUEST

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, batches
+from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.observation.record import Observation
@@ -38,7 +38,7 @@ flushes = st.lists(st.lists(st.tuples(series, contents), min_size=1, max_size=6)
 
 def sent(*datums: tuple[Series, Any], at: int = NOW, envelope: Envelope = SHOP) -> Iterable[Batch]:
     """Return these data points in as many batches as they need."""
-    return batches(envelope, [Datum(series, at, content) for series, content in datums])
+    return envelope.batches([Datum(series, at, content) for series, content in datums])
 
 
 def observed(*flushes: Iterable[Batch], **bounds: int) -> Observation:
