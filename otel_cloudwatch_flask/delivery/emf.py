@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
@@ -81,7 +81,7 @@ class EmfEnvelope(Envelope):
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
-        return [document.text() for document in _documents(self.namespace, datums)]
+        return [document.text() for document in _documents(json.dumps(self.namespace), datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
         """Split ``datums`` into batches of encoded documents."""
@@ -94,21 +94,22 @@ class _Document:
     """The metrics of one line. They have the same timestamp, dimensions and properties, but different names."""
 
     def __init__(self, namespace: str, datum: Datum) -> None:
-        dimensions = _encoded(datum.series.dimensions)
+        series, seconds, _ = datum
+        encoded = _encoded_series(series)
         self.parts: dict[int, Datum] = {}
         """Maps the index of each datum to the part of the datum that this document has."""
         self._head = (
-            f'{{"_aws":{{"Timestamp":{datum.unix_seconds * 1000},"CloudWatchMetrics":[{{'
-            f'"Namespace":{json.dumps(namespace)},"Dimensions":[[{",".join(dimensions)}]],"Metrics":['
+            f'{{"_aws":{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{'
+            f'"Namespace":{namespace},"Dimensions":[[{encoded.dimension_names}]],"Metrics":['
         )
         # A property gives way to a dimension, or later a metric, of the same name.
-        self._members = {**_encoded(datum.series.properties), **dimensions}
+        self._members = {**_encoded(series.properties), **encoded.dimensions}
         self._definitions: dict[str, str] = {}
         self._size_bytes = 0
 
     def add(self, index: int, part: Datum) -> bool:
         """Add a metric. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition = _encoded_series(part.series)
+        name, definition, _, _ = _encoded_series(part.series)
         numbers = _numbers_json(part.content)
         if self.parts:
             self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
@@ -126,7 +127,10 @@ class _Document:
 
 
 def _documents(namespace: str, datums: Sequence[Datum]) -> list[_Document]:
-    """Group ``datums`` into documents. A datum with too many values is divided between two documents."""
+    """Group ``datums`` into documents. A datum with too many values is divided between two documents.
+
+    :param namespace: the encoded namespace.
+    """
     found: list[_Document] = []
     latest: dict[Hashable, _Document] = {}
     for index, datum in enumerate(datums):
@@ -149,9 +153,18 @@ def _parts(datum: Datum) -> Sequence[Datum]:
     return [datum._replace(content=Distribution(content.values[half], content.counts[half])) for half in halves]
 
 
+class _EncodedSeries(NamedTuple):
+    """The parts of a document that are the same for all datums of a series, encoded as JSON."""
+
+    name: str
+    definition: str
+    dimension_names: str
+    dimensions: dict[str, str]
+
+
 @lru_cache(maxsize=20_000)
-def _encoded_series(series: Series) -> tuple[str, str]:
-    """Return the encoded name and definition of a metric."""
+def _encoded_series(series: Series) -> _EncodedSeries:
+    """Encode a series. Its properties are left out, because they can differ between datums of a series."""
     name = series.name
     while name == _METADATA or json.dumps(name) in _encoded(series.dimensions):
         name += "_"
@@ -165,7 +178,9 @@ def _encoded_series(series: Series) -> tuple[str, str]:
         )
     resolution = "" if series.storage_resolution == 60 else f',"StorageResolution":{series.storage_resolution}'
     encoded = json.dumps(name)
-    return encoded, f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
+    definition = f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
+    dimensions = _encoded(series.dimensions)
+    return _EncodedSeries(encoded, definition, ",".join(dimensions), dimensions)
 
 
 @lru_cache(maxsize=20_000)
@@ -224,7 +239,7 @@ class EmfPut:
 
 def _divided(batch: Batch, lines: int) -> tuple[tuple[Datum, ...], tuple[Datum, ...]]:
     """Return the datums, or parts of them, in the first ``lines`` documents of a batch, and the remaining ones."""
-    documents = _documents(batch.envelope.namespace, batch.datums)
+    documents = _documents(json.dumps(batch.envelope.namespace), batch.datums)
     remaining: dict[int, Datum] = {}
     for index, part in (each for document in documents[lines:] for each in document.parts.items()):
         # Both parts of a datum make a whole datum.
