@@ -53,9 +53,9 @@ class FakeCloudWatch(PublishedMetrics):
     Traceback (most recent call last):
     botocore.exceptions.ClientError: ... The value Infinity for parameter MetricData.member.1.Value is invalid.
 
-    :param latency_seconds: The duration of each request. The attribute of the same name may be changed at any time.
-    :param clock: A function that returns the current time in Unix seconds.
-    :param sleep: A function that waits for a number of seconds.
+    :param latency_seconds: duration of each request. The attribute of the same name may be changed at any time.
+    :param clock: function that returns the current time in Unix seconds.
+    :param sleep: function that waits for a number of seconds.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class FakeCloudWatch(PublishedMetrics):
 
         Pending datums have not arrived, either because they have not been flushed yet or because of an error.
 
-        :param publishers: Reporters or exporters.
+        :param publishers: reporters or exporters.
         """
         problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
@@ -119,10 +119,10 @@ class FakeCloudWatch(PublishedMetrics):
         ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
         use.
 
-        :param template: The output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
-        :param name: The alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
-        :param state: The alarm's previous state, which is returned if CloudWatch would not change it.
-        :param parameters: Values for the template's parameters instead of their defaults.
+        :param template: output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
+        :param name: the alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
+        :param state: the alarm's previous state, which is returned if CloudWatch would not change it.
+        :param parameters: values for the template's parameters instead of their defaults.
         """
         resources = template["Resources"]
         if name not in resources:

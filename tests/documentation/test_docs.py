@@ -35,6 +35,9 @@ NOT_RUN = {
 PROGRAMS = blocks("python")
 PAGES_WITH_COMMANDS = sorted({each.page for each in blocks("console")} - {page for page, _ in OWN_TESTS})
 SHOWN_ONLY = {"text", "md", "xml", ""}
+ROOT = Path(__file__).parents[2]
+LARGEST_PICTURE = 60_000
+SHORTEST_DESCRIPTION = 5  # words
 
 
 @contextmanager
@@ -113,3 +116,14 @@ def ini(text: str) -> object:
         return parser.sections()
     parser.read_string("[environment]\n" + text)
     return Settings.resolve(arguments={}, app_config={}, environ=dict(parser["environment"]))
+
+
+def test_pictures() -> None:
+    """Every picture is used, small, and described for those who cannot see it."""
+    text = "\n".join(page.read_text("utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    described = {path.rpartition("/")[2]: alt for alt, path in re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", text)}
+    described |= {path.rpartition("/")[2]: alt for alt, path in re.findall(r'<img alt="([^"]+)" src="([^"]+)"', text)}
+    assert [name for name, alt in described.items() if len(alt.split()) < SHORTEST_DESCRIPTION] == []
+    pictures = [*(ROOT / "docs" / "images").iterdir()]
+    assert {picture.name for picture in pictures if picture.name not in text} == set()
+    assert [picture.name for picture in pictures if picture.stat().st_size > LARGEST_PICTURE] == []

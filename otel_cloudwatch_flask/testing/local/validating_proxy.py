@@ -59,11 +59,11 @@ class Traffic:
     """How many requests, bytes and datums the proxy has received.
 
     :param put_requests: PutMetricData requests.
-    :param refused: Invalid requests, for any operation.
+    :param refused: invalid requests, for any operation.
     :param faulted: PutMetricData requests that were answered with a :class:`Fault`.
-    :param bytes_received: Bytes in the bodies of PutMetricData requests, as received.
-    :param bytes_uncompressed: Bytes in the bodies of PutMetricData requests, after decompression.
-    :param datums: Accepted datums.
+    :param bytes_received: bytes in the bodies of PutMetricData requests, as received.
+    :param bytes_uncompressed: bytes in the bodies of PutMetricData requests, after decompression.
+    :param datums: accepted datums.
     """
 
     put_requests: int = 0
@@ -80,10 +80,10 @@ class ValidatingProxy:
     The attributes ``latency_seconds`` and ``answer_with`` may be changed at any time.
 
     :param backend: moto's WSGI application.
-    :param latency_seconds: The delay before the response to each PutMetricData request.
-    :param answer_with: A function that receives the parameters of each PutMetricData request, and may return a fault.
-    :param clock: A function that returns the current time in Unix seconds.
-    :param sleep: A function that waits for a number of seconds.
+    :param latency_seconds: delay before the response to each PutMetricData request.
+    :param answer_with: function that receives the parameters of each PutMetricData request, and may return a fault.
+    :param clock: function that returns the current time in Unix seconds.
+    :param sleep: function that waits for a number of seconds.
     """
 
     def __init__(
