@@ -171,10 +171,14 @@ def _values_and_counts(
         values.append(maximum + 0.0)
         counts.append(1)
     # Clamping can make a value equal to the minimum or the maximum.
-    if not all(map(lt, values, values[1:])):
-        merged = Distribution.of(zip(values, counts, strict=True))
-        return [*merged.values], [*merged.counts]
+    if len(values) > 1 and (values[0] == values[1] or values[-2] == values[-1]):
+        return _with_equal_values_merged(values, counts)
     return values, counts
+
+
+def _with_equal_values_merged(values: Sequence[float], counts: Sequence[int]) -> tuple[list[float], list[int]]:
+    merged = Distribution.of(zip(values, counts, strict=True))
+    return [*merged.values], [*merged.counts]
 
 
 def _single_value(total: float, extremes: Extremes, buckets: Buckets) -> float:
@@ -228,17 +232,26 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
         value = min(max(total, lower), upper)
         # If the value is a difference of sums and not a whole number, its last digits are rounding errors.
         return [value if value == int(value) else _rounded(value, ".15g", lower, upper)], samples
+    if not is_explicit and max(samples) < _OVERFULL and bounds[0][0] >= 0:
+        values = _adjusted(buckets, total)
+        if values is not None:
+            return values, samples
+    return _divided_values_and_counts(buckets, total, is_explicit=is_explicit)
+
+
+def _divided_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
+    """Like ``_inner_values_and_counts``, for buckets that have to be divided, or whose values all have to move."""
     if is_explicit:
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
-    elif max(samples) < _OVERFULL and bounds[0][0] >= 0:
-        finer, values = buckets, _adjusted(buckets, total)
     else:
         finer = _with_overfull_divided(buckets)
         values = _adjusted(finer, total) if _are_spread(buckets) else None
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
-    return values, finer[0]
+    if all(map(lt, values, values[1:])):
+        return values, finer[0]
+    return _with_equal_values_merged(values, finer[0])  # Parts of narrow buckets can be too narrow to differ.
 
 
 def _are_spread(buckets: Buckets) -> bool:
@@ -261,7 +274,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
     samples, bounds = buckets
     values = [reference for _, _, reference in bounds]
     weights = [*map(mul, values, samples)]
-    left = -math.fsum([*weights, -total])  # fsum() rounds only once, so sums of whole numbers are exact.
+    left = total - math.fsum(weights)  # fsum() rounds only once, so sums of whole numbers are exact.
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
     for _ in range(_MAX_ADJUSTED):
@@ -336,7 +349,7 @@ def _with_overfull_divided(buckets: Buckets) -> Buckets:
     An over-full bucket is likely to contain one or more percentiles.
     """
     samples, bounds = buckets[0][:], buckets[1][:]
-    for i, parts in reversed([*enumerate(_numbers_of_parts(samples))]):
+    for i, parts in reversed(_numbers_of_parts(samples).items()):
         lower, upper, _ = bounds[i]
         if parts > 1 and lower < upper:
             counts, fractions = _parts(samples[i], parts)
@@ -346,14 +359,15 @@ def _with_overfull_divided(buckets: Buckets) -> Buckets:
     return samples, bounds
 
 
-def _numbers_of_parts(samples: Sequence[int]) -> list[int]:
-    """Return the number of parts to divide each bucket into. A bucket with 0 or 1 parts is not divided."""
+def _numbers_of_parts(samples: Sequence[int]) -> dict[int, int]:
+    """Return the number of parts to divide each over-full bucket into, by its index."""
+    overfull = {i: count for i, count in enumerate(samples) if count >= _OVERFULL}
     room, total = MAX_BUCKETS - len(samples), sum(samples)
     if room <= _RESERVE_FOR_PERCENTILES:
         indices = _indices_of_percentiles(samples)
         share = 1 + room // len(indices)
-        return [min(count // _SAMPLES_PER_PART, share) if i in indices else 1 for i, count in enumerate(samples)]
-    return [min(count // _SAMPLES_PER_PART, 1 + room * count // total) for count in samples]
+        return {i: min(count // _SAMPLES_PER_PART, share) for i, count in overfull.items() if i in indices}
+    return {i: min(count // _SAMPLES_PER_PART, 1 + room * count // total) for i, count in overfull.items()}
 
 
 @lru_cache(1000)
