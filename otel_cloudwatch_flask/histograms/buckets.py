@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import itemgetter, lt
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,60 +35,59 @@ Bucket: TypeAlias = tuple[float, float, float]
 that side. ``reference`` is a number with few digits near the middle of the bucket. Explicit buckets do not use it.
 """
 
-
 Buckets: TypeAlias = tuple[list[int], list[Bucket]]
 """``(samples, bounds)``: non-empty buckets in ascending order. Bucket ``bounds[i]`` contains ``samples[i]`` samples.
 
 Parallel lists rather than an object per bucket, so that cached bounds are shared instead of copied.
 """
 
+Extremes: TypeAlias = tuple[float | None, float | None, float, float]
+"""``(minimum, maximum, floor, ceiling)``: the extremes of a histogram, or ``None`` if unknown, and bounds.
 
-class Extremes(NamedTuple):
-    """The minimum and maximum of a histogram, if they are known, and bounds on all of its samples.
+No sample is less than ``floor`` or greater than ``ceiling``. If the minimum is known, it equals ``floor``. If the
+maximum is known, it equals ``ceiling``. Otherwise, the bound may be loose or infinite.
+"""
 
-    No sample is less than ``floor`` or greater than ``ceiling``. A known minimum equals ``floor``, and a known maximum
-    equals ``ceiling``. The bound of an unknown extreme may be loose or infinite.
+
+def recorded_extremes(minimum: float | None, maximum: float | None) -> Extremes:
+    """Return the extremes of a data point. ``None`` and the SDK's initial ``inf`` and ``-inf`` mean unknown."""
+    floor, ceiling = minimum, maximum
+    if floor is None or floor == math.inf:
+        minimum, floor = None, -math.inf
+    if ceiling is None or ceiling == -math.inf:
+        maximum, ceiling = None, math.inf
+    return minimum, maximum, floor, ceiling
+
+
+def negated_extremes(extremes: Extremes) -> Extremes:
+    """Return the extremes of the negated samples."""
+    minimum, maximum, floor, ceiling = extremes
+    return None if maximum is None else -maximum, None if minimum is None else -minimum, -ceiling, -floor
+
+
+def extremes_of_all(one: Extremes, other: Extremes) -> Extremes:
+    """Return the extremes of the combined samples."""
+    minimum, maximum, floor, ceiling = one
+    other_minimum, other_maximum, other_floor, other_ceiling = other
+    return (
+        None if minimum is None or other_minimum is None else min(minimum, other_minimum),
+        None if maximum is None or other_maximum is None else max(maximum, other_maximum),
+        min(floor, other_floor),
+        max(ceiling, other_ceiling),
+    )
+
+
+def extremes_since(now: Extremes, previous: Extremes) -> Extremes:
+    """Return the extremes of the samples that were added between two cumulative data points.
+
+    The minimum is known only if it lies below all earlier samples, and the maximum only if it lies above them.
+    Otherwise, only a bound is known.
     """
-
-    minimum: float | None = None
-    maximum: float | None = None
-    floor: float = -math.inf
-    ceiling: float = math.inf
-
-    @classmethod
-    def recorded(cls, minimum: float | None, maximum: float | None) -> "Extremes":
-        """Create the extremes of a data point. ``None`` and the SDK's initial ``inf`` and ``-inf`` mean unknown."""
-        floor, ceiling = minimum, maximum
-        if floor is None or floor == math.inf:
-            minimum, floor = None, -math.inf
-        if ceiling is None or ceiling == -math.inf:
-            maximum, ceiling = None, math.inf
-        return cls(minimum, maximum, floor, ceiling)
-
-    def negated(self) -> "Extremes":
-        """Return the extremes of the negated samples."""
-        minimum = None if self.maximum is None else -self.maximum
-        maximum = None if self.minimum is None else -self.minimum
-        return Extremes(minimum, maximum, -self.ceiling, -self.floor)
-
-    def union(self, other: "Extremes") -> "Extremes":
-        """Return the extremes of the combined samples."""
-        return Extremes(
-            None if self.minimum is None or other.minimum is None else min(self.minimum, other.minimum),
-            None if self.maximum is None or other.maximum is None else max(self.maximum, other.maximum),
-            min(self.floor, other.floor),
-            max(self.ceiling, other.ceiling),
-        )
-
-    def since(self, previous: "Extremes") -> "Extremes":
-        """Return the extremes of the samples that were added after the earlier cumulative data point ``previous``.
-
-        The minimum is known only if it lies below all earlier samples, and the maximum only if it lies above them.
-        Otherwise only a bound is known.
-        """
-        lowered = self.minimum is not None and self.minimum < previous.floor
-        raised = self.maximum is not None and self.maximum > previous.ceiling
-        return self._replace(minimum=self.minimum if lowered else None, maximum=self.maximum if raised else None)
+    minimum, maximum, floor, ceiling = now
+    _, _, previous_floor, previous_ceiling = previous
+    lowered = minimum is not None and minimum < previous_floor
+    raised = maximum is not None and maximum > previous_ceiling
+    return minimum if lowered else None, maximum if raised else None, floor, ceiling
 
 
 HistogramT = TypeVar("HistogramT", bound="Histogram")
@@ -136,19 +135,19 @@ class Histogram:
             self,
             count=self.count + other.count,
             sum=self.sum + other.sum,
-            extremes=self.extremes.union(other.extremes),
+            extremes=extremes_of_all(self.extremes, other.extremes),
             **fields,
         )
 
     def _negated(self, **fields: Any) -> "Self":
-        return replace(self, sum=-self.sum, extremes=self.extremes.negated(), **fields)
+        return replace(self, sum=-self.sum, extremes=negated_extremes(self.extremes), **fields)
 
     def _minus(self, previous: "Histogram", **fields: Any) -> "Self":
         return replace(
             self,
             count=self.count - previous.count,
             sum=self.sum - previous.sum,
-            extremes=self.extremes.since(previous.extremes),
+            extremes=extremes_since(self.extremes, previous.extremes),
             **fields,
         )
 

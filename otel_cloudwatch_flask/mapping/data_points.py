@@ -20,6 +20,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     consecutive_buckets,
     contradiction,
     explicit_buckets,
+    recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
 from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
@@ -195,7 +196,7 @@ def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
     minimum, maximum, total = point.min, point.max, point.sum
     if not {type(minimum), type(maximum), type(total)} <= NUMBERS:
         minimum, maximum, total = (None if each is None else _number_of(each) for each in (minimum, maximum, total))
-    return Extremes.recorded(minimum, maximum), total
+    return recorded_extremes(minimum, maximum), total
 
 
 def _exponential_buckets(point: Any) -> Buckets:

@@ -15,9 +15,12 @@ from otel_cloudwatch_flask.histograms.buckets import (
     ExponentialHistogram,
     Extremes,
     edge,
+    extremes_of_all,
+    extremes_since,
+    recorded_extremes,
     short_number_between,
 )
-from tests.support.samples import explicit, exponential, rows, samples
+from tests.support.samples import UNRECORDED, explicit, exponential, rows, samples
 
 BOUNDS = (-10.0, -1.0, 0.0, 0.5, 1.0, 10.0, 1000.0)
 scales = st.integers(-3, 8)
@@ -86,23 +89,23 @@ class TestExplicit:
     @pytest.mark.parametrize(
         ("counts", "bounds", "count", "total", "extremes", "contradiction"),
         [
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1, 2), None),
-            ((0, 0), (1.0,), 0, 0.0, Extremes.recorded(inf, -inf), None),
-            ((1, 1, 0), (1.0,), 2, 3.0, Extremes(), "1 bounds but 3 bucket counts"),
-            ((1, 1, 0), (2.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
-            ((1, 1, 0), (1.0, 1.0), 2, 3.0, Extremes(), "do not ascend"),
-            ((3, -1), (1.0,), 2, 3.0, Extremes(), "a negative count"),
-            ((1, 1), (1.0,), 3, 3.0, Extremes(), "a count of 3, but 2 samples"),
-            ((1, 1), (1.0,), 2, nan, Extremes(), "a sum that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, inf, Extremes(), "a sum that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(nan, 2), "that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(-inf, 2), "that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1, inf), "that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(-(10**400), 2), "that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(None, 10**400), "that is NaN or too large for a float"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(2, 1), "a minimum of 2 above the maximum of 1"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(1.5, 2), "outside the first non-empty bucket"),
-            ((1, 1), (1.0,), 2, 3.0, Extremes.recorded(0, 0.5), "outside the last non-empty bucket"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(1, 2), None),
+            ((0, 0), (1.0,), 0, 0.0, recorded_extremes(inf, -inf), None),
+            ((1, 1, 0), (1.0,), 2, 3.0, UNRECORDED, "1 bounds but 3 bucket counts"),
+            ((1, 1, 0), (2.0, 1.0), 2, 3.0, UNRECORDED, "do not ascend"),
+            ((1, 1, 0), (1.0, 1.0), 2, 3.0, UNRECORDED, "do not ascend"),
+            ((3, -1), (1.0,), 2, 3.0, UNRECORDED, "a negative count"),
+            ((1, 1), (1.0,), 3, 3.0, UNRECORDED, "a count of 3, but 2 samples"),
+            ((1, 1), (1.0,), 2, nan, UNRECORDED, "a sum that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, inf, UNRECORDED, "a sum that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(nan, 2), "that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(-inf, 2), "that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(1, inf), "that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(-(10**400), 2), "that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(None, 10**400), "that is NaN or too large for a float"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(2, 1), "a minimum of 2 above the maximum of 1"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(1.5, 2), "outside the first non-empty bucket"),
+            ((1, 1), (1.0,), 2, 3.0, recorded_extremes(0, 0.5), "outside the last non-empty bucket"),
         ],
     )
     def test_contradictions(
@@ -121,7 +124,7 @@ class TestExplicit:
 
     def test_a_sum_beyond_every_float_contradicts_nothing_else(self) -> None:
         """A sum of ints beyond the range of floats is reported as a contradiction, and raises no exception."""
-        histogram = ExplicitHistogram(20, 20 * 10**308, Extremes.recorded(10**308, 10**308), (1.0,), (0, 20))
+        histogram = ExplicitHistogram(20, 20 * 10**308, recorded_extremes(10**308, 10**308), (1.0,), (0, 20))
         assert histogram.contradiction() == "a sum that is NaN or too large for a float"
 
 
@@ -182,12 +185,12 @@ class TestExponential:
 
     def test_zero_threshold_is_a_bucket(self) -> None:
         """The zero bucket extends to its threshold on both sides."""
-        histogram = ExponentialHistogram(3, 0.0, Extremes(), 0, zero_count=3, zero_threshold=0.25)
+        histogram = ExponentialHistogram(3, 0.0, UNRECORDED, 0, zero_count=3, zero_threshold=0.25)
         assert rows(histogram.buckets()) == [(-0.25, 0.25, 3)]
 
     def test_negative_count(self) -> None:
         """A bucket with a negative count is contradictory."""
-        histogram = ExponentialHistogram(0, 0.0, Extremes(), 0, 1, 0.0, {1: -1})
+        histogram = ExponentialHistogram(0, 0.0, UNRECORDED, 0, 1, 0.0, {1: -1})
         assert histogram.contradiction() == "a negative count"
 
 
@@ -207,17 +210,16 @@ class TestExtremes:
         self, now: tuple[float, float], then: tuple[float, float], since: tuple[float | None, float | None]
     ) -> None:
         """A cumulative extreme is the delta's extreme only if it changed; otherwise, it only bounds the delta."""
-        extremes = Extremes.recorded(*now).since(Extremes.recorded(*then))
-        assert (extremes.minimum, extremes.maximum) == since
-        assert (extremes.floor, extremes.ceiling) == now
+        extremes = extremes_since(recorded_extremes(*now), recorded_extremes(*then))
+        assert extremes == (*since, *now)
 
     def test_unrecorded(self) -> None:
         """The SDK's inf and -inf, and ``None``, mean that no extremes were recorded."""
-        assert Extremes.recorded(inf, -inf) == Extremes.recorded(None, None) == Extremes()
+        assert recorded_extremes(inf, -inf) == recorded_extremes(None, None) == UNRECORDED
 
     def test_union_with_unknown(self) -> None:
         """The extremes of a union are known only if both sides' are; its bounds enclose those of both sides."""
-        assert Extremes.recorded(1, 2).union(Extremes.recorded(None, 5)) == Extremes(None, 5, -inf, 5)
+        assert extremes_of_all(recorded_extremes(1, 2), recorded_extremes(None, 5)) == (None, 5, -inf, 5)
 
 
 def neighbors_to_the_power(scale: int, value: float) -> tuple[Fraction, Fraction]:
@@ -280,7 +282,7 @@ class TestSides:
         first, last = min(samples, default=0), max(samples, default=0)
         counts = [samples.get(index, 0) for index in range(first, last + 1)]
         filled = {index: count for index, count in samples.items() if count}
-        histogram = ExponentialHistogram(sum(counts), 0.0, Extremes(), scale, positive=filled)
+        histogram = ExponentialHistogram(sum(counts), 0.0, UNRECORDED, scale, positive=filled)
         assert module.consecutive_buckets(scale, first, counts) == histogram.buckets()
 
     @given(st.dictionaries(st.integers(-3000, 3000), st.integers(1, 5), max_size=30), st.integers(1, 6))
@@ -333,7 +335,7 @@ class TestReferences:
     @given(st.integers(-1, 12), st.integers(-2000, 2000))
     def test_inside_its_bucket(self, scale: int, index: int) -> None:
         """The reference is not an edge of its bucket if there is another number between the edges."""
-        found = ExponentialHistogram(1, 0.0, Extremes(), scale, positive={index: 1}).buckets()
+        found = ExponentialHistogram(1, 0.0, UNRECORDED, scale, positive={index: 1}).buckets()
         _, ((lower, upper, reference),) = found
         if lower > 0 and upper < inf:
             assert lower < reference < upper

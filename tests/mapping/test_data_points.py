@@ -5,7 +5,11 @@ import pytest
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
-from otel_cloudwatch_flask.histograms.buckets import ExplicitHistogram, ExponentialHistogram, Extremes
+from otel_cloudwatch_flask.histograms.buckets import (
+    ExplicitHistogram,
+    ExponentialHistogram,
+    recorded_extremes,
+)
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
 from otel_cloudwatch_flask.mapping.data_points import (
     GaugeValue,
@@ -191,7 +195,7 @@ def test_statistics_of_a_histogram_without_buckets() -> None:
 def test_explicit_histogram() -> None:
     """Bounds, counts, sum and extremes of an explicit histogram are read unchanged."""
     value = PointReader(START).value("key", sdk.Histogram([], DELTA), histogram_point(), 60.0)
-    assert value == ExplicitHistogram(3, 6.0, Extremes.recorded(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
+    assert value == ExplicitHistogram(3, 6.0, recorded_extremes(1.0, 3.0), (1.5,), (1, 2), factor=60.0)
 
 
 def test_exponential_histogram() -> None:
@@ -212,7 +216,7 @@ def test_exponential_histogram() -> None:
     )
     value = PointReader(START).value("key", sdk.ExponentialHistogram([], DELTA), point, 1.0)
     assert value == ExponentialHistogram(
-        4, -1.0, Extremes.recorded(-3.0, 3.0), 0, 1, 0.0, positive={-1: 1, 1: 1}, negative={1: 1}
+        4, -1.0, recorded_extremes(-3.0, 3.0), 0, 1, 0.0, positive={-1: 1, 1: 1}, negative={1: 1}
     )
 
 
@@ -222,4 +226,4 @@ def test_a_negative_factor() -> None:
     assert reader.value("key", counter(DELTA), number(5), -1.0) == SumValue(-5)
     assert reader.value("key", GAUGE, number(-2.0), -60.0) == GaugeValue(120.0)
     opposite = reader.value("key", sdk.Histogram([], DELTA), histogram_point(), -60.0)
-    assert opposite == ExplicitHistogram(3, -6.0, Extremes.recorded(-3.0, -1.0), (-1.5,), (2, 1), factor=60.0)
+    assert opposite == ExplicitHistogram(3, -6.0, recorded_extremes(-3.0, -1.0), (-1.5,), (2, 1), factor=60.0)

@@ -15,9 +15,10 @@ from otel_cloudwatch_flask.histograms.buckets import (
     Extremes,
     bucket_between,
     edge,
+    recorded_extremes,
 )
 
-UNRECORDED = Extremes()
+UNRECORDED = recorded_extremes(None, None)
 
 
 class Row(NamedTuple):
@@ -59,7 +60,7 @@ def explicit(
     return ExplicitHistogram(
         count=len(recorded),
         sum=math.fsum(recorded),
-        extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
+        extremes=extremes or recorded_extremes(min(recorded), max(recorded)),
         bounds=tuple(bounds),
         counts=tuple(counts[i] for i in range(len(bounds) + 1)),
     )
@@ -70,7 +71,7 @@ def exponential(recorded: Sequence[float], scale: int, *, extremes: Extremes | N
     return ExponentialHistogram(
         count=len(recorded),
         sum=math.fsum(recorded),
-        extremes=extremes or Extremes.recorded(min(recorded), max(recorded)),
+        extremes=extremes or recorded_extremes(min(recorded), max(recorded)),
         scale=scale,
         zero_count=sum(sample == 0 for sample in recorded),
         positive=Counter(bucket_index(sample, scale) for sample in recorded if sample > 0),
