@@ -48,10 +48,10 @@ def command(
 ) -> None:
     """Suggest CloudWatch alarms for your app.
 
-    Prints alarms on the 5xx rate and the p99 latency of each of the busiest routes, and one alarm for missing data: a
-    CloudFormation template in JSON, Terraform configuration, or a CDK stack in Python. The 5xx rate includes 500, 502,
-    503 and 504 even if none has been observed. The metrics come from a preview, a demo or a running app (--from), or
-    from CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
+    Prints alarms on the 5xx rate and the p99 latency of the busiest routes, and one alarm on missing data. The output
+    is a CloudFormation template in JSON, Terraform configuration, or a CDK stack in Python. The 5xx rate covers up to
+    five statuses: those observed, then 500, 502, 503 and 504. The metrics come from a preview, a demo or a running app
+    (--from), or from CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json

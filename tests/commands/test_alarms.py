@@ -187,10 +187,17 @@ def test_only_the_busiest_routes_get_alarms() -> None:
 
 def test_logical_ids_are_unique_and_alphanumeric() -> None:
     """Logical IDs are unique and alphanumeric, whatever the routes."""
-    routes = ["/a-b", "/a/b", "/<b>", "/🦄", "/", "/" + "x" * 1000, "/" + "x" * 1001]
+    routes = ["/a-b", "/a/b", "/<b>", "/🦄", "/", "/" + "x" * 1000, "/" + "x" * 1001, "/cart", "/cart/n3", "/cart/"]
     found = suggested(*map(duration, routes))
     assert len(found) == 2 * len(routes) + 1
     assert all(name.isascii() and name.isalnum() and len(name) < 255 for name in found)
+
+
+def test_resource_names_are_unique_in_terraform() -> None:
+    """Routes whose logical IDs would differ only in case get different resources."""
+    template = alarms([duration("/ab"), duration("/a-b")], DEFAULTS, routes=10).template
+    names = re.findall(r'^resource "\w+" "(\w+)"', terraform(template), re.MULTILINE)
+    assert len(names) == len(set(names)) == 5
 
 
 def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:

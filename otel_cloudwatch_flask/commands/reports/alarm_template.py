@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
@@ -19,7 +20,9 @@ DOLLARS_PER_ALARM_METRIC: Final = 0.10
 _MAX_METRICS_PER_ALARM: Final = 10
 _PERIOD_SECONDS: Final = 300
 _FAILURE_STATUSES: Final = ("500", "502", "503", "504")
-"""The statuses that an alarm watches even if they have not been observed yet, so that the first errors trigger it."""
+"""The statuses that an alarm watches, if its limit allows, even if they have not been observed yet, so that the first
+errors trigger it.
+"""
 _MAX_NAME_LENGTH: Final = 255
 _LATENCY_HEADROOM: Final = 2.0
 """The ratio of the threshold to the observed p99."""
@@ -139,7 +142,7 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
 def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSummary], list[SeriesSummary]]:
     """Return the 5xx series and the other series, limited to the number of metrics that one alarm may have.
 
-    The 5xx series include those of common 5xx statuses that have not been observed yet.
+    If there is room, the 5xx series include those of common 5xx statuses that have not been observed yet.
     """
     observed = {each.status: each.series for each in group if each.is_failure}
     usual = {status: _with_status(group[0], status) for status in _FAILURE_STATUSES}
@@ -264,10 +267,14 @@ def _metric_count(alarm: Resource) -> int:
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """Return a logical ID that is not in ``named``. It has only letters and digits, as CloudFormation requires."""
+    """Return a logical ID that is not in ``named``, ignoring case, because Terraform's names are in lowercase.
+
+    It has only letters and digits, as CloudFormation requires.
+    """
     words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
-    return f"{base}N{sum(name.startswith(base) for name in named) + 1}" if base in named else base
+    taken = {name.lower() for name in named}
+    return next(each for each in chain([base], (f"{base}N{n}" for n in count(2))) if each.lower() not in taken)
 
 
 def _make_names_unique(every: Iterable[Resource]) -> None:
