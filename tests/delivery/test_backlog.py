@@ -307,16 +307,16 @@ class BacklogMachine(RuleBasedStateMachine):
         assert self.waiting[: len(sent)] == sent
         del self.waiting[: len(sent)]
 
-    @rule(fate=st.sampled_from(["sent", "kept", "halved", "expired in part"]))
-    def settle(self, fate: str) -> None:
+    @rule(outcome=st.sampled_from(["sent", "kept", "halved", "expired in part"]))
+    def settle(self, outcome: str) -> None:
         """Settle the batch in flight."""
         left: tuple[Batch, ...] = ()
         if self.in_flight is not None:
-            if fate == "kept":
+            if outcome == "kept":
                 left = (self.in_flight,)
-            elif fate == "halved" and len(self.in_flight.datums) > 1:
+            elif outcome == "halved" and len(self.in_flight.datums) > 1:
                 left = self.in_flight.halves()
-            elif fate == "expired in part" and len(self.in_flight.datums) > 1:
+            elif outcome == "expired in part" and len(self.in_flight.datums) > 1:
                 left = (Batch(SHOP, self.in_flight.datums[1:]),)
         self.accounts.backlog.settle(left)
         self.waiting[:0] = [name for part in left for name in names(part)]

@@ -69,7 +69,7 @@ def edges(point: sdk.ExponentialHistogramDataPoint, index: int | None) -> tuple[
     return edge(point.scale, index) * (1 - 1e-9), edge(point.scale, index + 1) * (1 + 1e-9)
 
 
-def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogramDataPoint) -> None:
+def assert_guarantees(made: Distribution, point: sdk.ExponentialHistogramDataPoint) -> None:
     """Assert exact count and extremes, a sum that is at most rounded, and values in the buckets of their samples."""
     assert len(made.values) == len(made.counts) <= 150
     assert all(low < high for low, high in pairwise(made.values))
@@ -95,7 +95,7 @@ def assert_promises_are_kept(made: Distribution, point: sdk.ExponentialHistogram
 def test_promises(samples: list[float]) -> None:
     """All guarantees hold for arbitrary samples."""
     point = recorded(samples)
-    assert_promises_are_kept(published(point), point)
+    assert_guarantees(published(point), point)
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=3, max_size=12, unique=True))
@@ -108,7 +108,7 @@ def test_lone_samples(samples: list[float]) -> None:
     if max(point.positive.bucket_counts) == 1:
         made = published(point)
         assert made.counts == [1] * len(samples)
-        assert_promises_are_kept(made, point)
+        assert_guarantees(made, point)
 
 
 def test_numbers_of_lone_samples() -> None:
@@ -138,7 +138,7 @@ def test_numbers_are_short_where_samples_crowd_at_an_end(where: str) -> None:
     made = published(point)
     long = [value for value in made.values if len(number_json(value).replace(".", "").strip("0")) > 8]
     assert len(long) <= 3
-    assert_promises_are_kept(made, point)
+    assert_guarantees(made, point)
 
 
 def test_zeros() -> None:
@@ -161,7 +161,7 @@ def test_extremes_beside_their_buckets(samples: list[float], *, beside: float, i
         *(replace(point, max=each, sum=point.sum - point.max + each) for each in maxima),
     ):
         if is_true:
-            assert_promises_are_kept(published(changed), changed)
+            assert_guarantees(published(changed), changed)
         else:
             with pytest.raises(InvalidPointError, match=r"outside the (first|last) non-empty bucket"):
                 distribution_of(changed, 1.0)
@@ -173,14 +173,14 @@ def test_a_coarse_scale() -> None:
     assert point.scale == 0
     made = published(point)
     assert len(text(made.values)) < len("1e-20,1.234e+19,12345678901234567890,1e+20")
-    assert_promises_are_kept(made, point)
+    assert_guarantees(made, point)
 
 
 @pytest.mark.parametrize("third", [3.2, 3.3, 3.45, 3.7, 3.85, 3.98])
 def test_a_remainder_that_leaves_its_bucket(third: float) -> None:
     """If the correction of the sum would move a value out of its bucket, another value absorbs the rest."""
     point = recorded([1.1, 1.7, 2.2, third, 17.4])
-    assert_promises_are_kept(published(point), point)
+    assert_guarantees(published(point), point)
 
 
 @pytest.mark.parametrize("number", range(1, 15))
@@ -188,7 +188,7 @@ def test_counts_of_lone_samples(number: int) -> None:
     """All guarantees hold for any number of samples, each alone in its bucket."""
     point = recorded([3.0**place for place in range(number)])
     assert set(filter(None, point.positive.bucket_counts)) == {1}
-    assert_promises_are_kept(published(point), point)
+    assert_guarantees(published(point), point)
 
 
 @pytest.mark.parametrize("number", [3, 7, 12, 50, 200, 900])
@@ -207,7 +207,7 @@ def test_percentiles_are_in_their_bucket(number: int, seed: int, spread: float) 
     state = random.Random(seed)
     point = recorded([state.lognormvariate(3, spread) for _ in range(number)])
     made, buckets = published(point), bucket_of_each_sample(point)
-    assert_promises_are_kept(made, point)
+    assert_guarantees(made, point)
     counted = list(accumulate(made.counts))
     for share in (0.5, 0.9, 0.99):
         rank = math.ceil(share * number)
@@ -221,7 +221,7 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
     growth = 2 ** (1 / 16) - 1
     point = recorded([2 ** (index / 16) * (1 + fraction * growth) for index in range(100)])
     assert set(point.positive.bucket_counts) == {0, 1}
-    assert_promises_are_kept(published(point), point)
+    assert_guarantees(published(point), point)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_value_that_takes_up_rounding_stays_in_its_bucket(fraction: float) -> 
 def test_remainders_on_edges(samples: list[float]) -> None:
     """The value that corrects the sum may be on an edge of its bucket (a power of two), but not equal to an extreme."""
     point = recorded(samples)
-    assert_promises_are_kept(published(point), point)
+    assert_guarantees(published(point), point)
 
 
 @pytest.mark.parametrize("scale", [0, 6, 9, 12])
@@ -259,7 +259,7 @@ def test_parts_of_an_over_full_bucket_are_told_apart(scale: int, samples: int) -
             + 2 * (upper + edge(scale, index + 2)) / 2,
         )
         made = published(point)
-        assert_promises_are_kept(made, point)
+        assert_guarantees(made, point)
         assert sum(lower <= value <= upper for value in made.values) >= min(samples // 6, 100)
 
 
@@ -288,7 +288,7 @@ def test_over_full_buckets_of_the_extremes(samples: list[float]) -> None:
     """An over-full bucket that contains an extreme is divided only within the extremes."""
     point = recorded(samples, max_size=20)
     made = published(point)
-    assert_promises_are_kept(made, point)
+    assert_guarantees(made, point)
     assert len(made.values) > sum(map(bool, point.positive.bucket_counts)) + 2
 
 
@@ -296,7 +296,7 @@ def test_samples_at_one_place_of_an_over_full_bucket() -> None:
     """If a divided over-full bucket could not preserve the sum, its samples share one value."""
     point = recorded([1.0, 1.3, *[2.5] * 20, 2.51], max_size=20)
     made = published(point)
-    assert_promises_are_kept(made, point)
+    assert_guarantees(made, point)
     assert made.counts == [1, 1, 20, 1]
 
 
@@ -316,7 +316,7 @@ def test_room_for_parts(buckets: int) -> None:
     )
     made = published(point)
     if buckets <= 150:
-        assert_promises_are_kept(made, point)
+        assert_guarantees(made, point)
         assert len(made.values) >= buckets
     assert (made.samples, made.values[0], made.values[-1]) == (point.count, point.min, point.max)
     assert made.total == pytest.approx(point.sum, rel=1e-12)

@@ -6,7 +6,7 @@ from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 
 
 class Thing:
-    """Objects that are all equal."""
+    """A class whose objects are all equal."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Thing)

@@ -181,7 +181,7 @@ class TestNamespace:
             CloudWatchMetricExporter(namespace, client=FakeCloudWatch())
 
 
-def assert_each_has_a_fate(exporter: CloudWatchMetricExporter, datums: int) -> None:
+def assert_each_is_sent_or_lost(exporter: CloudWatchMetricExporter, datums: int) -> None:
     """Check that every datum is eventually sent or lost, and none stays pending."""
     assert eventually(lambda: exporter.stats().datums_pending == 0, within_seconds=2)
     stats = exporter.stats()
@@ -240,7 +240,7 @@ class TestShutdown:
         assert time.monotonic() - begun < 1.5
         client.released.set()
         join_all(threads)
-        assert_each_has_a_fate(exporter, 1)
+        assert_each_is_sent_or_lost(exporter, 1)
 
     def test_what_the_next_process_may_send_again(self, tmp_path: Path) -> None:
         """A request in progress at shutdown counts as possibly duplicated if its datums are in the spool."""
@@ -269,7 +269,7 @@ class TestShutdown:
         exporter.shutdown(timeout_millis=50)
         released.set()
         join_all(threads)
-        assert_each_has_a_fate(exporter, 1)
+        assert_each_is_sent_or_lost(exporter, 1)
         assert exporter.stats().datums_lost == {"shutdown": 1}
 
 

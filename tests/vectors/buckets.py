@@ -32,7 +32,7 @@ def filled_buckets(point: Json, *, factor: float = 1.0) -> list[Bucket]:
     ]
 
 
-def values_astray(
+def value_errors(
     values: Sequence[tuple[float, float]], buckets: Sequence[Bucket], *, relative_slack: float
 ) -> Iterator[str]:
     """Yield the errors in ascending ``(value, count)`` pairs: a value must lie in every bucket whose ranks it covers.

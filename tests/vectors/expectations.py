@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from tests.vectors.inputs import Json, generated_metrics
 from tests.vectors.request_checks import Datum, Request, request_faults
-from tests.vectors.series import dimensions_of, entry_faults, samples_of, speaks_of
+from tests.vectors.series import applies_to, dimensions_of, entry_faults, samples_of
 
 Identity: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 """What identifies a metric in CloudWatch: name and dimensions."""
@@ -151,7 +151,7 @@ class _Arrivals:
             exactly = self._indexes.get((entry.get("name", "m"), frozenset(dims.items())))
             if exactly:
                 return exactly
-        return [index for index, datum in enumerate(self._datums) if speaks_of(entry, datum)]
+        return [index for index, datum in enumerate(self._datums) if applies_to(entry, datum)]
 
 
 def _arrival_faults(entry: Json, datums: Sequence[Datum], metrics: Sequence[Json]) -> Iterator[str]:

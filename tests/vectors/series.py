@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.vectors.buckets import filled_buckets, values_astray
+from tests.vectors.buckets import filled_buckets, value_errors
 from tests.vectors.inputs import Json, number
 from tests.vectors.request_checks import Datum
 
@@ -68,7 +68,7 @@ def dimensions_of(datum: Datum) -> dict[str, str]:
     return {dimension["Name"]: dimension["Value"] for dimension in datum.get("Dimensions", ())}
 
 
-def speaks_of(entry: Json, datum: Datum) -> bool:
+def applies_to(entry: Json, datum: Datum) -> bool:
     """Return whether the entry applies to this data point: the name and, if given, the dimensions match."""
     if not fnmatchcase(datum["MetricName"], entry.get("name", "m")):
         return False
@@ -112,7 +112,7 @@ def _bucket_faults(seen: Seen, wanted: Any) -> Iterator[str]:
     factor = seen.entry.get("factor", 1)
     edge_slack = _EXPONENTIAL_EDGE_SLACK if "scale" in point else 0.0
     slack = edge_slack if factor == 1 else max(edge_slack, _FACTOR_SLACK)
-    return values_astray(seen.samples.values, filled_buckets(point, factor=factor), relative_slack=slack)
+    return value_errors(seen.samples.values, filled_buckets(point, factor=factor), relative_slack=slack)
 
 
 def _only_point(seen: Seen) -> Json:
