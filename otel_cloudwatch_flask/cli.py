@@ -34,5 +34,5 @@ def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 
     Uses the app selected with `flask --app`, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
-    mode: nothing it records is sent.
+    mode: nothing it records is sent to CloudWatch.
     """

@@ -1,8 +1,8 @@
-"""The settings, which :meth:`Settings.resolve` reads from arguments, ``app.config`` and the environment.
+"""The settings, and the sources from which :meth:`Settings.resolve` reads them.
 
-The sources of a value, in order of precedence, are the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the environment
-variables ``OTEL_EXPORTER_CLOUDWATCH_<KEY>`` and ``CLOUDWATCH_<KEY>``, the equivalent OpenTelemetry or AWS variable, and
-finally the default. OpenTelemetry's configuration file, if there is one, takes precedence over the environment.
+The sources of a value, in order of precedence, are the argument, ``app.config["CLOUDWATCH_<KEY>"]``, the field in
+OpenTelemetry's configuration file, the environment variables ``OTEL_EXPORTER_CLOUDWATCH_<KEY>`` and
+``CLOUDWATCH_<KEY>``, certain OpenTelemetry or AWS variables, and finally the default.
 """
 
 import difflib
@@ -256,7 +256,7 @@ def _from_json(text: str) -> object:
 
 
 def _dimensions_from_text(text: str) -> object:
-    """Parse an environment variable that contains a JSON object or ``name=value,name=value``."""
+    """Parse a JSON object or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
     return dict(map(_pair_from_text, filter(str.strip, text.split(","))))
@@ -286,9 +286,10 @@ def _parsed(source: str, value: object, parse: Parser) -> object:
 class Key:
     """The definition of one setting.
 
-    :param parse: parser for the argument, the ``app.config`` entry and this package's environment variables.
-    :param default: value to use if no source provides one, or a function that computes it from the three sources.
-    :param fallbacks: equivalent AWS and OpenTelemetry environment variables, each with its parser.
+    :param parse: parser for values from all sources except ``fallbacks``.
+    :param default: value to use if no source provides one, or a function that computes it. The function takes the
+        arguments of :meth:`resolve`.
+    :param fallbacks: AWS and OpenTelemetry environment variables that also provide a value, each with its parser.
     :param field: name of the :class:`Settings` field that stores the value.
     """
 
@@ -309,11 +310,14 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The name of this package's environment variable for the setting."""
+        """The full name of the setting in the environment."""
         return ENVIRONMENT_PREFIX + self.name
 
     def resolve(self, arguments: Source, app_config: Source, environ: Source) -> object:
-        """Return the parsed value of the source that takes precedence, or the default if no source has a value."""
+        """Return the parsed value of the source that takes precedence, or the default if no source has a value.
+
+        Raises :class:`ConfigurationError` if the value is invalid.
+        """
         found = next(self._given(arguments, app_config, environ), None)
         if found:
             return _parsed(*found)
@@ -390,12 +394,12 @@ class Settings:
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
     """Maximum number of distinct CloudWatch metrics per exporter, including overflow series."""
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
-    """Maximum memory for metrics waiting to be sent, in bytes."""
+    """Maximum size of the metrics that wait in memory to be sent, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
     """Directory that keeps unsent metrics across restarts. Default: unsent metrics are kept in memory only."""
     strict: Annotated[bool | None, Key(_boolean)]
     """Whether add_metric raises InvalidMetricError for an invalid metric, instead of logging it and counting it as
-    lost. Default: true in debug mode and in tests.
+    lost. Default: true if app.debug or app.testing is true.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
     """If false, the API works as usual but nothing is sent. OTEL_SDK_DISABLED=true has the same effect."""
@@ -412,7 +416,7 @@ class Settings:
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
     """Whether the reporter publishes the metrics otel_cloudwatch_flask.delivery.*, which describe its deliveries."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """If true, everything runs except the network calls, and each request is counted as sent."""
+    """If true, metrics are processed as usual but not sent, and each request is counted as sent."""
     output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
     """How metrics reach CloudWatch: 'api' sends PutMetricData requests, and 'emf' writes lines in the embedded metric
     format to standard output, from which CloudWatch Logs extracts the metrics.
@@ -452,7 +456,7 @@ KEYS: Final[tuple[Key, ...]] = tuple(
 
 
 def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> None:
-    """Log a warning for each setting that has no effect with EMF.
+    """Log a warning for each given setting or argument that has no effect with EMF.
 
     Does not warn about AWS's own environment variables, because they may be set for other reasons.
     """
@@ -500,6 +504,6 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def given_fields(*, arguments: Source, app_config: Source) -> set[str]:
-    """Return the fields of the settings that an argument or ``app.config`` provides. The environment is ignored."""
+    """Return the fields of the settings that an argument or ``app.config`` provides. Other sources are ignored."""
     sources = ((key.field, (arguments.get(key.field), app_config.get(key.app_config_name))) for key in KEYS)
     return {field for field, values in sources if any(map(is_given, values))}

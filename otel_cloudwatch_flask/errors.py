@@ -1,7 +1,7 @@
 """The exceptions that this package raises for invalid settings and metrics.
 
-A failure that occurs after a measurement is recorded does not raise an exception: it is logged, and lost datums are
-counted in :class:`DeliveryStats`.
+A failure that occurs after a measurement is recorded does not raise an exception: it is logged, and losses are counted
+in :class:`DeliveryStats`.
 """
 
 
@@ -13,7 +13,8 @@ class ConfigurationError(CloudWatchMetricsError, ValueError):
     """Raised for an invalid setting. The message names the setting and its value, and says which values are allowed.
 
     :param message: text of the exception.
-    :param key: source of the setting: an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment variable.
+    :param key: source of the setting, such as an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment
+        variable.
     :param value: the invalid value.
     """
 

@@ -16,7 +16,7 @@ _KEY: "pytest.StashKey[InterceptedCloudWatch]" = pytest.StashKey()
 
 @pytest.fixture
 def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatch]":
-    """An in-memory fake that validates metrics as CloudWatch does, and stores them instead of sending them.
+    """A fake that validates metrics as CloudWatch does, and stores them in memory instead of sending them.
 
     It receives the metrics of all reporters, readers and exporters in this process that were created without a client,
     including those created before the test. Every query flushes first:

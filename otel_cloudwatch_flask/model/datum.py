@@ -51,7 +51,7 @@ class Series(_SeriesFields):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A statistic set that summarizes samples. CloudWatch cannot compute percentiles from it."""
+    """A statistic set that summarizes samples. It yields no percentiles, unless its minimum equals its maximum."""
 
     count: int
     sum: float

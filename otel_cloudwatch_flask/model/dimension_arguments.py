@@ -14,11 +14,11 @@ _REMEDY = 'write {"Route": "/cart"} or [{"Name": "Route", "Value": "/cart"}]'
 
 
 def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
-    """Map the name of each dimension to its value as a string.
+    """Parse a mapping or a list of name-value pairs, and map the name of each dimension to its value as a string.
 
-    Raises ``ValueError`` if ``dimensions`` has any other form, if a name is invalid or repeated, if a value is not a
-    string, number, boolean or enum member, or if there are more than 30 dimensions. The message says how to correct
-    the dimensions.
+    Raises ``ValueError`` if ``dimensions`` has neither of these forms, if a name is invalid or repeated, if a value is
+    not a string, int, float, boolean, or enum member with such a value, or if there are more than 30 dimensions. The
+    message says how to correct the dimensions.
 
     >>> dimension_texts([{"Name": "StatusCode", "Value": 200}])
     {'StatusCode': '200'}

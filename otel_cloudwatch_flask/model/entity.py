@@ -11,7 +11,7 @@ from typing import Final
 from otel_cloudwatch_flask.model.dimensions import dimension_value
 
 _DEFAULT_ENVIRONMENT: Final = "generic:default"
-"""The environment that Application Signals assigns to a service that does not specify one."""
+"""Application Signals' environment for services that specify none and do not run on a known platform."""
 
 _PLATFORM_TYPES: Final = {
     "aws_ec2": "AWS::EC2",

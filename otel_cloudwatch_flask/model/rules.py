@@ -24,7 +24,7 @@ CLIENT_CONTROLLED: Final = (
     "server.port",
     "url.scheme",
 )
-"""Attributes whose values the client chooses, most of them in its ``Host`` header. As dimensions, they would let any
+"""Attributes whose values a client may choose, for example with its ``Host`` header. As dimensions, they would let any
 client create metrics at the account's expense, so they are excluded unless a rule keeps them.
 """
 
@@ -39,15 +39,15 @@ class MetricRule:
         instrument names to lower case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
         without a wildcard is kept even if ``exclude`` matches it. The route, method and status of HTTP requests match
-        under both their old and their new names, such as ``http.target`` and ``http.route``. This also applies to the
-        other fields.
+        under both their old and their new names, such as ``http.target`` and ``http.route``. The latter also applies to
+        ``exclude``, ``rollups`` and ``properties``.
     :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
     :param keep_original: if false, publish only the rollups. A data point without rollups is published unchanged.
     :param storage_resolution: storage resolution in seconds.
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Requests are
-        smaller, but percentiles are not available.
+        usually smaller, but there are no percentiles unless all samples are equal.
     :param drop: if true, do not publish the metric.
     :param properties: glob patterns for attributes that the documents of ``output="emf"`` contain as properties instead
         of dimensions. CloudWatch Logs Insights can search properties, and they create no metrics. If the data points of

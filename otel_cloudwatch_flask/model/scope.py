@@ -45,7 +45,7 @@ class ScopeName(str):
 
 @dataclass(frozen=True, slots=True)
 class FacadeMetric:
-    """The CloudWatch name of a metric recorded with ``add_metric``, and the identity of its reporter."""
+    """The name passed to ``add_metric``, and the identity of the reporter."""
 
     name: str
     reporter: str

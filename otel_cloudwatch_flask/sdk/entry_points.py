@@ -20,7 +20,7 @@ class CloudWatchComponent(MetricReader):
     """
 
     def __new__(cls, **fields: Any) -> "MetricReader | MetricExporter":  # type: ignore[misc]  # a factory, see above
-        """Create a reader or, for a configuration file, an exporter whose settings are ``fields``."""
+        """Create a reader or, for a configuration file, an exporter with ``fields`` as its settings."""
         if not (fields or os.environ.get(OTEL_CONFIG_FILE) or "opentelemetry.configuration" in sys.modules):
             return CloudWatchMetricReader()
         use_configuration_file(fields)

@@ -94,7 +94,7 @@ _live_exporters: "LiveObjects[CloudWatchMetricExporter]" = LiveObjects()
 
 
 class CloudWatchMetricExporter(MetricExporter):
-    """Publishes OpenTelemetry metrics as CloudWatch metrics. Works with any metric reader.
+    """Publishes OpenTelemetry metrics as CloudWatch metrics, for a reader of this package or of the SDK.
 
     :param namespace: CloudWatch namespace. Default: ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, else the resource's
         ``service.name``.
@@ -105,7 +105,7 @@ class CloudWatchMetricExporter(MetricExporter):
         to it.
     :param resource_dimensions: resource attributes to publish as dimensions.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes.
-    :param max_backlog_bytes: maximum memory for pending datums.
+    :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON.
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
@@ -114,13 +114,13 @@ class CloudWatchMetricExporter(MetricExporter):
     :param stream: text stream for EMF lines. Default: standard output.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
-    the next export or flush. Datums that can never be sent are counted in :meth:`stats`.
+    the next export or flush. Lost datums are counted in :meth:`stats`.
 
     :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them, and check
     their timeout between calls. Only one thread sends at a time; other threads wait for it until their timeout. A call
     in progress ends when the client times out: the default client waits 3 seconds for a connection and 8 seconds for
-    each part of the response, so a slow response takes longer. With a :class:`CloudWatchMetricReader`, no caller waits
-    longer than its timeout.
+    each part of the response, so a slow response takes longer. If the thread of a :class:`CloudWatchMetricReader` makes
+    the calls, no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS if is_delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Send the backlog. Returns ``True`` if no datums are left pending when the timeout expires.
+        """Send the backlog. Returns ``True`` if no datums are left pending.
 
         :param timeout_millis: time limit, in milliseconds.
         """
@@ -265,12 +265,12 @@ class CloudWatchMetricExporter(MetricExporter):
         """Send the backlog within the timeout. Datums left only in memory are lost, and counted as ``shutdown``.
 
         :param timeout_millis: time limit, in milliseconds.
-        :param kwargs: ``timeout`` may be passed instead of ``timeout_millis``.
+        :param kwargs: ``timeout``, also in milliseconds, may be passed instead.
         """
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        # PeriodicExportingMetricReader passes "timeout" instead, also in milliseconds.
+        # PeriodicExportingMetricReader passes "timeout".
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
         # End any delivery in another thread, which could otherwise take up the whole timeout.
         self._sender.expedite(is_ending=True)
@@ -279,7 +279,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._backlog.close()
 
     def stats(self) -> DeliveryStats:
-        """Return how many datums of this process were sent, are pending, or were lost, and for which reasons."""
+        """Return the counters of this exporter in this process."""
         return self._stats_recorder.stats(
             datums_pending=self._backlog.datums,
             metrics_active=self._guard.active(),
@@ -293,7 +293,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def sender(self) -> Sender:
-        """The sender. Callers use it to expedite the next call, or to check whether a call is in progress."""
+        """The sender of the backlog."""
         return self._sender
 
     @property
@@ -362,7 +362,10 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
-        """Add a collection to the backlog without a network call. After shutdown, count its datums as lost."""
+        """Add a collection to the backlog without a network call.
+
+        After shutdown, its datums are counted as lost unless they are in the spool.
+        """
         self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
@@ -412,21 +415,21 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def has_room(self) -> bool:
-        """Whether the batches that are not on disk fill less than half of the backlog, so another collection fits."""
+        """Whether the queued batches that are not on disk fill less than half of the backlog."""
         return self._backlog.has_room
 
     @property
     def client(self) -> Client | None:
-        """The client that the program passed, or ``None`` if the exporter creates one."""
+        """The client that was passed, or ``None`` if the exporter creates one."""
         return self._client
 
     @property
     def stream(self) -> TextIO | None:
-        """The stream that the program passed for EMF lines, or ``None`` for standard output."""
+        """The stream that was passed for EMF lines, or ``None`` for standard output."""
         return self._stream
 
     def use_client(self, client: Client) -> None:
-        """Replace the client, and retry pending datums at once."""
+        """Replace the client, and allow the next attempt immediately."""
         self._client = client
         self._sender.renew_client()
 
@@ -470,7 +473,9 @@ class CloudWatchMetricExporter(MetricExporter):
 
 _MAX_SEEN: Final = 50
 _COLLECTIONS_BEFORE_WARNING: Final = 10
-"""The collection in which the warning is logged. Some attributes appear late, because unknown URLs have no route."""
+"""The collection in which the warning is logged. Some attributes appear late: an unknown URL, for
+example, has no route.
+"""
 
 
 class _KeptAttributes:

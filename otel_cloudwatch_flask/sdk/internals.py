@@ -1,7 +1,7 @@
 """The only module that uses private names of the OpenTelemetry SDK.
 
-Each docstring says how the package behaves if an SDK release lacks the private names used there. In that case,
-``tests/sdk/test_internals.py`` fails and quotes the docstring.
+The docstrings say how the package behaves if an SDK release lacks the private names. ``tests/sdk/test_internals.py``
+checks for these names, and quotes the docstring if one is missing.
 """
 
 import copy
@@ -26,7 +26,7 @@ _NEEDED: Final = ("_lock", "_mapping", "_new_mapping", "_max_scale", "_value_pos
 def consumer_of(provider_or_reader: object) -> object | None:
     """Return the SDK's consumer, which receives a provider's measurements and passes them to its readers.
 
-    A reader is registered with a provider if both have the same consumer.
+    A reader is registered with a provider if both have the same consumer. A reader without a provider has none.
 
     If the SDK lacks the private names that this relies on, this returns ``None``. A reporter then creates a reader
     instead of sharing the program's, and does not recognize the program's reader until that reader has collected. The
@@ -135,10 +135,10 @@ def _keeping(view: Any, kept: Any) -> Any:
 
 
 class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
-    """The SDK's exponential histogram, except that each delta collection resets it to the finest scale.
+    """The SDK's exponential histogram, except that delta collections reset it to the finest scale.
 
-    The SDK widens buckets when values lie far apart, and before 1.45.2 never narrows them again. After one outlier
-    (such as 1e9 among values near 1e-9), the buckets of a series stay 41 % wide for the life of the process.
+    The SDK widens buckets when values lie far apart, and before 1.45.2 never narrows them again: after one outlier
+    (such as 1e9 among values near 1e-9), the buckets of a series would stay 41 % wide for the life of the process.
 
     If the SDK lacks the private names that this class relies on, the buckets stay wide, and a warning is logged once.
     """

@@ -42,7 +42,7 @@ _random: Final = random.SystemRandom()
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 EXIT_TIMEOUT_SECONDS: Final = 10.0
-"""How long the process waits for CloudWatch at exit. Process managers usually kill a process after 30 seconds."""
+"""How long the process waits for CloudWatch at exit. By default, ECS and Kubernetes kill a process after 30 seconds."""
 
 _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
@@ -79,16 +79,15 @@ class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
     The reader's thread collects and calls CloudWatch: at once for :meth:`flush`, and at most once every
-    ``flush_min_interval_seconds`` for :meth:`request_flush`. While CloudWatch does not accept datums, the reader
-    collects only at the regular interval, and only until half of the backlog is filled with datums for which the spool
-    has no room. After that, deltas accumulate inside the SDK, so that an outage reduces the time resolution, but loses
-    no counts.
+    ``flush_min_interval_seconds`` for :meth:`request_flush`. During an outage, the reader collects only at the regular
+    interval, and only until the datums that are not in a spool fill half of the backlog. After that, deltas accumulate
+    inside the SDK, which costs time resolution but no counts.
 
     The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
     ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as the workers of
     a ``Pool`` usually are, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
-    ``enable-threads``. Its workers flush when they end gracefully, but lose up to ten seconds of measurements when
-    they are killed during a request.
+    ``enable-threads``. Its workers flush when they end gracefully, but lose the measurements since their last flush
+    when they are killed during a request.
 
     :param exporter: exporter that sends the metrics. Default: an exporter configured from the environment.
     :param export_interval_seconds: interval between periodic flushes, in seconds.
@@ -165,14 +164,14 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def has_collected(self) -> bool:
-        """Whether :meth:`shutdown` has collected all measurements."""
+        """Whether a collection has succeeded, not counting those before the shutdown if it has begun."""
         return self._is_collected
 
     @property
     def count_measurement(self) -> Callable[[], object]:
         """A function that counts a recorded measurement, so that a shutdown can tell how many were not collected.
 
-        A call takes about 40 nanoseconds, and needs no lock.
+        It needs no lock.
         """
         return self._measurements.__next__
 
@@ -197,8 +196,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all measurements recorded before this call, and wait until CloudWatch accepts them.
 
-        Returns ``False`` if the timeout expires, or if datums are lost while waiting (see ``exporter.stats()``).
-        Concurrent calls share one collection.
+        Returns ``False`` if they are not all accepted within the timeout, or if datums that are not invalid are lost
+        meanwhile (see ``exporter.stats()``). All calls made before a collection begins share it.
 
         :param timeout_seconds: how long to wait, in seconds.
         """
@@ -240,9 +239,9 @@ class CloudWatchMetricReader(SelectiveReader):
         """Clean up after this reader has been abandoned and shut down. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Start the last flush.
+        """Let the reader's thread start the last flush, for which :meth:`_end_shutdown` waits.
 
-        Returns ``False`` if a shutdown has already begun. :meth:`_end_shutdown` waits for the flush.
+        Returns ``False`` if a shutdown has already begun.
         """
         if self._is_shut_down:
             return False
@@ -262,7 +261,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return True
 
     def _end_shutdown(self, deadline: float) -> None:
-        """Wait until ``deadline`` for the last flush to end, then close the exporter."""
+        """Wait until ``deadline`` for the last flush, or make it in this thread if the reader has none. Then close."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
@@ -272,13 +271,13 @@ class CloudWatchMetricReader(SelectiveReader):
         self._close()
 
     def _close(self) -> None:
-        """Close the exporter, and count as lost what the last flush could not collect or send."""
+        """Close the exporter. Measurements that the last flush did not collect are counted as lost."""
         if not self._is_collected:
             self._count_uncollected()
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
     def _ensure_started(self) -> None:
-        """Handle SIGTERM, and start the reader's thread if it is not running.
+        """Install the SIGTERM handler, and start the reader's thread, if that has not been done.
 
         If the thread cannot be started, :meth:`flush` does its work in the calling thread.
         """
@@ -303,7 +302,7 @@ class CloudWatchMetricReader(SelectiveReader):
             forget_measurements(self)
 
     def _count_measurements(self) -> int:
-        """Return the number of measurements so far.
+        """Return the number of measurements counted so far.
 
         Reading an ``itertools.count`` advances the counter, so the number of reads is subtracted.
         """
@@ -311,7 +310,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return next(self._measurements) + 1 - self._times_counted
 
     def _count_uncollected(self) -> None:
-        """Count as lost the measurements that had not been collected when the shutdown's deadline passed."""
+        """Count as lost the measurements that the shutdown has not collected."""
         self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
         self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
         _logger.error(
@@ -376,7 +375,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
-        """Wait until ``due``, or until ``earliest`` after :meth:`request_flush`. Returns the waiting ``flush`` calls.
+        """Wait until ``due``, or until ``earliest`` if a flush was requested. Returns the waiting ``flush`` calls.
 
         A ``flush`` call, :meth:`abandon` or a shutdown ends the wait immediately.
         """
@@ -390,7 +389,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def _receive(self, timeout_seconds: float) -> list[_Waiter]:
         """Take one item from the inbox.
 
-        Returns an empty list for a wake-up, or for a call whose deadline has passed.
+        Returns an empty list for a wake-up, or for a call whose deadline has passed. Raises ``queue.Empty`` if no item
+        arrives within the timeout.
         """
         waiter = self._inbox.get(timeout=timeout_seconds)
         return [waiter] if waiter is not None and waiter.deadline > time.monotonic() else []
@@ -413,7 +413,7 @@ class CloudWatchMetricReader(SelectiveReader):
         """Flush in this thread, and return whether everything was collected and delivered.
 
         During an outage, this collects only at the regular interval, so that the backlog grows slowly. While the
-        backlog has no room, nothing is collected, and deltas accumulate in the SDK.
+        backlog has no room, only the last flush collects, and deltas accumulate in the SDK.
         """
         is_time = self._exporter.sender.is_unexplained or time.monotonic() >= self._next_collection
         is_due = is_last or (is_time and self._exporter.has_room)

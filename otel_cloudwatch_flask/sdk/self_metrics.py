@@ -17,7 +17,7 @@ Stats = Callable[[], DeliveryStats | None]
 
 
 def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create instruments that observe the counts in ``stats``, with lost datums broken down by reason.
+    """Create the instruments. They observe what ``stats`` returns, with losses broken down by reason.
 
     Nothing is observed while ``stats`` returns ``None``.
     """
