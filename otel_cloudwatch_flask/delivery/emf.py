@@ -12,11 +12,12 @@ import os
 import select
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, TextIO
+from functools import lru_cache, partial
+from typing import Any, Final, TextIO
 
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
@@ -81,7 +82,7 @@ class EmfEnvelope(Envelope):
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
-        return [document.text() for document in _documents(json.dumps(self.namespace), datums)]
+        return [document.text() for document in _documents(self.namespace, datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
         """Split ``datums`` into batches of encoded documents."""
@@ -93,23 +94,20 @@ class EmfEnvelope(Envelope):
 class _Document:
     """The metrics of one line. They have the same timestamp, dimensions and properties, but different names."""
 
+    __slots__ = ("_definitions", "_head", "_members", "_size_bytes", "_unix_seconds", "parts")
+
     def __init__(self, namespace: str, datum: Datum) -> None:
-        series, seconds, _ = datum
-        encoded = _encoded_series(series)
         self.parts: dict[int, Datum] = {}
         """Maps the index of each datum to the part of the datum that this document has."""
-        self._head = (
-            f'{{"_aws":{{"Timestamp":{seconds * 1000},"CloudWatchMetrics":[{{'
-            f'"Namespace":{namespace},"Dimensions":[[{encoded.dimension_names}]],"Metrics":['
-        )
-        # A property gives way to a dimension, or later a metric, of the same name.
-        self._members = {**_encoded(series.properties), **encoded.dimensions}
+        self._unix_seconds = datum.unix_seconds
+        self._head, members = _common(namespace, datum.series.dimensions, datum.series.properties)
+        self._members = {**members}
         self._definitions: dict[str, str] = {}
         self._size_bytes = 0
 
     def add(self, index: int, part: Datum) -> bool:
         """Add a metric. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition, _, _ = _encoded_series(part.series)
+        name, definition = _encoded_series(part.series)
         numbers = _numbers_json(part.content)
         if self.parts:
             self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
@@ -123,25 +121,24 @@ class _Document:
     def text(self) -> str:
         """Encode the document as JSON, without whitespace between its members."""
         definitions, members = ",".join(self._definitions.values()), ",".join(map(":".join, self._members.items()))
-        return f"{self._head}{definitions}]}}]}},{members}}}"
+        return f'{{"_aws":{{"Timestamp":{self._unix_seconds}000,{self._head}{definitions}]}}]}},{members}}}'
 
 
-def _documents(namespace: str, datums: Sequence[Datum]) -> list[_Document]:
-    """Group ``datums`` into documents. A datum with too many values is divided between two documents.
-
-    :param namespace: the encoded namespace.
-    """
-    found: list[_Document] = []
-    latest: dict[Hashable, _Document] = {}
+def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[_Document]:
+    """Group ``datums`` into documents. A datum with too many values is divided between two documents."""
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, datum in enumerate(datums):
-        common = datum.unix_seconds, datum.series.dimensions, datum.series.properties
-        for part in _parts(datum):
-            document = latest.get(common)
-            if document is None or not document.add(index, part):
-                document = latest[common] = _Document(namespace, part)
-                document.add(index, part)
-                found.append(document)
-    return found
+        groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties].append(index)
+    # One at a time, because many live objects would slow down the garbage collector.
+    for indices in groups.values():
+        document = _Document(namespace, datums[indices[0]])
+        for index in indices:
+            for part in _parts(datums[index]):
+                if not document.add(index, part):
+                    yield document
+                    document = _Document(namespace, part)
+                    document.add(index, part)
+        yield document
 
 
 def _parts(datum: Datum) -> Sequence[Datum]:
@@ -153,18 +150,9 @@ def _parts(datum: Datum) -> Sequence[Datum]:
     return [datum._replace(content=Distribution(content.values[half], content.counts[half])) for half in halves]
 
 
-class _EncodedSeries(NamedTuple):
-    """The parts of a document that are the same for all datums of a series, encoded as JSON."""
-
-    name: str
-    definition: str
-    dimension_names: str
-    dimensions: dict[str, str]
-
-
 @lru_cache(maxsize=20_000)
-def _encoded_series(series: Series) -> _EncodedSeries:
-    """Encode a series. Its properties are left out, because they can differ between datums of a series."""
+def _encoded_series(series: Series) -> tuple[str, str]:
+    """Return the encoded name and definition of a metric."""
     name = series.name
     while name == _METADATA or json.dumps(name) in _encoded(series.dimensions):
         name += "_"
@@ -178,9 +166,18 @@ def _encoded_series(series: Series) -> _EncodedSeries:
         )
     resolution = "" if series.storage_resolution == 60 else f',"StorageResolution":{series.storage_resolution}'
     encoded = json.dumps(name)
-    definition = f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
-    dimensions = _encoded(series.dimensions)
-    return _EncodedSeries(encoded, definition, ",".join(dimensions), dimensions)
+    return encoded, f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
+
+
+@lru_cache(maxsize=20_000)
+def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> tuple[str, dict[str, str]]:
+    """Return the metadata between time and metrics of documents with these dimensions and properties, and the members.
+
+    A property gives way to a dimension, or in a document to a metric, of the same name.
+    """
+    names = ",".join(_encoded(dimensions))
+    head = f'"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},"Dimensions":[[{names}]],"Metrics":['
+    return head, {**_encoded(properties), **_encoded(dimensions)}
 
 
 @lru_cache(maxsize=20_000)
@@ -200,7 +197,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     CloudWatch agent, which contains the Collector: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
-    if not isinstance(content, Distribution | Statistics):
+    if not isinstance(content, (Distribution, Statistics)):
         return number_json(content)
     if isinstance(content, Distribution) and content.samples <= limits.MAX_VALUES_PER_LINE:
         pairs = zip(map(cached_json, content.values), content.counts, strict=True)
@@ -228,8 +225,9 @@ class EmfPut:
         """Write a batch, one line at a time."""
         lines = 0
         try:
+            write = _writer(self._stream or (stream_substitutes or [sys.stdout])[-1])
             for line in batch.lines():
-                _write(self._stream or (stream_substitutes or [sys.stdout])[-1], f"{self._start}{line}\n")
+                write(f"{self._start}{line}\n")
                 self._start = ""
                 lines += 1
         except Exception as error:
@@ -239,7 +237,7 @@ class EmfPut:
 
 def _divided(batch: Batch, lines: int) -> tuple[tuple[Datum, ...], tuple[Datum, ...]]:
     """Return the datums, or parts of them, in the first ``lines`` documents of a batch, and the remaining ones."""
-    documents = _documents(json.dumps(batch.envelope.namespace), batch.datums)
+    documents = [*_documents(batch.envelope.namespace, batch.datums)]
     remaining: dict[int, Datum] = {}
     for index, part in (each for document in documents[lines:] for each in document.parts.items()):
         # Both parts of a datum make a whole datum.
@@ -247,32 +245,32 @@ def _divided(batch: Batch, lines: int) -> tuple[tuple[Datum, ...], tuple[Datum, 
     return tuple(part for document in documents[:lines] for part in document.parts.values()), (*remaining.values(),)
 
 
-def _write(stream: Any, line: str) -> None:
-    """Write a line, and wait for room in the stream.
-
-    Raises ``TimeoutError`` if that takes longer than one second, ``ValueError`` if ``stream`` is closed, and
-    ``AttributeError`` if it is ``None``.
-    """
+def _writer(stream: Any) -> Callable[[str], object]:
+    """Return a function that writes a line to ``stream``. Raises ``ValueError`` if the stream is closed."""
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
-        stream.write(line)
-        stream.flush()
-        return
+        return partial(_write_text, stream)
+    poll = select.poll() if hasattr(select, "poll") else None  # None on Windows
+    if poll:
+        poll.register(descriptor, select.POLLOUT)
+    return partial(_write_bytes, descriptor, poll)
+
+
+def _write_text(stream: TextIO, line: str) -> None:
+    """Write a line. Raises ``AttributeError`` if ``stream`` is ``None``."""
+    stream.write(line)
+    stream.flush()
+
+
+def _write_bytes(descriptor: int, poll: "select.poll | None", line: str) -> None:
+    """Write a line, and wait for room in the stream. Raises ``TimeoutError`` if that takes longer than one second."""
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        _wait_for_room(descriptor, deadline)
+        if poll and not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+            raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]
-
-
-def _wait_for_room(descriptor: int, deadline: float) -> None:
-    if not hasattr(select, "poll"):  # Windows
-        return
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-        raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
