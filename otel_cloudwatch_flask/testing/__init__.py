@@ -1,8 +1,8 @@
 """Fakes of CloudWatch for your tests.
 
 ``FakeCloudWatch`` is an in-memory replacement for boto3's client, and ``LocalCloudWatch`` is an HTTP server. Both
-validate requests as CloudWatch does, store valid ones, and have methods for looking up what was published and for
-making assertions about it.
+validate requests as CloudWatch does, and store valid ones. ``FakeCloudWatch`` and ``LocalCloudWatch.published`` have
+methods for looking up what was published and for making assertions about it.
 """
 
 from typing import TYPE_CHECKING, Any

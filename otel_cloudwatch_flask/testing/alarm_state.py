@@ -52,8 +52,8 @@ def state_of(
 
     :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
 
-    Raises ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
-    use.
+    Raises ``NotImplementedError`` for anomaly detection, and for metric math other than arithmetic, comparisons,
+    ``FILL`` and ``IF``.
     """
     if alarm["ComparisonOperator"] not in _BREACHES:
         raise NotImplementedError(f"The operator {alarm['ComparisonOperator']} is not supported.")
@@ -92,7 +92,7 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
 
 
 def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return ``value`` after resolving references to parameters, and the CloudFormation functions that commands use."""
+    """Return ``value`` with references to parameters, ``Fn::Sub`` and ``Fn::Join`` resolved, and without actions."""
     if isinstance(value, list):
         return [resolved(each, parameters) for each in value]
     if not isinstance(value, Mapping):
@@ -155,7 +155,7 @@ class _Evaluation:
         match node:
             case ast.Constant(value=int() | float() as number):
                 return [number] * self.count
-            case ast.Name(id=name):
+            case ast.Name(id=name) if name in queries:
                 return self._query(queries[name], queries)
             case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
                 return _combined(_OPERATORS[type(sign)], inside(left), inside(right))
@@ -180,7 +180,7 @@ def _parsed(expression: str) -> ast.expr:
 
 
 def _combined(sign: Callable[[float, float], float], left: Points, right: Points) -> Points:
-    """Combine the values of each period. The result is ``None`` if either is missing, or for a division by 0."""
+    """Combine the values of each period into one, or into ``None`` if either is missing or the divisor is 0."""
 
     def value(first: float | None, second: float | None) -> float | None:
         if first is None or second is None or (sign is operator.truediv and second == 0):
@@ -198,7 +198,7 @@ def _value(tally: Tally, statistic: str) -> float | None:
     """Return a statistic of a period, or ``None`` if CloudWatch has no percentiles for its samples."""
     if statistic.startswith("p"):
         found = tally.percentiles([float(statistic[1:])])
-        return found[0] if found else None
+        return found[0] if found and tally.minimum >= 0 else None
     if statistic == "Average":
         return tally.sum / tally.count
     names = {"SampleCount": "count", "Sum": "sum", "Minimum": "minimum", "Maximum": "maximum"}

@@ -31,7 +31,7 @@ class FakeCloudWatch(PublishedMetrics):
 
     Pass it as ``cloudwatch_client=`` to a reporter, or as ``client=`` to an exporter.
 
-    If CloudWatch would refuse a request, the fake raises the same ``ClientError`` and stores none of the datums.
+    If CloudWatch would refuse a request, the fake raises ``ClientError`` and stores none of the datums.
 
     >>> cloudwatch = FakeCloudWatch()
     >>> response = cloudwatch.put_metric_data(
@@ -73,11 +73,11 @@ class FakeCloudWatch(PublishedMetrics):
         self._errors: deque[BaseException] = deque()
         self._validation_errors: list[ValidationError] = []
         self.stream = EmfStream(self._put, self._refuse)
-        """A text stream for ``output="emf"``. Invalid lines are added to ``validation_errors``."""
+        """A text stream for ``output="emf"``. The errors of invalid lines are added to ``validation_errors``."""
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of all refused requests, oldest first."""
+        """The errors of all invalid requests and EMF lines, oldest first."""
         with self._error_lock:
             return list(self._validation_errors)
 
@@ -100,9 +100,7 @@ class FakeCloudWatch(PublishedMetrics):
         self.latency_seconds = 0
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if any request was refused, or any datum of a publisher is lost or pending.
-
-        Pending datums have not arrived, either because they have not been flushed yet or because of an error.
+        """Raise an ``AssertionError`` if any request was invalid, or any data of a publisher is lost or pending.
 
         :param publishers: reporters or exporters.
         """
@@ -116,8 +114,8 @@ class FakeCloudWatch(PublishedMetrics):
         """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
 
         Follows CloudWatch's rules, except that the current period counts although it has not ended. Raises
-        ``NotImplementedError`` for anomaly detection, and for metric math that ``flask cloudwatch alarms`` does not
-        use.
+        ``NotImplementedError`` for anomaly detection, and for metric math other than arithmetic, comparisons, ``FILL``
+        and ``IF``.
 
         :param template: output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
         :param name: the alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.
@@ -132,11 +130,11 @@ class FakeCloudWatch(PublishedMetrics):
         return state_of(alarm, self.accepted, now=self._clock(), state=state)
 
     def report(self) -> str:
-        """Describe each published metric and each refused request in one line."""
+        """Describe the published metrics, at most 50, and the errors of invalid requests."""
         return "\n".join([self._listing(), *(f"  {problem}" for problem in self._problems())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Describe each refused request, and the lost and pending datums in each of ``stats``."""
+        """Describe the error of each invalid request, and the problems in each of ``stats``."""
         rejected = [f"rejected with {error.code}: {error.message}" for error in self.validation_errors]
         return [*rejected, *filter(None, map(problem_of, stats))]
 
@@ -152,7 +150,7 @@ class FakeCloudWatch(PublishedMetrics):
         return {"ResponseMetadata": metadata}
 
     def _put(self, request: Mapping[str, Any]) -> ValidationError | None:
-        """Store a valid request. Returns the error of any other request."""
+        """Store a valid request, or return the error of an invalid one. Raises the errors of :meth:`fail_next`."""
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         with self._error_lock:
@@ -174,7 +172,7 @@ class FakeCloudWatch(PublishedMetrics):
 
 
 def problem_of(stats: DeliveryStats) -> str:
-    """Describe the lost and pending datums in ``stats``, or return an empty string if there are none.
+    """Describe the lost and pending data in ``stats``, or return an empty string if there is none.
 
     >>> problem_of(DeliveryStats(datums_lost={"invalid": 2}, datums_pending=1, last_error="No Region"))
     '2 data point(s) lost: invalid; 1 data point(s) not sent yet (last error: No Region)'
@@ -203,7 +201,7 @@ def client_error(code: str, message: str = "", *, status: int = 400) -> "ClientE
 
 
 def _size_bytes(request: Mapping[str, Any]) -> int:
-    """Return the length of the request as botocore encodes it in JSON, with timestamps in whole seconds."""
+    """Return the length of the request in JSON, with datetimes as whole seconds, as botocore encodes them."""
 
     def epoch_seconds(value: object) -> int | str:
         moment = unix_time(value)

@@ -1,4 +1,4 @@
-"""Redirect all exporters in the process to a fake CloudWatch, so that apps can be tested unchanged."""
+"""Redirect the exporters in the process to a fake CloudWatch, so that apps can be tested unchanged."""
 
 import contextlib
 import gc
@@ -56,33 +56,35 @@ class InterceptedCloudWatch(FakeCloudWatch):
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of all refused requests, oldest first."""
+        """The errors of all invalid requests and EMF lines, oldest first."""
         self.flush()
         return super().validation_errors
 
     def clear(self) -> None:
-        """Delete all published metrics, and discard all recorded measurements that are not yet published."""
+        """Flush, then delete all published metrics."""
         self.flush()
         super().clear()
 
     def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-        """Flush every reporter and reader in the process. Returns whether all flushes succeeded in time."""
+        """Flush every reporter and ``CloudWatchMetricReader`` in the process. Returns whether all succeeded in time."""
         return flush_process(timeout_seconds)
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was refused, or if datums were lost or are still pending.
+        """Raise an ``AssertionError`` if a request was invalid, or if data was lost or is still pending.
 
-        Datums that were lost before the test began are ignored.
+        Covers all exporters in the process, but ignores what they lost before the test began.
+
+        :param publishers: reporters or exporters whose earlier losses count too.
         """
         self.flush()
         super().assert_no_losses(*publishers)
 
     def report(self) -> str:
-        """Describe each published metric, refused request and loss in one line, and say why metrics may be missing."""
+        """Describe the published metrics, at most 50, and all problems, and say why metrics may be missing."""
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Describe the problems, including datums that any exporter has pending or has lost since the test began."""
+        """Describe the problems, including data that any exporter has pending or has lost since the test began."""
         return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
@@ -112,8 +114,8 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     Exporters with ``output="emf"`` write to the fake instead of standard output.
 
     Exporters, readers, reporters and apps may be created before or inside the block. Measurements recorded before the
-    block are discarded, and measurements recorded inside are flushed no later than the end of the block. Between
-    blocks, the exporters discard all metrics, so that no test publishes to an AWS account.
+    block are discarded, and measurements recorded inside are flushed no later than the end of the block. After the
+    block, the redirected exporters discard all metrics, so that they never publish to an AWS account.
     """
     _redirect(_discard)
     flush_process()

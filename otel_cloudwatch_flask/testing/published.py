@@ -114,17 +114,17 @@ class PublishedMetrics:
             self._accepted.clear()
 
     def metrics(self) -> list[PublishedMetric]:
-        """Return the distinct CloudWatch metrics, in order of first arrival."""
+        """Return the distinct metrics, in order of first arrival. A metric occurs once for each of its units."""
         return list(dict.fromkeys(accepted.metric for accepted in self.accepted))
 
     def where(self, dimensions: Pairs = None, /, **pair: object) -> "PublishedMetrics":
         """Return the metrics published so far that have these dimensions, and possibly others.
 
-        ``cloudwatch.where({"http.route": "/cart"}).count("http.server.duration")`` counts the requests of a route,
+        ``cloudwatch.where({"http.target": "/cart"}).count("http.server.duration")`` counts the requests of a route,
         whatever their method and status. The result has no ``requests``, because a request may contain other metrics.
 
         :param dimensions: dimensions that a metric must have, as a mapping.
-        :param pair: the same as keywords, such as ``Page="index"``.
+        :param pair: further dimensions that a metric must have, as keywords, such as ``Page="index"``.
         """
         wanted = set(dimensions_of(_merged(dimensions, pair)))
         every, found = self.accepted, PublishedMetrics()
@@ -205,8 +205,8 @@ class PublishedMetrics:
     ) -> float:
         """Return a nearest-rank percentile.
 
-        Raises ``LookupError`` if the metric was not published, or if it was published as statistic sets, for which
-        CloudWatch has no percentiles unless the samples in each set are equal.
+        Raises ``LookupError`` if the metric was not published, or if a statistic set hides the values of some samples,
+        and ``ValueError`` if ``percent`` is out of range.
 
         :param name: name of the metric.
         :param percent: number from 0 to 100, such as 99.
@@ -272,7 +272,7 @@ class PublishedMetrics:
             raise AssertionError(f"{described} {problem}. Published metrics:\n{self._listing(like=name)}")
 
     def _listing(self, *, like: str = "") -> str:
-        """Describe each metric and its statistics in one line, with the names most similar to ``like`` first."""
+        """Describe up to 50 metrics and their statistics, one per line. Names similar to ``like`` come first."""
         tallies: defaultdict[PublishedMetric, Tally] = defaultdict(Tally)
         for accepted in self.accepted:
             tallies[accepted.metric].add(accepted.content)

@@ -4,8 +4,8 @@ The rules come from
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html and
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html. If a rule is
-ambiguous, the stricter interpretation applies. boto3 checks little more than types, and other local emulators accept
-nearly everything, so :class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
+ambiguous, the stricter interpretation applies. boto3 checks little more than types, and moto accepts nearly
+everything, so :class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
 :class:`otel_cloudwatch_flask.testing.local.server.LocalCloudWatch` both use this module.
 """
 
@@ -29,7 +29,7 @@ _MAX_ERRORS_LISTED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ValidationError:
-    """An error response. The message has one line for each violation."""
+    """An error response."""
 
     code: str
     message: str
@@ -41,7 +41,7 @@ def validation_error(
 ) -> ValidationError | None:
     """Return the error that CloudWatch would return for a request, or ``None`` if it would accept the request.
 
-    As in CloudWatch, the message names each invalid parameter, and the code belongs to the first violation.
+    The message has one line for each violation, but at most 10. The code belongs to the first violation.
 
     :param request: The request in boto3's form. Timestamps may be datetimes, Unix seconds or ISO 8601 strings.
     :param size_bytes: The length of the uncompressed body. Default: the length is not checked.
@@ -59,7 +59,7 @@ def validation_error(
 
 
 def unix_time(timestamp: object) -> float | None:
-    """Parse a timestamp as botocore does, or return ``None`` if it is invalid. Naive datetimes are in local time.
+    """Convert a timestamp to Unix seconds, or return ``None`` if it is invalid. Naive times are UTC, as in botocore.
 
     >>> unix_time("1970-01-01T00:01:00Z")
     60.0
@@ -72,9 +72,10 @@ def unix_time(timestamp: object) -> float | None:
 
 def _seconds_of(timestamp: Any) -> float:
     if isinstance(timestamp, str):
-        moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-        timestamp = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return timestamp.timestamp() if isinstance(timestamp, datetime) else float(timestamp)
+        timestamp = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    if not isinstance(timestamp, datetime):
+        return float(timestamp)
+    return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
@@ -84,7 +85,7 @@ def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def is_acceptable_number(value: object) -> TypeGuard[float]:
-    """Return whether ``value`` is a number (not a bool) that is 0 or has a magnitude from 2^-360 to 2^360."""
+    """Return whether ``value`` is an int or float (not a bool) that is 0 or has a magnitude from 2^-360 to 2^360."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return value == 0 or limits.MIN_MAGNITUDE <= abs(value) <= limits.MAX_MAGNITUDE

@@ -108,6 +108,16 @@ def test_low_sample_counts(percentile: str, enough: int) -> None:
     assert published((enough - 1, 0)).alarm(template, "Alarm", "INSUFFICIENT_DATA") == "INSUFFICIENT_DATA"
 
 
+@pytest.mark.parametrize(("milliseconds", "state"), [(-5.0, "INSUFFICIENT_DATA"), (5.0, "ALARM")])
+def test_percentiles_of_negative_values(milliseconds: float, state: str) -> None:
+    """For an alarm on a percentile, a period with negative values has no data."""
+    metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "ExtendedStatistic": "p50", "Period": 300}
+    pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
+    limits = {"Threshold": 10, "ComparisonOperator": "LessThanThreshold", "EvaluationPeriods": 1}
+    template = {"Resources": {"Alarm": {"Properties": {**metric, **limits, "Dimensions": pairs}}}}
+    assert published((1000, 0), milliseconds=milliseconds).alarm(template, "Alarm") == state
+
+
 def test_few_samples_before_the_evaluated_periods() -> None:
     """Only the evaluated periods of an alarm need enough samples."""
     cloudwatch = published((1, 0), (1, 0), (1000, 0), (1000, 0), (1000, 0), milliseconds=500)
@@ -147,9 +157,9 @@ def test_unknown_names() -> None:
         published().alarm(TEMPLATE, "Failure")
 
 
-@pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2"])
+@pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2", "REPEAT"])
 def test_unknown_metric_math(expression: str) -> None:
-    """Metric math that the suggested alarms do not use is rejected; the error contains the expression."""
+    """Unsupported metric math is rejected; the error contains the expression."""
     query = {"Id": "e1", "Expression": expression, "ReturnData": True}
     alarm = {"Metrics": [query], "ComparisonOperator": "LessThanThreshold", "Threshold": 1, "EvaluationPeriods": 1}
     with pytest.raises(NotImplementedError, match=re.escape(expression)):

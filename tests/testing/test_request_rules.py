@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from botocore.utils import parse_to_aware_datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,7 +66,6 @@ ACCEPTED = {
     "two weeks old": datum(Timestamp=NOW - 14 * DAY),
     "two hours ahead": datum(Timestamp=int(NOW) + 2 * 3600),
     "datetime": datum(Timestamp=datetime.fromtimestamp(NOW, timezone.utc)),
-    "naive datetime": datum(Timestamp=datetime.fromtimestamp(NOW)),  # noqa: DTZ006 - botocore's local time
     "ISO string": datum(Timestamp="2027-01-15T08:00:00Z"),
     "high resolution": datum(StorageResolution=1),
 }
@@ -272,6 +272,18 @@ def test_acceptable_numbers(number: float) -> None:
     """A number is acceptable if and only if it is 0 or its magnitude is within the range."""
     in_range = abs(number) <= 2**360 and (abs(number) * 2**361 >= 2 if abs(number) < 1 else True)
     assert is_acceptable_number(number) == (number == 0 or in_range)
+
+
+def test_naive_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times without a time zone are in UTC, as in botocore, whatever the local time zone is."""
+    moment = datetime(2027, 1, 15, 8)  # noqa: DTZ001 - naive on purpose
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        of_botocore = parse_to_aware_datetime(moment).timestamp()  # type: ignore[arg-type]  # the stubs allow only str
+        found = unix_time(moment), unix_time(moment.isoformat()), of_botocore
+    time.tzset()
+    assert found == (NOW, NOW, NOW)
 
 
 @given(st.datetimes(timezones=st.sampled_from([timezone.utc, timezone(timedelta(hours=-7))])))

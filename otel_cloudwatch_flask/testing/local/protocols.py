@@ -27,7 +27,7 @@ TARGET_PREFIX: Final = "GraniteServiceVersion20100801"
 JSON_TYPE: Final = "application/x-amz-json-1.0"
 _API_VERSION: Final = "2010-08-01"
 _REQUEST_ID: Final = "00000000-0000-0000-0000-000000000000"
-# The error codes that the two protocols name differently: query name to JSON name, from botocore's service model.
+# Error codes that the two protocols name differently: query name to JSON name, from botocore's service model.
 _JSON_ERROR_TYPES: Final = {
     "InvalidParameterValue": "InvalidParameterValueException",
     "InvalidParameterCombination": "InvalidParameterCombinationException",

@@ -1,4 +1,4 @@
-"""Answer the operations that read metrics: GetMetricStatistics, GetMetricData and ListMetrics.
+"""Answer GetMetricStatistics, GetMetricData and ListMetrics.
 
 moto is not used because it differs from CloudWatch: it treats dimensions as a filter instead of as part of the metric's
 identity, has no percentiles, and lists a metric once for each sample.
@@ -29,7 +29,7 @@ def metric_statistics(
     """Answer GetMetricStatistics, with one result for each period and unit of the metric.
 
     The metric must have exactly the given dimensions. Percentiles use the nearest rank. As in CloudWatch, there are no
-    percentiles for periods that contain statistic sets or negative values.
+    percentiles for periods that contain negative values, or statistic sets whose minimum and maximum differ.
     """
     error = next(_query_errors(parameters), None)
     if error is not None:

@@ -27,7 +27,7 @@ _STOP_POLL_SECONDS: Final = 0.02
 
 
 class LocalCloudWatch(ValidatingProxy):
-    """An emulated CloudWatch for any AWS client, at ``http://127.0.0.1:<port>``, that runs inside a ``with`` block::
+    """An emulated CloudWatch for AWS clients, at ``http://127.0.0.1:<port>``, that runs inside a ``with`` block::
 
         with LocalCloudWatch() as cloudwatch:
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
@@ -38,9 +38,9 @@ class LocalCloudWatch(ValidatingProxy):
 
     Requires moto: ``pip install "otel-cloudwatch-flask[demo]"``.
 
-    :param arguments: ``latency_seconds``, the delay before each response; ``answer_with``, a function that receives the
-        parameters of each PutMetricData request and may return a :class:`Fault`; and ``clock`` and ``sleep``, which
-        replace the functions of :mod:`time`.
+    :param arguments: ``latency_seconds``, the delay before the response to each PutMetricData request; ``answer_with``,
+        a function that receives the parameters of such a request and may return a :class:`Fault`; and ``clock`` and
+        ``sleep``, which replace the functions of :mod:`time`.
     """  # noqa: D400 - the first sentence ends in an example
 
     def __init__(self, **arguments: Any) -> None:

@@ -59,7 +59,7 @@ class Traffic:
     """How many requests, bytes and datums the proxy has received.
 
     :param put_requests: PutMetricData requests.
-    :param refused: invalid requests, for any operation.
+    :param refused: unreadable requests, and invalid PutMetricData requests.
     :param faulted: PutMetricData requests that were answered with a :class:`Fault`.
     :param bytes_received: bytes in the bodies of PutMetricData requests, as received.
     :param bytes_uncompressed: bytes in the bodies of PutMetricData requests, after decompression.
