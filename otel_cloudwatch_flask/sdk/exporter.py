@@ -47,7 +47,7 @@ from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.mapper import Mapper
 from otel_cloudwatch_flask.mapping.metric_streams import MetricKind, MetricStreams
-from otel_cloudwatch_flask.model.dimensions import namespace_of
+from otel_cloudwatch_flask.model.dimensions import metric_name, namespace_of
 from otel_cloudwatch_flask.model.entity import service_entity
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, facade_metric, reporter_of
@@ -338,8 +338,8 @@ class CloudWatchMetricExporter(MetricExporter):
         """The identities of the reporters whose metrics this exporter publishes."""
         return self._reporters
 
-    def kept_attributes(self, scope: InstrumentationScope, instrument_name: str) -> Container[str] | None:
-        """Return which of an instrument's attributes to publish.
+    def kept_attributes(self, scope: InstrumentationScope, name: str) -> Container[str] | None:
+        """Return which of an instrument's attributes to publish. ``name`` is the name of its metric.
 
         Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
         """
@@ -347,7 +347,7 @@ class CloudWatchMetricExporter(MetricExporter):
         if reporter is not None and reporter not in self._reporters:
             return None
         facade = facade_metric(scope)
-        name = instrument_name if facade is None else facade.name
+        name = metric_name(name if facade is None else facade.name)
         kept = _KeptAttributes(self._rules.of(name), name, with_properties=self.writes_emf)
         self._kept.append(kept)
         return kept

@@ -92,8 +92,11 @@ class SelectiveReader(MetricReader):
     client-controlled attributes, and with the square of the number of reporters on one provider.
     """
 
-    def kept_attributes(self, instrument: Any) -> Container[str] | None:
-        """Return the attribute names to store, or :data:`EVERY_ATTRIBUTE`, or ``None`` to ignore the instrument."""
+    def kept_attributes(self, instrument: Any, name: str) -> Container[str] | None:
+        """Return the attribute names to store, or :data:`EVERY_ATTRIBUTE`, or ``None`` to ignore the instrument.
+
+        :param name: name of the instrument's metric, which a view may have changed.
+        """
         raise NotImplementedError
 
     def _set_collect_callback(self, func: Any) -> None:  # type: ignore[misc]  # final in the SDK, and its only hook
@@ -111,10 +114,12 @@ class SelectiveReader(MetricReader):
         def find_selected(instrument: Any) -> Sequence[Any]:
             found: Sequence[Any] | None = known.get(instrument)
             if found is None:
-                kept = self.kept_attributes(instrument)
+                kept = self.kept_attributes(instrument, instrument.name)
                 found = () if kept is None else find(instrument)
                 for match in found:
-                    match._view = _keeping(match._view, kept)  # noqa: SLF001 - see above
+                    name = getattr(match, "_name", instrument.name)
+                    own = kept if name == instrument.name else self.kept_attributes(instrument, name)
+                    match._view = _keeping(match._view, own)  # noqa: SLF001 - see above
                     if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
                         match._cardinality_limit = math.inf  # noqa: SLF001 - see above
             return found

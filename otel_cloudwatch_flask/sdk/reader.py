@@ -175,12 +175,12 @@ class CloudWatchMetricReader(SelectiveReader):
         """
         return self._measurements.__next__
 
-    def kept_attributes(self, instrument: Any) -> Container[str] | None:
+    def kept_attributes(self, instrument: Any, name: str) -> Container[str] | None:
         """Return which of an instrument's attributes to store.
 
         Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
         """
-        kept = self._exporter.kept_attributes(instrument.instrumentation_scope, instrument.name)
+        kept = self._exporter.kept_attributes(instrument.instrumentation_scope, name)
         # Data points that differ only in dropped attributes are merged: sums by the SDK, and gauges by the exporter,
         # which keeps all their values.
         return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE

@@ -13,7 +13,11 @@ from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.sdk import internals
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
-RULES = [MetricRule(match="Orders", dimensions=["payment"]), MetricRule(match="http.*", exclude=["user"])]
+RULES = [
+    MetricRule(match="Orders", dimensions=["payment"]),
+    MetricRule(match="http.*", exclude=["user"]),
+    MetricRule(match="Gr%C3%B6%C3%9Fe", dimensions=["user"]),
+]
 ATTRIBUTES: dict[str, str | bool] = {"payment": "card", "user": "u1", "http.host": "evil.example", NEGATIVE_KEY: True}
 
 
@@ -65,6 +69,7 @@ def program() -> Iterator[Program]:
         ("shop", "orders", {"payment", "user", NEGATIVE_KEY}),
         (FacadeMetric("Orders", "Shop"), "orders", {"payment", NEGATIVE_KEY}),
         (FacadeMetric("Clicks", "Shop"), "clicks", {"payment", "user", NEGATIVE_KEY}),
+        (FacadeMetric("Größe", "Shop"), "groesse", {"user", NEGATIVE_KEY}),
         (FacadeMetric("Orders", "Cafe"), "orders", None),
     ],
 )
@@ -93,6 +98,14 @@ def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     program.count("shop", "x")
     assert program.reader.flush()
     assert program.cloudwatch.sum("y") == 1
+    program.reader.shutdown()
+
+
+def test_rules_match_the_name_that_a_view_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a view renames a metric, the rule for the new name decides which attributes are stored."""
+    program = Program([View(instrument_name="x", name="http.x")])
+    program.count("shop", "x")
+    assert [set(each) for each in program.stored(monkeypatch)] == [{"payment", "http.host", NEGATIVE_KEY}]
     program.reader.shutdown()
 
 
