@@ -88,12 +88,13 @@ def is_finite(value: float) -> bool:
 def are_plain(values: Sequence[float]) -> bool:
     """Return whether all values are of type ``int`` or ``float``, not a subclass, and can be sent unchanged.
 
-    Magnitudes of 10^15 or more are not examined further: for them, this returns ``False``.
+    Magnitudes of 10^15 or more are not examined further: for them, this returns ``False``. There must be at least one
+    value.
     """
     return (
         {*map(type, values)} <= NUMBERS
-        and all(map(math.isfinite, values))
         and min(values) > -_EXACT
         and max(values) < _EXACT
+        and all(map(math.isfinite, values))
         and not any(0 < abs(value) < MIN_MAGNITUDE for value in values if type(value) is float)
     )

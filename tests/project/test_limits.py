@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.limits import is_finite, sendable
+from otel_cloudwatch_flask.limits import are_plain, is_finite, sendable
 from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number
 
 MOST, LEAST = 2.0**360, 2.0**-360
@@ -38,6 +38,13 @@ MOST, LEAST = 2.0**360, 2.0**-360
 def test_sendable(value: float, sent: float | None) -> None:
     """A number is sent unchanged up to 2^360, as 0 below 2^-360, and not at all above 2^360."""
     assert sendable(value) == sent
+
+
+@pytest.mark.parametrize("value", [10**15, -(10**15), 10**400, -(10**400), 1e15, inf, -inf, nan, True, 5e-324])
+def test_not_plain(value: float) -> None:
+    """A number that may have to be converted or dropped is not plain, wherever it is in a sequence."""
+    assert are_plain([1, 2.5])
+    assert not any(map(are_plain, ([value], [value, 1], [1, value], [1, value, 2])))
 
 
 def test_no_negative_zero() -> None:
