@@ -2,6 +2,6 @@
 
 A batch is sent with a ``PutMetricData`` call, or written to a stream as EMF documents.
 
-Every datum is pending until CloudWatch has stored it, or until it is counted as lost with a reason. No other part of
-the metrics pipeline does network or file I/O. All I/O runs in the calling thread.
+Every datum stays pending until it has been sent, merged into another datum, or counted as lost with a reason. No other
+part of the metrics pipeline does network or file I/O. All I/O runs in the calling thread.
 """

@@ -87,7 +87,7 @@ class Backlog:
     def add(self, batches: Iterable[Batch]) -> None:
         """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches.
 
-        If a single batch is queued in memory, its datums are put into the same requests as the new ones, because each
+        If only one batch is queued, its datums are put into the same requests as the new ones if possible, because each
         request is billed.
         """
         new = [*batches]
@@ -211,7 +211,7 @@ class Backlog:
     def _dequeued(self, envelope: Envelope) -> _Entry | None:
         """Take the only queued batch off the queue, but keep counting it as pending.
 
-        Returns ``None`` if several batches are queued, or if the batch cannot be joined with new ones.
+        Returns ``None`` if there is no such batch, or if it cannot be joined with new ones.
         """
         with self._lock:
             queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None

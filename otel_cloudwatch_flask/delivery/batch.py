@@ -1,8 +1,8 @@
 """Encode datums as JSON, and group them into batches that fit into one request.
 
-Datums are encoded before they are grouped, as JSON without spaces, so that their exact size is known and batches can be
-filled to the limit. If the program passes a client, botocore encodes the request, and adds a space after each comma and
-colon.
+Datums are encoded before they are grouped, as compact JSON, so that their exact size is known and batches can be filled
+to the limit. If the program passes a client, that client encodes the request. botocore adds a space after each comma
+and colon of JSON.
 """
 
 import json
@@ -121,7 +121,7 @@ class Batch:
         return f"{self.envelope.head}{_SEPARATOR.join(self.lines())}{self.envelope.tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
-        """Free the encoded text, which takes up as much memory as the datums.
+        """Free the encoded text, which takes up about as much memory as the datums.
 
         The datums are encoded again when needed.
         """
@@ -157,7 +157,7 @@ class Batch:
         return self.envelope.parameters([_with_datetime(members_of(datum)) for datum in self.datums])
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """Split the batch into two suspect batches, each with half of the datums."""
+        """Split the batch in the middle into two suspect batches."""
         middle = len(self.datums) // 2
         first, second = self.datums[:middle], self.datums[middle:]
         return Batch(self.envelope, first, is_suspect=True), Batch(self.envelope, second, is_suspect=True)

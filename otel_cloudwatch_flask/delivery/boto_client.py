@@ -1,9 +1,9 @@
 """Create the boto3 client, and send encoded batches with it. No other module of the exporter imports boto3.
 
-botocore takes ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and holds the GIL
-meanwhile. Therefore, a handler for ``before-call``, a documented event that precedes signing, inserts the encoded body.
-botocore still resolves endpoints and credentials, signs the request and sends it. If a client uses a protocol other
-than JSON, or was passed by the program, its ``put_metric_data`` method gets the datums as usual.
+botocore takes more than ten times as long as :mod:`~otel_cloudwatch_flask.delivery.batch` to encode a request, and
+holds the GIL meanwhile. Therefore, a handler for ``before-call``, a documented event that precedes signing, inserts the
+encoded body. botocore still resolves endpoints and credentials, signs the request and sends it. If a client uses a
+protocol other than JSON, or was passed by the program, its ``put_metric_data`` method gets the datums as usual.
 """
 
 import functools
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 READ_TIMEOUT_SECONDS: Final = 8.0
-"""Both timeouts together bound a call, unless the response arrives slowly. They leave time for a retry within 30 s."""
+"""Maximum wait for each part of the response. Both timeouts together leave time for a retry within 30 s."""
 
 _ENCODED_PROTOCOL: Final = "json"
 _BEFORE_CALL: Final = "before-call.cloudwatch.PutMetricData"
 _GZIP_LEVEL: Final = 1
-"""Level 1 takes a fifth of the CPU time of botocore's level 9, and produces bodies that are 5% larger."""
+"""Level 1 takes at most a fifth of the CPU time of botocore's level 9, for bodies that are up to 10% larger."""
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 _GZIP_MEMORY_LEVEL: Final = 7
-"""At this level, zlib's tables fit in the processor's cache. The default compresses no better."""
+"""Uses less memory than the default level, and compresses almost as well."""
 _MIN_GZIP_BYTES: Final = 2048
 
 
@@ -60,9 +60,8 @@ def client_factory(
 ) -> ClientFactory:
     """Return a factory of boto3 clients whose timeouts and retries suit the exporter's deadlines.
 
-    boto3 is imported at the first request, because the import takes 0.3 s and a client must not be used after a fork.
-    Forks are blocked during the import: a child would otherwise inherit half-imported modules, and locks that OpenSSL
-    holds while it creates a context.
+    boto3 is imported when the factory is called, because the import is slow. Forks are blocked meanwhile: a child would
+    otherwise inherit half-imported modules, and locks that OpenSSL holds while it creates a context.
     """
 
     def create_client() -> Any:

@@ -1,7 +1,8 @@
-"""Merge pending datums of the same series. This keeps every sample, but reduces the time resolution.
+"""Merge pending datums of the same series. This counts every sample, but reduces the time resolution.
 
 A datum can carry several values with their counts. One datum with all the values and counts of two datums therefore
-has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two separate datums.
+has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two separate datums. If there are too many values,
+neighbors are merged.
 """
 
 import math

@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 A document is one line. Lines are at most 4096 bytes long where possible. Linux writes such lines to a pipe atomically,
-so lines of several processes do not interleave, and no log driver splits them (Docker's drivers split lines at 16 KB).
+so lines of several processes do not interleave. Docker's log drivers split only lines of more than 16 KB.
 """
 
 import json

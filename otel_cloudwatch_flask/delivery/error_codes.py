@@ -40,8 +40,8 @@ class Failure:
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
     ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If writing to
-    a stream failed partway through a batch, ``written`` and ``unwritten`` contain its datums. A datum that was written
-    only in part is divided between them.
+    a stream failed, ``written`` and ``unwritten`` contain the batch's datums. A datum that was written only in part is
+    divided between them.
     """
 
     kind: Kind

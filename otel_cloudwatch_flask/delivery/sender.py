@@ -128,8 +128,8 @@ class Sender:
         """Send the pending batches. Returns ``False`` if some of them are still pending.
 
         :param deadline: a time on ``clock``.
-        :param is_last: whether this is the last delivery of the process. The last delivery ignores the limit on
-            bisection calls, and does not wait for credentials or a Region, which only an operator can provide.
+        :param is_last: whether this is the exporter's last delivery. The last delivery ignores the limit on bisection
+            calls, and does not wait for credentials or a Region, which only an operator can provide.
         """
         try:
             while self._backlog.datums:
@@ -185,7 +185,10 @@ class Sender:
         return self._bisection_calls < _MAX_BISECTION_CALLS
 
     def _sent(self, batch: Batch) -> Sequence[Batch]:
-        """Send ``batch``, and return the batches that still have to be sent in its place."""
+        """Send ``batch``, or remove datums that CloudWatch would refuse.
+
+        Returns the batches that still have to be sent in its place.
+        """
         sendable = self._with_accepted_times(self._accepted_series(batch), self._service_time())
         if sendable is not batch:
             # Settle the reduced batch before sending it. During a call, its lost datums would still count as pending.

@@ -3,8 +3,8 @@
 Each process creates and locks a directory inside the spool directory. The operating system releases the lock when the
 process ends, even if it is killed. If another process of the same user then finds the directory unlocked, it adopts the
 batches in the directory. Each batch is one file: a line with a checksum, followed by the request body as JSON. Files
-are parsed, never executed, and links are not followed. A file that is not a valid batch is set aside and not read
-again.
+are parsed, never executed, and links are not followed. A file that is not a valid batch is renamed, so that it is not
+read again.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ class Spool:
         return path
 
     def read(self, path: Path) -> Batch | None:
-        """Read a batch. If the file is not a valid batch, set it aside, log a warning and return ``None``.
+        """Read a batch. If the file is missing or not a valid batch, set it aside, log a warning and return ``None``.
 
         Raises ``OSError`` if the process lacks the file descriptors or the memory to read it now.
         """
@@ -158,7 +158,7 @@ class Spool:
         self.release()
 
     def release(self) -> None:
-        """Release the lock. A forked child calls this because the directory belongs to its parent."""
+        """Close the descriptor of the lock. A forked child calls this because the lock belongs to its parent."""
         # Two threads may call this at shutdown. Closing a descriptor twice could close an unrelated file that has
         # received the same number in the meantime.
         with contextlib.suppress(IndexError):

@@ -1,4 +1,4 @@
-"""Count datums and requests, and lost datums by reason."""
+"""Count datums and requests by outcome, and losses by reason."""
 
 import threading
 from collections import Counter
@@ -9,10 +9,10 @@ from typing import Any, Final
 
 
 class LossReason(str, Enum):
-    """The reason that a datum will never reach CloudWatch."""
+    """The reason that a datum or a measurement will never reach CloudWatch."""
 
     INVALID = "invalid"
-    """The value is outside CloudWatch's range, or the data point is inconsistent."""
+    """The value is outside CloudWatch's range, the data point is inconsistent, or add_metric got invalid arguments."""
     REFUSED = "refused"
     """CloudWatch refused the data point."""
     EXPIRED = "expired"
@@ -29,10 +29,10 @@ class LossReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStats:
-    """Counters of one exporter since this process started.
+    """Counters of one exporter in this process.
 
-    Every datum that the exporter has produced counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
-    ``datums_lost``. The other counts are independent of each other.
+    Every datum of the exporter counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
+    ``datums_lost``. Datums that remain in the spool at shutdown are no longer counted.
 
     :param datums_sent: number of datums that CloudWatch accepted.
     :param datums_pending: number of datums that are still to be sent, in memory or in the spool.
@@ -42,8 +42,7 @@ class DeliveryStats:
         counts as one, in ``datums_lost["invalid"]``.
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
         ``add_metric`` with invalid arguments, after shutdown, or on a reporter that could not be set up, and
-        measurements that could not be collected at shutdown because an observable callback was hanging. All other
-        measurements become samples of datums.
+        measurements of ``add_metric`` that could not be collected at shutdown.
     :param datums_possibly_duplicated: number of datums in requests whose response was lost, or had not arrived at
         shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
         when they are retried.
