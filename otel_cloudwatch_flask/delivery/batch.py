@@ -209,8 +209,8 @@ def encoded(datum: Datum) -> str:
 
 def values_json(content: Distribution) -> str:
     """Encode the values and counts of a distribution as two members of a JSON object."""
-    values, counts = (",".join(map(cached_json, numbers)) for numbers in content)
-    return f'"Values":[{values}],"Counts":[{counts}]'
+    values, counts = content
+    return f'"Values":[{",".join(map(cached_json, values))}],"Counts":[{",".join(map(cached_json, counts))}]'
 
 
 def number_json(value: float) -> str:
