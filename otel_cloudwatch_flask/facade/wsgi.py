@@ -32,7 +32,7 @@ class RequestState:
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
     start_response: "StartResponse | None" = None
-    """The server's ``start_response``, or ``None`` once :func:`raising` has seen the response start."""
+    """The ``start_response`` passed to the middleware, or ``None`` once :func:`raising` has seen the response start."""
     error: BaseException | None = None
     """The exception that the application raises instead of responding."""
     buffer: RequestBuffer | None = None
@@ -97,8 +97,8 @@ class RequestEndMiddleware:
     the duration after they have all run; and a streamed body can add metrics even later. If the application raises,
     ``flush`` is called immediately.
 
-    If ``is_sync`` is true, a response with a ``Content-Length`` is closed and flushed before the server gets the last
-    part of its body, so that the metrics are delivered before a client has received the whole response.
+    If ``is_sync`` is true, a response with a ``Content-Length``, unless it is a file, is closed and flushed before the
+    server gets the last part of its body, so that the flush ends before a client has received the whole response.
     """
 
     def __init__(

@@ -46,14 +46,14 @@ SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimension
 SETTINGS_OF_READER: Final = sorted(
     {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
 )
-"""The settings of a reader. Two reporters share a reader only if all of these are equal."""
+"""The settings of a reader. Reporters share a reader that one of them created only if all of these are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The destination of the metrics that a reporter records for one app.
 
-    ``given`` contains the names of the settings that were passed to this reporter, rather than set for the process.
+    ``given`` contains the names of the settings that an argument or ``app.config``, not the environment, provides.
     """
 
     settings: Settings
@@ -64,7 +64,10 @@ class Target:
     given: Collection[str]
 
     def agrees_with(self, reader: CloudWatchMetricReader) -> bool:
-        """Return whether the program's ``reader`` has the client and each setting that the reporter was given."""
+        """Return whether the program's ``reader`` has the client, the stream and each setting given to the reporter.
+
+        Returns ``False`` if the reporter was given credentials.
+        """
         exporter, settings = reader.exporter, reader.settings
         chooses_client = self.client is not None or "region_name" in self.given
         return (
@@ -79,7 +82,7 @@ class Target:
         )
 
     def key(self) -> Hashable:
-        """Return a key that is equal for targets that can share a reader."""
+        """Return a key that is equal for targets that can share a reader created by a reporter."""
         settings = self.settings
         return (
             None if self.client is None else id(self.client),
@@ -93,7 +96,7 @@ class Target:
 
 
 class ProviderSetup:
-    """The recorder and the reader shared by registrations that have equal targets on the same meter provider.
+    """The recorder and the reader that registrations with the same destination share on a meter provider.
 
     ``reader`` is ``None`` if the setting ``enabled`` is off. A reader that a reporter created is abandoned once no
     registration refers to the setup.
@@ -161,7 +164,7 @@ class _ReporterMeters(metrics.MeterProvider):
     """A meter provider whose meters have a scope attribute that identifies the reporter.
 
     Two apps in a process may have different namespaces. Every exporter on the provider receives the measurements
-    of these meters, but only the reporter's exporter publishes them to CloudWatch, in the app's namespace.
+    of these meters, but only the reporter's exporter publishes them to CloudWatch.
     """
 
     def __init__(self, provider: metrics.MeterProvider, reporter_id: str, recorder: Recorder) -> None:
@@ -212,12 +215,12 @@ class _LabellingMeter:
 def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> ProviderSetup:
     """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
-    The reporter shares the first of the program's readers that agrees with its settings. Reporters with equal targets
-    share a setup. Each destination therefore has only one thread, and needs one request per flush. A reporter with
-    another destination gets its own reader, which leaves plain metrics (those that belong to no reporter) to the
-    program's reader.
+    The reporter shares the first of the program's readers that agrees with its settings. Otherwise, it shares the setup
+    of a reporter with an equal target, or gets a new reader. Such a reader leaves plain metrics (those that belong to
+    no reporter) to the program's exporters, if there are any.
 
-    Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down.
+    Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down, or if the default
+    namespace is invalid.
     """
     with _lock:
         # Inside the lock, because another thread may be creating the global provider.

@@ -159,7 +159,7 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Create a reporter that has its own client, and register it on ``app``.
+        """Create a reporter for an AWS Region, and register it on ``app``.
 
         :param app: the app.
         :param namespace: CloudWatch namespace.
@@ -251,7 +251,7 @@ class CloudWatchMetricsReporter:
         """Record a value of a metric. During a request, values are buffered, and recorded when the response starts.
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
-        :param value: any finite number.
+        :param value: number, at most 2**360 in magnitude.
         :param unit: CloudWatch unit, such as ``"Count"`` or ``"Milliseconds"``, ignoring case. Default: ``"None"``.
         :param dimensions: mapping of names to values, or ``[{"Name": ..., "Value": ...}]``. Default: none.
 
@@ -320,15 +320,15 @@ class CloudWatchMetricsReporter:
         return self._is_set_up() and flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
-        """Return how many datums of this reporter's apps were sent, are pending, or were lost, since process start."""
+        """Return the delivery statistics of this reporter's exporters: what was sent, is pending, or was lost."""
         return DeliveryStats.total([total_stats(self._registrations), self._unrecorded.stats()])
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
-        """Flush, then stop the readers that this reporter started. The program's readers keep running.
+        """Flush, then stop this reporter's readers, except those that the program created or other reporters use.
 
         Metrics recorded later are counted as lost if their reader was stopped.
 
-        :param timeout_seconds: time limit for the flush, in seconds. Default: 30.
+        :param timeout_seconds: time limit, in seconds. Default: 30.
         """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
@@ -422,7 +422,10 @@ def _installation_in(app: Flask) -> _Installation | None:
 
 
 def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | None]:
-    """Return the current app's installation and the current request's buffer, each ``None`` if it is missing."""
+    """Return the current app's installation and the current request's buffer, each ``None`` if there is none.
+
+    The first call in a request creates the buffer.
+    """
     try:
         current_g = _current_g()
     except RuntimeError:  # no app context

@@ -57,7 +57,7 @@ class _SeriesPool:
 
 
 class CardinalityGuard:
-    """Admits at most ``max_metrics`` distinct series, including overflow series.
+    """Admits at most ``max_metrics`` distinct series at a time, including overflow series.
 
     Each further series is replaced by the overflow series of its metric. If there is no room for that series either
     (see :func:`overflow_capacity`), it is replaced by the overflow series of :data:`OVERFLOW_NAME`, which counts as one
@@ -87,7 +87,7 @@ class CardinalityGuard:
         return series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Record that a series is still used and return ``True``, or return ``False`` if it is not admitted."""
+        """Record that a series is still used and return ``True``, or return ``False`` if :meth:`admit` must decide."""
         if series not in self._pool.last_used:
             return False
         self._pool.last_used[series] = self._clock()

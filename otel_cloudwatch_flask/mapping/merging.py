@@ -1,7 +1,8 @@
 """Merge the data points that belong to the same series into one datum.
 
-Distinct data points belong to the same series if they differ only in attributes that are not published, or in the types
-of attribute values. For example, ``1`` and ``"1"`` are published as the same value.
+Data points belong to the same series if their published names, units and dimensions are equal. For example, they may
+differ in attributes that are not published, in their scopes, or in the types of attribute values, such as ``1`` and
+``"1"``.
 """
 
 import logging

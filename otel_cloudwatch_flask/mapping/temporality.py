@@ -1,7 +1,7 @@
 """Convert cumulative data points to deltas, and the deltas of up-down counters to current values.
 
-CloudWatch adds up the datums of a counter, so a cumulative value must never be sent unchanged. This package's reader
-requests deltas from the SDK, but other readers may pass cumulative data points to the exporter.
+CloudWatch adds up the datums of a counter, so its cumulative values must never be sent unchanged. This package's reader
+requests deltas of counters and histograms from the SDK, but other readers may pass cumulative data points.
 """
 
 from collections.abc import Hashable

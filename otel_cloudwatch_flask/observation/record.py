@@ -1,7 +1,4 @@
-"""Record the published and the pending metrics in bounded memory, so that they can be read while the program runs.
-
-Recording a datum takes about six microseconds, plus one more for each value after the first.
-"""
+"""Record the published and the pending metrics in bounded memory, so that they can be read while the program runs."""
 
 import math
 import secrets
@@ -111,7 +108,7 @@ class Observation:
     maximum of a series are exact. Each series may keep an equal share of ``max_values``, but at least 50 and at most
     2,000 distinct values. Its percentiles are exact until it exceeds that number. From then on, their relative error
     is at most the ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged
-    further. A thousand series need 20 MB of memory, or 40 MB if all are histograms with many values.
+    further. A thousand series need up to 20 MB of memory, or up to 40 MB if all are histograms with many values.
 
     :param max_series: The number of series to keep. A new series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.
@@ -271,7 +268,7 @@ def datum_of(members: Mapping[str, Any]) -> Datum:
 
 
 def _flush_document(flush: bytes) -> dict[str, float | None]:
-    """Unpack the figures of one datum. The percentiles of a statistic set are ``None``."""
+    """Unpack the figures of one datum. Unknown percentiles are ``None``."""
     _, *named = zip(_FLUSH_MEMBERS, _FLUSH.unpack(flush), strict=True)
     return {name: None if math.isnan(figure) else figure for name, figure in named}
 
