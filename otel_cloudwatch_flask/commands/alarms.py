@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
-    help="Alarm when p99 exceeds this many seconds. Default: twice the observed p99, at least 0.1; 1 if unknown.",
+    help="Alarm when p99 exceeds this many seconds. Default: about twice the observed p99, at least 0.1; 1 if unknown.",
 )
 @click.option(
     "--anomaly-detection",
@@ -39,7 +39,11 @@ from otel_cloudwatch_flask.terminal import counted
     help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. Triples the price of these alarms.",
 )
 @click.option(
-    "--routes", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of routes, busiest first."
+    "--routes",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Maximum number of routes, busiest first.",
 )
 @template_options
 @click.pass_context

@@ -48,7 +48,9 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
     "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the total exceeds this."
 )
 @click.option(
-    "--against", metavar="FILE|URL|-", help="Fail if there are more metrics or dimensions than in this document."
+    "--against",
+    metavar="FILE|URL|-",
+    help="Fail if a metric name has more metrics than in this document, or a new dimension.",
 )
 @json_option("the estimate")
 @traceback_option
@@ -82,7 +84,7 @@ def command(
         flask cloudwatch cost --from seen.json --against main.json --max 30
 
     Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
-    in every hour, so the estimate is an upper bound.
+    in every hour.
 
     Exit status: 0 ok, 1 --max or --against exceeded, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"

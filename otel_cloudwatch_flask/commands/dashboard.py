@@ -42,7 +42,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
     Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
     by unit. The charts search for metrics by name, so they pick up new routes, statuses and other dimension values
     automatically. The metric names come from a preview, a demo or a running app (--from), or from CloudWatch (--list),
-    which does not report units. With --put, creates the dashboard, or replaces an existing dashboard with the same
+    which does not report units. With --put, creates the dashboard instead, or replaces an existing one with the same
     name.
 
     \b

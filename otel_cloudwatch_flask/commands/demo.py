@@ -31,15 +31,15 @@ def command(
 ) -> None:
     """Run a demo shop and check that its metrics arrive.
 
-    Starts a strict CloudWatch emulator and a small shop on this machine, sends real HTTP requests to the shop for a few
-    seconds, and compares the numbers in CloudWatch with the numbers that the shop and its visitors counted. The demo
-    needs no AWS account, no credentials and no network.
+    Starts a strict CloudWatch emulator and a small shop on this machine, sends real HTTP requests to the shop, and
+    compares the numbers in the emulator with the numbers that the shop and its visitors counted. The demo needs no AWS
+    account, no credentials and no network.
 
     With --serve, prints the URLs, and keeps the shop with its live page, the traffic and the emulator running. Nothing
     is compared.
 
     Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
-    start, 130 interrupted by Ctrl-C (0 with --serve).
+    run, 130 interrupted by Ctrl-C (0 with --serve).
     """
     default_seconds, default_rate = _SERVE_DEFAULTS if serve else _COMPARE_DEFAULTS
     _require_demo_extra()

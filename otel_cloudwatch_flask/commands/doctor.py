@@ -47,14 +47,14 @@ def command(
 
     Checks each setting and its source, the credentials, Region, endpoint and clock, the server configuration, the
     instrumentation, and whether any metric would be published twice. Each line is marked as ok (✓), as a problem with
-    its remedy (✗), or as something that could not be checked (?). Keys and tokens are never printed.
+    its remedy (✗), or as a possible problem (?). Keys and tokens are never printed.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
-    Nothing is sent unless you pass --send, which publishes one data point of the metric otel_cloudwatch_flask.doctor.
-    CloudWatch bills it as one metric for one hour.
+    Nothing is published unless you pass --send, which publishes one data point of the metric
+    otel_cloudwatch_flask.doctor. CloudWatch bills it as one metric for one hour.
 
     --audit reads the metrics back: it compares what a process has recorded, according to its live page, with what
     CloudWatch has stored, and lists metrics of the namespace that the process does not publish. It requires
@@ -63,7 +63,7 @@ def command(
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json
 
-    Exit status: 0 no problems, 1 problems found.
+    Exit status: 0 no problems, 1 problems found, 2 the data of --audit cannot be read.
     """  # noqa: D301 - click takes \b for "do not wrap"
     recorded = Recorded.read(source) if source else None
     checks = _checks(context, namespace, recorded, sends=sends)

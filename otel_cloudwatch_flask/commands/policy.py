@@ -66,8 +66,8 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
         aws iam put-role-policy --role-name shop --policy-name metrics \\
             --policy-document "$(flask cloudwatch policy)"
 
-    The policy does not cover other commands: --list requires cloudwatch:ListMetrics, and dashboard --put requires
-    cloudwatch:PutDashboard.
+    The policy does not cover other commands: --list requires cloudwatch:ListMetrics, dashboard --put requires
+    cloudwatch:PutDashboard, and doctor --audit requires cloudwatch:GetMetricData and cloudwatch:ListMetrics.
 
     Exit status: 0 ok, 2 no namespace known.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -31,7 +31,7 @@ _FLUSH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """The response status of a request. If the view raised, ``status`` is ``None`` and ``error`` is set."""
+    """The response status of a request. If the request raised, ``status`` is ``None``, and ``error`` is set."""
 
     method: str
     path: str
@@ -43,7 +43,11 @@ class RequestResult:
 @click.argument("paths", nargs=-1)
 @click.option("--requests", "file", metavar="FILE", help="File of requests: METHOD /path [body] per line, or HAR.")
 @click.option(
-    "--times", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often to make each request."
+    "--times",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    help="How many times to make each request.",
 )
 @json_option("the document for cost, dashboard, alarms and scaling")
 @traceback_option
@@ -80,7 +84,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
 
 
 def requestable_paths(app: Flask) -> list[str]:
-    """Return the paths of all routes that accept GET and have no variable part.
+    """Return the paths of all routes that accept GET and have no variable part, except the live page's.
 
     Raises :class:`CommandError` if the app has no such route.
     """

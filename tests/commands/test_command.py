@@ -184,6 +184,13 @@ def test_invalid_documents_are_rejected(tmp_path: Path, text: str, reason: str) 
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://localhost:port/data.json", "http://not a host/"])
+def test_an_invalid_url_is_reported(url: str) -> None:
+    """A URL that Python's HTTP client refuses is an error of the command."""
+    with pytest.raises(CommandError, match=f"^Cannot read {url}: "):
+        read_document(url)
+
+
 def test_a_missing_document() -> None:
     """A missing file and an unreachable URL are reported in one sentence, without a traceback."""
     for source in ("no-such-file.json", "http://127.0.0.1:9/data.json"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import boto3
 import pytest
 from botocore.config import Config
 from click.testing import CliRunner
@@ -209,6 +210,19 @@ def test_a_client_passed_by_the_app() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("http://me:secret@[::1]:4566", "http://[::1]:4566"),
+        ("https://proxy.example/cloudwatch", "https://proxy.example/cloudwatch"),
+    ],
+)
+def test_the_endpoint_is_shown_without_credentials(given: str, shown: str) -> None:
+    """Only the user and the password of the endpoint's URL are removed."""
+    client = boto3.client("cloudwatch", region_name="us-east-1", endpoint_url=given)
+    assert aws.endpoint_of(client) == shown
+
+
+@pytest.mark.parametrize(
     ("fault", "remedy"),
     [
         (Fault("AccessDenied", 403), "Attach the policy that the policy command prints"),
@@ -356,6 +370,11 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             },
             ["OTEL_TRACES_EXPORTER names zipkin"],
+        ),
+        (
+            {"configurator": "configurator", "traces_exporter": "otlp_proto_http", "logs_exporter": "otlp_proto_grpc"},
+            {"OTEL_METRICS_EXPORTER": "cloudwatch", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            [],
         ),
         (
             {"configurator": "configurator"},

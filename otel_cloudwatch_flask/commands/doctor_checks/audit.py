@@ -53,7 +53,7 @@ class Recorded:
 
 
 def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
-    """Compare each metric with CloudWatch, look for other metrics in the namespace, and check the API quota.
+    """Compare each metric with CloudWatch, look for other metrics in the namespace, and report use of the quota.
 
     If ``client`` is ``None``, a client is created for ``region_name``.
     """

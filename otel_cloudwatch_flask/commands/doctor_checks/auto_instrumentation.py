@@ -1,4 +1,4 @@
-"""Check that ``opentelemetry-instrument`` finds an OpenTelemetry distribution and the selected exporters."""
+"""Check that ``opentelemetry-instrument`` finds a distribution, and the selected exporters of traces and logs."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -45,18 +45,20 @@ def _distribution_check() -> Check:
 def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Check:
     named = environ.get(variable, "otlp")  # the distribution's default
     installed = {each.name for each in entry_points(group=group)}
-    missing = [name for name in _names(named) if _entry_point(name, environ) not in {*installed, "none"}]
+    missing = [name for name in _names(named) if _entry_point(name, variable, environ) not in {*installed, "none"}]
     if not missing:
         return Check(_SECTION, "ok", f"{variable} is {named}.")
     finding = f"{variable} names {', '.join(missing)}, which is not installed, so opentelemetry-instrument fails."
     return Check(_SECTION, "problem", finding, f"Set {variable}=none, or install the exporter.")
 
 
-def _entry_point(name: str, environ: Mapping[str, str]) -> str:
-    """Return the name of the entry point that OpenTelemetry loads for an exporter."""
+def _entry_point(name: str, variable: str, environ: Mapping[str, str]) -> str:
+    """Return the name of the entry point that OpenTelemetry loads for the exporter ``name`` in ``variable``."""
     if name != "otlp":
         return name
-    is_http = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").startswith("http")
+    of_signal = variable.replace("_EXPORTER", "_PROTOCOL").replace("OTEL_", "OTEL_EXPORTER_OTLP_")
+    protocol = environ.get(of_signal) or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    is_http = protocol.strip().startswith("http")
     return "otlp_proto_http" if is_http else "otlp_proto_grpc"
 
 

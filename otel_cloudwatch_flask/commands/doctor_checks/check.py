@@ -8,7 +8,7 @@ Status: TypeAlias = Literal["ok", "problem", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of a check: a one-sentence finding and, unless the status is ``"ok"``, a remedy.
+    """The result of a check: a finding and, if there is one, a remedy.
 
     ``is_default`` is true if the check is about a setting left at its default. ``doctor`` shows such checks only with
     ``--verbose``.

@@ -1,4 +1,4 @@
-"""Check that the app is instrumented, and that each of its metrics is published exactly once."""
+"""Check that the app is instrumented, and that no metric is published twice."""
 
 import sys
 from collections import Counter
@@ -33,7 +33,7 @@ _OTHER_LIBRARYS_READER: Final = (
 
 
 def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
-    """Check the reporter, the Flask instrumentation, the global meter provider and each reader."""
+    """Check the reporter, the Flask instrumentation, the global meter provider, and each reader and exporter."""
     if user_app.app is None:
         yield Check(_SECTION, "unknown", "No app was loaded.", "Run flask --app YOUR_APP cloudwatch doctor.")
         return

@@ -1,5 +1,1 @@
-"""Functions without side effects that compute templates, the dashboard body and the cost estimate.
-
-Their arguments are series from a document or from ListMetrics, and their results are numbers, text and
-JSON-serializable objects.
-"""
+"""Compute templates, the dashboard body and the cost estimate from series of a document or of ListMetrics."""

@@ -25,12 +25,12 @@ errors trigger it.
 """
 _MAX_NAME_LENGTH: Final = 255
 _LATENCY_HEADROOM: Final = 2.0
-"""The ratio of the threshold to the observed p99."""
+"""The ratio of the threshold, before rounding, to the observed p99."""
 _MIN_LATENCY_SECONDS: Final = 0.1
 """The lowest threshold derived from an observed p99, because a preview without a network is unusually fast."""
 _DEFAULT_LATENCY_SECONDS: Final = 1.0
 _BAND_WIDTH: Final = 2
-"""The width of the band of expected values, in standard deviations: CloudWatch's default."""
+"""How far the band of expected values extends to each side, in standard deviations: CloudWatch's default."""
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
 _PARAMETER: Final = "${"
 _MAX_ID_LENGTH: Final = 100
@@ -40,24 +40,24 @@ Resource: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """A CloudFormation template, and the number of metrics that its alarms evaluate."""
+    """A CloudFormation template, and the number of metrics for which its alarms are billed."""
 
     template: dict[str, Any]
     metrics: int
 
     @property
     def dollars(self) -> float:
-        """The monthly price of the alarms, which depends on the number of metrics that they evaluate."""
+        """The monthly price of the alarms."""
         return self.metrics * DOLLARS_PER_ALARM_METRIC
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The percentage of 5xx responses and the p99 latency that trigger an alarm.
+    """The percentage of 5xx responses and the p99 latency above which an alarm is triggered.
 
     The percentage counts as 0 in a period with fewer requests than ``minimum_requests``. If ``latency_seconds`` is
-    ``None``, the threshold is derived from the observed p99. If ``is_learned`` is true, CloudWatch's anomaly detection
-    learns the threshold.
+    ``None``, the latency threshold is derived from the observed p99, or is 1 second if there is none. If ``is_learned``
+    is true, CloudWatch's anomaly detection learns it instead.
     """
 
     error_percent: float = 1.0
@@ -69,7 +69,7 @@ class Thresholds:
 def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: int) -> Alarms:
     """Suggest alarms on the 5xx rate and p99 latency of the busiest routes, and one alarm on missing data.
 
-    ``routes`` is the maximum number of routes.
+    ``series`` must not be empty. ``routes`` is the maximum number of routes; each method of a route counts separately.
     """
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
@@ -104,7 +104,10 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Group series that differ only in status. Returns the ``routes`` groups with the most requests, busiest first."""
+    """Group the series with a route that differ only in status.
+
+    Returns the ``routes`` groups with the most requests, busiest first.
+    """
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     # Sorted, so that each group starts with its most frequent series.
     for each in sorted(requests, key=lambda each: -each.series.samples):
@@ -209,7 +212,7 @@ def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
 def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     """Return an alarm on missing data in one series.
 
-    The series is that of active requests or, if there is none, the series that is published most often.
+    The series is one of active requests or, if there is none, the series that is published most often.
     """
     # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
@@ -280,7 +283,7 @@ def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
 def _make_names_unique(every: Iterable[Resource]) -> None:
     """Append a number to each repeated alarm name.
 
-    Names can repeat because they are truncated, which drops the last characters of long routes.
+    Names can repeat, for example because truncation drops the last characters of long routes.
     """
     seen: set[str] = set()
     for alarm in every:
@@ -297,7 +300,7 @@ def _description(text: str) -> str:
 
 
 def printable(text: str, length: int) -> str:
-    """Return at most ``length`` characters of ``text``, without control characters and references to parameters."""
+    """Return at most ``length`` characters of ``text``, with unprintable characters and ``${`` replaced."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
     return shown.replace(_PARAMETER, "$ {")[:length]
 

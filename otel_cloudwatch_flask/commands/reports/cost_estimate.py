@@ -35,7 +35,7 @@ class Fleet:
         """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.
 
         If the policy is ``background`` and the request rate is unknown, the processes are assumed to be always busy.
-        For ``sync``, the result is an upper bound, because concurrent requests can share a call.
+        For ``sync``, each request is assumed to make a call, although concurrent requests can share one.
         """
         least, rate = self.processes / self.export_interval_seconds, self.requests_per_second
         if policy == "interval":
@@ -48,13 +48,11 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The number of metrics with a given name, dimension or rule, and the potential monthly savings.
+    """The number of metrics with a given name, rule or rollup, and the monthly savings from dropping these metrics.
 
-    The savings come from dropping all of these metrics or, in the case of a dimension, from dropping only the
-    dimension.
-
-    ``metric``, ``dimension`` and ``rule`` are empty if they do not apply. ``values`` is the number of distinct values
-    that the dimension has.
+    For a dimension, the number is that of all metrics with the name, the savings come from dropping only the dimension,
+    and ``values`` is the number of its distinct values. ``metric``, ``dimension`` and ``rule`` are empty if they do not
+    apply.
     """
 
     metrics: int
@@ -72,7 +70,7 @@ def billed(series: Iterable[SeriesSummary]) -> list[Metric]:
 
 
 def emf_bytes(series: Iterable[SeriesSummary]) -> int:
-    """Return the size of the EMF lines that a flush writes, if each series repeats its last datum.
+    """Return the approximate size of the EMF lines that a flush writes, if each series repeats its last datum.
 
     A series whose last datum is unknown counts as a single value.
     """
@@ -102,7 +100,7 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """Return the contribution of each rule and, separately, of each of its rollups, largest savings first."""
+    """Return the contribution of each rule that applies and, separately, of its rollups, largest savings first."""
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:

@@ -13,10 +13,11 @@ _Values: TypeAlias = Mapping[str, set[str]]
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A metric name that has become more expensive, and the dimension that causes it.
+    """A metric name that has more metrics or a new dimension, and the dimension that causes it.
 
     ``metrics_before`` is 0 if the name is new, and ``values_before`` is 0 if the dimension is new. ``dimension`` is
-    empty if the name is new, or if there are only more combinations of dimension values, but no new values.
+    empty if the name is new, or if there are more combinations of dimension values although no dimension has more
+    values.
     """
 
     metric: str
@@ -39,9 +40,9 @@ class Growth:
 
 
 def growth(before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
-    """Return what has become more expensive between two previews, most metrics first.
+    """Return the metric names that have more metrics or a new dimension than ``before``, most metrics first.
 
-    A new dimension counts even if there are no more metrics yet, because it will have more values in production than in
+    A new dimension counts even if there are no more metrics yet, because it may have more values in production than in
     a preview.
     """
     numbers, values_before, values = _numbers(before), _values_by_name(before), _values_by_name(now)

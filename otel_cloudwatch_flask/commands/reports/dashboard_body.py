@@ -27,7 +27,7 @@ LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
 MAX_METRICS_PER_CHART: Final = 500
 _LINES_PER_CHART: Final = 100
-"""A chart with more lines would be unreadable, unless they all belong to one metric name."""
+"""The maximum number of series in a chart, unless a single metric name has more."""
 _MAX_SEARCH_LENGTH: Final = 1024
 _MAX_DIMENSIONS_PER_LABEL: Final = 5
 _ESCAPED_IN_SEARCHES: Final = str.maketrans({character: f"\\{character}" for character in '"\\()'})
@@ -37,7 +37,7 @@ _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "
 _REPEAT_MARKERS: Final = {".", "..."}
 """In a dashboard body, these mean "same as in the previous metric".
 
-A metric that a search cannot find is omitted if its name, or the name or value of one of its dimensions, is a marker.
+A metric that a search cannot find is omitted if a marker is its namespace, its name, or part of one of its dimensions.
 """
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -87,8 +87,8 @@ class _Line:
 def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
     """Generate a dashboard that shows requests, errors and latency first, then other metrics grouped by unit.
 
-    Metrics are found by search expressions, so that the charts include routes, statuses and other dimension values that
-    are published later.
+    Most metrics are found by search expressions, so that the charts include routes, statuses and other dimension values
+    that are published later.
     """
     charts = _fitting(_charts(series))
     shown = {each.metric for chart in charts for each in chart.series[:MAX_METRICS_PER_CHART]}
@@ -140,7 +140,7 @@ def _label(metric: RequestMetric) -> str:
 
 
 def _search(namespace: str, name: str, metric: RequestMetric, statistic: str, *, are_errors: bool) -> str:
-    """Return a search expression for the metric's series that have a route and, for errors, a 4xx or 5xx status.
+    """Return a search expression for the metric's series with a route and, for errors, a standard 4xx or 5xx status.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
     """
@@ -206,7 +206,7 @@ def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, 
 
 
 def _label_of(name: str, group: Iterable[SeriesSummary]) -> str:
-    """Return a label that CloudWatch fills with the dimension values of each series."""
+    """Return a label that CloudWatch fills with the values of up to five dimensions of each series."""
     dimensions = dict.fromkeys(key for each in group for key, _ in each.dimensions if not {"'", "}"} & {*key})
     values = [f"${{PROP('Dim.{key}')}}" for key in [*dimensions][:_MAX_DIMENSIONS_PER_LABEL]]
     return " ".join([_plain(name), *values]) if values else "${LABEL}"

@@ -222,7 +222,7 @@ def template_options(command: _F) -> _F:
 
 
 def echo_output(output: object, form: str, *, as_json: bool, **facts: object) -> None:
-    """Print a converted template or, if ``as_json`` is true, a JSON object with the format, template and ``facts``."""
+    """Print ``output`` or, if ``as_json`` is true, a JSON object with the format, the output and ``facts``."""
     if as_json:
         echo_json({"format": form, "output": output, **facts})
     else:

@@ -1,1 +1,1 @@
-"""Helpers that several commands use to define options, load the app, read series, call AWS and print JSON."""
+"""Helpers that define options, load the app, read series and requests, call AWS and print JSON."""

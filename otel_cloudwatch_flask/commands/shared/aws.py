@@ -53,7 +53,7 @@ class EndpointResponse:
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Convert exceptions from boto3 to a :class:`CommandError` with a remedy."""
+    """Convert all exceptions, such as boto3's, to a :class:`CommandError` with a remedy."""
     try:
         yield
     except CommandError:
@@ -74,8 +74,7 @@ def endpoint_of(client: Any) -> str | None:
     if not isinstance(url, str):
         return None
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def region_of(client: Any) -> str | None:
@@ -84,7 +83,7 @@ def region_of(client: Any) -> str | None:
 
 
 def credentials() -> Credentials | None:
-    """Refresh and describe the credentials that boto3 finds. Returns ``None`` if boto3 finds no credentials.
+    """Load and describe the credentials that boto3 finds. Returns ``None`` if boto3 finds no credentials.
 
     Raises boto3's exceptions if a provider is configured but fails.
     """
@@ -99,7 +98,7 @@ def credentials() -> Credentials | None:
 
 
 def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
-    """Return all keys and tokens from ``environ``, ``given`` and boto3, longest first."""
+    """Return all AWS keys and tokens in ``environ``, those in ``given`` and those that boto3 finds, longest first."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
     with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
@@ -111,7 +110,7 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
-    """Mask the secrets in ``hidden``, and any credentials in URLs, in a message from boto3 or AWS.
+    """Mask the secrets in ``hidden``, and those that :func:`without_secrets` masks, in a message from boto3 or AWS.
 
     If a signature is wrong, AWS's message includes the expected string to sign, which contains the session token.
     """

@@ -116,7 +116,7 @@ def json_option(what: str) -> Callable[[_F], _F]:
 
 @contextmanager
 def _only_json_on_stdout(context: click.Context, *, is_json: bool) -> Iterator[None]:
-    """If ``is_json`` is true, reserve standard output for :func:`echo_json`, and redirect all others to standard error.
+    """If ``is_json`` is true, reserve standard output for :func:`echo_json`; other output goes to standard error.
 
     The app and its exporters, such as OpenTelemetry's console exporter, may write to standard output.
     """

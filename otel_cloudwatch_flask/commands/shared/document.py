@@ -3,10 +3,10 @@
 import json
 import math
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -82,7 +82,7 @@ def read_json(source: str, convert: Callable[[Any], _T]) -> _T:
     """
     try:
         return convert(json.loads(_text(source)))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CommandError(
             f"Cannot read {source}: {reason}. Pass the output of preview --json or demo --json, or the live page's "

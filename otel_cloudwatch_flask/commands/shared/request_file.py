@@ -25,7 +25,7 @@ class Request(NamedTuple):
 def read_requests(file: str) -> list[Request]:
     """Read requests from lines such as ``POST /orders {"item": 3}``, or from a HAR file.
 
-    Lines that are empty or begin with ``#`` are ignored. A body that is not JSON is sent as form data.
+    Outside HAR files, lines that are empty or begin with ``#`` are ignored, and a body that is not JSON is form data.
 
     Raises :class:`CommandError` if the file cannot be read, is malformed or contains no request.
     """
