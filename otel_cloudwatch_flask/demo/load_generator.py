@@ -29,7 +29,7 @@ class ShopRequest:
 
 @dataclass(frozen=True, slots=True)
 class ShopResponse:
-    """The response to a request. ``body`` is decoded JSON, and ``milliseconds`` is how long the visitor waited."""
+    """The response to a request. ``milliseconds`` is the waiting time, and ``body`` is ``None`` unless it was JSON."""
 
     request: ShopRequest
     status: int
@@ -98,7 +98,7 @@ class LoadGenerator:
 
     :param requests: The requests to send. The threads end early if these run out.
     :param seconds: The duration of the traffic.
-    :param rate: The total number of requests per second. Default: each visitor sends requests without pauses.
+    :param rate: The total number of requests per second. If ``None``, each visitor sends requests without pauses.
     :param requests_per_connection: The number of requests after which a visitor opens a new connection.
     :param responses: The list to which responses are appended.
     :param failures: The list to which descriptions of requests without a response are appended.

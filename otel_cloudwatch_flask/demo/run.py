@@ -46,10 +46,10 @@ class Outcome:
     :param responses: The number of responses that the visitors received.
     :param failures: Descriptions of the requests that got no response from the shop.
     :param api: How many requests, datums and bytes CloudWatch received.
-    :param api_requests_per_second: The rate of PutMetricData requests while traffic was being sent.
+    :param api_requests_per_second: The steady rate of PutMetricData requests, or of flushes if ``output`` is ``"emf"``.
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
-    :param document: The published series in the form that ``cost``, ``dashboard`` and ``alarms`` read.
+    :param document: The published series in the form that other commands read with ``--from``.
     :param output: How the shop's metrics reached CloudWatch: ``"api"`` or ``"emf"``.
     """
 
@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        """A sentence for each mismatch, refused request, reason for lost datums, and failed request to the shop."""
+        """Sentences about mismatches, refused requests, missing datums and metrics, and failed requests to the shop."""
         lost = {**self.delivery["datums_lost"], "pending": self.delivery["datums_pending"]}
         return [
             *(f"{_title(each)}: {text}" for each in self.comparisons for text in each.differences),
@@ -154,7 +154,7 @@ def _outcome(
 
 
 def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the document that an observer of the exporter would have recorded for ``requests``."""
+    """Return the document of an observation of ``requests``, which are in boto3's form."""
     observation = Observation()
     for request in requests:
         datums = list(map(datum_of, datums_of(request)))

@@ -1,8 +1,8 @@
 """The program that runs as a separate process and serves the shop until standard input is closed.
 
-It writes two lines of JSON to standard output: the URL when it starts, and the shop's own counts (``books``) and
-delivery statistics when it ends. Standard input is a pipe from the demo. If the demo dies, the operating system closes
-the pipe, and the server exits.
+It writes two lines of JSON to standard output, in addition to any EMF lines: the URL when it starts, and the shop's own
+counts (``books``) and delivery statistics when it ends. Standard input is a pipe from the demo. If the demo dies, the
+operating system closes the pipe, and the server exits.
 """
 
 import importlib.util

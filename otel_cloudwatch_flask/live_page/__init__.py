@@ -2,7 +2,7 @@
 
 ``blueprint`` serves the page, its assets and its data. ``page_data`` computes the data from the datums observed
 at the exporter (``observations``), the exporter's delivery statistics, and recent log messages (``messages``).
-``access`` protects the page.
+``remedies`` explains failed calls, and ``access`` protects the page.
 """
 
 from otel_cloudwatch_flask.live_page.blueprint import serve_live_page, url_pattern

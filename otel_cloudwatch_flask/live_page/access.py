@@ -39,14 +39,14 @@ def is_local(environ: "WSGIEnvironment") -> bool:
     """Return whether the peer has a loopback address and the ``Host`` header names a loopback host.
 
     The ``Host`` is checked because a website can make its own name resolve to 127.0.0.1, and then read the page through
-    a visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is meaningful, so this
+    a visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is reliable, so this
     function protects only a developer's machine.
     """
     return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
 
 
 def is_from_other_site(environ: "WSGIEnvironment") -> bool:
-    """Return whether a page from another origin sent the request.
+    """Return whether the browser reports that a page from another origin sent the request.
 
     Such requests are denied because the app may let all origins read its responses:
     https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site

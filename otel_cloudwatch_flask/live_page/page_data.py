@@ -165,7 +165,7 @@ def page_document(
     *,
     is_debug: bool,
 ) -> dict[str, Any]:
-    """Return all the data that the page polls every few seconds."""
+    """Return the data that the page polls every few seconds."""
     now = time.time()
     series = [
         {**each, "rule": rules.index_of(each["metric_name"]), "kind": exporter.kind_of(each["metric_name"])}

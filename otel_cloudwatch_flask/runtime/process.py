@@ -3,13 +3,13 @@
 * SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
-* Children of :mod:`multiprocessing` run that module's finalizers, then end with ``os._exit``, which skips ``atexit``.
+* Forked children of :mod:`multiprocessing` run its finalizers, then end with ``os._exit``, which skips ``atexit``.
 * Processes of Celery's prefork pool end with ``os._exit``, without finalizers. Before that, Celery dispatches its
   ``worker_process_shutdown`` signal, which is not a signal of the operating system.
-* RQ runs each job in a process that it ends with ``os._exit``, without finalizers or a hook.
-* Fork hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child, which fails
-  unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module therefore
-  imports ``concurrent.futures.thread`` before any meter provider exists.
+* RQ's default worker runs each job in a process that it ends with ``os._exit``, without finalizers or a hook.
+* In a forked child, hooks run in registration order. OpenTelemetry's hook submits work to a thread pool in the child,
+  which fails unless the hook of ``concurrent.futures.thread`` has already released that module's lock. This module
+  therefore imports ``concurrent.futures.thread`` before any meter provider exists.
 * If another thread is importing a module during a fork, the child can never import that module. Likewise, locks that
   OpenSSL holds during a fork stay locked in the child. See :func:`no_fork`.
 """
