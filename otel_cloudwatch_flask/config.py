@@ -392,7 +392,9 @@ class Settings:
     takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
-    """Maximum number of distinct CloudWatch metrics per exporter, including overflow series."""
+    """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. A metric that is idle for
+    an hour no longer counts.
+    """
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum size of the metrics that wait in memory to be sent, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]

@@ -10,7 +10,7 @@ class CloudWatchMetricsError(Exception):
 
 
 class ConfigurationError(CloudWatchMetricsError, ValueError):
-    """Raised for an invalid setting. The message names the setting and its value, and says which values are allowed.
+    """Raised for an invalid setting, or a reporter that is not set up correctly. The message says how to correct it.
 
     :param message: text of the exception.
     :param key: source of the setting, such as an argument's name, ``app.config["CLOUDWATCH_..."]`` or an environment

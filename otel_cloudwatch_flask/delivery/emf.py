@@ -212,7 +212,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
 
 
 class EmfPut:
-    """Writes batches to ``stream``. If ``stream`` is ``None``, each write looks up ``sys.stdout`` anew.
+    """Writes batches to ``stream``. If ``stream`` is ``None``, each call looks up ``sys.stdout`` anew.
 
     A call raises :class:`StreamError` if the stream is missing, closed or broken, or stays full for one second.
     """
@@ -264,7 +264,10 @@ def _write_text(stream: TextIO, line: str) -> None:
 
 
 def _write_bytes(descriptor: int, poll: "select.poll | None", line: str) -> None:
-    """Write a line, and wait for room in the stream. Raises ``TimeoutError`` if that takes longer than one second."""
+    """Write a line, and wait for room in the stream.
+
+    Raises ``TimeoutError`` if there is no room within one second, and ``OSError`` if the stream is broken.
+    """
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS

@@ -185,7 +185,7 @@ class Sender:
         return self._bisection_calls < _MAX_BISECTION_CALLS
 
     def _sent(self, batch: Batch) -> Sequence[Batch]:
-        """Send ``batch``, or remove datums that CloudWatch would refuse.
+        """Send ``batch``, or adjust it if CloudWatch would refuse some of its datums.
 
         Returns the batches that still have to be sent in its place.
         """

@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 MAX_SPOOL_BYTES: Final = 512 * 2**20
-"""The limit on the total size of one process's files. Further batches are kept only in memory."""
+"""The limit on the total size of one exporter's files. Further batches are kept only in memory."""
 
 _MAX_FILE_BYTES: Final = 2 * MAX_REQUEST_BYTES
 _ADOPTION_INTERVAL_SECONDS: Final = 60.0
@@ -54,7 +54,7 @@ _TEMPORARY_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Spool:
-    """The batch files of one process, inside a directory that several processes share."""
+    """The batch files of one exporter, inside a directory that several exporters and processes can share."""
 
     def __init__(self, directory: Path, *, max_bytes: int = MAX_SPOOL_BYTES) -> None:
         self._directory = directory

@@ -51,7 +51,7 @@ class DeliveryStats:
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
-    :param metrics_overflowed: number of times that a new CloudWatch metric exceeded ``max_metrics``.
+    :param metrics_overflowed: number of times that ``max_metrics`` left no room for a metric of a data point.
     :param last_error: message of the last failed request.
     :param last_success: Unix time of the last accepted request, in seconds.
     """

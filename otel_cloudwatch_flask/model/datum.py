@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 
 Dimensions = tuple[tuple[str, str], ...]
-"""``(name, value)`` pairs that CloudWatch accepts, sorted by name."""
+"""``(name, value)`` pairs, sorted by name."""
 
 OVERFLOW_KEY: Final = "otel.metric.overflow"
 """The attribute of overflow series: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#overflow-attribute."""

@@ -104,7 +104,7 @@ class CloudWatchMetricExporter(MetricExporter):
     :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
         to it.
     :param resource_dimensions: resource attributes to publish as dimensions.
-    :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes.
+    :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes within an hour.
     :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON.
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
@@ -315,7 +315,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._settings = replace(self._settings, namespace=namespace)
 
     def watch(self, watcher: Callable[[Batch], object]) -> None:
-        """Call ``watcher`` with each batch that CloudWatch accepts from now on, including in forked children.
+        """Call ``watcher`` with each batch that is sent successfully from now on, including in forked children.
 
         :param watcher: function to call. It runs in the delivering thread, so it must be quick. Its exceptions are
             logged.
