@@ -144,18 +144,21 @@ def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping
     named = {each.metric: each for each in every if each.name == name}
     if not named:
         raise CommandError(f"No metric is named {name!r}. Available: {_listed(each.name for each in every)}.")
-    found = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
-    exact = [each for each in found if len(each.dimensions) == len(dimensions)]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    reason = "matches more than one series" if found else "matches no series"
-    available = _listed(map(_described, found or named.values()))
-    raise CommandError(f"{_options(name, dimensions)} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
+    matching = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
+    found = [each for each in matching if len(each.dimensions) == len(dimensions)] or matching
+    if len(found) != 1:
+        raise _not_one(name, dimensions, found, [*named.values()])
+    return found[0]
 
 
-def _options(name: str, dimensions: Mapping[str, str]) -> str:
+def _not_one(
+    name: str, dimensions: Mapping[str, str], found: Sequence[SeriesSummary], named: Sequence[SeriesSummary]
+) -> CommandError:
     pairs = (f"--dimension {key}={value}" for key, value in dimensions.items())
-    return escaped(" ".join([f"--metric {name}", *pairs]))
+    given = escaped(" ".join([f"--metric {name}", *pairs]))
+    reason = "matches more than one series" if found else "matches no series"
+    available = _listed(map(_described, found or named))
+    return CommandError(f"{given} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
 
 
 def _described(series: SeriesSummary) -> str:
