@@ -118,7 +118,7 @@ class CloudWatchMetricsReporter:
     :param output: ``"api"`` (default) sends requests to CloudWatch. ``"emf"`` writes lines in the embedded metric
         format, from which CloudWatch Logs extracts the metrics.
     :param stream: text stream for EMF lines. Default: standard output.
-    :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures every request.
+    :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures requests.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
         ``app.testing`` is true.
 

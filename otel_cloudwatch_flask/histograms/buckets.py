@@ -24,10 +24,10 @@ EDGE_TOLERANCE: Final = 1e-9
 _MAX_FLOAT: Final = sys.float_info.max
 
 _REFERENCE_TOLERANCE: Final = 0.125
-"""Maximum distance of a reference from the middle of its bucket, as a fraction of the bucket's width."""
+"""Maximum distance of a rounded midpoint from the exact one, as a fraction of the bucket's width."""
 
 _MAX_CACHED_BUCKETS: Final = 4096
-"""The maximum number of cached buckets of a scale, each of which takes about 250 bytes."""
+"""The maximum number of cached buckets of a scale, each of which takes about 200 bytes."""
 _MAX_CACHED_SCALES: Final = 16
 
 Bucket: TypeAlias = tuple[float, float, float]
@@ -156,7 +156,7 @@ class Histogram:
 class ExplicitHistogram(Histogram):
     """A histogram with explicit bucket bounds.
 
-    ``counts[i]`` is the number of samples that are greater than ``bounds[i-1]`` and at most ``bounds[i]``.
+    ``counts[i]`` is the number of samples between ``bounds[i-1]`` and ``bounds[i]``.
     """
 
     bounds: tuple[float, ...]

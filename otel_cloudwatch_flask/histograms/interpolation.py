@@ -2,12 +2,12 @@
 
 The density of samples is assumed to change linearly from one edge of a bucket to the other. At an edge shared by two
 buckets, the density is the weighted harmonic mean of their average densities, as in monotone cubic interpolation
-(https://doi.org/10.1137/0717021), which introduces no peaks. Buckets of positive values use a logarithmic axis, on
+(https://doi.org/10.1137/0905021), which introduces no peaks. Buckets of positive values use a logarithmic axis, on
 which the distributions of latencies and sizes are smooth. All densities are then tilted toward higher or lower values
 until the mean of the samples equals the recorded mean.
 
-Each bucket is divided into narrower buckets that follow the estimated density and contain few samples each. The sum
-then requires only a small correction to be exact.
+Each bucket is divided into narrower buckets that follow the estimated density. The sum then requires only a small
+correction to be exact.
 """
 
 import math
@@ -22,7 +22,7 @@ _FEW: Final = 4
 """A bucket with at most this many samples is not divided: more values would cost bytes and add no information."""
 
 _STEEPEST: Final = 0.999
-"""The largest magnitude of a slope. :func:`_tilted` could not change a slope of exactly 1 or -1."""
+"""The largest magnitude of a slope before it is tilted. A slope of exactly 1 or -1 could not be tilted."""
 _TILT_STEPS: Final = 40
 """Number of bisection steps in the search for the tilt, which reduce its error to 2 / 2^40."""
 

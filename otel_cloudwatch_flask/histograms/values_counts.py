@@ -1,13 +1,14 @@
 """Convert histograms to CloudWatch's ``Values`` and ``Counts``, at most 150 of each.
 
-The count, sum, minimum and maximum are preserved. Each value lies within the bucket whose samples it represents, so the
-error of a percentile does not exceed the width of its bucket. Neighboring buckets are joined if there are too many.
+The count, sum, minimum and maximum are preserved. Neighboring buckets are joined if there are too many. Each value lies
+within the bucket whose samples it represents, so the error of a percentile does not exceed the width of its bucket.
 
-The minimum and the maximum become separate values, and the outermost buckets are clamped to them. The other samples of
-a bucket are represented by its reference, which is near the middle of the bucket and has few digits. As few values as
-possible are then adjusted within their buckets to make the sum exact. If that is not enough, every value moves to the
-same relative position in its bucket. One such position makes the sum exact, because the recorded sum lies between the
-sum with every value at the lower edge of its bucket and the sum with every value at the upper edge.
+The minimum and the maximum become separate values, and the outermost buckets are clamped to them. Explicit buckets, and
+exponential buckets with many samples, are divided. The samples of an exponential bucket are represented by its
+reference, which is near the middle of the bucket and has few digits. As few values as possible are then adjusted within
+their buckets to make the sum exact. If that is not enough, and for explicit buckets, every value moves to the same
+relative position in its bucket. One such position makes the sum exact, because the recorded sum lies between the sum
+with every value at the lower edge of its bucket and the sum with every value at the upper edge.
 """
 
 import math
@@ -295,7 +296,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
 
 
 def _rounded(value: float, format_spec: str, lower: float, upper: float) -> float:
-    """Round ``value`` to a few significant digits to save bytes, unless the result is not inside the bucket."""
+    """Round ``value`` to save bytes, unless the result is not inside the bucket."""
     rounded = float(format(value, format_spec))
     return rounded if lower < rounded < upper else value
 
@@ -407,7 +408,7 @@ def _closed(buckets: Buckets, total: float) -> Buckets:
 def _nearest_edges(lower: float, upper: float) -> tuple[float, float]:
     """Replace an infinite lower edge with the lesser of 0 and ``upper``, and an infinite upper edge with ``lower``.
 
-    Clamps both edges to a magnitude of 2^370.
+    Clamps the lower edge to at least -2^370, and the upper edge to at most 2^370.
     """
     if lower == -math.inf:
         lower = min(0.0, upper)
