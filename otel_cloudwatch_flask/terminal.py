@@ -78,7 +78,7 @@ def echo_table(
 
 
 def number(value: float | None) -> str:
-    """Format a number, or return ``"-"`` for ``None``.
+    """Format a finite number, or return ``"-"`` for ``None``.
 
     Whole numbers below 10^15 are exact. Other numbers from 1,000 to 10^15 have two decimals, and the rest have four
     significant digits.

@@ -171,7 +171,7 @@ def _encoded_series(series: Series) -> tuple[str, str]:
 
 @lru_cache(maxsize=20_000)
 def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> tuple[str, dict[str, str]]:
-    """Return the metadata between time and metrics of documents with these dimensions and properties, and the members.
+    """Return what documents with these dimensions and properties share: the metadata before the metrics, and members.
 
     A property gives way to a dimension, or in a document to a metric, of the same name.
     """
@@ -194,7 +194,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
     The specification does not mention the last form, but the OpenTelemetry Collector writes it, and so does the
-    CloudWatch agent, which contains the Collector: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
+    CloudWatch agent, which includes its exporter: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
     if not isinstance(content, (Distribution, Statistics)):
