@@ -1,6 +1,7 @@
 """Hooks for forks and for process exit, including the cases that ``os`` and ``atexit`` do not cover.
 
-* SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server and most scripts do not handle it.
+* SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server without its reloader, and most
+  scripts do not handle it.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
 * Forked children of :mod:`multiprocessing` run its finalizers, then end with ``os._exit``, which skips ``atexit``.

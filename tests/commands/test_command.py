@@ -159,6 +159,7 @@ def test_documents() -> None:
     assert document_from({"document": {"series": [SERIES]}, "requests": 3}).series == (series,)
     assert document_from({"series": [], "requests": 6, "seconds": 2.0}).requests_per_second == 3
     assert document_from({"series": [], "requests": 6, "seconds": 0}).requests_per_second is None
+    assert document_from({"series": [], "requests": 10**400, "seconds": 2}).requests_per_second is None
     assert document_from({"series": [], "requests": 6, "seconds": 2, "requests_per_second": None}) == document_from(
         {"series": []}
     )
@@ -173,6 +174,13 @@ def test_documents() -> None:
         ('{"series": [3]}', "it contains an invalid series: 3"),
         ('{"series": [{"metric_name": "Orders"}]}', "it contains an invalid series"),
         ('{"series": [{"namespace": "S", "metric_name": "O", "dimensions": 1}]}', "it contains an invalid series"),
+        *(
+            (
+                f'{{"series": [{{"namespace": "S", "metric_name": "O", "dimensions": {{}}, {field}}}]}}',
+                "an invalid series",
+            )
+            for field in ('"samples": "many"', '"samples": 1e400', '"p99": NaN', f'"p99": {10**400}')
+        ),
     ],
 )
 def test_invalid_documents_are_rejected(tmp_path: Path, text: str, reason: str) -> None:

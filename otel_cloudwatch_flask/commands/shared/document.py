@@ -113,7 +113,7 @@ def _text(source: str) -> str:
 def _series_from(value: object) -> SeriesSummary:
     try:
         return _checked_series(value)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"it contains an invalid series: {json.dumps(value)[:100]}") from error
 
 
@@ -125,11 +125,18 @@ def _checked_series(value: Any) -> SeriesSummary:
         name=str(value["metric_name"]),
         dimensions=dimensions,
         unit=str(value.get("unit", "None")),
-        samples=float(value.get("samples", 0.0)),
+        samples=_finite(value.get("samples", 0.0)),
         flushes=len(flushes),
-        p99=None if p99 is None else float(p99),
+        p99=None if p99 is None else _finite(p99),
         last_datum=last_datum and datum_of(last_datum),
     )
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number")
+    return number
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
@@ -140,5 +147,5 @@ def _rate(value: Mapping[str, Any]) -> float | None:
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
         return float(rate) if math.isfinite(rate) else None
-    except (KeyError, TypeError, ZeroDivisionError):
+    except (KeyError, TypeError, ArithmeticError):
         return None
