@@ -46,7 +46,7 @@ SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimension
 SETTINGS_OF_READER: Final = sorted(
     {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
 )
-"""The settings of a reader. Reporters share a reader that one of them created only if all of these are equal."""
+"""The settings of a reader. All must be equal for reporters to share a reader that one of them created."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class CloudWatchMetricsReporter:
         or, without an app, the program's name.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
-    :param region_name: AWS Region of the default client. Default: the Region that boto3 resolves.
+    :param region_name: AWS Region of the default client. Default: ``AWS_REGION``, else the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
     :param flush: what happens when a request ends: ``"background"`` (default) requests a flush and returns;
         ``"sync"`` (default in AWS Lambda) waits for the flush; ``"interval"`` leaves it to the next periodic flush.
