@@ -72,7 +72,8 @@ def fault_failure_error(
 def status_of(returned: object) -> int:
     """Return the status code of the response that Flask makes from a view's return value.
 
-    A body of a type that Flask does not accept counts as 200, because another decorator may convert it.
+    ``None``, which Flask does not accept, counts as 500. A body of any other type that Flask does not accept counts as
+    200, because another decorator may convert it.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 

@@ -47,7 +47,7 @@ class DeliveryStats:
         shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
         when they are retried.
     :param requests_sent: number of requests that CloudWatch accepted.
-    :param requests_failed: number of all other requests.
+    :param requests_failed: number of all other requests. A batch that a stream accepted only in part counts as both.
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
