@@ -40,7 +40,7 @@ class Growth:
 
 
 def growth(before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
-    """Return the metric names that have more metrics or a new dimension than ``before``, most metrics first.
+    """Return the growth of each metric name from ``before`` to ``now``, names with the most metrics first.
 
     A new dimension counts even if there are no more metrics yet, because it may have more values in production than in
     a preview.

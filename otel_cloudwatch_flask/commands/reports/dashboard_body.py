@@ -37,7 +37,8 @@ _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "
 _REPEAT_MARKERS: Final = {".", "..."}
 """In a dashboard body, these mean "same as in the previous metric".
 
-A metric that a search cannot find is omitted if a marker is its namespace, its name, or part of one of its dimensions.
+A metric that a search cannot find is omitted if its namespace or name, or the name or value of one of its dimensions,
+is a marker.
 """
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
