@@ -346,6 +346,13 @@ class TestCombined:
         assert dict(zip(*whole, strict=True))[0.0] == sum(zeros)
         assert len(whole.values) <= MAX_VALUES_PER_DATUM
 
+    @pytest.mark.parametrize("number", [300, 301, 5000])
+    def test_signs_are_kept(self, number: int) -> None:
+        """Negative and positive neighbors are never merged, so no zero appears that was not recorded."""
+        whole = combined([Distribution.of((float(i), 1) for i in range(-2, number + 1) if i)])
+        assert 0.0 not in whole.values
+        assert sum(count for value, count in zip(*whole, strict=True) if value < 0) == 2
+
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:
         """The closest neighbors share a value, but the minimum and the maximum do not."""
