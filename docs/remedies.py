@@ -18,7 +18,10 @@ class Remedy:
 
 
 _INVALID_POINT: Final = "This data point is lost, and counted as `invalid`. All others are sent."
-_REPORT: Final = "The traceback shows the reason. Unless your code produced the data point, this is a bug: report it."
+_REPORT: Final = (
+    "The traceback shows the reason. Unless your own code built the data point, for example in a MetricProducer, this "
+    "is a bug: report it."
+)
 
 SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     "Delivery": (
@@ -33,7 +36,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Nothing is lost yet. Totals stay complete; only their time resolution gets coarser in a long outage.",
             "None if the problem is temporary. `throttled`: flush less often, see [operations](operations.md). "
             "`server`: wait. `network`: check that the process can reach the endpoint. `stream`: check that the "
-            "stream, by default standard output, is open and read. `unknown`: see the error. Logged once a minute.",
+            "stream (standard output by default) is open, and that its reader keeps up. `unknown`: see the error. "
+            "Logged once a minute.",
         ),
         Remedy(
             "… is published as …, because in EMF",
@@ -101,7 +105,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Failed to collect metrics",
-            "Nothing is lost: counters and histograms keep accumulating, and are sent with the next collection.",
+            "If a callback failed, nothing is lost: counters and histograms are sent with the next collection. If a "
+            "view failed, what had been collected before it is lost.",
             "Fix the callback of an observable instrument, or the view, at the end of the traceback.",
         ),
     ),
@@ -211,7 +216,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "A CloudWatch exporter was added to a meter provider",
             "Nothing is counted twice. Measurements since the reporter's last flush may be missing.",
-            "Add the exporter before the reporter, or remove it: the reporter publishes the same metrics.",
+            "Add the exporter before the reporter, or remove the exporter: the reporter publishes the same metrics.",
         ),
     ),
     "Spool": (

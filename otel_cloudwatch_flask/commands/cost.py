@@ -77,8 +77,8 @@ def command(
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max and --against fail the job if metrics become too expensive. The message names the metric and the
-    dimension responsible:
+    In CI, --max fails the job if the estimate exceeds a limit, and --against fails it if a metric has more series or
+    dimensions than before. The message names the metric and the dimension responsible:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30

@@ -66,7 +66,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
         flask --app shop cloudwatch preview --requests requests.txt
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from -
 
-    Exit status: 0 ok, 1 nothing would be published, 2 nothing to preview.
+    Exit status: 0 ok, 1 nothing would be published, 2 the preview could not run.
     """  # noqa: D301 - click takes \b for "do not wrap"
     user_app = load_user_app(context)
     app = user_app.app
