@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def load_shop() -> Any:
-    """Import the example shop from the wheel or the checkout."""
+    """Import the example shop from the installed package or, in a source checkout, from ``examples/``."""
     path = next(path for path in _SHOP_PATHS if path.exists())
     specification = importlib.util.spec_from_file_location("shop", path)
     if specification is None or specification.loader is None:

@@ -77,7 +77,10 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 
 
 def remaining_seconds(environ: "WSGIEnvironment") -> float:
-    """Return how many seconds the end of a request can wait before its AWS Lambda invocation times out.
+    """Return how many seconds a request may wait for its flush before its AWS Lambda invocation times out.
+
+    A reserve for returning the response is subtracted.
+
 
     Returns infinity outside AWS Lambda, or if the WSGI adapter did not store the invocation's context in ``environ``.
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
@@ -154,9 +157,9 @@ class RequestEndMiddleware:
 class ResponseBody:
     """A wrapper that closes the response body and calls ``finish``, once, when the response has ended.
 
-    The response has ended when the wrapper is closed, read completely or garbage collected. Waiting for ``close`` is
-    not enough, because asgiref's ``WsgiToAsgi`` and some adapters for AWS Lambda never call it. If ``state.has_length``
-    is true, the last part is yielded after the response has ended.
+    The response has ended when ``body`` is exhausted, or when the wrapper is closed or garbage collected. Waiting for
+    ``close`` is not enough, because asgiref's ``WsgiToAsgi`` and some adapters for AWS Lambda never call it. If
+    ``state.has_length`` is true, the last part of ``body`` is held back until ``finish`` has returned.
     """
 
     __slots__ = ("_body", "_close", "_finish", "_state")

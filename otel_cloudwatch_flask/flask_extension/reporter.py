@@ -1,4 +1,4 @@
-"""The Flask extension. Its functions have the same names as in its predecessor, flask-cloudwatch-metric."""
+"""The Flask extension. It keeps the API of its predecessor, flask-cloudwatch-metric, and adds to it."""
 
 import logging
 import os

@@ -35,21 +35,21 @@ _reporter_readers: "LiveObjects[ReporterReader]" = LiveObjects()
 
 
 _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
-"""Maps the identity of each reporter to the object that reserves it."""
+"""Maps the ID of each reporter to the object that reserves it."""
 
 
 def new_reporter_id(namespace: str) -> str:
-    """Return an identity that is unique in this process: the namespace, with a suffix such as ``#2`` if it is taken.
+    """Return an ID that is unique in this process: the namespace, with a suffix such as ``#2`` if it is taken.
 
     Identities that are no longer in use are reused. Otherwise meters would accumulate, because the SDK keeps those of
-    each identity for the life of the provider.
+    each ID for the life of the provider.
     """
     names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in _owners)
 
 
 def claim_reporter_id(reporter_id: str, owner: object) -> None:
-    """Reserve this identity for as long as ``owner`` exists."""
+    """Reserve this ID for as long as ``owner`` exists."""
     _owners[reporter_id] = owner
 
 
@@ -76,7 +76,7 @@ class ReporterReader(CloudWatchMetricReader):
         _reporter_readers.add(self)
 
     def remove(self) -> None:
-        """Remove this reader from its provider after its shutdown. The reporter's identity can then be reused."""
+        """Remove this reader from its provider after its shutdown. The reporter's ID can then be reused."""
         if not isinstance(self.provider, MeterProvider):
             return
         if self._publishes_plain_metrics:

@@ -63,7 +63,7 @@ class MetricStream:
 class MetricStreams:
     """Selects the metrics of a collection that an exporter publishes.
 
-    :param publishes: function that takes the identity of a reporter, or ``None`` for metrics that were not recorded
+    :param publishes: function that takes the ID of a reporter, or ``None`` for metrics that were not recorded
         through a reporter, and returns whether the exporter publishes those metrics.
     """
 

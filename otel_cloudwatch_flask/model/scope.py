@@ -45,7 +45,7 @@ class ScopeName(str):
 
 @dataclass(frozen=True, slots=True)
 class FacadeMetric:
-    """The name passed to ``add_metric``, and the identity of the reporter."""
+    """The name passed to ``add_metric``, and the ID of the reporter."""
 
     name: str
     reporter: str
@@ -70,7 +70,7 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
-    """Return the identity of the reporter that a scope belongs to, or ``None`` if it belongs to no reporter.
+    """Return the ID of the reporter that a scope belongs to, or ``None`` if it belongs to no reporter.
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """

@@ -335,7 +335,7 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def reporters(self) -> Collection[str]:
-        """The identities of the reporters whose metrics this exporter publishes."""
+        """The IDs of the reporters whose metrics this exporter publishes."""
         return self._reporters
 
     def kept_attributes(self, scope: InstrumentationScope, name: str) -> Container[str] | None:

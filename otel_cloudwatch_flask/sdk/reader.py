@@ -143,7 +143,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def exporter(self) -> CloudWatchMetricExporter:
-        """The exporter that publishes the collections."""
+        """The exporter that publishes the metrics that this reader collects."""
         return self._exporter
 
     @property

@@ -1,4 +1,4 @@
-"""Evaluate an alarm of a CloudFormation template on published metrics, as CloudWatch does.
+"""Evaluate an alarm from a CloudFormation template against published metrics, as CloudWatch does.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
 """

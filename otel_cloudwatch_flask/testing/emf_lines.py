@@ -68,7 +68,7 @@ def requests_of(line: str) -> Iterator[dict[str, Any]]:
 
 
 def _datums(document: Mapping[str, Any], directive: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield each metric of a directive with each of its dimension sets, without the time."""
+    """Yield a datum for each combination of a metric and a dimension set in ``directive``. The caller adds the time."""
     metrics, sets = directive["Metrics"], directive["Dimensions"]
     _require(0 < len(metrics) <= limits.MAX_METRICS_PER_LINE, "a directive must have 1 to 100 metrics")
     _require(len(sets) > 0, "a directive has no dimension sets")
