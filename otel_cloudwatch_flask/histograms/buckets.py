@@ -127,7 +127,7 @@ class Histogram:
         raise NotImplementedError
 
     def contradiction(self) -> str | None:
-        """Describe how the numbers contradict each other, or return ``None`` if they are consistent."""
+        """Describe why the numbers are invalid or contradictory, or return ``None`` if they are neither."""
         return contradiction(self.count, self.sum, self.extremes, self.buckets())
 
     def _plus(self, other: "Histogram", **fields: Any) -> "Self":
@@ -156,7 +156,8 @@ class Histogram:
 class ExplicitHistogram(Histogram):
     """A histogram with explicit bucket bounds.
 
-    ``counts[i]`` is the number of samples between ``bounds[i-1]`` and ``bounds[i]``.
+    ``counts[i]`` is the number of samples between ``bounds[i-1]`` and ``bounds[i]``. The first bucket has no lower
+    bound, and the last bucket has no upper bound.
     """
 
     bounds: tuple[float, ...]
@@ -192,7 +193,7 @@ class ExplicitHistogram(Histogram):
         return explicit_buckets(self.bounds, self.counts)
 
     def contradiction(self) -> str | None:
-        """Describe how the numbers contradict each other, or return ``None`` if they are consistent."""
+        """Describe why the numbers are invalid or contradictory, or return ``None`` if they are neither."""
         # Zero-argument super() does not work in a dataclass with slots.
         return bounds_contradiction(self.bounds, self.counts) or Histogram.contradiction(self)
 
@@ -274,14 +275,14 @@ class ExponentialHistogram(Histogram):
 
 
 def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
-    """Return the non-empty buckets of an explicit histogram, each with the reference 0."""
+    """Return the non-empty buckets of an explicit histogram. Their references are 0, and are not used."""
     edges = (-math.inf, *bounds, math.inf)
     filled = [(lower, upper, 0.0) for lower, upper in itertools.compress(itertools.pairwise(edges), counts)]
     return [*filter(None, counts)], filled
 
 
 def consecutive_buckets(scale: int, offset: int, counts: Sequence[int]) -> Buckets:
-    """Return the exponential buckets with samples, given the sample counts of consecutive buckets from ``offset``."""
+    """Return the non-empty exponential buckets, given the sample counts of consecutive indices from ``offset``."""
     filled = [*itertools.compress(itertools.count(), counts)]
     # An itemgetter is twice as fast as a comprehension, but returns a tuple only for two positions or more.
     samples = [*itemgetter(*filled)(counts)] if len(filled) > 1 else [counts[position] for position in filled]
@@ -290,7 +291,10 @@ def consecutive_buckets(scale: int, offset: int, counts: Sequence[int]) -> Bucke
 
 
 def buckets_around_zero(negative: Buckets, zero_count: int, zero_threshold: float, positive: Buckets) -> Buckets:
-    """Join the buckets of an exponential histogram. ``negative`` contains the absolute values of negative samples."""
+    """Return all buckets of an exponential histogram in ascending order.
+
+    ``negative`` contains the buckets of the absolute values of negative samples.
+    """
     counts, bounds = negative
     zeros, zero_bounds = ([zero_count], [(-zero_threshold, zero_threshold, 0.0)]) if zero_count else ([], [])
     below = [(-upper, -lower, -reference) for lower, upper, reference in reversed(bounds)]
@@ -364,7 +368,7 @@ def short_number_between(lower: float, upper: float) -> float:
 
 
 def _coarser(samples: Mapping[int, int], steps: int) -> dict[int, int]:
-    """Return a copy of ``samples``, the counts of buckets by index, after reducing the scale by ``steps``."""
+    """Convert ``samples``, the sample count of each bucket by its index, to a scale that is lower by ``steps``."""
     coarser: dict[int, int] = {}
     for index, count in samples.items():
         coarser[index >> steps] = coarser.get(index >> steps, 0) + count
@@ -386,7 +390,7 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
 
 
 def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
-    """Describe how the numbers of a histogram contradict each other, or return ``None`` if they are consistent."""
+    """Describe why the numbers of a histogram are invalid or contradictory, or return ``None`` if they are neither."""
     samples, bounds = buckets
     if samples and min(samples) < 0:
         return "a negative count"

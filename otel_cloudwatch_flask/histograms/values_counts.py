@@ -241,7 +241,7 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
 
 
 def _divided_values_and_counts(buckets: Buckets, total: float, *, is_explicit: bool) -> tuple[list[float], list[int]]:
-    """Like ``_inner_values_and_counts``, for buckets that have to be divided, or whose values all have to move."""
+    """Like ``_inner_values_and_counts``, but for buckets to divide, or if all values must move to match ``total``."""
     if is_explicit:
         finer, values = refined(buckets, total, MAX_BUCKETS) or buckets, None
     else:
@@ -361,7 +361,10 @@ def _with_overfull_divided(buckets: Buckets) -> Buckets:
 
 
 def _numbers_of_parts(samples: Sequence[int]) -> dict[int, int]:
-    """Return the number of parts to divide each over-full bucket into, by its index."""
+    """Return the number of parts to divide each over-full bucket into, by the index of the bucket.
+
+    If the datum has little room for more values, only buckets that contain common percentiles are included.
+    """
     overfull = {i: count for i, count in enumerate(samples) if count >= _OVERFULL}
     room, total = MAX_BUCKETS - len(samples), sum(samples)
     if room <= _RESERVE_FOR_PERCENTILES:
@@ -388,9 +391,9 @@ def _can_add_up_to(buckets: Buckets, total: float) -> bool:
 def _closed(buckets: Buckets, total: float) -> Buckets:
     """Replace the infinite edges of the outermost buckets with finite edges that are compatible with ``total``.
 
-    The samples of an open bucket are assigned the mean that yields ``total`` if all other samples lie at the midpoints
-    of their buckets. A bucket with an open lower end does not extend below 0 unless its upper edge or ``total``
-    requires it.
+    The samples of a bucket without an upper bound are assigned the mean that yields ``total`` if all other samples lie
+    at the midpoints of their buckets, but at least the lower edge. A bucket without a lower bound begins at 0, or at
+    its upper edge if that is negative. Only if ``total`` is too small for this are its samples assigned such a mean.
     """
     samples, bounds = buckets
     closed = [bucket_between(*_nearest_edges(lower, upper)) for lower, upper, _ in bounds]

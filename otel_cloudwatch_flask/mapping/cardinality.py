@@ -87,7 +87,7 @@ class CardinalityGuard:
         return series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Record that a series is still used and return ``True``, or return ``False`` if :meth:`admit` must decide."""
+        """Record a use of an admitted series and return ``True``, or return ``False`` if it must be admitted first."""
         if series not in self._pool.last_used:
             return False
         self._pool.last_used[series] = self._clock()

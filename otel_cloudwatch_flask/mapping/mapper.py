@@ -197,7 +197,7 @@ class Mapper:
 
 
 def _unix_seconds(unix_nano: float) -> int:
-    """Convert nanoseconds to whole seconds. An invalid ``unix_nano`` may raise any type of exception."""
+    """Convert nanoseconds to whole seconds. An invalid ``unix_nano`` may cause any type of exception."""
     seconds = int(unix_nano // _NANOS)
     if abs(seconds) > _MAX_SECONDS:
         raise OverflowError("the time of a data point is beyond the year 9999")

@@ -109,7 +109,7 @@ class SeriesCache:
     def _renew(self, entry: CacheEntry, epoch: int) -> None:
         """Renew an entry's series in the guard, and set the entry's ``own`` and ``shared`` series.
 
-        If the guard no longer admits one of the series, ``own`` and ``shared`` are left empty.
+        If the guard has not admitted one of the series, or has removed it, ``own`` and ``shared`` are left empty.
         """
         entry.own = entry.shared = ()
         if all(map(self._guard.renew, entry.series)):

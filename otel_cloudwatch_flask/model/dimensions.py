@@ -11,6 +11,8 @@ and dimensions, so changing the following conversions would be a breaking change
 * In a string with such characters, ``%`` is encoded too. A string that equals the encoded form of another string is
   encoded again, and the string ``(empty)`` is encoded. Distinct strings therefore remain distinct.
 * A string that is too long is truncated, and ends in ``~`` and eight hexadecimal digits of its hash.
+
+Namespaces are not encoded: each character that CloudWatch does not accept in a namespace becomes ``_``.
 """
 
 import base64
@@ -52,7 +54,9 @@ def dimensions(attributes: Mapping[str, object]) -> Dimensions:
 
 
 def properties(attributes: Mapping[str, object]) -> Dimensions:
-    """Convert attributes to properties of EMF documents, sorted by name. Unlike dimensions, they may contain any text.
+    """Convert attributes to properties of EMF documents, sorted by name.
+
+    Unlike dimensions, properties may contain any characters. Values that are too long are shortened.
 
     >>> properties({"user": "Zoë", "items": [1, 2]})
     (('items', '[1, 2]'), ('user', 'Zoë'))
@@ -74,7 +78,7 @@ def _text_of(value: object) -> str:
 
 
 def within_limit(names: Collection[str], preferred: Collection[str]) -> frozenset[str]:
-    """Return at most 30 of the ``names``: the ``preferred`` ones first, then the others, each in alphabetical order."""
+    """Select at most 30 ``names``: first the ``preferred`` ones, then the others, both in alphabetical order."""
     ordered = sorted(names, key=lambda name: (name not in preferred, name))
     return frozenset(ordered[:MAX_DIMENSIONS])
 

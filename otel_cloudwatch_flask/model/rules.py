@@ -38,13 +38,14 @@ class MetricRule:
     :param match: case-sensitive glob pattern for the metric's name in CloudWatch. The OpenTelemetry SDK converts
         instrument names to lower case.
     :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
-        without a wildcard is kept even if ``exclude`` matches it. The route, method and status of HTTP requests match
-        under both their old and their new names, such as ``http.target`` and ``http.route``. The latter also applies to
-        ``exclude``, ``rollups`` and ``properties``.
+        without a wildcard is kept even if ``exclude`` matches it. Here and in ``exclude``, ``rollups`` and
+        ``properties``, the route, method and status of HTTP requests match under both their old and their new names,
+        such as ``http.target`` and ``http.route``.
     :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
-    :param keep_original: if false, publish only the rollups. A data point without rollups is published unchanged.
+    :param keep_original: if false, publish only the rollups. A data point that has no rollup is published with its
+        original dimensions.
     :param storage_resolution: storage resolution in seconds.
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Requests are
         usually smaller, but there are no percentiles unless all samples are equal.
@@ -102,13 +103,14 @@ class MetricRule:
         return not _matches_any(attribute, CLIENT_CONTROLLED if self.exclude is None else self.exclude)
 
     def is_property(self, attribute: str) -> bool:
-        """Return whether EMF documents contain an attribute as a property if it is not a dimension."""
+        """Return whether an attribute that is not a dimension becomes a property of EMF documents."""
         return _matches_any(attribute, self.properties)
 
     def missing(self, attributes: Collection[str]) -> list[str]:
         """Return the names in ``dimensions``, except patterns with wildcards, that are not among the ``attributes``.
 
-        Returns an empty list if ``attributes`` is empty.
+        An old or new name of an HTTP attribute is not missing if the other name is present. Returns an empty list if
+        ``attributes`` is empty.
         """
         named = [each for each in self.dimensions or () if attributes and not set("*?[") & set(each)]
         return [each for each in named if {each, SYNONYMS.get(each)}.isdisjoint(attributes)]

@@ -68,7 +68,7 @@ class _ObservedSeries:
         self.changed = sequence
 
     def deliver(self, datum: Datum, *, sequence: int, max_values: int) -> None:
-        """Count the datum's samples as delivered, and add it unless it was added while it was pending."""
+        """Record the delivery of a datum, and add the datum unless it was already added when it became pending."""
         samples = samples_of(datum.content)
         if samples > self.undelivered:
             return self.add(datum, sequence=sequence, max_values=max_values)

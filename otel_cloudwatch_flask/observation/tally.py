@@ -23,7 +23,7 @@ _LAST_SHIFT: Final = 62
 _MAGNITUDE: Final = 2**63 - 1
 """A mask of all bits of a double except its sign."""
 _SMALLEST: Final = 2.0**-1000
-"""Classes of smaller magnitudes count as 0. CloudWatch does not accept such values anyway."""
+"""Bins of magnitudes up to this one count as 0. CloudWatch does not accept such small values, except 0, anyway."""
 _UNITS: Final = 2**1074
 """The reciprocal of the smallest positive double.
 
@@ -45,8 +45,9 @@ class Summary(NamedTuple):
 class ValueCounts:
     """The number of samples at each value, from which nearest-rank percentiles are computed.
 
-    If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a class. At
-    first, a class is identified by 8 bits of the fraction; each time there are too many classes, one bit fewer is used.
+    If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a bin. At
+    first, a bin is identified by the sign, the exponent and 8 bits of the fraction; each time there are too many bins,
+    one bit fewer is used.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -69,7 +70,7 @@ class ValueCounts:
 
     def add(self, values: Iterable[float], counts: Iterable[float]) -> None:
         """Add ``counts[i]`` samples at ``values[i]``, for each index ``i``."""
-        self._add_to_classes(_classes(values, self._shift) if self._shift else values, counts)
+        self._add_counts(_bin_keys(values, self._shift) if self._shift else values, counts)
         while len(self.counts) > self.max_values and self._shift < _LAST_SHIFT:
             self._coarsen()
 
@@ -79,16 +80,16 @@ class ValueCounts:
         found = percentiles(keys, [self.counts[key] for key in keys], percents)
         return [_middle(int(key), self._shift) for key in found] if self._shift else found
 
-    def _add_to_classes(self, keys: Iterable[float], counts: Iterable[float]) -> None:
+    def _add_counts(self, keys: Iterable[float], counts: Iterable[float]) -> None:
         present = self.counts
         for key, count in zip(keys, counts, strict=True):
             present[key] = present.get(key, 0) + count
 
     def _coarsen(self) -> None:
-        # Dropping one more bit merges pairs of classes, so the original values are not needed.
+        # Dropping one more bit merges pairs of bins, so the original values are not needed.
         keys, counts = list(self.counts), list(self.counts.values())
         self.counts = {}
-        self._add_to_classes([int(key) >> 1 for key in keys] if self._shift else _classes(keys, _FIRST_SHIFT), counts)
+        self._add_counts([int(key) >> 1 for key in keys] if self._shift else _bin_keys(keys, _FIRST_SHIFT), counts)
         self._shift = self._shift + 1 if self._shift else _FIRST_SHIFT
 
 
@@ -139,7 +140,7 @@ class Tally:
         """Return nearest-rank percentiles, or ``None`` if a statistic set hides the values of some samples."""
         if not self.has_percentiles:
             return None
-        # The middle of a class, which represents its values, may lie outside the range of the samples.
+        # The middle of a bin, which represents its values, may lie outside the range of the samples.
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
 
@@ -175,7 +176,7 @@ def content_of(datum: Mapping[str, Any]) -> Content:
 
 
 def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iterable[float]) -> list[float]:
-    """Return nearest-rank percentiles of ascending ``values`` with their ``counts``. Percentile 0 is the minimum.
+    """Return nearest-rank percentiles of ascending ``values``, given their ``counts``. Percentile 0 is the minimum.
 
     >>> percentiles([12, 350], [99, 1], [0, 50, 99, 99.1])
     [12, 12, 12, 350]
@@ -191,17 +192,17 @@ def _rank(percent: float, samples: float) -> float:
     return round(percent * 10**10) * samples / 10**12
 
 
-def _classes(values: Iterable[float], shift: int) -> list[int]:
-    """Return the class of each value: its bits without the last ``shift`` bits, as an integer.
+def _bin_keys(values: Iterable[float], shift: int) -> list[int]:
+    """Return the key of each value's bin: the bits of the value without the last ``shift`` bits, as a signed integer.
 
-    Classes sort in the same order as values.
+    Keys sort in the same order as values.
     """
     every = memoryview(array("d", values)).cast("B").cast("q")
     return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
 
 
 def _middle(key: int, shift: int) -> float:
-    """Return the value in the middle of a class of values, given its ``key`` from :func:`_classes`."""
+    """Return the middle of a bin, given its ``key`` from :func:`_bin_keys`. Magnitudes up to 2^-1000 become 0."""
     bits = (key << shift) + (1 << (shift - 1))
     (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
     return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0
