@@ -47,7 +47,7 @@ class Expectation:
     ratio: float = 1.0
 
     def differences(self, found: Figures) -> Iterator[str]:
-        """Yield a sentence for each figure in CloudWatch that differs from the expected figure or exceeds its limit."""
+        """Yield a sentence for each figure found that differs from the expected figure or is outside its limit."""
         for name, known in self.figures.items():
             if not self._agrees(name, found.get(name), known):
                 yield f"CloudWatch has {name}={found.get(name)!r}, expected {known!r}."
@@ -66,7 +66,7 @@ class Expectation:
 
 
 def samples(values: Sequence[float], counted_by: str = "shop") -> Expectation:
-    """Expect the figures of ``values``, which are all samples of a series and must not be empty."""
+    """Expect the figures of ``values``, which are all the samples of a series and must not be empty."""
     ordered = sorted(values)
     found = percentiles(ordered, [1] * len(ordered), [float(name.removeprefix("p")) for name in PERCENTILES])
     figures: dict[Figure, float | None] = {

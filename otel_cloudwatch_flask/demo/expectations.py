@@ -73,7 +73,7 @@ def _of_timers(responses: Iterable[ShopResponse]) -> dict[Series, Expectation]:
 
 
 def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visitors: int) -> dict[Series, Expectation]:
-    """Return the series of up-down counters, whose values cannot exceed the number of visitors."""
+    """Map the series of up-down counters to limits: their values cannot exceed the number of visitors."""
     series = {each for each in found if each.name == ACTIVE_REQUESTS}
     if books["orders"]:
         series.add(series_of("shop.checkouts.open", "Count"))
@@ -81,7 +81,7 @@ def _of_up_down_counters(books: Mapping[str, Any], found: Iterable[Series], visi
 
 
 def _of_http(responses: Iterable[ShopResponse], found: list[Series]) -> dict[Series, Expectation]:
-    """Return the series of request durations, by method, route and status."""
+    """Map each series of request durations, by method, route and status, to its expected figures."""
     times: defaultdict[tuple[str, str | None, str], list[float]] = defaultdict(list)
     for response in responses:
         key = response.request.method, response.request.route, str(response.status)

@@ -1,4 +1,4 @@
-"""Isolate the demo from this machine's AWS and OpenTelemetry configuration."""
+"""Isolate the demo from this machine's configuration of AWS, OpenTelemetry, Flask and this package."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ _NEUTRAL: Final = {
 
 @contextmanager
 def isolated_environment() -> Iterator[None]:
-    """Remove AWS, OpenTelemetry and Flask settings from ``os.environ`` inside the ``with`` block."""
+    """Remove the settings of AWS, OpenTelemetry, Flask and this package from ``os.environ`` inside the ``with`` block.
+
+    Keeps the choice of HTTP semantic conventions, and makes boto3 ignore its configuration files.
+    """
     before = dict(os.environ)
     for name in before:
         if name.startswith(_REMOVED_PREFIXES) and name != _KEPT:

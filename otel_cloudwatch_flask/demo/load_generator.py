@@ -29,7 +29,7 @@ class ShopRequest:
 
 @dataclass(frozen=True, slots=True)
 class ShopResponse:
-    """The response to a request. ``milliseconds`` is the waiting time, and ``body`` is ``None`` unless it was JSON."""
+    """The response to a request. ``milliseconds`` is the response time, and ``body`` is ``None`` unless it was JSON."""
 
     request: ShopRequest
     status: int
@@ -145,7 +145,7 @@ class LoadGenerator:
 
     @property
     def elapsed_seconds(self) -> float:
-        """The number of seconds since the start or, once :meth:`wait` has returned True, the total duration."""
+        """The number of seconds since the start or, once :meth:`wait` has returned ``True``, the total duration."""
         return (self._ended_at or time.monotonic()) - self._started_at
 
     def _send_requests(self) -> None:

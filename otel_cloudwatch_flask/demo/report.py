@@ -1,4 +1,4 @@
-"""Format the demo's outcome for a terminal or as JSON. Text is never interpreted as rich markup."""
+"""Format the demo's outcome for a terminal or as JSON. Text is never interpreted as Rich markup."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

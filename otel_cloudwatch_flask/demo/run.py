@@ -154,7 +154,7 @@ def _outcome(
 
 
 def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the document of an observation of ``requests``, which are in boto3's form."""
+    """Summarize ``requests``, which are in boto3's form, as a document that other commands read with ``--from``."""
     observation = Observation()
     for request in requests:
         datums = list(map(datum_of, datums_of(request)))

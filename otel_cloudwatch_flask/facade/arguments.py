@@ -83,7 +83,7 @@ def _value(value: object) -> float:
 
 
 def _number(value: object) -> float:
-    """Convert a value of any numeric type to a float. Raises ``ValueError`` for booleans and all other types."""
+    """Convert ``value`` to a float. Raises ``ValueError`` if it is a boolean, is not a number, or is too large."""
     if isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
         try:
             return float(value)

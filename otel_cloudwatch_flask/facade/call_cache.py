@@ -70,10 +70,11 @@ class CallCache:
 
 
 def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
-    """Return the names and values of ``dimensions``, or ``None`` unless all values are strings or integers.
+    """Return the names and values of ``dimensions``, or ``None`` if they cannot be cached.
 
-    Strings and integers are safe as cache keys, because equal keys also have the same text. This is not true for other
-    types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may be equal to anything.
+    All names must be strings, and all values strings or integers. These are safe as cache keys, because equal keys also
+    have the same text. This is not true for other types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may
+    be equal to anything.
     """
     if type(dimensions) is not dict:
         dimensions = _by_name(dimensions)

@@ -53,7 +53,7 @@ def instrument_name(metric_name: str) -> str:
 
 
 def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
-    """Append a hash of ``identity`` to ``name``. The hash is the same in every process."""
+    """Append a hash of ``identity`` to ``name``, truncated if necessary. The hash is the same in every process."""
     suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
@@ -61,7 +61,7 @@ def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
 class Recorder:
     """Records the measurements of one reporter to OpenTelemetry. Thread-safe.
 
-    :param lost: called for each measurement that is lost, because the SDK raises an error or the recorder is closed.
+    :param lost: called for each measurement that is lost because the SDK raises an error or the recorder is closed.
     :param count: called for each measurement that the SDK accepts.
     :param max_series: maximum number of series. Beyond that, a new series is recorded as the overflow series of its
         metric or, if that metric is also new, as :data:`~otel_cloudwatch_flask.mapping.cardinality.OVERFLOW_NAME`.
@@ -82,7 +82,7 @@ class Recorder:
         self._count = count or (lambda: None)
         self._max_series = max_series
         self._series: set[Hashable] = set()
-        # Never evicted, because the SDK also keeps instruments for the life of the process.
+        # Never evicted, because the SDK also keeps instruments for the life of the provider.
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claims = _claims.setdefault(provider, {}).setdefault(reporter_id, {})
         self._is_closed = False

@@ -79,11 +79,10 @@ def disable_flush(environ: "WSGIEnvironment") -> None:
 def remaining_seconds(environ: "WSGIEnvironment") -> float:
     """Return how many seconds a request may wait for its flush before its AWS Lambda invocation times out.
 
-    A reserve for returning the response is subtracted.
+    A reserve for returning the response is subtracted. Returns infinity outside AWS Lambda, or if the WSGI adapter did
+    not store the invocation's context in ``environ``.
 
-
-    Returns infinity outside AWS Lambda, or if the WSGI adapter did not store the invocation's context in ``environ``.
-    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    See https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
     for key in _LAMBDA_CONTEXT_KEYS:
         if remaining_milliseconds := getattr(environ.get(key), "get_remaining_time_in_millis", None):
@@ -197,7 +196,7 @@ class ResponseBody:
 
 
 def _noting_length(start_response: "StartResponse", state: RequestState) -> "StartResponse":
-    """Return a ``start_response`` that sets ``state.has_length``."""
+    """Wrap ``start_response`` so that it also sets ``state.has_length``."""
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
         state.has_length = any(name.lower() == "content-length" for name, _ in headers)

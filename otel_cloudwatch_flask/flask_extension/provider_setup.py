@@ -216,8 +216,8 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     """Find or create the provider and the reader. The default is the global provider, which is created if none is set.
 
     The reporter shares the first of the program's readers that agrees with its settings. Otherwise, it shares the setup
-    of a reporter with an equal target, or gets a new reader. Such a reader leaves plain metrics (those that belong to
-    no reporter) to the program's exporters, if there are any.
+    of a reporter with an equal target, or gets a new reader. A reader that a reporter created leaves plain metrics
+    (those that belong to no reporter) to the program's exporters, if there are any.
 
     Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down, or if the default
     namespace is invalid.

@@ -118,7 +118,7 @@ class CloudWatchMetricsReporter:
     :param output: ``"api"`` (default) sends requests to CloudWatch. ``"emf"`` writes lines in the embedded metric
         format, from which CloudWatch Logs extracts the metrics.
     :param stream: text stream for EMF lines. Default: standard output.
-    :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures requests.
+    :param instrument: whether to apply OpenTelemetry's ``FlaskInstrumentor``, which measures requests. Default: false.
     :param strict: whether ``add_metric`` raises for invalid metrics. Default: true if ``app.debug`` or
         ``app.testing`` is true.
 
@@ -164,9 +164,9 @@ class CloudWatchMetricsReporter:
         :param app: the app.
         :param namespace: CloudWatch namespace.
         :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
-        :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the
+        :param aws_access_key_id: access key ID; used only together with ``aws_secret_access_key``. Default: the
             credentials that boto3 resolves.
-        :param aws_secret_access_key: secret key that belongs to ``aws_access_key_id``.
+        :param aws_secret_access_key: secret access key that belongs to ``aws_access_key_id``.
 
         Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
         """
@@ -383,9 +383,9 @@ def initialize_metrics(
     :param app: the app.
     :param namespace: CloudWatch namespace.
     :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
-    :param aws_access_key_id: access key; used only together with ``aws_secret_access_key``. Default: the credentials
-        that boto3 resolves.
-    :param aws_secret_access_key: secret key that belongs to ``aws_access_key_id``.
+    :param aws_access_key_id: access key ID; used only together with ``aws_secret_access_key``. Default: the
+        credentials that boto3 resolves.
+    :param aws_secret_access_key: secret access key that belongs to ``aws_access_key_id``.
 
     Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
     """

@@ -41,7 +41,7 @@ _owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionar
 def new_reporter_id(namespace: str) -> str:
     """Return an ID that is unique in this process: the namespace, with a suffix such as ``#2`` if it is taken.
 
-    Identities that are no longer in use are reused. Otherwise meters would accumulate, because the SDK keeps those of
+    IDs that are no longer in use are reused. Otherwise, meters would accumulate, because the SDK keeps the meters of
     each ID for the life of the provider.
     """
     names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
@@ -132,9 +132,9 @@ def programs_exporters_on(provider_or_reader: object, resource: Resource | None)
 
     ``resource`` is the resource of the provider, or ``None`` if it is unknown.
 
-    An exporter that one of the SDK's readers uses is matched by the resource of the last collection that it received.
-    Before the first collection, that exporter is always included, because the collection will contain all measurements
-    since the reader was added.
+    An exporter that one of the SDK's readers uses is matched by the resource of the metrics that it last received.
+    Before its first export, that exporter is always included, because the export will contain all measurements since
+    the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
     readers = {each.exporter: each for each in live_readers()} if consumer else {}

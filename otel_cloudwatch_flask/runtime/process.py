@@ -65,7 +65,10 @@ def handle_sigterm() -> None:
 
 
 def hold_sigterm() -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that defers the handling of SIGTERM by :func:`handle_sigterm` until its block ends."""
+    """Return a context manager that delays the effect of SIGTERM until the ``with`` block ends.
+
+    Has no effect unless :func:`handle_sigterm` has set the handler.
+    """
     return _exits.hold_sigterm()
 
 
@@ -168,7 +171,10 @@ class _ExitHooks:
         self._hook_into_job_workers()
 
     def start_in_child(self) -> None:
-        """Register the hooks that a forked child does not inherit, and those of libraries imported in the meantime."""
+        """Restore the hooks that a forked child does not inherit.
+
+        Also hook into Celery and RQ if they have been imported since the last call of :meth:`add`.
+        """
         self._holds = []  # discards the holds of the parent's threads
         self._finalize_in_child()
         self._hook_into_job_workers()
@@ -182,7 +188,10 @@ class _ExitHooks:
             util.register_after_fork(self, _ExitHooks._finalize_all)
 
     def _hook_into_job_workers(self) -> None:
-        """Run the hooks when a worker process of Celery or RQ ends, if the program has imported that library."""
+        """Arrange for the hooks to run when worker processes of Celery or RQ end.
+
+        Does nothing for a library that the program has not imported.
+        """
         self._has_celery_hook = self._has_celery_hook or _call_at_exit_of_celery(self._end_job_worker)
         self._has_rq_hook = self._has_rq_hook or _call_at_exit_of_rq(self._end_job_worker)
 
@@ -226,7 +235,7 @@ def _call_at_exit_of_celery(call: Callable[..., None]) -> bool:
 
 
 def _call_at_exit_of_rq(call: Callable[[], None]) -> bool:
-    """Call ``call`` whenever ``os._exit`` is about to end a job's process. Returns ``False`` if RQ is not loaded."""
+    """Call ``call`` before ``os._exit`` ends the process of an RQ job. Returns ``False`` if RQ is not loaded."""
     if "rq" not in sys.modules:
         return False
     exit_now = os._exit

@@ -22,7 +22,7 @@ class _LastLogged:
 
 
 class RateLimitedLog:
-    """A log that writes messages with the same key at most once per ``interval_seconds``. By default, only once."""
+    """A log that writes at most one message per key every ``interval_seconds``. By default, only the first."""
 
     def __init__(
         self,
