@@ -85,7 +85,7 @@ class Backlog:
             return self._datums
 
     def add(self, batches: Iterable[Batch]) -> None:
-        """Append ``batches``. If the backlog then exceeds its bound, merge datums or drop the oldest batches.
+        """Append ``batches``. If the backlog then exceeds ``max_bytes``, make room as :class:`Backlog` describes.
 
         If only one batch is queued, its datums are put into the same requests as the new ones if possible, because each
         request is billed.
@@ -268,7 +268,7 @@ class Backlog:
         with self._lock:
             self._count(*merging, sign=-1)
             self._push(merged, in_front=True)
-            # The newest batch always stays, even if it alone exceeds the bound.
+            # The newest batch always stays, even if it alone exceeds the limit.
             while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
                 dropped.append(self._waiting.popleft())
                 self._count(dropped[-1], sign=-1)

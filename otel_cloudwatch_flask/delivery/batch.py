@@ -1,8 +1,8 @@
 """Encode datums as JSON, and group them into batches that fit into one request.
 
 Datums are encoded before they are grouped, as compact JSON, so that their exact size is known and batches can be filled
-to the limit. If the program passes a client, that client encodes the request. botocore adds a space after each comma
-and colon of JSON.
+to the limit. If the program passes a client, that client encodes the request instead. Room is then left for the space
+that botocore adds after each comma and colon of JSON.
 """
 
 import json

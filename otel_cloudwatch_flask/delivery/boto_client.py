@@ -120,7 +120,7 @@ def checked_client(client: Client | None) -> Client | None:
 
 
 def plain_put(client: Any) -> Put:
-    """Return a function that sends batches with any client, with an ordinary ``put_metric_data`` call."""
+    """Return a function that sends each batch with an ordinary ``put_metric_data`` call. Suits any client."""
     return lambda batch: client.put_metric_data(**batch.parameters())
 
 

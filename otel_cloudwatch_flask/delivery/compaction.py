@@ -1,8 +1,8 @@
-"""Merge pending datums of the same series. This counts every sample, but reduces the time resolution.
+"""Merge pending datums of the same series. Every sample still counts, but the time resolution is reduced.
 
 A datum can carry several values with their counts. One datum with all the values and counts of two datums therefore
 has the same ``Sum``, ``Minimum``, ``Maximum`` and percentiles as the two separate datums. If there are too many values,
-neighbors are merged.
+neighboring values are merged.
 """
 
 import math

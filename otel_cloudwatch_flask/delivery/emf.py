@@ -77,7 +77,7 @@ class EmfEnvelope(Envelope):
 
     @property
     def size_bytes(self) -> int:
-        """The size of a newline. A batch counts the other newlines as separators."""
+        """The size of the newline that ends the last line. A batch counts the other newlines as separators."""
         return 1
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
@@ -171,9 +171,11 @@ def _encoded_series(series: Series) -> tuple[str, str]:
 
 @lru_cache(maxsize=20_000)
 def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> tuple[str, dict[str, str]]:
-    """Return what documents with these dimensions and properties share: the metadata before the metrics, and members.
+    """Return the JSON that documents with these dimensions and properties share.
 
-    A property gives way to a dimension, or in a document to a metric, of the same name.
+    The first item is the metadata up to the metric definitions. The second maps the names of dimensions and properties
+    to their values. If a dimension and a property have the same name, only the dimension is included. A document also
+    replaces a property with a metric of the same name.
     """
     names = ",".join(_encoded(dimensions))
     head = f'"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},"Dimensions":[[{names}]],"Metrics":['
@@ -194,7 +196,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
     The specification does not mention the last form, but the OpenTelemetry Collector writes it, and so does the
-    CloudWatch agent, which includes its exporter: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
+    CloudWatch agent, which includes the Collector's exporter: https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/awsemfexporter/datapoint.go
     (``cWMetricHistogram``).
     """
     if not isinstance(content, (Distribution, Statistics)):
@@ -264,7 +266,7 @@ def _write_text(stream: TextIO, line: str) -> None:
 
 
 def _write_bytes(descriptor: int, poll: "select.poll | None", line: str) -> None:
-    """Write a line, and wait for room in the stream.
+    """Write a line as soon as the stream has room for it.
 
     Raises ``TimeoutError`` if there is no room within one second, and ``OSError`` if the stream is broken.
     """

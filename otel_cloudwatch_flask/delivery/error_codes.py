@@ -1,6 +1,6 @@
-"""Classify the errors of ``put_metric_data`` calls.
+"""Classify the errors of ``put_metric_data`` calls and of writing to a stream.
 
-The codes come from https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html and from
+The error codes come from https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html and from
 botocore's standard retry mode, whose list of throttling codes lacks CloudWatch's ``LimitExceeded``.
 """
 
@@ -39,9 +39,9 @@ class Failure:
     """A failed call.
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
-    ``may_be_stored`` is true if CloudWatch may have stored the datums even though its response was lost. If writing to
-    a stream failed, ``written`` and ``unwritten`` contain the batch's datums. A datum that was written only in part is
-    divided between them.
+    ``may_be_stored`` is true if CloudWatch may have stored the datums, because its response was lost or incomplete. If
+    writing to a stream failed, ``written`` and ``unwritten`` contain the batch's datums. A datum that was written only
+    in part is divided between them.
     """
 
     kind: Kind

@@ -104,7 +104,7 @@ class Sender:
     def is_unexplained(self) -> bool:
         """Whether the latest call failed for an unknown reason, such as a bug in the program's own client.
 
-        The next attempt is likely to fail too, so the delivery stops, and a later one retries.
+        The next attempt is likely to fail too, so the current delivery stops, and a later delivery retries.
         """
         return self.last_failure is not None and self.last_failure.kind is Kind.UNKNOWN
 
@@ -348,7 +348,7 @@ class Sender:
 
 
 def _uninstrumented() -> AbstractContextManager[None]:
-    """Suppress the instrumentation of botocore and HTTP, so that the exporter's requests are not measured."""
+    """Suppress instrumentation of botocore and HTTP clients, so that the exporter's requests are not measured."""
     # Imported late because it takes a third of this package's import time, and with forks blocked because a child
     # could not complete a half-finished import.
     with no_fork():

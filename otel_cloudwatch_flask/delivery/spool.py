@@ -1,10 +1,10 @@
 """Keep pending batches on disk, so that they survive the process.
 
-Each process creates and locks a directory inside the spool directory. The operating system releases the lock when the
-process ends, even if it is killed. If another process of the same user then finds the directory unlocked, it adopts the
-batches in the directory. Each batch is one file: a line with a checksum, followed by the request body as JSON. Files
-are parsed, never executed, and links are not followed. A file that is not a valid batch is renamed, so that it is not
-read again.
+In each process, an exporter creates and locks its own directory inside the spool directory. The operating system
+releases the lock when the process ends, even if it is killed. An exporter in another process of the same user then
+finds the directory unlocked, and adopts the batches in it. Each batch is one file: a line with a checksum, followed by
+the request body as JSON. Files are parsed, never executed, and links are not followed. A file that is not a valid batch
+is renamed, so that it is not read again.
 """
 
 import contextlib
@@ -95,9 +95,10 @@ class Spool:
         return path
 
     def read(self, path: Path) -> Batch | None:
-        """Read a batch. If the file is missing or not a valid batch, set it aside, log a warning and return ``None``.
+        """Read a batch. If the file is missing or not a valid batch, log a warning and return ``None``.
 
-        Raises ``OSError`` if the process lacks the file descriptors or the memory to read it now.
+        A file that is not a valid batch is renamed, so that it is not read again. Raises ``OSError`` if the process
+        lacks the file descriptors or the memory to read the file now.
         """
         try:
             return _sendable(Batch.from_body(_verified(_content(path))))
@@ -122,9 +123,10 @@ class Spool:
             self._forget(path)
 
     def adopt(self) -> Iterator[Path]:
-        """Move batch files of terminated processes to this process's directory, and yield the new paths, oldest first.
+        """Move batch files from unlocked directories to this spool's own directory, and yield the new paths.
 
-        Looks for such files at most once a minute.
+        A directory is unlocked once its process has ended or its exporter has been shut down. The oldest directory
+        comes first and, within a directory, the oldest file. Looks for such directories at most once a minute.
         """
         now = time.monotonic()
         if now < self._next_adoption:
@@ -147,9 +149,9 @@ class Spool:
                 os.close(lock)
 
     def close(self) -> None:
-        """Release the directory, and delete it if it contains no batches.
+        """Unlock the directory, and delete it if it contains no batches.
 
-        Another process adopts any remaining batches. A later :meth:`write` creates a new directory.
+        Another exporter or process adopts any remaining batches. A later :meth:`write` creates a new directory.
         """
         own, self._own = self._own, None
         with contextlib.suppress(OSError):
@@ -189,7 +191,7 @@ class Spool:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _own_directory(self) -> Path:
-        """Return this process's directory, which is created on first use.
+        """Return this spool's directory in this process, which is created on first use.
 
         It is not created earlier, because the process may first switch to another user, who has to own the directory.
         """
@@ -299,7 +301,7 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def _is_own_user(directory: Path) -> bool:
-    """Return whether this is a directory of this process's user. Other users' metrics must not be published."""
+    """Return whether ``directory`` belongs to this process's user. Other users' metrics must not be published."""
     status = directory.lstat()
     if status.st_uid != os.geteuid():
         _each_minute.warning(

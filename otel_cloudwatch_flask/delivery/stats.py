@@ -43,9 +43,9 @@ class DeliveryStats:
     :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
         ``add_metric`` with invalid arguments, after shutdown, or on a reporter that could not be set up, and
         measurements of ``add_metric`` that could not be collected at shutdown.
-    :param datums_possibly_duplicated: number of datums in requests whose response was lost, or had not arrived at
-        shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store them again
-        when they are retried.
+    :param datums_possibly_duplicated: number of datums in requests whose response was lost or incomplete, or had not
+        arrived at shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store
+        them again when they are retried.
     :param requests_sent: number of requests that CloudWatch accepted.
     :param requests_failed: number of all other requests. A batch that a stream accepted only in part counts as both.
     :param requests_seconds: total duration of all requests.
@@ -125,7 +125,7 @@ class StatsRecorder:
             self._last_error = error
 
     def possibly_duplicated(self, datums: int) -> None:
-        """Count datums that the next process will send again, although CloudWatch may still accept them."""
+        """Count spooled datums whose request is unanswered at shutdown, so that the next process sends them again."""
         with self._lock:
             self._totals["datums_possibly_duplicated"] += datums
 

@@ -1,6 +1,7 @@
 """The metric exporter, which delivers OpenTelemetry metrics to CloudWatch.
 
-Every datum that the exporter accepts is accounted for as sent, pending, merged or lost.
+Every datum that the exporter accepts is accounted for as sent, pending, merged or lost, except those that shutdown
+leaves in the spool for the next process.
 """
 
 import itertools
@@ -85,7 +86,7 @@ class _Preferences(dict[type, AggregationTemporality]):
 
 
 def default_aggregation() -> dict[type, Aggregation]:
-    """Return the preferred aggregations: exponential histograms, so that percentiles can be published."""
+    """Return the preferred aggregation of histograms: exponential buckets, from which percentiles can be published."""
     # All non-empty buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
     return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
@@ -118,9 +119,9 @@ class CloudWatchMetricExporter(MetricExporter):
 
     :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them, and check
     their timeout between calls. Only one thread sends at a time; other threads wait for it until their timeout. A call
-    in progress ends when the client times out: the default client waits 3 seconds for a connection and 8 seconds for
-    each part of the response, so a slow response takes longer. If the thread of a :class:`CloudWatchMetricReader` makes
-    the calls, no caller waits longer than its timeout.
+    in progress ends only when CloudWatch responds or the client times out. The default client waits 3 seconds for a
+    connection and 8 seconds for each part of the response, so a slow response can take longer in total. If the thread
+    of a :class:`CloudWatchMetricReader` makes the calls, no caller waits longer than its timeout.
     """
 
     def __init__(
@@ -240,9 +241,11 @@ class CloudWatchMetricExporter(MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: object
     ) -> MetricExportResult:
-        """Add a collection to the backlog, and send the backlog. Returns ``SUCCESS`` if no datums are left pending.
+        """Add metrics to the backlog, and send the backlog. Returns ``SUCCESS`` if no datums are left pending.
 
-        :param metrics_data: the collection, from a metric reader.
+        After shutdown, returns ``FAILURE``.
+
+        :param metrics_data: the metrics that a metric reader has collected.
         :param timeout_millis: time limit, in milliseconds. Datums that are not sent in time stay pending.
         """
         self.accept(metrics_data)
@@ -307,11 +310,11 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether one of the SDK's readers uses this exporter, or the exporter has received a collection."""
+        """Whether one of the SDK's readers uses this exporter, or the exporter has received metrics."""
         return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
-        """Publish later collections in ``namespace``."""
+        """Use ``namespace`` for the metrics received from now on."""
         self._settings = replace(self._settings, namespace=namespace)
 
     def watch(self, watcher: Callable[[Batch], object]) -> None:
@@ -327,7 +330,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers_of_pending.append(watcher)
 
     def publish_metrics_of(self, reporter: str) -> None:
-        """Also publish the metrics of ``reporter``.
+        """Also publish the metrics of the reporter with the ID ``reporter``.
 
         By default, an exporter does not publish the metrics of any reporter.
         """
@@ -353,7 +356,7 @@ class CloudWatchMetricExporter(MetricExporter):
         return kept
 
     def publish_plain_metrics(self, *, is_wanted: bool) -> None:
-        """Set whether later collections publish metrics that belong to no reporter. By default, they are published."""
+        """Set whether to publish the metrics that belong to no reporter. By default, they are published."""
         self._publishes_plain_metrics = is_wanted
 
     @property
@@ -362,9 +365,9 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
-        """Add a collection to the backlog without a network call.
+        """Convert metrics to datums, and add them to the backlog without a network call.
 
-        After shutdown, its datums are counted as lost unless they are in the spool.
+        After shutdown, the datums are counted as lost unless they are in the spool.
         """
         self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
@@ -496,7 +499,7 @@ class _KeptAttributes:
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def warn_of_missing(self) -> None:
-        """Warn in the tenth collection if no measurement had an attribute that the rule lists in ``dimensions``."""
+        """In the tenth collection, warn of attributes in the rule's ``dimensions`` that no measurement has had."""
         if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),

@@ -143,7 +143,7 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
     """The SDK's exponential histogram, except that delta collections reset it to the finest scale.
 
     The SDK widens buckets when values lie far apart, and before 1.45.2 never narrows them again: after one outlier
-    (such as 1e9 among values near 1e-9), the buckets of a series would stay 41 % wide for the life of the process.
+    (such as 1e9 among values near 1e-9), the buckets of a series would stay 41% wide for the life of the process.
 
     If the SDK lacks the private names that this class relies on, the buckets stay wide, and a warning is logged once.
     """

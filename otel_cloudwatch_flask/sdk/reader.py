@@ -164,7 +164,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     @property
     def has_collected(self) -> bool:
-        """Whether a collection has succeeded, not counting those before the shutdown if it has begun."""
+        """Whether a collection has succeeded. Once a shutdown has begun, only later collections count."""
         return self._is_collected
 
     @property
@@ -196,8 +196,9 @@ class CloudWatchMetricReader(SelectiveReader):
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all measurements recorded before this call, and wait until CloudWatch accepts them.
 
-        Returns ``False`` if they are not all accepted within the timeout, or if datums that are not invalid are lost
-        meanwhile (see ``exporter.stats()``). All calls made before a collection begins share it.
+        Returns ``False`` if that fails or takes longer than the timeout, or if data is lost meanwhile. Data that is
+        lost because it is invalid (see ``exporter.stats()``) does not affect the result. All calls made before a
+        collection begins share it.
 
         :param timeout_seconds: how long to wait, in seconds.
         """
@@ -261,7 +262,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return True
 
     def _end_shutdown(self, deadline: float) -> None:
-        """Wait until ``deadline`` for the last flush, or make it in this thread if the reader has none. Then close."""
+        """Wait until ``deadline`` for the last flush, or flush here if the reader's thread does not run. Then close."""
         if self._has_thread():
             self._thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
@@ -466,7 +467,7 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
 
 
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
-    """Shut down all readers concurrently, so that a slow reader does not delay the other readers."""
+    """Shut down ``readers`` concurrently, so that a slow reader does not delay the others."""
     with hold_sigterm():
         for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
             each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
