@@ -68,17 +68,17 @@ def command(
     """Estimate the monthly cost of your metrics, and find savings.
 
     CloudWatch bills metrics and API calls or, with EMF, gigabytes of logs. Pass the metrics of a preview, a demo or a
-    running app (--from), or only their number (--metrics). The number of calls follows from the flush policy and the
-    number of processes. Processes that publish the same metric share its price, unless a dimension identifies the
-    process.
+    running app (--from), or only their number (--metrics). The number of calls depends on the flush policy, the
+    number of processes and, unless the policy is interval, the request rate. Processes that publish the same metric
+    share its price, unless a dimension identifies the process.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max fails the job if the estimate exceeds a limit, and --against fails it if a metric has more series or
-    dimensions than before. The message names the metric and the dimension responsible:
+    In CI, --max fails the job if the estimate exceeds a limit, and --against fails it if a metric name is new, has more
+    metrics than before, or has a new dimension. The message names the metric and the dimension responsible:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30

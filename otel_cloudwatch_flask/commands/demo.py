@@ -35,8 +35,8 @@ def command(
     compares the numbers in the emulator with the numbers that the shop and its visitors counted. The demo needs no AWS
     account, no credentials and no network.
 
-    With --serve, prints the URLs, and keeps the shop with its live page, the traffic and the emulator running. Nothing
-    is compared.
+    With --serve, prints the URLs, and keeps the shop, its live page and the emulator running until Ctrl-C. The traffic
+    ends after --seconds. Nothing is compared.
 
     Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
     run, 130 interrupted by Ctrl-C (0 with --serve).
@@ -61,7 +61,7 @@ def _compare(seconds: float, rate: float, output: Output, *, as_json: bool) -> i
 
 
 def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int:
-    """Keep the shop running until Ctrl-C."""
+    """Keep the shop running until Ctrl-C, with traffic for ``seconds`` seconds."""
     from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
     with running_shop(seconds=seconds, rate=rate, output=output) as shop:

@@ -57,8 +57,8 @@ def command(
     otel_cloudwatch_flask.doctor. CloudWatch bills it as one metric for one hour.
 
     --audit reads the metrics back: it compares what a process has recorded, according to its live page, with what
-    CloudWatch has stored, and lists metrics of the namespace that the process does not publish. It requires
-    cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+    CloudWatch has stored, and lists any other metrics in the same namespace. It requires cloudwatch:GetMetricData
+    and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
 
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json
@@ -76,7 +76,7 @@ def command(
 
 
 def _checks(context: click.Context, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> list[Check]:
-    """Run all checks, and redact secrets from their findings and remedies."""
+    """Run the checks, and redact secrets from their findings and remedies."""
     try:
         user_app, app_checks = load_user_app(context), []
     except CommandError as error:

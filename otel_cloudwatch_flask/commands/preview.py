@@ -31,7 +31,7 @@ _FLUSH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """The response status of a request. If the request raised, ``status`` is ``None``, and ``error`` is set."""
+    """The response status of a request. If it raised an exception, ``status`` is ``None``, and ``error`` is set."""
 
     method: str
     path: str

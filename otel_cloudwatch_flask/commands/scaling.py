@@ -97,7 +97,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
 def command(context: click.Context, /, metric: str, dimensions: dict[str, str], **options: Any) -> None:
     """Generate an autoscaling policy on one of your metrics.
 
-    Prints a target-tracking policy of Application Auto Scaling and its scalable target. The output is a CloudFormation
+    Prints an Application Auto Scaling target-tracking policy and its scalable target. The output is a CloudFormation
     template in JSON, Terraform configuration, or a CDK stack in Python. The policy adds capacity while the statistic
     of the metric is above the target, and removes capacity while it is below, so choose a metric that falls when
     capacity is added.

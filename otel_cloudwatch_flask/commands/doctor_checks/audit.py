@@ -29,7 +29,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-
 class Recorded:
     """What a process recorded from ``started`` to ``now``, both in Unix seconds, according to its live page.
 
-    ``series`` maps each series to two numbers: its samples, and how many of them are pending or lost.
+    ``series`` maps each series to the number of its samples, and the number of those that are pending or lost.
     """
 
     started: float
@@ -53,7 +53,7 @@ class Recorded:
 
 
 def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
-    """Compare each metric with CloudWatch, look for other metrics in the namespace, and report use of the quota.
+    """Compare each series with CloudWatch's data, look for other metrics in its namespace, and report quota usage.
 
     If ``client`` is ``None``, a client is created for ``region_name``.
     """
@@ -94,7 +94,7 @@ def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
 
 
 def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Check]:
-    """Report metrics in the namespaces of ``known`` that the process does not publish."""
+    """Report metrics that are in a namespace of ``known``, but are not published by the process."""
     metrics = {each.metric for each in known}
     listed = aws.listed_series(client, {namespace for namespace, _, _ in metrics})
     others = [_label(each) for each in listed if each.metric not in metrics]

@@ -1,4 +1,4 @@
-"""Check that ``opentelemetry-instrument`` finds a distribution, and the selected exporters of traces and logs."""
+"""Check that ``opentelemetry-instrument`` finds a distribution and the selected trace and log exporters."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ def is_auto_instrumented() -> bool:
 
 
 def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Check the distribution and the exporters.
+    """Check the distribution and the trace and log exporters.
 
     Yields nothing unless ``opentelemetry-instrument`` started the process or the environment selects ``cloudwatch``.
     """
@@ -53,7 +53,7 @@ def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Ch
 
 
 def _entry_point(name: str, variable: str, environ: Mapping[str, str]) -> str:
-    """Return the name of the entry point that OpenTelemetry loads for the exporter ``name`` in ``variable``."""
+    """Return the name of the entry point that OpenTelemetry loads if ``variable`` lists the exporter ``name``."""
     if name != "otlp":
         return name
     of_signal = variable.replace("_EXPORTER", "_PROTOCOL").replace("OTEL_", "OTEL_EXPORTER_OTLP_")

@@ -32,7 +32,7 @@ class Target:
 
     @classmethod
     def of(cls, user_app: UserApp, namespace: str | None) -> "Target":
-        """Return the target configured by the app or, if there is no app, by the environment."""
+        """Return the target for ``namespace``, with the client and Region that ``user_app`` configures."""
         return cls(user_app.client, bool(user_app.keys_given), user_app.value_or_default("REGION"), namespace)
 
 

@@ -1,1 +1,1 @@
-"""Compute templates, the dashboard body and the cost estimate from series of a document or of ListMetrics."""
+"""Compute templates, the dashboard body and the cost estimate from the series in a document or from ListMetrics."""

@@ -104,7 +104,7 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Group the series with a route that differ only in status.
+    """Group series that differ only in status, ignoring series without a route.
 
     Returns the ``routes`` groups with the most requests, busiest first.
     """
@@ -212,7 +212,7 @@ def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
 def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     """Return an alarm on missing data in one series.
 
-    The series is one of active requests or, if there is none, the series that is published most often.
+    The series belongs to the active requests metric or, if there is none, is the one published most often.
     """
     # The up-down counter of active requests is published at every flush, even without traffic.
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
@@ -231,7 +231,7 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
 
 
 def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
-    """Return the series for the same method and route with a different status."""
+    """Return the series of ``request`` with its status replaced by ``status``."""
     series, name = request.series, request.metric.status
     dimensions = {key: status if key == name else value for key, value in series.dimensions}
     dimensions.pop(ERROR_TYPE, None)
@@ -258,7 +258,7 @@ def metric_properties(series: SeriesSummary) -> Resource:
 def literal(text: str) -> Any:
     """Return ``text`` or, if it contains ``${``, an equivalent expression.
 
-    In a plain string, cfn-lint would mistake ``${`` for the start of a parameter.
+    In a plain string, cfn-lint would mistake ``${`` for the start of a parameter reference.
     """
     return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
@@ -270,9 +270,9 @@ def _metric_count(alarm: Resource) -> int:
 
 
 def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
-    """Return a logical ID that is not in ``named``, ignoring case, because Terraform's names are in lowercase.
+    """Return a logical ID that is not in ``named``, ignoring case, because the Terraform output has lowercase names.
 
-    It has only letters and digits, as CloudFormation requires.
+    The ID has only letters and digits, as CloudFormation requires.
     """
     words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]

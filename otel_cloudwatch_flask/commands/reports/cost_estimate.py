@@ -13,7 +13,7 @@ from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
 Metric: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
-"""The identity by which CloudWatch bills metrics: namespace, name, and sorted dimensions."""
+"""What CloudWatch bills as one metric: namespace, name, and sorted dimensions."""
 
 NO_RULE: Final = "(no rule)"
 POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
@@ -100,7 +100,7 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """Return the contribution of each rule that applies and, separately, of its rollups, largest savings first."""
+    """Return the contributions of each rule that applies and of each of its rollups, largest savings first."""
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:

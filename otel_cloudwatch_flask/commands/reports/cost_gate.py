@@ -13,7 +13,7 @@ _Values: TypeAlias = Mapping[str, set[str]]
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A metric name that has more metrics or a new dimension, and the dimension that causes it.
+    """A metric name that is new, has more metrics or has a new dimension, and the dimension responsible.
 
     ``metrics_before`` is 0 if the name is new, and ``values_before`` is 0 if the dimension is new. ``dimension`` is
     empty if the name is new, or if there are more combinations of dimension values although no dimension has more

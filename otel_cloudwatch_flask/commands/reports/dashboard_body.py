@@ -65,7 +65,7 @@ class Dashboard:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """A chart of one statistic, with a labeled line for each series or search expression.
+    """A chart of one statistic, whose ``lines`` are series or search expressions, each with a label.
 
     ``series`` has all the series that the chart shows now. A search also shows series that are published later.
     """
@@ -79,7 +79,7 @@ class _Chart:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """An entry of a chart's ``metrics``, and the series that it shows now."""
+    """An entry in a chart's ``metrics``, and the series that it shows now."""
 
     series: tuple[SeriesSummary, ...]
     metric: list[Any]
@@ -173,7 +173,7 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
 
 
 def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iterator[_Chart]:
-    """Yield one chart of the lines, or several numbered charts if there are too many series."""
+    """Yield one chart of all lines, or several numbered charts if one chart would have too many series."""
     charts: list[list[_Line]] = []
     for line in lines:
         if not charts or sum(len(each.series) for each in [*charts[-1], line]) > _LINES_PER_CHART:
@@ -187,7 +187,7 @@ def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iter
 
 
 def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, str]) -> Iterator[_Line]:
-    """Yield, for each metric name, a search for all its series or, if there can be no search, a line for each series.
+    """Yield, for each metric name, a search for its series or, if it cannot be searched for, a line for each series.
 
     ``routes`` maps metric names to their route dimension. The searches for these names exclude series with a route,
     which the request charts show.
@@ -207,7 +207,10 @@ def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, 
 
 
 def _label_of(name: str, group: Iterable[SeriesSummary]) -> str:
-    """Return a label that CloudWatch fills with the values of up to five dimensions of each series."""
+    """Return a label with ``name``, which CloudWatch completes with up to five dimension values of each series.
+
+    Without usable dimensions, the label is the one that CloudWatch generates.
+    """
     dimensions = dict.fromkeys(key for each in group for key, _ in each.dimensions if not {"'", "}"} & {*key})
     values = [f"${{PROP('Dim.{key}')}}" for key in [*dimensions][:_MAX_DIMENSIONS_PER_LABEL]]
     return " ".join([_plain(name), *values]) if values else "${LABEL}"

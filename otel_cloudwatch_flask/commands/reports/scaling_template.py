@@ -27,13 +27,13 @@ class ScalableTarget:
 
     @property
     def service(self) -> str:
-        """The namespace of the service that the resource belongs to, such as ``ecs``."""
+        """The service namespace of the resource, such as ``ecs``."""
         return self.scalable_dimension.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """The value of a statistic that the policy maintains, and its cooldown periods."""
+    """The statistic that the policy tracks, its target value, and the cooldown periods."""
 
     statistic: str
     value: float
@@ -42,7 +42,7 @@ class Tracking:
 
 
 def scaling_template(series: SeriesSummary, tracking: Tracking, target: ScalableTarget) -> dict[str, Any]:
-    """Return a template that registers ``target``, and scales it to keep the metric of ``series`` at a target value."""
+    """Return a template that registers ``target`` and defines a policy that scales it by the metric of ``series``."""
     resource = {
         "ServiceNamespace": target.service,
         "ResourceId": literal(target.resource_id),

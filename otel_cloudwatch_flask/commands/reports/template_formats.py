@@ -25,9 +25,9 @@ _TERRAFORM_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _ResourceType:
-    """Terraform's resource, the CDK's module and construct, and the CDK's class for each nested property.
+    """The Terraform resource type, the CDK module and construct, and the CDK class of each nested property.
 
-    ``has_dimension_map`` says whether Terraform takes the dimensions as one map instead of as blocks.
+    ``has_dimension_map`` says whether Terraform expects the dimensions in one map instead of in blocks.
     """
 
     terraform: str
@@ -165,7 +165,7 @@ def _terraform_lines(kind: _ResourceType, properties: Resource) -> Iterator[str]
 
 
 def _is_nested(value: Any) -> bool:
-    """Return whether a value is a nested object, rather than a call of a CloudFormation function."""
+    """Return whether a value is a nested object, rather than a call to a CloudFormation function."""
     return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
 
 

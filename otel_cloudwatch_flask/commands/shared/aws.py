@@ -53,7 +53,7 @@ class EndpointResponse:
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Convert all exceptions, such as boto3's, to a :class:`CommandError` with a remedy."""
+    """Convert any exception in the ``with`` block, such as boto3's, to a :class:`CommandError` with a remedy."""
     try:
         yield
     except CommandError:
@@ -69,7 +69,7 @@ def cloudwatch_client(region_name: str | None = None) -> Any:
 
 
 def endpoint_of(client: Any) -> str | None:
-    """Return a boto3 client's endpoint URL, without user and password, or ``None`` for any other client."""
+    """Return a boto3 client's endpoint URL, without the user name and password, or ``None`` for any other client."""
     url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if not isinstance(url, str):
         return None
@@ -156,7 +156,7 @@ def send_probe(client: Any, namespace: str) -> Failure | None:
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
-    """Yield the metrics that ListMetrics returns for ``namespaces``, without units and statistics."""
+    """Yield the metrics that ListMetrics returns for ``namespaces``, without units or statistics."""
     for namespace in namespaces:
         for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
             for metric in page["Metrics"]:

@@ -40,7 +40,7 @@ class StoppedError(CommandError):
         super().__init__("Stopped.")
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message alone, because an interruption is not an error."""
+        """Print the message without "Error: ", because an interruption is not an error."""
         click.echo(self.message, file=file, err=True)
 
 
@@ -96,7 +96,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the first argument names. If the name is unknown, the error lists the commands."""
+        """Resolve the command that the first argument names. If the name is unknown, the error lists the commands."""
         if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
             with _error_as_json(is_json=_JSON_OPTION in args):
                 ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")

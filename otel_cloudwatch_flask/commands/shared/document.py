@@ -26,7 +26,10 @@ _NESTED: Final = "document"
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:
-    """A CloudWatch metric published in one unit. The figures are zero or ``None`` for metrics from ListMetrics."""
+    """A CloudWatch metric published in one unit.
+
+    ListMetrics returns only namespaces, names and dimensions, so the other fields of its metrics have their defaults.
+    """
 
     namespace: str
     name: str
@@ -39,7 +42,7 @@ class SeriesSummary:
 
     @property
     def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """The identity by which CloudWatch bills the metric: its namespace, name and dimensions, but not its unit."""
+        """What CloudWatch bills as one metric: a namespace, a name and dimensions, regardless of the unit."""
         return self.namespace, self.name, self.dimensions
 
 
@@ -68,7 +71,7 @@ def document_from(value: object) -> Document:
 
 
 def read_document(source: str) -> Document:
-    """Read a document from a file, an HTTP URL or, for ``-``, standard input.
+    """Read a document from a file, an HTTP(S) URL or, for ``-``, standard input.
 
     Raises :class:`CommandError` if the document cannot be read.
     """
@@ -140,7 +143,7 @@ def _finite(value: Any) -> float:
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
-    """Return the calls per second, or ``None`` if the rate is unknown.
+    """Return the calls to CloudWatch per second, or ``None`` if the rate is unknown.
 
     The rate is ``requests_per_second`` if the document has that key, otherwise ``requests`` divided by ``seconds``.
     """

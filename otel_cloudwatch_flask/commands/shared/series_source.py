@@ -42,7 +42,10 @@ def selected_series(context: click.Context, options: Mapping[str, Any]) -> Docum
 
 
 def region_for(context: click.Context, region: str | None) -> str:
-    """Return ``region``, or else the app's or boto3's Region. Raises :class:`CommandError` if none is configured."""
+    """Return ``region`` or, if it is not given, the Region of the environment, the app or boto3, in that order.
+
+    Raises :class:`CommandError` if no Region is configured.
+    """
     with aws.errors_explained():
         # The environment is checked before the app's own settings, so that the app is loaded only if necessary.
         found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")

@@ -89,7 +89,8 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app that ``flask`` finds, in dry-run mode unless the app itself sets ``DRY_RUN``.
 
     The result has no app if the command was not run with ``flask``, or if ``is_needed`` is false and no app was
-    selected explicitly. Raises :class:`CommandError` with the last line of the error if the app cannot be loaded.
+    selected explicitly. If the app cannot be loaded, raises :class:`CommandError` with the last line of the error
+    message.
     """
     info = context.find_object(ScriptInfo)
     if info is None or not (is_needed or info.app_import_path or info.create_app):
