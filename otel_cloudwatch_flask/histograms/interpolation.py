@@ -2,9 +2,9 @@
 
 The density of samples is assumed to change linearly from one edge of a bucket to the other. At an edge shared by two
 buckets, the density is the weighted harmonic mean of their average densities, as in monotone cubic interpolation
-(https://doi.org/10.1137/0905021), which introduces no peaks. Buckets with a positive lower edge use a logarithmic axis,
-on which the distributions of latencies and sizes are smooth, unless they are very narrow. All densities are then tilted
-toward higher or lower values until the mean of the samples equals the recorded mean.
+(https://doi.org/10.1137/0905021), which introduces no peaks. Buckets with a positive lower edge, unless they are
+very narrow, use a logarithmic axis, on which the distributions of latencies and sizes are smooth. All densities are
+then tilted toward higher or lower values until the mean of the samples equals the recorded mean.
 
 Each bucket is divided into narrower buckets that follow the estimated density. The sum then requires only a small
 correction to be exact.

@@ -214,7 +214,7 @@ def _filled(side: sdk.Buckets) -> dict[int, int]:
 
 
 def _zero_threshold(point: Any) -> float:
-    """Return the largest absolute value that counts as zero, or 0 if the data point has no zeros."""
+    """Return the largest absolute value that counts as zero, or 0 if it is unknown or there are no zeros."""
     return getattr(point, "zero_threshold", 0.0) if point.zero_count else 0.0
 
 

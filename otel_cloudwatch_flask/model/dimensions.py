@@ -174,7 +174,7 @@ def _looks_encoded(text: str, refused: str) -> bool:
 
 
 def shortened(name: str, max_length: int) -> str:
-    """Return ``name`` or, if it is longer than ``max_length``, its beginning and eight digits of its hash."""
+    """Return ``name`` or, if it is too long, its beginning, ``~`` and eight hexadecimal digits of its hash."""
     return _shortened_if_needed(name, name, max_length)
 
 

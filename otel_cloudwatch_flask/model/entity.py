@@ -48,7 +48,7 @@ class Entity:
         return cls(tuple(member["KeyAttributes"].items()), tuple(member["Attributes"].items()))
 
     def member(self) -> dict[str, dict[str, str]]:
-        """Return the value of the request member ``Entity``."""
+        """Return the entity in boto3's form, as the value of a request's ``Entity`` member."""
         return {"KeyAttributes": dict(self.key_attributes), "Attributes": dict(self.attributes)}
 
 

@@ -77,7 +77,7 @@ class _ObservedSeries:
         return None
 
     def figures(self) -> dict[str, Any]:
-        """Return the identity of the series, and the statistics that CloudWatch computes from its datums."""
+        """Return the identity and the statistics of the series, and the number of its undelivered samples."""
         tally = self._tally
         found = tally.percentiles(PERCENTS)
         return {
@@ -110,9 +110,10 @@ class Observation:
     is at most the ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged
     further. A thousand series need up to 20 MB of memory, or up to 40 MB if all are histograms with many values.
 
-    :param max_series: The number of series to keep. A new series replaces the least recently published one.
+    :param max_series: The number of series to keep. Any further series replaces the least recently published one.
     :param max_flushes: The number of recent datums whose figures are kept for each series.
-    :param max_values: The number of distinct values to keep for all series together.
+    :param max_values: The number of distinct values to keep for all series together. More are kept if there are so many
+        series that each would have fewer than 50.
     :param clock: A function that returns the current time in Unix seconds.
     """
 

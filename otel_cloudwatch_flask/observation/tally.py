@@ -23,7 +23,7 @@ _LAST_SHIFT: Final = 62
 _MAGNITUDE: Final = 2**63 - 1
 """A mask of all bits of a double except its sign."""
 _SMALLEST: Final = 2.0**-1000
-"""Bins of magnitudes up to this one count as 0. CloudWatch does not accept such small values, except 0, anyway."""
+"""Bins up to this magnitude count as 0. CloudWatch accepts no nonzero values of this magnitude anyway."""
 _UNITS: Final = 2**1074
 """The reciprocal of the smallest positive double.
 
