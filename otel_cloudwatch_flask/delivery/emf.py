@@ -152,7 +152,7 @@ def _parts(datum: Datum) -> Sequence[Datum]:
 
 @lru_cache(maxsize=20_000)
 def _encoded_series(series: Series) -> tuple[str, str]:
-    """Return the encoded name and definition of a metric."""
+    """Return the encoded name and definition of a metric, with a name that is not reserved or taken by a dimension."""
     name = series.name
     while name == _METADATA or json.dumps(name) in _encoded(series.dimensions):
         name += "_"

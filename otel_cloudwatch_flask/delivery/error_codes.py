@@ -119,7 +119,7 @@ def unconfirmed(response: object) -> Failure | None:
     """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
     botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. It also
-    accepts headers that are cut off before the request ID, so CloudWatch may have stored the datums nevertheless. A
+    accepts a response that is cut off before the request ID, in which case CloudWatch may have stored the datums. A
     response without botocore's structure, such as a mock's, counts as a confirmation.
     """
     metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None

@@ -29,9 +29,9 @@ class LossReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStats:
-    """Counters of one exporter in this process.
+    """Counters of one exporter in this process, or the totals of several exporters.
 
-    Every datum of the exporter counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
+    Every datum of an exporter counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
     ``datums_lost``. Datums that remain in the spool at shutdown are no longer counted.
 
     :param datums_sent: number of datums that CloudWatch accepted.
