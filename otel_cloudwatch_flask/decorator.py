@@ -72,8 +72,8 @@ def fault_failure_error(
 def status_of(returned: object) -> int:
     """Return the status code of the response that Flask makes from a view's return value.
 
-    ``None``, which Flask does not accept, counts as 500. A body of any other type that Flask does not accept counts as
-    200, because another decorator may convert it.
+    Flask accepts neither ``None`` nor tuples whose length is not 2 or 3, so these count as 500. A body of any other
+    type that Flask does not accept counts as 200, because another decorator may convert it.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 
@@ -94,7 +94,10 @@ def _failure_metric_name(returned: object, raised: Exception | None) -> str | No
 
 
 def _body_and_status(returned: object) -> tuple[object, Any]:
-    """Split a view's return value into body and status. The status is ``None`` if the value does not include one."""
+    """Split a view's return value into body and status. The status is ``None`` if the value does not include one.
+
+    For a tuple of a length that Flask does not accept, both are ``None``.
+    """
     if not isinstance(returned, tuple):
         return returned, None
     if len(returned) not in (2, 3):

@@ -30,7 +30,7 @@ EMF_BYTES_PER_METRIC: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """The amounts that CloudWatch bills for in a month, and their costs in US dollars.
+    """The quantities that CloudWatch bills for in a month, and their costs in US dollars.
 
     :param metrics: number of distinct metrics.
     :param requests: number of PutMetricData requests.

@@ -32,7 +32,7 @@ def cloudwatch(request: pytest.FixtureRequest) -> "Iterator[InterceptedCloudWatc
 # Run first, because pytest's implementation copies the sections of the item to the report.
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> None:
-    """Add the published and lost metrics to the report of a failed test."""
+    """Add the published and lost metrics to the report of a failed test that uses the fixture."""
     fake = item.stash.get(_KEY, None)
     if fake is not None and call.when == "call" and call.excinfo is not None:
         item.add_report_section("call", "cloudwatch", fake.report())

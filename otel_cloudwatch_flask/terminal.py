@@ -42,7 +42,7 @@ def truncated(text: str, width: int) -> str:
 
 
 def display_width(text: str) -> int:
-    """Return the number of terminal columns that ``text`` occupies. Wide East Asian characters occupy two."""
+    """Return the number of terminal columns that escaped ``text`` occupies. Wide East Asian characters occupy two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -56,7 +56,8 @@ def table(
 ) -> Iterator[str]:
     """Yield the lines of a table. If the table is wider than ``width``, its widest columns are truncated.
 
-    Columns whose index is in ``right`` are right-aligned. Cells must already be escaped.
+    Truncated columns remain at least 12 wide, so a table with many columns may still be too wide. Columns whose index
+    is in ``right`` are right-aligned. Cells must already be escaped.
     """
     every = [header, *rows]
     widths = [max(map(display_width, column)) for column in zip(*every, strict=True)]
@@ -70,7 +71,7 @@ def table(
 def echo_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0
 ) -> None:
-    """Print a table with a dim header, truncated to the width of the terminal."""
+    """Print a table, truncated to the width of the terminal. The header is dim."""
     lines = table(header, rows, right=right, width=terminal_width() - indent)
     click.echo(" " * indent + click.style(next(lines), dim=True))
     for line in lines:
@@ -80,8 +81,8 @@ def echo_table(
 def number(value: float | None) -> str:
     """Format a finite number, or return ``"-"`` for ``None``.
 
-    Whole numbers below 10^15 are exact. Other numbers from 1,000 to 10^15 have two decimals, and the rest have four
-    significant digits.
+    By magnitude, whole numbers below 10^15 are exact, other numbers from 1,000 to 10^15 have two decimal places, and
+    the rest have four significant digits.
 
     >>> [number(value) for value in (12345.0, -12345.678, 123.456, 0.0123456, None)]
     ['12,345', '-12,345.68', '123.5', '0.01235', '-']

@@ -35,12 +35,14 @@ _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 def rate_per_second(
     slices: Sequence[Mapping[str, float]], *, now: float, seconds: float, of: str = "requests"
 ) -> float:
-    """Return the rate of accepted requests over the last minute, or over the whole observation if it is shorter.
+    """Return the rate of accepted requests over the last minute, or over the whole observation if that is shorter.
+
+    An observation of less than 10 seconds counts as 10 seconds long.
 
     :param slices: Time slices, each with its start time and its numbers of requests and bytes.
     :param now: The current time in Unix seconds.
     :param seconds: The time since the start of the observation.
-    :param of: ``"bytes"`` returns the rate of bytes instead.
+    :param of: ``"requests"``, or ``"bytes"`` for the rate of bytes.
     """
     recent = sum(each[of] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
     # Extrapolating from less than ten seconds would exaggerate the rate of a process that has just started.
@@ -50,7 +52,7 @@ def rate_per_second(
 def cost(observed: Mapping[str, Any], *, now: float, writes_emf: bool = False) -> dict[str, Any]:
     """Return the monthly cost at the current rate, its trend over the last hour, and the cost so far, in dollars.
 
-    CloudWatch bills requests or, if ``writes_emf`` is true, the size of log lines.
+    In addition to metrics, CloudWatch bills requests or, if ``writes_emf`` is true, the size of log lines.
     """
     of, per_second = ("bytes", "log_bytes_per_second") if writes_emf else ("requests", "requests_per_second")
     dollars = logs_dollars if writes_emf else requests_dollars

@@ -74,8 +74,12 @@ def state_of(
 def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missing: str, state: State) -> State:
     """Return the state of an alarm that requires ``needed`` breaching data points out of ``periods``.
 
-    ``breaching`` says for each period of the evaluation range, oldest first, whether it is breaching. ``None`` means
-    that it has no data.
+    :param breaching: for each period of the evaluation range, oldest first, whether its data point is breaching.
+        ``None`` means that the period has no data.
+    :param needed: the alarm's ``DatapointsToAlarm``.
+    :param periods: the alarm's ``EvaluationPeriods``.
+    :param missing: the alarm's ``TreatMissingData``.
+    :param state: the alarm's previous state.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
     """
@@ -92,7 +96,7 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
 
 
 def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return ``value`` with references to parameters, ``Fn::Sub`` and ``Fn::Join`` resolved, and without actions."""
+    """Resolve references to parameters, ``Fn::Sub`` and ``Fn::Join`` in part of a template, and omit alarm actions."""
     if isinstance(value, list):
         return [resolved(each, parameters) for each in value]
     if not isinstance(value, Mapping):
@@ -109,7 +113,7 @@ def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
 
 @dataclass
 class _Evaluation:
-    """The values that an alarm evaluates: one for each of the last ``count`` periods, including the current period."""
+    """An evaluation of an alarm over the last ``count`` periods, including the current period."""
 
     accepted: Iterable[AcceptedDatum]
     now: float
@@ -147,7 +151,7 @@ class _Evaluation:
         return tallies
 
     def _math(self, node: ast.expr, queries: Mapping[str, Mapping[str, Any]]) -> Points:
-        """Evaluate metric math. The supported subset is also valid Python, so that Python's parser can parse it."""
+        """Evaluate metric math. The supported subset is also valid Python, so Python's parser can parse it."""
 
         def inside(each: ast.expr) -> Points:
             return self._math(each, queries)
@@ -171,7 +175,7 @@ class _Evaluation:
 
 
 def _parsed(expression: str) -> ast.expr:
-    """Parse metric math without running it. Raises ``NotImplementedError`` if its syntax is not supported."""
+    """Parse metric math without evaluating it. Raises ``NotImplementedError`` if its syntax is not supported."""
     with contextlib.suppress(SyntaxError):
         match ast.parse(expression).body:
             case [ast.Expr(value=value)]:
@@ -206,7 +210,9 @@ def _value(tally: Tally, statistic: str) -> float | None:
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:
-    """Return whether a percentile has too few samples to be significant. Never true for the 0th and the 100th.
+    """Return whether ``statistic`` is a percentile of too few samples to be statistically significant.
+
+    Always ``False`` for p0 and p100.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/percentiles-with-low-samples.html
     """

@@ -1,4 +1,4 @@
-"""An in-memory CloudWatch client for unit tests that is as strict as the service."""
+"""A fake CloudWatch client for unit tests: in memory, but as strict as the service."""
 
 import json
 import threading
@@ -139,7 +139,9 @@ class FakeCloudWatch(PublishedMetrics):
         return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:
-        """Store a request, or raise botocore's ``ClientError`` as the real client would.
+        """Store a request, or raise botocore's ``ClientError`` if CloudWatch would refuse it.
+
+        Errors queued by :meth:`fail_next` are raised first.
 
         :param request: the parameters of the request, such as ``Namespace`` and ``MetricData``.
         """

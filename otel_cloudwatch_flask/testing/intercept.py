@@ -84,7 +84,7 @@ class InterceptedCloudWatch(FakeCloudWatch):
         return "\n".join([super().report(), *_hints(live_exporters())])
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
-        """Describe the problems, including data that any exporter has pending or has lost since the test began."""
+        """Describe the problems, including data that any exporter lost since the test began or still has pending."""
         return super()._problems(*stats, *map(self._since_start, live_exporters()))
 
     def _since_start(self, exporter: CloudWatchMetricExporter) -> DeliveryStats:
@@ -111,11 +111,12 @@ def _hints(exporters: Collection[CloudWatchMetricExporter]) -> Iterator[str]:
 def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     """Redirect every exporter that was created without a client to a fake inside the ``with`` block.
 
-    Exporters with ``output="emf"`` write to the fake instead of standard output.
-
     Exporters, readers, reporters and apps may be created before or inside the block. Measurements recorded before the
     block are discarded, and measurements recorded inside are flushed no later than the end of the block. After the
     block, the redirected exporters discard all metrics, so that they never publish to an AWS account.
+
+    Exporters with ``output="emf"`` and no stream discard nothing: they write to the fake inside the block, and to
+    standard output before and after it.
     """
     _redirect(_discard)
     flush_process()

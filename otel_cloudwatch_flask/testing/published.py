@@ -32,7 +32,7 @@ class PublishedMetric:
 
     @property
     def identity(self) -> tuple[str, str, Dimensions]:
-        """The identity by which CloudWatch bills metrics, which does not include the unit."""
+        """The namespace, name and dimensions, which identify a metric in CloudWatch. The unit is not included."""
         return self.namespace, self.name, self.dimensions
 
     def __str__(self) -> str:
@@ -289,7 +289,7 @@ class PublishedMetrics:
         return Tally.of(each.content for each in found)
 
     def _default(self, name: str, default: float | None) -> float:
-        """Return the result of a look-up that found no samples."""
+        """Return the result of a look-up that found no samples. Raises ``LookupError`` as described in :meth:`sum`."""
         if default is None and self._is_strict and not self._has(name):
             raise LookupError(
                 f"{name} was never published. If that is what you expect, pass default=0. Published metrics:\n"

@@ -29,7 +29,7 @@ _MAX_ERRORS_LISTED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ValidationError:
-    """An error response."""
+    """An error response: its code, message and HTTP status."""
 
     code: str
     message: str
@@ -41,7 +41,7 @@ def validation_error(
 ) -> ValidationError | None:
     """Return the error that CloudWatch would return for a request, or ``None`` if it would accept the request.
 
-    The message has one line for each violation, but at most 10. The code belongs to the first violation.
+    The message has one line for each violation, up to 10 lines. The code belongs to the first violation.
 
     :param request: The request in boto3's form. Timestamps may be datetimes, Unix seconds or ISO 8601 strings.
     :param size_bytes: The length of the uncompressed body. Default: the length is not checked.
@@ -200,7 +200,10 @@ def _datum_errors(where: str, datum: object, *, rules: Mapping[str, _Rule]) -> I
 
 
 def _form_errors(where: str, datum: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Check that a datum gives its value in exactly one of the three forms, and has ``Counts`` only with ``Values``."""
+    """Check that a datum has exactly one of ``Value``, ``Values`` and ``StatisticValues``.
+
+    ``Counts`` requires ``Values`` of the same length.
+    """
     forms = [f"{where}.{form}" for form in _VALUE_FORMS if datum.get(form) is not None]
     if not forms:
         yield _missing(f"{where}.Value")

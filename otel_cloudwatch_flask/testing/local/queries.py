@@ -1,7 +1,7 @@
 """Answer GetMetricStatistics, GetMetricData and ListMetrics.
 
-moto is not used because it differs from CloudWatch: it treats dimensions as a filter instead of as part of the metric's
-identity, has no percentiles, and lists a metric once for each sample.
+Only metric math is left to moto, because moto differs from CloudWatch: it treats dimensions as a filter instead of as
+part of the metric's identity, has no percentiles, and lists a metric once for each sample.
 """
 
 import re
@@ -26,7 +26,7 @@ _METRICS_PER_PAGE: Final = 500
 def metric_statistics(
     accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
 ) -> dict[str, Any] | ValidationError:
-    """Answer GetMetricStatistics, with one result for each period and unit of the metric.
+    """Answer GetMetricStatistics, with one data point for each period and unit in which the metric has data.
 
     The metric must have exactly the given dimensions. Percentiles use the nearest rank. As in CloudWatch, there are no
     percentiles for periods that contain negative values, or statistic sets whose minimum and maximum differ.
@@ -121,7 +121,7 @@ def _statistic_errors(statistics: list[str], percentiles: list[str]) -> Iterator
 
 
 def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
-    """Return a predicate that selects the metric's datums in the time range and, if one is given, in the unit.
+    """Return a predicate that selects the metric's datums in the time range, and with the given unit, if any.
 
     As in CloudWatch, the start of the range is rounded down to the minute, or to the period if that is shorter.
     """

@@ -1,4 +1,4 @@
-"""A WSGI proxy in front of moto that makes it as strict as CloudWatch.
+"""A WSGI proxy that is as strict as CloudWatch, in front of moto, which is not.
 
 moto stores requests that CloudWatch would refuse. The proxy validates each PutMetricData request, counts the traffic,
 answers the operations in which moto differs from CloudWatch, and forwards all others (alarms, dashboards, metric math).
@@ -56,10 +56,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How many requests, bytes and datums the proxy has received.
+    """The numbers of requests, bytes and datums that the proxy has processed.
 
     :param put_requests: PutMetricData requests.
-    :param refused: unreadable requests, and invalid PutMetricData requests.
+    :param refused: unreadable requests, invalid PutMetricData requests, and invalid EMF lines.
     :param faulted: PutMetricData requests that were answered with a :class:`Fault`.
     :param bytes_received: bytes in the bodies of PutMetricData requests, as received.
     :param bytes_uncompressed: bytes in the bodies of PutMetricData requests, after decompression.
@@ -75,7 +75,7 @@ class Traffic:
 
 
 class ValidatingProxy:
-    """A WSGI application that validates and counts requests before it forwards them.
+    """A WSGI application that validates and counts PutMetricData requests before it forwards them to moto.
 
     The attributes ``latency_seconds`` and ``answer_with`` may be changed at any time.
 
@@ -114,7 +114,7 @@ class ValidatingProxy:
 
     @property
     def validation_errors(self) -> list[ValidationError]:
-        """The errors of the last 100 refused requests, oldest first."""
+        """The errors of the last 100 refused requests and EMF lines, oldest first."""
         with self._lock:
             return list(self._validation_errors)
 
