@@ -1,4 +1,4 @@
-"""Keep the shop, its traffic and the CloudWatch emulator running, for ``demo --serve``."""
+"""Run the shop, traffic for a given time, and the CloudWatch emulator, for ``demo --serve``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -42,7 +42,7 @@ class Tracking:
 
 
 def scaling_template(series: SeriesSummary, tracking: Tracking, target: ScalableTarget) -> dict[str, Any]:
-    """Return a template that registers ``target`` and defines a policy that scales it by the metric of ``series``."""
+    """Return a template that registers ``target`` and a scaling policy that tracks the metric of ``series``."""
     resource = {
         "ServiceNamespace": target.service,
         "ResourceId": literal(target.resource_id),
