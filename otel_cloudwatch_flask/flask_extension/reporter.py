@@ -72,7 +72,7 @@ class _AlsoOnClass:
 
 
 def _also_on_class(function: Callable[Concatenate[Any, _P], _R]) -> "staticmethod[_P, _R]":
-    """Decorate a method with :class:`_AlsoOnClass`. The cast makes type checkers accept calls on class and instance."""
+    """Decorate a method with :class:`_AlsoOnClass`. The cast makes type checkers accept both kinds of call."""
     return cast("staticmethod[_P, _R]", _AlsoOnClass(function))
 
 

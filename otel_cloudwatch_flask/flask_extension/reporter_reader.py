@@ -113,7 +113,7 @@ class ReporterReader(CloudWatchMetricReader):
             return namespace
 
     def _reporters_here(self) -> "list[ReporterReader]":
-        """Return all reporters' readers that are on this reader's provider, oldest first.
+        """Return the readers that reporters added to this reader's provider, oldest first.
 
         A reader that is being shut down is included until its last flush has ended.
         """
@@ -130,7 +130,8 @@ def programs_exporters() -> list[CloudWatchMetricExporter]:
 def programs_exporters_on(provider_or_reader: object, resource: Resource | None) -> list[CloudWatchMetricExporter]:
     """Return the exporters that the program, not a reporter, uses on a provider.
 
-    ``resource`` is the resource of the provider, or ``None`` if it is unknown.
+    ``provider_or_reader`` is the provider or one of its readers. ``resource`` is the provider's resource, or ``None``
+    if it is unknown.
 
     An exporter that one of the SDK's readers uses is matched by the resource of the metrics that it last received.
     Before its first export, that exporter is always included, because the export will contain all measurements since

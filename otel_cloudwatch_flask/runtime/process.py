@@ -138,7 +138,8 @@ class _ExitHooks:
     def _end(self, *_: object) -> None:
         """Handle SIGTERM: run the hooks, then end the process as the default handler does.
 
-        While SIGTERM is held, only note the signal. A second SIGTERM has no effect.
+        Inside a :meth:`hold_sigterm` block, only remember the signal until the block ends. A second SIGTERM has no
+        effect.
         """
         self._is_signalled = True
         if not self._holds:
