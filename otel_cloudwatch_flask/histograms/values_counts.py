@@ -6,9 +6,10 @@ within the bucket whose samples it represents, so the error of a percentile does
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. Explicit buckets, and
 exponential buckets with many samples, are divided. The samples of an exponential bucket are represented by its
 reference, which is near the middle of the bucket and has few digits. As few values as possible are then adjusted within
-their buckets to make the sum exact. If that is not enough, and for explicit buckets, every value moves to the same
-relative position in its bucket. One such position makes the sum exact, because the recorded sum lies between the sum
-with every value at the lower edge of its bucket and the sum with every value at the upper edge.
+their buckets to make the sum exact. If that is not enough, if the buckets are explicit, if most samples lie in divided
+buckets, or if there are negative samples, every value instead moves to the same relative position in its bucket. One
+such position makes the sum exact, because the recorded sum lies between the sum with every value at the lower edge of
+its bucket and the sum with every value at the upper edge.
 """
 
 import math

@@ -252,7 +252,7 @@ def _call_at_exit_of_rq(call: Callable[[], None]) -> bool:
 
 
 def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:
-    """Register ``call`` as a fork hook of uWSGI. Returns ``False`` if this process does not run in uWSGI."""
+    """Register ``call`` as a uWSGI post-fork hook. Returns ``False`` if this process is not running under uWSGI."""
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or not hasattr(uwsgi, "masterpid"):
         return False

@@ -499,7 +499,7 @@ class _KeptAttributes:
         self._keeps = lru_cache(maxsize=4096)(keeps)  # called for every attribute of every measurement
 
     def warn_of_missing(self) -> None:
-        """In the tenth collection, warn of attributes in the rule's ``dimensions`` that no measurement has had."""
+        """On the tenth collection, warn about attributes in the rule's ``dimensions`` that no measurement has had."""
         if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),

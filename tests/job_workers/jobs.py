@@ -7,6 +7,10 @@ from flask import Flask
 from opentelemetry.metrics import get_meter
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask.sdk import reader
+
+# Longer than in production, because on a busy machine the first call of a new process can take longer than 10 seconds.
+reader.EXIT_TIMEOUT_SECONDS = 50.0  # type: ignore[misc]
 
 reporter = CloudWatchMetricsReporter(Flask("jobs"), "Jobs", flush="interval")
 counter = get_meter("tests").create_counter("counted")
