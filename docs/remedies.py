@@ -260,7 +260,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "… is not a batch of metrics",
-            "The content of the file is lost, and counted as `unreadable` if this process wrote it.",
+            "The file is not sent. Its metrics are counted as `unreadable` if this process wrote it.",
             "Make sure that nothing else writes to the spool directory. Delete the `.bad` file after inspecting it.",
         ),
         Remedy(

@@ -210,8 +210,8 @@ class Spool:
     def _set_aside(self, path: Path, error: Exception) -> None:
         bad = _free_path(self._directory / (path.name + _BAD_SUFFIX))
         _logger.warning(
-            "%s is not a batch of metrics (%s); its content is lost, and the file is renamed to %s. Delete it when you "
-            "no longer need it.",
+            "%s is not a batch of metrics (%s) and cannot be sent; renaming the file to %s. Delete it when you no "
+            "longer need it.",
             path.name,
             error,
             bad.name,
