@@ -116,21 +116,29 @@ class TestUnderTheSdksReader:
         assert client.cloudwatch.sum("orders") == 3
         provider.shutdown()
 
-    def test_calls_in_the_readers_thread(self) -> None:
+    def test_calls_in_the_readers_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The exporter starts no thread; it makes its calls in the exporting thread."""
-        others = set(threading.enumerate())
         callers: list[threading.Thread] = []
         client = ScriptedClient(before_each=lambda: callers.append(threading.current_thread()))
-        exporter = CloudWatchMetricExporter("Shop", client=client)
-        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=5)
-        provider = MeterProvider([reader], shutdown_on_exit=False)
-        provider.get_meter("tests").create_counter("orders").add(1)
-        assert eventually(lambda: callers)
-        started = set(threading.enumerate()) - others
-        assert exporter.export(collected("errors")) is MetricExportResult.SUCCESS
-        assert started == set(threading.enumerate()) - others
-        assert {callers[0]} == started
-        assert callers[-1] is threading.current_thread()
+        started: list[threading.Thread] = []
+        here, start = threading.current_thread(), threading.Thread.start
+
+        def start_and_note(thread: threading.Thread) -> None:
+            if threading.current_thread() in (here, *started):  # not the threads of scenarios in the background
+                started.append(thread)
+            start(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_and_note)
+            exporter = CloudWatchMetricExporter("Shop", client=client)
+            reader = PeriodicExportingMetricReader(exporter, export_interval_millis=5)
+            # The SDK detects the default resource in a thread.
+            provider = MeterProvider([reader], Resource.get_empty(), shutdown_on_exit=False)
+            provider.get_meter("tests").create_counter("orders").add(1)
+            assert eventually(lambda: exporter.stats().datums_sent == 1)
+            assert exporter.export(collected("errors")) is MetricExportResult.SUCCESS
+        assert [callers[0]] == started
+        assert callers[-1] is here
         provider.shutdown()
 
 
