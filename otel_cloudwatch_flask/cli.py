@@ -7,11 +7,10 @@ import click
 from otel_cloudwatch_flask.commands.shared.command import LazyGroup
 from otel_cloudwatch_flask.version import __version__
 
-_COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling")
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(cls=LazyGroup, names=_COMMANDS, context_settings=_SETTINGS)
+@click.group(cls=LazyGroup, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="otel-cloudwatch-flask")
 def main() -> None:
     """Diagnose, preview and price the CloudWatch metrics of Flask apps.
@@ -29,7 +28,7 @@ def main() -> None:
     """  # noqa: D301 - click takes \b for "do not wrap"
 
 
-@click.group("cloudwatch", cls=LazyGroup, names=_COMMANDS, context_settings=_SETTINGS)
+@click.group("cloudwatch", cls=LazyGroup, context_settings=_SETTINGS)
 def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 

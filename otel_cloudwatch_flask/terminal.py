@@ -7,13 +7,10 @@ from typing import Final
 
 import click
 
-TRUNCATION_MARK: Final = "~"
-"""The last character of truncated text."""
-
+_TRUNCATION_MARK: Final = "~"
 _GAP: Final = "  "
 _MIN_COLUMN_WIDTH: Final = 12
 """The width below which columns are not truncated."""
-_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
 
 def escaped(text: str, width: int | None = None) -> str:
@@ -32,13 +29,13 @@ def escaped(text: str, width: int | None = None) -> str:
 
 
 def truncated(text: str, width: int) -> str:
-    """Shorten text that is wider than ``width`` columns so that it fits and ends with ``TRUNCATION_MARK``."""
+    """Shorten text that is wider than ``width`` columns so that it fits and ends with ``~``."""
     if display_width(text) <= width:
         return text
     shown = text[:width]
-    while shown and display_width(shown) > width - len(TRUNCATION_MARK):
+    while display_width(shown + _TRUNCATION_MARK) > width:
         shown = shown[:-1]
-    return shown + TRUNCATION_MARK
+    return shown + _TRUNCATION_MARK
 
 
 def display_width(text: str) -> int:
@@ -104,14 +101,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def _escaped_character(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isascii():
-        return character if character.isprintable() else f"\\x{ord(character):02x}"
     # Right-to-left letters would reorder the rest of the line.
     if character.isalnum() and unicodedata.bidirectional(character) == "L":
         return character
-    return character.encode("ascii", "backslashreplace").decode()
+    return character.encode("unicode_escape").decode()
 
 
 def _padded(text: str, width: int, *, is_right: bool) -> str:

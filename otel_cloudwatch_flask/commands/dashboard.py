@@ -17,15 +17,15 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""
 
 
-def _dashboard_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not _NAME.fullmatch(value):
+def _dashboard_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
         raise click.BadParameter(f"{value!r} is invalid; use 1 to 255 characters from A-Z, a-z, 0-9, '-' and '_'.")
     return value
 
 
 @click.command(cls=Command)
 @series_options
-@click.option("--put", "name", callback=_dashboard_name, metavar="NAME", help="Create or replace this dashboard.")
+@click.option("--put", "name", type=_dashboard_name, metavar="NAME", help="Create or replace this dashboard.")
 @click.option(
     "--format",
     "form",

@@ -118,7 +118,7 @@ def _show(checks: Sequence[Check], *, verbose: bool) -> None:
 
     Settings left at their defaults are printed only if ``verbose`` is true.
     """
-    signs = _SIGNS if _can_encode("".join(_SIGNS.values())) else _ASCII_SIGNS
+    signs = _SIGNS if (sys.stdout.encoding or "").lower().startswith("utf") else _ASCII_SIGNS
     with_problems = {check.section for check in checks if check.status == "problem"}
     shown = [check for check in checks if verbose or not check.is_default]
     # The sort is stable: it moves the sections with problems to the front and otherwise keeps the order.
@@ -133,11 +133,3 @@ def _show(checks: Sequence[Check], *, verbose: bool) -> None:
     hidden = len(checks) - len(shown)
     more = f" Pass --verbose to see {counted(hidden, 'setting')} with default values." if hidden else ""
     click.echo(f"\n{len(checks)} checks: {verdict}.{more}")
-
-
-def _can_encode(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

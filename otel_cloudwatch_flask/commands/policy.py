@@ -33,10 +33,6 @@ def policy_document(namespaces: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _checked(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_checked_namespace, value))
-
-
 def _checked_namespace(namespace: str) -> str:
     try:
         return parse_namespace(namespace)
@@ -49,7 +45,8 @@ def _checked_namespace(namespace: str) -> str:
     "--namespace",
     "namespaces",
     multiple=True,
-    callback=_checked,
+    type=_checked_namespace,
+    metavar="TEXT",
     help="Namespace to allow; repeat the option to allow several.",
 )
 @from_option()

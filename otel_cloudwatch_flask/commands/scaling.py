@@ -26,14 +26,14 @@ _ECS_RESOURCE: Final = re.compile(r"service/[^/]+/[^/]+")
 _MOST_LISTED: Final = 10
 
 
-def _pairs(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    for pair in value:
-        if not all(pair.partition("=")):
-            raise click.BadParameter(f"{pair!r} is invalid; use NAME=VALUE.")
-    return {name: text for name, _, text in (pair.partition("=") for pair in value)}
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise click.BadParameter(f"{text!r} is invalid; use NAME=VALUE.")
+    return name, value
 
 
-def _known_dimension(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _known_dimension(value: str) -> str:
     allowed = aws.scalable_dimensions()
     if value not in allowed:
         raise click.BadParameter(f"{value!r} is invalid; use one of {', '.join(allowed)}.")
@@ -47,7 +47,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
     "--dimension",
     "dimensions",
     multiple=True,
-    callback=_pairs,
+    type=_pair,
     metavar="NAME=VALUE",
     help="Dimension of the metric, required if it has several series; repeatable.",
 )
@@ -68,7 +68,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
 @click.option("--resource", required=True, metavar="ID", help="Resource to scale: service/CLUSTER/SERVICE for ECS.")
 @click.option(
     "--scalable-dimension",
-    callback=_known_dimension,
+    type=_known_dimension,
     default=_ECS_SERVICE,
     show_default=True,
     metavar="NAME",
@@ -94,7 +94,7 @@ def _known_dimension(_context: click.Context, _parameter: click.Parameter, value
 )
 @template_options
 @click.pass_context
-def command(context: click.Context, /, metric: str, dimensions: dict[str, str], **options: Any) -> None:
+def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[str, str]], **options: Any) -> None:
     """Generate an autoscaling policy on one of your metrics.
 
     Prints an Application Auto Scaling target-tracking policy and its scalable target. The output is a CloudFormation
@@ -114,7 +114,7 @@ def command(context: click.Context, /, metric: str, dimensions: dict[str, str], 
     """  # noqa: D301 - click takes \b for "do not wrap"
     target = _target(context, options)
     document = selected_series(context, options)
-    series = chosen_series(document.series, metric, dimensions)
+    series = chosen_series(document.series, metric, dict(dimensions))
     tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
     dollars = ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC
     click.echo(

@@ -179,7 +179,7 @@ def test_documents() -> None:
                 f'{{"series": [{{"namespace": "S", "metric_name": "O", "dimensions": {{}}, {field}}}]}}',
                 "an invalid series",
             )
-            for field in ('"samples": "many"', '"samples": 1e400', '"p99": NaN', f'"p99": {10**400}')
+            for field in ('"samples": "many"', f'"p99": {10**400}')
         ),
     ],
 )

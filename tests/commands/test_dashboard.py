@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
+from flask.cli import ScriptInfo
 
-from otel_cloudwatch_flask.cli import main
+from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.reports.dashboard_body import LATENCY_PERCENTILES, dashboard
 from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
@@ -255,6 +257,17 @@ def test_put_and_list() -> None:
         assert listed.returncode == 0, listed.stderr
         orders = SeriesSummary("Shop", "Orders")
         assert shown(json.loads(listed.stdout), [orders]) == {("Shop", "Orders")}
+
+
+def test_the_region_is_that_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's own setting takes precedence over the environment; without an app, the environment's is used."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    app = Flask("shop")
+    app.config["CLOUDWATCH_REGION"] = "eu-west-1"
+    for info, region in ((ScriptInfo(create_app=lambda *_: app), "eu-west-1"), (ScriptInfo(), "us-east-1")):
+        document = json.dumps(demo_result())
+        result = CliRunner().invoke(flask_commands, ["dashboard", "--from=-"], input=document, obj=info)
+        assert {chart["region"] for chart in charts(json.loads(result.stdout)).values()} == {region}
 
 
 def test_errors_of_aws_have_a_remedy() -> None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, read_json
 from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
 from otel_cloudwatch_flask.terminal import counted
@@ -58,10 +57,9 @@ def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> It
     If ``client`` is ``None``, a client is created for ``region_name``.
     """
     try:
-        with aws.errors_explained():
-            yield from _checks(client or aws.cloudwatch_client(region_name), recorded)
-    except CommandError as error:
-        yield Check(SECTION, "problem", f"Cannot read metrics from CloudWatch: {error.message}")
+        yield from _checks(client or aws.cloudwatch_client(region_name), recorded)
+    except Exception as error:  # noqa: BLE001 - the boundary to boto3
+        yield failed(SECTION, "Cannot read metrics from CloudWatch", error)
 
 
 def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:

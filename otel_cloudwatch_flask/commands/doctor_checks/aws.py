@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.doctor_checks.check import Check
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
-from otel_cloudwatch_flask.delivery.error_codes import failure
 
 SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
@@ -53,10 +52,9 @@ def _boto3_checks(target: Target) -> Iterator[Check]:
     try:
         client = target.client or aws.cloudwatch_client(target.region_name)
     except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
-        found = failure(error)
-        yield Check(SECTION, "problem", f"Cannot create a boto3 client: {found.message}", aws.REMEDIES[found.kind])
+        yield failed(SECTION, "Cannot create a boto3 client", error)
         return
-    yield Check(SECTION, "ok", f"Region: {aws.region_of(client)}, endpoint: {aws.endpoint_of(client)}.")
+    yield Check(SECTION, "ok", f"Region: {client.meta.region_name}, endpoint: {aws.endpoint_of(client)}.")
     yield from _endpoint(str(aws.endpoint_of(client)))
 
 
@@ -68,8 +66,7 @@ def _credentials(target: Target) -> Check:
     try:
         found = aws.credentials()
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        reason = failure(error)
-        return Check(SECTION, "problem", f"Cannot load credentials: {reason.message}", aws.REMEDIES[reason.kind])
+        return failed(SECTION, "Cannot load credentials", error)
     if found is None:
         return Check(SECTION, "problem", "boto3 finds no credentials.", _NO_CREDENTIALS)
     return Check(
@@ -88,8 +85,7 @@ def _endpoint(url: str) -> Iterator[Check]:
     try:
         response = aws.call_endpoint(url)
     except Exception as error:  # noqa: BLE001 - the boundary to botocore
-        found = failure(error)
-        yield Check(SECTION, "problem", f"The endpoint does not respond: {found.message}", aws.REMEDIES[found.kind])
+        yield failed(SECTION, "The endpoint does not respond", error)
         return
     yield Check(SECTION, "ok", f"The endpoint responds in {response.seconds * 1000:.0f} ms.")
     yield _clock(response.clock_ahead_seconds)
@@ -114,14 +110,7 @@ def _permission(target: Target, *, sends: bool) -> Check:
     if not target.namespace:
         return Check(SECTION, "problem", "There is no namespace to publish to.", "Pass --namespace.")
     try:
-        client = target.client or aws.cloudwatch_client(target.region_name)
+        aws.send_probe(target.client or aws.cloudwatch_client(target.region_name), target.namespace)
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        return _not_published(failure(error))
-    found = aws.send_probe(client, target.namespace)
-    if found is not None:
-        return _not_published(found)
+        return failed(SECTION, "Cannot publish a data point", error)
     return Check(SECTION, "ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")
-
-
-def _not_published(found: Any) -> Check:
-    return Check(SECTION, "problem", f"Cannot publish a data point: {found.message}", aws.REMEDIES[found.kind])

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from otel_cloudwatch_flask.commands.shared.aws import REMEDIES
+from otel_cloudwatch_flask.delivery.error_codes import failure
+
 Status: TypeAlias = Literal["ok", "problem", "unknown"]
 
 
@@ -19,3 +22,9 @@ class Check:
     finding: str
     remedy: str = ""
     is_default: bool = False
+
+
+def failed(section: str, finding: str, error: Exception) -> Check:
+    """Return the problem that boto3 or an AWS service raised ``error``, with its remedy."""
+    found = failure(error)
+    return Check(section, "problem", f"{finding}: {found.message}", REMEDIES[found.kind])

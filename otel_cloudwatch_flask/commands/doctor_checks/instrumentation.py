@@ -58,7 +58,7 @@ def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 
 
 def _reporter_check(user_app: UserApp) -> Check:
-    if user_app.reporter is not None:
+    if user_app.has_reporter:
         return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric() calls.")
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")

@@ -31,7 +31,7 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, ou
     found = [
         *_lambda_checks(environ, flush, output),
         *_uwsgi_checks(directory, flush),
-        *_gunicorn_checks(environ, directory),
+        *_gunicorn_checks(),
         *_gevent_checks(),
     ]
     if not found:
@@ -80,14 +80,9 @@ def _uwsgi_options(path: Path) -> dict[str, str] | None:
     return {name: value or "true" for name, value in parser["uwsgi"].items()} if "uwsgi" in parser else None
 
 
-def _gunicorn_checks(environ: Mapping[str, str], directory: Path) -> Iterator[Check]:
-    evidence = [
-        *(["gunicorn.conf.py"] if (directory / "gunicorn.conf.py").exists() else []),
-        *(["GUNICORN_CMD_ARGS"] if environ.get("GUNICORN_CMD_ARGS") else []),
-        *(["installed"] if importlib.util.find_spec("gunicorn") else []),
-    ]
-    if evidence:
-        finding = f"gunicorn ({', '.join(evidence)}): no configuration needed; do not use --preload with UvicornWorker."
+def _gunicorn_checks() -> Iterator[Check]:
+    if importlib.util.find_spec("gunicorn"):
+        finding = "gunicorn is installed: no configuration needed; do not use --preload with UvicornWorker."
         yield Check(SECTION, "ok", finding)
 
 

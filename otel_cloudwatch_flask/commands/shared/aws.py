@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.delivery import boto_client
-from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
+from otel_cloudwatch_flask.delivery.error_codes import Kind, failure
 from otel_cloudwatch_flask.runtime.safe_text import without_secrets
 
 _CONNECT_SECONDS: Final = 3.0
@@ -56,8 +56,6 @@ def errors_explained() -> Iterator[None]:
     """Convert any exception in the ``with`` block, such as boto3's, to a :class:`CommandError` with a remedy."""
     try:
         yield
-    except CommandError:
-        raise
     except Exception as error:  # boto3 raises many unrelated classes
         found = failure(error)
         raise CommandError(f"{found.message} {REMEDIES[found.kind]}") from error
@@ -77,11 +75,6 @@ def endpoint_of(client: Any) -> str | None:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def region_of(client: Any) -> str | None:
-    """Return the Region of a boto3 client, or ``None`` for any other client."""
-    return getattr(getattr(client, "meta", None), "region_name", None)
-
-
 def credentials() -> Credentials | None:
     """Load and describe the credentials that boto3 finds. Returns ``None`` if boto3 finds no credentials.
 
@@ -97,7 +90,7 @@ def credentials() -> Credentials | None:
     return Credentials(str(found.method), expires if isinstance(expires, datetime) else None)
 
 
-def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> list[str]:
+def secrets(environ: Mapping[str, str], given: Iterable[str | None]) -> list[str]:
     """Return all AWS keys and tokens in ``environ``, those in ``given`` and those that boto3 finds, longest first."""
     known = {environ.get(name) for name in _SECRET_VARIABLES} | {*given}
     with suppress(Exception):  # without credentials there is nothing to redact
@@ -106,7 +99,7 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None] = ()) -> lis
         found = boto3.Session().get_credentials()
         known |= {*found.get_frozen_credentials()} if found else set()
     # Longest first: if a secret is part of a longer secret, the longer one must be replaced first.
-    return sorted({each for each in known if isinstance(each, str) and each}, key=len, reverse=True)
+    return sorted(filter(None, known), key=len, reverse=True)
 
 
 def redacted(text: str, hidden: Iterable[str]) -> str:
@@ -140,19 +133,10 @@ def call_endpoint(url: str) -> EndpointResponse:
     return EndpointResponse(seconds, _clock_ahead(response.headers.get("Date"), begun_unix + seconds / 2))
 
 
-def send_probe(client: Any, namespace: str) -> Failure | None:
-    """Publish one datum of ``PROBE_METRIC``. Returns the failure, or ``None`` on success."""
-    datum = {
-        "MetricName": PROBE_METRIC,
-        "Value": 1.0,
-        "Unit": "Count",
-        "Timestamp": datetime.now(timezone.utc),
-    }
-    try:
-        client.put_metric_data(Namespace=namespace, MetricData=[datum])
-    except Exception as error:  # noqa: BLE001 - the app may pass a client that is not boto3's
-        return failure(error)
-    return None
+def send_probe(client: Any, namespace: str) -> None:
+    """Publish one datum of ``PROBE_METRIC``. Raises the client's exceptions."""
+    datum = {"MetricName": PROBE_METRIC, "Value": 1.0, "Unit": "Count", "Timestamp": datetime.now(timezone.utc)}
+    client.put_metric_data(Namespace=namespace, MetricData=[datum])
 
 
 def listed_series(client: Any, namespaces: Iterable[str]) -> Iterator[SeriesSummary]:
@@ -175,7 +159,7 @@ def scalable_dimensions() -> list[str]:
 def put_dashboard(client: Any, name: str, body: str) -> list[str]:
     """Create or replace a dashboard, and return CloudWatch's validation messages."""
     response = client.put_dashboard(DashboardName=name, DashboardBody=body)
-    return [str(each.get("Message", each)) for each in response.get("DashboardValidationMessages") or ()]
+    return [str(each["Message"]) for each in response.get("DashboardValidationMessages", ())]
 
 
 def _clock_ahead(date: str | None, now: float) -> float | None:

@@ -4,8 +4,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Final, TypeVar
 
 import click
@@ -16,6 +16,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _JSON_OPTION: Final = "--json"
 _STREAM_KEY: Final = f"{__name__}.stream"
+_COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling")
+"""The names of the commands, each of which is also the name of a module in ``commands``."""
 
 EXIT_PROBLEM: Final = 1
 """The exit code of a command that ran and found a problem."""
@@ -56,14 +58,16 @@ class Command(click.Command):
             try:
                 return super().parse_args(ctx, args)
             except click.NoSuchOption as error:
-                known = [option for parameter in self.get_params(ctx) for option in _long_names(parameter)]
-                message = f"No such option: {error.option_name}. Available: {', '.join(sorted(known))}."
+                names = sorted(name for each in self.get_params(ctx) for name in each.opts if name.startswith("--"))
+                message = f"No such option: {error.option_name}. Available: {', '.join(names)}."
                 raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and report Ctrl-C and this package's exceptions without a traceback."""
         is_json = bool(ctx.params.get("as_json"))
-        with _only_json_on_stdout(ctx, is_json=is_json), _error_as_json(is_json=is_json):
+        if is_json:
+            _reserve_stdout(ctx)
+        with _error_as_json(is_json=is_json):
             try:
                 return super().invoke(ctx)
             except CloudWatchMetricsError as error:
@@ -73,22 +77,15 @@ class Command(click.Command):
 
 
 class LazyGroup(click.Group):
-    """A group that imports each command only when it is used, and lists its commands if a name is unknown.
-
-    :param names: The names of the commands, each of which is also the name of a module in ``commands``.
-    """
-
-    def __init__(self, *arguments: Any, names: Iterable[str], **keyword_arguments: Any) -> None:
-        super().__init__(*arguments, **keyword_arguments)
-        self._names = tuple(names)
+    """A group that imports each command only when it is used, and lists the commands if a name is unknown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the commands in alphabetical order."""
-        return sorted(self._names)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """Import and return a command; return ``None`` if the name is unknown."""
-        if cmd_name not in self._names:
+        if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"otel_cloudwatch_flask.commands.{cmd_name}").command
         return command
@@ -97,16 +94,15 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve the command that the first argument names. If the name is unknown, the error lists the commands."""
-        if args and not args[0].startswith("-") and args[0] not in self._names and not ctx.resilient_parsing:
+        if args[0] not in _COMMANDS and not ctx.resilient_parsing:
             with _error_as_json(is_json=_JSON_OPTION in args):
-                ctx.fail(f"No such command: {args[0]}. Available: {', '.join(self.list_commands(ctx))}.")
+                ctx.fail(f"No such command: {args[0]}. Available: {', '.join(_COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
 
 def echo_json(value: object) -> None:
     """Print a value as indented JSON."""
-    context = click.get_current_context(silent=True)
-    click.echo(json.dumps(value, indent=2), file=context.meta.get(_STREAM_KEY) if context else None)
+    click.echo(json.dumps(value, indent=2), file=click.get_current_context().meta.get(_STREAM_KEY))
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
@@ -114,34 +110,17 @@ def json_option(what: str) -> Callable[[_F], _F]:
     return click.option(_JSON_OPTION, "as_json", is_flag=True, help=f"Print {what} as JSON, for scripts.")
 
 
-@contextmanager
-def _only_json_on_stdout(context: click.Context, *, is_json: bool) -> Iterator[None]:
-    """If ``is_json`` is true, reserve standard output for :func:`echo_json`; other output goes to standard error.
+def _reserve_stdout(context: click.Context) -> None:
+    """Reserve standard output for :func:`echo_json`; other output goes to standard error until the process exits.
 
-    The app and its exporters, such as OpenTelemetry's console exporter, may write to standard output.
+    The app and its exporters, such as OpenTelemetry's console exporter, may write to standard output, even at exit.
+    Does nothing if the streams have no file descriptors, as in tests.
     """
-    if not is_json:
-        yield
-        return
-    sys.stdout.flush()
-    context.meta[_STREAM_KEY] = _reserved_stdout() or sys.stdout
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-def _reserved_stdout() -> IO[str] | None:
-    """Return a new stream for standard output, and redirect its original file descriptor to standard error.
-
-    Returns ``None`` if the streams have no file descriptors, as in tests. The redirection lasts until the process
-    exits, because exporters may write at exit.
-    """
-    try:
+    with suppress(OSError):
         output, error = sys.stdout.fileno(), sys.stderr.fileno()
-        reserved = os.fdopen(os.dup(output), "w", encoding="utf-8")
-    except OSError:
-        return None
-    os.dup2(error, output)
-    return reserved
+        sys.stdout.flush()
+        context.meta[_STREAM_KEY] = os.fdopen(os.dup(output), "w", encoding="utf-8")
+        os.dup2(error, output)
 
 
 @contextmanager
@@ -159,8 +138,3 @@ def _error_as_json(*, is_json: bool) -> Iterator[None]:
 
 def _message(error: BaseException) -> str:
     return error.format_message() if isinstance(error, click.ClickException) else f"{type(error).__name__}: {error}"
-
-
-def _long_names(parameter: click.Parameter) -> list[str]:
-    names = [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, click.Option) else []
-    return [name for name in names if name.startswith("--")]

@@ -1,7 +1,6 @@
 """Read the JSON documents of published series that ``preview``, ``demo`` and the live page produce."""
 
 import json
-import math
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -59,15 +58,13 @@ class Document:
         return list(dict.fromkeys(series.namespace for series in self.series))
 
 
-def document_from(value: object) -> Document:
+def document_from(value: Any) -> Document:
     """Convert decoded JSON to a document. Raises ``ValueError`` if its content is invalid."""
-    document: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
-    if "series" not in document and isinstance(document.get(_NESTED), Mapping):
-        document = document[_NESTED]
-    series = document.get("series")
-    if not isinstance(series, list):
-        raise ValueError('it is not a JSON object with a list "series"')  # noqa: TRY004 - the content of a file is wrong, not the type of an argument
-    return Document(tuple(map(_series_from, series)), _rate(document))
+    try:
+        document = value.get(_NESTED, value)
+        return Document(tuple(map(_series_from, document["series"])), _rate(document))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError('it is not a JSON object with a list "series"') from error
 
 
 def read_document(source: str) -> Document:
@@ -113,33 +110,21 @@ def _text(source: str) -> str:
     return Path(source).read_text("utf-8")
 
 
-def _series_from(value: object) -> SeriesSummary:
+def _series_from(value: Any) -> SeriesSummary:
     try:
-        return _checked_series(value)
+        p99, last_datum = value.get("p99"), value.get("last_datum")
+        return SeriesSummary(
+            namespace=str(value["namespace"]),
+            name=str(value["metric_name"]),
+            dimensions=tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items())),
+            unit=str(value.get("unit", "None")),
+            samples=float(value.get("samples", 0.0)),
+            flushes=len(value.get("flushes", ())),
+            p99=None if p99 is None else float(p99),
+            last_datum=last_datum and datum_of(last_datum),
+        )
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"it contains an invalid series: {json.dumps(value)[:100]}") from error
-
-
-def _checked_series(value: Any) -> SeriesSummary:
-    dimensions = tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items()))
-    p99, flushes, last_datum = value.get("p99"), value.get("flushes", ()), value.get("last_datum")
-    return SeriesSummary(
-        namespace=str(value["namespace"]),
-        name=str(value["metric_name"]),
-        dimensions=dimensions,
-        unit=str(value.get("unit", "None")),
-        samples=_finite(value.get("samples", 0.0)),
-        flushes=len(flushes),
-        p99=None if p99 is None else _finite(p99),
-        last_datum=last_datum and datum_of(last_datum),
-    )
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is not a finite number")
-    return number
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
@@ -149,6 +134,6 @@ def _rate(value: Mapping[str, Any]) -> float | None:
     """
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
-        return float(rate) if math.isfinite(rate) else None
+        return float(rate)
     except (KeyError, TypeError, ArithmeticError):
         return None

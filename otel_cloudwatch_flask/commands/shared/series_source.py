@@ -8,7 +8,7 @@ import click
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of, traceback_option
+from otel_cloudwatch_flask.commands.shared.user_app import load_user_app, namespaces_of, traceback_option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -42,23 +42,19 @@ def selected_series(context: click.Context, options: Mapping[str, Any]) -> Docum
 
 
 def region_for(context: click.Context, region: str | None) -> str:
-    """Return ``region`` or, if it is not given, the Region of the environment, the app or boto3, in that order.
+    """Return ``region`` or, if it is not given, the Region of the app's settings, the environment or boto3.
 
     Raises :class:`CommandError` if no Region is configured.
     """
+    configured = region or load_user_app(context, is_needed=False).value("REGION")
     with aws.errors_explained():
-        # The environment is checked before the app's own settings, so that the app is loaded only if necessary.
-        found = region or UserApp().value("REGION") or load_user_app(context).value("REGION")
-        found = found or aws.region_of(aws.cloudwatch_client())
-    if not found:
-        raise CommandError("No Region configured: pass --region, or set AWS_REGION.")
-    return str(found)
+        return str(configured or aws.cloudwatch_client().meta.region_name)
 
 
 def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:
-    namespaces = list(given) or namespaces_of(load_user_app(context))
+    namespaces = given or namespaces_of(load_user_app(context))
     if not namespaces:
         raise CommandError("No namespace configured: pass --namespace NAME.")
+    region = region_for(context, region)
     with aws.errors_explained():
-        client = aws.cloudwatch_client(region_for(context, region))
-        return Document(tuple(aws.listed_series(client, namespaces)))
+        return Document(tuple(aws.listed_series(aws.cloudwatch_client(region), namespaces)))

@@ -11,15 +11,15 @@ from flask import Flask
 from flask.cli import NoAppException, ScriptInfo
 
 from otel_cloudwatch_flask.commands.shared.command import CommandError
-from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Key
+from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
-from otel_cloudwatch_flask.flask_extension.reporter import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.terminal import escaped
 
 _TRACEBACK_KEY: Final = f"{__name__}.traceback"
-DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
+_DRY_RUN_VARIABLE: Final = ENVIRONMENT_PREFIX + "DRY_RUN"
+_KEYS: Final = {key.name: key for key in KEYS}
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
 
 
@@ -31,9 +31,9 @@ class UserApp:
     environ: Mapping[str, str] = field(default_factory=os.environ.copy)
 
     @property
-    def reporter(self) -> CloudWatchMetricsReporter | None:
-        """The app's reporter, if it has one."""
-        return self._installed.reporter if self._installed else None
+    def has_reporter(self) -> bool:
+        """Whether the app has a reporter."""
+        return bool(self._installed)
 
     @property
     def _installed(self) -> Any:
@@ -61,18 +61,18 @@ class UserApp:
 
     def value(self, name: str) -> Any:
         """Return the value that a setting has outside dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
-        return setting_key(name).resolve(*self.setting_sources)
+        return _KEYS[name].resolve(*self.setting_sources)
 
     def value_or_default(self, name: str) -> Any:
         """Return the value of a setting, or its default if the value is invalid."""
         try:
             return self.value(name)
         except ConfigurationError:
-            return setting_key(name).default
+            return _KEYS[name].default
 
     def source(self, name: str) -> str | None:
         """Return the name of the argument, config key or variable that sets ``name``, or ``None`` if it is not set."""
-        return setting_key(name).source(*self.setting_sources)
+        return _KEYS[name].source(*self.setting_sources)
 
 
 traceback_option: Final = click.option(
@@ -97,8 +97,8 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
         return UserApp()
     before = dict(os.environ)
     # Set before the app is loaded, because loading it may create exporters.
-    os.environ[DRY_RUN_VARIABLE] = "true"
-    context.call_on_close(lambda: _restore(before))
+    os.environ[_DRY_RUN_VARIABLE] = "true"
+    context.call_on_close(lambda: os.environ.pop(_DRY_RUN_VARIABLE, None))
     try:
         return UserApp(info.load_app(), before)
     except Exception as error:  # the user's program may raise anything
@@ -124,23 +124,6 @@ def namespaces_of(user_app: UserApp) -> list[str]:
     """
     exporters = live_exporters() if user_app.app else []
     named = [each.settings.namespace for each in exporters] or [user_app.value("NAMESPACE")]
-    fallback = _namespace_of_service()
-    return list(dict.fromkeys(filter(None, [name or fallback for name in named])))
-
-
-def _namespace_of_service() -> str | None:
     service = os.environ.get("OTEL_SERVICE_NAME")
-    return namespace_of(service) if service else None
-
-
-def setting_key(name: str) -> Key:
-    """Return the ``Key`` for the setting ``name``."""
-    return next(key for key in KEYS if key.name == name)
-
-
-def _restore(environ: Mapping[str, str]) -> None:
-    # Only this variable is restored, because loading the app may have set others on purpose.
-    if DRY_RUN_VARIABLE in environ:
-        os.environ[DRY_RUN_VARIABLE] = environ[DRY_RUN_VARIABLE]
-    else:
-        os.environ.pop(DRY_RUN_VARIABLE, None)
+    fallback = namespace_of(service) if service else None
+    return list(dict.fromkeys(filter(None, [name or fallback for name in named])))
