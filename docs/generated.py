@@ -183,12 +183,11 @@ def _message_with(remedy: Remedy, messages: Iterable[Message]) -> Message:
 
 
 def _log_message(remedy: Remedy, message: Message) -> str:
-    return (
-        f"* {code(message.text)}\n"
-        f"  * {message.how.lower()} of `{_logger(message.module)}`\n"
-        f"  * **Effect on data:** {remedy.data}\n"
-        f"  * **Action:** {remedy.remedy}"
-    )
+    """Return a list item for a message. Omits explanations that the message already contains."""
+    explanations = {"Effect on data": remedy.data, "Action": remedy.remedy}
+    said = message.text.lower()
+    lines = [f"  * **{what}:** {text}" for what, text in explanations.items() if text.lower().rstrip(".") not in said]
+    return "\n".join([f"* {code(message.text)}", f"  * {message.how.lower()} of `{_logger(message.module)}`", *lines])
 
 
 def _logger(module: str) -> str:
@@ -207,7 +206,7 @@ def configuration_errors() -> str:
 
 def metric_errors() -> str:
     """Return the errors that a call of ``add_metric`` raises or logs."""
-    return _error_list(each for each in errors() if each.module in _METRIC and each.how == "ValueError")
+    return _error_list(each for each in errors() if each.module in _METRIC)
 
 
 def point_errors() -> str:
@@ -216,10 +215,10 @@ def point_errors() -> str:
 
 
 def other_errors() -> str:
-    """Return the other errors of the package, most of which are responses of the fake CloudWatch."""
+    """Return the other errors of the package."""
     elsewhere = {"ConfigurationError", "InvalidPointError", "InvalidMetricError"}
     rest = [each for each in errors() if each.how not in elsewhere and each.module not in {*_SETUP, *_METRIC}]
-    return table(("in", "error", "message"), [(code(each.module), code(each.how), code(each.text)) for each in rest])
+    return "\n".join(sorted({f"* {code(f'{each.how}: {each.text}')}" for each in rest}))
 
 
 def _error_list(found: Iterable[Message]) -> str:

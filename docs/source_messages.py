@@ -16,8 +16,8 @@ import otel_cloudwatch_flask
 from otel_cloudwatch_flask import limits
 
 PACKAGE: Final = Path(otel_cloudwatch_flask.__file__).parent
-PROGRAMS: Final = {"cli", "__main__", "demo", "commands"}
-"""Command-line modules, whose output is documented with the commands."""
+PROGRAMS: Final = {"cli", "__main__", "demo", "commands", "testing"}
+"""Modules of the command line, whose output is documented with the commands, and tools for tests."""
 RATE_LIMITED_LOG: Final = "rate_limited_log"
 
 _PLACEHOLDER: Final = "…"
@@ -40,7 +40,7 @@ class Message:
 
 @cache
 def modules() -> tuple[tuple[str, ast.Module], ...]:
-    """Return the name and syntax tree of every module except the command line's."""
+    """Return the name and syntax tree of every module except those of ``PROGRAMS``."""
     paths = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
     return tuple(
         (name, ast.parse(path.read_text("utf-8"), str(path)))

@@ -252,7 +252,7 @@ def _from_json(text: str) -> object:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}; put strings in double quotes, without a trailing comma") from None
+        raise ValueError(f"is not JSON: {error}; use double quotes, and no trailing comma") from None
 
 
 def _dimensions_from_text(text: str) -> object:

@@ -159,8 +159,8 @@ def _encoded_series(series: Series) -> tuple[str, str]:
     if name != series.name:
         _once.warning(
             ("name", series.name),
-            "%s is published as %s, because in EMF a metric cannot be named _aws, or share its name with a "
-            "dimension. Rename the metric or the attribute.",
+            "%s is published as %s: in EMF, a metric cannot be named _aws or have the name of one of its dimensions. "
+            "Rename the metric or the attribute.",
             series.name,
             name,
         )

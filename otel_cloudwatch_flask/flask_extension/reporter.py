@@ -232,8 +232,8 @@ class CloudWatchMetricsReporter:
             _quiet_log.log(
                 logging.ERROR,
                 "setup",
-                "Metrics are lost, because a CloudWatchMetricsReporter without an app cannot be set up. Correct the "
-                "setting named in this error: %s",
+                "Metrics are lost: a CloudWatchMetricsReporter without an app could not be set up. Correct the setting "
+                "named in this error: %s",
                 error,
             )
             return False

@@ -187,9 +187,9 @@ class Mapper:
         elif admitted is not series:
             self._once.warning(
                 ("overflow", series.name),
-                "%s has more dimension combinations than max_metrics allows: additional ones are published as its "
-                "overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise "
-                "max_metrics; each metric costs up to $%.2f a month.",
+                "max_metrics is reached: new dimension combinations of %s are published as its overflow series "
+                "(otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
+                "costs up to $%.2f a month.",
                 series.name,
                 metrics_dollars(1),
             )

@@ -33,9 +33,7 @@ def dimension_texts(dimensions: Dimensions) -> dict[str, str]:
             raise ValueError(f"dimension {name!r} is given more than once; remove the duplicate")
         texts[checked_name] = _text(name, value)
     if len(texts) > MAX_DIMENSIONS:
-        raise ValueError(
-            f"{len(texts)} dimensions are given; CloudWatch allows at most {MAX_DIMENSIONS} for a metric. Remove some"
-        )
+        raise ValueError(f"{len(texts)} dimensions are given; use at most {MAX_DIMENSIONS}")
     return texts
 
 
@@ -58,8 +56,7 @@ def _name(name: object) -> str:
         raise ValueError(f"dimension name {safe_repr(name)} is blank or not a string: {_REMEDY}")
     if len(name) > MAX_DIMENSION_NAME_LENGTH:
         raise ValueError(
-            f"dimension name {name[:20]!r}... has {len(name)} characters; CloudWatch allows "
-            f"{MAX_DIMENSION_NAME_LENGTH}. Shorten it"
+            f"dimension name {name[:20]!r}... has {len(name)} characters; use at most {MAX_DIMENSION_NAME_LENGTH}"
         )
     return plain_text(name)
 

@@ -251,7 +251,8 @@ class CloudWatchMetricExporter(MetricExporter):
         self.accept(metrics_data)
         if self._is_shut_down:
             _logger.warning(
-                "Metrics exported after shutdown are lost. Shut down the metric reader before the exporter."
+                "Metrics exported after shutdown are lost unless they are in the spool. Shut down the metric reader "
+                "before the exporter."
             )
             return MetricExportResult.FAILURE
         is_delivered = self.deliver(time.monotonic() + timeout_millis / 1000)

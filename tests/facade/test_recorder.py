@@ -199,7 +199,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         ([{"Name": "Route"}], "dimension {'Name': 'Route'} is not a name-value pair"),
         ({1: "x"}, "dimension name 1 is blank or not a string"),
         ({" ": "x"}, "dimension name ' ' is blank or not a string"),
-        ({"x" * 256: "x"}, "has 256 characters; CloudWatch allows 255. Shorten it"),
+        ({"x" * 256: "x"}, "has 256 characters; use at most 255"),
         ({"Route": None}, "dimension 'Route' has the value None: pass a string, a number or a boolean"),
         ({"Route": ["/"]}, "dimension 'Route' has the value ['/']"),
         (
@@ -208,7 +208,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
         ),
         (
             {str(number): "x" for number in range(31)},
-            "31 dimensions are given; CloudWatch allows at most 30 for a metric",
+            "31 dimensions are given; use at most 30",
         ),
     ],
 )

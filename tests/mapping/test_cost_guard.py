@@ -158,9 +158,9 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     said = [message for message in caplog.messages if "max_metrics" in message]
     assert len(said) == OVERFLOW_SERIES
     assert said[0] == (
-        f"orders.{PLAIN_SERIES} has more dimension combinations than max_metrics allows: additional ones are published "
-        "as its overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; "
-        "each metric costs up to $0.30 a month."
+        f"max_metrics is reached: new dimension combinations of orders.{PLAIN_SERIES} are published as its overflow "
+        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
+        "costs up to $0.30 a month."
     )
     assert said[-1] == (
         f"max_metrics is reached, including overflow series: dimension combinations of orders.{MAX_METRICS - 1} and of "

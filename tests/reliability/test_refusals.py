@@ -36,7 +36,7 @@ def test_one_refused_datum_in_a_thousand(
     assert {metric.name for metric in cloudwatch.published.metrics()} == set(names) - {bad}
     assert cloudwatch.published.count(names[0]) == 1
     assert (stats["datums_sent"], stats["datums_lost"], stats["datums_pending"]) == (DATUMS - 1, {"refused": 1}, 0)
-    assert said.count(f"CloudWatch refused a data point of {bad},") == 1
+    assert said.count(f"Lost a data point of {bad}: CloudWatch refused it") == 1
     assert "InvalidParameterValue" in said
     calls, at_most = cloudwatch.traffic.put_requests, 2 * math.log2(DATUMS) + 2
     assert calls <= at_most
@@ -68,7 +68,7 @@ def test_a_thousand_refused_datums(
             assert cloudwatch.published.sum("Orders") == 10 * (len(calls) - 1)
             time.sleep(1 if scale > 1 else 0)
         stats, minutes = program.do("stats"), (time.monotonic() - begun) / 60
-        lines = program.said().count("CloudWatch refused a data point")
+        lines = program.said().count("CloudWatch refused it")
     assert max(calls) <= 60
     assert stats["datums_lost"]["refused"] + stats["datums_pending"] == DATUMS
     assert 1 <= lines <= 1 + minutes
