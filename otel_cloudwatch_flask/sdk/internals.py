@@ -154,8 +154,8 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
         if missing:
             _once.warning(
                 "sdk",
-                "Unsupported opentelemetry-sdk internals (no %s): after an outlier, percentiles may stay imprecise. Counts "
-                "and sums remain exact. Use a release that this package is tested with.",
+                "Unsupported opentelemetry-sdk internals (no %s): after an outlier, percentiles may stay imprecise. "
+                "Counts and sums remain exact. Use a release that this package is tested with.",
                 ", ".join(missing),
             )
         else:
