@@ -147,7 +147,7 @@ def test_names_that_collide(caplog: pytest.LogCaptureFixture) -> None:
     """A metric with the name of one of its dimensions, or ``_aws``, is renamed, and a warning is logged."""
     (found,) = documents(datum("Page", 5.0, Page="Index"), datum("_aws", 6.0, Page="Index"))
     assert (found["Page"], found["Page_"], found["_aws_"]) == ("Index", 5, 6)
-    assert "Page is published as Page_, because in EMF" in caplog.text
+    assert "Page is published as Page_: in EMF" in caplog.text
 
 
 def test_a_dimension_named_like_the_metadata() -> None:
