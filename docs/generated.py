@@ -67,7 +67,7 @@ _TAKE_ARGUMENTS: Final = (CloudWatchMetricsReporter, CloudWatchMetricExporter, C
 
 def _setting(key: Key, text: str) -> str:
     default = "none" if key.default in (None, (), {}) else code(repr(key.default))
-    default = "see above" if callable(key.default) else default
+    default = "see above" if "Default: " in text else default
     takers = [each.__name__ for each in _TAKE_ARGUMENTS if key.field in inspect.signature(each).parameters]
     rows = [
         *((f"argument of {code(name)}", code(key.field)) for name in takers),

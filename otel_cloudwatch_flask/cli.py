@@ -32,6 +32,6 @@ def main() -> None:
 def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 
-    Uses the app selected with `flask --app`, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
-    mode: nothing it records is sent to CloudWatch.
+    Select the app as for any Flask command, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
+    mode, unless its own code sets DRY_RUN, so its metrics are not sent to CloudWatch.
     """

@@ -361,12 +361,12 @@ class Settings:
     flush: Annotated[
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
-    """What happens when a request ends: 'background' requests a flush without waiting for it, 'sync' waits for a flush,
-    and 'interval' leaves the metrics to the next periodic flush. The default in AWS Lambda is 'sync'.
+    """What happens when a request ends: 'background' triggers a flush without waiting for it, 'sync' waits for a flush,
+    and 'interval' leaves the metrics to the next periodic flush. In AWS Lambda, the default is 'sync'.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
-    """Minimum time between two flushes triggered by requests, in seconds. The first flush after a pause happens at
-    once. Default: 10, or 1 in debug mode or if a rule has storage_resolution=1.
+    """Minimum time between two flushes that requests trigger if FLUSH is 'background', in seconds. Default: 10, or 1 in
+    debug mode or if a rule has storage_resolution=1.
     """
     export_interval_seconds: Annotated[
         float,
@@ -380,23 +380,21 @@ class Settings:
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a background flush, in seconds. The flush also ends when the next periodic flush is due. Metrics that
-    could not be sent are retried by the next flush.
-    """
+    """Timeout of a flush in the background, in seconds. The next flush retries metrics that could not be sent."""
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
-    """Maximum time that a request waits for its flush if FLUSH is 'sync', in seconds. Metrics that could not be sent
-    by then stay pending. In AWS Lambda, the wait also ends before the invocation times out.
+    """Maximum time that a request waits for its flush if FLUSH is 'sync', in seconds. The next flush retries metrics
+    that could not be sent.
     """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
     """Dimensions added to every metric recorded with add_metric. A dimension of the same name passed to add_metric
     takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
-    """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. A metric that is idle for
-    an hour no longer counts.
+    """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. Metrics that have been
+    idle for an hour do not count.
     """
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
-    """Maximum size of the metrics that wait in memory to be sent, in bytes of uncompressed JSON."""
+    """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
     """Directory that keeps unsent metrics across restarts. Default: unsent metrics are kept in memory only."""
     strict: Annotated[bool | None, Key(_boolean)]
@@ -404,7 +402,7 @@ class Settings:
     lost. Default: true if app.debug or app.testing is true.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
-    """If false, the API works as usual but nothing is sent. OTEL_SDK_DISABLED=true has the same effect."""
+    """If false, your code works as usual, but no metrics are sent. OTEL_SDK_DISABLED=true has the same effect."""
     rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
     """Rules for publishing metrics: a list of MetricRule objects, or of mappings with the same fields. The first rule
     that matches the name of a metric applies to it. Format in the environment: a JSON array of objects.
@@ -412,26 +410,24 @@ class Settings:
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
     """Resource attributes published as dimensions of every metric. Format in the environment: comma-separated names."""
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether requests name the service that the metrics belong to, so that 'Explore related' in CloudWatch finds the
-    metrics.
-    """
+    """Whether to associate the metrics with the service, so that 'Explore related' in CloudWatch finds them."""
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
-    """Whether the reporter publishes the metrics otel_cloudwatch_flask.delivery.*, which describe its deliveries."""
+    """Whether the reporter publishes metrics about its own delivery, named otel_cloudwatch_flask.delivery.*."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """If true, metrics are processed as usual but not sent, and each request is counted as sent."""
+    """If true, metrics are processed and counted as usual, but not sent."""
     output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
-    """How metrics reach CloudWatch: 'api' sends PutMetricData requests, and 'emf' writes lines in the embedded metric
-    format to standard output, from which CloudWatch Logs extracts the metrics.
+    """How metrics reach CloudWatch. 'api' sends PutMetricData requests. 'emf' writes lines in the embedded metric
+    format to standard output, and CloudWatch Logs extracts the metrics from the lines.
     """
     live_page: Annotated[bool | None, Key(_boolean)]
-    """Whether the app serves the live page, which shows the metrics that the app publishes. Default: the value of
-    app.debug when init_app is called. Outside debug mode, the page requires LIVE_PAGE_CHECK.
+    """Whether the app serves the live page. Default: the value of app.debug when init_app is called. Outside debug
+    mode, the page requires LIVE_PAGE_CHECK.
     """
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
     """Function without arguments, or its name as 'module:function', that returns whether the current request may see
-    the live page. Default: only requests from the loopback interface may, and only in debug mode.
+    the live page. Default: in debug mode, only requests from this machine may.
     """
 
     @classmethod

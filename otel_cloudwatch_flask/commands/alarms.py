@@ -25,7 +25,7 @@ from otel_cloudwatch_flask.terminal import counted
     type=click.IntRange(0),
     default=50,
     show_default=True,
-    help="Do not alarm on 5xx if a route has fewer requests than this in 5 minutes.",
+    help="Do not alarm on 5xx if a route has fewer requests in 5 minutes.",
 )
 @click.option(
     "--latency",
@@ -52,10 +52,9 @@ def command(
 ) -> None:
     """Suggest CloudWatch alarms for your app.
 
-    Prints alarms on the 5xx rate and the p99 latency of the busiest routes, and one alarm on missing data. The output
-    is a CloudFormation template in JSON, Terraform configuration, or a CDK stack in Python. The 5xx rate covers up to
-    five statuses: those observed, then 500, 502, 503 and 504. The metrics come from a preview, a demo or a running app
-    (--from), or from CloudWatch (--list). Review the alarms, adjust the thresholds, and deploy them:
+    Prints alarms on the 5xx rate and the p99 latency of the busiest routes, and one alarm on missing data. Pass --from
+    for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch. Review the alarms, adjust
+    the thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json

@@ -34,23 +34,31 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 
 @click.command(cls=Command)
 @from_option()
-@click.option("--metrics", type=click.IntRange(0), help="Number of CloudWatch metrics, instead of --from.")
+@click.option("--metrics", type=click.IntRange(0), help="Number of metrics, instead of --from.")
 @click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Total number across all hosts."
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on all hosts."
 )
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy. Default: the app's setting, or background.")
-@click.option("--rate", type=click.FloatRange(0), help="Total requests/s to your app. Default: always busy.")
-@click.option("--flush-min-interval", _FIELDS[1], type=click.FloatRange(0), help="Default: the app's setting.")
+@click.option("--rate", type=click.FloatRange(0), help="Requests per second to all processes. Default: always busy.")
 @click.option(
-    "--export-interval", _FIELDS[2], type=click.FloatRange(0, min_open=True), help="Default: the app's setting."
+    "--flush-min-interval",
+    _FIELDS[1],
+    type=click.FloatRange(0),
+    help="Minimum seconds between flushes after requests. Default: the app's setting.",
 )
 @click.option(
-    "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the total exceeds this."
+    "--export-interval",
+    _FIELDS[2],
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between periodic flushes. Default: the app's setting.",
+)
+@click.option(
+    "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the monthly total exceeds this."
 )
 @click.option(
     "--against",
     metavar="FILE|URL|-",
-    help="Fail if a metric name has more metrics than in this document, or a new dimension.",
+    help="Fail if metrics or dimensions were added since this document.",
 )
 @json_option("the estimate")
 @traceback_option
@@ -67,26 +75,24 @@ def command(
 ) -> None:
     """Estimate the monthly cost of your metrics, and find savings.
 
-    CloudWatch bills metrics and API calls or, with EMF, gigabytes of logs. Pass the metrics of a preview, a demo or a
-    running app (--from), or only their number (--metrics). The number of calls depends on the flush policy, the
-    number of processes and, unless the policy is interval, the request rate. Processes that publish the same metric
-    share its price, unless a dimension identifies the process.
+    Pass the metrics of a preview, a demo or a running app (--from), or only their number (--metrics). CloudWatch bills
+    metrics and, depending on the output, API calls or logs. The estimate assumes that all processes publish the same
+    metrics, which CloudWatch bills only once.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max fails the job if the estimate exceeds a limit, and --against fails it if a metric name is new, has more
-    metrics than before, or has a new dimension. The message names the metric and the dimension responsible:
+    In CI, --max fails the job if the total exceeds a limit. --against fails it if a metric name is new, has more
+    metrics than in another document, or has a new dimension:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30
 
-    Prices are those of us-east-1, without the free tier. A month has 30 days, and every metric is assumed to have data
-    in every hour.
+    Prices are those of us-east-1, without the free tier. Each metric is assumed to have data in every hour.
 
-    Exit status: 0 ok, 1 --max or --against exceeded, 2 nothing to estimate.
+    Exit status: 0 ok, 1 --max or --against failed, 2 nothing to estimate.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)

@@ -32,26 +32,26 @@ def _dashboard_name(value: str) -> str:
     type=click.Choice(["body", *FORMATS]),
     default="body",
     show_default=True,
-    help="Print the dashboard body, or a CloudFormation template, Terraform configuration or CDK stack containing it.",
+    help="Format to print: the dashboard body, or a template that contains it.",
 )
 @json_option("the dashboard, the number of omitted series, and the URL")
 @click.pass_context
 def command(context: click.Context, /, name: str | None, form: str, *, as_json: bool, **options: Any) -> None:
     """Generate a CloudWatch dashboard for your app.
 
-    Prints a dashboard body that shows requests, errors, latency by route (p50, p90, p99), and all other metrics grouped
-    by unit. The charts search for metrics by name, so they pick up new routes, statuses and other dimension values
-    automatically. The metric names come from a preview, a demo or a running app (--from), or from CloudWatch (--list),
-    which does not report units. With --put, creates the dashboard instead, or replaces an existing one with the same
-    name.
+    Prints a dashboard body with requests, errors and latency by route, and all other metrics grouped by unit. With
+    --put, creates or replaces a dashboard in CloudWatch instead. The charts search for metrics by name, so they also
+    show routes and other dimension values that appear later.
+
+    Pass --from for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch:
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
         flask cloudwatch dashboard --from seen.json --put Shop
         flask --app shop cloudwatch dashboard --list > body.json
 
-    --list requires cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. CloudWatch bills $3 a month for
-    each dashboard beyond the third.
+    --list requires cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. Beyond the free tier, a
+    dashboard costs $3 a month.
 
     Exit status: 0 ok, 2 no metrics found or the dashboard was refused.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -18,11 +18,16 @@ _REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "w
 
 
 @click.command(cls=Command)
-@click.option("--seconds", type=click.FloatRange(0.5, 3600), help="Traffic duration. Default: 5; 3600 with --serve.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 3600), help="Duration of the traffic. Default: 5; 3600 with --serve."
+)
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @click.option(
-    "--output", type=click.Choice(get_args(Output)), default="api", help="API calls or EMF lines. Default: api."
+    "--output",
+    type=click.Choice(get_args(Output)),
+    default="api",
+    help="Send API calls or write EMF lines. Default: api.",
 )
 @json_option("the comparison or, with --serve, the URLs")
 @click.pass_context
@@ -31,12 +36,12 @@ def command(
 ) -> None:
     """Run a demo shop and check that its metrics arrive.
 
-    Starts a strict CloudWatch emulator and a small shop on this machine, sends real HTTP requests to the shop, and
-    compares the numbers in the emulator with the numbers that the shop and its visitors counted. The demo needs no AWS
-    account, no credentials and no network.
+    Starts a strict CloudWatch emulator and a small shop on this machine, sends HTTP requests to the shop, and compares
+    the emulator's numbers with those that the shop and its visitors counted. The demo needs no AWS account and no
+    network.
 
-    With --serve, prints the URLs, and keeps the shop, its live page and the emulator running until Ctrl-C. The traffic
-    ends after --seconds. Nothing is compared.
+    With --serve, prints the URLs of the shop, its live page and the emulator, and keeps them running until Ctrl-C.
+    Nothing is compared.
 
     Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
     run, 130 interrupted by Ctrl-C (0 with --serve).

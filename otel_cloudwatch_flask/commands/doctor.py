@@ -34,7 +34,7 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 
 @click.command(cls=Command)
 @click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
-@click.option("--namespace", help="With --send: namespace of the data point. Default: the app's.")
+@click.option("--namespace", help="Namespace of the data point of --send. Default: the app's.")
 @click.option("--audit", "source", metavar="URL|FILE", help="Compare a live page's data.json with CloudWatch.")
 @click.option("--verbose", is_flag=True, help="Also show settings with default values.")
 @json_option("the checks")
@@ -45,20 +45,19 @@ def command(
 ) -> None:
     """Find out why metrics might not arrive, and how to fix it.
 
-    Checks each setting and its source, the credentials, Region, endpoint and clock, the server configuration, the
-    instrumentation, and whether any metric would be published twice. Each line is marked as ok (✓), as a problem with
-    its remedy (✗), or as a possible problem (?). Keys and tokens are never printed.
+    Checks the settings, the access to AWS, the server and the instrumentation, and looks for metrics that would be
+    published twice. Each finding is marked as ok (✓), as a problem with its remedy (✗), or as uncertain (?). Keys and
+    tokens are never printed.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
     Nothing is published unless you pass --send, which publishes one data point of the metric
-    otel_cloudwatch_flask.doctor. CloudWatch bills it as one metric for one hour.
+    otel_cloudwatch_flask.doctor. CloudWatch bills the metric for one hour.
 
-    --audit reads the metrics back: it compares what a process has recorded, according to its live page, with what
-    CloudWatch has stored, and lists any other metrics in the same namespace. It requires cloudwatch:GetMetricData
-    and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+    --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. It requires
+    cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
 
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json

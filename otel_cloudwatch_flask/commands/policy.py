@@ -47,7 +47,7 @@ def _checked_namespace(namespace: str) -> str:
     multiple=True,
     type=_checked_namespace,
     metavar="TEXT",
-    help="Namespace to allow; repeat the option to allow several.",
+    help="Namespace to allow; repeatable.",
 )
 @from_option()
 @json_option("the policy or an error")
@@ -56,15 +56,14 @@ def _checked_namespace(namespace: str) -> str:
 def command(context: click.Context, /, namespaces: tuple[str, ...], source: str | None, **_as_json: bool) -> None:
     """Print the IAM policy that publishing requires.
 
-    The policy allows cloudwatch:PutMetricData in the namespaces that you pass (--namespace), in those of a document
-    (--from), or, if you pass neither, in those of the app. Attach the policy to the server's role:
+    The policy allows cloudwatch:PutMetricData in the namespaces of the app, or in those that you select with
+    --namespace or --from. Attach it to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\
             --policy-document "$(flask cloudwatch policy)"
 
-    The policy does not cover other commands: --list requires cloudwatch:ListMetrics, dashboard --put requires
-    cloudwatch:PutDashboard, and doctor --audit requires cloudwatch:GetMetricData and cloudwatch:ListMetrics.
+    Other commands may require further permissions, which their help lists.
 
     Exit status: 0 ok, 2 no namespace known.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -41,24 +41,27 @@ class RequestResult:
 
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1)
-@click.option("--requests", "file", metavar="FILE", help="File of requests: METHOD /path [body] per line, or HAR.")
+@click.option(
+    "--requests", "file", metavar="FILE", help="File with one request per line (METHOD /path [body]), or HAR file."
+)
 @click.option(
     "--times",
     type=click.IntRange(1, 10_000),
     default=1,
     show_default=True,
-    help="How many times to make each request.",
+    help="How often to make each request.",
 )
-@json_option("the document for cost, dashboard, alarms and scaling")
+@json_option("the metrics")
 @traceback_option
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Makes requests for PATHS, and those in the --requests file, with Flask's test client. Without either, requests every
-    route that accepts GET and has no variable part. Measurements are processed as in production, but nothing is sent to
-    CloudWatch. Other exporters in the app export as usual. Your views really run: if a request would have side effects,
-    choose PATHS that have none, or use a test database.
+    Requests PATHS, and those in the --requests file, with Flask's test client. By default, requests every route that
+    accepts GET and has no variable part. Your views really run: choose paths without side effects, or use a test
+    database.
+
+    Nothing is sent to CloudWatch, but other exporters of the app export as usual.
 
     \b
         flask --app shop cloudwatch preview

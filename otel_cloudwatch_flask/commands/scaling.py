@@ -97,10 +97,9 @@ def _known_dimension(value: str) -> str:
 def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[str, str]], **options: Any) -> None:
     """Generate an autoscaling policy on one of your metrics.
 
-    Prints an Application Auto Scaling target-tracking policy and its scalable target. The output is a CloudFormation
-    template in JSON, Terraform configuration, or a CDK stack in Python. The policy adds capacity while the statistic
-    of the metric is above the target, and removes capacity while it is below, so choose a metric that falls when
-    capacity is added.
+    Prints an Application Auto Scaling target-tracking policy and its scalable target. The policy adds capacity while
+    the metric is above the target, and removes capacity while it is below. Choose a metric that falls when capacity is
+    added.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json

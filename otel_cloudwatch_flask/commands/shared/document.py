@@ -96,7 +96,7 @@ def from_option() -> Callable[[_F], _F]:
         "--from",
         "source",
         metavar="FILE|URL|-",
-        help="Published metrics: output of preview --json or demo --json, or data.json of a live page.",
+        help="Read metrics from the output of preview --json or demo --json, or a live page's data.json.",
     )
 
 

@@ -18,8 +18,10 @@ def series_options(command: _F) -> _F:
     options: tuple[Callable[[_F], _F], ...] = (
         traceback_option,
         click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
-        click.option("--namespace", "namespaces", multiple=True, help="With --list: namespace to list; repeatable."),
-        click.option("--list", "is_listed", is_flag=True, help="Get the metrics from CloudWatch (ListMetrics)."),
+        click.option(
+            "--namespace", "namespaces", multiple=True, help="Namespace to --list; repeatable. Default: the app's."
+        ),
+        click.option("--list", "is_listed", is_flag=True, help="Read metrics from CloudWatch instead."),
         from_option(),
     )
     for option in options:
