@@ -13,10 +13,11 @@ import select
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, TextIO
 
 from otel_cloudwatch_flask import limits
@@ -43,8 +44,7 @@ _METADATA: Final = "_aws"
 class StreamError(Exception):
     """Raised if a batch could not be written completely.
 
-    ``written`` contains the datums that were written, and ``unwritten`` the other datums. A datum that was written only
-    in part is divided between them.
+    ``written`` contains the datums that were written, and ``unwritten`` the other datums.
     """
 
     def __init__(self, message: str, written: tuple[Datum, ...], unwritten: tuple[Datum, ...]) -> None:
@@ -82,40 +82,40 @@ class EmfEnvelope(Envelope):
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
-        return [document.text() for document in _documents(self.namespace, datums)]
+        return [text for _, text in _documents(self.namespace, datums)]
 
     def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
-        """Split ``datums`` into batches of encoded documents."""
+        """Split ``datums`` into batches of encoded documents. A datum with too many values becomes two datums."""
         for begin in range(0, len(datums), limits.MAX_DATUMS_PER_REQUEST):
-            part = tuple(datums[begin : begin + limits.MAX_DATUMS_PER_REQUEST])
-            yield Batch(self, part, _texts=self.texts(part))
+            found = _documents(self.namespace, datums[begin : begin + limits.MAX_DATUMS_PER_REQUEST])
+            parts, texts = zip(*found, strict=True)
+            yield Batch(self, (*chain(*parts),), _texts=[*texts])
 
 
 class _Document:
     """The metrics of one line. They have the same timestamp, dimensions and properties, but different names."""
 
-    __slots__ = ("_definitions", "_head", "_members", "_size_bytes", "_unix_seconds", "parts")
+    __slots__ = ("_definitions", "_head", "_members", "_size_bytes", "_unix_seconds", "datums")
 
     def __init__(self, namespace: str, datum: Datum) -> None:
-        self.parts: dict[int, Datum] = {}
-        """Maps the index of each datum to the part of the datum that this document has."""
+        self.datums = [datum]
         self._unix_seconds = datum.unix_seconds
         self._head, members = _common(namespace, datum.series.dimensions, datum.series.properties)
-        self._members = {**members}
-        self._definitions: dict[str, str] = {}
+        name, definition = _encoded_series(datum.series)
+        self._members = {**members, name: _numbers_json(datum.content)}
+        self._definitions = {name: definition}
         self._size_bytes = 0
 
-    def add(self, index: int, part: Datum) -> bool:
-        """Add a metric. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition = _encoded_series(part.series)
-        numbers = _numbers_json(part.content)
-        if self.parts:
-            self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
-            is_full = len(self.parts) == limits.MAX_METRICS_PER_LINE or self._size_bytes > _ATOMIC_BYTES
-            if is_full or name in self._definitions:
-                return False
+    def add(self, datum: Datum) -> bool:
+        """Add a datum. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
+        name, definition = _encoded_series(datum.series)
+        numbers = _numbers_json(datum.content)
+        self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
+        is_full = len(self.datums) == limits.MAX_METRICS_PER_LINE or self._size_bytes > _ATOMIC_BYTES
+        if is_full or name in self._definitions:
+            return False
         self._members[name], self._definitions[name] = numbers, definition
-        self.parts[index] = part
+        self.datums.append(datum)
         return True
 
     def text(self) -> str:
@@ -124,21 +124,22 @@ class _Document:
         return f'{{"_aws":{{"Timestamp":{self._unix_seconds}000,{self._head}{definitions}]}}]}},{members}}}'
 
 
-def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[_Document]:
-    """Group ``datums`` into documents. A datum with too many values is divided between two documents."""
-    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, datum in enumerate(datums):
-        groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties].append(index)
+def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[tuple[list[Datum], str]]:
+    """Group ``datums`` into documents, and return the datums and the text of each.
+
+    A datum with too many values for a document is replaced with two datums, in two documents.
+    """
+    groups: defaultdict[Hashable, list[Datum]] = defaultdict(list)
+    for datum in datums:
+        groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties] += _parts(datum)
     # One at a time, because many live objects would slow down the garbage collector.
-    for indices in groups.values():
-        document = _Document(namespace, datums[indices[0]])
-        for index in indices:
-            for part in _parts(datums[index]):
-                if not document.add(index, part):
-                    yield document
-                    document = _Document(namespace, part)
-                    document.add(index, part)
-        yield document
+    for first, *others in groups.values():
+        document = _Document(namespace, first)
+        for datum in others:
+            if not document.add(datum):
+                yield document.datums, document.text()
+                document = _Document(namespace, datum)
+        yield document.datums, document.text()
 
 
 def _parts(datum: Datum) -> Sequence[Datum]:
@@ -225,57 +226,47 @@ class EmfPut:
 
     def __call__(self, batch: Batch) -> None:
         """Write a batch, one line at a time."""
+        stream = self._stream or (stream_substitutes or [sys.stdout])[-1]
         lines = 0
         try:
-            write = _writer(self._stream or (stream_substitutes or [sys.stdout])[-1])
             for line in batch.lines():
-                write(f"{self._start}{line}\n")
+                _write(stream, f"{self._start}{line}\n")
                 self._start = ""
                 lines += 1
         except Exception as error:
             self._start = "\n"  # ends a partially written line, so that the next line can be parsed
-            raise StreamError(f"{type(error).__name__}: {error}", *_divided(batch, lines)) from error
+            documents = [datums for datums, _ in _documents(batch.envelope.namespace, batch.datums)]
+            written, unwritten = chain(*documents[:lines]), chain(*documents[lines:])
+            raise StreamError(f"{type(error).__name__}: {error}", (*written,), (*unwritten,)) from error
 
 
-def _divided(batch: Batch, lines: int) -> tuple[tuple[Datum, ...], tuple[Datum, ...]]:
-    """Return the datums, or parts of them, in the first ``lines`` documents of a batch, and the remaining ones."""
-    documents = [*_documents(batch.envelope.namespace, batch.datums)]
-    remaining: dict[int, Datum] = {}
-    for index, part in (each for document in documents[lines:] for each in document.parts.items()):
-        # Both parts of a datum make a whole datum.
-        remaining[index] = batch.datums[index] if index in remaining else part
-    return tuple(part for document in documents[:lines] for part in document.parts.values()), (*remaining.values(),)
+def _write(stream: Any, line: str) -> None:
+    """Write a line as soon as the stream has room for it.
 
-
-def _writer(stream: Any) -> Callable[[str], object]:
-    """Return a function that writes a line to ``stream``. Raises ``ValueError`` if the stream is closed."""
+    Raises ``TimeoutError`` if there is no room within one second, ``ValueError`` or ``OSError`` if the stream is closed
+    or broken, and ``AttributeError`` if it is ``None``.
+    """
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
-        return partial(_write_text, stream)
-    poll = select.poll() if hasattr(select, "poll") else None  # None on Windows
-    if poll:
-        poll.register(descriptor, select.POLLOUT)
-    return partial(_write_bytes, descriptor, poll)
-
-
-def _write_text(stream: TextIO, line: str) -> None:
-    """Write a line. Raises ``AttributeError`` if ``stream`` is ``None``."""
-    stream.write(line)
-    stream.flush()
-
-
-def _write_bytes(descriptor: int, poll: "select.poll | None", line: str) -> None:
-    """Write a line as soon as the stream has room for it.
-
-    Raises ``TimeoutError`` if there is no room within one second, and ``OSError`` if the stream is broken.
-    """
+        stream.write(line)
+        stream.flush()
+        return
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        if poll and not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        if not _has_room(descriptor, deadline - time.monotonic()):
             raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]
+
+
+def _has_room(descriptor: int, seconds: float) -> bool:
+    """Wait until a write to a stream would not block, and return ``False`` if that takes longer than ``seconds``."""
+    if not hasattr(select, "poll"):
+        return True  # Windows cannot tell
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(max(seconds, 0.0) * 1000))

@@ -40,8 +40,7 @@ class Failure:
 
     ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
     ``may_be_stored`` is true if CloudWatch may have stored the datums, because its response was lost or incomplete. If
-    writing to a stream failed, ``written`` and ``unwritten`` contain the batch's datums. A datum that was written only
-    in part is divided between them.
+    writing to a stream failed, ``written`` and ``unwritten`` contain the batch's datums.
     """
 
     kind: Kind

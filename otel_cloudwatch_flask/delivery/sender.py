@@ -216,10 +216,10 @@ class Sender:
         self.last_failure = problem
         if problem is None:
             self._lost_responses = 0
-            self._accepted(batch, len(batch.datums))
+            self._accepted(batch)
             return ()
         if problem.written:
-            self._accepted(Batch(batch.envelope, problem.written), len(batch.datums) - len(problem.unwritten))
+            self._accepted(Batch(batch.envelope, problem.written))
             batch = Batch(batch.envelope, problem.unwritten)
         possibly_stored = len(batch.datums) if problem.may_be_stored else 0
         self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
@@ -287,8 +287,8 @@ class Sender:
         if unix_time is not None:
             self._service_clock_offset = unix_time - self._clock()
 
-    def _accepted(self, batch: Batch, datums: int) -> None:
-        self._stats_recorder.sent(datums=datums, size_bytes=batch.size_bytes, unix_time=self._wall_clock())
+    def _accepted(self, batch: Batch) -> None:
+        self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._backoff.failures:
             _logger.info("CloudWatch accepts metrics again; sending %d pending data point(s).", self._backlog.datums)
