@@ -198,7 +198,7 @@ class Backlog:
             self._waiting.clear()
         self._stats_recorder.lost(LossReason.SHUTDOWN, lost)
         if unanswered and unanswered.file:
-            self._stats_recorder.possibly_duplicated(unanswered.datums)
+            self._stats_recorder.count(datums_possibly_duplicated=unanswered.datums)
         _log_remains(lost=lost, spooled=spooled, unanswered=unanswered)
         if self._spool:
             self._spool.close()
@@ -233,7 +233,7 @@ class Backlog:
     def _read_in_flight(self, waiting: _Entry) -> Batch:
         """Read the batch in flight from disk. If it is damaged, count its datums as lost and return an empty batch."""
         batch = self._spool.read(waiting.file) if self._spool and waiting.file else None
-        read = batch or Batch.empty()
+        read = batch or Batch(Envelope(""), ())  # the sender discards a batch without datums, without a call
         read.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
         with self._lock:
             self._count(waiting, sign=-1)
@@ -274,7 +274,7 @@ class Backlog:
                 self._count(dropped[-1], sign=-1)
         for each in dropped:
             self._forget(each)
-        self._stats_recorder.merged(_datums(merging) - _datums(merged))
+        self._stats_recorder.count(datums_merged=_datums(merging) - _datums(merged))
         if lost := _datums(dropped):
             self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
             _each_minute.log(

@@ -130,11 +130,6 @@ class Batch:
         return self.envelope.texts(self.datums) if self._texts is None else self._texts
 
     @classmethod
-    def empty(cls) -> "Batch":
-        """Return a batch without datums. The sender discards it without a call."""
-        return cls(Envelope(""), ())
-
-    @classmethod
     def from_body(cls, body: bytes) -> "Batch":
         """Parse a request body that :meth:`body` returned.
 

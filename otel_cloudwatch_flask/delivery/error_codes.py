@@ -28,11 +28,6 @@ class Kind(Enum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the same request would fail every time, which makes retries useless."""
-        return self is Kind.REFUSED
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -51,8 +46,8 @@ class Failure:
     unwritten: tuple[Datum, ...] = ()
 
 
-# The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
 _CODES: Final = {
+    # The codes lack the suffix "Exception" or "Fault", which depends on the protocol.
     # Only these codes mean that the data itself is invalid. After any other error, a retry may succeed:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html#API_PutMetricData_Errors
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
@@ -66,36 +61,23 @@ _CODES: Final = {
     "MissingAuthenticationToken NotAuthorized OptInRequired RequestExpired RequestTimeTooSkewed SignatureDoesNotMatch "
     "UnrecognizedClient",
 }
+_EXCEPTIONS: Final = {
+    # Matched by name, so that this module need not import botocore, and a client passed by the program can raise its
+    # own errors with these names. ResponseParserError is the response of a proxy or captive portal.
+    Kind.REFUSED: "ParamValidationError",
+    Kind.CONFIGURATION: "NoRegionError InvalidRegionError UnknownRegionError ProfileNotFound",
+    Kind.CREDENTIALS: "NoCredentialsError PartialCredentialsError CredentialRetrievalError TokenRetrievalError "
+    "MetadataRetrievalError SSOError LoginError",
+    Kind.NETWORK: "ResponseParserError HTTPClientError ConnectionError OSError",
+}
 _KIND_OF_CODE: Final = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
-
+_KIND_OF_EXCEPTION: Final = {name: kind for kind, names in _EXCEPTIONS.items() for name in names.split()}
 _KIND_OF_STATUS: Final = {
     413: Kind.REFUSED,  # so that the batch is bisected: a proxy with a size limit may accept smaller requests
     401: Kind.CREDENTIALS,
     403: Kind.CREDENTIALS,
     429: Kind.THROTTLED,
 }
-
-_KIND_OF_EXCEPTION: Final = {
-    # Matched by name, so that this module need not import botocore, and a client passed by the program can raise its
-    # own errors with these names.
-    "ParamValidationError": Kind.REFUSED,
-    "NoRegionError": Kind.CONFIGURATION,
-    "InvalidRegionError": Kind.CONFIGURATION,
-    "UnknownRegionError": Kind.CONFIGURATION,
-    "ProfileNotFound": Kind.CONFIGURATION,
-    "NoCredentialsError": Kind.CREDENTIALS,
-    "PartialCredentialsError": Kind.CREDENTIALS,
-    "CredentialRetrievalError": Kind.CREDENTIALS,
-    "TokenRetrievalError": Kind.CREDENTIALS,
-    "MetadataRetrievalError": Kind.CREDENTIALS,
-    "SSOError": Kind.CREDENTIALS,
-    "LoginError": Kind.CREDENTIALS,
-    "ResponseParserError": Kind.NETWORK,  # the response of a proxy or captive portal
-    "HTTPClientError": Kind.NETWORK,
-    "ConnectionError": Kind.NETWORK,
-    "OSError": Kind.NETWORK,
-}
-
 
 _RESPONSE_LOST: Final = frozenset(
     # botocore's and Python's errors that can occur after the complete request was sent
@@ -148,11 +130,10 @@ def failure(error: BaseException) -> Failure:
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))
-    for parent in type(error).__mro__:
-        if kind := _KIND_OF_EXCEPTION.get(parent.__name__):
-            is_lost = not _RESPONSE_LOST.isdisjoint(each.__name__ for each in type(error).__mro__)
-            return Failure(kind, _described(error), may_be_stored=is_lost)
-    return Failure(Kind.UNKNOWN, _described(error))
+    names = [each.__name__ for each in type(error).__mro__]
+    kind = next((_KIND_OF_EXCEPTION[name] for name in names if name in _KIND_OF_EXCEPTION), Kind.UNKNOWN)
+    message = _safe(f"{type(error).__name__}: {error}")
+    return Failure(kind, message, may_be_stored=not _RESPONSE_LOST.isdisjoint(names))
 
 
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
@@ -171,10 +152,6 @@ def _seconds(header: str | None) -> float | None:
     except ValueError:  # an HTTP date, which AWS does not send
         return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _described(error: BaseException) -> str:
-    return _safe(f"{type(error).__name__}: {error}")
 
 
 def _safe(message: str) -> str:

@@ -39,7 +39,6 @@ _MAX_BISECTION_CALLS: Final = 50
 _BISECTION_SECONDS: Final = 10.0
 _REFUSED_SERIES_SECONDS: Final = 600.0
 """How long the datums of a series are lost without another call after CloudWatch refused one of them."""
-_MAX_REFUSED_SERIES: Final = 10_000
 
 _OPERATOR_REMEDIES: Final = {
     Kind.CREDENTIALS: "Provide credentials that may call cloudwatch:PutMetricData: an instance or task role, "
@@ -89,14 +88,16 @@ class Sender:
         self._has_responses = has_responses
         self._expedited = threading.Event()
         self._is_ending = False
-        self._backoff = Backoff()
+        self._failures = 0
+        """The number of failures since CloudWatch last accepted a batch."""
         self._service_clock_offset: float | None = None
         """CloudWatch's time minus the time on ``clock``. Used for expiry, because the wall clock may jump."""
         self._lost_responses = 0
         """The number of lost responses since CloudWatch last accepted a batch."""
         self._bisection_calls = 0
         self._bisection_period_end = -math.inf
-        self._refused_series = _RefusedSeries(clock)
+        self._refused_series: dict[Series, tuple[float, str]] = {}
+        """The series of which CloudWatch has refused a datum: until when they count as refused, and its message."""
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
         self._once_an_outage = RateLimitedLog(_logger)
 
@@ -121,7 +122,7 @@ class Sender:
     def renew_client(self) -> None:
         """Discard the client and the backoff, so that the next call uses a new client and can be made immediately."""
         self._put = None
-        self._backoff = Backoff()
+        self._failures = 0
         self.expedite()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
@@ -201,15 +202,19 @@ class Sender:
 
     def _accepted_series(self, batch: Batch) -> Batch:
         """Return ``batch`` without the datums of recently refused series, and count those datums as lost."""
-        messages = self._refused_series.messages()
-        # Usually there are no such series, and hashing the series of every datum would be wasted.
-        refused = [datum for datum in batch.datums if datum.series in messages] if messages else []
-        if not refused:
+        now = self._clock()
+        self._refused_series = {series: each for series, each in self._refused_series.items() if each[0] > now}
+        if not self._refused_series:  # usually, and hashing the series of every datum would be wasted
             return batch
-        for datum in refused:
-            self._lose_refused(datum, messages[datum.series])
-        accepted = tuple(datum for datum in batch.datums if datum.series not in messages)
-        return Batch(batch.envelope, accepted, is_suspect=batch.is_suspect)
+        accepted = []
+        for datum in batch.datums:
+            if refusal := self._refused_series.get(datum.series):
+                self._lose_refused(datum, refusal[1])
+            else:
+                accepted.append(datum)
+        if len(accepted) == len(batch.datums):
+            return batch
+        return Batch(batch.envelope, tuple(accepted), is_suspect=batch.is_suspect)
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
@@ -224,7 +229,7 @@ class Sender:
         possibly_stored = len(batch.datums) if problem.may_be_stored else 0
         self._stats_recorder.failed(problem.message, datums_possibly_stored=possibly_stored)
         self._lost_responses += problem.may_be_stored
-        if problem.kind.is_final:
+        if problem.kind is Kind.REFUSED:
             return self._refused(batch, problem)
         self._postpone(problem)
         if problem.kind in _OPERATOR_REMEDIES:
@@ -280,7 +285,7 @@ class Sender:
             self._set_service_clock(error)
             return failure(error)
         finally:
-            self._stats_recorder.took(self._clock() - begun)
+            self._stats_recorder.count(requests_seconds=self._clock() - begun)
 
     def _set_service_clock(self, response: object) -> None:
         unix_time = service_time(response)
@@ -290,9 +295,9 @@ class Sender:
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
-        if self._backoff.failures:
+        if self._failures:
             _logger.info("CloudWatch accepts metrics again; sending %d pending data point(s).", self._backlog.datums)
-            self._backoff = Backoff()
+            self._failures = 0
             self._once_an_outage = RateLimitedLog(_logger)
 
     def _refused(self, batch: Batch, problem: Failure) -> Sequence[Batch]:
@@ -312,7 +317,7 @@ class Sender:
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
             # Remember the series, so that its datums in later batches do not cause a bisection each time.
-            self._refused_series.add(datum.series, problem.message)
+            self._refused_series[datum.series] = (self._clock() + _REFUSED_SERIES_SECONDS, problem.message)
         self._lose_refused(datum, problem.message)
         return ()
 
@@ -328,7 +333,8 @@ class Sender:
         )
 
     def _postpone(self, problem: Failure) -> None:
-        delay = self._backoff.next_delay_seconds()
+        delay = backoff_seconds(self._failures)
+        self._failures += 1
         if problem.may_be_stored and self._lost_responses >= _MAX_LOST_RESPONSES:
             delay = _LONGEST_BACKOFF_SECONDS
         self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS))
@@ -356,39 +362,11 @@ def _uninstrumented() -> AbstractContextManager[None]:
     return suppress_instrumentation()
 
 
-class _RefusedSeries:
-    """The series of which CloudWatch has recently refused a datum, and its messages about them."""
+def backoff_seconds(failures: int) -> float:
+    """Return a random delay before the next attempt, after ``failures`` earlier failures in a row.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._entries: dict[Series, tuple[float, str]] = {}
-        """The time until which each series is kept, and the message. Ordered by that time."""
-
-    def add(self, series: Series, message: str) -> None:
-        """Keep a series for ``_REFUSED_SERIES_SECONDS``, and drop the oldest if there are too many."""
-        self._entries.pop(series, None)
-        self._entries[series] = (self._clock() + _REFUSED_SERIES_SECONDS, message)
-        if len(self._entries) > _MAX_REFUSED_SERIES:
-            del self._entries[next(iter(self._entries))]
-
-    def messages(self) -> dict[Series, str]:
-        """Return the message about each series."""
-        now = self._clock()
-        self._entries = {series: entry for series, entry in self._entries.items() if entry[0] > now}
-        return {series: message for series, (_, message) in self._entries.items()}
-
-
-class Backoff:
-    """Exponential backoff with full jitter, so that processes throttled together do not retry together.
-
+    The delay grows exponentially, with full jitter, so that processes throttled together do not retry together:
     https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
     """
-
-    def __init__(self) -> None:
-        self.failures = 0
-
-    def next_delay_seconds(self) -> float:
-        """Count a failure, and return a random delay before the next attempt."""
-        longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(self.failures, 30))
-        self.failures += 1
-        return _random.uniform(0.0, longest)
+    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30))
+    return _random.uniform(0.0, longest)

@@ -60,7 +60,6 @@ class Spool:
         self._directory = directory
         self._max_bytes = max_bytes
         self._sizes: dict[Path, int] = {}
-        self._size_bytes = 0
         self._numbers = itertools.count()
         self._own: Path | None = None
         self._locks: list[int] = []
@@ -70,12 +69,13 @@ class Spool:
         """Write ``batch`` to a new file and return its path, or log a warning and return ``None`` if that fails."""
         content = _checked(batch.body())
         # A long outage must not fill a disk that the program also uses.
-        if self._size_bytes + len(content) > self._max_bytes:
+        size_bytes = sum(self._sizes.values())
+        if size_bytes + len(content) > self._max_bytes:
             _each_minute.warning(
                 "full",
                 "The spool is full (%d bytes); new metrics are kept in memory only. Fix the delivery problem logged "
                 "earlier.",
-                self._size_bytes,
+                size_bytes,
             )
             return None
         # Names sort by age, which lets an adopting process send the oldest batches first.
@@ -91,7 +91,7 @@ class Spool:
                 error,
             )
             return None
-        self._count(path, len(content))
+        self._sizes[path] = len(content)
         return path
 
     def read(self, path: Path) -> Batch | None:
@@ -120,7 +120,7 @@ class Spool:
                 error,
             )
         else:
-            self._forget(path)
+            self._sizes.pop(path, None)
 
     def adopt(self) -> Iterator[Path]:
         """Move batch files from unlocked directories to this spool's own directory, and yield the new paths.
@@ -155,7 +155,7 @@ class Spool:
         """
         own, self._own = self._own, None
         with contextlib.suppress(OSError):
-            if own and not any(each.suffix in {_BATCH_SUFFIX, _BAD_SUFFIX} for each in own.iterdir()):
+            if own and not any(own.glob("*" + _BATCH_SUFFIX)):
                 shutil.rmtree(own, ignore_errors=True)
         self.release()
 
@@ -186,7 +186,7 @@ class Spool:
             path = self._own_directory() / f"{file.stem[:_STEM_LENGTH]}-{number:06d}{_BATCH_SUFFIX}"
             size = file.lstat().st_size
             file.rename(path)
-            self._count(path, size)
+            self._sizes[path] = size
             yield path
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -200,15 +200,8 @@ class Spool:
             self._locks.append(lock)
         return self._own
 
-    def _count(self, path: Path, size: int) -> None:
-        self._sizes[path] = size
-        self._size_bytes += size
-
-    def _forget(self, path: Path) -> None:
-        self._size_bytes -= self._sizes.pop(path, 0)
-
     def _set_aside(self, path: Path, error: Exception) -> None:
-        bad = _free_path(self._directory / (path.name + _BAD_SUFFIX))
+        bad = self._directory / (path.name + _BAD_SUFFIX)
         _logger.warning(
             "%s is not a batch of metrics (%s) and cannot be sent; renaming the file to %s. Delete it when you no "
             "longer need it.",
@@ -216,7 +209,7 @@ class Spool:
             error,
             bad.name,
         )
-        self._forget(path)
+        self._sizes.pop(path, None)
         try:
             path.rename(bad)
         except OSError:
@@ -275,12 +268,6 @@ def _new_process_directory(directory: Path) -> tuple[Path, int]:
         with contextlib.suppress(OSError):
             own.rmdir() if lock is None else os.close(lock)
     raise OSError(errno.EAGAIN, "the directory of this process cannot be locked")
-
-
-def _free_path(path: Path) -> Path:
-    """Return ``path`` if nothing exists there. Otherwise, append the lowest unused number to its stem."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def _try_lock(directory: Path) -> int | None:

@@ -124,15 +124,11 @@ class StatsRecorder:
             self._totals["datums_possibly_duplicated"] += datums_possibly_stored
             self._last_error = error
 
-    def possibly_duplicated(self, datums: int) -> None:
-        """Count spooled datums whose request is unanswered at shutdown, so that the next process sends them again."""
+    def count(self, **numbers: float) -> None:
+        """Add ``numbers`` to the fields of :class:`DeliveryStats` with these names."""
         with self._lock:
-            self._totals["datums_possibly_duplicated"] += datums
-
-    def took(self, seconds: float) -> None:
-        """Add the duration of a request, regardless of its outcome."""
-        with self._lock:
-            self._totals["requests_seconds"] += seconds
+            for name, number in numbers.items():
+                self._totals[name] += number
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
         """Count datums as lost for ``reason``."""
@@ -144,11 +140,6 @@ class StatsRecorder:
         """Count measurements that never became part of a data point. A negative number undoes an earlier call."""
         with self._lock:
             self._measurements_lost[reason.value] += number
-
-    def merged(self, datums: int) -> None:
-        """Count datums that were merged into other datums."""
-        with self._lock:
-            self._totals["datums_merged"] += datums
 
     @property
     def requests(self) -> int:
@@ -162,13 +153,8 @@ class StatsRecorder:
         lost = [*dict(self._lost).items(), *dict(self._measurements_lost).items()]
         return sum(number for reason, number in lost if reason != LossReason.INVALID.value)
 
-    def stats(self, *, datums_pending: int = 0, metrics_active: int = 0, metrics_overflowed: int = 0) -> DeliveryStats:
-        """Return a snapshot of the counters. The arguments are counts that other objects keep."""
-        kept_elsewhere = {
-            "datums_pending": datums_pending,
-            "metrics_active": metrics_active,
-            "metrics_overflowed": metrics_overflowed,
-        }
+    def stats(self, **kept_elsewhere: int) -> DeliveryStats:
+        """Return a snapshot of the counters. The arguments are the fields whose values other objects keep."""
         with self._lock:
             return DeliveryStats(
                 **{**self._totals, **kept_elsewhere},

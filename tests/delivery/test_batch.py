@@ -198,10 +198,6 @@ class TestBatch:
         """The request tells CloudWatch to accept the metrics even if it rejects the entity."""
         assert Batch(Envelope("Shop", SERVICE), ()).parameters()["StrictEntityValidation"] is False
 
-    def test_nothing(self) -> None:
-        """An empty batch has no datums."""
-        assert Batch.empty().datums == ()
-
     @given(st.lists(datums, min_size=1, max_size=5))
     def test_is_accepted(self, made: list[Datum]) -> None:
         """CloudWatch accepts every batch."""

@@ -22,7 +22,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Envelope
 from otel_cloudwatch_flask.delivery.boto_client import Client, plain_put
-from otel_cloudwatch_flask.delivery.sender import Backoff, Sender
+from otel_cloudwatch_flask.delivery.sender import Sender, backoff_seconds
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.testing.fake import client_error
@@ -168,8 +168,7 @@ class TestRetries:
 
     def test_backoff_is_bounded_for_ever(self) -> None:
         """The delay never exceeds half a minute, no matter how long an outage lasts."""
-        backoff = Backoff()
-        assert all(0 <= backoff.next_delay_seconds() <= 30 for _ in range(5000))
+        assert all(0 <= backoff_seconds(failures) <= 30 for failures in range(5000))
 
     def test_retry_after(self) -> None:
         """The next attempt waits for the time given by ``Retry-After``."""
@@ -372,15 +371,6 @@ class TestRefusals:
         setting.add("bad")
         assert setting.deliver()
         assert client.calls == calls + 2
-
-    def test_few_refused_series_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the limit is exceeded, the oldest rejected series are forgotten."""
-        monkeypatch.setattr("otel_cloudwatch_flask.delivery.sender._MAX_REFUSED_SERIES", 2)
-        setting = Setting(PickyClient())
-        for name in ("bad1", "bad2", "bad3"):
-            setting.add(name)
-            assert setting.deliver()
-        assert [series.name for series in setting.sender._refused_series.messages()] == ["bad2", "bad3"]
 
     def test_throttled_while_halving(self) -> None:
         """Throttling during the bisection loses no datum, and the bad datum is still isolated."""

@@ -61,9 +61,8 @@ def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
     gone.unlink()
     spool.remove(kept)
     assert kept.is_dir()
-    size = spool._size_bytes
     spool.remove(gone)
-    assert spool._size_bytes < size
+    assert list(spool._sizes) == [kept]
 
 
 def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
@@ -75,21 +74,6 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
     assert list(broken.adopt()) == []
     third = Spool(tmp_path)
     assert [third.read(path) for path in third.adopt()] == [batch("a")]
-
-
-def test_what_is_set_aside_replaces_no_other_file(tmp_path: Path) -> None:
-    """Every entry that is set aside gets a unique name, whether it is a file or a directory."""
-    spool = Spool(tmp_path)
-    path = spool._own_directory() / "0.batch"
-    for number in range(3):
-        if number == 0:
-            path.mkdir()
-        else:
-            path.write_text(str(number))
-        assert spool.read(path) is None
-        assert not path.exists()
-    assert sorted(each.name for each in tmp_path.glob("*.bad")) == ["0.batch-1.bad", "0.batch-2.bad", "0.batch.bad"]
-    assert [(tmp_path / f"0.batch-{number}.bad").read_text() for number in (1, 2)] == ["1", "2"]
 
 
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +101,7 @@ def test_a_file_that_is_gone_is_no_batch(tmp_path: Path) -> None:
     path.unlink()
     assert spool.read(path) is None
     assert not list(tmp_path.glob("*.bad"))
-    assert spool._size_bytes == 0
+    assert spool._sizes == {}
 
 
 def test_a_damaged_file_costs_its_own_datums(tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.read(0, 0)
             self.settle(0, 0)
         assert not self.whole
-        assert member.spool._size_bytes == 0
+        assert member.spool._sizes == {}
         shutil.rmtree(self.directory)
 
 
