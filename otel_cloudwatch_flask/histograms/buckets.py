@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from operator import itemgetter, lt
+from operator import lt
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -283,11 +283,9 @@ def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
 
 def consecutive_buckets(scale: int, offset: int, counts: Sequence[int]) -> Buckets:
     """Return the non-empty exponential buckets, given the sample counts of consecutive indices from ``offset``."""
-    filled = [*itertools.compress(itertools.count(), counts)]
-    # An itemgetter is twice as fast as a comprehension, but returns a tuple only for two positions or more.
-    samples = [*itemgetter(*filled)(counts)] if len(filled) > 1 else [counts[position] for position in filled]
-    bucket_at = _cached_buckets(scale).__getitem__
-    return samples, [bucket_at(offset + position) for position in filled]
+    bucket_at = _cached_buckets(scale)
+    filled = [*itertools.compress(range(len(counts)), counts)]
+    return [counts[position] for position in filled], [bucket_at[offset + position] for position in filled]
 
 
 def buckets_around_zero(negative: Buckets, zero_count: int, zero_threshold: float, positive: Buckets) -> Buckets:

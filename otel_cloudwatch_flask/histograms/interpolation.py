@@ -157,7 +157,7 @@ def _parts(samples: Sequence[int], most: int) -> list[int]:
     If the number of parts were proportional to the sample count, sparse buckets, which often contain high percentiles,
     would be divided into too few parts.
     """
-    room = most - len(samples)
+    room = max(most - len(samples), 0)
     weights = [*map(math.sqrt, samples)]
     total = sum(weights)
     return [

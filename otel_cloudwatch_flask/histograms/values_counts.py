@@ -1,7 +1,7 @@
 """Convert histograms to CloudWatch's ``Values`` and ``Counts``, at most 150 of each.
 
-The count, sum, minimum and maximum are preserved. Neighboring buckets are joined if there are too many. Each value lies
-within the bucket whose samples it represents, so the error of a percentile does not exceed the width of its bucket.
+The count, sum, minimum and maximum are preserved. Each value lies within the bucket whose samples it represents, so the
+error of a percentile does not exceed the width of its bucket. If there are too many values, neighbors are joined.
 
 The minimum and the maximum become separate values, and the outermost buckets are clamped to them. Explicit buckets, and
 exponential buckets with many samples, are divided. The samples of an exponential bucket are represented by its
@@ -37,7 +37,7 @@ MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 _COMMON_PERCENTILES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 _RESERVE_FOR_PERCENTILES: Final = 2 * len(_COMMON_PERCENTILES)
-"""If buckets have to be joined, this many values are reserved to divide the buckets with common percentiles."""
+"""Number of values that remain for dividing the buckets with common percentiles, even if values have to be joined."""
 
 _SAMPLES_PER_PART: Final = 6
 """Minimum number of samples in each part of a divided exponential bucket. Exponential buckets are narrow even if
@@ -154,7 +154,7 @@ def _mean(lower: _Sample, upper: _Sample) -> _Sample:
 
 def _values_and_counts(
     count: int, total: float, extremes: Extremes, buckets: Buckets, *, is_explicit: bool
-) -> tuple[list[float], list[int]]:
+) -> tuple[Sequence[float], Sequence[int]]:
     """Convert the fields of a histogram to unscaled values and counts. The caller applies the factor.
 
     Modifies ``buckets``.
@@ -172,15 +172,11 @@ def _values_and_counts(
     if maximum is not None:
         values.append(maximum + 0.0)
         counts.append(1)
-    # Clamping can make a value equal to the minimum or the maximum.
-    if len(values) > 1 and (values[0] == values[1] or values[-2] == values[-1]):
-        return _with_equal_values_merged(values, counts)
+    # Clamping can make a value equal to the minimum or the maximum, and parts of narrow buckets can be too narrow to
+    # differ.
+    if len(values) > MAX_VALUES_PER_DATUM or not all(map(lt, values, values[1:])):
+        return combined([Distribution(values, counts)])
     return values, counts
-
-
-def _with_equal_values_merged(values: Sequence[float], counts: Sequence[int]) -> tuple[list[float], list[int]]:
-    merged = Distribution.of(zip(values, counts, strict=True))
-    return [*merged.values], [*merged.counts]
 
 
 def _single_value(total: float, extremes: Extremes, buckets: Buckets) -> float:
@@ -225,8 +221,6 @@ def _inner_values_and_counts(buckets: Buckets, total: float, *, is_explicit: boo
     samples, bounds = buckets
     if not samples:
         return [], []
-    if len(samples) > MAX_BUCKETS:
-        samples, bounds = buckets = _coarsened(buckets, MAX_BUCKETS - _RESERVE_FOR_PERCENTILES)
     if bounds[0][0] < -_FARTHEST_EDGE or bounds[-1][1] > _FARTHEST_EDGE:
         samples, bounds = buckets = _closed(buckets, total)
     if len(samples) == 1 and samples[0] == 1:
@@ -251,9 +245,7 @@ def _divided_values_and_counts(buckets: Buckets, total: float, *, is_explicit: b
     if values is None:
         finer = finer if _can_add_up_to(finer, total) else buckets
         values = _at_common_fraction(finer, total)
-    if all(map(lt, values, values[1:])):
-        return values, finer[0]
-    return _with_equal_values_merged(values, finer[0])  # Parts of narrow buckets can be too narrow to differ.
+    return values, finer[0]
 
 
 def _are_spread(buckets: Buckets) -> bool:
@@ -302,43 +294,6 @@ def _rounded(value: float, format_spec: str, lower: float, upper: float) -> floa
     return rounded if lower < rounded < upper else value
 
 
-def _coarsened(buckets: Buckets, most: int) -> Buckets:
-    """Join neighboring buckets until at most ``most`` buckets are left.
-
-    Pairs of adjacent buckets are joined before pairs with a gap. Within each group, pairs in which neither bucket
-    contains a commonly used percentile come first, and pairs with fewer samples come before pairs with more. Pairs that
-    include a bucket of zeros are joined last.
-    """
-    rows = [(count, lower, upper) for count, (lower, upper, _) in zip(*buckets, strict=True)]
-    while len(rows) > most:
-        # Join at most a quarter at a time, so that joined buckets are ranked by their new sample counts.
-        joined = _to_join(rows, min(len(rows) - most, len(rows) // 4))
-        rows = [
-            (count + rows[i + 1][0], lower, rows[i + 1][2]) if i in joined else (count, lower, upper)
-            for i, (count, lower, upper) in enumerate(rows)
-            if i - 1 not in joined
-        ]
-    return [count for count, _, _ in rows], [bucket_between(lower, upper) for _, lower, upper in rows]
-
-
-def _to_join(rows: Sequence[tuple[int, float, float]], most: int) -> set[int]:
-    """Return the indices of buckets to join with their successors. No bucket takes part in two joins."""
-    with_percentiles = _indices_of_percentiles([count for count, _, _ in rows])
-
-    def harm(i: int) -> tuple[bool, bool, bool, int]:
-        (count, lower, upper), (next_count, next_lower, next_upper) = rows[i], rows[i + 1]
-        has_zeros = lower == upper or next_lower == next_upper
-        return has_zeros, upper != next_lower, not with_percentiles.isdisjoint((i, i + 1)), count + next_count
-
-    chosen: set[int] = set()
-    for i in sorted(range(len(rows) - 1), key=harm):
-        if len(chosen) == most:
-            break
-        if not {i - 1, i + 1} & chosen:
-            chosen.add(i)
-    return chosen
-
-
 def _indices_of_percentiles(samples: Sequence[int]) -> set[int]:
     """Return the indices of the buckets that contain the common percentiles."""
     counted = list(accumulate(samples))
@@ -368,6 +323,8 @@ def _numbers_of_parts(samples: Sequence[int]) -> dict[int, int]:
     """
     overfull = {i: count for i, count in enumerate(samples) if count >= _OVERFULL}
     room, total = MAX_BUCKETS - len(samples), sum(samples)
+    if room < 0:  # values have to be joined in any case
+        room = _RESERVE_FOR_PERCENTILES
     if room <= _RESERVE_FOR_PERCENTILES:
         indices = _indices_of_percentiles(samples)
         share = 1 + room // len(indices)

@@ -36,11 +36,6 @@ def adjacent(samples: Sequence[int]) -> list[Row]:
     return [Row(float(i), i + 1.0, count) for i, count in enumerate(samples)]
 
 
-def to_join(buckets: Sequence[Row], most: int) -> set[int]:
-    """Return the indices of the buckets that are joined with the next one."""
-    return distribution._to_join([(samples, lower, upper) for lower, upper, samples in buckets], most)
-
-
 def with_overfull_divided(buckets: Sequence[Row]) -> list[Row]:
     """Return the buckets after the division of over-full ones."""
     return rows(distribution._with_overfull_divided(buckets_of(buckets)))
@@ -141,35 +136,10 @@ def test_nothing_to_refine(total: float, scale: float) -> None:
     assert density.refined(scaled(LINEAR, scale), total * scale, 60) is None
 
 
-def test_which_neighbors_are_joined() -> None:
-    """Adjacent buckets are joined first, then buckets without percentiles, then the emptiest; always in pairs."""
-    buckets = adjacent((100, 1, 1, 100, 100, 2, 2, 100))
-    assert [to_join(buckets, most) for most in (1, 2, 3)] == [{1}, {1, 5}, {1, 3, 5}]
-    apart = [*buckets[:2], *(Row(each.lower + 1, each.upper + 1, each.samples) for each in buckets[2:])]
-    assert to_join(apart, 1) == {0}
-    assert to_join(adjacent((100, 100, 100, 1, 1)), 1) == {3}
-
-
-def test_zeros_are_joined_last() -> None:
-    """A bucket without width has exact samples, so even buckets that are not adjacent are joined before it."""
-    buckets = [Row(-1.0, 0.0, 1), Row(0.0, 0.0, 1), Row(0.0, 1.0, 1), Row(5.0, 6.0, 100), Row(8.0, 9.0, 100)]
-    assert to_join(buckets, 1) == {2}
-
-
 def test_which_buckets_hold_percentiles() -> None:
     """The buckets that hold percentiles are those in which 50 %, 75 %, 90 % ... of all samples are reached."""
     assert distribution._indices_of_percentiles([1, 1, 1, 997]) == {3}
     assert distribution._indices_of_percentiles([50, 25, 15, 5, 4, 1]) == {0, 1, 2, 3, 4, 5}
-
-
-@pytest.mark.parametrize("number", [137, 149, 201, 1000])
-def test_no_more_buckets_are_joined_than_necessary(number: int) -> None:
-    """Joining stops at exactly the requested number of buckets, and preserves all samples and the outer edges."""
-    buckets = buckets_of(adjacent([1 + i % 7 for i in range(number)]))
-    samples, bounds = distribution._coarsened(buckets, 136)
-    assert len(samples) == len(bounds) == 136
-    assert sum(samples) == sum(buckets[0])
-    assert (bounds[0][0], bounds[-1][1]) == (0.0, float(number))
 
 
 def test_overfull_buckets_are_divided() -> None:
