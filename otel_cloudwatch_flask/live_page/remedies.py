@@ -28,7 +28,7 @@ class Remedy:
 
 
 _DRY_RUN: Final = Step(
-    "To try it without AWS, add this line above the reporter. Nothing is sent:",
+    "To try the page without AWS, add this line before the reporter is created:",
     'app.config["CLOUDWATCH_DRY_RUN"] = True',
 )
 _REGION: Final = Step("Set the Region to publish to, and restart the app:", "export AWS_REGION=us-east-1")
@@ -50,7 +50,7 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.STREAM: Remedy("The EMF lines cannot be written: standard output is closed, or nothing reads it.", ()),
     Kind.SERVER: Remedy("CloudWatch returned an internal error. Wait, or check the AWS Health Dashboard.", ()),
     Kind.REFUSED: Remedy("CloudWatch refuses some data points.", (Step("Check the metrics of the app:", _DOCTOR),)),
-    Kind.UNKNOWN: Remedy("The call to CloudWatch fails.", (Step("Find the cause:", _DOCTOR),)),
+    Kind.UNKNOWN: Remedy("The last call to CloudWatch failed.", (Step("Find the cause:", _DOCTOR),)),
 }
 
 # Keyed by the error's class or code, which the message contains. Errors of one kind may need different remedies.

@@ -135,7 +135,7 @@ def test_statistics_without_meaning_are_grey(page: Page, site: Site) -> None:
     page.open(site, rows=2)
     page.wait("document.querySelectorAll('#body .number:not(:empty)').length === 14")
     cells = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.textContent)"
-    titles = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.title.split(':')[0])"
+    titles = "[...document.querySelectorAll('#body tr:nth-child({}) .number')].map(e => e.title.split(',')[0])"
     assert page.names() == ["temperature", "views"]
     assert page.run(cells.format(1)) == ["1", *["0.000861"] * 6]
     assert page.run(cells.format(2)) == ["1", *["160.4"] * 6]
@@ -186,7 +186,7 @@ def test_errors_are_shown_as_text(page: Page) -> None:
         page.wait("document.getElementById('state').dataset.state === 'bad'")
         assert "<img src=x onerror=window.hacked=1> \\u" in page.text("#remedy")
         assert not {"\u202e", "\u0007"} & set(page.run("document.body.textContent"))
-        assert page.text("#sentence").endswith(f"{len(HOSTILE)} data points are buffered, and will be retried.")
+        assert page.text("#sentence").endswith(f"{len(HOSTILE)} data points are buffered and will be retried.")
         assert page.run("window.hacked") is None
         page.assert_is_clean(site)
     finally:

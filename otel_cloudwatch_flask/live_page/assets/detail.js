@@ -135,7 +135,7 @@ export class Detail {
   }
 
   gone() {
-    this.datums.replaceChildren(element("p", { className: "muted", textContent: "This series was evicted, or its process has ended." }));
+    this.datums.replaceChildren(element("p", { className: "muted", textContent: "This metric is no longer on the page, or its process has ended." }));
   }
 
   draw(series) {

@@ -99,28 +99,27 @@ function fillSelect(select, options, chosen) {
   if (chosen !== undefined) select.value = chosen;
 }
 
-const SEND = { text: "To send metrics, unset OTEL_EXPORTER_CLOUDWATCH_DRY_RUN, or set this above the reporter:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
-const DIAGNOSE = { text: "Look at the warnings below, and check the app:", copy: "flask cloudwatch doctor" };
-const ENABLE = { text: "To send metrics, change the setting, and check that OTEL_SDK_DISABLED is not true:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
+const SEND = { text: "To send metrics, add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
+const DIAGNOSE = { text: "Read the warnings below, and run:", copy: "flask cloudwatch doctor" };
+const ENABLE = { text: "To send metrics, unset OTEL_SDK_DISABLED, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
 
 function showState({ delivery, settings, datums, remedy }) {
   const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
-    const interval = `While calls fail, new measurements are collected every ${duration(settings.export_interval_seconds)}.`;
-    const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} buffered, and will be retried.`;
-    return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `${interval} Last error: ${error}`, remedy?.steps);
+    const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} buffered and will be retried.`;
+    return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
-  if (lost) return state("warn", `Lost ${dataPoints(lost)} (${reasons(delivery.lost)}); ${sent} delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
+  if (lost) return state("warn", `Data was lost: ${reasons(delivery.lost)}. ${sent} data points were delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
   if (!delivery.datums_sent) {
     if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
-    return state("idle", "Nothing published yet.", "Send a request to the app: its metrics appear here as soon as they are recorded.");
+    return state("idle", "Nothing published yet.", "Send a request to the app. Its metrics appear here after the next flush.");
   }
   const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
-  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them: the rest were sent before the page was enabled.` : "";
-  return state("good", `All metrics delivered: ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
+  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them. The others were sent before the page was enabled.` : "";
+  return state("good", `${pending ? "Delivered" : "All metrics delivered:"} ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
 }
 
 const dataPoints = (count) => (count === 1 ? "1 data point" : `${whole(count)} data points`);
@@ -141,14 +140,14 @@ function state(kind, sentence, remedy = "", steps = []) {
 function showDisabled() {
   for (const id of ["summary", "series", "rules", "empty", "notices"]) $(id).hidden = true;
   put("namespace", "Disabled");
-  state("idle", "Metrics are disabled for this app; nothing is sent.", "", [ENABLE]);
+  state("idle", "Metrics are disabled for this app. Nothing is sent.", "", [ENABLE]);
 }
 
 function showUnreachable(problem) {
   const since = lastResponse ? ` Showing data from ${clock(lastResponse / 1000)}.` : "";
   const isGone = /^404/.test(problem.message);
   state("bad", `The app is not responding.${since}`, isGone
-    ? "The page was not found: the app may have been restarted with the page disabled."
+    ? "The page was not found. The app may have been restarted with the page disabled."
     : `Retrying. (${escaped(problem.message).slice(0, 200)})`);
 }
 

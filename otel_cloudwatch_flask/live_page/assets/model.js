@@ -14,8 +14,8 @@ const MEANINGLESS = {
 // Why a statistic of a series has no meaning, or null if it has one.
 export const mootReason = ({ kind }, key) => {
   if (!MEANINGLESS[kind]?.includes(key)) return null;
-  if (kind === "counter") return "Not meaningful for a counter: it depends on the time between flushes";
-  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}: it adds up values from different times`;
+  if (kind === "counter") return "Not meaningful for a counter, because it depends on the time between flushes";
+  return `Not meaningful for ${kind === "gauge" ? "a gauge" : "an up-down counter"}, because it adds up values from different times`;
 };
 
 const STATUS = /^(http\.(response\.)?status_code|status_?code|status)$/i;
