@@ -12,16 +12,16 @@ import math
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
 
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
 from otel_cloudwatch_flask.model.dimension_arguments import dimension_texts
-from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
+from otel_cloudwatch_flask.model.rules import MetricRule, names_in, parse_rules
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
@@ -237,15 +237,10 @@ def _rules(value: object) -> tuple[MetricRule, ...]:
 
 
 def _attribute_names(value: object) -> tuple[str, ...]:
-    names = map(str.strip, value.split(",")) if isinstance(value, str) else value
-    given = tuple(names) if isinstance(names, Iterable) else (None,)
-    if not all(map(_is_name, given)):
+    names = names_in([name.strip() for name in value.split(",")] if isinstance(value, str) else value)
+    if names is None:
         raise ValueError("is not a list of attribute names; use a list of names")
-    return cast("tuple[str, ...]", given)
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and bool(name)
+    return names
 
 
 def _from_json(text: str) -> object:
@@ -259,27 +254,15 @@ def _dimensions_from_text(text: str) -> object:
     """Parse a JSON object or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    return dict(map(_pair_from_text, filter(str.strip, text.split(","))))
-
-
-def _pair_from_text(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not all(separator for _, separator, _ in pairs):
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
-    return name.strip(), value.strip()
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def is_given(value: object) -> bool:
     """Return whether the caller passed ``value``, as opposed to leaving the argument at its default."""
     return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
-
-
-def _parsed(source: str, value: object, parse: Parser) -> object:
-    try:
-        return parse(value)
-    except ValueError as problem:
-        message = f"{source}={safe_repr(value)} {problem}".rstrip(".") + "."
-        raise ConfigurationError(message, key=source, value=value) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,18 +301,23 @@ class Key:
 
         Raises :class:`ConfigurationError` if the value is invalid.
         """
-        found = next(self._given(arguments, app_config, environ), None)
-        if found:
-            return _parsed(*found)
-        return self.default(arguments, app_config, environ) if callable(self.default) else self.default
+        given = self._given(arguments, app_config, environ)
+        if given is None:
+            return self.default(arguments, app_config, environ) if callable(self.default) else self.default
+        source, value, parse = given
+        try:
+            return parse(value)
+        except ValueError as problem:
+            message = f"{source}={safe_repr(value)} {problem}".rstrip(".") + "."
+            raise ConfigurationError(message, key=source, value=value) from None
 
     def source(self, arguments: Source, app_config: Source, environ: Source) -> str | None:
         """Return the name that error messages use for the source of the value, or ``None`` if the default applies."""
-        found = next(self._given(arguments, app_config, environ), None)
-        return found[0] if found else None
+        given = self._given(arguments, app_config, environ)
+        return given[0] if given else None
 
-    def _given(self, arguments: Source, app_config: Source, environ: Source) -> Iterator[tuple[str, object, Parser]]:
-        """Yield the name, raw value and parser of each source that provides a value, in order of precedence."""
+    def _given(self, arguments: Source, app_config: Source, environ: Source) -> tuple[str, object, Parser] | None:
+        """Return the name, raw value and parser of the source that takes precedence, or ``None`` if there is none."""
         candidates = [
             (self.field, arguments.get(self.field), self.parse),
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
@@ -339,7 +327,7 @@ class Key:
             *((name, environ.get(name) or None, self.parse) for name in (self.variable, self.app_config_name)),
             *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
         ]
-        return (candidate for candidate in candidates if is_given(candidate[1]))
+        return next((candidate for candidate in candidates if is_given(candidate[1])), None)
 
 
 def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) -> float:
@@ -347,6 +335,10 @@ def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) 
     rules: Any = next(key for key in KEYS if key.field == "rules").resolve(arguments, app_config, environ)
     is_fast = app_config.get("DEBUG") or any(rule.storage_resolution == 1 for rule in rules)
     return FAST_FLUSH_MIN_INTERVAL_SECONDS if is_fast else FLUSH_MIN_INTERVAL_SECONDS
+
+
+def _is_in_debug_mode(_arguments: Source, app_config: Source, _environ: Source) -> bool:
+    return bool(app_config.get("DEBUG"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +411,7 @@ class Settings:
     """How metrics reach CloudWatch. 'api' sends PutMetricData requests. 'emf' writes lines in the embedded metric
     format to standard output, and CloudWatch Logs extracts the metrics from the lines.
     """
-    live_page: Annotated[bool | None, Key(_boolean)]
+    live_page: Annotated[bool, Key(_boolean, default=_is_in_debug_mode)]
     """Whether the app serves the live page. Default: the value of app.debug when init_app is called. Outside debug
     mode, the page requires LIVE_PAGE_CHECK.
     """
@@ -503,5 +495,6 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 def given_fields(*, arguments: Source, app_config: Source) -> set[str]:
     """Return the fields of the settings that an argument or ``app.config`` provides. Other sources are ignored."""
-    sources = ((key.field, (arguments.get(key.field), app_config.get(key.app_config_name))) for key in KEYS)
-    return {field for field, values in sources if any(map(is_given, values))}
+    return {
+        key.field for key in KEYS if is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name))
+    }

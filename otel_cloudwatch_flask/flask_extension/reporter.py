@@ -516,12 +516,8 @@ def _warn_of_misspelt_keys(app: Flask) -> None:
         _quiet_log.warning(key, "Unknown setting %s is ignored; did you mean %s?", key, meant)
 
 
-def _has_live_page(app: Flask, settings: Settings) -> bool:
-    return app.debug if settings.live_page is None else settings.live_page
-
-
 def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
-    if _has_live_page(app, settings) and not app.debug and settings.live_page_check is None:
+    if settings.live_page and not app.debug and settings.live_page_check is None:
         raise ConfigurationError(
             "LIVE_PAGE is enabled outside debug mode, which requires an access check. Set "
             'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function that takes no arguments. With flask-login: '
@@ -533,7 +529,7 @@ def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
 
 
 def _serve_live_page(app: Flask, registration: Registration) -> None:
-    if _has_live_page(app, registration.settings):
+    if registration.settings.live_page:
         from otel_cloudwatch_flask.live_page import serve_live_page  # noqa: PLC0415  # imported only by apps that serve it
 
         serve_live_page(app, registration.settings, registration.exporter)
@@ -547,7 +543,7 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
             app,
             meter_provider=registration.setup.meters,
-            excluded_urls=_excluded_urls(app, registration.settings, os.environ),
+            excluded_urls=_excluded_urls(registration.settings),
         )
         app.wsgi_app = raising(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask documents
         # Called before FlaskInstrumentor's own function, because Flask calls the function registered last first.
@@ -568,14 +564,14 @@ def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None
         request.url = ""
 
 
-def _excluded_urls(app: Flask, settings: Settings, environ: Mapping[str, str]) -> str | None:
+def _excluded_urls(settings: Settings) -> str | None:
     """Return a pattern of URLs not to instrument: the live page, and the URLs that the environment excludes.
 
     Returns ``None`` if there is no live page. FlaskInstrumentor then reads the environment.
     """
-    if not _has_live_page(app, settings):
+    if not settings.live_page:
         return None
     from otel_cloudwatch_flask.live_page import url_pattern  # noqa: PLC0415  # already imported by _serve_live_page
 
-    named = environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", environ.get("OTEL_PYTHON_EXCLUDED_URLS", ""))
+    named = os.environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS", ""))
     return ",".join([*filter(None, [named]), url_pattern(settings)])

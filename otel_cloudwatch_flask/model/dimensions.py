@@ -121,7 +121,7 @@ def namespace_of(service_name: str) -> str:
     name = _NOT_IN_NAMESPACES.sub("_", service_name.strip()) or "unknown_service"
     if name.startswith((":", RESERVED_NAMESPACE_PREFIX)):
         name = "_" + name
-    return _shortened_if_needed(name, service_name, MAX_NAMESPACE_LENGTH)
+    return shortened(name, MAX_NAMESPACE_LENGTH, service_name)
 
 
 def _as_json(value: object) -> str:
@@ -146,7 +146,7 @@ def _acceptable(text: str, max_length: int, refused: str = _REFUSED) -> str:
     if not text:
         return EMPTY
     must_be_encoded = re.search(refused, text) or _looks_encoded(text, refused)
-    return _shortened_if_needed(_encoded(text, refused) if must_be_encoded else text, text, max_length)
+    return shortened(_encoded(text, refused) if must_be_encoded else text, max_length, text)
 
 
 def _encoded(text: str, refused: str) -> str:
@@ -173,16 +173,14 @@ def _looks_encoded(text: str, refused: str) -> bool:
     return _encoded(decoded, refused) == text
 
 
-def shortened(name: str, max_length: int) -> str:
-    """Return ``name`` or, if it is too long, its beginning, ``~`` and eight hexadecimal digits of its hash."""
-    return _shortened_if_needed(name, name, max_length)
+def shortened(text: str, max_length: int, original: str = "") -> str:
+    """Return ``text`` or, if it is too long, its beginning, ``~`` and eight hexadecimal digits of a hash.
 
+    The hash distinguishes long strings with the same beginning.
 
-def _shortened_if_needed(text: str, original: str, max_length: int) -> str:
-    return text if len(text) <= max_length else _shortened(text, original, max_length)
-
-
-def _shortened(text: str, original: str, max_length: int) -> str:
-    # The hash distinguishes long strings with the same beginning.
-    digest = hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+    :param original: the string to hash. Default: ``text``.
+    """
+    if len(text) <= max_length:
+        return text
+    digest = hashlib.sha256((original or text).encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
     return f"{text[: max_length - _DIGEST_LENGTH - 1]}~{digest}"

@@ -1,6 +1,6 @@
 """Rules, which decide whether a metric is published, and with which dimensions."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -28,7 +28,12 @@ CLIENT_CONTROLLED: Final = (
 client create metrics at the account's expense, so they are excluded unless a rule keeps them.
 """
 
-_DISTRIBUTION_FORMS: Final = ("values", "statistics")
+_ALLOWED_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
+    "storage_resolution": STORAGE_RESOLUTIONS,
+    "distribution": ("values", "statistics"),
+    "keep_original": (True, False),
+    "drop": (True, False),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +74,23 @@ class MetricRule:
     def __post_init__(self) -> None:
         match: object = self.match
         if not isinstance(match, str) or not match:
-            raise _unusable("match", self.match, "a glob such as 'http.server.*'")
+            raise _unusable("match", match, "a glob such as 'http.server.*'")
         # Iterables become tuples, because iterators can be read only once. The dataclass is frozen, so assignment needs
         # object.__setattr__.
         for name in ("dimensions", "exclude", "properties"):
-            given = getattr(self, name)
-            if given is not None:
-                object.__setattr__(self, name, _names(name, given))
-        object.__setattr__(self, "rollups", _sets_of_names(self.rollups))
-        # True and 1.0 equal 1, but CloudWatch refuses them.
-        if type(self.storage_resolution) is not int or self.storage_resolution not in STORAGE_RESOLUTIONS:
-            raise _unusable("storage_resolution", self.storage_resolution, "1 or 60 (seconds)")
-        if self.distribution not in _DISTRIBUTION_FORMS:
-            raise _unusable("distribution", self.distribution, "'values' or 'statistics'")
-        for name in ("keep_original", "drop"):
-            if not isinstance(getattr(self, name), bool):
-                raise _unusable(name, getattr(self, name), "True or False")
+            if getattr(self, name) is not None:
+                self._set(name, names_in(getattr(self, name)), "a list of names")
+        self._set("rollups", _sets_of_names(self.rollups), "a list of lists of names, such as [['http.route'], []]")
+        for name, allowed in _ALLOWED_VALUES.items():
+            value = getattr(self, name)
+            # The types must be equal, too: True and 1.0 equal 1, but CloudWatch refuses them.
+            if (type(value), value) not in [(type(each), each) for each in allowed]:
+                raise _unusable(name, value, " or ".join(map(repr, allowed)))
+
+    def _set(self, name: str, parsed: object, allowed: str) -> None:
+        if parsed is None:
+            raise _unusable(name, getattr(self, name), allowed)
+        object.__setattr__(self, name, parsed)
 
     def keeps(self, attribute: str) -> bool:
         """Return whether an attribute is published as a dimension. The overflow attribute is always published.
@@ -147,7 +153,7 @@ def parse_rules(rules: Iterable[MetricRule | Mapping[str, Any]]) -> tuple[Metric
 
     Raises :class:`ConfigurationError` if a rule is invalid. The message names the rule's index and the invalid field.
     """
-    if isinstance(rules, (str, bytes, Mapping, MetricRule)) or not isinstance(rules, Iterable):
+    if isinstance(rules, (str, bytes, Mapping)) or not isinstance(rules, Iterable):
         raise ConfigurationError(
             f"rules={safe_repr(rules)} is not a list of rules; pass MetricRule objects, or mappings of their fields.",
             key="rules",
@@ -162,18 +168,15 @@ def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     key = f"rules[{index}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one of them.",
-            key=key,
-            value=rule,
+            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one.", key=key, value=rule
         )
     known = [each.name for each in fields(MetricRule)]
-    for name in rule:
-        if name not in known:
-            raise ConfigurationError(
-                f"{key} has the unknown field {safe_repr(name)}; use one of {', '.join(known)}.",
-                key=key,
-                value=name,
-            )
+    if unknown := [name for name in rule if name not in known]:
+        raise ConfigurationError(
+            f"{key} has the unknown field {safe_repr(unknown[0])}; use one of {', '.join(known)}.",
+            key=key,
+            value=unknown[0],
+        )
     try:
         return MetricRule(**rule)
     except ConfigurationError as error:
@@ -190,23 +193,17 @@ def _present(names: Iterable[str], attributes: Collection[str]) -> frozenset[str
     return frozenset(name if name in attributes else SYNONYMS.get(name, name) for name in names)
 
 
-def _names(field_name: str, given: object) -> Sequence[str]:
+def names_in(given: object) -> tuple[str, ...] | None:
+    """Return a list or another iterable of names as a tuple, or ``None`` if it is anything else."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise _unusable(field_name, given, "a list of names")
+        return None
     names = tuple(given)
-    if not all(isinstance(name, str) and name for name in names):
-        raise _unusable(field_name, given, "a list of names")
-    return names
+    return names if all(isinstance(name, str) and name for name in names) else None
 
 
-def _sets_of_names(given: object) -> Sequence[Sequence[str]]:
-    unusable = _unusable("rollups", given, "a list of lists of names, such as [['http.route'], []]")
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise unusable
-    try:
-        return tuple(_names("rollups", each) for each in given)
-    except ConfigurationError:
-        raise unusable from None
+def _sets_of_names(given: object) -> tuple[object, ...] | None:
+    sets = tuple(names_in(each) for each in given) if isinstance(given, Iterable) else (None,)
+    return None if None in sets else sets
 
 
 def _unusable(field_name: str, value: object, allowed: str) -> ConfigurationError:

@@ -74,8 +74,5 @@ def reporter_of(scope: InstrumentationScope) -> str | None:
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """
-    attributes = scope.attributes
-    if attributes is None:
-        return None
-    reporter = attributes.get(REPORTER_KEY)
+    reporter = (scope.attributes or {}).get(REPORTER_KEY)
     return reporter if isinstance(reporter, str) else None

@@ -56,7 +56,7 @@ def test_nothing_given() -> None:
         self_metrics=False,
         dry_run=False,
         output="api",
-        live_page=None,
+        live_page=False,
         live_page_path="/_cloudwatch",
         live_page_check=None,
     )

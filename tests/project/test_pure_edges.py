@@ -149,7 +149,7 @@ class TestRules:
             pytest.param([{"drop": HUGE}], "rules[0].drop", HUGE, f"drop={UNWRITTEN} is invalid; use", id="huge field"),
             pytest.param([HUGE], "rules[0]", HUGE, f"rules[0] is {UNWRITTEN}, which is neither", id="huge rule"),
             ([{"distribution": "x"}], "rules[0].distribution", "x", "use 'values' or 'statistics'"),
-            ([{"storage_resolution": True}], "rules[0].storage_resolution", True, "use 1 or 60 (seconds)"),
+            ([{"storage_resolution": True}], "rules[0].storage_resolution", True, "use 1 or 60."),
         ],
     )
     def test_key_and_value(self, rules: Any, key: str, value: object, allowed: str) -> None:
