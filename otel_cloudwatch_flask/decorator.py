@@ -25,12 +25,6 @@ class AddsMetrics(Protocol):
         """Record one value of a metric."""
 
 
-class _Outcome(Protocol):
-    """A callback that receives the value that a view returned, or the exception that the view raised."""
-
-    def __call__(self, returned: object, raised: Exception | None) -> None: ...
-
-
 def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Decorate a view to count its calls with the metric ``RequestCount``.
 
@@ -41,9 +35,8 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
     """
 
-    def count(returned: object, raised: Exception | None) -> None:
-        status = status_of(returned) if raised is None else _status_of_exception(raised)
-        dimensions = [_dimension("ResourceName", resource_name), _dimension("StatusCode", str(status))]
+    def count(outcome: object) -> None:
+        dimensions = [_dimension("ResourceName", resource_name), _dimension("StatusCode", str(status_of(outcome)))]
         metrics_reporter.add_metric(metric_name="RequestCount", value=1, unit="Count", dimensions=dimensions)
 
     return _call_with_outcome(count)
@@ -61,16 +54,16 @@ def fault_failure_error(
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
     """
 
-    def count(returned: object, raised: Exception | None) -> None:
-        if name := _failure_metric_name(returned, raised):
+    def count(outcome: object) -> None:
+        if name := _failure_metric_name(outcome):
             dimensions = [_dimension("ResourceName", resource_name)]
             metrics_reporter.add_metric(metric_name=name, value=1, unit="Count", dimensions=dimensions)
 
     return _call_with_outcome(count)
 
 
-def status_of(returned: object) -> int:
-    """Return the status code of the response that Flask makes from a view's return value.
+def status_of(outcome: object) -> int:
+    """Return the status code of the response that Flask makes from what a view returned or raised.
 
     Flask accepts neither ``None`` nor tuples whose length is not 2 or 3, so these count as 500. A body of any other
     type that Flask does not accept counts as 200, because another decorator may convert it.
@@ -80,17 +73,16 @@ def status_of(returned: object) -> int:
     >>> status_of(({"error": "no such cart"}, "404 Not Found", {"X-Cart": "7"}))
     404
     """
-    body, status = _body_and_status(returned)
+    body, status = _body_and_status(outcome)
     if body is None:
         return _INTERNAL_SERVER_ERROR  # Flask raises TypeError for such a return value
     return _status_of_body(body) if status is None else _status_code(status)
 
 
-def _failure_metric_name(returned: object, raised: Exception | None) -> str | None:
-    if raised is not None and not isinstance(raised, HTTPException):
+def _failure_metric_name(outcome: object) -> str | None:
+    if isinstance(outcome, Exception) and not isinstance(outcome, HTTPException):
         return "Failure"
-    status = status_of(returned) if raised is None else _status_of_exception(raised)
-    return {4: "Error", 5: "Fault"}.get(status // 100)
+    return {4: "Error", 5: "Fault"}.get(status_of(outcome) // 100)
 
 
 def _body_and_status(returned: object) -> tuple[object, Any]:
@@ -111,16 +103,8 @@ def _status_of_body(body: object) -> int:
     if isinstance(body, Response):
         return body.status_code
     if isinstance(body, HTTPException):
-        return _status_of_exception(body)
-    return _OK
-
-
-def _status_of_exception(error: Exception) -> int:
-    if not isinstance(error, HTTPException):
-        return _INTERNAL_SERVER_ERROR
-    if error.response is not None:
-        return error.response.status_code
-    return _status_code(error.code or _INTERNAL_SERVER_ERROR)
+        return body.response.status_code if body.response else _status_code(body.code)
+    return _INTERNAL_SERVER_ERROR if isinstance(body, Exception) else _OK
 
 
 def _status_code(status: Any) -> int:
@@ -134,41 +118,40 @@ def _status_code(status: Any) -> int:
         return _INTERNAL_SERVER_ERROR
 
 
-def _call_with_outcome(outcome: _Outcome) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def _call_with_outcome(count: Callable[[object], None]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Return a decorator that calls ``count`` with what the view returned or the exception that it raised."""
+
     def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
         # A coroutine function needs a coroutine function as its wrapper, or Flask would not await it.
-        return _observed_coroutine_function(view, outcome) if _is_async(view) else _observed(view, outcome)
+        is_async = inspect.iscoroutinefunction(view)
+        return _observed_coroutine_function(view, count) if is_async else _observed(view, count)
 
     return decorate
 
 
-def _is_async(view: object) -> bool:
-    return inspect.iscoroutinefunction(view)
-
-
-def _observed(view: Callable[_P, _R], outcome: _Outcome) -> Callable[_P, _R]:
+def _observed(view: Callable[_P, _R], count: Callable[[object], None]) -> Callable[_P, _R]:
     @wraps(view)
     def observed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             returned = view(*args, **kwargs)
         except Exception as error:
-            outcome(None, error)
+            count(error)
             raise
-        outcome(returned, None)
+        count(returned)
         return returned
 
     return observed
 
 
-def _observed_coroutine_function(view: Callable[_P, Any], outcome: _Outcome) -> Callable[_P, Any]:
+def _observed_coroutine_function(view: Callable[_P, Any], count: Callable[[object], None]) -> Callable[_P, Any]:
     @wraps(view)
     async def observed(*args: _P.args, **kwargs: _P.kwargs) -> Any:
         try:
             returned = await view(*args, **kwargs)
         except Exception as error:
-            outcome(None, error)
+            count(error)
             raise
-        outcome(returned, None)
+        count(returned)
         return returned
 
     return observed
