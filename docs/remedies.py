@@ -116,11 +116,6 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Fix the call in the file and line that the message names.",
         ),
         Remedy(
-            "Lost a metric: its arguments could not be read",
-            "The call of `add_metric` had no effect.",
-            "Pass plain strings and numbers to add_metric.",
-        ),
-        Remedy(
             "Lost a measurement: OpenTelemetry did not accept",
             "One measurement is lost.",
             "Do not record this number. OpenTelemetry's histograms reject a few extreme ones.",

@@ -15,8 +15,6 @@ from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 MAX_CACHED_CALLS: Final = 4096
 """The maximum number of cached calls. A full cache takes about 3 MB if the calls have few dimensions."""
 
-_PAIR_KEYS: Final = {"Name", "Value"}
-
 
 @dataclass(slots=True, eq=False)
 class FacadeSeries:
@@ -76,28 +74,21 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
     have the same text. This is not true for other types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may
     be equal to anything.
     """
-    if type(dimensions) is not dict:
-        dimensions = _by_name(dimensions)
-    items = tuple(dimensions.items())
+    if type(dimensions) is dict:
+        items = tuple(dimensions.items())
+    elif type(dimensions) is list or type(dimensions) is tuple:
+        items = tuple(map(_pair, dimensions))
+    else:
+        return None
     for name, value in items:
         if type(name) is not str or (type(value) is not str and type(value) is not int):
             return None
     return items
 
 
-def _by_name(pairs: Any) -> dict[object, object]:
-    """Convert CloudWatch's list of pairs to a dictionary.
-
-    For any other argument, or if a name occurs twice, returns ``{None: None}``, which the caller does not cache.
-    """
-    by_name: dict[object, object] = {}
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return the name and value of a pair in CloudWatch's form, or ``None`` twice for anything else."""
     try:
-        for pair in pairs if type(pairs) is list or type(pairs) is tuple else (None,):
-            if type(pair) is not dict or pair.keys() != _PAIR_KEYS or type(pair["Name"]) is not str:
-                return {None: None}
-            if pair["Name"] in by_name:
-                return {None: None}
-            by_name[pair["Name"]] = pair["Value"]
+        return (item["Name"], item["Value"]) if type(item) is dict and len(item) == 2 else (None, None)
     except Exception:  # noqa: BLE001 - boundary: keys whose class overrides __eq__
-        return {None: None}
-    return by_name
+        return None, None

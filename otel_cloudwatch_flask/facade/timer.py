@@ -4,7 +4,6 @@ import inspect
 import time
 from collections.abc import Callable
 from functools import wraps
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -18,21 +17,16 @@ class Timer:
     each call separately, and calls may overlap.
     """
 
-    def __init__(
-        self, record: Callable[[float], None], *, clock_seconds: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, record: Callable[[float], None]) -> None:
         self._record = record
-        self._clock_seconds = clock_seconds
         self._started_at = 0.0
 
     def __enter__(self) -> "Timer":  # noqa: PYI034 - Python 3.10's typing has no Self
-        self._started_at = self._clock_seconds()
+        self._started_at = time.perf_counter()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._record((self._clock_seconds() - self._started_at) * 1000)
+    def __exit__(self, *_error: object) -> None:
+        self._record((time.perf_counter() - self._started_at) * 1000)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Wrap ``function`` so that each call is timed."""
@@ -41,7 +35,7 @@ class Timer:
 
         @wraps(function)
         def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            with self._for_one_call():
+            with Timer(self._record):  # a separate timer, because calls may overlap
                 return function(*args, **kwargs)
 
         return timed
@@ -49,11 +43,7 @@ class Timer:
     def _timed_coroutine_function(self, function: Callable[_P, Any]) -> Callable[_P, Any]:
         @wraps(function)
         async def timed(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with self._for_one_call():
+            with Timer(self._record):
                 return await function(*args, **kwargs)
 
         return timed
-
-    def _for_one_call(self) -> "Timer":
-        """Create a separate timer for one call, because calls may overlap."""
-        return Timer(self._record, clock_seconds=self._clock_seconds)

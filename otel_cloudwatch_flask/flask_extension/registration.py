@@ -17,8 +17,7 @@ from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, seconds_until
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
-_logger = logging.getLogger(__name__)
-_once = RateLimitedLog(_logger)
+_once = RateLimitedLog(logging.getLogger(__name__))
 
 IsStrict: TypeAlias = Callable[[], bool]
 Environ: TypeAlias = dict[str, Any]
@@ -58,30 +57,17 @@ class Registration:
         """
         try:
             arguments = parse_arguments(metric_name, value, unit, dimensions)
-        except Exception as error:  # boundary: methods of the caller's objects may raise anything
+        except InvalidMetricError as error:
             if self._is_strict():
                 raise
             count_as_lost(self.setup.reader, LossReason.INVALID)
-            _log_bad_call(error)
+            site = _call_site()
+            _once.warning(site, "Lost a metric (counted as invalid): %s (Logged once for %s, line %d.)", error, *site)
             return None
         attributes = {**self.settings.default_dimensions, **arguments.dimensions}
         series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions, attributes)
         self._call_cache.add(metric_name, unit, dimensions, series)
         return series, arguments.value
-
-
-def _log_bad_call(error: Exception) -> None:
-    site = _call_site()
-    if isinstance(error, InvalidMetricError):
-        _once.warning(site, "Lost a metric (counted as invalid): %s (Logged once for %s, line %d.)", error, *site)
-    else:
-        _once.log(
-            logging.WARNING,
-            site,
-            "Lost a metric: its arguments could not be read. It is counted as invalid. Pass plain strings and numbers "
-            "to add_metric.",
-            exc_info=True,
-        )
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, settings: Settings) -> Callable[[Environ], object]:
