@@ -116,15 +116,15 @@ def _estimated(
     user_app: UserApp, source: str | None, metrics: int | None, against: str | None, given: Mapping[str, Any]
 ) -> "_Result":
     # The app's settings are the defaults, so that the estimate is for the app as it is configured.
-    flush, *seconds = (_given_or_set(given, user_app, name) for name in _FIELDS)
+    flush, *seconds = (user_app.value(name.upper()) if given[name] is None else given[name] for name in _FIELDS)
     fleet = Fleet(given["processes"], given["rate"], *seconds)
     document = read_document(source) if source else Document(())
     every = billed(document.series)
     number = len(every) if metrics is None else metrics
     flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
     costs = {
-        output: policy_costs(number, fleet, document.requests_per_second, flush_bytes=size)
-        for output, size in (("api", None), ("emf", flush_bytes))
+        "api": policy_costs(number, fleet, document.requests_per_second),
+        "emf": policy_costs(number, fleet, document.requests_per_second, flush_bytes=flush_bytes),
     }
     grown = growth(billed(read_document(against).series), every) if against else []
     rules = by_rule(every, user_app.value("RULES"))
@@ -141,14 +141,10 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
         yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 
 
-def _given_or_set(given: Mapping[str, Any], user_app: UserApp, name: str) -> Any:
-    return user_app.value(name.upper()) if given[name] is None else given[name]
-
-
 def policy_costs(
     metrics: int, fleet: Fleet, observed: float | None, *, flush_bytes: int | None = None
-) -> dict[str, MonthlyCost | None]:
-    """Map each flush policy to its monthly cost, or to ``None`` if the number of calls is unknown.
+) -> dict[str, MonthlyCost]:
+    """Map each flush policy to its monthly cost, except policies whose number of calls is unknown.
 
     ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If it is given, the
     result has an additional entry: the cost if every process makes calls at that rate. ``flush_bytes`` is the size of
@@ -157,12 +153,10 @@ def policy_costs(
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     if observed is not None:
         rates[_OBSERVED] = observed * fleet.processes
-    return {policy: _cost(metrics, rate, flush_bytes) for policy, rate in rates.items()}
+    return {policy: _cost(metrics, rate, flush_bytes) for policy, rate in rates.items() if rate is not None}
 
 
-def _cost(metrics: int, rate: float | None, flush_bytes: int | None) -> MonthlyCost | None:
-    if rate is None:
-        return None
+def _cost(metrics: int, rate: float, flush_bytes: int | None) -> MonthlyCost:
     if flush_bytes is None:
         return monthly_cost(metrics=metrics, requests_per_second=rate)
     return monthly_cost(metrics=metrics, log_bytes_per_second=rate * flush_bytes)
@@ -176,23 +170,24 @@ class _Result:
     fleet: Fleet
     flush: FlushPolicy
     output: Output
-    costs: Mapping[str, Mapping[str, MonthlyCost | None]]
+    costs: Mapping[str, Mapping[str, MonthlyCost]]
     metrics: Sequence[Metric]
     rules: Sequence[Contribution]
     growth: Sequence[Growth]
 
     @property
     def chosen(self) -> MonthlyCost | None:
-        return self.costs[self.output][self.flush]
+        return self.costs[self.output].get(self.flush)
 
     def as_json(self) -> dict[str, Any]:
+        api, emf = ({policy: cost.document() for policy, cost in costs.items()} for costs in self.costs.values())
         return {
             "metrics": self.number,
             "fleet": asdict(self.fleet),
             "flush": self.flush,
             "output": self.output,
-            "dollars_per_month": _documents(self.costs["api"]),
-            "dollars_per_month_emf": _documents(self.costs["emf"]),
+            "dollars_per_month": api,
+            "dollars_per_month_emf": emf,
             "by_metric": list(map(asdict, by_metric(self.metrics))),
             "by_dimension": list(map(asdict, by_dimension(self.metrics))),
             "by_rule": list(map(asdict, self.rules)),
@@ -220,25 +215,18 @@ class _Result:
         head = ["  flush", "output", "metrics $", "calls", "delivery $", "total $", "vs. current"]
         echo_table(head, rows, right=range(2, 7))
         click.echo("* = current setting. The emf rows assume that every flush writes every metric.")
-        if self.costs["api"]["sync"] is None:
+        if "sync" not in self.costs["api"]:
             click.echo("Pass --rate to estimate sync.")
 
     def _mark(self, output: str, policy: str) -> str:
         return "* " if (output, policy) == (self.output, self.flush) else "  "
 
 
-def _cost_cells(cost: MonthlyCost | None, chosen: MonthlyCost | None) -> list[str]:
-    # The cost of sync is unknown without a request rate.
-    if cost is None:
-        return ["-"] * 5
+def _cost_cells(cost: MonthlyCost, chosen: MonthlyCost | None) -> list[str]:
     figures = [cost.metrics_dollars, cost.requests_dollars + cost.logs_dollars, cost.dollars]
     metrics, delivery, total = (f"{figure:,.2f}" for figure in figures)
     difference = "" if chosen is None or cost is chosen else f"{cost.dollars - chosen.dollars:+,.2f}"
     return [metrics, f"{cost.requests:,.0f}", delivery, total, difference]
-
-
-def _documents(costs: Mapping[str, MonthlyCost | None]) -> dict[str, dict[str, float] | None]:
-    return {policy: None if cost is None else cost.document() for policy, cost in costs.items()}
 
 
 def _show_part(title: str, contributions: Sequence[Contribution], columns: Sequence[str]) -> None:

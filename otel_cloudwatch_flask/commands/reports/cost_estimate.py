@@ -83,7 +83,7 @@ def emf_bytes(series: Iterable[SeriesSummary]) -> int:
 def by_metric(metrics: Sequence[Metric]) -> list[Contribution]:
     """Return the contribution of each metric name, largest savings first."""
     return _sorted(
-        _contribution(metrics, len(group), len(group), metric=name) for name, group in _grouped(metrics).items()
+        _contribution(metrics, len(group), len(group), metric=name) for name, group in by_name(metrics).items()
     )
 
 
@@ -92,11 +92,15 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
     Dropping a dimension merges the series that differ only in that dimension.
     """
-    return _sorted(
-        _of_dimension(metrics, name, group, dimension)
-        for name, group in _grouped(metrics).items()
-        for dimension in dict.fromkeys(key for _, _, dimensions in group for key, _ in dimensions)
-    )
+    contributions = []
+    for name, group in by_name(metrics).items():
+        for dimension, values in dimension_values(group).items():
+            merged = {(each[0], tuple(pair for pair in each[2] if pair[0] != dimension)) for each in group}
+            saved = len(group) - len(merged)
+            contributions.append(
+                _contribution(metrics, len(group), saved, metric=name, dimension=dimension, values=len(values))
+            )
+    return _sorted(contributions)
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
@@ -120,26 +124,26 @@ def _of_rule(
         yield _contribution(metrics, number, number, rule=f"{label}, rollup [{', '.join(sorted(rollup))}]")
 
 
-def _of_dimension(metrics: Sequence[Metric], name: str, group: Sequence[Metric], dimension: str) -> Contribution:
-    remaining = {
-        (namespace, metric, tuple(pair for pair in dimensions if pair[0] != dimension))
-        for namespace, metric, dimensions in group
-    }
-    values = {value for _, _, dimensions in group for key, value in dimensions if key == dimension}
-    saved = len(group) - len(remaining)
-    return _contribution(metrics, len(group), saved, metric=name, dimension=dimension, values=len(values))
-
-
 def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
     # Prices are tiered, so the savings are the difference between two totals, not a multiple of an average price.
     return Contribution(number, saved, metrics_dollars(len(metrics)) - metrics_dollars(len(metrics) - saved), **of)
 
 
-def _grouped(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
+def by_name(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
+    """Group metrics by name."""
     groups: defaultdict[str, list[Metric]] = defaultdict(list)
     for metric in metrics:
         groups[metric[1]].append(metric)
     return groups
+
+
+def dimension_values(metrics: Iterable[Metric]) -> defaultdict[str, set[str]]:
+    """Map each dimension of ``metrics`` to its distinct values."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for _, _, dimensions in metrics:
+        for dimension, value in dimensions:
+            found[dimension].add(value)
+    return found
 
 
 def _sorted(contributions: Iterable[Contribution]) -> list[Contribution]:

@@ -1,14 +1,17 @@
 """Find what makes an app's metrics more expensive than before, so that a CI job can fail."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import chain
 
-from otel_cloudwatch_flask.commands.reports.cost_estimate import Metric, by_dimension, by_metric
+from otel_cloudwatch_flask.commands.reports.cost_estimate import (
+    Metric,
+    by_dimension,
+    by_metric,
+    by_name,
+    dimension_values,
+)
 from otel_cloudwatch_flask.terminal import counted, escaped
-
-_Values: TypeAlias = Mapping[str, set[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,39 +48,23 @@ def growth(before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
     A new dimension counts even if there are no more metrics yet, because it may have more values in production than in
     a preview.
     """
-    numbers, values_before, values = _numbers(before), _values_by_name(before), _values_by_name(now)
-    return [
-        each
-        for name, number in _numbers(now).items()
-        for each in _of_name(name, (numbers.get(name, 0), number), values_before[name], values[name])
-    ]
+    known = by_name(before)
+    grown = chain.from_iterable(_of_name(name, known.get(name, []), group) for name, group in by_name(now).items())
+    return sorted(grown, key=lambda each: -each.metrics)
 
 
-def _of_name(name: str, numbers: tuple[int, int], before: _Values, now: _Values) -> Iterator[Growth]:
-    known, number = numbers
-    if not known:
-        yield Growth(name, known, number)
-        return
+def _of_name(name: str, before: Sequence[Metric], now: Sequence[Metric]) -> list[Growth]:
+    if not before:
+        return [Growth(name, 0, len(now))]
+    is_larger, values_before = len(now) > len(before), dimension_values(before)
     grown = [
-        Growth(name, known, number, key, len(before.get(key, ())), len(values))
-        for key, values in now.items()
-        if key not in before or (number > known and len(values) > len(before[key]))
+        Growth(name, len(before), len(now), dimension, len(values_before[dimension]), len(values))
+        for dimension, values in dimension_values(now).items()
+        if len(values) > len(values_before[dimension]) and (is_larger or not values_before[dimension])
     ]
-    yield from grown
-    if number > known and not grown:
-        yield Growth(name, known, number)
-
-
-def _numbers(metrics: Sequence[Metric]) -> dict[str, int]:
-    return {each.metric: each.metrics for each in by_metric(metrics)}
-
-
-def _values_by_name(metrics: Iterable[Metric]) -> Mapping[str, _Values]:
-    found: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for _, name, dimensions in metrics:
-        for key, value in dimensions:
-            found[name][key].add(value)
-    return found
+    if is_larger and not grown:
+        return [Growth(name, len(before), len(now))]
+    return grown
 
 
 def largest_share(metrics: Sequence[Metric]) -> str:

@@ -6,40 +6,32 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dash
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import literal
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND, RequestMetric
+from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
-MAX_WIDGETS: Final = 500
-MAX_METRICS_PER_DASHBOARD: Final = 2500
-GRID_COLUMNS: Final = 24
+_MAX_METRICS_PER_DASHBOARD: Final = 2500
+_MAX_METRICS_PER_CHART: Final = 500
+_GRID_COLUMNS: Final = 24
 
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
 _PERIOD_SECONDS: Final = 60
-MAX_METRICS_PER_CHART: Final = 500
 _LINES_PER_CHART: Final = 100
 """The maximum number of series in a chart, unless a single metric name has more."""
-_MAX_SEARCH_LENGTH: Final = 1024
 _MAX_DIMENSIONS_PER_LABEL: Final = 5
 _ESCAPED_IN_SEARCHES: Final = str.maketrans({character: f"\\{character}" for character in '"\\()'})
+_CHART_WIDTH: Final = 12
 _CHART_HEIGHT: Final = 6
 _TEXT_HEIGHT: Final = 2
 _MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]()<>#+!|"})
-_REPEAT_MARKERS: Final = {".", "..."}
-"""In a dashboard body, these mean "same as in the previous metric".
-
-A metric that a search cannot find is omitted if its namespace or name, or the name or value of one of its dimensions,
-is a marker.
-"""
 _ERROR_STATUSES: Final = " OR ".join(f'"{status.value}"' for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _STATISTIC_NAMES: Final = {"Sum": "total", "Average": "average", "p90": "p90"}
@@ -72,17 +64,16 @@ class _Chart:
 
     title: str
     statistic: str
-    series: tuple[SeriesSummary, ...]
-    lines: tuple[list[Any], ...]
-    width: int = GRID_COLUMNS // 2
+    lines: Sequence[list[Any]]
+    series: Sequence[SeriesSummary]
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
     """An entry in a chart's ``metrics``, and the series that it shows now."""
 
-    series: tuple[SeriesSummary, ...]
     metric: list[Any]
+    series: Sequence[SeriesSummary]
 
 
 def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Dashboard:
@@ -92,8 +83,8 @@ def dashboard(series: Sequence[SeriesSummary], *, region: str, title: str) -> Da
     that are published later.
     """
     charts = _fitting(_charts(series))
-    shown = {each.metric for chart in charts for each in chart.series[:MAX_METRICS_PER_CHART]}
-    widgets = [_text_widget(title), *_placed(charts, region)]
+    shown = {each.metric for chart in charts for each in chart.series[:_MAX_METRICS_PER_CHART]}
+    widgets = [_text_widget(title), *(_widget(number, chart, region) for number, chart in enumerate(charts))]
     omitted = tuple(each for each in series if each.metric not in shown)
     return Dashboard({"widgets": widgets}, omitted, _NOT_IN_NAMES.sub("-", title)[:255])
 
@@ -111,57 +102,47 @@ def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
 def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
     is_timed = requests[0].is_duration
     counting = "SampleCount" if is_timed else "Sum"
-    yield _search_chart("Requests per minute", counting, requests)
-    yield _search_chart("Errors per minute", counting, requests, are_errors=True)
+    yield _request_chart("Requests per minute", counting, requests)
+    yield _request_chart("Errors per minute", counting, requests, are_errors=True)
     for percentile in LATENCY_PERCENTILES if is_timed else ():
-        yield _search_chart(f"Latency by route, {percentile}", percentile, requests, width=8)
+        yield _request_chart(f"Latency by route, {percentile}", percentile, requests)
 
 
-def _search_chart(
-    title: str, statistic: str, requests: Sequence[RequestSeries], *, are_errors: bool = False, width: int = 12
+def _request_chart(
+    title: str, statistic: str, requests: Sequence[RequestSeries], *, are_errors: bool = False
 ) -> _Chart:
-    metrics = {(each.series.namespace, each.series.name): each.metric for each in requests}
-    lines = tuple(
-        [
-            {
-                "expression": _search(*names, metric, statistic, are_errors=are_errors),
-                "label": _label(metric),
-                "id": f"e{number}",
-            }
-        ]
-        for number, (names, metric) in enumerate(metrics.items(), start=1)
-    )
-    shown = tuple(each.series for each in requests if each.is_error or not are_errors)
-    return _Chart(title, statistic, shown, lines, width)
+    """Return a chart of the series with a route and, for errors, a standard 4xx or 5xx status."""
+    lines = []
+    for names, metric in {each.series.metric[:2]: each.metric for each in requests}.items():
+        errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
+        label = _values_of(name for name in (metric.method, metric.route, metric.status) if name)
+        lines.append(_search(*names, f'"{metric.route}"{errors}', statistic, label))
+    return _Chart(title, statistic, lines, [each.series for each in requests if each.is_error or not are_errors])
 
 
-def _label(metric: RequestMetric) -> str:
-    """Return a label that CloudWatch fills with the method, route and status of each series."""
-    return " ".join(f"${{PROP('Dim.{name}')}}" for name in (metric.method, metric.route, metric.status) if name)
-
-
-def _search(namespace: str, name: str, metric: RequestMetric, statistic: str, *, are_errors: bool) -> str:
-    """Return a search expression for the metric's series with a route and, for errors, a standard 4xx or 5xx status.
+def _search(namespace: str, name: str, terms: str, statistic: str, label: str) -> list[Any]:
+    """Return an entry that shows the series which have this namespace and name, and match ``terms``.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
     """
-    errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
-    return _search_of(namespace, name, f'"{metric.route}"{errors}', statistic)
+    namespace, name = (text.translate(_ESCAPED_IN_SEARCHES) for text in (namespace, name))
+    search = f'Namespace="{namespace}" MetricName="{name}" {terms}'.rstrip()
+    return [{"expression": f"SEARCH('{search}', '{statistic}', {_PERIOD_SECONDS})", "label": label}]
 
 
-def _search_of(namespace: str, name: str, terms: str, statistic: str) -> str:
-    names = f'Namespace="{_quoted(namespace)}" MetricName="{_quoted(name)}"'
-    return f"SEARCH('{f'{names} {terms}'.rstrip()}', '{statistic}', {_PERIOD_SECONDS})"
-
-
-def _quoted(text: str) -> str:
-    return text.translate(_ESCAPED_IN_SEARCHES)
+def _values_of(dimensions: Iterable[str]) -> str:
+    """Return a label that CloudWatch fills with the values that each series has for these dimensions."""
+    return " ".join(f"${{PROP('Dim.{name}')}}" for name in dimensions)
 
 
 def _charts_by_unit(every: Iterable[SeriesSummary], routes: Mapping[str, str]) -> Iterator[_Chart]:
-    ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name))
+    ordered = sorted(every, key=lambda each: (each.name != ACTIVE_REQUESTS, each.unit, each.name, each.namespace))
     for (title, statistic), group in groupby(ordered, _title_and_statistic):
-        yield from _numbered_charts(title, statistic, list(_lines(group, statistic, routes)))
+        parts = _divided(_lines(group, statistic, routes))
+        for number, part in enumerate(parts, start=1):
+            numbered = f"{title} ({number})" if len(parts) > 1 else title
+            shown = [series for line in part for series in line.series]
+            yield _Chart(numbered, statistic, [line.metric for line in part], shown)
 
 
 def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
@@ -172,48 +153,43 @@ def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
     return f"{unit}, {_STATISTIC_NAMES[statistic]}", statistic
 
 
-def _numbered_charts(title: str, statistic: str, lines: Sequence[_Line]) -> Iterator[_Chart]:
-    """Yield one chart of all lines, or several numbered charts if one chart would have too many series."""
-    charts: list[list[_Line]] = []
+def _divided(lines: Iterable[_Line]) -> list[list[_Line]]:
+    """Return the lines of one chart, or of several if one chart would have too many series."""
+    parts: list[list[_Line]] = [[]]
+    size = 0
     for line in lines:
-        if not charts or sum(len(each.series) for each in [*charts[-1], line]) > _LINES_PER_CHART:
-            charts.append([])
-        charts[-1].append(line)
-    for number, chart in enumerate(charts, start=1):
-        shown = tuple(series for line in chart for series in line.series)
-        yield _Chart(
-            f"{title} ({number})" if len(charts) > 1 else title, statistic, shown, tuple(line.metric for line in chart)
-        )
+        size += len(line.series)
+        if parts[-1] and size > _LINES_PER_CHART:
+            parts.append([])
+            size = len(line.series)
+        parts[-1].append(line)
+    return parts
 
 
 def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, str]) -> Iterator[_Line]:
     """Yield, for each metric name, a search for its series or, if it cannot be searched for, a line for each series.
 
-    ``routes`` maps metric names to their route dimension. The searches for these names exclude series with a route,
-    which the request charts show.
+    ``every`` is sorted by name and namespace. ``routes`` maps metric names to their route dimension. The searches for
+    these names exclude series with a route, which the request charts show.
     """
-    groups: defaultdict[tuple[str, str], list[SeriesSummary]] = defaultdict(list)
-    for each in every:
-        groups[each.namespace, each.name].append(each)
-    for number, ((namespace, name), group) in enumerate(groups.items(), start=1):
-        terms = f'NOT "{routes[name]}"' if name in routes else ""
-        search = _search_of(namespace, name, terms, statistic)
+    for (namespace, name), group in groupby(every, lambda each: each.metric[:2]):
         # The search syntax has no escape sequence for single quotes.
-        if "'" in namespace + name or len(search) > _MAX_SEARCH_LENGTH:
-            yield from (_Line((each,), _metric(each)) for each in group if not _REPEAT_MARKERS & {*_metric(each)[:-1]})
+        if "'" in namespace + name:
+            yield from (_Line(_metric(each), [each]) for each in group)
         else:
-            metric = {"expression": search, "label": _label_of(name, group), "id": f"e{number}"}
-            yield _Line(tuple(group), [metric])
+            series = list(group)
+            terms = f'NOT "{routes[name]}"' if name in routes else ""
+            yield _Line(_search(namespace, name, terms, statistic, _label_of(series)), series)
 
 
-def _label_of(name: str, group: Iterable[SeriesSummary]) -> str:
-    """Return a label with ``name``, which CloudWatch completes with up to five dimension values of each series.
+def _label_of(group: Sequence[SeriesSummary]) -> str:
+    """Return a label with the name, which CloudWatch completes with up to five dimension values of each series.
 
-    Without usable dimensions, the label is the one that CloudWatch generates.
+    Without dimensions, the label is the one that CloudWatch generates.
     """
-    dimensions = dict.fromkeys(key for each in group for key, _ in each.dimensions if not {"'", "}"} & {*key})
-    values = [f"${{PROP('Dim.{key}')}}" for key in [*dimensions][:_MAX_DIMENSIONS_PER_LABEL]]
-    return " ".join([_plain(name), *values]) if values else "${LABEL}"
+    dimensions = list(dict.fromkeys(key for each in group for key, _ in each.dimensions))
+    values = _values_of(dimensions[:_MAX_DIMENSIONS_PER_LABEL])
+    return f"{_plain(group[0].name)} {values}" if values else "${LABEL}"
 
 
 def _statistic(unit: str) -> str:
@@ -223,39 +199,37 @@ def _statistic(unit: str) -> str:
 
 
 def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
-    """Return the leading charts that together stay within CloudWatch's limits for a dashboard."""
+    """Return the leading charts that together stay within CloudWatch's limit for a dashboard."""
     # The most important charts come first, so a smaller chart must not take the place of one that does not fit.
     fitting: list[_Chart] = []
     metrics = 0
-    for chart in islice(charts, MAX_WIDGETS - 1):  # one widget is the heading
+    for chart in charts:
         metrics += len(chart.lines)
-        if metrics > MAX_METRICS_PER_DASHBOARD:
+        if metrics > _MAX_METRICS_PER_DASHBOARD:
             break
         fitting.append(chart)
     return fitting
 
 
-def _placed(charts: Iterable[_Chart], region: str) -> Iterator[dict[str, Any]]:
-    """Yield the charts as widgets in rows. A new row starts when a row is full or the width changes."""
-    x, y, width = 0, _TEXT_HEIGHT, 0
-    for chart in charts:
-        if x and (x + chart.width > GRID_COLUMNS or chart.width != width):
-            x, y = 0, y + _CHART_HEIGHT
-        width = chart.width
-        position = {"x": x, "y": y, "width": width, "height": _CHART_HEIGHT}
-        yield {"type": "metric", **position, "properties": _properties(chart, region)}
-        x += width
-
-
-def _properties(chart: _Chart, region: str) -> dict[str, Any]:
-    return {
+def _widget(number: int, chart: _Chart, region: str) -> dict[str, Any]:
+    """Return the widget of the chart that follows ``number`` others, from left to right and from top to bottom."""
+    row, column = divmod(number, _GRID_COLUMNS // _CHART_WIDTH)
+    properties = {
         "title": chart.title,
         "view": "timeSeries",
         "stacked": False,
         "region": region,
         "stat": chart.statistic,
         "period": _PERIOD_SECONDS,
-        "metrics": list(chart.lines),
+        "metrics": chart.lines,
+    }
+    return {
+        "type": "metric",
+        "x": column * _CHART_WIDTH,
+        "y": _TEXT_HEIGHT + row * _CHART_HEIGHT,
+        "width": _CHART_WIDTH,
+        "height": _CHART_HEIGHT,
+        "properties": properties,
     }
 
 
@@ -273,5 +247,5 @@ def _text_widget(title: str) -> dict[str, Any]:
     markdown = (
         f"## {title.translate(_MARKDOWN)}\nGenerated by `otel_cloudwatch_flask`; regenerating overwrites manual edits."
     )
-    position = {"x": 0, "y": 0, "width": GRID_COLUMNS, "height": _TEXT_HEIGHT}
+    position = {"x": 0, "y": 0, "width": _GRID_COLUMNS, "height": _TEXT_HEIGHT}
     return {"type": "text", **position, "properties": {"markdown": markdown}}
