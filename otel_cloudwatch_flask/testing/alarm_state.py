@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.
 import ast
 import contextlib
 import operator
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,18 +95,13 @@ def judged(breaching: Sequence[bool | None], *, needed: int, periods: int, missi
 
 
 def resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
-    """Resolve references to parameters, ``Fn::Sub`` and ``Fn::Join`` in part of a template, and omit alarm actions."""
+    """Resolve references to parameters in part of a template, and omit alarm actions."""
     if isinstance(value, list):
         return [resolved(each, parameters) for each in value]
     if not isinstance(value, Mapping):
         return value
     if "Ref" in value:
         return parameters.get(value["Ref"])
-    if "Fn::Sub" in value:
-        return re.sub(r"\$\{(\w+)\}", lambda match: str(parameters[match[1]]), value["Fn::Sub"])
-    if "Fn::Join" in value:
-        separator, parts = value["Fn::Join"]
-        return separator.join(parts)
     return {key: resolved(each, parameters) for key, each in value.items() if not key.endswith("Actions")}
 
 

@@ -7,7 +7,6 @@ from click.testing import CliRunner
 
 from otel_cloudwatch_flask.cli import main
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-from tests.commands.test_alarms import plain
 from tests.support.command_runs import run
 from tests.support.template_tools import cfn_lint, parsed_terraform, synthesized
 
@@ -108,7 +107,7 @@ def test_each_format_has_the_same_policy(seen: Path, tmp_path: Path) -> None:
     assert kinds == ["aws_appautoscaling_target", "aws_appautoscaling_policy"]
     made = synthesized(tmp_path, printed(seen, *hostile, "--format=cdk"))
     assert made["Policy"]["DependsOn"] == ["Target"]
-    given = plain(properties(template))
+    given = properties(template)
     assert {name: each["Properties"] for name, each in made.items()} == given
     policy = given["Policy"]["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]
     assert (policy["MetricName"], policy["Dimensions"]) == (HOSTILE, [{"Name": HOSTILE, "Value": HOSTILE}])

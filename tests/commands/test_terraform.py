@@ -51,7 +51,7 @@ def test_the_parser_reads_every_resource(pytestconfig: pytest.Config) -> None:
     parsed: dict[str, Any] = json.loads(ended.stdout)
     found = sum(len(each) for named in parsed["resource"].values() for each in named.values())
     assert found == sum(len(template["Resources"]) for template in TEMPLATES.values())
-    assert parsed["variable"].keys() == {"topic_arn", "failure_percent", "minimum_requests"}
+    assert parsed["variable"].keys() == {"topic_arn"}
     policies = parsed["resource"]["aws_appautoscaling_policy"]["policy"]
     expected = [name.replace("${", "$${").replace("%{", "%%{") for name in HOSTILE]
     assert [_metric_name(policy) for policy in policies] == expected

@@ -88,8 +88,10 @@ def test_failures(periods: list[tuple[int, int]], state: str) -> None:
 def test_parameters() -> None:
     """Given parameters replace the template's defaults."""
     cloudwatch = published((100, 5), (100, 5))
-    assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=4) == "ALARM"
-    assert cloudwatch.alarm(TEMPLATE, FAILURES, FailurePercent=5) == "OK"
+    alarm = {**TEMPLATE["Resources"][FAILURES]["Properties"], "Threshold": {"Ref": "Percent"}}
+    template = {"Parameters": {"Percent": {"Default": 5}}, "Resources": {"Failures": {"Properties": alarm}}}
+    assert cloudwatch.alarm(template, "Failures", Percent=4) == "ALARM"
+    assert cloudwatch.alarm(template, "Failures") == "OK"
 
 
 # Samples per percentile, from https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/

@@ -32,7 +32,6 @@ _DEFAULT_LATENCY_SECONDS: Final = 1.0
 _BAND_WIDTH: Final = 2
 """How far the band of expected values extends to each side, in standard deviations: CloudWatch's default."""
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
-_PARAMETER: Final = "${"
 _MAX_ID_LENGTH: Final = 100
 
 Resource: TypeAlias = dict[str, Any]
@@ -74,16 +73,16 @@ def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: i
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
         for kind, alarm in _route_alarms(group, thresholds):
-            named[_free_id(named, kind, group[0].route)] = alarm
+            named[_free_id(named, kind, str(group[0].route))] = alarm
     named["Silence"] = _silence_alarm(series)
     _make_names_unique(named.values())
-    return Alarms(_template(series, named, thresholds), sum(map(_metric_count, named.values())))
+    return Alarms(_template(series, named), sum(map(_metric_count, named.values())))
 
 
 def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Iterator[tuple[str, Resource]]:
     # Without a status dimension, 5xx responses cannot be distinguished from other responses.
     if all(each.status for each in group):
-        yield "Failures", _failure_alarm(group)
+        yield "Failures", _failure_alarm(group, thresholds)
     successful = list(filter(_has_latency, group))
     if successful:
         make_alarm = _learned_latency_alarm if thresholds.is_learned else _latency_alarm
@@ -91,13 +90,11 @@ def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Ite
 
 
 def rounded_up(value: float) -> float:
-    """Round a positive number up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten; return 1 for all other numbers.
+    """Round a positive number up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
 
     >>> [rounded_up(value) for value in (0.0123, 17.0, 200.0)]
     [0.015, 20.0, 200.0]
     """
-    if value <= 0:
-        return 1.0
     unit = 10.0 ** math.floor(math.log10(value))
     steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
     return next(round(step * unit, 12) for step in steps if step * unit >= value * (1 - 1e-12))
@@ -116,7 +113,7 @@ def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[Reques
     return sorted(groups.values(), key=lambda group: -sum(each.series.samples for each in group))[:routes]
 
 
-def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
+def _failure_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Resource:
     """Return an alarm on the 5xx rate of a route. The alarm works even if no 5xx has been observed yet."""
     failures, others = _failures_and_others(group)
     label = group[0].label(with_status=False)
@@ -125,17 +122,17 @@ def _failure_alarm(group: Sequence[RequestSeries]) -> Resource:
     ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
     filled = [f"FILL({each}, 0)" for each in ids]
     failed, total = " + ".join(filled[: len(failures)]), " + ".join(filled)
-    expression = f"IF({total} >= ${{MinimumRequests}}, 100 * ({failed}) / ({total}), 0)"
+    expression = f"IF({total} >= {thresholds.minimum_requests}, 100 * ({failed}) / ({total}), 0)"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
         "AlarmName": printable(f"{group[0].series.namespace}: 5xx rate of {label}", _MAX_NAME_LENGTH),
         "AlarmDescription": _description(f"5xx rate above threshold: {label}"),
         "Metrics": [
-            {"Id": "rate", "Expression": {"Fn::Sub": expression}, "Label": "5xx, percent", "ReturnData": True},
+            {"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True},
             *queries,
         ],
         "ComparisonOperator": "GreaterThanThreshold",
-        "Threshold": {"Ref": "FailurePercent"},
+        "Threshold": thresholds.error_percent,
         "EvaluationPeriods": 3,
         "DatapointsToAlarm": 2,
         "TreatMissingData": "notBreaching",
@@ -157,7 +154,7 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
 
 def _has_latency(request: RequestSeries) -> bool:
     # Error responses are excluded because they are often faster than successful ones.
-    return request.is_duration and not request.is_error and request.series.unit in {*PER_SECOND, "None"}
+    return request.is_duration and not request.is_error
 
 
 def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
@@ -247,20 +244,12 @@ def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
 
 def metric_properties(series: SeriesSummary) -> Resource:
     """Return the namespace, the name and the dimensions of a series as CloudFormation properties."""
-    dimensions = [{"Name": literal(name), "Value": literal(value)} for name, value in series.dimensions]
+    dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
     return {
-        "Namespace": literal(series.namespace),
-        "MetricName": literal(series.name),
+        "Namespace": series.namespace,
+        "MetricName": series.name,
         **({"Dimensions": dimensions} if dimensions else {}),
     }
-
-
-def literal(text: str) -> Any:
-    """Return ``text`` or, if it contains ``${``, an equivalent expression.
-
-    In a plain string, cfn-lint would mistake ``${`` for the start of a parameter reference.
-    """
-    return {"Fn::Join": [_PARAMETER, text.split(_PARAMETER)]} if _PARAMETER in text else text
 
 
 def _metric_count(alarm: Resource) -> int:
@@ -269,12 +258,12 @@ def _metric_count(alarm: Resource) -> int:
     return sum("MetricStat" in query for query in alarm.get("Metrics", ())) or 1
 
 
-def _free_id(named: Collection[str], kind: str, route: str | None) -> str:
+def _free_id(named: Collection[str], kind: str, route: str) -> str:
     """Return a logical ID that is not in ``named``, ignoring case, because the Terraform output has lowercase names.
 
     The ID has only letters and digits, as CloudFormation requires.
     """
-    words = _NOT_ALPHANUMERIC.sub(" ", route or "").split()
+    words = _NOT_ALPHANUMERIC.sub(" ", route).split()
     base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
     taken = {name.lower() for name in named}
     return next(each for each in chain([base], (f"{base}N{n}" for n in count(2))) if each.lower() not in taken)
@@ -300,26 +289,19 @@ def _description(text: str) -> str:
 
 
 def printable(text: str, length: int) -> str:
-    """Return at most ``length`` characters of ``text``, with unprintable characters and ``${`` replaced."""
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown.replace(_PARAMETER, "$ {")[:length]
+    """Return at most ``length`` characters of ``text``, with unprintable characters replaced."""
+    return "".join(character if character.isprintable() else "?" for character in text[:length])
 
 
-def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource], thresholds: Thresholds) -> dict[str, Any]:
+def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource]) -> dict[str, Any]:
     namespaces = ", ".join(dict.fromkeys(each.namespace for each in every))
     notify = {"Fn::If": ["HasTopic", [{"Ref": "TopicArn"}], {"Ref": "AWS::NoValue"}]}
     actions = {"AlarmActions": notify, "OKActions": notify}
     topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
-    percent = "Percentage of 5xx responses that triggers the alarm."
-    minimum = "Minimum number of requests in 5 minutes. With fewer, the percentage counts as 0."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": _description(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
-        "Parameters": {
-            "TopicArn": {"Type": "String", "Default": "", "Description": topic},
-            "FailurePercent": {"Type": "Number", "Default": thresholds.error_percent, "Description": percent},
-            "MinimumRequests": {"Type": "Number", "Default": thresholds.minimum_requests, "Description": minimum},
-        },
+        "Parameters": {"TopicArn": {"Type": "String", "Default": "", "Description": topic}},
         "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
         "Resources": {
             name: {"Type": "AWS::CloudWatch::Alarm", "Properties": {**alarm, **actions}}

@@ -12,7 +12,6 @@ from http import HTTPStatus
 from itertools import groupby
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.reports.alarm_template import literal
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
@@ -47,7 +46,7 @@ class Dashboard:
 
     def template(self) -> dict[str, Any]:
         """Return a CloudFormation template that creates the dashboard."""
-        properties = {"DashboardName": self.name, "DashboardBody": literal(json.dumps(self.body))}
+        properties = {"DashboardName": self.name, "DashboardBody": json.dumps(self.body)}
         return {
             "AWSTemplateFormatVersion": "2010-09-09",
             "Description": "Dashboard of metrics published by otel_cloudwatch_flask",
@@ -183,13 +182,9 @@ def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, 
 
 
 def _label_of(group: Sequence[SeriesSummary]) -> str:
-    """Return a label with the name, which CloudWatch completes with up to five dimension values of each series.
-
-    Without dimensions, the label is the one that CloudWatch generates.
-    """
+    """Return a label with the name, which CloudWatch completes with up to five dimension values of each series."""
     dimensions = list(dict.fromkeys(key for each in group for key, _ in each.dimensions))
-    values = _values_of(dimensions[:_MAX_DIMENSIONS_PER_LABEL])
-    return f"{_plain(group[0].name)} {values}" if values else "${LABEL}"
+    return f"{_plain(group[0].name)} {_values_of(dimensions[:_MAX_DIMENSIONS_PER_LABEL])}".rstrip()
 
 
 def _statistic(unit: str) -> str:

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-s
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.reports.alarm_template import literal, metric_properties, printable
+from otel_cloudwatch_flask.commands.reports.alarm_template import metric_properties, printable
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 
 STATISTICS: Final = ("Average", "Minimum", "Maximum", "SampleCount", "Sum")
@@ -45,7 +45,7 @@ def scaling_template(series: SeriesSummary, tracking: Tracking, target: Scalable
     """Return a template that registers ``target`` and a scaling policy that tracks the metric of ``series``."""
     resource = {
         "ServiceNamespace": target.service,
-        "ResourceId": literal(target.resource_id),
+        "ResourceId": target.resource_id,
         "ScalableDimension": target.scalable_dimension,
     }
     limits = {"MinCapacity": target.minimum, "MaxCapacity": target.maximum}

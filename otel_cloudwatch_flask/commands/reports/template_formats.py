@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from textwrap import indent
 from typing import Any, Final, TypeVar
 
 import click
@@ -14,73 +14,34 @@ from otel_cloudwatch_flask.commands.shared.command import echo_json, json_option
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PARAMETER: Final = re.compile(r"\$\{(\w+)\}")
 _ACTIONS: Final = ("AlarmActions", "OKActions")
+_ALARM: Final = "aws_cloudwatch_metric_alarm"
+_TERRAFORM_TYPES: Final = {
+    "AWS::CloudWatch::Alarm": _ALARM,
+    "AWS::CloudWatch::Dashboard": "aws_cloudwatch_dashboard",
+    "AWS::ApplicationAutoScaling::ScalableTarget": "aws_appautoscaling_target",
+    "AWS::ApplicationAutoScaling::ScalingPolicy": "aws_appautoscaling_policy",
+}
 _TERRAFORM_NAMES: Final = {
     "EvaluateLowSampleCountPercentile": "evaluate_low_sample_count_percentiles",
     "Metrics": "metric_query",
     "PolicyName": "name",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _ResourceType:
-    """The Terraform resource type, the CDK module and construct, and the CDK class of each nested property.
-
-    ``has_dimension_map`` says whether Terraform expects the dimensions in one map instead of in blocks.
-    """
-
-    terraform: str
-    module: str
-    construct: str
-    nested: Mapping[str, str] = field(default_factory=dict)
-    has_dimension_map: bool = False
-
-    @property
-    def cdk(self) -> str:
-        return f"{self.module.removeprefix('aws_')}.{self.construct}"
-
-
-_RESOURCE_TYPES: Final = {
-    "AWS::CloudWatch::Alarm": _ResourceType(
-        "aws_cloudwatch_metric_alarm",
-        "aws_cloudwatch",
-        "CfnAlarm",
-        {
-            "Metrics": "MetricDataQueryProperty",
-            "MetricStat": "MetricStatProperty",
-            "Metric": "MetricProperty",
-            "Dimensions": "DimensionProperty",
-        },
-        has_dimension_map=True,
-    ),
-    "AWS::CloudWatch::Dashboard": _ResourceType("aws_cloudwatch_dashboard", "aws_cloudwatch", "CfnDashboard"),
-    "AWS::ApplicationAutoScaling::ScalableTarget": _ResourceType(
-        "aws_appautoscaling_target", "aws_applicationautoscaling", "CfnScalableTarget"
-    ),
-    "AWS::ApplicationAutoScaling::ScalingPolicy": _ResourceType(
-        "aws_appautoscaling_policy",
-        "aws_applicationautoscaling",
-        "CfnScalingPolicy",
-        {
-            "TargetTrackingScalingPolicyConfiguration": "TargetTrackingScalingPolicyConfigurationProperty",
-            "CustomizedMetricSpecification": "CustomizedMetricSpecificationProperty",
-            "Dimensions": "MetricDimensionProperty",
-        },
-    ),
-}
 _CDK_HEAD: Final = '''"""{description}."""
 
-from aws_cdk import Stack
-{imports}
+from aws_cdk import CfnResource, Stack
 
 
 class Monitoring(Stack):
     """Add this stack to your CDK app."""
 
-    def __init__(self, scope, construct_id, {parameters}**options):
+    def __init__(self, scope, construct_id, {topic}**options):
         super().__init__(scope, construct_id, **options)
 '''
+_CDK_ACTIONS: Final = """\
+        topics = [topic_arn] if topic_arn else []
+        actions = {"AlarmActions": topics, "OKActions": topics}
+"""
 
 
 def terraform(template: Mapping[str, Any]) -> str:
@@ -92,61 +53,39 @@ def terraform(template: Mapping[str, Any]) -> str:
         )
         for name, each in template.get("Parameters", {}).items()
     ]
-    for name, resource in template["Resources"].items():
-        body = list(_terraform_lines(_type(resource), resource["Properties"]))
-        if "DependsOn" in resource:
-            body.append(f"depends_on = [{_terraform_address(template, resource['DependsOn'])}]")
-        blocks.append(_block(f'resource "{_type(resource).terraform}" "{_snake(name)}"', body))
+    resources = template["Resources"]
+    for name, resource in resources.items():
+        kind = _TERRAFORM_TYPES[resource["Type"]]
+        body = list(_terraform_lines(kind, resource["Properties"]))
+        if needed := resource.get("DependsOn"):
+            body.append(f"depends_on = [{_TERRAFORM_TYPES[resources[needed]['Type']]}.{_snake(needed)}]")
+        blocks.append(_block(f'resource "{kind}" "{_snake(name)}"', body))
     return "\n\n".join(blocks)
 
 
 def cdk(template: Mapping[str, Any]) -> str:
-    """Return the resources as a Python module with a CDK stack. The parameters become arguments of the stack."""
-    defaults = {_snake(name): each["Default"] for name, each in template.get("Parameters", {}).items()}
-    parameters = "".join(f"{name}={value!r}, " for name, value in defaults.items())
-    head = _CDK_HEAD.replace("{description}", template["Description"].replace("\\", "").replace('"', "'"))
-    head = head.replace("{parameters}", f"*, {parameters}" if parameters else "")
-    modules = dict.fromkeys(_type(each).module for each in template["Resources"].values())
-    imports = "\n".join(f"from aws_cdk import {each} as {each.removeprefix('aws_')}" for each in modules)
-    head = head.replace("{imports}", imports)
-    if "topic_arn" in defaults:
-        head += "        actions = [topic_arn] if topic_arn else []\n"
-    return head + "\n".join(_cdk_resource(*each) for each in template["Resources"].items())
-
-
-def _type(resource: Resource) -> _ResourceType:
-    return _RESOURCE_TYPES[resource["Type"]]
+    """Return the resources as a Python module with a CDK stack. Alarms notify the topic that is its argument."""
+    has_topic = "Parameters" in template
+    description = template["Description"].replace("\\", "").replace('"', "'")
+    head = _CDK_HEAD.replace("{topic}", '*, topic_arn="", ' if has_topic else "").replace("{description}", description)
+    resources = (_cdk_resource(*each) for each in template["Resources"].items())
+    return head + (_CDK_ACTIONS if has_topic else "") + "\n".join(resources)
 
 
 def _snake(name: str) -> str:
     return _WORD_START.sub("_", name).lower()
 
 
-def _literal(value: Mapping[str, Any]) -> str:
-    """Return the text of an ``Fn::Join``, which the template uses for text that contains ``${``."""
-    separator, parts = value["Fn::Join"]
-    text: str = separator.join(parts)
-    return text
-
-
 def _block(head: str, lines: list[str]) -> str:
     return "\n".join([f"{head} {{", *(f"  {line}" for each in lines for line in each.split("\n")), "}"])
 
 
-def _hcl(value: Any) -> str:
-    """Return a value as HCL. Text is escaped so that Terraform interprets only references to parameters."""
-    if isinstance(value, dict) and "Ref" in value:
-        return f"var.{_snake(value['Ref'])}"
-    if isinstance(value, dict) and "Fn::Sub" in value:
-        return _PARAMETER.sub(lambda found: f"${{var.{_snake(found[1])}}}", json.dumps(value["Fn::Sub"]))
-    if isinstance(value, dict):
-        value = _literal(value)
-    if isinstance(value, str):
-        value = value.replace("${", "$${").replace("%{", "%%{")
-    return json.dumps(value, ensure_ascii=False)
+def _hcl(value: object) -> str:
+    """Return a value as HCL. Text is escaped so that Terraform interprets no part of it."""
+    return json.dumps(value, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")
 
 
-def _terraform_lines(kind: _ResourceType, properties: Resource) -> Iterator[str]:
+def _terraform_lines(kind: str, properties: Resource) -> Iterator[str]:
     """Yield an argument or a block for each property of a resource or of a nested object."""
     for name, value in properties.items():
         argument = _TERRAFORM_NAMES.get(name, _snake(name))
@@ -155,49 +94,30 @@ def _terraform_lines(kind: _ResourceType, properties: Resource) -> Iterator[str]
         elif name == "MetricStat":
             flat = {**value["Metric"], "Period": value["Period"], "Stat": value["Stat"]}
             yield _block("metric", list(_terraform_lines(kind, flat)))
-        elif name == "Dimensions" and kind.has_dimension_map:
+        elif name == "Dimensions" and kind == _ALARM:
             yield _block("dimensions =", [f"{_hcl(each['Name'])} = {_hcl(each['Value'])}" for each in value])
-        elif isinstance(value, list) or _is_nested(value):
+        elif isinstance(value, (dict, list)):
             blocks = value if isinstance(value, list) else [value]
             yield from (_block(argument, list(_terraform_lines(kind, each))) for each in blocks)
         else:
             yield f"{argument} = {_hcl(value)}"
 
 
-def _is_nested(value: Any) -> bool:
-    """Return whether a value is a nested object, rather than a call to a CloudFormation function."""
-    return isinstance(value, dict) and not any(key == "Ref" or key.startswith("Fn::") for key in value)
-
-
-def _terraform_address(template: Mapping[str, Any], name: str) -> str:
-    return f"{_type(template['Resources'][name]).terraform}.{_snake(name)}"
-
-
 def _cdk_resource(name: str, resource: Resource) -> str:
-    kind = _type(resource)
-    lines = [f'        {kind.cdk}(\n            self,\n            "{name}",']
-    for key, value in resource["Properties"].items():
-        text = "actions" if key in _ACTIONS else _python(kind, key, value, indent=12)
-        lines.append(f"            {'ok_actions' if key == 'OKActions' else _snake(key)}={text},")
+    fixed = {key: value for key, value in resource["Properties"].items() if key not in _ACTIONS}
+    actions = "" if fixed == resource["Properties"] else "actions | "
+    # JSON escapes the quotes in a text, so the text around them is not replaced.
+    properties = json.dumps(fixed, indent=4, ensure_ascii=False).replace('"ReturnData": true', '"ReturnData": True')
+    properties = indent(properties.replace('"ReturnData": false', '"ReturnData": False'), " " * 12).lstrip()
     needed = f'.node.add_dependency(self.node.find_child("{resource["DependsOn"]}"))' if "DependsOn" in resource else ""
-    return "\n".join([*lines, f"        ){needed}\n"])
-
-
-def _python(kind: _ResourceType, key: str, value: Any, *, indent: int) -> str:
-    """Return a property's value as a Python expression."""
-    if isinstance(value, list):
-        members = [f"{' ' * (indent + 4)}{_python(kind, key, each, indent=indent + 4)},\n" for each in value]
-        return f"[\n{''.join(members)}{' ' * indent}]"
-    if not isinstance(value, dict):
-        return repr(value)
-    if "Ref" in value:
-        return _snake(value["Ref"])
-    if "Fn::Sub" in value:
-        return "f" + repr(_PARAMETER.sub(lambda found: f"{{{_snake(found[1])}}}", value["Fn::Sub"]))
-    if "Fn::Join" in value:
-        return repr(_literal(value))
-    arguments = ", ".join(f"{_snake(name)}={_python(kind, name, each, indent=indent)}" for name, each in value.items())
-    return f"{kind.cdk}.{kind.nested[key]}({arguments})"
+    return f"""\
+        CfnResource(
+            self,
+            "{name}",
+            type="{resource["Type"]}",
+            properties={actions}{properties},
+        ){needed}
+"""
 
 
 FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
