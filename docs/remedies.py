@@ -103,8 +103,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Failed to collect metrics",
-            "Counters and histograms lose nothing if a callback failed. If a view failed, metrics collected before it "
-            "are lost.",
+            "Counters and histograms lose nothing if a callback failed. If a view failed, metrics collected "
+            "before the failure are lost.",
             "Fix the callback or view at the end of the traceback.",
         ),
     ),
@@ -118,7 +118,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Lost a measurement: OpenTelemetry did not accept",
             "One measurement is lost.",
-            "Do not record this number. OpenTelemetry's histograms reject a few extreme ones.",
+            "Do not record this number. OpenTelemetry's histograms reject a few extreme numbers.",
         ),
         Remedy(
             "Lost a data point of …: it has …, which CloudWatch does not accept",

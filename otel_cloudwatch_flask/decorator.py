@@ -29,7 +29,7 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
     """Decorate a view to count its calls with the metric ``RequestCount``.
 
     The dimensions are ``ResourceName`` and ``StatusCode``. An exception other than an ``HTTPException`` counts as
-    status 500, the status with which Flask responds unless an error handler returns another.
+    status 500.
 
     :param metrics_reporter: reporter whose ``add_metric`` is called.
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.
@@ -47,8 +47,8 @@ def fault_failure_error(
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Decorate a view to count its unsuccessful calls.
 
-    A 4xx response counts as ``Error``, a 5xx response as ``Fault``, and an exception other than an ``HTTPException`` as
-    ``Failure``. The dimension of these metrics is ``ResourceName``.
+    A 4xx response counts in the metric ``Error``, a 5xx response in ``Fault``, and an exception other than an
+    ``HTTPException`` in ``Failure``. The only dimension is ``ResourceName``.
 
     :param metrics_reporter: reporter whose ``add_metric`` is called.
     :param resource_name: value of the dimension ``ResourceName``, such as the name of the view.

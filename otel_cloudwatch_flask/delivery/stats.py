@@ -14,7 +14,7 @@ class LossReason(str, Enum):
     INVALID = "invalid"
     """The value is outside CloudWatch's range, the data point is inconsistent, or add_metric got invalid arguments."""
     REFUSED = "refused"
-    """CloudWatch refused the data point."""
+    """CloudWatch refused the data point, or has recently refused one with the same name and dimensions."""
     EXPIRED = "expired"
     """The data point could not be sent within two weeks, and CloudWatch does not accept older data."""
     BACKLOG_FULL = "backlog_full"
@@ -40,18 +40,16 @@ class DeliveryStats:
         backlog was full.
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
-    :param measurements_lost: number of measurements that never became part of a data point, by reason: calls to
-        ``add_metric`` with invalid arguments, after shutdown, or on a reporter that could not be set up, and
-        measurements of ``add_metric`` that could not be collected at shutdown.
-    :param datums_possibly_duplicated: number of datums in requests whose response was lost or incomplete, or had not
-        arrived at shutdown while their datums were in the spool. CloudWatch may have stored these datums, and may store
-        them again when they are retried.
+    :param measurements_lost: number of measurements of ``add_metric`` that never became part of a data point, by
+        :class:`LossReason` value.
+    :param datums_possibly_duplicated: number of datums that CloudWatch may store twice, because the response to their
+        request was lost or incomplete, or had not arrived at shutdown while they were in the spool.
     :param requests_sent: number of requests that CloudWatch accepted.
     :param requests_failed: number of all other requests. A batch that a stream accepted only in part counts as both.
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
-    :param metrics_overflowed: number of times that ``max_metrics`` left no room for a metric of a data point.
+    :param metrics_overflowed: number of times that a metric of a data point exceeded ``max_metrics``.
     :param last_error: message of the last failed request.
     :param last_success: Unix time of the last accepted request, in seconds.
     """

@@ -96,24 +96,25 @@ class ReporterOptions(TypedDict, total=False):
 class CloudWatchMetricsReporter:
     """Flask extension that sends ``add_metric`` and OpenTelemetry metrics to CloudWatch.
 
-    Scripts and jobs need no app: without one, the reporter sets itself up when it is first used.
+    Scripts and jobs need no app. Without an app, the reporter is set up when it is first used.
 
-    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, or else from the environment.
+    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]`` and the environment.
 
     :param app: Flask app to register on. Default: none; pass one or more apps to :meth:`init_app` later.
-    :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the app's name
-        or, without an app, the program's name.
+    :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the name of the app
+        or, without an app, of the program.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
         created when the first request is sent, in the process that sends it.
     :param region_name: AWS Region of the default client. Default: ``AWS_REGION``, else the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
-    :param flush: what happens when a request ends: ``"background"`` (default) requests a flush and returns;
-        ``"sync"`` (default in AWS Lambda) waits for the flush; ``"interval"`` leaves it to the next periodic flush.
+    :param flush: what happens when a request ends. ``"background"`` (default) requests a flush without waiting for it,
+        ``"sync"`` (default in AWS Lambda) waits for a flush, and ``"interval"`` leaves the metrics to the next periodic
+        flush.
     :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default:
         10, or 1 in debug mode or if a rule has ``storage_resolution=1``.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param default_dimensions: dimensions added to every ``add_metric`` call. The call's own dimensions take precedence.
-    :param rules: :class:`MetricRule` objects, or mappings of their fields; the first one that matches a metric applies
+    :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
         to it.
     :param output: ``"api"`` (default) sends requests to CloudWatch. ``"emf"`` writes lines in the embedded metric
         format, from which CloudWatch Logs extracts the metrics.

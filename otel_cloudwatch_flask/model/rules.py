@@ -52,8 +52,8 @@ class MetricRule:
     :param keep_original: if false, publish only the rollups. A data point that has no rollup is published with its
         original dimensions.
     :param storage_resolution: storage resolution in seconds.
-    :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Requests are
-        usually smaller, but there are no percentiles unless all samples are equal.
+    :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Such requests
+        are usually smaller, but the metric has no percentiles unless all samples are equal.
     :param drop: if true, do not publish the metric.
     :param properties: glob patterns for attributes that the documents of ``output="emf"`` contain as properties instead
         of dimensions. CloudWatch Logs Insights can search properties, and they create no metrics. If the data points of

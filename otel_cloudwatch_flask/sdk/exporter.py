@@ -111,17 +111,17 @@ class CloudWatchMetricExporter(MetricExporter):
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
     :param output: ``"api"`` sends requests. ``"emf"`` writes lines in the embedded metric format, without importing
-        boto3; CloudWatch Logs extracts the metrics from those lines.
+        boto3. CloudWatch Logs extracts the metrics from those lines.
     :param stream: text stream for EMF lines. Default: standard output.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
     the next export or flush. Lost datums are counted in :meth:`stats`.
 
-    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them, and check
-    their timeout between calls. Only one thread sends at a time; other threads wait for it until their timeout. A call
-    in progress ends only when CloudWatch responds or the client times out. The default client waits 3 seconds for a
-    connection and 8 seconds for each part of the response, so a slow response can take longer in total. If the thread
-    of a :class:`CloudWatchMetricReader` makes the calls, no caller waits longer than its timeout.
+    :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them. Only one
+    thread sends at a time, and other threads wait until their timeout. A call in progress ends only when CloudWatch
+    responds or the client times out. The default client waits 3 seconds for a connection and 8 seconds for each part of
+    the response. If the thread of a :class:`CloudWatchMetricReader` makes the calls, no caller waits longer than its
+    timeout.
     """
 
     def __init__(

@@ -78,16 +78,13 @@ class _Waiter:
 class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    The reader's thread collects and calls CloudWatch: at once for :meth:`flush`, and at most once every
-    ``flush_min_interval_seconds`` for :meth:`request_flush`. During an outage, the reader collects only at the regular
-    interval, and only until the datums that are not in a spool fill half of the backlog. After that, deltas accumulate
-    inside the SDK, which costs time resolution but no counts.
+    The reader's thread collects metrics and calls CloudWatch. It does so at once for :meth:`flush`, and at most once
+    every ``flush_min_interval_seconds`` for :meth:`request_flush`. During an outage, the reader collects only at the
+    regular interval, until the datums that are not in a spool fill half of the backlog. After that, deltas accumulate
+    inside the SDK, which reduces the time resolution but loses no counts.
 
-    The reader flushes at exit and in :meth:`shutdown`. In a forked child, it starts without the parent's measurements.
-    ``multiprocessing`` child processes flush when they end. They also flush when they are terminated, as the workers of
-    a ``Pool`` usually are, because SIGTERM causes a flush unless the program handles that signal. uWSGI needs
-    ``enable-threads``. Its workers flush when they end gracefully, but lose the measurements since their last flush
-    when they are killed during a request.
+    The reader flushes at exit, in :meth:`shutdown`, and on SIGTERM if the program does not handle that signal. In a
+    forked child, it starts without the parent's measurements. Under uWSGI, it needs the option ``enable-threads``.
 
     :param exporter: exporter that sends the metrics. Default: an exporter configured from the environment.
     :param export_interval_seconds: interval between periodic flushes, in seconds.
@@ -186,7 +183,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return kept if kept is None or isinstance(instrument, _SUMMED) else EVERY_ATTRIBUTE
 
     def request_flush(self) -> None:
-        """Request a flush and return immediately. All requests made before the flush begins share it."""
+        """Request a flush and return immediately. Requests that are made before a flush begins share that flush."""
         # Without a lock, because every request of the app calls this. A redundant wake-up does no harm.
         if not self._is_requested:
             self._is_requested = True
@@ -196,9 +193,8 @@ class CloudWatchMetricReader(SelectiveReader):
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all measurements recorded before this call, and wait until CloudWatch accepts them.
 
-        Returns ``False`` if that fails or takes longer than the timeout, or if data is lost meanwhile. Data that is
-        lost because it is invalid (see ``exporter.stats()``) does not affect the result. All calls made before a
-        collection begins share it.
+        Returns ``False`` if the flush fails or takes longer than the timeout, or if data is lost meanwhile. Invalid
+        data does not affect the result. Calls that are made before a collection begins share that collection.
 
         :param timeout_seconds: how long to wait, in seconds.
         """

@@ -227,9 +227,10 @@ class PublishedMetrics:
     def values(
         self, name: str, /, dimensions: Pairs = None, *, namespace: str | None = None, **pair: object
     ) -> dict[float, float]:
-        """Map each value, in ascending order, to its number of samples. Empty if the metric was not published.
+        """Map each value, in ascending order, to its number of samples.
 
-        Statistic sets do not contain values, so their samples are missing unless all samples in a set are equal.
+        If the metric was not published, the result is empty. Statistic sets do not contain values, so their samples are
+        missing unless all samples in a set are equal.
 
         :param name: name of the metric.
         :param dimensions: all dimensions of the series, as a mapping. Default: all series of that name together.
