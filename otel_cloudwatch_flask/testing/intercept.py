@@ -115,8 +115,8 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     block are discarded, and measurements recorded inside are flushed no later than the end of the block. After the
     block, the redirected exporters discard all metrics, so that they never publish to an AWS account.
 
-    Exporters with ``output="emf"`` and no stream write to the fake inside the block, and to standard output before and
-    after the block.
+    Exporters with ``output="emf"`` and no ``stream`` write to the fake inside the block, and to standard output before
+    and after the block.
     """
     _redirect(_discard)
     flush_process()
