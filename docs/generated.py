@@ -83,7 +83,11 @@ _LIMITS: Final = (
     ("data points per request", "MAX_DATUMS_PER_REQUEST", "split into several requests"),
     ("request body, in bytes", "MAX_REQUEST_BYTES", "split into several requests"),
     ("distinct values per data point", "MAX_VALUES_PER_DATUM", "neighboring buckets share a value"),
-    ("dimensions per metric", "MAX_DIMENSIONS", "those named by a rule are kept first, then alphabetically"),
+    (
+        "dimensions per metric",
+        "MAX_DIMENSIONS",
+        "those that a rule lists are kept first, then the others alphabetically",
+    ),
     ("dimension name, in characters", "MAX_DIMENSION_NAME_LENGTH", "truncated, with a hash"),
     ("dimension value, in characters", "MAX_DIMENSION_VALUE_LENGTH", "truncated, with a hash"),
     ("metric name, in characters", "MAX_METRIC_NAME_LENGTH", "truncated, with a hash; `add_metric` rejects it"),
