@@ -6,6 +6,7 @@ Plain metrics are those that belong to no reporter. They must be published only 
 import itertools
 import logging
 import weakref
+from collections.abc import Iterator
 from typing import Any, Final
 
 from opentelemetry import metrics
@@ -82,7 +83,8 @@ class ReporterReader(CloudWatchMetricReader):
         if self._publishes_plain_metrics:
             # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
             live = live_readers()
-            for successor in [each for each in self._reporters_here() if each in live][:1]:
+            successor = next((each for each in self._reporters_here() if each in live), None)
+            if successor:
                 successor.collect()
         self.provider.remove_metric_reader(self)
         self.provider = None
@@ -90,7 +92,7 @@ class ReporterReader(CloudWatchMetricReader):
 
     def has_priority(self, resource: Resource | None) -> bool:
         """Return whether this reader publishes the plain metrics of its provider, which has this ``resource``."""
-        return (self._reporters_here() or [self])[0] is self and not programs_exporters_on(self, resource)
+        return next(self._reporters_here(), self) is self and not programs_exporters_on(self, resource)
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         # Decided at each collection, because the program may add or remove exporters at any time.
@@ -112,13 +114,13 @@ class ReporterReader(CloudWatchMetricReader):
             _logger.warning("The default CloudWatch namespace is invalid; using %r instead. %s", namespace, error)
             return namespace
 
-    def _reporters_here(self) -> "list[ReporterReader]":
-        """Return the readers that reporters added to this reader's provider, oldest first.
+    def _reporters_here(self) -> "Iterator[ReporterReader]":
+        """Yield the readers that reporters added to this reader's provider, oldest first.
 
         A reader that is being shut down is included until its last flush has ended.
         """
         consumer = consumer_of(self)
-        return [each for each in _reporter_readers if consumer and consumer_of(each) is consumer]
+        return (each for each in _reporter_readers if consumer and consumer_of(each) is consumer)
 
 
 def programs_exporters() -> list[CloudWatchMetricExporter]:

@@ -23,20 +23,21 @@ NEGATIVE_KEY: Final = "aws.cloudwatch.negative"
 
 
 class ScopeName(str):
-    """The name of a reporter's scope. It equals the plain string, but its hash depends on the reporter.
+    """The name of a reporter's scope. It equals the plain string, but has the reporter's ID, on which its hash depends.
 
     The SDK looks up scopes by a hash that ignores their attributes. With plain names, the scopes of N reporters that
     use the same metric name would collide, and looking them all up would take about N * N comparisons.
     """
 
-    __slots__ = ("_hash",)
+    __slots__ = ("_hash", "reporter")
 
     _hash: int
+    reporter: str
 
     def __new__(cls, name: str, reporter: str = "") -> "ScopeName":  # noqa: PYI034 - Python 3.10's typing has no Self
         """Create the name of one reporter's scope."""
         scope_name = super().__new__(cls, name)
-        scope_name._hash = hash((name, reporter))
+        scope_name.reporter, scope_name._hash = reporter, hash((name, reporter))
         return scope_name
 
     def __hash__(self) -> int:
@@ -74,5 +75,5 @@ def reporter_of(scope: InstrumentationScope) -> str | None:
 
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """
-    reporter = (scope.attributes or {}).get(REPORTER_KEY)
-    return reporter if isinstance(reporter, str) else None
+    name = scope.name
+    return name.reporter if type(name) is ScopeName else None

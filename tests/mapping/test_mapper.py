@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 
 from otel_cloudwatch_flask.limits import sendable
 from otel_cloudwatch_flask.model.rules import MetricRule
-from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, SCOPE_NAME, FacadeMetric
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from tests.support.programs import CUMULATIVE, Program
 
 BOUNDS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 1000.0)
@@ -319,7 +319,7 @@ class TestFacade:
         program = Program()
         program.exporter.publish_metrics_of("shop")
         metric = FacadeMetric("Request Balance", "shop")
-        meter = program.provider.get_meter(SCOPE_NAME, attributes=metric.scope_attributes())
+        meter = program.provider.get_meter(metric.scope_name, attributes=metric.scope_attributes())
         histogram = meter.create_histogram("request_balance")
         histogram.record(5)
         histogram.record(0)

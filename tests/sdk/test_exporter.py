@@ -24,7 +24,7 @@ from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.datum import Datum, Series
-from otel_cloudwatch_flask.model.scope import SCOPE_NAME, FacadeMetric
+from otel_cloudwatch_flask.model.scope import FacadeMetric
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import BlockedClient, ScriptedClient, eventually, in_threads, join_all
 from tests.support.programs import CUMULATIVE, Program
@@ -398,7 +398,7 @@ class TestFacade:
         provider.get_meter("tests").create_counter("plain").add(1)
         for reporter in reporters:
             metric = FacadeMetric(f"Of {reporter}", reporter)
-            provider.get_meter(SCOPE_NAME, attributes=metric.scope_attributes()).create_histogram("x").record(1)
+            provider.get_meter(metric.scope_name, attributes=metric.scope_attributes()).create_histogram("x").record(1)
         data = reader.get_metrics_data()
         assert data is not None
         return data
