@@ -31,8 +31,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Cannot send metrics; they are kept and will be retried.",
             "Nothing is lost yet.",
-            "Configure credentials that allow `cloudwatch:PutMetricData`, or a Region. The message says which of them "
-            "is missing, and ends with the original error.",
+            "Configure a Region, or credentials that allow `cloudwatch:PutMetricData`, as the message says. The "
+            "original error is at the end of the message.",
         ),
         Remedy(
             "Metrics could not be sent (",
@@ -71,7 +71,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "… data point(s) could not be sent, and remain in the spool",
-            "Nothing is lost if such a process starts within two weeks.",
+            "Nothing is lost if a process with the same spool directory starts within two weeks.",
             "To send them, start a process with the same spool_directory, and fix the delivery problem logged earlier.",
         ),
         Remedy(
