@@ -46,12 +46,12 @@ class MetricRule:
         without a wildcard is kept even if ``exclude`` matches it. Here and in ``exclude``, ``rollups`` and
         ``properties``, the route, method and status of HTTP requests match under both their old and their new names,
         such as ``http.target`` and ``http.route``.
-    :param exclude: glob patterns for attributes to leave out (``()``: none). Default: :data:`CLIENT_CONTROLLED`.
+    :param exclude: glob patterns for attributes to leave out. Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
     :param keep_original: if false, publish only the rollups. A data point that has no rollup is published with its
         original dimensions.
-    :param storage_resolution: storage resolution in seconds.
+    :param storage_resolution: storage resolution in seconds, 1 or 60.
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Such requests
         are usually smaller, but the metric has no percentiles unless all samples are equal.
     :param drop: if true, do not publish the metric.

@@ -214,8 +214,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: object) -> None:
         """Flush, and stop the reader's thread. Further calls do nothing.
 
-        At exit, the first call shuts down all readers together within ``EXIT_TIMEOUT_SECONDS``, because a meter
-        provider would otherwise wait up to 30 seconds for each of its readers in turn.
+        At exit, the first call shuts down all readers together, within 10 seconds.
 
         :param timeout_millis: time limit for the flush, in milliseconds.
         """
