@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, FLUSH_MIN_INTERVAL_SECONDS, Output
+from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, shop_requests
 from otel_cloudwatch_flask.demo.readback import published_series, utc_now
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopSummary
-from otel_cloudwatch_flask.observation.record import Observation, datum_of
+from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.terminal import counted
-from otel_cloudwatch_flask.testing.request_rules import datums_of
 
 if TYPE_CHECKING:
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
@@ -157,8 +157,7 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarize ``requests``, which are in boto3's form, as a document that other commands read with ``--from``."""
     observation = Observation()
     for request in requests:
-        datums = list(map(datum_of, datums_of(request)))
-        observation.note(request["Namespace"], datums, size_bytes=len(json.dumps(request)))
+        observation.observe(Batch.from_body(json.dumps(request).encode()))
     return observation.document()
 
 

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -42,11 +42,12 @@ class _ObservedSeries:
     def __init__(self, number: int, namespace: str, series: Series, max_flushes: int) -> None:
         self.number = number
         self.changed = self.last_time = 0
+        """The sequence number of the latest change, and the time of the latest datum."""
         self.undelivered = 0.0
         """The number of samples that are pending or were lost."""
         self.last_datums: deque[Datum] = deque(maxlen=_LAST_DATUMS)
         self._flushes: deque[bytes] = deque(maxlen=max_flushes)
-        self._tally = Tally(_MOST_VALUES)
+        self.tally = Tally(_MOST_VALUES)
         self._identity = {
             "id": number,
             "namespace": namespace,
@@ -56,29 +57,25 @@ class _ObservedSeries:
             "storage_resolution": series.storage_resolution,
         }
 
-    def add(self, datum: Datum, *, sequence: int, max_values: int) -> None:
-        # The limit decreases as more series appear.
-        self._tally.values.max_values = max_values
-        summary = self._tally.add(datum.content)
+    def add(self, datum: Datum) -> None:
+        summary = self.tally.add(datum.content)
         found = _NO_PERCENTILES if summary.values is None else percentiles(summary.values, summary.counts, PERCENTS)
         statistics = (summary.sum, summary.samples, summary.minimum, summary.maximum)
-        self._flushes.append(_FLUSH.pack(sequence, datum.unix_seconds, *statistics, *found))
+        self._flushes.append(_FLUSH.pack(self.changed, datum.unix_seconds, *statistics, *found))
         self.last_datums.append(datum)
         self.last_time = datum.unix_seconds
-        self.changed = sequence
 
-    def deliver(self, datum: Datum, *, sequence: int, max_values: int) -> None:
+    def deliver(self, datum: Datum) -> None:
         """Record the delivery of a datum, and add the datum unless it was already added when it became pending."""
         samples = samples_of(datum.content)
         if samples > self.undelivered:
-            return self.add(datum, sequence=sequence, max_values=max_values)
-        self.undelivered -= samples
-        self.changed = sequence
-        return None
+            self.add(datum)
+        else:
+            self.undelivered -= samples
 
     def figures(self) -> dict[str, Any]:
         """Return the identity and the statistics of the series, and the number of its undelivered samples."""
-        tally = self._tally
+        tally = self.tally
         found = tally.percentiles(PERCENTS)
         return {
             **self._identity,
@@ -140,31 +137,22 @@ class Observation:
         self._started = self._clock()
         self._series: dict[tuple[str, Series], _ObservedSeries] = {}
         self._series_seen = self._forgotten = 0
-        self._sequence = self._requests = self._datums = self._bytes = 0
+        self._sequence = 0
+        self._accepted = {"requests": 0, "datums": 0, "bytes": 0}
         self._slices: deque[dict[str, float]] = deque(maxlen=_SLICES)
 
     def observe(self, batch: Batch) -> None:
         """Record a batch that CloudWatch has accepted."""
-        self.note(batch.envelope.namespace, batch.datums, size_bytes=batch.size_bytes)
-
-    def note(self, namespace: str, datums: Sequence[Datum], *, size_bytes: int) -> None:
-        """Record the datums of a PutMetricData request that CloudWatch has accepted."""
         with self._lock:
-            self._requests += 1
-            self._sequence += 1
-            most_values = self._values_per_series()
-            for datum in datums:
-                self._series_of(namespace, datum.series).deliver(datum, sequence=self._sequence, max_values=most_values)
-            self._count(datums=len(datums), size_bytes=size_bytes)
+            for series, datum in self._changed_series(batch):
+                series.deliver(datum)
+            self._count({"requests": 1, "datums": len(batch.datums), "bytes": batch.size_bytes})
 
     def observe_pending(self, batch: Batch) -> None:
         """Record a batch that has become pending."""
         with self._lock:
-            self._sequence += 1
-            most_values = self._values_per_series()
-            for datum in batch.datums:
-                series = self._series_of(batch.envelope.namespace, datum.series)
-                series.add(datum, sequence=self._sequence, max_values=most_values)
+            for series, datum in self._changed_series(batch):
+                series.add(datum)
                 series.undelivered += samples_of(datum.content)
 
     def document(self) -> dict[str, Any]:
@@ -220,37 +208,40 @@ class Observation:
             "namespaces": namespaces,
             "started": self._started,
             "seconds": max(now - self._started, 0.0),
-            "requests": self._requests,
-            "datums": self._datums,
-            "bytes": self._bytes,
+            **self._accepted,
             "series_active": sum(each.last_time > now - _ACTIVE_SECONDS for each in self._series.values()),
             "series_seen": self._series_seen,
             "series_forgotten": self._forgotten,
             "slices": list(map(dict, self._slices)),
         }
 
-    def _count(self, *, datums: int, size_bytes: int) -> None:
+    def _count(self, numbers: Mapping[str, int]) -> None:
         now = self._clock()
         begun = now - now % SLICE_SECONDS
         if not self._slices or self._slices[-1]["time"] != begun:
-            self._slices.append({"time": begun, "requests": 0, "datums": 0, "bytes": 0})
+            self._slices.append({"time": begun, **dict.fromkeys(numbers, 0)})
         current = self._slices[-1]
-        current["requests"] += 1
-        current["datums"] += datums
-        current["bytes"] += size_bytes
         current["series"] = len(self._series)
-        self._datums += datums
-        self._bytes += size_bytes
+        for name, number in numbers.items():
+            current[name] += number
+            self._accepted[name] += number
+
+    def _changed_series(self, batch: Batch) -> Iterator[tuple[_ObservedSeries, Datum]]:
+        """Yield each datum of a batch with its series, which is marked as changed."""
+        self._sequence += 1
+        # The limit decreases as more series appear.
+        share = self._max_values // max(len(self._series), 1)
+        for datum in batch.datums:
+            series = self._series_of(batch.envelope.namespace, datum.series)
+            series.changed = self._sequence
+            series.tally.values.max_values = min(max(share, _LEAST_VALUES), _MOST_VALUES)
+            yield series, datum
 
     def _series_of(self, namespace: str, series: Series) -> _ObservedSeries:
         key = namespace, series
         found = self._series.pop(key, None) or self._new_series(namespace, series)
         self._series[key] = found  # moved to the end, so that the least recently published series is first
         return found
-
-    def _values_per_series(self) -> int:
-        share = self._max_values // max(len(self._series), 1)
-        return min(max(share, _LEAST_VALUES), _MOST_VALUES)
 
     def _new_series(self, namespace: str, series: Series) -> _ObservedSeries:
         while len(self._series) >= self._max_series:

@@ -5,7 +5,6 @@ The number of distinct values can be limited to bound memory. Percentiles are ap
 
 import math
 import operator
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +19,6 @@ Content: TypeAlias = float | Distribution | Statistics
 _FRACTION_BITS: Final = 52
 _FIRST_SHIFT: Final = 44
 _LAST_SHIFT: Final = 62
-_MAGNITUDE: Final = 2**63 - 1
-"""A mask of all bits of a double except its sign."""
-_SMALLEST: Final = 2.0**-1000
-"""Bins up to this magnitude count as 0. CloudWatch accepts no nonzero values of this magnitude anyway."""
 _UNITS: Final = 2**1074
 """The reciprocal of the smallest positive double.
 
@@ -45,9 +40,9 @@ class Summary(NamedTuple):
 class ValueCounts:
     """The number of samples at each value, from which nearest-rank percentiles are computed.
 
-    If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a bin. At
-    first, a bin is identified by the sign, the exponent and 8 bits of the fraction; each time there are too many bins,
-    one bit fewer is used.
+    If there are more than ``max_values`` distinct values, values with the same leading bits are merged into a bin,
+    which is represented by its middle. At first, a bin is identified by the sign, the exponent and 8 bits of the
+    fraction; each time there are too many bins, one bit fewer is used.
 
     >>> counts = ValueCounts(max_values=4)
     >>> counts.add([10, 20, 30], [1, 998, 1])
@@ -70,27 +65,19 @@ class ValueCounts:
 
     def add(self, values: Iterable[float], counts: Iterable[float]) -> None:
         """Add ``counts[i]`` samples at ``values[i]``, for each index ``i``."""
-        self._add_counts(_bin_keys(values, self._shift) if self._shift else values, counts)
-        while len(self.counts) > self.max_values and self._shift < _LAST_SHIFT:
-            self._coarsen()
+        present = self.counts
+        for value, count in zip(_middles(values, self._shift) if self._shift else values, counts, strict=True):
+            present[value] = present.get(value, 0) + count
+        if len(present) > self.max_values and self._shift < _LAST_SHIFT:
+            self._shift = max(self._shift + 1, _FIRST_SHIFT)
+            self.counts = {}
+            # The middle of a bin is in the same wider bin as the values that it represents.
+            self.add(present.keys(), present.values())
 
     def percentiles(self, percents: Iterable[float]) -> list[float]:
         """Return a nearest-rank percentile for each of ``percents``, exact unless values have been merged."""
-        keys = sorted(self.counts)
-        found = percentiles(keys, [self.counts[key] for key in keys], percents)
-        return [_middle(int(key), self._shift) for key in found] if self._shift else found
-
-    def _add_counts(self, keys: Iterable[float], counts: Iterable[float]) -> None:
-        present = self.counts
-        for key, count in zip(keys, counts, strict=True):
-            present[key] = present.get(key, 0) + count
-
-    def _coarsen(self) -> None:
-        # Dropping one more bit merges pairs of bins, so the original values are not needed.
-        keys, counts = list(self.counts), list(self.counts.values())
-        self.counts = {}
-        self._add_counts([int(key) >> 1 for key in keys] if self._shift else _bin_keys(keys, _FIRST_SHIFT), counts)
-        self._shift = self._shift + 1 if self._shift else _FIRST_SHIFT
+        values = sorted(self.counts)
+        return percentiles(values, [self.counts[value] for value in values], percents)
 
 
 class Tally:
@@ -192,17 +179,10 @@ def _rank(percent: float, samples: float) -> float:
     return round(percent * 10**10) * samples / 10**12
 
 
-def _bin_keys(values: Iterable[float], shift: int) -> list[int]:
-    """Return the key of each value's bin: the bits of the value without the last ``shift`` bits, as a signed integer.
-
-    Keys sort in the same order as values.
-    """
+def _middles(values: Iterable[float], shift: int) -> Sequence[float]:
+    """Return the middle of each value's bin. The values in a bin differ only in their last ``shift`` bits."""
     every = memoryview(array("d", values)).cast("B").cast("q")
-    return [(bits if bits >= 0 else -(bits & _MAGNITUDE)) >> shift for bits in every]
-
-
-def _middle(key: int, shift: int) -> float:
-    """Return the middle of a bin, given its ``key`` from :func:`_bin_keys`. Magnitudes up to 2^-1000 become 0."""
-    bits = (key << shift) + (1 << (shift - 1))
-    (magnitude,) = struct.unpack("=d", struct.pack("=q", abs(bits)))
-    return math.copysign(magnitude, bits) if magnitude > _SMALLEST else 0.0
+    half = 1 << (shift - 1)
+    # Zero has a bin of its own.
+    middles = array("q", [(bits >> shift << shift) | half if bits else 0 for bits in every])
+    return memoryview(middles).cast("B").cast("d").tolist()
