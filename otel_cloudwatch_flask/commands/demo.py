@@ -14,7 +14,7 @@ _COMPARE_DEFAULTS: Final = (5.0, 100.0)
 """The default duration in seconds, and the default number of requests per second."""
 _SERVE_DEFAULTS: Final = (3600.0, 20.0)
 """The defaults with ``--serve``. The duration is limited because the emulator keeps every datum in memory."""
-_REQUIRED_MODULES: Final = ("moto.moto_server.werkzeug_app", "rich.progress", "waitress")
+_REQUIRED_MODULES: Final = ("rich.progress", "waitress")
 
 
 @click.command(cls=Command)

@@ -18,8 +18,8 @@ from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.terminal import counted
 
 if TYPE_CHECKING:
+    from otel_cloudwatch_flask.testing.local.application import Traffic
     from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-    from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
 
 NAMESPACE: Final = "Shop"
 VISITORS: Final = 8

@@ -130,6 +130,22 @@ class Tally:
         # The middle of a bin, which represents its values, may lie outside the range of the samples.
         return [min(max(each, self.minimum), self.maximum) for each in self.values.percentiles(percents)]
 
+    def statistic(self, name: str) -> float | None:
+        """Return a statistic by its name in CloudWatch, such as ``Average`` or ``p99``. There must be a sample.
+
+        Returns ``None`` for percentiles that CloudWatch does not have: those of negative values or statistic sets.
+        """
+        if name.startswith("p"):
+            found = self.percentiles([float(name[1:])])
+            return found[0] if found and self.minimum >= 0 else None
+        return {
+            "SampleCount": self.count,
+            "Sum": self.sum,
+            "Average": self.sum / self.count,
+            "Minimum": self.minimum,
+            "Maximum": self.maximum,
+        }[name]
+
 
 def samples_of(content: Content) -> float:
     """Return the number of samples in one datum."""

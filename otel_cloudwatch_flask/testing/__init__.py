@@ -5,20 +5,7 @@ validate requests as CloudWatch does, and store valid ones. ``FakeCloudWatch`` a
 methods for looking up what was published and for making assertions about it.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
-
-if TYPE_CHECKING:
-    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 __all__ = ["FakeCloudWatch", "LocalCloudWatch", "client_error"]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported on demand because it needs the extra "demo", which FakeCloudWatch does not.
-    if name == "LocalCloudWatch":
-        from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - see above
-
-        return LocalCloudWatch
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

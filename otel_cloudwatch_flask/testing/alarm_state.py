@@ -135,7 +135,7 @@ class _Evaluation:
         found = [tallies.get(number) for number in range(last - self.count + 1, last + 1)]
         evaluated = [tally for tally in found if tally is not None][_EXTRA_PERIODS - self.count :]
         self.has_few_samples |= any(_is_small(tally, statistic) for tally in evaluated)
-        return [None if tally is None else _value(tally, statistic) for tally in found]
+        return [None if tally is None else tally.statistic(statistic) for tally in found]
 
     def _tallies(self, identity: tuple[str, str, Dimensions], period: int) -> dict[int, Tally]:
         tallies: defaultdict[int, Tally] = defaultdict(Tally)
@@ -190,17 +190,6 @@ def _combined(sign: Callable[[float, float], float], left: Points, right: Points
 
 def _statistic(alarm: Mapping[str, Any]) -> str:
     return str(alarm.get("ExtendedStatistic") or alarm["Statistic"])
-
-
-def _value(tally: Tally, statistic: str) -> float | None:
-    """Return a statistic of a period, or ``None`` if CloudWatch has no percentiles for its samples."""
-    if statistic.startswith("p"):
-        found = tally.percentiles([float(statistic[1:])])
-        return found[0] if found and tally.minimum >= 0 else None
-    if statistic == "Average":
-        return tally.sum / tally.count
-    names = {"SampleCount": "count", "Sum": "sum", "Minimum": "minimum", "Maximum": "maximum"}
-    return float(getattr(tally, names[statistic]))
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:

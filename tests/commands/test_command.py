@@ -130,7 +130,7 @@ def test_flask_finds_the_commands() -> None:
 )
 def test_a_bare_install_is_enough(arguments: list[str]) -> None:
     """Only the demo needs the extra."""
-    missing = dict.fromkeys(("rich", "moto", "waitress"))
+    missing = dict.fromkeys(("rich", "waitress"))
     program = (
         f"import sys; sys.modules.update({missing}); from otel_cloudwatch_flask.cli import main; main({arguments})"
     )

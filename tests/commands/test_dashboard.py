@@ -233,7 +233,7 @@ def test_put_and_list() -> None:
         put = run("dashboard", "--from", "-", "--put", "Shop", environment=environment, stdin=json.dumps(demo_result()))
         assert put.returncode == 0, put.stderr
         assert "#dashboards/dashboard/Shop" in put.stdout
-        kept = json.loads(cloudwatch.client().get_dashboard(DashboardName="Shop")["DashboardBody"])
+        kept = json.loads(cloudwatch.dashboards["Shop"])
         assert kept == body_of(*demo_document().series)
         arguments = ["dashboard", "--from=-", "--put=Shop", "--json"]
         again = CliRunner().invoke(main, arguments, input=json.dumps(demo_result()), env=environment)

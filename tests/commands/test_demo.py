@@ -34,7 +34,7 @@ from otel_cloudwatch_flask.demo.load_generator import shop_requests
 from otel_cloudwatch_flask.demo.readback import whole_period
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopProcessError
-from otel_cloudwatch_flask.testing.local.validating_proxy import Traffic
+from otel_cloudwatch_flask.testing.local.server import Traffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
@@ -176,7 +176,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("module", ["moto", "rich", "waitress"])
+@pytest.mark.parametrize("module", ["rich", "waitress"])
 def test_a_missing_extra_is_named(module: str) -> None:
     """The message names the extra to install, and the exit status is that of a usage error."""
     program = f"import sys; sys.modules[{module!r}] = None; from otel_cloudwatch_flask.cli import main; main(['demo'])"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped] # moto brings it
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter

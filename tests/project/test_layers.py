@@ -31,7 +31,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
     ("", ["__init__", "decorator"]),
     ("testing", ["request_rules", "emf_lines", "published", "alarm_state", "fake", "intercept"]),
-    ("testing/local", ["protocols", "queries", "validating_proxy", "server"]),
+    ("testing/local", ["json_protocol", "queries", "application", "server"]),
     ("", ["pytest_plugin", "terminal"]),
     (
         "demo",

@@ -290,9 +290,3 @@ def test_naive_times(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_time_has_many_shapes(moment: datetime) -> None:
     """A datetime, its ISO 8601 string and its Unix seconds denote the same time."""
     assert unix_time(moment) == unix_time(moment.isoformat()) == unix_time(moment.timestamp())
-
-
-def test_time_without_zone() -> None:
-    """A naive datetime is local time, as in botocore; a string without a time zone is UTC."""
-    assert unix_time(datetime(2027, 1, 15, 8)) == time.mktime((2027, 1, 15, 8, 0, 0, 0, 0, -1))  # noqa: DTZ001
-    assert unix_time("2027-01-15T08:00:00") == NOW

@@ -1,4 +1,5 @@
 """``LocalCloudWatch``, an HTTP server that emulates CloudWatch on loopback, for tests and demonstrations.
 
-A proxy validates PutMetricData requests according to ``testing.request_rules``, and forwards valid ones to moto.
+``application`` validates PutMetricData requests according to ``testing.request_rules`` and stores them, ``queries``
+answers queries, and ``json_protocol`` decodes requests and encodes responses. ``server`` adds the HTTP server.
 """

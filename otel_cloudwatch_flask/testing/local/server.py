@@ -1,4 +1,4 @@
-"""``LocalCloudWatch``, an HTTP server on loopback that runs moto behind the validating proxy."""
+"""``LocalCloudWatch``, an HTTP server on loopback that emulates CloudWatch."""
 
 import contextlib
 import functools
@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from otel_cloudwatch_flask.testing.emf_lines import EmfStream
-from otel_cloudwatch_flask.testing.local.validating_proxy import Fault, Traffic, ValidatingProxy
+from otel_cloudwatch_flask.testing.local.application import CloudWatchApplication, Fault, Traffic
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from _typeshed.wsgi import WSGIApplication
     from mypy_boto3_cloudwatch import CloudWatchClient
     from typing_extensions import Self
 
@@ -26,17 +24,15 @@ __all__ = ["Fault", "LocalCloudWatch", "Traffic"]
 _STOP_POLL_SECONDS: Final = 0.02
 
 
-class LocalCloudWatch(ValidatingProxy):
+class LocalCloudWatch(CloudWatchApplication):
     """An emulated CloudWatch for AWS clients, at ``http://127.0.0.1:<port>``, that runs inside a ``with`` block::
 
         with LocalCloudWatch() as cloudwatch:
             subprocess.run([...], env={**os.environ, **cloudwatch.environment()})
             assert cloudwatch.published.sum("RequestCount", Page="Index") == 1
 
-    moto's state is global, so creating a server deletes all alarms, dashboards and metrics that moto has stored for
-    other servers in the process. ``published`` is specific to each server.
-
-    Requires moto: ``pip install "otel-cloudwatch-flask[demo]"``.
+    It supports PutMetricData, GetMetricStatistics, GetMetricData without metric math, ListMetrics, and
+    PutDashboard.
 
     :param arguments: ``latency_seconds``, the delay before the response to each PutMetricData request; ``answer_with``,
         a function that receives the parameters of such a request and may return a :class:`Fault`; and ``clock`` and
@@ -44,7 +40,7 @@ class LocalCloudWatch(ValidatingProxy):
     """  # noqa: D400 - the first sentence ends in an example
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(_moto_application(), **arguments)
+        super().__init__(**arguments)
         self._server: _Server | None = None
 
     def __enter__(self) -> "Self":
@@ -95,17 +91,6 @@ class LocalCloudWatch(ValidatingProxy):
         client: CloudWatchClient = boto3.client("cloudwatch", **{**defaults, **arguments})
         return client
 
-    @functools.cached_property
-    def stream(self) -> EmfStream:
-        """A text stream that publishes the EMF lines written to it, such as the output of a child process."""
-        client = self.client()
-
-        def put(request: dict[str, Any]) -> None:
-            with contextlib.suppress(client.exceptions.ClientError):  # kept in validation_errors
-                client.put_metric_data(**request)
-
-        return EmfStream(put, self._rejected)
-
     def environment(self) -> dict[str, str]:
         """Return environment variables that point the AWS SDK of a child process to this server."""
         return {
@@ -115,22 +100,6 @@ class LocalCloudWatch(ValidatingProxy):
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-
-
-def _moto_application() -> "WSGIApplication":
-    try:
-        from moto.backends import get_backend  # noqa: PLC0415 - an optional extra, and slow to import
-        from moto.moto_server.werkzeug_app import (  # noqa: PLC0415
-            DomainDispatcherApplication,
-            create_backend_app,
-        )
-    except ImportError as error:
-        raise ImportError(
-            'LocalCloudWatch needs moto\'s server: pip install "otel-cloudwatch-flask[demo]"', name=error.name
-        ) from error
-    get_backend("cloudwatch").reset()
-    application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
-    return application
 
 
 class _RequestHandler(WSGIRequestHandler):
