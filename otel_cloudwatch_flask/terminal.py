@@ -100,6 +100,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def listed(texts: Sequence[str], most: int = 10) -> str:
+    """Join the first ``most`` texts, and say how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
 def _escaped_character(character: str) -> str:
     # Right-to-left letters would reorder the rest of the line.
     if character.isalnum() and unicodedata.bidirectional(character) == "L":

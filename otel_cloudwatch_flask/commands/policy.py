@@ -71,11 +71,11 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
 
 
 def _namespaces(context: click.Context, given: tuple[str, ...], source: str | None) -> list[str]:
-    named = list(dict.fromkeys(given)) or (read_document(source).namespaces if source else [])
-    namespaces = named or namespaces_of(load_user_app(context))
+    if given:
+        return list(dict.fromkeys(given))
+    namespaces = read_document(source).namespaces if source else namespaces_of(load_user_app(context))
     if not namespaces:
         raise CommandError(
-            "No namespace configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy to use the "
-            "app's namespace."
+            "No namespace configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy."
         )
     return namespaces

@@ -1,6 +1,5 @@
 """``preview``: show what an app would send to CloudWatch."""
 
-import logging
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,10 +118,7 @@ def observe(app: Flask, requests: Sequence[Request], times: int) -> tuple[list[R
 def _result(app: Flask, request: Request) -> RequestResult:
     path, method, body, content_type = request
     try:
-        with (
-            app.test_client() as client,
-            client.open(path, method=method, data=body, content_type=content_type) as response,
-        ):
+        with app.test_client().open(path, method=method, data=body, content_type=content_type) as response:
             return RequestResult(method, path, response.status_code)
     except Exception as error:  # noqa: BLE001 - the user's views may raise anything
         return RequestResult(method, path, None, f"{type(error).__name__}: {error}")
@@ -147,8 +143,6 @@ def _require_dry_run(user_app: UserApp) -> None:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
         raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
-    # Access logs would be mixed into the output.
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
 def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:

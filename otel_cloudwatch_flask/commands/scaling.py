@@ -19,11 +19,10 @@ from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import Command, CommandError
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
-from otel_cloudwatch_flask.terminal import escaped
+from otel_cloudwatch_flask.terminal import escaped, listed
 
 _ECS_SERVICE: Final = "ecs:service:DesiredCount"
 _ECS_RESOURCE: Final = re.compile(r"service/[^/]+/[^/]+")
-_MOST_LISTED: Final = 10
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -117,7 +116,7 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
     tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
     dollars = ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC
     click.echo(
-        f"Keeps {tracking.statistic} of {escaped(_described(series), 200)} at {tracking.value:g} with a capacity of "
+        f"Keeps {tracking.statistic} of {escaped(str(series), 200)} at {tracking.value:g} with a capacity of "
         f"{target.minimum} to {target.maximum}. {ALARMS_PER_POLICY} alarms: ${dollars:.2f} a month.",
         err=True,
     )
@@ -145,27 +144,13 @@ def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping
         raise CommandError(f"No metric is named {name!r}. Available: {_listed(each.name for each in every)}.")
     matching = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
     found = [each for each in matching if len(each.dimensions) == len(dimensions)] or matching
-    if len(found) != 1:
-        raise _not_one(name, dimensions, found, [*named.values()])
-    return found[0]
-
-
-def _not_one(
-    name: str, dimensions: Mapping[str, str], found: Sequence[SeriesSummary], named: Sequence[SeriesSummary]
-) -> CommandError:
-    pairs = (f"--dimension {key}={value}" for key, value in dimensions.items())
-    given = escaped(" ".join([f"--metric {name}", *pairs]))
+    if len(found) == 1:
+        return found[0]
+    given = SeriesSummary("", name, tuple(dimensions.items()))
     reason = "matches more than one series" if found else "matches no series"
-    available = _listed(map(_described, found or named))
-    return CommandError(f"{given} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
-
-
-def _described(series: SeriesSummary) -> str:
-    pairs = ", ".join(f"{name}={value}" for name, value in series.dimensions)
-    return f"{series.name} ({pairs})" if pairs else f"{series.name} (no dimensions)"
+    available = _listed(map(str, found or named.values()))
+    raise CommandError(f"{escaped(str(given))} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
 
 
 def _listed(texts: Iterable[str]) -> str:
-    ordered = [escaped(text, 200) for text in sorted(set(texts))]
-    more = f" and {len(ordered) - _MOST_LISTED} more" if len(ordered) > _MOST_LISTED else ""
-    return ", ".join(ordered[:_MOST_LISTED]) + more
+    return listed([escaped(text, 200) for text in sorted(set(texts))])

@@ -120,9 +120,7 @@ def test_metrics_are_listed_from_cloudwatch() -> None:
         listing = ("--list", "--namespace=Shop", "--metric=In Progress")
         ended = run("scaling", *listing, *REQUIRED, environment=cloudwatch.environment())
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == (
-        "Keeps Average of In Progress (no dimensions) at 4 with a capacity of 2 to 20. 2 alarms: $0.20 a month.\n"
-    )
+    assert ended.stderr == ("Keeps Average of In Progress at 4 with a capacity of 2 to 20. 2 alarms: $0.20 a month.\n")
     assert "Policy" in properties(ended.stdout)
 
 
@@ -130,9 +128,9 @@ def test_metrics_are_listed_from_cloudwatch() -> None:
     ("arguments", "message"),
     [
         (["--metric=Order"], f"No metric is named 'Order'. Available: In Progress, Orders, {HOSTILE[:3]}"),
-        (["--metric=Orders"], "--metric Orders matches more than one series; pass --dimension NAME=VALUE for one of: "),
-        (["--metric=Orders"], ": Orders (Plan=free, Stage=prod), Orders (Plan=pro, Stage=prod)."),
-        (["--metric=Orders", "--dimension=Plan=gold"], "--metric Orders --dimension Plan=gold matches no series; pass"),
+        (["--metric=Orders"], "Orders matches more than one series; pass --dimension NAME=VALUE for one of: "),
+        (["--metric=Orders"], ": Orders {Plan=free, Stage=prod}, Orders {Plan=pro, Stage=prod}."),
+        (["--metric=Orders", "--dimension=Plan=gold"], "Orders {Plan=gold} matches no series; pass"),
         (["--metric=Orders", "--dimension=Plan"], "'Plan' is invalid; use NAME=VALUE."),
         (["--metric=Orders", "--min=21"], "--min 21 exceeds --max 20."),
         (["--metric=Orders", "--resource=web"], "--resource 'web' is not an ECS service; use service/CLUSTER/SERVICE"),

@@ -10,11 +10,10 @@ from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, read_json
 from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
-from otel_cloudwatch_flask.terminal import counted
+from otel_cloudwatch_flask.terminal import counted, listed
 
 SECTION: Final = "Audit"
 _MINUTE: Final = 60
-_NAMES_SHOWN: Final = 5
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
 _MAX_QUERIES: Final = 500
 _MAX_POINTS: Final = 100_800
@@ -70,7 +69,7 @@ def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
             yield Check(
                 SECTION,
                 "problem",
-                f"{_label(series)}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
+                f"{series}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
                 f"{stored[series]:,.0f}.",
                 "New data can take two minutes to appear, so run the audit again. If samples are still missing, check "
                 "that you use the Region and account of the process.",
@@ -94,14 +93,13 @@ def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
 def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Check]:
     """Report metrics that are in a namespace of ``known``, but are not published by the process."""
     metrics = {each.metric for each in known}
-    listed = aws.listed_series(client, {namespace for namespace, _, _ in metrics})
-    others = [_label(each) for each in listed if each.metric not in metrics]
+    stored = aws.listed_series(client, {namespace for namespace, _, _ in metrics})
+    others = [str(each) for each in stored if each.metric not in metrics]
     if others:
-        more = f" and {len(others) - _NAMES_SHOWN:,} more" if len(others) > _NAMES_SHOWN else ""
         yield Check(
             SECTION,
             "unknown",
-            f"The namespace has {counted(len(others), 'other metric')}: {', '.join(others[:_NAMES_SHOWN])}{more}.",
+            f"The namespace has {counted(len(others), 'other metric')}: {listed(others)}.",
             "They come from other apps, other processes or an earlier version. Each is billed while it has data.",
         )
 
@@ -148,8 +146,3 @@ def _query(identifier: str, series: SeriesSummary, statistic: str) -> dict[str, 
 
 def _datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, tz=timezone.utc)
-
-
-def _label(series: SeriesSummary) -> str:
-    dimensions = ", ".join(f"{name}={value}" for name, value in series.dimensions)
-    return f"{series.name} {{{dimensions}}}" if dimensions else series.name

@@ -116,17 +116,20 @@ def _is_placeholder(provider: metrics.MeterProvider) -> bool:
 
 
 def _readers_of_one_destination() -> Iterator[Check]:
-    programs = {each.exporter: each.settings for each in live_readers() if not isinstance(each, ReporterReader)}
-    for reader in live_readers():
-        others = programs_exporters_on(reader, reader.exporter.resource) if isinstance(reader, ReporterReader) else []
-        for other in others:
+    of_reporters = [each for each in live_readers() if isinstance(each, ReporterReader)]
+    programs = {each.exporter: each.settings for each in live_readers() if each not in of_reporters}
+    for reader in of_reporters:
+        for other in programs_exporters_on(reader, reader.exporter.resource):
             settings = programs.get(other, other.settings)
-            if reader.exporter.client is other.client and all(
-                getattr(reader.settings, name) == getattr(settings, name) for name in ("namespace", "region_name")
-            ):
+            if reader.exporter.client is other.client and _target(reader.settings) == _target(settings):
                 finding = f"Two readers send to {_destination(other)}: the reporter's own and the program's."
                 remedy = _sharing(reader.settings, settings) if other in programs else _OTHER_LIBRARYS_READER
                 yield Check(_DUPLICATES, "problem", finding, remedy)
+
+
+def _target(settings: Settings) -> tuple[str | None, str | None]:
+    # In different namespaces or Regions, the same metrics are not duplicates.
+    return settings.namespace, settings.region_name
 
 
 def _sharing(ours: Settings, programs: Settings) -> str:
@@ -138,8 +141,7 @@ def _sharing(ours: Settings, programs: Settings) -> str:
 
 def _exporters_on_one_provider() -> Iterator[Check]:
     exporters = programs_exporters_on(metrics.get_meter_provider(), resource=None)
-    # In different namespaces or Regions, the same metrics are not duplicates.
-    targets = Counter((each.settings.namespace, each.settings.region_name) for each in exporters)
+    targets = Counter(_target(each.settings) for each in exporters)
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resou
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any, Final, TypeAlias
@@ -23,6 +23,7 @@ _FAILURE_STATUSES: Final = ("500", "502", "503", "504")
 """The statuses that an alarm watches, if its limit allows, even if they have not been observed yet, so that the first
 errors trigger it.
 """
+_TWO_OF_THREE: Final = {"EvaluationPeriods": 3, "DatapointsToAlarm": 2, "TreatMissingData": "notBreaching"}
 _MAX_NAME_LENGTH: Final = 255
 _LATENCY_HEADROOM: Final = 2.0
 """The ratio of the threshold, before rounding, to the observed p99."""
@@ -73,9 +74,8 @@ def alarms(series: Sequence[SeriesSummary], thresholds: Thresholds, *, routes: i
     named: dict[str, Resource] = {}
     for group in _busiest(request_series(series), routes):
         for kind, alarm in _route_alarms(group, thresholds):
-            named[_free_id(named, kind, str(group[0].route))] = alarm
-    named["Silence"] = _silence_alarm(series)
-    _make_names_unique(named.values())
+            _add(named, f"{kind} {group[0].route}", alarm)
+    _add(named, "Silence", _silence_alarm(series))
     return Alarms(_template(series, named), sum(map(_metric_count, named.values())))
 
 
@@ -83,10 +83,10 @@ def _route_alarms(group: Sequence[RequestSeries], thresholds: Thresholds) -> Ite
     # Without a status dimension, 5xx responses cannot be distinguished from other responses.
     if all(each.status for each in group):
         yield "Failures", _failure_alarm(group, thresholds)
-    successful = list(filter(_has_latency, group))
+    # Error responses are excluded because they are often faster than successful ones.
+    successful = [each for each in group if each.is_duration and not each.is_error]
     if successful:
-        make_alarm = _learned_latency_alarm if thresholds.is_learned else _latency_alarm
-        yield "Latency", make_alarm(successful[0], thresholds)
+        yield "Latency", _latency_alarm(successful[0], thresholds)
 
 
 def rounded_up(value: float) -> float:
@@ -125,17 +125,15 @@ def _failure_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Re
     expression = f"IF({total} >= {thresholds.minimum_requests}, 100 * ({failed}) / ({total}), 0)"
     queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
-        "AlarmName": printable(f"{group[0].series.namespace}: 5xx rate of {label}", _MAX_NAME_LENGTH),
-        "AlarmDescription": _description(f"5xx rate above threshold: {label}"),
+        "AlarmName": f"{group[0].series.namespace}: 5xx rate of {label}",
+        "AlarmDescription": f"5xx rate above threshold: {label}",
         "Metrics": [
             {"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True},
             *queries,
         ],
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": thresholds.error_percent,
-        "EvaluationPeriods": 3,
-        "DatapointsToAlarm": 2,
-        "TreatMissingData": "notBreaching",
+        **_TWO_OF_THREE,
     }
 
 
@@ -152,50 +150,34 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
     return failures, others[: _MAX_METRICS_PER_ALARM - len(failures)]
 
 
-def _has_latency(request: RequestSeries) -> bool:
-    # Error responses are excluded because they are often faster than successful ones.
-    return request.is_duration and not request.is_error
-
-
 def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
-    """Return an alarm on the p99 latency of ``request``."""
-    series = request.series
+    """Return an alarm that is triggered if p99 latency exceeds its threshold, or the band of anomaly detection."""
+    series, label = request.series, request.label()
+    common = {
+        "AlarmName": f"{series.namespace}: p99 latency of {label}",
+        "AlarmDescription": f"p99 too high, in {series.unit}: {label}",
+        **_TWO_OF_THREE,
+    }
+    if thresholds.is_learned:
+        return {
+            **common,
+            "Metrics": [
+                {**_query("p99", series, "p99"), "ReturnData": True},
+                {"Id": "expected", "Expression": f"ANOMALY_DETECTION_BAND(p99, {_BAND_WIDTH})", "ReturnData": True},
+            ],
+            "ThresholdMetricId": "expected",
+            "ComparisonOperator": "GreaterThanUpperThreshold",
+        }
     return {
-        "AlarmName": _latency_name(request),
-        "AlarmDescription": _description(f"p99 above threshold, in {series.unit}: {request.label()}"),
+        **common,
         **metric_properties(series),
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": _latency_threshold(series, thresholds),
-        "EvaluationPeriods": 3,
-        "DatapointsToAlarm": 2,
         # The p99 of few samples is their maximum, so a single slow request at night would trigger the alarm.
         "EvaluateLowSampleCountPercentile": "ignore",
-        "TreatMissingData": "notBreaching",
     }
-
-
-def _learned_latency_alarm(request: RequestSeries, _thresholds: Thresholds) -> Resource:
-    """Return an alarm that is triggered if the p99 latency exceeds CloudWatch's anomaly detection band."""
-    series = request.series
-    return {
-        "AlarmName": _latency_name(request),
-        "AlarmDescription": _description(f"p99 above the expected band, in {series.unit}: {request.label()}"),
-        "Metrics": [
-            {**_query("p99", series, "p99"), "ReturnData": True},
-            {"Id": "expected", "Expression": f"ANOMALY_DETECTION_BAND(p99, {_BAND_WIDTH})", "ReturnData": True},
-        ],
-        "ThresholdMetricId": "expected",
-        "ComparisonOperator": "GreaterThanUpperThreshold",
-        "EvaluationPeriods": 3,
-        "DatapointsToAlarm": 2,
-        "TreatMissingData": "notBreaching",
-    }
-
-
-def _latency_name(request: RequestSeries) -> str:
-    return printable(f"{request.series.namespace}: p99 latency of {request.label()}", _MAX_NAME_LENGTH)
 
 
 def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
@@ -215,8 +197,8 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     steady = [each for each in every if each.name == ACTIVE_REQUESTS] or every
     series = max(steady, key=lambda each: (each.flushes, each.samples))
     return {
-        "AlarmName": printable(f"{series.namespace}: no data for {series.name}", _MAX_NAME_LENGTH),
-        "AlarmDescription": _description(f"No data for 15 minutes: {series.name}"),
+        "AlarmName": f"{series.namespace}: no data for {series.name}",
+        "AlarmDescription": f"No data for 15 minutes: {series.name}",
         **metric_properties(series),
         "Statistic": "SampleCount",
         "Period": _PERIOD_SECONDS,
@@ -258,39 +240,32 @@ def _metric_count(alarm: Resource) -> int:
     return sum("MetricStat" in query for query in alarm.get("Metrics", ())) or 1
 
 
-def _free_id(named: Collection[str], kind: str, route: str) -> str:
-    """Return a logical ID that is not in ``named``, ignoring case, because the Terraform output has lowercase names.
+def _add(named: dict[str, Resource], words: str, alarm: Resource) -> None:
+    """Add an alarm, with a name and a logical ID that no other alarm has.
 
-    The ID has only letters and digits, as CloudFormation requires.
+    The ID consists of ``words``, and has only letters and digits, as CloudFormation requires.
     """
-    words = _NOT_ALPHANUMERIC.sub(" ", route).split()
-    base = (kind + "".join(word[:1].upper() + word[1:] for word in words))[:_MAX_ID_LENGTH]
-    taken = {name.lower() for name in named}
-    return next(each for each in chain([base], (f"{base}N{n}" for n in count(2))) if each.lower() not in taken)
+    identity = "".join(word[:1].upper() + word[1:] for word in _NOT_ALPHANUMERIC.split(words))
+    names = [each["AlarmName"] for each in named.values()]
+    alarm["AlarmName"] = _unique(printable(alarm["AlarmName"]), names, " ({})", _MAX_NAME_LENGTH)
+    alarm["AlarmDescription"] = printable(alarm["AlarmDescription"])
+    named[_unique(identity, named, "N{}", _MAX_ID_LENGTH)] = alarm
 
 
-def _make_names_unique(every: Iterable[Resource]) -> None:
-    """Append a number to each repeated alarm name.
+def _unique(text: str, others: Iterable[str], suffix: str, length: int) -> str:
+    """Shorten ``text`` to ``length``, and end it with a numbered suffix if it is one of ``others``.
 
-    Names can repeat, for example because truncation drops the last characters of long routes.
+    Case is ignored, because Terraform's resources have lowercase names.
     """
-    seen: set[str] = set()
-    for alarm in every:
-        name, number = alarm["AlarmName"], 1
-        while alarm["AlarmName"] in seen:
-            number += 1
-            suffix = f" ({number})"
-            alarm["AlarmName"] = name[: _MAX_NAME_LENGTH - len(suffix)] + suffix
-        seen.add(alarm["AlarmName"])
+    taken = {each.lower() for each in others}
+    suffixes = chain([""], map(suffix.format, count(2)))
+    candidates = (text[: length - len(each)] + each for each in suffixes)
+    return next(each for each in candidates if each.lower() not in taken)
 
 
-def _description(text: str) -> str:
-    return printable(text, 500)
-
-
-def printable(text: str, length: int) -> str:
-    """Return at most ``length`` characters of ``text``, with unprintable characters replaced."""
-    return "".join(character if character.isprintable() else "?" for character in text[:length])
+def printable(text: str) -> str:
+    """Return at most 255 characters of ``text``, the limit for the name of an alarm, with unprintable ones replaced."""
+    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_NAME_LENGTH])
 
 
 def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource]) -> dict[str, Any]:
@@ -300,7 +275,7 @@ def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource]) -> 
     topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": _description(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
+        "Description": printable(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
         "Parameters": {"TopicArn": {"Type": "String", "Default": "", "Description": topic}},
         "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
         "Resources": {

@@ -13,7 +13,6 @@ STATISTICS: Final = ("Average", "Minimum", "Maximum", "SampleCount", "Sum")
 """The statistics that target tracking supports. It does not support percentiles."""
 ALARMS_PER_POLICY: Final = 2
 """Application Auto Scaling creates one alarm to scale out, and one to scale in."""
-_MAX_NAME_LENGTH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def scaling_template(series: SeriesSummary, tracking: Tracking, target: Scalable
     }
     limits = {"MinCapacity": target.minimum, "MaxCapacity": target.maximum}
     policy = {
-        "PolicyName": printable(f"{series.namespace}: {tracking.statistic} of {series.name}", _MAX_NAME_LENGTH),
+        "PolicyName": printable(f"{series.namespace}: {tracking.statistic} of {series.name}"),
         "PolicyType": "TargetTrackingScaling",
         **resource,
         "TargetTrackingScalingPolicyConfiguration": {
@@ -63,7 +62,7 @@ def scaling_template(series: SeriesSummary, tracking: Tracking, target: Scalable
     kind = "AWS::ApplicationAutoScaling"
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": printable(f"Scaling on a metric published by otel_cloudwatch_flask in {series.namespace}", 500),
+        "Description": printable(f"Scaling on a metric published by otel_cloudwatch_flask in {series.namespace}"),
         "Resources": {
             "Target": {"Type": f"{kind}::ScalableTarget", "Properties": {**resource, **limits}},
             "Policy": {"Type": f"{kind}::ScalingPolicy", "DependsOn": "Target", "Properties": policy},

@@ -44,6 +44,10 @@ class SeriesSummary:
         """What CloudWatch bills as one metric: a namespace, a name and dimensions, regardless of the unit."""
         return self.namespace, self.name, self.dimensions
 
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{name}={value}" for name, value in self.dimensions)
+        return f"{self.name} {{{pairs}}}" if pairs else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

@@ -70,5 +70,5 @@ def _har(document: Any) -> Iterator[Request]:
     for entry in document["log"]["entries"]:
         request = entry["request"]
         url, posted = urlsplit(request["url"]), request.get("postData") or {}
-        path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+        path = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
         yield Request(path, str(request["method"]), str(posted.get("text", "")), posted.get("mimeType"))
