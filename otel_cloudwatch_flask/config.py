@@ -354,7 +354,8 @@ class Settings:
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
     """What happens when a request ends: 'background' triggers a flush without waiting for it, 'sync' waits for a flush,
-    and 'interval' leaves the metrics to the next periodic flush. In AWS Lambda, the default is 'sync'.
+    and 'interval' leaves the metrics to the next periodic flush. Default: 'background', or 'sync' in
+    AWS Lambda.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
     """Minimum time between two flushes that requests trigger if FLUSH is 'background', in seconds. Default: 10, or 1 in
@@ -383,7 +384,7 @@ class Settings:
     """
     max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
     """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. Metrics that have been
-    idle for an hour do not count.
+    idle for an hour do not count towards the limit.
     """
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
@@ -394,7 +395,9 @@ class Settings:
     lost. Default: true if app.debug or app.testing is true.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
-    """If false, your code works as usual, but no metrics are sent. OTEL_SDK_DISABLED=true has the same effect."""
+    """Whether to send metrics. If false, or if OTEL_SDK_DISABLED is true, your code works as usual, but nothing is
+    sent.
+    """
     rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
     """Rules for publishing metrics: a list of MetricRule objects, or of mappings with the same fields. The first rule
     that matches the name of a metric applies to it. Format in the environment: a JSON array of objects.
@@ -413,13 +416,13 @@ class Settings:
     """
     live_page: Annotated[bool, Key(_boolean, default=_is_in_debug_mode)]
     """Whether the app serves the live page. Default: the value of app.debug when init_app is called. Outside debug
-    mode, the page requires LIVE_PAGE_CHECK.
+    mode, the live page requires LIVE_PAGE_CHECK.
     """
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
     """Function without arguments, or its name as 'module:function', that returns whether the current request may see
-    the live page. Default: in debug mode, only requests from this machine may.
+    the live page. Default: in debug mode, only requests from this machine may see it.
     """
 
     @classmethod

@@ -53,11 +53,11 @@ def command(
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
-    Nothing is published unless you pass --send, which publishes one data point of the metric
-    otel_cloudwatch_flask.doctor. CloudWatch bills the metric for one hour.
+    --send publishes one data point of the metric otel_cloudwatch_flask.doctor, which CloudWatch bills for one hour.
+    Without --send, nothing is published.
 
-    --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. It requires
-    cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+    --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. The audit
+    requires cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
 
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json

@@ -57,7 +57,7 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
     """Print the IAM policy that publishing requires.
 
     The policy allows cloudwatch:PutMetricData in the namespaces of the app, or in those that you select with
-    --namespace or --from. Attach it to the server's role:
+    --namespace or --from. Attach the policy to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\

@@ -49,7 +49,9 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     ),
     Kind.STREAM: Remedy("The EMF lines cannot be written: standard output is closed, or nothing reads it.", ()),
     Kind.SERVER: Remedy("CloudWatch returned an internal error. Wait, or check the AWS Health Dashboard.", ()),
-    Kind.REFUSED: Remedy("CloudWatch refuses some data points.", (Step("Check the metrics of the app:", _DOCTOR),)),
+    Kind.REFUSED: Remedy(
+        "CloudWatch refuses some data points.", (Step("Check the configuration of the app:", _DOCTOR),)
+    ),
     Kind.UNKNOWN: Remedy("The last call to CloudWatch failed.", (Step("Find the cause:", _DOCTOR),)),
 }
 

@@ -19,7 +19,7 @@ def series_options(command: _F) -> _F:
         traceback_option,
         click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
         click.option(
-            "--namespace", "namespaces", multiple=True, help="Namespace to --list; repeatable. Default: the app's."
+            "--namespace", "namespaces", multiple=True, help="Namespace for --list; repeatable. Default: the app's."
         ),
         click.option("--list", "is_listed", is_flag=True, help="Read metrics from CloudWatch instead."),
         from_option(),
