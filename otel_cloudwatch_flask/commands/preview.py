@@ -48,7 +48,7 @@ class RequestResult:
     type=click.IntRange(1, 10_000),
     default=1,
     show_default=True,
-    help="How often to make each request.",
+    help="Number of times to make each request.",
 )
 @json_option("the metrics")
 @traceback_option
