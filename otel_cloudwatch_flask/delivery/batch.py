@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final
 
@@ -40,21 +41,18 @@ class _NumberCache(dict[float, str]):
 cached_json: Final = _NumberCache().__getitem__
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Envelope:
     """The part of a request that all its datums share: the namespace and, if known, the entity."""
 
     namespace: str
     entity: Entity | None = None
-    head: str = field(init=False, compare=False, repr=False)
-    tail: str = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        members = json.dumps(self.parameters([]), separators=_SEPARATORS)
-        head, _, tail = members.rpartition("[]")
-        # Many batches share an envelope, so it is frozen, and ordinary assignment is impossible.
-        object.__setattr__(self, "head", f"{head}[")
-        object.__setattr__(self, "tail", f"]{tail}")
+    @cached_property
+    def ends(self) -> tuple[str, str]:
+        """The parts of a request body before and after its datums."""
+        head, _, tail = json.dumps(self.parameters([]), separators=_SEPARATORS).rpartition("[]")
+        return f"{head}[", f"]{tail}"
 
     def parameters(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         """Return the parameters of a request that contains ``datums``."""
@@ -70,7 +68,7 @@ class Envelope:
     @property
     def size_bytes(self) -> int:
         """The size of a request body without datums."""
-        return len(self.head) + len(self.tail)
+        return sum(map(len, self.ends))
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as the parts of a body."""
@@ -83,7 +81,7 @@ class Envelope:
         same limit.
         """
         size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
-        room = MAX_REQUEST_BYTES - size_of(self.head) - size_of(self.tail) + separator_bytes
+        room = MAX_REQUEST_BYTES - sum(map(size_of, self.ends)) + separator_bytes
         begin, texts = 0, list[str]()
         while begin < len(datums):
             texts += self.texts(datums[begin + len(texts) : begin + MAX_DATUMS_PER_REQUEST])
@@ -116,7 +114,8 @@ class Batch:
     def body(self) -> bytes:
         """Return the request body as JSON."""
         # ASCII, because json.dumps escapes all other characters. The body therefore has as many bytes as characters.
-        return f"{self.envelope.head}{_SEPARATOR.join(self.lines())}{self.envelope.tail}".encode("ascii")
+        head, tail = self.envelope.ends
+        return f"{head}{_SEPARATOR.join(self.lines())}{tail}".encode("ascii")
 
     def forget_encoding(self) -> None:
         """Free the encoded text, which takes up about as much memory as the datums.

@@ -71,7 +71,7 @@ stream_substitutes: Final[list[TextIO]] = []
 """Streams that tests have set. Exporters without a stream write to the last one instead of standard output."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EmfEnvelope(Envelope):
     """An envelope whose batches are encoded as EMF documents, one per line."""
 

@@ -124,7 +124,7 @@ class ProviderSetup:
         self._call_caches: dict[Hashable, CallCache] = {}
         claim_reporter_id(reporter_id, reader.exporter if reader else self)
         if reader:
-            reader.exporter.publish_metrics_of(reporter_id)
+            reader.exporter.reporters.add(reporter_id)
         if isinstance(reader, ReporterReader):
             reader.provider, reader.reporter_id = provider, reporter_id
             weakref.finalize(self, reader.abandon).atexit = False

@@ -103,7 +103,7 @@ class ReporterReader(CloudWatchMetricReader):
         if self._publishes_plain_metrics and not has_priority:
             _logger.warning(PLAIN_METRICS_LEFT_TO_PROGRAM)
         self._publishes_plain_metrics = has_priority
-        self.exporter.publish_plain_metrics(is_wanted=has_priority)
+        self.exporter.publishes_plain_metrics = has_priority
         super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
 
     def _namespace_from(self, resource: Resource) -> str:

@@ -15,14 +15,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final, TextIO
 
-from opentelemetry.sdk.metrics import (
-    Counter,
-    Histogram,
-    ObservableCounter,
-    ObservableGauge,
-    ObservableUpDownCounter,
-    UpDownCounter,
-)
+from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.resources import Resource
@@ -62,17 +55,12 @@ _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
 
 _ADOPTION_STEP_SECONDS: Final = 1.0
 
-_DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
-
-TEMPORALITY: Final[dict[type, AggregationTemporality]] = {
-    Counter: _DELTA,
-    ObservableCounter: _DELTA,
-    Histogram: _DELTA,
-    UpDownCounter: _CUMULATIVE,
-    ObservableUpDownCounter: _CUMULATIVE,
-    ObservableGauge: _CUMULATIVE,
-}
-"""The temporalities to request. CloudWatch adds up values, so counts must be deltas. Current values stay cumulative."""
+TEMPORALITY: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
+    (Counter, ObservableCounter, Histogram), AggregationTemporality.DELTA
+)
+"""The temporalities to request. CloudWatch adds up values, so counts must be deltas. Others stay cumulative, which is
+the SDK's default.
+"""
 
 
 class _Preferences(dict[type, AggregationTemporality]):
@@ -179,15 +167,18 @@ class CloudWatchMetricExporter(MetricExporter):
         super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
         self._settings = settings
         self._rules = Rules(settings.rules)
-        self._publishes_plain_metrics = True
-        self._reporters: set[str] = set()
-        self._client = checked_client(client)
-        self._stream = checked_stream(stream)
+        # Whether to publish the metrics that belong to no reporter.
+        self.publishes_plain_metrics = True
+        # The IDs of the reporters whose metrics to publish.
+        self.reporters: set[str] = set()
+        # The client and the stream that were passed.
+        self.client = checked_client(client)
+        self.stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
         self._kept: list[_KeptAttributes] = []
         self._watchers_of_pending: list[Callable[[Batch], object]] = []
-        self._is_shut_down = False
+        self.is_shut_down = False
         self._is_closed = False
         if settings.spool_directory:
             check_directory(settings.spool_directory)
@@ -201,18 +192,18 @@ class CloudWatchMetricExporter(MetricExporter):
         self.resource: Resource | None = None
         # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
-        self._stats_recorder = StatsRecorder()
+        self.stats_recorder = StatsRecorder()
         spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
-        self._backlog = Backlog(
+        self.backlog = Backlog(
             self._settings.max_backlog_bytes,
-            self._stats_recorder,
+            self.stats_recorder,
             spool,
             on_added=partial(self._notify, self._watchers_of_pending),
         )
-        self._sender = Sender(
+        self.sender = Sender(
             self._make_put,
-            self._backlog,
-            self._stats_recorder,
+            self.backlog,
+            self.stats_recorder,
             on_accepted=partial(self._notify, self._watchers),
             has_responses=not self.writes_emf,
         )
@@ -229,12 +220,12 @@ class CloudWatchMetricExporter(MetricExporter):
             self._streams,
             guard=self._guard,
             start_unix_nano=time.time_ns(),
-            lost=lambda datums: self._stats_recorder.lost(LossReason.INVALID, datums),
+            lost=lambda datums: self.stats_recorder.lost(LossReason.INVALID, datums),
         )
 
     def _restart(self) -> None:
         """Start afresh in a forked child, because the pending datums and the locks belong to the parent."""
-        parents_backlog = self._backlog
+        parents_backlog = self.backlog
         self._start()
         parents_backlog.release()
 
@@ -249,7 +240,7 @@ class CloudWatchMetricExporter(MetricExporter):
         :param timeout_millis: time limit, in milliseconds. Datums that are not sent in time stay pending.
         """
         self.accept(metrics_data)
-        if self._is_shut_down:
+        if self.is_shut_down:
             _logger.warning(
                 "Metrics exported after shutdown are lost unless they are in the spool. Shut down the metric reader "
                 "before the exporter."
@@ -271,34 +262,24 @@ class CloudWatchMetricExporter(MetricExporter):
         :param timeout_millis: time limit, in milliseconds.
         :param kwargs: ``timeout``, also in milliseconds, may be passed instead.
         """
-        if self._is_shut_down:
+        if self.is_shut_down:
             return
-        self._is_shut_down = True
+        self.is_shut_down = True
         # PeriodicExportingMetricReader passes "timeout".
         deadline = time.monotonic() + kwargs.get("timeout", timeout_millis) / 1000
         # End any delivery in another thread, which could otherwise take up the whole timeout.
-        self._sender.expedite(is_ending=True)
+        self.sender.expedite(is_ending=True)
         self.deliver(deadline, is_last=True)
         self._is_closed = True
-        self._backlog.close()
+        self.backlog.close()
 
     def stats(self) -> DeliveryStats:
         """Return the counters of this exporter in this process."""
-        return self._stats_recorder.stats(
-            datums_pending=self._backlog.datums,
+        return self.stats_recorder.stats(
+            datums_pending=self.backlog.datums,
             metrics_active=self._guard.active(),
             metrics_overflowed=self._guard.overflowed,
         )
-
-    @property
-    def stats_recorder(self) -> StatsRecorder:
-        """The recorder of the statistics. Callers use it to count measurements lost before they reach the exporter."""
-        return self._stats_recorder
-
-    @property
-    def sender(self) -> Sender:
-        """The sender of the backlog."""
-        return self._sender
 
     @property
     def settings(self) -> Settings:
@@ -330,40 +311,19 @@ class CloudWatchMetricExporter(MetricExporter):
         """Call ``watcher`` with each batch that becomes pending from now on, before the first attempt to send it."""
         self._watchers_of_pending.append(watcher)
 
-    def publish_metrics_of(self, reporter: str) -> None:
-        """Also publish the metrics of the reporter with the ID ``reporter``.
-
-        By default, an exporter does not publish the metrics of any reporter.
-        """
-        self._reporters.add(reporter)
-
-    @property
-    def reporters(self) -> Collection[str]:
-        """The IDs of the reporters whose metrics this exporter publishes."""
-        return self._reporters
-
     def kept_attributes(self, scope: InstrumentationScope, name: str) -> Container[str] | None:
         """Return which of an instrument's attributes to publish. ``name`` is the name of its metric.
 
         Returns ``None`` if the instrument belongs to a reporter that uses a different exporter.
         """
         reporter = reporter_of(scope)
-        if reporter is not None and reporter not in self._reporters:
+        if reporter is not None and reporter not in self.reporters:
             return None
         facade = facade_metric(scope)
         name = metric_name(name if facade is None else facade.name)
         kept = _KeptAttributes(self._rules.of(name), name, with_properties=self.writes_emf)
         self._kept.append(kept)
         return kept
-
-    def publish_plain_metrics(self, *, is_wanted: bool) -> None:
-        """Set whether to publish the metrics that belong to no reporter. By default, they are published."""
-        self._publishes_plain_metrics = is_wanted
-
-    @property
-    def is_shut_down(self) -> bool:
-        """Whether :meth:`shutdown` has been called."""
-        return self._is_shut_down
 
     def accept(self, metrics_data: MetricsData) -> None:
         """Convert metrics to datums, and add them to the backlog without a network call.
@@ -378,9 +338,9 @@ class CloudWatchMetricExporter(MetricExporter):
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
-        self._backlog.add(self._envelope(metrics_data).batches(datums, is_plain=self._client is not None))
+        self.backlog.add(self._envelope(metrics_data).batches(datums, is_plain=self.client is not None))
         if self._is_closed:
-            self._backlog.close()
+            self.backlog.close()
 
     def deliver(self, deadline: float, *, is_last: bool = False) -> bool:
         """Send the backlog until ``deadline``, and return whether no datums are left pending.
@@ -402,7 +362,7 @@ class CloudWatchMetricExporter(MetricExporter):
         finally:
             if self._is_closed:
                 # Close again, because a call in progress during the shutdown may have put its batch back.
-                self._backlog.close()
+                self.backlog.close()
             with self._turn:
                 self._delivering_thread = None
                 self._turn.notify()
@@ -412,30 +372,15 @@ class CloudWatchMetricExporter(MetricExporter):
         has_more = True
         while has_more:
             step_ends = min(deadline, time.monotonic() + _ADOPTION_STEP_SECONDS)
-            has_more = not self._is_closed and self._backlog.adopt_spooled(step_ends)
-            if not self._sender.deliver(deadline, is_last=is_last):
+            has_more = not self._is_closed and self.backlog.adopt_spooled(step_ends)
+            if not self.sender.deliver(deadline, is_last=is_last):
                 return False
         return True
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the queued batches that are not on disk fill less than half of the backlog."""
-        return self._backlog.has_room
-
-    @property
-    def client(self) -> Client | None:
-        """The client that was passed, or ``None`` if the exporter creates one."""
-        return self._client
-
-    @property
-    def stream(self) -> TextIO | None:
-        """The stream that was passed for EMF lines, or ``None`` for standard output."""
-        return self._stream
-
     def use_client(self, client: Client) -> None:
         """Replace the client, and allow the next attempt immediately."""
-        self._client = client
-        self._sender.renew_client()
+        self.client = client
+        self.sender.renew_client()
 
     @property
     def writes_emf(self) -> bool:
@@ -458,14 +403,14 @@ class CloudWatchMetricExporter(MetricExporter):
         if self._settings.dry_run:
             return lambda _batch: None  # counts as accepted, so that everything but the call is exercised
         if self.writes_emf:
-            return EmfPut(self._stream)
-        client = self._client_factory() if self._client is None else self._client
+            return EmfPut(self.stream)
+        client = self._client_factory() if self.client is None else self.client
         # A client that the program passed may have no ``meta``.
         self.region_name = getattr(getattr(client, "meta", None), "region_name", None)
-        return encoded_put(client) if self._client is None else plain_put(client)
+        return encoded_put(client) if self.client is None else plain_put(client)
 
     def _publishes(self, reporter: str | None) -> bool:
-        return self._publishes_plain_metrics if reporter is None else reporter in self._reporters
+        return self.publishes_plain_metrics if reporter is None else reporter in self.reporters
 
     def _envelope(self, metrics_data: MetricsData) -> Envelope:
         resources = [each.resource.attributes for each in metrics_data.resource_metrics]

@@ -115,6 +115,8 @@ class CloudWatchMetricReader(SelectiveReader):
         self._is_shut_down = False
         self._is_abandoned = False
         self._measurements = itertools.count()
+        # Counts a recorded measurement, without a lock, so that a shutdown can tell how many were not collected.
+        self.count_measurement = self._measurements.__next__
         self._times_counted = 0
         self._reset()
         call_at_exit(_shut_down_at_exit)
@@ -131,12 +133,13 @@ class CloudWatchMetricReader(SelectiveReader):
         self._is_requested = False
         self._next_collection = time.monotonic() + self._interval_seconds
         self._exit_deadline: float | None = None
-        self._is_collected = False  # whether a collection has succeeded; reset when the shutdown begins
+        # Whether a collection has succeeded. Once a shutdown has begun, only later collections count.
+        self.has_collected = False
         self._uncollected_measurements = 0  # number counted as lost by the shutdown
         self._collected_measurements = self._count_measurements()
         self._has_ended = False
         self._starting = threading.Lock()
-        self._thread = self._collecting_thread = _NO_THREAD
+        self.thread = self._collecting_thread = _NO_THREAD
 
     @property
     def exporter(self) -> CloudWatchMetricExporter:
@@ -153,24 +156,6 @@ class CloudWatchMetricReader(SelectiveReader):
             export_timeout_seconds=self._timeout_seconds,
             flush_min_interval_seconds=self._min_interval_seconds,
         )
-
-    @property
-    def thread(self) -> threading.Thread:
-        """The thread that collects metrics and sends them to CloudWatch."""
-        return self._thread
-
-    @property
-    def has_collected(self) -> bool:
-        """Whether a collection has succeeded. Once a shutdown has begun, only later collections count."""
-        return self._is_collected
-
-    @property
-    def count_measurement(self) -> Callable[[], object]:
-        """A function that counts a recorded measurement, so that a shutdown can tell how many were not collected.
-
-        It needs no lock.
-        """
-        return self._measurements.__next__
 
     def kept_attributes(self, instrument: Any, name: str) -> Container[str] | None:
         """Return which of an instrument's attributes to store.
@@ -243,9 +228,9 @@ class CloudWatchMetricReader(SelectiveReader):
             return False
         self._is_shut_down = True
         _live_readers.discard(self)
-        self._is_collected = False
+        self.has_collected = False
         self._exporter.sender.expedite(is_ending=True)
-        is_elsewhere = threading.current_thread() is not self._thread
+        is_elsewhere = threading.current_thread() is not self.thread
         if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
             # The reader's thread is making a call, which may outlast the deadline. By then, the measurements have to be
             # on disk or counted as lost.
@@ -259,7 +244,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _end_shutdown(self, deadline: float) -> None:
         """Wait until ``deadline`` for the last flush, or flush here if the reader's thread does not run. Then close."""
         if self._has_thread():
-            self._thread.join(seconds_until(deadline))
+            self.thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
                 self._collecting_thread.join(seconds_until(deadline))
         else:
@@ -268,7 +253,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     def _close(self) -> None:
         """Close the exporter. Measurements that the last flush did not collect are counted as lost."""
-        if not self._is_collected:
+        if not self.has_collected:
             self._count_uncollected()
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
@@ -278,18 +263,18 @@ class CloudWatchMetricReader(SelectiveReader):
         If the thread cannot be started, :meth:`flush` does its work in the calling thread.
         """
         handle_sigterm()
-        if self._thread.is_alive() or self._is_shut_down or not self._starting.acquire(blocking=False):
+        if self.thread.is_alive() or self._is_shut_down or not self._starting.acquire(blocking=False):
             return
         try:
-            if not self._thread.is_alive():
-                self._thread = _start(self._work, "CloudWatchMetricReader")
+            if not self.thread.is_alive():
+                self.thread = _start(self._work, "CloudWatchMetricReader")
         finally:
             self._starting.release()
 
     def _has_thread(self) -> bool:
         # gevent may have patched threading after the thread was started, as in a worker forked by gunicorn. A native
         # thread may be unable to wake a greenlet that waits for it.
-        return self._thread.is_alive() and self._lock_type is threading.Lock
+        return self.thread.is_alive() and self._lock_type is threading.Lock
 
     def _forget(self) -> None:
         """In a forked child, discard the measurements, locks and pending flushes inherited from the parent."""
@@ -358,7 +343,7 @@ class CloudWatchMetricReader(SelectiveReader):
             self._answer(waiters, is_delivered=is_delivered)
         if ends_itself:
             self._close()
-            if self._is_collected:
+            if self.has_collected:
                 self.remove()
 
     def _end_abandoned(self) -> bool:
@@ -412,12 +397,12 @@ class CloudWatchMetricReader(SelectiveReader):
         backlog has no room, only the last flush collects, and deltas accumulate in the SDK.
         """
         is_time = self._exporter.sender.is_unexplained or time.monotonic() >= self._next_collection
-        is_due = is_last or (is_time and self._exporter.has_room)
+        is_due = is_last or (is_time and self._exporter.backlog.has_room)
         is_collected = not is_due or self._collect_now(deadline)
         is_delivered = self._exporter.deliver(deadline, is_last=is_last)
         # If CloudWatch is reachable, only datums that wait for bisection are left. New datums need not wait for them.
         is_accepting = is_delivered or self._exporter.sender.retry_at <= time.monotonic() < deadline
-        if is_accepting and not is_due and self._exporter.has_room:
+        if is_accepting and not is_due and self._exporter.backlog.has_room:
             return self._collect_now(deadline) and self._exporter.deliver(deadline)
         return is_collected and is_delivered
 
@@ -428,11 +413,11 @@ class CloudWatchMetricReader(SelectiveReader):
         try:
             if is_registered(self):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
-            self._collected_measurements, self._is_collected = measurements, True
+            self._collected_measurements, self.has_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
             # In a calling thread, SystemExit may come from a signal handler and must propagate. In the reader's thread,
             # it must not end the thread.
-            if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+            if not isinstance(error, Exception) and threading.current_thread() is not self.thread:
                 raise
             _logger.exception(
                 "Failed to collect metrics; the next collection will include them. Fix the callback or view at the end "

@@ -317,7 +317,7 @@ class TestFacade:
     def test_name_and_sign(self) -> None:
         """The metric has the name in its scope; marked samples are negative, and are merged with positive ones."""
         program = Program()
-        program.exporter.publish_metrics_of("shop")
+        program.exporter.reporters.add("shop")
         metric = FacadeMetric("Request Balance", "shop")
         meter = program.provider.get_meter(metric.scope_name, attributes=metric.scope_attributes())
         histogram = meter.create_histogram("request_balance")

@@ -406,7 +406,7 @@ class TestFacade:
     def test_adopted_only(self, cloudwatch: FakeCloudWatch) -> None:
         """Only plain metrics and the metrics of the exporter's reporters are published."""
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
-        exporter.publish_metrics_of("one")
+        exporter.reporters.add("one")
         exporter.export(self.facade("one", "two"))
         assert {metric.name for metric in cloudwatch.metrics()} == {"plain", "Of one"}
         assert exporter.stats().datums_lost == {}

@@ -475,7 +475,7 @@ class TestShutdown:
         reading.counter.add(1)
         (reading.provider if by_provider else reading.reader).shutdown()
         assert cloudwatch.sum("orders") == 1
-        assert eventually(lambda: not reading.reader._thread.is_alive())
+        assert eventually(lambda: not reading.reader.thread.is_alive())
         reading.reader.shutdown()
         reading.reader.shutdown(timeout_millis=0)
         assert len(cloudwatch.requests) == 1
@@ -601,8 +601,8 @@ class TestTheThread:
             reading.counter.add(1)
             reading.reader.request_flush()
             assert reading.reader.flush()
-        assert set(threading.enumerate()) - others == callers == {reading.reader._thread}
-        assert reading.reader._thread.name == "CloudWatchMetricReader"
+        assert set(threading.enumerate()) - others == callers == {reading.reader.thread}
+        assert reading.reader.thread.name == "CloudWatchMetricReader"
         reading.reader.shutdown()
         assert set(threading.enumerate()) - others == set()
 
@@ -634,7 +634,7 @@ class TestTheThread:
         reading.reader.shutdown(timeout_millis=50)
         assert time.monotonic() - begun < 2
         released.set()
-        join_all([reading.reader._thread])
+        join_all([reading.reader.thread])
 
     def test_a_collection_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
@@ -668,10 +668,10 @@ class TestTheThread:
         reading.provider.get_meter("tests").create_observable_gauge("level", [observe])
         reading.counter.add(1)
         reading.reader.flush()
-        thread = reading.reader._thread
+        thread = reading.reader.thread
         assert thread.is_alive()
         assert reading.reader.flush()
-        assert reading.reader._thread is thread
+        assert reading.reader.thread is thread
         assert (client.cloudwatch.sum("orders"), client.cloudwatch.values("level")) == (1, {3: 1})
         reading.reader.shutdown()
 
@@ -758,7 +758,7 @@ class TestSeveralReaders:
         assert time.monotonic() - begun < 0.7
         released.set()
         client.released.set()
-        join_all([reading.reader._thread])
+        join_all([reading.reader.thread])
 
 
 class TestWithoutAThread:

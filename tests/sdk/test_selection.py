@@ -27,7 +27,7 @@ class Program:
     def __init__(self, views: list[View] | None = None) -> None:
         self.cloudwatch = FakeCloudWatch()
         self.exporter = CloudWatchMetricExporter("Shop", client=self.cloudwatch, rules=RULES)
-        self.exporter.publish_metrics_of("Shop")
+        self.exporter.reporters.add("Shop")
         self.reader = CloudWatchMetricReader(self.exporter, export_interval_seconds=3600)
         self.provider = MeterProvider([self.reader], views=views or [], shutdown_on_exit=False)
 

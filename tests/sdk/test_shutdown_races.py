@@ -64,14 +64,14 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     """A batch returned to the closed backlog is lost with the reason ``shutdown``, and does not stay pending."""
     exporter = pending(Throttling())
     is_answered, is_closed = threading.Event(), threading.Event()
-    settle = exporter._backlog.settle
+    settle = exporter.backlog.settle
 
     def late(remaining: Any = (), *, deferred: bool = False) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
         settle(remaining, deferred=deferred)
 
-    exporter._backlog.settle = late  # type: ignore[method-assign]  # hold the critical moment
+    exporter.backlog.settle = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_answered.wait(PATIENCE_SECONDS)
     exporter.shutdown(timeout_millis=0)
@@ -98,7 +98,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
     """Shutdown does not wait for the call, and the batch is still counted."""
     exporter = pending(Throttling())
     is_taken, is_closed = threading.Event(), threading.Event()
-    check_out = exporter._backlog.check_out
+    check_out = exporter.backlog.check_out
 
     def late() -> Any:
         batch = check_out()
@@ -106,7 +106,7 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
         assert is_closed.wait(PATIENCE_SECONDS)
         return batch
 
-    exporter._backlog.check_out = late  # type: ignore[method-assign]  # hold the critical moment
+    exporter.backlog.check_out = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
     assert is_taken.wait(PATIENCE_SECONDS)
     assert exporter.sender.is_calling  # as shutdown of a reader does
@@ -217,7 +217,7 @@ def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> Non
     assert (reporter.stats().datums_lost, reporter.stats().measurements_lost) == ({}, {"shutdown": 100})
     assert "100 measurements recorded with add_metric" in caplog.text
     released.set()
-    join_all([reader._thread])
+    join_all([reader.thread])
     stats = reporter.stats()
     assert (stats.datums_pending, stats.datums_lost, stats.measurements_lost) == (0, {"shutdown": 1}, {})
     assert cloudwatch.sum("Orders") == 10

@@ -200,7 +200,7 @@ class ReaderMachine(RuleBasedStateMachine):
         self.raising.clear()
         had_faults = bool(self.client.script) or self.exporter.sender.retry_at > -inf
         self.reader.shutdown(timeout_millis=timeout_millis if had_faults else 10_000)
-        assert eventually(lambda: not self.reader._thread.is_alive())
+        assert eventually(lambda: not self.reader.thread.is_alive())
         assert eventually(lambda: not self.exporter.stats().datums_pending)  # a response may arrive late
         stats = self.exporter.stats()
         assert stats.datums_sent <= len(self.client.cloudwatch.datums) <= stats.datums_sent + len(self.client.unsure)
