@@ -4,13 +4,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
-from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask.delivery.compaction import compacted, joined
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
@@ -93,15 +93,9 @@ class Backlog:
         new = [*batches]
         for batch in new:
             self._on_added(batch)
-        joined = self._dequeued(new[0].envelope) if new else None
-        if joined is not None and joined.batch is not None:
-            # The size limit must hold even if botocore encodes these batches, because its JSON is longer.
-            datums = [datum for batch in (joined.batch, *new) for datum in batch.datums]
-            new = [*joined.batch.envelope.batches(datums, is_plain=True)]
         added = [self._spooled(batch) for batch in new]
         with self._lock:
-            if joined is not None:
-                self._count(joined, sign=-1)
+            may_join = len(self._waiting) == 1 and self._spool is None
             # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
@@ -110,6 +104,8 @@ class Backlog:
             is_full = self._size_bytes > self._max_bytes
         if is_full:
             self._make_room()
+        elif may_join:
+            self._merge_waiting(joined)
 
     def adopt_spooled(self, deadline: float) -> bool:
         """Prepend batches that terminated processes left in the spool, and return whether there may be more.
@@ -208,23 +204,6 @@ class Backlog:
         if self._spool:
             self._spool.release()
 
-    def _dequeued(self, envelope: Envelope) -> _Entry | None:
-        """Take the only queued batch off the queue, but keep counting it as pending.
-
-        Returns ``None`` if there is no such batch, or if it cannot be joined with new ones.
-        """
-        with self._lock:
-            queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None
-            batch = queued.batch if queued else None
-            if (
-                batch is None
-                or batch.is_suspect
-                or batch.envelope != envelope
-                or 2 * batch.size_bytes > self._max_bytes
-            ):
-                return None
-            return self._waiting.popleft()
-
     def _spooled(self, batch: Batch) -> _Entry:
         entry = _Entry(len(batch.datums), batch, self._spool.write(batch) if self._spool else None)
         entry.size_bytes  # noqa: B018 - encodes the batch, which must not happen under the lock
@@ -258,23 +237,28 @@ class Backlog:
                 waiting.batch = None
                 self._count(waiting)
 
-    def _make_room(self) -> None:
-        """Merge datums and, if that is not enough, drop the oldest batches and count their datums as lost."""
+    def _merge_waiting(self, merge: Callable[[Sequence[Batch]], Iterable[Batch]]) -> None:
+        """Apply ``merge`` to adjacent batches that are only in memory, and have the same envelope."""
         with self._lock:
             merging, self._waiting = self._waiting, deque()
         # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
-        merged = [*_merged_neighbors(merging)]
-        dropped = []
+        merged = [*_merged_neighbors(merging, merge)]
         with self._lock:
             self._count(*merging, sign=-1)
             self._push(merged, in_front=True)
+        self._stats_recorder.count(datums_merged=_datums(merging) - _datums(merged))
+
+    def _make_room(self) -> None:
+        """Merge datums and, if that is not enough, drop the oldest batches and count their datums as lost."""
+        self._merge_waiting(compacted)
+        dropped = []
+        with self._lock:
             # The newest batch always stays, even if it alone exceeds the limit.
             while self._size_bytes > self._max_bytes and len(self._waiting) > 1:
                 dropped.append(self._waiting.popleft())
                 self._count(dropped[-1], sign=-1)
         for each in dropped:
             self._forget(each)
-        self._stats_recorder.count(datums_merged=_datums(merging) - _datums(merged))
         if lost := _datums(dropped):
             self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
             _each_minute.log(
@@ -306,16 +290,19 @@ def _datums(waiting: Iterable[_Entry]) -> int:
     return sum(each.datums for each in waiting)
 
 
-def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
-    """Merge adjacent batches that have the same envelope and are only in memory.
+def _merged_neighbors(
+    waiting: Iterable[_Entry], merge: Callable[[Sequence[Batch]], Iterable[Batch]]
+) -> Iterator[_Entry]:
+    """Merge adjacent batches. Batches that are not adjacent are not merged, because that would change the order."""
 
-    Batches that are not adjacent are not merged, because that would change the order.
-    """
-    for (file, _), group in groupby(waiting, key=lambda each: (each.file, each.batch and each.batch.envelope)):
+    def alike(entry: _Entry) -> tuple[object, ...]:
+        return entry.file, entry.batch and (entry.batch.envelope, entry.batch.is_suspect)
+
+    for (file, _), group in groupby(waiting, key=alike):
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
         if file is None and len(together) > 1:
-            members = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
+            members = [_Entry(len(batch.datums), batch) for batch in merge(together)]
             _forget_encodings(members)
         yield from members
 

@@ -109,18 +109,13 @@ class StatsRecorder:
 
     def sent(self, *, datums: int, size_bytes: int, unix_time: float) -> None:
         """Count a request that CloudWatch accepted."""
-        with self._lock:
-            self._totals["requests_sent"] += 1
-            self._totals["datums_sent"] += datums
-            self._totals["bytes_sent"] += size_bytes
-            self._last_success = unix_time
+        self.count(requests_sent=1, datums_sent=datums, bytes_sent=size_bytes)
+        self._last_success = unix_time
 
     def failed(self, error: str, *, datums_possibly_stored: int = 0) -> None:
         """Count a failed request, and how many of its datums CloudWatch may have stored anyway."""
-        with self._lock:
-            self._totals["requests_failed"] += 1
-            self._totals["datums_possibly_duplicated"] += datums_possibly_stored
-            self._last_error = error
+        self.count(requests_failed=1, datums_possibly_duplicated=datums_possibly_stored)
+        self._last_error = error
 
     def count(self, **numbers: float) -> None:
         """Add ``numbers`` to the fields of :class:`DeliveryStats` with these names."""
