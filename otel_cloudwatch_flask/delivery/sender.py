@@ -279,18 +279,15 @@ class Sender:
             with _uninstrumented():
                 put = self._put = self._put or self._make_put()
                 response = put(batch)
-            self._set_service_clock(response)
-            return unconfirmed(response)
+            problem = unconfirmed(response)
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
-            self._set_service_clock(error)
-            return failure(error)
+            response, problem = error, failure(error)
         finally:
             self._stats_recorder.count(requests_seconds=self._clock() - begun)
-
-    def _set_service_clock(self, response: object) -> None:
         unix_time = service_time(response)
         if unix_time is not None:
             self._service_clock_offset = unix_time - self._clock()
+        return problem
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())

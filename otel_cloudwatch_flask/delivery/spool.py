@@ -101,12 +101,15 @@ class Spool:
         lacks the file descriptors or the memory to read the file now.
         """
         try:
-            return _sendable(Batch.from_body(_verified(_content(path))))
+            batch = Batch.from_body(_verified(_content(path)))
+            # A batch that cannot be converted to a request would be retried forever, and block all batches behind it.
+            batch.parameters()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
                 raise  # the batch is intact, and setting it aside would lose it
             self._set_aside(path, error)
             return None
+        return batch
 
     def remove(self, path: Path) -> None:
         """Delete the file of a batch whose outcome is known."""
@@ -316,7 +319,7 @@ def _write_privately(path: Path, content: bytes) -> None:
     """Write a file atomically, sync it to disk, and let only its owner read and write it."""
     unfinished = path.with_suffix(".tmp")
     try:
-        with open(unfinished, "wb", opener=_private_opener) as file:
+        with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -338,10 +341,6 @@ def _sync(directory: Path) -> None:
             os.close(descriptor)
 
 
-def _private_opener(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _checked(body: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
@@ -351,14 +350,3 @@ def _verified(content: bytes) -> bytes:
     if head != _MAGIC + hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its checksum is missing or wrong")
     return body
-
-
-def _sendable(batch: Batch) -> Batch:
-    """Return ``batch`` if it can be converted to a request.
-
-    Otherwise, raises an exception, which the caller handles like those of :meth:`Batch.from_body`.
-
-    A batch that cannot be converted would be retried forever, and would block all batches behind it.
-    """
-    batch.parameters()
-    return batch

@@ -338,7 +338,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
-        self.backlog.add(self._envelope(metrics_data).batches(datums, is_plain=self.client is not None))
+        self.backlog.add(self._envelope().batches(datums, is_plain=self.client is not None))
         if self._is_closed:
             self.backlog.close()
 
@@ -412,9 +412,8 @@ class CloudWatchMetricExporter(MetricExporter):
     def _publishes(self, reporter: str | None) -> bool:
         return self.publishes_plain_metrics if reporter is None else reporter in self.reporters
 
-    def _envelope(self, metrics_data: MetricsData) -> Envelope:
-        resources = [each.resource.attributes for each in metrics_data.resource_metrics]
-        resource = resources[0] if resources else {}
+    def _envelope(self) -> Envelope:
+        resource = self.resource.attributes if self.resource else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         envelope = EmfEnvelope if self.writes_emf else Envelope
         return envelope(namespace, service_entity(resource) if self._settings.entity else None)
