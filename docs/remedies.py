@@ -111,7 +111,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     "Metrics and dimensions": (
         Remedy(
             "Lost a metric (counted as invalid): …",
-            "The call of `add_metric` had no effect. In debug mode and in tests, such a call raises "
+            "The call of `add_metric` had no effect. In debug mode and in tests, an invalid call raises "
             "`InvalidMetricError` instead.",
             "Fix the call in the file and line that the message names.",
         ),
@@ -166,7 +166,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Unsupported opentelemetry-sdk internals",
             "Counts and sums remain exact.",
-            "Use a release listed under [Compatibility](compatibility.md).",
+            "[Compatibility](compatibility.md) lists the tested releases.",
         ),
     ),
     "Configuration": (
