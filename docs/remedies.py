@@ -54,7 +54,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "… data point(s) expired and are lost",
-            "The expired data points are counted as `expired`.",
+            "The data points are counted as `expired` in `stats()`.",
             _FIX_LOGGED,
         ),
         Remedy(
@@ -98,7 +98,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Metrics could not be collected before shutdown",
-            "Measurements since the last flush are lost. Those of `add_metric` are counted as `shutdown`.",
+            "Measurements since the last flush are lost. Lost measurements of `add_metric` are counted as `shutdown`.",
             "Fix the observable callback that hangs or raises an exception.",
         ),
         Remedy(
