@@ -23,8 +23,7 @@ def escaped(text: str, width: int | None = None) -> str:
     >>> escaped("Orders \x1b[31m\u202e")
     'Orders \\x1b[31m\\u202e'
     """
-    # Truncate before escaping as well, so that a long text is not escaped only to show its first characters.
-    safe = "".join(map(_escaped_character, text if width is None else text[: width + 1]))
+    safe = "".join(map(_escaped_character, text))
     return safe if width is None else truncated(safe, width)
 
 

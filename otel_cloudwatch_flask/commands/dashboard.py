@@ -57,7 +57,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, options)
     region = region_for(context, options["region"])
-    generated = dashboard(document.series, region=region, title=", ".join(document.namespaces))
+    generated = dashboard(document.series, region=region, name="-".join(document.namespaces))
     _warn_of_omitted_series(generated)
     # The warning goes to standard error, so that standard output can be redirected to a file.
     url = None if name is None else _put(name, generated, region)

@@ -91,7 +91,8 @@ def _checks(context: click.Context, namespace: str | None, recorded: Recorded | 
 
 
 def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> Iterator[Check]:
-    target, output = Target.of(user_app, namespace or _namespace(user_app)), user_app.value_or_default("OUTPUT")
+    region, output = user_app.value_or_default("REGION"), user_app.value_or_default("OUTPUT")
+    target = Target(user_app.client, bool(user_app.keys_given), region, namespace or _namespace(user_app))
     if output == "emf":
         yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines: credentials and Region are not needed.")
     else:
@@ -127,8 +128,11 @@ def _show(checks: Sequence[Check], *, verbose: bool) -> None:
         for check in sorted(group, key=lambda check: check.status != "problem"):
             sign = click.style(signs[check.status], fg=_COLORS[check.status])
             click.echo(f"  {sign} {escaped(f'{check.finding} {check.remedy}'.rstrip())}")
+    click.echo(_summary(checks, hidden=len(checks) - len(shown)))
+
+
+def _summary(checks: Sequence[Check], *, hidden: int) -> str:
     problems = [check.status for check in checks].count("problem")
     verdict = counted(problems, "problem") if problems else "no problems"
-    hidden = len(checks) - len(shown)
     more = f" Pass --verbose to see {counted(hidden, 'setting')} with default values." if hidden else ""
-    click.echo(f"\n{len(checks)} checks: {verdict}.{more}")
+    return f"\n{len(checks)} checks: {verdict}.{more}"

@@ -112,7 +112,7 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
     """  # noqa: D301 - click takes \b for "do not wrap"
     target = _target(context, options)
     document = selected_series(context, options)
-    series = chosen_series(document.series, metric, dict(dimensions))
+    series = chosen_series(document.series, metric, dimensions)
     tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
     dollars = ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC
     click.echo(
@@ -134,7 +134,7 @@ def _target(context: click.Context, options: Mapping[str, Any]) -> ScalableTarge
     return target
 
 
-def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping[str, str]) -> SeriesSummary:
+def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Sequence[tuple[str, str]]) -> SeriesSummary:
     """Return the series with this name and exactly these dimensions, or else the only one with additional dimensions.
 
     Raises :class:`CommandError`, which lists the available names or series, unless exactly one series is found.
@@ -142,14 +142,13 @@ def chosen_series(every: Sequence[SeriesSummary], name: str, dimensions: Mapping
     named = {each.metric: each for each in every if each.name == name}
     if not named:
         raise CommandError(f"No metric is named {name!r}. Available: {_listed(each.name for each in every)}.")
-    matching = [each for each in named.values() if dimensions.items() <= dict(each.dimensions).items()]
-    found = [each for each in matching if len(each.dimensions) == len(dimensions)] or matching
+    matching = [each for each in named.values() if {*dimensions} <= {*each.dimensions}]
+    found = [each for each in matching if len(each.dimensions) == len({*dimensions})] or matching
     if len(found) == 1:
         return found[0]
-    given = SeriesSummary("", name, tuple(dimensions.items()))
-    reason = "matches more than one series" if found else "matches no series"
+    given = escaped(str(SeriesSummary("", name, tuple(dimensions))))
     available = _listed(map(str, found or named.values()))
-    raise CommandError(f"{escaped(str(given))} {reason}; pass --dimension NAME=VALUE for one of: {available}.")
+    raise CommandError(f"{given} matches {len(found)} series; pass --dimension NAME=VALUE for one of: {available}.")
 
 
 def _listed(texts: Iterable[str]) -> str:

@@ -25,9 +25,9 @@ def duration(route: str, status: str = "200", method: str = "GET") -> SeriesSumm
     return SeriesSummary("Shop", "http.server.duration", dimensions, "Milliseconds")
 
 
-def body_of(*series: SeriesSummary, title: str = "Shop") -> dict[str, Any]:
+def body_of(*series: SeriesSummary) -> dict[str, Any]:
     """Return the dashboard body of these series."""
-    return dashboard(series, region="us-east-1", title=title).body
+    return dashboard(series, region="us-east-1", name="Shop").body
 
 
 def charts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -181,31 +181,30 @@ def test_a_search_is_valid_for_any_name() -> None:
 def test_large_apps_stay_within_the_limits(number: int) -> None:
     """Charts are split to fit, and series beyond the limits are reported."""
     named = [SeriesSummary("Shop", f"Views{page}", (), "Count") for page in range(number)]
-    made = dashboard(named, region="us-east-1", title="Shop")
+    made = dashboard(named, region="us-east-1", name="Shop")
     assert list(body_faults(json.dumps(made.body))) == []
     assert len(made.omitted) == max(number - 2500, 0)
     assert "Count, total (2)" in charts(made.body)
     paged = [SeriesSummary("Shop", "Views", (("Page", str(page)),), "Count") for page in range(number)]
-    made = dashboard([*paged, *named[:1]], region="us-east-1", title="Shop")
+    made = dashboard([*paged, *named[:1]], region="us-east-1", name="Shop")
     assert len(made.omitted) == max(number - 500, 0)
     assert [len(chart["metrics"]) for chart in charts(made.body).values()] == [1, 1]
 
 
 def test_untrusted_names_are_shown_as_text() -> None:
-    """Markdown and dynamic labels are escaped."""
+    """Dynamic labels in names are not interpreted."""
     labelled = SeriesSummary("Shop", "${PROP('MetricName')}", (("Page", "index"),))
-    made = dashboard([labelled], region="us-east-1", title="[Shop](http://127.0.0.1) # *")
+    made = dashboard([labelled], region="us-east-1", name="Shop")
     (chart,) = charts(made.body).values()
     assert chart["metrics"][0][-1]["label"] == "$ {PROP('MetricName')} index"
     searched = SeriesSummary("Shop", "${LABEL}", labelled.dimensions)
     (chart,) = charts(body_of(searched)).values()
     assert chart["metrics"][0][-1]["label"] == "$ {LABEL} ${PROP('Dim.Page')}"
-    assert made.body["widgets"][0]["properties"]["markdown"].startswith("## \\[Shop\\]\\(http://127.0.0.1\\) \\# \\*\n")
 
 
 def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
     """CloudFormation, Terraform and the CDK create the same body, and do not interpret its dynamic labels."""
-    made = dashboard([duration("/"), SeriesSummary("Shop", "Orders")], region="us-east-1", title="My Shop, Other")
+    made = dashboard([duration("/"), SeriesSummary("Shop", "Orders")], region="us-east-1", name="My Shop, Other")
     template = made.template()
     properties = template["Resources"]["Dashboard"]["Properties"]
     assert properties["DashboardName"] == "My-Shop-Other"
@@ -221,7 +220,7 @@ def test_the_dashboard_in_each_format(tmp_path: Path) -> None:
 
 def test_the_cdk_synthesizes_the_dashboard(tmp_path: Path) -> None:
     """The stack is a Python module from which the CDK creates the same body."""
-    made = dashboard([duration("/")], region="us-east-1", title="Shop")
+    made = dashboard([duration("/")], region="us-east-1", name="Shop")
     found = synthesized(tmp_path, cdk(made.template()))["Dashboard"]["Properties"]
     assert (found["DashboardName"], json.loads(found["DashboardBody"])) == ("Shop", made.body)
 

@@ -128,9 +128,9 @@ def test_metrics_are_listed_from_cloudwatch() -> None:
     ("arguments", "message"),
     [
         (["--metric=Order"], f"No metric is named 'Order'. Available: In Progress, Orders, {HOSTILE[:3]}"),
-        (["--metric=Orders"], "Orders matches more than one series; pass --dimension NAME=VALUE for one of: "),
+        (["--metric=Orders"], "Orders matches 2 series; pass --dimension NAME=VALUE for one of: "),
         (["--metric=Orders"], ": Orders {Plan=free, Stage=prod}, Orders {Plan=pro, Stage=prod}."),
-        (["--metric=Orders", "--dimension=Plan=gold"], "Orders {Plan=gold} matches no series; pass"),
+        (["--metric=Orders", "--dimension=Plan=gold"], "Orders {Plan=gold} matches 0 series; pass"),
         (["--metric=Orders", "--dimension=Plan"], "'Plan' is invalid; use NAME=VALUE."),
         (["--metric=Orders", "--min=21"], "--min 21 exceeds --max 20."),
         (["--metric=Orders", "--resource=web"], "--resource 'web' is not an ECS service; use service/CLUSTER/SERVICE"),

@@ -28,7 +28,7 @@ TARGET = ScalableTarget("service/shop/web", "ecs:service:DesiredCount", 2, 20)
 TEMPLATES = {
     "alarms": alarms(REQUESTS, Thresholds(), routes=10).template,
     "anomaly detection": alarms(REQUESTS, Thresholds(is_learned=True), routes=10).template,
-    "dashboard": dashboard([*REQUESTS, *NAMED], region="us-east-1", title=HOSTILE[0]).template(),
+    "dashboard": dashboard([*REQUESTS, *NAMED], region="us-east-1", name=HOSTILE[0]).template(),
     **{f"scaling on {each.name}": scaling_template(each, Tracking("Sum", 4, 60, 300), TARGET) for each in NAMED},
 }
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 
 SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
@@ -28,11 +27,6 @@ class Target:
     has_own_keys: bool
     region_name: str | None
     namespace: str | None
-
-    @classmethod
-    def of(cls, user_app: UserApp, namespace: str | None) -> "Target":
-        """Return the target for ``namespace``, with the client and Region that ``user_app`` configures."""
-        return cls(user_app.client, bool(user_app.keys_given), user_app.value_or_default("REGION"), namespace)
 
 
 def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:

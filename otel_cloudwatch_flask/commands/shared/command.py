@@ -38,9 +38,6 @@ class StoppedError(CommandError):
 
     exit_code = EXIT_INTERRUPTED
 
-    def __init__(self) -> None:
-        super().__init__("Stopped.")
-
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message without "Error: ", because an interruption is not an error."""
         click.echo(self.message, file=file, err=True)
@@ -73,7 +70,7 @@ class Command(click.Command):
             except CloudWatchMetricsError as error:
                 raise CommandError(str(error)) from error
             except KeyboardInterrupt:
-                raise StoppedError from None
+                raise StoppedError("Stopped.") from None
 
 
 class LazyGroup(click.Group):
