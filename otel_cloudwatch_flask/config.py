@@ -422,7 +422,7 @@ class Settings:
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
     """Function without arguments, or its name as 'module:function', that returns whether the current request may see
-    the live page. Default: in debug mode, only requests from this machine may see it.
+    the live page. Default: in debug mode, only requests from this machine may see the page.
     """
 
     @classmethod

@@ -56,9 +56,9 @@ class RequestResult:
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Requests PATHS, and those in the --requests file, with Flask's test client. By default, requests every route that
-    accepts GET and has no variable part. Your views really run: choose paths without side effects, or use a test
-    database.
+    Makes the requests for PATHS and those in the --requests file with Flask's test client. By default, makes a GET
+    request to each route that has no variable part. Your views really run: choose paths without side effects, or
+    use a test database.
 
     Nothing is sent to CloudWatch, but other exporters of the app export as usual.
 
