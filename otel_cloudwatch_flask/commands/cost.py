@@ -7,7 +7,6 @@ from typing import Any, Final
 import click
 
 from otel_cloudwatch_flask.commands.reports.cost_estimate import (
-    NO_RULE,
     POLICIES,
     Contribution,
     Fleet,
@@ -33,7 +32,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 
 
 @click.command(cls=Command)
-@from_option()
+@from_option
 @click.option("--metrics", type=click.IntRange(0), help="Number of metrics, instead of --from.")
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on all hosts."
@@ -55,11 +54,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option(
     "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the monthly total exceeds this."
 )
-@click.option(
-    "--against",
-    metavar="FILE|URL|-",
-    help="Fail if metrics or dimensions were added since this document.",
-)
+@click.option("--against", metavar="FILE|URL|-", help="Fail if metrics or dimensions were added since this document.")
 @json_option("the estimate")
 @traceback_option
 @click.pass_context
@@ -202,15 +197,12 @@ class _Result:
         dimensions = [each for each in by_dimension(self.metrics) if each.saved_metrics]
         _show_part("By metric name", by_metric(self.metrics), ("metric",))
         _show_part("By dimension", dimensions, ("metric", "dimension", "values"))
-        if {each.rule for each in self.rules} != {NO_RULE}:
-            _show_part("By rule and rollup", self.rules, ("rule",))
+        _show_part("By rule and rollup", self.rules, ("rule",))
         click.echo(f"\nPrices: us-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:
         rows = [
-            [self._mark(output, policy) + policy, output, *_cost_cells(cost, self.chosen)]
-            for output, costs in self.costs.items()
-            for policy, cost in costs.items()
+            self._row(output, policy, cost) for output, costs in self.costs.items() for policy, cost in costs.items()
         ]
         head = ["  flush", "output", "metrics $", "calls", "delivery $", "total $", "vs. current"]
         echo_table(head, rows, right=range(2, 7))
@@ -218,15 +210,15 @@ class _Result:
         if "sync" not in self.costs["api"]:
             click.echo("Pass --rate to estimate sync.")
 
-    def _mark(self, output: str, policy: str) -> str:
-        return "* " if (output, policy) == (self.output, self.flush) else "  "
-
-
-def _cost_cells(cost: MonthlyCost, chosen: MonthlyCost | None) -> list[str]:
-    figures = [cost.metrics_dollars, cost.requests_dollars + cost.logs_dollars, cost.dollars]
-    metrics, delivery, total = (f"{figure:,.2f}" for figure in figures)
-    difference = "" if chosen is None or cost is chosen else f"{cost.dollars - chosen.dollars:+,.2f}"
-    return [metrics, f"{cost.requests:,.0f}", delivery, total, difference]
+    def _row(self, output: str, policy: str, cost: MonthlyCost) -> list[str]:
+        figures = [cost.metrics_dollars, cost.requests_dollars + cost.logs_dollars, cost.dollars]
+        metrics, delivery, total = (f"{figure:,.2f}" for figure in figures)
+        mark, difference = "  ", ""
+        if cost is self.chosen:
+            mark = "* "
+        elif self.chosen:
+            difference = f"{cost.dollars - self.chosen.dollars:+,.2f}"
+        return [mark + policy, output, metrics, f"{cost.requests:,.0f}", delivery, total, difference]
 
 
 def _show_part(title: str, contributions: Sequence[Contribution], columns: Sequence[str]) -> None:
@@ -234,16 +226,12 @@ def _show_part(title: str, contributions: Sequence[Contribution], columns: Seque
         return
     click.echo()
     click.secho(title, bold=True)
-    rows = [
-        [*(escaped(str(getattr(each, column)), 60) for column in columns), *_saved_cells(each)]
-        for each in contributions[:_ROWS_SHOWN]
-    ]
+    rows = []
+    for each in contributions[:_ROWS_SHOWN]:
+        cells = [escaped(str(getattr(each, column)), 60) for column in columns]
+        rows.append([*cells, f"{each.metrics:,}", f"{each.saved_metrics:,}", f"{each.saved_dollars:,.2f}"])
     # Of ``columns``, only "values" holds numbers, so it is right-aligned like the columns that follow.
     first = len(columns) - columns.count("values")
     echo_table([*columns, "metrics", "removed if dropped", "saved $"], rows, right=range(first, len(columns) + 3))
     if len(contributions) > _ROWS_SHOWN:
         click.echo(f"... {len(contributions) - _ROWS_SHOWN} more rows; use --json to see all.")
-
-
-def _saved_cells(contribution: Contribution) -> list[str]:
-    return [f"{contribution.metrics:,}", f"{contribution.saved_metrics:,}", f"{contribution.saved_dollars:,.2f}"]

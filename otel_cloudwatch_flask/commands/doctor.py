@@ -18,12 +18,7 @@ from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
 from otel_cloudwatch_flask.commands.doctor_checks.settings import settings_checks
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.user_app import (
-    UserApp,
-    load_user_app,
-    namespaces_of,
-    traceback_option,
-)
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, namespaces_of, traceback_option
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.terminal import counted, escaped
 

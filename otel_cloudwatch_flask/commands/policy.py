@@ -49,7 +49,7 @@ def _checked_namespace(namespace: str) -> str:
     metavar="TEXT",
     help="Namespace to allow; repeatable.",
 )
-@from_option()
+@from_option
 @json_option("the policy or an error")
 @traceback_option
 @click.pass_context

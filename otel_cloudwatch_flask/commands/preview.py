@@ -1,6 +1,5 @@
 """``preview``: show what an app would send to CloudWatch."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -176,8 +175,9 @@ def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
     click.echo(click.style(escaped(name, 60), fg="cyan") + " " + escaped(unit_text, 40))
     pairs = [set(each["dimensions"].items()) for each in series]
     common = set.intersection(*pairs)
-    for line in _wrapped(sorted(common)):
-        click.echo(f"  {line}")
+    if common:
+        text = ", ".join(f"{escaped(key, 40)}={escaped(value, 60)}" for key, value in sorted(common))
+        click.echo(click.wrap_text(text, terminal_width(), "  ", "  "))
     varying = sorted(dict(set.union(*pairs) - common))
     rows = [_row(each, varying) for each in series]
     right = range(len(varying), len(varying) + len(_FIGURES))
@@ -187,12 +187,6 @@ def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:
 def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     values = [escaped(series["dimensions"].get(name, "(none)"), 60) for name in names]
     return [*values, *map(number, map(series.get, _FIGURES))]
-
-
-def _wrapped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Format dimensions as ``name=value``, and wrap them to the width of the terminal."""
-    text = ", ".join(f"{escaped(key, 40)}={escaped(value, 60)}" for key, value in pairs)
-    return textwrap.wrap(text, terminal_width() - 2)
 
 
 def _summary(document: Mapping[str, Any]) -> str:

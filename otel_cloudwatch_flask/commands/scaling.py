@@ -58,11 +58,7 @@ def _known_dimension(value: str) -> str:
     help="Statistic of the metric over one minute.",
 )
 @click.option(
-    "--target",
-    "value",
-    required=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Target value of the statistic.",
+    "--target", "value", required=True, type=click.FloatRange(0, min_open=True), help="Target value of the statistic."
 )
 @click.option("--resource", required=True, metavar="ID", help="Resource to scale: service/CLUSTER/SERVICE for ECS.")
 @click.option(

@@ -53,9 +53,11 @@ def _lambda_checks(environ: Mapping[str, str], flush: str, output: str) -> Itera
 
 def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
     for path in sorted(directory.glob("*.ini")):
-        if (options := _uwsgi_options(path)) is not None:
-            yield _thread_check(path, options, flush)
-        if options and "die-on-term" in options and "hook-master-start" not in options:
+        options = _uwsgi_options(path)
+        if options is None:
+            continue
+        yield _thread_check(path, options, flush)
+        if "die-on-term" in options and "hook-master-start" not in options:
             finding = f"uWSGI ({path.name}) sets die-on-term: busy workers are killed before their last flush."
             yield Check(SECTION, "problem", finding, "Add hook-master-start = unix_signal:15 gracefully_kill_them_all.")
 

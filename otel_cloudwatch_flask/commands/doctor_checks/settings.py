@@ -5,12 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
-from otel_cloudwatch_flask.config import (
-    KEYS,
-    Key,
-    misspelt_settings,
-    sdk_is_disabled,
-)
+from otel_cloudwatch_flask.config import KEYS, Key, misspelt_settings, sdk_is_disabled
 from otel_cloudwatch_flask.errors import ConfigurationError
 
 SECTION = "Settings"

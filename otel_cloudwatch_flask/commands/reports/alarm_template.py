@@ -127,10 +127,7 @@ def _failure_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Re
     return {
         "AlarmName": f"{group[0].series.namespace}: 5xx rate of {label}",
         "AlarmDescription": f"5xx rate above threshold: {label}",
-        "Metrics": [
-            {"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True},
-            *queries,
-        ],
+        "Metrics": [{"Id": "rate", "Expression": expression, "Label": "5xx, percent", "ReturnData": True}, *queries],
         "ComparisonOperator": "GreaterThanThreshold",
         "Threshold": thresholds.error_percent,
         **_TWO_OF_THREE,

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.pricing import metrics_dollars
 Metric: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
 """What CloudWatch bills as one metric: namespace, name, and sorted dimensions."""
 
-NO_RULE: Final = "(no rule)"
+_NO_RULE: Final = "(no rule)"
 POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
 
 
@@ -74,7 +74,7 @@ def emf_bytes(series: Iterable[SeriesSummary]) -> int:
 
     A series whose last datum is unknown counts as a single value.
     """
-    datums = [each.last_datum or Datum(Series(each.name, each.dimensions, each.unit), 0, 1.0) for each in series]
+    datums = (each.last_datum or Datum(Series(each.name, each.dimensions, each.unit), 0, 1.0) for each in series)
     # All datums of a flush have the same timestamp, so they can share documents.
     same_time = [datum._replace(unix_seconds=1_800_000_000) for datum in datums]
     return sum(batch.size_bytes for batch in EmfEnvelope("").batches(same_time))
@@ -104,7 +104,12 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
 
 
 def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Contribution]:
-    """Return the contributions of each rule that applies and of each of its rollups, largest savings first."""
+    """Return the contributions of each rule that applies and of each of its rollups, largest savings first.
+
+    Metrics without a rule count as one more rule. Without ``rules``, returns an empty list.
+    """
+    if not rules:
+        return []
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:
@@ -117,7 +122,7 @@ def _of_rule(
     metrics: Sequence[Metric], rule: MetricRule, group: Sequence[Metric], given: set[MetricRule]
 ) -> Iterator[Contribution]:
     # Rules() adds a default rule, which the app has not configured.
-    label = rule.match if rule in given else NO_RULE
+    label = rule.match if rule in given else _NO_RULE
     yield _contribution(metrics, len(group), len(group), rule=label)
     for rollup in rule.rollups:
         number = sum({key for key, _ in dimensions} == set(rollup) for _, _, dimensions in group)

@@ -15,7 +15,6 @@ from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.observation.record import datum_of
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 _TIMEOUT_SECONDS: Final = 5.0
@@ -94,14 +93,13 @@ def read_json(source: str, convert: Callable[[Any], _T]) -> _T:
         ) from error
 
 
-def from_option() -> Callable[[_F], _F]:
-    """Return the option ``--from``, which click passes to the command as ``source``."""
-    return click.option(
-        "--from",
-        "source",
-        metavar="FILE|URL|-",
-        help="Read metrics from the output of preview --json or demo --json, or a live page's data.json.",
-    )
+from_option: Final = click.option(
+    "--from",
+    "source",
+    metavar="FILE|URL|-",
+    help="Read metrics from the output of preview --json or demo --json, or a live page's data.json.",
+)
+"""The option ``--from``, which click passes to the command as ``source``."""
 
 
 def _text(source: str) -> str:

@@ -22,7 +22,7 @@ def series_options(command: _F) -> _F:
             "--namespace", "namespaces", multiple=True, help="Namespace for --list; repeatable. Default: the app's."
         ),
         click.option("--list", "is_listed", is_flag=True, help="Read metrics from CloudWatch."),
-        from_option(),
+        from_option,
     )
     for option in options:
         command = option(command)
