@@ -13,7 +13,7 @@ import select
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +39,7 @@ _ATOMIC_BYTES: Final = 4096
 _MOST_VALUES: Final = 75
 """The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
 _METADATA: Final = "_aws"
+_METADATA_BYTES: Final = len('{"_aws":{"Timestamp":1234567890000,]}]},}')
 
 
 class StreamError(Exception):
@@ -92,54 +93,36 @@ class EmfEnvelope(Envelope):
             yield Batch(self, (*chain(*parts),), _texts=[*texts])
 
 
-class _Document:
-    """The metrics of one line. They have the same timestamp, dimensions and properties, but different names."""
-
-    __slots__ = ("_definitions", "_head", "_members", "_size_bytes", "_unix_seconds", "datums")
-
-    def __init__(self, namespace: str, datum: Datum) -> None:
-        self.datums = [datum]
-        self._unix_seconds = datum.unix_seconds
-        self._head, members = _common(namespace, datum.series.dimensions, datum.series.properties)
-        name, definition = _encoded_series(datum.series)
-        self._members = {**members, name: _numbers_json(datum.content)}
-        self._definitions = {name: definition}
-        self._size_bytes = 0
-
-    def add(self, datum: Datum) -> bool:
-        """Add a datum. Returns ``False`` if it needs another document: its name is taken, or a limit is reached."""
-        name, definition = _encoded_series(datum.series)
-        numbers = _numbers_json(datum.content)
-        self._size_bytes = (self._size_bytes or len(self.text())) + len(name) + len(definition) + len(numbers) + 3
-        is_full = len(self.datums) == limits.MAX_METRICS_PER_LINE or self._size_bytes > _ATOMIC_BYTES
-        if is_full or name in self._definitions:
-            return False
-        self._members[name], self._definitions[name] = numbers, definition
-        self.datums.append(datum)
-        return True
-
-    def text(self) -> str:
-        """Encode the document as JSON, without whitespace between its members."""
-        definitions, members = ",".join(self._definitions.values()), ",".join(map(":".join, self._members.items()))
-        return f'{{"_aws":{{"Timestamp":{self._unix_seconds}000,{self._head}{definitions}]}}]}},{members}}}'
-
-
 def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[tuple[list[Datum], str]]:
     """Group ``datums`` into documents, and return the datums and the text of each.
 
-    A datum with too many values for a document is replaced with two datums, in two documents.
+    The metrics of a document have the same timestamp, dimensions and properties, but different names. A datum with too
+    many values for a document is replaced with two datums, in two documents.
     """
-    groups: defaultdict[Hashable, list[Datum]] = defaultdict(list)
+    groups: defaultdict[tuple[int, Dimensions, Dimensions], list[Datum]] = defaultdict(list)
     for datum in datums:
         groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties] += _parts(datum)
-    # One at a time, because many live objects would slow down the garbage collector.
-    for first, *others in groups.values():
-        document = _Document(namespace, first)
-        for datum in others:
-            if not document.add(datum):
-                yield document.datums, document.text()
-                document = _Document(namespace, datum)
-        yield document.datums, document.text()
+    for (unix_seconds, dimensions, properties), parts in groups.items():
+        head, shared, room = _common(namespace, dimensions, properties)
+        document: list[Datum] = []
+        definitions: dict[str, str] = {}
+        members, left = {**shared}, room
+        for datum in parts:
+            name, definition = _encoded_series(datum.series)
+            numbers = _numbers_json(datum.content)
+            size = len(name) + len(definition) + len(numbers) + 3
+            if document and (name in definitions or size > left or len(document) == limits.MAX_METRICS_PER_LINE):
+                yield document, _text(unix_seconds, head, members, definitions)
+                document, members, definitions, left = [], {**shared}, {}, room
+            members[name], definitions[name], left = numbers, definition, left - size
+            document.append(datum)
+        yield document, _text(unix_seconds, head, members, definitions)
+
+
+def _text(unix_seconds: int, head: str, members: dict[str, str], definitions: dict[str, str]) -> str:
+    """Encode a document as JSON, without whitespace between its members."""
+    body = ",".join(map(":".join, members.items()))
+    return f'{{"_aws":{{"Timestamp":{unix_seconds}000,{head}{",".join(definitions.values())}]}}]}},{body}}}'
 
 
 def _parts(datum: Datum) -> Sequence[Datum]:
@@ -171,16 +154,20 @@ def _encoded_series(series: Series) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=20_000)
-def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> tuple[str, dict[str, str]]:
+def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> tuple[str, dict[str, str], int]:
     """Return the JSON that documents with these dimensions and properties share.
 
     The first item is the metadata up to the metric definitions. The second maps the names of dimensions and properties
-    to their values. If a dimension and a property have the same name, only the dimension is included. A document also
-    replaces a property with a metric of the same name.
+    to their values. The third is the number of bytes that remain for metrics.
+
+    If a dimension and a property have the same name, only the dimension is included. A document also replaces a
+    property with a metric of the same name.
     """
     names = ",".join(_encoded(dimensions))
     head = f'"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},"Dimensions":[[{names}]],"Metrics":['
-    return head, {**_encoded(properties), **_encoded(dimensions)}
+    members = {**_encoded(properties), **_encoded(dimensions)}
+    used = _METADATA_BYTES + len(head) + sum(len(name) + len(value) + 2 for name, value in members.items())
+    return head, members, _ATOMIC_BYTES - used
 
 
 @lru_cache(maxsize=20_000)
