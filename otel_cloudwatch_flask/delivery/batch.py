@@ -49,6 +49,8 @@ class Envelope:
 
     namespace: str
     entity: Entity | None = None
+    is_plain: bool = field(default=False, compare=False)
+    """Whether botocore encodes the requests. Its JSON is longer, and has to stay within the same limit."""
 
     @cached_property
     def ends(self) -> tuple[str, str]:
@@ -76,13 +78,9 @@ class Envelope:
         """Encode ``datums`` as the parts of a body."""
         return [*map(encoded, datums)]
 
-    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> "Iterator[Batch]":
-        """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow.
-
-        ``is_plain`` must be true if botocore will encode the requests: its JSON is larger, and has to stay within the
-        same limit.
-        """
-        size_of, separator_bytes = (_plain_size, len(", ")) if is_plain else (len, len(_SEPARATOR))
+    def batches(self, datums: Sequence[Datum]) -> "Iterator[Batch]":
+        """Split ``datums`` into batches, in order, each as large as the limits on datums and bytes allow."""
+        size_of, separator_bytes = (_plain_size, len(", ")) if self.is_plain else (len, len(_SEPARATOR))
         room = MAX_REQUEST_BYTES - sum(map(size_of, self.ends)) + separator_bytes
         begin, texts = 0, list[str]()
         while begin < len(datums):

@@ -30,8 +30,7 @@ def compacted(pending: Sequence[Batch]) -> list[Batch]:
 def joined(pending: Sequence[Batch]) -> list[Batch]:
     """Put the datums of batches that share an envelope into as few batches as possible."""
     datums = [datum for batch in pending for datum in batch.datums]
-    # The size limit must hold even if botocore encodes these batches, because its JSON is longer.
-    return list(pending[0].envelope.batches(datums, is_plain=True))
+    return list(pending[0].envelope.batches(datums))
 
 
 def _merged(datums: list[Datum]) -> Datum:

@@ -85,7 +85,7 @@ class EmfEnvelope(Envelope):
         """Encode ``datums`` as documents."""
         return [text for _, text in _documents(self.namespace, datums)]
 
-    def batches(self, datums: Sequence[Datum], *, is_plain: bool = False) -> Iterator[Batch]:  # noqa: ARG002 - botocore does not encode EMF
+    def batches(self, datums: Sequence[Datum]) -> Iterator[Batch]:
         """Split ``datums`` into batches of encoded documents. A datum with too many values becomes two datums."""
         for begin in range(0, len(datums), limits.MAX_DATUMS_PER_REQUEST):
             found = _documents(self.namespace, datums[begin : begin + limits.MAX_DATUMS_PER_REQUEST])

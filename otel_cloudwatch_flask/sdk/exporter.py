@@ -338,7 +338,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
-        self.backlog.add(self._envelope().batches(datums, is_plain=self.client is not None))
+        self.backlog.add(self._envelope().batches(datums))
         if self._is_closed:
             self.backlog.close()
 
@@ -416,7 +416,8 @@ class CloudWatchMetricExporter(MetricExporter):
         resource = self.resource.attributes if self.resource else {}
         namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
         envelope = EmfEnvelope if self.writes_emf else Envelope
-        return envelope(namespace, service_entity(resource) if self._settings.entity else None)
+        entity = service_entity(resource) if self._settings.entity else None
+        return envelope(namespace, entity, is_plain=self.client is not None)
 
 
 _MAX_SEEN: Final = 50

@@ -306,7 +306,7 @@ class TestBatches:
     def test_within_limits_of_botocore(self, sizes: list[tuple[int, int]]) -> None:
         """Requests that botocore encodes are also filled completely, counting the whitespace that it adds."""
         given_datums = [sized(size + commas, str(i) + commas * ",") for i, (size, commas) in enumerate(sizes)]
-        made = list(SHOP.batches(given_datums, is_plain=True))
+        made = list(replace(SHOP, is_plain=True).batches(given_datums))
         assert [datum for batch in made for datum in batch.datums] == given_datums
         assert all(claimed_plain_size(batch) <= MAX_REQUEST_BYTES for batch in made)
         for batch, following in pairwise(made):

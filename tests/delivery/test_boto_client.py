@@ -100,7 +100,7 @@ def test_full_requests(cloudwatch: LocalCloudWatch, *, is_plain: bool) -> None:
     datums = [Datum(Series(f"Latency {n}", (), "Count"), NOW, content) for n in range(1500)]
     put = (plain_put if is_plain else encoded_put)(client_factory()())
     sizes = []
-    for full in Envelope("Shop").batches(datums, is_plain=is_plain):
+    for full in Envelope("Shop", is_plain=is_plain).batches(datums):
         before = cloudwatch.traffic.bytes_uncompressed
         put(full)
         sizes.append(cloudwatch.traffic.bytes_uncompressed - before)
