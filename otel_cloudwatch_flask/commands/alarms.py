@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
-    help="Alarm when p99 exceeds this many seconds. Default: about twice the observed p99, at least 0.1; 1 if unknown.",
+    help="Alarm when p99 exceeds this many seconds (default: about twice the observed p99).",
 )
 @click.option(
     "--anomaly-detection",

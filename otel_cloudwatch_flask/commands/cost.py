@@ -37,19 +37,19 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on all hosts."
 )
-@click.option("--flush", type=click.Choice(POLICIES), help="Flush policy. Default: the app's setting, or background.")
-@click.option("--rate", type=click.FloatRange(0), help="Requests per second to all processes. Default: always busy.")
+@click.option("--flush", type=click.Choice(POLICIES), help="Flush policy (default: the app's setting).")
+@click.option("--rate", type=click.FloatRange(0), help="Requests per second to all processes (default: always busy).")
 @click.option(
     "--flush-min-interval",
     _FIELDS[1],
     type=click.FloatRange(0),
-    help="Minimum seconds between flushes after requests. Default: the app's setting.",
+    help="Minimum seconds between flushes after requests (default: the app's setting).",
 )
 @click.option(
     "--export-interval",
     _FIELDS[2],
     type=click.FloatRange(0, min_open=True),
-    help="Seconds between periodic flushes. Default: the app's setting.",
+    help="Seconds between periodic flushes (default: the app's setting).",
 )
 @click.option(
     "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the monthly total exceeds this."

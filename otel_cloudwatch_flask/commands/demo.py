@@ -19,15 +19,15 @@ _REQUIRED_MODULES: Final = ("rich.progress", "waitress")
 
 @click.command(cls=Command)
 @click.option(
-    "--seconds", type=click.FloatRange(0.5, 3600), help="Duration of the traffic. Default: 5; 3600 with --serve."
+    "--seconds", type=click.FloatRange(0.5, 3600), help="Seconds of traffic (default: 5, or 3600 with --serve)."
 )
-@click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second. Default: 100; 20 with --serve.")
+@click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second (default: 100, or 20 with --serve).")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @click.option(
     "--output",
     type=click.Choice(get_args(Output)),
     default="api",
-    help="Send API calls or write EMF lines. Default: api.",
+    help="Send API calls or write EMF lines (default: api).",
 )
 @json_option("the comparison or, with --serve, the URLs")
 @click.pass_context

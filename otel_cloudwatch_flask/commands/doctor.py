@@ -29,7 +29,7 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 
 @click.command(cls=Command)
 @click.option("--send", "sends", is_flag=True, help="Publish one data point to check the permission.")
-@click.option("--namespace", help="Namespace of the data point of --send. Default: the app's.")
+@click.option("--namespace", help="Namespace for --send (default: the app's).")
 @click.option("--audit", "source", metavar="URL|FILE", help="Compare a live page's data.json with CloudWatch.")
 @click.option("--verbose", is_flag=True, help="Also show settings with default values.")
 @json_option("the checks")

@@ -55,7 +55,7 @@ class RequestResult:
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Makes the requests for PATHS and those in the --requests file with Flask's test client. By default, makes a GET
+    Requests PATHS, and makes the requests in the --requests file, with Flask's test client. By default, makes a GET
     request to each route that has no variable part. Your views really run: choose paths without side effects, or
     use a test database.
 

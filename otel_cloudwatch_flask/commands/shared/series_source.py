@@ -17,9 +17,9 @@ def series_options(command: _F) -> _F:
     """Add the options ``--from``, ``--list``, ``--namespace``, ``--region`` and ``--traceback``."""
     options: tuple[Callable[[_F], _F], ...] = (
         traceback_option,
-        click.option("--region", help="Region of the metrics. Default: the app's, or boto3's."),
+        click.option("--region", help="Region of the metrics (default: the app's, or boto3's)."),
         click.option(
-            "--namespace", "namespaces", multiple=True, help="Namespace for --list; repeatable. Default: the app's."
+            "--namespace", "namespaces", multiple=True, help="Namespace for --list (default: the app's); repeatable."
         ),
         click.option("--list", "is_listed", is_flag=True, help="Read metrics from CloudWatch."),
         from_option,
