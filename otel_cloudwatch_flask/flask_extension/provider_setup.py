@@ -22,7 +22,6 @@ from otel_cloudwatch_flask.config import KEYS, Settings
 from otel_cloudwatch_flask.delivery.boto_client import Client, client_factory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import ConfigurationError
-from otel_cloudwatch_flask.facade.call_cache import CallCache
 from otel_cloudwatch_flask.facade.recorder import Recorder
 from otel_cloudwatch_flask.facade.wsgi import request_labels
 from otel_cloudwatch_flask.flask_extension.reporter_reader import (
@@ -85,8 +84,8 @@ class Target:
         """Return a key that is equal for targets that can share a reader created by a reporter."""
         settings = self.settings
         return (
-            None if self.client is None else id(self.client),
-            None if self.stream is None else id(self.stream),
+            id(self.client),
+            id(self.stream),
             tuple(sorted(self.credentials.items())),
             None if settings.namespace else self.app_name,
             settings.enabled,
@@ -105,10 +104,10 @@ class ProviderSetup:
     def __init__(
         self,
         provider: metrics.MeterProvider,
-        reporter_id: str,
-        settings: Settings,
-        key: Hashable,
         reader: CloudWatchMetricReader | None,
+        reporter_id: str,
+        key: Hashable,
+        max_metrics: int,
     ) -> None:
         self.provider = provider
         self.reporter_id = reporter_id
@@ -119,9 +118,8 @@ class ProviderSetup:
             reporter_id,
             partial(count_as_lost, reader),
             count=reader.count_measurement if reader else None,
-            max_series=SERIES_PER_METRIC * settings.max_metrics,
+            max_series=SERIES_PER_METRIC * max_metrics,
         )
-        self._call_caches: dict[Hashable, CallCache] = {}
         claim_reporter_id(reporter_id, reader.exporter if reader else self)
         if reader:
             reader.exporter.reporters.add(reporter_id)
@@ -138,10 +136,6 @@ class ProviderSetup:
     def meters(self) -> metrics.MeterProvider:
         """The meter provider for the app's instrumentations. The reporter's exporter publishes their metrics."""
         return _ReporterMeters(self.provider, self.reporter_id, self.recorder)
-
-    def call_cache(self, default_dimensions: Mapping[str, str]) -> CallCache:
-        """Return the cache for registrations with these default dimensions."""
-        return self._call_caches.setdefault(tuple(sorted(default_dimensions.items())), CallCache())
 
     def shut_down(self, timeout_seconds: float) -> None:
         """Shut down the reader and remove it from the provider, but only if a reporter created it."""
@@ -225,15 +219,15 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     with _lock:
         # Inside the lock, because another thread may be creating the global provider.
         provider = metrics.get_meter_provider() if given is None else given
-        reader = None
-        if isinstance(provider, MeterProvider) and target.settings.enabled:
-            _refuse_if_shut_down(provider)
-            reader = _shared_reader(provider, target)
+        reader = _shared_reader(provider, target)
         key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)
         for each in _live_setups:
             if each.provider is provider and each.key == key:
                 return each
-        setup = _new_setup(given, provider, target, key, reader)
+        reporter_id = _reporter_id(reader, target)
+        if reader is None and target.settings.enabled:
+            provider, reader = _provider_with_new_reader(given, provider, target)
+        setup = ProviderSetup(provider, reader, reporter_id, key, target.settings.max_metrics)
         _live_setups.add(setup)
     if target.settings.self_metrics and setup.reader:
         observe_delivery(setup.meters, partial(_stats_of, setup.reporter_id))
@@ -249,33 +243,19 @@ def _stats_of(reporter_id: str) -> DeliveryStats | None:
 
     The SDK never removes observable instruments, so a later reporter with the same ID reuses them.
     """
-    found = (each.reader for each in _live_setups if each.reporter_id == reporter_id and each.reader)
-    return next((reader.exporter.stats() for reader in found), None)
+    for each in _live_setups:
+        if each.reporter_id == reporter_id and each.reader:
+            return each.reader.exporter.stats()
+    return None
 
 
-def _new_setup(
-    given: metrics.MeterProvider | None,
-    provider: metrics.MeterProvider,
-    target: Target,
-    key: Hashable,
-    reader: CloudWatchMetricReader | None,
-) -> ProviderSetup:
-    reporter_id = new_reporter_id(target.settings.namespace or target.app_name)
-    if reader is not None:
-        # Reuse an ID whose reporter is gone, but whose metrics the program's exporter still publishes.
-        taken = {each.reporter_id for each in _live_setups}
-        reporter_id = next((each for each in reader.exporter.reporters if each not in taken), reporter_id)
-    elif target.settings.enabled and isinstance(provider, MeterProvider):
-        reader = _new_reader(target)
-        provider.add_metric_reader(reader)
-    elif target.settings.enabled:
-        if given is not None or isinstance(provider, NoOpMeterProvider):
-            raise _not_usable(provider)
-        provider, reader = _new_global_provider(target)
-    return ProviderSetup(provider, reporter_id, target.settings, key, reader)
+def _shared_reader(provider: metrics.MeterProvider, target: Target) -> CloudWatchMetricReader | None:
+    """Return the first of the program's readers on ``provider`` that agrees with ``target``.
 
-
-def _refuse_if_shut_down(provider: MeterProvider) -> None:
+    Raises :class:`ConfigurationError` if the provider is shut down.
+    """
+    if not isinstance(provider, MeterProvider) or not target.settings.enabled:
+        return None
     # Only a provider that is shut down returns a NoOpMeter here. The meter of a running provider has no instruments, so
     # nothing is exported for it.
     if isinstance(provider.get_meter(SCOPE_NAME), NoOpMeter):
@@ -284,15 +264,32 @@ def _refuse_if_shut_down(provider: MeterProvider) -> None:
             key="meter_provider",
             value=provider,
         )
-
-
-def _shared_reader(provider: MeterProvider, target: Target) -> CloudWatchMetricReader | None:
     of_program = (each for each in readers_on(provider) if not isinstance(each, ReporterReader))
     return next(filter(target.agrees_with, of_program), None)
 
 
-def _new_global_provider(target: Target) -> tuple[MeterProvider, ReporterReader]:
-    """Create the global provider and its reader."""
+def _reporter_id(shared_reader: CloudWatchMetricReader | None, target: Target) -> str:
+    """Return an ID for a new reporter.
+
+    It may be the ID of a reporter that is gone, but whose metrics the ``shared_reader`` still publishes.
+    """
+    taken = {each.reporter_id for each in _live_setups}
+    former = shared_reader.exporter.reporters if shared_reader else ()
+    return next(
+        (each for each in former if each not in taken), new_reporter_id(target.settings.namespace or target.app_name)
+    )
+
+
+def _provider_with_new_reader(
+    given: metrics.MeterProvider | None, provider: metrics.MeterProvider, target: Target
+) -> tuple[MeterProvider, ReporterReader]:
+    """Add a reader to ``provider``, or create the global provider with a reader if there is none."""
+    if isinstance(provider, MeterProvider):
+        reader = _new_reader(target)
+        provider.add_metric_reader(reader)
+        return provider, reader
+    if given is not None or isinstance(provider, NoOpMeterProvider):
+        raise _not_usable(provider)
     resource = Resource.create()
     if not target.settings.namespace:
         namespace = default_namespace(resource, target.app_name)

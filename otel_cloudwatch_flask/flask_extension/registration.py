@@ -2,14 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.config import Settings
-from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
+from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
-from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
+from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries, Measurement
 from otel_cloudwatch_flask.facade.wsgi import remaining_seconds
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup, count_as_lost
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
@@ -37,7 +37,7 @@ class Registration:
         self.recorder = setup.recorder
         self.settings = settings
         self.is_live = True
-        self._call_cache = setup.call_cache(settings.default_dimensions)
+        self._call_cache = CallCache()
         self.cached_measurement = self._call_cache.measurement
         self._is_strict = is_strict
         self.flush_after_request = _flush_after_request(setup.reader, settings)
@@ -79,35 +79,30 @@ def _flush_after_request(reader: CloudWatchMetricReader | None, settings: Settin
     return lambda environ: reader.flush(min(settings.sync_timeout_seconds, remaining_seconds(environ)))
 
 
-def flush_all(registrations: Iterable[Registration], deadline: float) -> bool:
+def flush_all(registrations: Collection[Registration], deadline: float) -> bool:
     """Flush each reader once, by ``deadline`` on the monotonic clock, and return whether everything was delivered.
 
     Returns ``False`` if all registrations are shut down.
     """
-    every = list(registrations)
-    readers = {each.setup.reader for each in every if each.setup.reader}
+    readers = {each.setup.reader for each in registrations if each.setup.reader}
     flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in readers]
-    return all(flushed) and (not every or any(each.is_live for each in every))
+    return all(flushed) and any(each.is_live for each in registrations)
 
 
-def shut_down_all(registrations: Iterable[Registration], deadline: float, *, shared: Collection[ProviderSetup]) -> None:
+def shut_down_all(
+    registrations: Collection[Registration], deadline: float, *, shared: Collection[ProviderSetup]
+) -> None:
     """Flush all readers. Then shut down and remove the reporters' own readers, unless other registrations use them.
 
     ``shared`` contains the setups that other registrations use.
     """
-    every = list(registrations)
-    ending = {each.setup for each in every if each.setup.owns_reader and each.setup not in shared}
-    flush_all((each for each in every if each.setup not in ending), deadline)
-    for each in every:
+    ending = {each.setup for each in registrations if each.setup.owns_reader and each.setup not in shared}
+    flush_all([each for each in registrations if each.setup not in ending], deadline)
+    for each in registrations:
         each.is_live = False
     # Only these setups lose later measurements, because all other readers keep running.
     for setup in ending:
         setup.shut_down(seconds_until(deadline))
-
-
-def total_stats(registrations: Iterable[Registration]) -> DeliveryStats:
-    """Add up the statistics of the registrations' exporters. A shared exporter counts only once."""
-    return DeliveryStats.total(exporter.stats() for exporter in {each.exporter for each in registrations} if exporter)
 
 
 def _call_site() -> tuple[str, int]:

@@ -30,7 +30,7 @@ from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.timer import Timer
 from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, fail, raising, state_of
 from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
-from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all, total_stats
+from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.model.units import Unit
@@ -156,7 +156,7 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Create a reporter for an AWS Region, and register it on ``app``.
+        """Create a reporter for an AWS Region, and register it on ``app``, where :func:`get_metrics` returns it.
 
         :param app: the app.
         :param namespace: CloudWatch namespace.
@@ -204,7 +204,14 @@ class CloudWatchMetricsReporter:
         settings = Settings.resolve(arguments=options, app_config=app.config, environ=os.environ)
         _refuse_open_live_page(app, settings)
         is_strict = partial(_is_strict, settings.strict, weakref.ref(app))
-        target = _target(self._program_name or app.name, app, settings, options)
+        target = Target(
+            settings,
+            app_name=self._program_name or app.name,
+            client=options.get("cloudwatch_client"),
+            credentials=options.get("credentials", {}),
+            stream=options.get("stream"),
+            given=given_fields(arguments=options, app_config=app.config),
+        )
         setup = set_up_provider(options.get("meter_provider"), target)
         registration = Registration(setup, settings, is_strict)
         # Only the latest registration of a setup is kept, so that repeatedly created apps do not accumulate.
@@ -311,7 +318,8 @@ class CloudWatchMetricsReporter:
 
     def stats(self) -> DeliveryStats:
         """Return the delivery statistics of this reporter's exporters: what was sent, is pending, or was lost."""
-        return DeliveryStats.total([total_stats(self._registrations), self._unrecorded.stats()])
+        exporters = {each.exporter for each in self._registrations if each.exporter}
+        return DeliveryStats.total([*(each.stats() for each in exporters), self._unrecorded.stats()])
 
     def shutdown(self, timeout_seconds: float = 30.0) -> None:
         """Flush, then stop this reporter's readers, except those that the program created or other reporters use.
@@ -350,37 +358,11 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in given.items() if is_given(value)}
 
 
-def _target(app_name: str, app: Flask, settings: Settings, options: Mapping[str, Any]) -> Target:
-    client, credentials, stream = (options.get(name) for name in ("cloudwatch_client", "credentials", "stream"))
-    given = given_fields(arguments=options, app_config=app.config)
-    return Target(settings, app_name, client, credentials or {}, stream, given)
-
-
 _live_reporters: "LiveObjects[CloudWatchMetricsReporter]" = LiveObjects()
 """The live reporters, in the order of their last ``init_app`` calls."""
 
 
-def initialize_metrics(
-    app: Flask,
-    namespace: str,
-    aws_region_name: str,
-    aws_access_key_id: str | None = None,
-    aws_secret_access_key: str | None = None,
-) -> CloudWatchMetricsReporter:
-    """Create the app's reporter, which :func:`get_metrics` returns in all requests of the app.
-
-    :param app: the app.
-    :param namespace: CloudWatch namespace.
-    :param aws_region_name: AWS Region of the client, such as ``"eu-central-1"``.
-    :param aws_access_key_id: access key ID; used only together with ``aws_secret_access_key``. Default: the
-        credentials that boto3 resolves.
-    :param aws_secret_access_key: secret access key that belongs to ``aws_access_key_id``.
-
-    Raises :class:`ConfigurationError` if a setting is invalid, or if the app already has a reporter.
-    """
-    return CloudWatchMetricsReporter.new_reporter(
-        app, namespace, aws_region_name, aws_access_key_id, aws_secret_access_key
-    )
+initialize_metrics = CloudWatchMetricsReporter.new_reporter  # the predecessor has both names
 
 
 def get_metrics() -> CloudWatchMetricsReporter:
