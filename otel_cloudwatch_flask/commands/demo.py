@@ -69,8 +69,8 @@ def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int
     """Keep the shop running until Ctrl-C, with traffic for ``seconds`` seconds."""
     from otel_cloudwatch_flask.demo.running_shop import running_shop  # noqa: PLC0415 - an optional extra
 
-    with running_shop(seconds=seconds, rate=rate, output=output) as shop:
-        urls = shop.live_page_url, shop.shop_url, shop.cloudwatch.endpoint_url
+    with running_shop(seconds=seconds, rate=rate, output=output, live_page=True) as shop:
+        urls = shop.live_page_url, shop.process.url, shop.cloudwatch.endpoint_url
         if as_json:
             echo_json(dict(zip(("live_page", "shop", "cloudwatch"), urls, strict=True)))
         else:

@@ -6,13 +6,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 _TIMEOUT_SECONDS: Final = 30.0
-_FOREVER: Final = 1e9
+_REQUESTS_PER_CONNECTION: Final = 100
+"""How often a visitor opens a new connection, which another worker of a server may accept."""
 _WORDS: Final = ("tea", "coffee", "lamp", "o", "unicorn")
 _PAYMENTS: Final = ("card",) * 12 + ("invoice",) * 6 + ("voucher",) * 2
 
@@ -92,40 +93,33 @@ def _basket(source: random.Random) -> dict[str, int]:
     return {str(product): source.randint(1, 2) for product in products}
 
 
-@dataclass(slots=True)
 class LoadGenerator:
     """A group of threads, one for each visitor, that send requests to the shop.
+
+    ``responses`` are the responses so far, and ``failures`` describe the requests without a response.
 
     :param requests: The requests to send. The threads end early if these run out.
     :param seconds: The duration of the traffic.
     :param rate: The total number of requests per second. If ``None``, each visitor sends requests without pauses.
-    :param requests_per_connection: The number of requests after which a visitor opens a new connection.
-    :param responses: The list to which responses are appended.
-    :param failures: The list to which descriptions of requests without a response are appended.
     """
 
-    url: str
-    requests: Iterator[ShopRequest]
-    seconds: float
-    rate: float | None = None
-    visitors: int = 8
-    requests_per_connection: int = 100
-    responses: list[ShopResponse] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    _threads: list[threading.Thread] = field(default_factory=list, init=False)
-    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _started_requests: int = field(default=0, init=False)
-    _started_at: float = field(default=0.0, init=False)
-    _ended_at: float = field(default=0.0, init=False)
+    def __init__(
+        self, url: str, requests: Iterable[ShopRequest], *, seconds: float, visitors: int, rate: float | None = None
+    ) -> None:
+        self.responses: list[ShopResponse] = []
+        self.failures: list[str] = []
+        self._host = urlsplit(url).netloc
+        self._requests = enumerate(requests)
+        self._seconds = seconds
+        self._rate = rate
+        self._threads = [threading.Thread(target=self._send_requests, daemon=True) for _ in range(visitors)]
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._started_at = self._ended_at = 0.0
 
     def start(self) -> None:
         """Start the threads."""
         self._started_at = time.monotonic()
-        self._threads = [
-            threading.Thread(target=self._send_requests, name=f"visitor-{number}", daemon=True)
-            for number in range(self.visitors)
-        ]
         for thread in self._threads:
             thread.start()
 
@@ -133,7 +127,7 @@ class LoadGenerator:
         """Tell the threads to end after their current requests. Does not wait for them to end."""
         self._stopping.set()
 
-    def wait(self, timeout_seconds: float = _FOREVER) -> bool:
+    def wait(self, timeout_seconds: float) -> bool:
         """Wait for the threads to end. Returns whether all of them ended before the timeout."""
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
@@ -150,7 +144,7 @@ class LoadGenerator:
 
     def _send_requests(self) -> None:
         """Send requests on behalf of one visitor."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=_TIMEOUT_SECONDS)
+        connection = http.client.HTTPConnection(self._host, timeout=_TIMEOUT_SECONDS)
         for number in itertools.count(1):
             if (request := self._next()) is None:
                 break
@@ -159,18 +153,17 @@ class LoadGenerator:
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{request.method} {request.path}: {error!r}")
                 connection.close()
-            if number % self.requests_per_connection == 0:
+            if number % _REQUESTS_PER_CONNECTION == 0:
                 connection.close()  # http.client reopens it for the next request
         connection.close()
 
     def _next(self) -> ShopRequest | None:
         """Wait until the next request is due and return it, or return ``None`` if the traffic is over."""
         with self._lock:
-            request = next(self.requests, None)
-            number, self._started_requests = self._started_requests, self._started_requests + 1
+            number, request = next(self._requests, (0, None))
         # Requests follow a fixed schedule, so that a slow response does not lower the rate.
-        due = number / self.rate if self.rate else 0.0
-        if due >= self.seconds or self.elapsed_seconds >= self.seconds:
+        due = number / self._rate if self._rate else 0.0
+        if due >= self._seconds or self.elapsed_seconds >= self._seconds:
             return None
         is_stopped = self._stopping.wait(max(self._started_at + due - time.monotonic(), 0.0))
         return None if is_stopped else request

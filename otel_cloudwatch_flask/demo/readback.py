@@ -1,7 +1,7 @@
 """Read the published series and their figures back from CloudWatch with boto3."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures
@@ -37,7 +37,7 @@ def whole_period(start: datetime, end: datetime) -> int:
     A single period is necessary because percentiles cannot be merged. A period is a whole number of minutes long, at
     most a day, and starts at a multiple of its length. Raises ``ValueError`` if no period covers both times.
 
-    >>> midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
+    >>> midnight = datetime.fromisoformat("2027-01-02T00:00:00+00:00")
     >>> whole_period(midnight, midnight + timedelta(hours=5))
     86400
     >>> whole_period(midnight - timedelta(minutes=1), midnight + timedelta(minutes=1))
@@ -74,8 +74,3 @@ def _figures_by_series(
 def _series(metric: Mapping[str, Any], unit: str) -> Series:
     dimensions = sorted((dimension["Name"], dimension["Value"]) for dimension in metric["Dimensions"])
     return Series(metric["MetricName"], tuple(dimensions), unit)
-
-
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(timezone.utc)

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from otel_cloudwatch_flask.demo.comparison import Comparison
 from otel_cloudwatch_flask.demo.comparison_table import ASCII, UNICODE, ComparisonTable, Signs
-from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome, Progress
+from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome
+from otel_cloudwatch_flask.demo.running_shop import RunningShop
 from otel_cloudwatch_flask.pricing import PRICES_URL
 from otel_cloudwatch_flask.terminal import counted
 
@@ -26,7 +27,7 @@ _PROBLEMS_SHOWN: Final = 20
 
 
 @contextmanager
-def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress], None]]:
+def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[RunningShop], None]]:
     """Show a progress bar on standard error, if it is a terminal and ``is_shown`` is true.
 
     Yields the callback that updates the bar.
@@ -43,13 +44,14 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[Progress],
     with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
         task = bar.add_task("Starting the shop", total=None, figures="")
 
-        def on_progress(reached: Progress) -> None:
+        def on_progress(shop: RunningShop) -> None:
+            responses, calls = len(shop.traffic.responses), shop.cloudwatch.traffic.put_requests
             bar.update(
                 task,
                 description="Sending traffic",
                 total=seconds,
-                completed=min(reached.seconds, seconds),
-                figures=f"{reached.responses:,} requests, {reached.put_requests:,} to CloudWatch",
+                completed=shop.traffic.elapsed_seconds,
+                figures=f"{responses:,} requests, {calls:,} to CloudWatch",
             )
 
         yield on_progress

@@ -2,41 +2,26 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Final
 
-from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, FLUSH_MIN_INTERVAL_SECONDS, Output
+from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, Output
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
-from otel_cloudwatch_flask.demo.isolation import isolated_environment
-from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, shop_requests
-from otel_cloudwatch_flask.demo.readback import published_series, utc_now
-from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopSummary
+from otel_cloudwatch_flask.demo.readback import published_series
+from otel_cloudwatch_flask.demo.running_shop import VISITORS, RunningShop, running_shop
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.pricing import MonthlyCost, monthly_cost
 from otel_cloudwatch_flask.terminal import counted
-
-if TYPE_CHECKING:
-    from otel_cloudwatch_flask.testing.local.application import Traffic
-    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.testing.local.application import Traffic
 
 NAMESPACE: Final = "Shop"
-VISITORS: Final = 8
 INTERVAL_SECONDS: Final = 60.0
 """The default time between flushes with the policy ``interval``."""
 
-_SEED: Final = 7
 _TICK_SECONDS: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The duration of the traffic, and the numbers of responses and PutMetricData requests, so far."""
-
-    seconds: float
-    responses: int
-    put_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +42,7 @@ class Outcome:
     responses: int
     failures: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    api: "Traffic"
+    api: Traffic
     api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
@@ -96,60 +81,37 @@ class Outcome:
 
 
 def run_demo(
-    *, seconds: float, rate: float, on_progress: Callable[[Progress], None], output: Output = "api"
+    *, seconds: float, rate: float, on_progress: Callable[[RunningShop], None], output: Output = "api"
 ) -> Outcome:
     """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare the metrics.
 
     The traffic, the shop and the emulator are stopped even if an exception is raised. Raises :class:`ShopProcessError`
     if the shop does not start or does not stop.
     """
-    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
-
-    with isolated_environment(), LocalCloudWatch() as cloudwatch:
-        start = utc_now()
-        environment = {**cloudwatch.environment(), f"{ENVIRONMENT_PREFIX}OUTPUT": output}
-        with ShopProcess(environment, cloudwatch.stream) as shop:
-            traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
-            _send(traffic, cloudwatch, on_progress)
-            # The arrivals are read before the shop's last flush, which would distort the rate.
-            arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
-            # Stopping the shop flushes its last metrics, so the series are read afterwards.
-            summary = shop.close()
-        found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=utc_now())
-        expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
-        return replace(_outcome(traffic, cloudwatch, summary, tuple(compare(found, expected)), arrivals), output=output)
-
-
-def _send(traffic: LoadGenerator, cloudwatch: "LocalCloudWatch", on_progress: Callable[[Progress], None]) -> None:
-    """Send all traffic while reporting progress. The threads are stopped even if an exception is raised."""
-    traffic.start()
-    try:
+    start = datetime.now(timezone.utc)
+    with running_shop(seconds=seconds, rate=rate, output=output) as shop:
+        cloudwatch, traffic = shop.cloudwatch, shop.traffic
         while not traffic.wait(_TICK_SECONDS):
-            on_progress(Progress(traffic.elapsed_seconds, len(traffic.responses), cloudwatch.traffic.put_requests))
-    finally:
-        traffic.stop()
-    on_progress(Progress(traffic.seconds, len(traffic.responses), cloudwatch.traffic.put_requests))
-
-
-def _outcome(
-    traffic: LoadGenerator,
-    cloudwatch: "LocalCloudWatch",
-    summary: ShopSummary,
-    comparisons: tuple[Comparison, ...],
-    arrivals: Sequence[float],
-) -> Outcome:
+            on_progress(shop)
+        # The arrivals are read before the shop's last flush, which would distort the rate.
+        arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
+        # Stopping the shop flushes its last metrics, so the series are read afterwards.
+        summary = shop.process.close()
+        found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=datetime.now(timezone.utc))
+    expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
     # The first flush is not delayed, so the rate measured in a short demo can exceed the maximum rate of flushes.
-    rate = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / FLUSH_MIN_INTERVAL_SECONDS)
+    per_second = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / FLUSH_MIN_INTERVAL_SECONDS)
     return Outcome(
         seconds=traffic.elapsed_seconds,
         responses=len(traffic.responses),
         failures=tuple(traffic.failures),
-        comparisons=comparisons,
+        comparisons=tuple(compare(found, expected)),
         api=cloudwatch.traffic,
-        api_requests_per_second=rate,
+        api_requests_per_second=per_second,
         refusals=tuple(f"{error.code}: {error.message}" for error in cloudwatch.validation_errors),
         delivery=summary.delivery,
-        document={**observed(cloudwatch.published.requests), "requests_per_second": rate},
+        document={**observed(cloudwatch.published.requests), "requests_per_second": per_second},
+        output=output,
     )
 
 

@@ -1,59 +1,58 @@
-"""Run the shop, traffic for a given time, and the CloudWatch emulator, for ``demo --serve``."""
+"""Run the shop, its visitors and the CloudWatch emulator together."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS, Output
+from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, Output
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.load_generator import LoadGenerator, shop_requests
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
-if TYPE_CHECKING:
-    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+VISITORS: Final = 8
 
-_SEED: Final = 11
-_VISITORS: Final = 4
+_SEED: Final = 7
+_LIVE_PAGE_PATH: Final = "/_cloudwatch"
 _LIVE_PAGE: Final = {
-    ENVIRONMENT_PREFIX + "LIVE_PAGE": "true",
+    "LIVE_PAGE": "true",
+    "LIVE_PAGE_PATH": _LIVE_PAGE_PATH,
     # As in debug mode, so that the page keeps up with the traffic.
-    ENVIRONMENT_PREFIX + "FLUSH_MIN_INTERVAL_SECONDS": "1",
+    "FLUSH_MIN_INTERVAL_SECONDS": "1",
     # Outside debug mode, the page needs an access check. This one is safe, because the shop listens on loopback,
     # without a proxy.
-    ENVIRONMENT_PREFIX + "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
+    "LIVE_PAGE_CHECK": "otel_cloudwatch_flask.live_page.access:is_local_request",
 }
-_LIVE_PAGE_PATH: Final = next(str(key.default) for key in KEYS if key.name == "LIVE_PAGE_PATH")
 
 
 @dataclass(frozen=True, slots=True)
 class RunningShop:
-    """The shop's URL, the CloudWatch emulator, and the traffic."""
+    """The shop's process, the CloudWatch emulator, and the traffic."""
 
-    shop_url: str
-    cloudwatch: "LocalCloudWatch"
+    process: ShopProcess
+    cloudwatch: LocalCloudWatch
     traffic: LoadGenerator
 
     @property
     def live_page_url(self) -> str:
-        """The URL of the shop's live page."""
-        return self.shop_url + _LIVE_PAGE_PATH
+        """The URL of the shop's live page, if there is one."""
+        return self.process.url + _LIVE_PAGE_PATH
 
 
 @contextmanager
-def running_shop(*, seconds: float, rate: float, output: Output) -> Iterator[RunningShop]:
-    """Run a shop with its live page and an emulator inside the ``with`` block, and send traffic for ``seconds``.
+def running_shop(*, seconds: float, rate: float, output: Output, live_page: bool = False) -> Iterator[RunningShop]:
+    """Run a shop and an emulator inside the ``with`` block, and send traffic for ``seconds``.
 
     Everything is stopped at the end of the block. Raises :class:`ShopProcessError` if the shop does not start.
     """
-    from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch  # noqa: PLC0415 - an optional extra
-
+    settings = {"OUTPUT": output, **(_LIVE_PAGE if live_page else {})}
     with isolated_environment(), LocalCloudWatch() as cloudwatch:
-        environment = {**cloudwatch.environment(), **_LIVE_PAGE, f"{ENVIRONMENT_PREFIX}OUTPUT": output}
-        with ShopProcess(environment, cloudwatch.stream) as shop:
-            traffic = LoadGenerator(shop.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=_VISITORS)
+        variables = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in settings.items()}
+        with ShopProcess({**cloudwatch.environment(), **variables}, cloudwatch.stream) as process:
+            traffic = LoadGenerator(process.url, shop_requests(_SEED), seconds=seconds, rate=rate, visitors=VISITORS)
             traffic.start()
             try:
-                yield RunningShop(shop.url, cloudwatch, traffic)
+                yield RunningShop(process, cloudwatch, traffic)
             finally:
                 traffic.stop()

@@ -177,9 +177,8 @@ def test_the_document_of_a_running_shop(monkeypatch: pytest.MonkeyPatch) -> None
     @contextmanager
     def shop(**_arguments: Any) -> Iterator[SimpleNamespace]:
         cloudwatch = SimpleNamespace(endpoint_url="http://127.0.0.1:3")
-        yield SimpleNamespace(
-            live_page_url="http://127.0.0.1:1/_", shop_url="http://127.0.0.1:2", cloudwatch=cloudwatch
-        )
+        process = SimpleNamespace(url="http://127.0.0.1:2")
+        yield SimpleNamespace(live_page_url="http://127.0.0.1:1/_", process=process, cloudwatch=cloudwatch)
 
     monkeypatch.setattr(running_shop, "running_shop", shop)
     monkeypatch.setattr("otel_cloudwatch_flask.commands.demo.threading", SimpleNamespace(Event=_Interrupted))
