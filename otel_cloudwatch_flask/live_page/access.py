@@ -23,7 +23,9 @@ def is_authorized(check: Callable[[], object] | None, *, reads_data: bool) -> bo
     :param check: the app's ``LIVE_PAGE_CHECK``. Without it, only a local request in debug mode is authorized.
     :param reads_data: whether the request is for JSON, which no page from another origin may read.
     """
-    if reads_data and is_from_other_site(request.environ):
+    # The app may let all origins read its responses, but the browser reports that another origin sent the request:
+    # https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
+    if reads_data and request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
         return False
     if check is None:  # debug mode was on during init_app, and may have been turned off since
         return current_app.debug and is_local_request()
@@ -43,15 +45,6 @@ def is_local(environ: "WSGIEnvironment") -> bool:
     function protects only a developer's machine.
     """
     return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
-
-
-def is_from_other_site(environ: "WSGIEnvironment") -> bool:
-    """Return whether the browser reports that a page from another origin sent the request.
-
-    Such requests are denied because the app may let all origins read its responses:
-    https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
-    """
-    return environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES
 
 
 def _passes(check: Callable[[], object]) -> bool:

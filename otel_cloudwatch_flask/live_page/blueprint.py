@@ -17,7 +17,8 @@ from otel_cloudwatch_flask.facade.wsgi import disable_flush
 from otel_cloudwatch_flask.live_page.access import is_authorized
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observations import observation_of
-from otel_cloudwatch_flask.live_page.page_data import IndexedRules, page_document
+from otel_cloudwatch_flask.live_page.page_data import page_document
+from otel_cloudwatch_flask.model.rules import Rules
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _NAME: Final = "cloudwatch_live_page"
@@ -63,7 +64,7 @@ class LivePage:
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._rules = IndexedRules(exporter.settings.rules if exporter else ())
+        self._rules = Rules(exporter.settings.rules if exporter else ())
         self._observation = None if exporter is None else observation_of(exporter)
 
     def blueprint(self) -> Blueprint:

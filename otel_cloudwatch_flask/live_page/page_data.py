@@ -3,9 +3,8 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import lru_cache
 from typing import Any, Final
 
 from otel_cloudwatch_flask.config import Settings
@@ -84,7 +83,7 @@ def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
 
 def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
     rates = {f"{of}_per_second": sum(each[of] for each in part) / (len(part) * SLICE_SECONDS) for of in _RATES}
-    return {"time": part[0]["time"], **rates, "series": part[-1]["series"]}
+    return {**rates, "series": part[-1]["series"]}
 
 
 def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
@@ -114,28 +113,14 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
     }
 
 
-class IndexedRules:
-    """The exporter's rules, which the page refers to by index. The default rule is last."""
-
-    def __init__(self, rules: Iterable[MetricRule]) -> None:
-        self._rules = Rules(rules)
-        self._every = list(self._rules)
-        # Matching globs for every series at every poll would be slow. The bound limits memory if names are unlimited.
-        self.index_of = lru_cache(maxsize=4096)(self._index_of)
-
-    def _index_of(self, metric_name: str) -> int:
-        found = self._rules.of(metric_name)
-        return next(index for index, rule in enumerate(self._every) if rule is found)
-
-    def documents(self) -> list[dict[str, Any]]:
-        """Return the pattern of each rule, and any fields of the rule that differ from the defaults."""
-        return [{"match": rule.match, "fields": _given_fields(rule)} for rule in self._every]
-
-
-def _given_fields(rule: MetricRule) -> dict[str, Any]:
-    default = MetricRule()
-    given = {each.name: getattr(rule, each.name) for each in fields(rule) if each.name != "match"}
-    return {name: value for name, value in given.items() if value != getattr(default, name)}
+def rule_document(rule: MetricRule) -> dict[str, Any]:
+    """Return the pattern of a rule, and the other fields of the rule that differ from the defaults."""
+    default = MetricRule(match=rule.match)
+    given = {each.name: getattr(rule, each.name) for each in fields(rule)}
+    return {
+        "match": rule.match,
+        "fields": {name: value for name, value in given.items() if value != getattr(default, name)},
+    }
 
 
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:
@@ -162,15 +147,18 @@ def page_document(
     observed: dict[str, Any],
     settings: Settings,
     exporter: CloudWatchMetricExporter,
-    rules: IndexedRules,
+    rules: Rules,
     messages: list[dict[str, Any]],
     *,
     is_debug: bool,
 ) -> dict[str, Any]:
-    """Return the data that the page polls every few seconds."""
-    now = time.time()
+    """Return the data that the page polls every few seconds.
+
+    Each series refers to its rule by the index. The default rule is last.
+    """
+    now, every = time.time(), list(rules)
     series = [
-        {**each, "rule": rules.index_of(each["metric_name"]), "kind": exporter.kind_of(each["metric_name"])}
+        {**each, "rule": every.index(rules.of(each["metric_name"])), "kind": exporter.kind_of(each["metric_name"])}
         for each in observed["series"]
     ]
     return {
@@ -180,7 +168,7 @@ def page_document(
         "delivery": delivery(exporter.stats(), observed, now=now),
         "remedy": remedy_document(exporter.sender.last_failure, is_debug=is_debug),
         "cost": cost(observed, now=now, writes_emf=exporter.writes_emf),
-        "rules": rules.documents(),
+        "rules": list(map(rule_document, every)),
         "messages": messages,
         "series": series,
     }

@@ -104,7 +104,6 @@ export class Detail {
     const last = JSON.stringify(series.flushes.at(-1)) + series.samples;
     if (last === this.changed && !isForced) return;
     this.changed = last;
-    this.latest = series;
     this.fillFigures(series);
     this.draw(series);
     this.list(series);

@@ -29,7 +29,7 @@ const isError = (series) =>
 // Series with the same namespace, metric name and unit belong to the same group.
 const groupOf = (series) => [series.namespace, series.metric_name, series.unit].join("\n");
 
-export class Model {
+class Model {
   constructor() {
     this.series = new Map();
     this.document = null;
