@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from otel_cloudwatch_flask.model.datum import Dimensions
 from otel_cloudwatch_flask.observation.tally import Tally
 from otel_cloudwatch_flask.testing.published import AcceptedDatum, dimensions_of
 
@@ -117,59 +116,38 @@ class _Evaluation:
     def points(self, alarm: Mapping[str, Any]) -> Points:
         """Return the values that the alarm compares with its threshold."""
         queries = {query["Id"]: query for query in alarm.get("Metrics", ())}
-        returned = [query for query in queries.values() if query.get("ReturnData", True)]
-        return (
-            self._query(returned[0], queries) if returned else self._metric(alarm, alarm["Period"], _statistic(alarm))
-        )
+        for query in queries.values():
+            if query.get("ReturnData", True):
+                return self._query(query, queries)
+        return self._metric(alarm, alarm["Period"], alarm.get("ExtendedStatistic") or alarm["Statistic"])
 
     def _query(self, query: Mapping[str, Any], queries: Mapping[str, Mapping[str, Any]]) -> Points:
-        if "Expression" in query:
-            return self._math(_parsed(query["Expression"]), queries)
-        stat = query["MetricStat"]
-        return self._metric(stat["Metric"], stat["Period"], stat["Stat"])
+        if "Expression" not in query:
+            stat = query["MetricStat"]
+            return self._metric(stat["Metric"], stat["Period"], stat["Stat"])
+        expression = _parsed(query["Expression"])
+        used = queries.keys() & {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+        points = {name: self._query(queries[name], queries) for name in used}
+        return [_value(expression, {name: points[name][index] for name in used}) for index in range(self.count)]
 
     def _metric(self, metric: Mapping[str, Any], period: int, statistic: str) -> Points:
         identity = (metric["Namespace"], metric["MetricName"], dimensions_of(metric.get("Dimensions")))
-        tallies = self._tallies(identity, period)
+        tallies: defaultdict[int, Tally] = defaultdict(Tally)
+        for each in self.accepted:
+            if each.metric.identity == identity:
+                tallies[int(each.unix_time // period)].add(each.content)
         last = int(self.now // period)
         found = [tallies.get(number) for number in range(last - self.count + 1, last + 1)]
         evaluated = [tally for tally in found if tally is not None][_EXTRA_PERIODS - self.count :]
         self.has_few_samples |= any(_is_small(tally, statistic) for tally in evaluated)
         return [None if tally is None else tally.statistic(statistic) for tally in found]
 
-    def _tallies(self, identity: tuple[str, str, Dimensions], period: int) -> dict[int, Tally]:
-        tallies: defaultdict[int, Tally] = defaultdict(Tally)
-        for each in self.accepted:
-            if each.metric.identity == identity:
-                tallies[int(each.unix_time // period)].add(each.content)
-        return tallies
-
-    def _math(self, node: ast.expr, queries: Mapping[str, Mapping[str, Any]]) -> Points:
-        """Evaluate metric math. The supported subset is also valid Python, so Python's parser can parse it."""
-
-        def inside(each: ast.expr) -> Points:
-            return self._math(each, queries)
-
-        match node:
-            case ast.Constant(value=int() | float() as number):
-                return [number] * self.count
-            case ast.Name(id=name) if name in queries:
-                return self._query(queries[name], queries)
-            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
-                return _combined(_OPERATORS[type(sign)], inside(left), inside(right))
-            case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _OPERATORS:
-                return _combined(_OPERATORS[type(sign)], inside(left), inside(right))
-            case ast.Call(func=ast.Name(id="FILL"), args=[series, filler]):
-                pairs = zip(inside(series), inside(filler), strict=True)
-                return [substitute if value is None else value for value, substitute in pairs]
-            case ast.Call(func=ast.Name(id="IF"), args=[condition, then, otherwise]):
-                rows = zip(inside(condition), inside(then), inside(otherwise), strict=True)
-                return [None if is_met is None else first if is_met else second for is_met, first, second in rows]
-        raise NotImplementedError(f"{ast.unparse(node)} is not supported in metric math.")
-
 
 def _parsed(expression: str) -> ast.expr:
-    """Parse metric math without evaluating it. Raises ``NotImplementedError`` if its syntax is not supported."""
+    """Parse metric math. The supported subset is also valid Python, so Python's parser can parse it.
+
+    Raises ``NotImplementedError`` if the syntax is not supported.
+    """
     with contextlib.suppress(SyntaxError):
         match ast.parse(expression).body:
             case [ast.Expr(value=value)]:
@@ -177,19 +155,26 @@ def _parsed(expression: str) -> ast.expr:
     raise NotImplementedError(f"{expression} is not supported in metric math.")
 
 
-def _combined(sign: Callable[[float, float], float], left: Points, right: Points) -> Points:
-    """Combine the values of each period into one, or into ``None`` if either is missing or the divisor is 0."""
-
-    def value(first: float | None, second: float | None) -> float | None:
-        if first is None or second is None or (sign is operator.truediv and second == 0):
-            return None
-        return sign(first, second)
-
-    return list(map(value, left, right))
-
-
-def _statistic(alarm: Mapping[str, Any]) -> str:
-    return str(alarm.get("ExtendedStatistic") or alarm["Statistic"])
+def _value(node: ast.expr, values: Mapping[str, float | None]) -> float | None:
+    """Evaluate metric math for one period, in which the queries have these ``values``."""
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=name) if name in values:
+            return values[name]
+        case ast.BinOp(left=left, op=sign, right=right) | ast.Compare(left=left, ops=[sign], comparators=[right]) if (
+            type(sign) in _OPERATORS
+        ):
+            first, second = _value(left, values), _value(right, values)
+            is_missing = first is None or second is None or (isinstance(sign, ast.Div) and second == 0)
+            return None if is_missing else _OPERATORS[type(sign)](first, second)
+        case ast.Call(func=ast.Name(id="FILL"), args=[series, filler]):
+            found = _value(series, values)
+            return _value(filler, values) if found is None else found
+        case ast.Call(func=ast.Name(id="IF"), args=[condition, then, otherwise]):
+            is_met = _value(condition, values)
+            return None if is_met is None else _value(then if is_met else otherwise, values)
+    raise NotImplementedError(f"{ast.unparse(node)} is not supported in metric math.")
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:

@@ -78,6 +78,7 @@ class FakeCloudWatch(PublishedMetrics):
     @property
     def validation_errors(self) -> list[ValidationError]:
         """The errors of all invalid requests and EMF lines, oldest first."""
+        self._refresh()
         with self._error_lock:
             return list(self._validation_errors)
 
@@ -104,6 +105,7 @@ class FakeCloudWatch(PublishedMetrics):
 
         :param publishers: reporters or exporters.
         """
+        self._refresh()
         problems = self._problems(*(publisher.stats() for publisher in publishers))
         if problems:
             raise AssertionError("Metrics did not arrive:\n  " + "\n  ".join(problems))

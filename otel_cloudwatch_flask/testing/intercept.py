@@ -4,10 +4,10 @@ import contextlib
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,13 +19,9 @@ from otel_cloudwatch_flask.flask_extension.reporter import live_reporter_readers
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters, seconds_until
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers, readers_on
-from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, Publisher
-from otel_cloudwatch_flask.testing.published import AcceptedDatum
-from otel_cloudwatch_flask.testing.request_rules import ValidationError
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
-
-_T = TypeVar("_T")
 
 FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
@@ -42,42 +38,12 @@ class InterceptedCloudWatch(FakeCloudWatch):
         # Exporters outlive tests, and their statistics are never reset.
         self._stats_before = {exporter: exporter.stats() for exporter in live_exporters()}
 
-    @property
-    def requests(self) -> list[Mapping[str, Any]]:
-        """The accepted requests as they were sent."""
-        self.flush()
-        return super().requests
-
-    @property
-    def accepted(self) -> list[AcceptedDatum]:
-        """The accepted datums with their metrics and times."""
-        self.flush()
-        return super().accepted
-
-    @property
-    def validation_errors(self) -> list[ValidationError]:
-        """The errors of all invalid requests and EMF lines, oldest first."""
-        self.flush()
-        return super().validation_errors
-
-    def clear(self) -> None:
-        """Flush, then delete all published metrics."""
-        self.flush()
-        super().clear()
-
     def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
         """Flush every reporter and ``CloudWatchMetricReader`` in the process. Returns whether all succeeded in time."""
         return flush_process(timeout_seconds)
 
-    def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if a request was invalid, or if data was lost or is still pending.
-
-        Covers all exporters in the process, but ignores what they lost before the test began.
-
-        :param publishers: reporters or exporters whose earlier losses count too.
-        """
+    def _refresh(self) -> None:
         self.flush()
-        super().assert_no_losses(*publishers)
 
     def report(self) -> str:
         """Describe the published metrics, at most 50, and all problems, and say why metrics may be missing."""
@@ -123,25 +89,18 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     _shut_down_orphaned_readers()
     cloudwatch = InterceptedCloudWatch()
     # Exporters that are created inside the block must also get the fake when they create their clients.
-    client = _appended(client_substitutes, lambda: _Client(cloudwatch.put_metric_data))
-    with client, _appended(stream_substitutes, cloudwatch.stream):
-        _redirect(cloudwatch.put_metric_data)
-        try:
-            yield cloudwatch
-        finally:
-            # The last flush must not fail because of errors that the test left queued.
-            cloudwatch.heal()
-            flush_process()
-            _redirect(_discard)
-
-
-@contextlib.contextmanager
-def _appended(items: list[_T], item: _T) -> Iterator[None]:
-    items.append(item)
+    client_substitutes.append(lambda: _Client(cloudwatch.put_metric_data))
+    stream_substitutes.append(cloudwatch.stream)
     try:
-        yield
+        _redirect(cloudwatch.put_metric_data)
+        yield cloudwatch
     finally:
-        items.remove(item)
+        # The last flush must not fail because of errors that the test left queued.
+        cloudwatch.heal()
+        flush_process()
+        _redirect(_discard)
+        client_substitutes.pop()
+        stream_substitutes.pop()
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:

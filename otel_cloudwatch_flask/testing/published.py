@@ -78,12 +78,14 @@ class PublishedMetrics:
     @property
     def requests(self) -> list[Mapping[str, Any]]:
         """The accepted requests as they were sent."""
+        self._refresh()
         with self._lock:
             return list(self._requests)
 
     @property
     def accepted(self) -> list[AcceptedDatum]:
         """The accepted datums with their metrics and times."""
+        self._refresh()
         with self._lock:
             # A copy, because other threads may publish while the caller iterates over it.
             return list(self._accepted)
@@ -109,9 +111,13 @@ class PublishedMetrics:
 
     def clear(self) -> None:
         """Delete all published metrics."""
+        self._refresh()
         with self._lock:
             self._requests.clear()
             self._accepted.clear()
+
+    def _refresh(self) -> None:
+        """Publish everything recorded so far, if possible. Called before each look-up."""
 
     def metrics(self) -> list[PublishedMetric]:
         """Return the distinct metrics, in order of first arrival. A metric occurs once for each of its units."""
@@ -322,19 +328,13 @@ def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]]
 
 
 def similarity(name: str, other: str) -> float:
-    """Return the similarity of two names as a number from 0 to 1. Only equal names have similarity 1.
+    """Return the similarity of two names, without regard to case and separators, as a number from 0 to 1.
 
-    Names that differ only in case and separators have similarity 0.99.
-
-    >>> similarity("Orders", "Orders")
-    1.0
-    >>> similarity("request_count", "RequestCount") > similarity("Requests", "RequestCount")
-    True
+    >>> similarity("request_count", "RequestCount"), similarity("Requests", "RequestCount")
+    (1.0, 0.7)
     """
-    if name == other:
-        return 1.0
     letters, others = ("".join(filter(str.isalnum, each)).casefold() for each in (name, other))
-    return 0.99 * SequenceMatcher(None, letters, others).ratio()
+    return SequenceMatcher(None, letters, others).ratio()
 
 
 def _statistics_text(tally: Tally) -> str:

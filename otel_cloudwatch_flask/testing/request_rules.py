@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
@@ -58,33 +58,30 @@ def validation_error(
     return ValidationError(errors[0].code, "\n".join(error.message for error in errors)) if errors else None
 
 
-def unix_time(timestamp: object) -> float | None:
+def unix_time(timestamp: Any) -> float | None:
     """Convert a timestamp to Unix seconds, or return ``None`` if it is invalid. Naive times are UTC, as in botocore.
 
     >>> unix_time("1970-01-01T00:01:00Z")
     60.0
     """
     try:
-        return None if isinstance(timestamp, bool) else _seconds_of(timestamp)
+        if isinstance(timestamp, str):
+            timestamp = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+        if isinstance(timestamp, datetime):
+            return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)).timestamp()
+        return None if isinstance(timestamp, bool) else float(timestamp)
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _seconds_of(timestamp: Any) -> float:
-    if isinstance(timestamp, str):
-        timestamp = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    if not isinstance(timestamp, datetime):
-        return float(timestamp)
-    return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
     """Yield each datum in a request, including datums with an entity."""
     for part in (request, *_sequence(request.get("EntityMetricData"))):
-        yield from _sequence(_mapping(part).get("MetricData"))
+        if isinstance(part, Mapping):
+            yield from _sequence(part.get("MetricData"))
 
 
-def is_acceptable_number(value: object) -> TypeGuard[float]:
+def is_acceptable_number(value: object) -> bool:
     """Return whether ``value`` is an int or float (not a bool) that is 0 or has a magnitude from 2^-360 to 2^360."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
@@ -94,10 +91,6 @@ def is_acceptable_number(value: object) -> TypeGuard[float]:
 # A malformed part of a request must not keep the rules for the other parts from running.
 def _sequence(value: object) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else ()
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 # These messages use CloudWatch's wording where it is known.
@@ -228,10 +221,10 @@ def _values_errors(where: str, values: object) -> Iterator[ValidationError]:
         yield _must(where, "not be empty")
 
 
-def _statistics_errors(where: str, statistics: object) -> Iterator[ValidationError]:
-    yield from _structure_errors(where, statistics, rules=_STATISTICS, required=_STATISTICS)
-    minimum, maximum = (_mapping(statistics).get(member) for member in ("Minimum", "Maximum"))
-    if is_acceptable_number(minimum) and is_acceptable_number(maximum) and minimum > maximum:
+def _statistics_errors(where: str, statistics: Any) -> Iterator[ValidationError]:
+    errors = list(_structure_errors(where, statistics, rules=_STATISTICS, required=_STATISTICS))
+    yield from errors
+    if not errors and statistics["Minimum"] > statistics["Maximum"]:
         yield _must(f"{where}.Maximum", f"not be less than {where}.Minimum")
 
 
@@ -255,12 +248,13 @@ def _timestamp_errors(where: str, timestamp: object, *, now: float) -> Iterator[
         yield _must(where, "specify a time no more than two hours in the future")
 
 
-def _dimensions_errors(where: str, dimensions: object) -> Iterator[ValidationError]:
+def _dimensions_errors(where: str, dimensions: Any) -> Iterator[ValidationError]:
     dimension = partial(_structure_errors, rules=_DIMENSION, required=_DIMENSION)
-    yield from _list_errors(where, dimensions, item=dimension, most=limits.MAX_DIMENSIONS)
-    names = [_mapping(each).get("Name") for each in _sequence(dimensions)]
+    errors = list(_list_errors(where, dimensions, item=dimension, most=limits.MAX_DIMENSIONS))
+    yield from errors
+    names = [] if errors else [each["Name"] for each in dimensions]
     for number, name in enumerate(names, start=1):
-        if isinstance(name, str) and name in names[: number - 1]:
+        if name in names[: number - 1]:
             yield _must(f"{where}.member.{number}.Name", "not be the name of another dimension of the metric")
 
 
