@@ -44,8 +44,8 @@ class MonthlyCost:
     requests: float
     metrics_dollars: float
     requests_dollars: float
-    log_gigabytes: float = 0.0
-    logs_dollars: float = 0.0
+    log_gigabytes: float
+    logs_dollars: float
 
     @property
     def dollars(self) -> float:

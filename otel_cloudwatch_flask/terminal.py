@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 _TRUNCATION_MARK: Final = "~"
+_MOST_LISTED: Final = 10
 _GAP: Final = "  "
 _MIN_COLUMN_WIDTH: Final = 12
 """The width below which columns are not truncated."""
@@ -99,14 +100,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(texts: Sequence[str], most: int = 10) -> str:
-    """Join the first ``most`` texts, and say how many more there are.
+def listed(texts: Sequence[str]) -> str:
+    """Join the first ten texts, and say how many more there are.
 
-    >>> listed(["a", "b", "c"], 2)
-    'a, b and 1 more'
+    >>> listed("abc"), listed("abcdefghijklmno")
+    ('a, b, c', 'a, b, c, d, e, f, g, h, i, j and 5 more')
     """
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    more = f" and {len(texts) - _MOST_LISTED:,} more" if len(texts) > _MOST_LISTED else ""
+    return ", ".join(texts[:_MOST_LISTED]) + more
 
 
 def _escaped_character(character: str) -> str:

@@ -1,20 +1,19 @@
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask
-from flask.cli import ScriptInfo
 
-from otel_cloudwatch_flask.cli import flask_commands, main
+from otel_cloudwatch_flask.cli import main
 from otel_cloudwatch_flask.commands.reports.dashboard_body import LATENCY_PERCENTILES, dashboard
 from otel_cloudwatch_flask.commands.reports.template_formats import cdk, terraform
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
-from tests.support.command_runs import MINIMAL, demo_document, demo_result, run, run_flask
+from tests.support.command_runs import MINIMAL, demo_document, demo_result, finished, run, run_flask
 from tests.support.dashboard_rules import body_faults
 from tests.support.template_tools import cfn_lint, parsed_terraform, synthesized
 
@@ -225,6 +224,9 @@ def test_the_cdk_synthesizes_the_dashboard(tmp_path: Path) -> None:
     assert (found["DashboardName"], json.loads(found["DashboardBody"])) == ("Shop", made.body)
 
 
+APP = 'from flask import Flask\n\napp = Flask("shop")\napp.config["CLOUDWATCH_REGION"] = "eu-west-1"\n'
+
+
 def test_put_and_list() -> None:
     """--put creates a dashboard from a document, and --list prints one for the metrics in CloudWatch."""
     with LocalCloudWatch() as cloudwatch:
@@ -252,15 +254,14 @@ def test_put_and_list() -> None:
         assert shown(json.loads(listed.stdout), [orders]) == {("Shop", "Orders")}
 
 
-def test_the_region_is_that_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app's own setting takes precedence over the environment; without an app, the environment's is used."""
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    app = Flask("shop")
-    app.config["CLOUDWATCH_REGION"] = "eu-west-1"
-    for info, region in ((ScriptInfo(create_app=lambda *_: app), "eu-west-1"), (ScriptInfo(), "us-east-1")):
-        document = json.dumps(demo_result())
-        result = CliRunner().invoke(flask_commands, ["dashboard", "--from=-"], input=document, obj=info)
-        assert {chart["region"] for chart in charts(json.loads(result.stdout)).values()} == {region}
+@pytest.mark.parametrize(("program", "region"), [(APP, "eu-west-1"), ("import no_such_module\n", "us-east-1")])
+def test_the_region_is_that_of_the_app(tmp_path: Path, program: str, region: str) -> None:
+    """The app's own setting takes precedence over the environment, which is used if there is no working app."""
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    command = [sys.executable, "-m", "flask", "cloudwatch", "dashboard", "--from=-"]
+    ended = finished(command, {"AWS_REGION": "us-east-1"}, tmp_path, json.dumps(demo_result()), 100)
+    assert ended.returncode == 0, ended.stderr
+    assert {chart["region"] for chart in charts(json.loads(ended.stdout)).values()} == {region}
 
 
 def test_errors_of_aws_have_a_remedy() -> None:

@@ -132,8 +132,9 @@ def _sums(
             StartTime=_datetime(start - start % _MINUTE),
             EndTime=_datetime(end + _MINUTE),
         )
-        for result in (each for page in pages for each in page["MetricDataResults"]):
-            found[part[int(result["Id"][1:])]] += math.fsum(result["Values"])
+        for page in pages:
+            for result in page["MetricDataResults"]:
+                found[part[int(result["Id"][1:])]] += math.fsum(result["Values"])
     return found
 
 

@@ -20,12 +20,17 @@ def is_auto_instrumented() -> bool:
     return _COMMANDS_MODULE in sys.modules
 
 
+def is_exporter_selected(environ: Mapping[str, str]) -> bool:
+    """Return whether ``OTEL_METRICS_EXPORTER`` lists ``cloudwatch``."""
+    return "cloudwatch" in _names(environ.get("OTEL_METRICS_EXPORTER", ""))
+
+
 def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
     """Check the distribution and the trace and log exporters.
 
     Yields nothing unless ``opentelemetry-instrument`` started the process or the environment selects ``cloudwatch``.
     """
-    if not is_auto_instrumented() and "cloudwatch" not in _names(environ.get("OTEL_METRICS_EXPORTER", "")):
+    if not is_auto_instrumented() and not is_exporter_selected(environ):
         return
     if is_auto_instrumented():
         yield Check(_SECTION, "ok", "The process was started by opentelemetry-instrument.")

@@ -10,7 +10,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import is_auto_instrumented
+from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import is_auto_instrumented, is_exporter_selected
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 from otel_cloudwatch_flask.config import Settings
@@ -25,7 +25,6 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 
 _SECTION: Final = "Instrumentation"
 _DUPLICATES: Final = "Duplicates"
-_PREDECESSOR: Final = "flask_cloudwatch_metric"
 _OTHER_LIBRARYS_READER: Final = (
     "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share. In OpenTelemetry's "
     "configuration file, use pull instead of periodic."
@@ -62,12 +61,10 @@ def _reporter_check(user_app: UserApp) -> Check:
         return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric() calls.")
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
-    alternative = (
-        "set OTEL_METRICS_EXPORTER=cloudwatch"
-        if is_auto_instrumented()
-        else "run the app with opentelemetry-instrument"
+    remedy = (
+        "Create CloudWatchMetricsReporter(app), or set OTEL_METRICS_EXPORTER=cloudwatch and run the app with "
+        "opentelemetry-instrument."
     )
-    remedy = f"Create CloudWatchMetricsReporter(app), or {alternative}."
     return Check(_SECTION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
 
 
@@ -154,18 +151,15 @@ def _exporters_under_other_readers() -> list[CloudWatchMetricExporter]:
 
 
 def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
-    names = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",")]
-    if names.count("cloudwatch") > 1:
-        yield Check(_DUPLICATES, "problem", "OTEL_METRICS_EXPORTER lists cloudwatch more than once.", "List it once.")
     # Under opentelemetry-instrument, this exporter may be the one created for the variable, not by the program.
-    if "cloudwatch" in names and programs_exporters() and not is_auto_instrumented():
+    if is_exporter_selected(environ) and programs_exporters() and not is_auto_instrumented():
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."
         yield Check(_DUPLICATES, "problem", finding, remedy)
 
 
 def _predecessor() -> Iterator[Check]:
-    if _PREDECESSOR in sys.modules:
+    if "flask_cloudwatch_metric" in sys.modules:
         finding = "The program also imports flask_cloudwatch_metric, which publishes its metrics separately."
         remedy = "Import CloudWatchMetricsReporter from otel_cloudwatch_flask instead."
         yield Check(_DUPLICATES, "problem", finding, remedy)

@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
@@ -101,15 +100,14 @@ def rounded_up(value: float) -> float:
 
 
 def _busiest(requests: Iterable[RequestSeries], routes: int) -> list[list[RequestSeries]]:
-    """Group series that differ only in status, ignoring series without a route.
+    """Group series that differ only in status.
 
     Returns the ``routes`` groups with the most requests, busiest first.
     """
     groups: defaultdict[tuple[Any, ...], list[RequestSeries]] = defaultdict(list)
     # Sorted, so that each group starts with its most frequent series.
     for each in sorted(requests, key=lambda each: -each.series.samples):
-        if each.route is not None:
-            groups[each.series.namespace, each.series.name, _with_status(each, "").dimensions].append(each)
+        groups[_with_status(each, "").metric].append(each)
     return sorted(groups.values(), key=lambda group: -sum(each.series.samples for each in group))[:routes]
 
 
@@ -119,11 +117,10 @@ def _failure_alarm(group: Sequence[RequestSeries], thresholds: Thresholds) -> Re
     label = group[0].label(with_status=False)
     statistic = "SampleCount" if group[0].is_duration else "Sum"
     # FILL replaces missing data with 0. Otherwise the result would be missing if any of the statuses did not occur.
-    ids = [f"m{number}" for number in range(1, len(failures) + len(others) + 1)]
-    filled = [f"FILL({each}, 0)" for each in ids]
+    queries = [_query(f"m{number}", each, statistic) for number, each in enumerate([*failures, *others], start=1)]
+    filled = [f"FILL({query['Id']}, 0)" for query in queries]
     failed, total = " + ".join(filled[: len(failures)]), " + ".join(filled)
     expression = f"IF({total} >= {thresholds.minimum_requests}, 100 * ({failed}) / ({total}), 0)"
-    queries = [_query(*pair, statistic) for pair in zip(ids, [*failures, *others], strict=True)]
     return {
         "AlarmName": f"{group[0].series.namespace}: 5xx rate of {label}",
         "AlarmDescription": f"5xx rate above threshold: {label}",
@@ -254,10 +251,12 @@ def _unique(text: str, others: Iterable[str], suffix: str, length: int) -> str:
 
     Case is ignored, because Terraform's resources have lowercase names.
     """
-    taken = {each.lower() for each in others}
-    suffixes = chain([""], map(suffix.format, count(2)))
-    candidates = (text[: length - len(each)] + each for each in suffixes)
-    return next(each for each in candidates if each.lower() not in taken)
+    taken, number, unique = set(map(str.lower, others)), 1, text[:length]
+    while unique.lower() in taken:
+        number += 1
+        end = suffix.format(number)
+        unique = text[: length - len(end)] + end
+    return unique
 
 
 def printable(text: str) -> str:

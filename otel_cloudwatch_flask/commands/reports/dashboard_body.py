@@ -86,8 +86,7 @@ def dashboard(series: Sequence[SeriesSummary], *, region: str, name: str) -> Das
 
 
 def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
-    # The searches require a route, so that they do not show totals over all routes as another line.
-    requests = [each for each in request_series(every) if each.route is not None]
+    requests = request_series(every)
     if requests:
         yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
@@ -107,13 +106,16 @@ def _request_charts(requests: Sequence[RequestSeries]) -> Iterator[_Chart]:
 def _request_chart(
     title: str, statistic: str, requests: Sequence[RequestSeries], *, are_errors: bool = False
 ) -> _Chart:
-    """Return a chart of the series with a route and, for errors, a standard 4xx or 5xx status."""
+    """Return a chart of the series with a route and, for errors, a standard 4xx or 5xx status.
+
+    The searches require a route, so that they do not show totals over all routes as another line.
+    """
     lines = []
     for names, metric in {each.series.metric[:2]: each.metric for each in requests}.items():
         errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
         label = _values_of(name for name in (metric.method, metric.route, metric.status) if name)
         lines.append(_search(*names, f'"{metric.route}"{errors}', statistic, label))
-    return _Chart(title, statistic, lines, [each.series for each in requests if each.is_error or not are_errors])
+    return _Chart(title, statistic, lines, [each.series for each in requests])
 
 
 def _search(namespace: str, name: str, terms: str, statistic: str, label: str) -> list[Any]:

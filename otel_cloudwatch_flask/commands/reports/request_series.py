@@ -9,15 +9,15 @@ from otel_cloudwatch_flask.model.http_metrics import COUNTS, DURATIONS, RequestM
 
 @dataclass(frozen=True, slots=True)
 class RequestSeries:
-    """A series with one sample per request, and the names of its method, route and status dimensions."""
+    """A series of a route with one sample per request, and the names of its method, route and status dimensions."""
 
     series: SeriesSummary
     metric: RequestMetric
 
     @property
-    def route(self) -> str | None:
-        """The route of the requests, or ``None`` if the series has no route dimension."""
-        return dict(self.series.dimensions).get(self.metric.route)
+    def route(self) -> str:
+        """The route of the requests, or an empty string if the series has no route dimension."""
+        return dict(self.series.dimensions).get(self.metric.route, "")
 
     @property
     def status(self) -> str:
@@ -40,21 +40,19 @@ class RequestSeries:
         return self.status.startswith("5")
 
     def label(self, *, with_status: bool = True) -> str:
-        """Return the method, route and status as a label such as ``GET /cart 200``.
-
-        If the label would be empty, it is ``all requests``.
-        """
+        """Return the method, route and status as a label such as ``GET /cart 200``."""
         dimensions = dict(self.series.dimensions)
         names = (self.metric.method, self.metric.route, *([self.metric.status] if with_status else []))
-        return " ".join(dimensions[name] for name in names if name in dimensions) or "all requests"
+        return " ".join(dimensions[name] for name in names if name in dimensions)
 
 
 def request_series(every: Iterable[SeriesSummary]) -> list[RequestSeries]:
-    """Return the series of request durations or, if there are none, of request counts.
+    """Return the series of routes' request durations or, if there are none, of their request counts.
 
     Durations are preferred because they are recorded for every request, whereas counts are recorded only for decorated
     views.
     """
     known = DURATIONS | COUNTS
-    found = [RequestSeries(series, known[series.name]) for series in every if series.name in known]
-    return [each for each in found if each.is_duration] or found
+    requests = [RequestSeries(series, known[series.name]) for series in every if series.name in known]
+    of_routes = [each for each in requests if each.route]
+    return [each for each in of_routes if each.is_duration] or of_routes

@@ -25,7 +25,8 @@ class Request(NamedTuple):
 def read_requests(file: str) -> list[Request]:
     """Read requests from lines such as ``POST /orders {"item": 3}``, or from a HAR file.
 
-    Outside HAR files, lines that are empty or begin with ``#`` are ignored, and a body that is not JSON is form data.
+    Outside HAR files, lines that are empty or begin with ``#`` are ignored, and a body that is not a JSON object or
+    array is form data.
 
     Raises :class:`CommandError` if the file cannot be read, is malformed or contains no request.
     """
@@ -55,11 +56,7 @@ def _lines(text: str) -> Iterator[Request]:
 def _content_type(body: str) -> str | None:
     if not body:
         return None
-    try:
-        json.loads(body)
-    except ValueError:
-        return _FORM
-    return _JSON
+    return _JSON if body.startswith(("{", "[")) else _FORM
 
 
 def _har(document: Any) -> Iterator[Request]:

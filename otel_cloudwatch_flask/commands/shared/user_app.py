@@ -88,12 +88,12 @@ traceback_option: Final = click.option(
 def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     """Load the app that ``flask`` finds, in dry-run mode unless the app itself sets ``DRY_RUN``.
 
-    The result has no app if the command was not run with ``flask``, or if ``is_needed`` is false and no app was
-    selected explicitly. If the app cannot be loaded, raises :class:`CommandError` with the last line of the error
-    message.
+    The result has no app if the command was not run with ``flask``. If the app cannot be loaded, raises
+    :class:`CommandError` with the last line of the error message, unless ``is_needed`` is false and no app was selected
+    explicitly.
     """
     info = context.find_object(ScriptInfo)
-    if info is None or not (is_needed or info.app_import_path or info.create_app):
+    if info is None:
         return UserApp()
     before = dict(os.environ)
     # Set before the app is loaded, because loading it may create exporters.
@@ -102,7 +102,9 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     try:
         return UserApp(info.load_app(), before)
     except Exception as error:  # the user's program may raise anything
-        raise _load_error(context, error) from error
+        if is_needed or info.app_import_path or info.create_app:
+            raise _load_error(context, error) from error
+        return UserApp(environ=before)
 
 
 def _load_error(context: click.Context, error: Exception) -> CommandError:
