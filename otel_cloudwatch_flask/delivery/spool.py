@@ -158,7 +158,7 @@ class Spool:
         """
         own, self._own = self._own, None
         with contextlib.suppress(OSError):
-            if own and not any(own.glob("*" + _BATCH_SUFFIX)):
+            if own and not _batch_files(own):
                 shutil.rmtree(own, ignore_errors=True)
         self.release()
 
@@ -184,7 +184,7 @@ class Spool:
             return []
 
     def _moved_files(self, directory: Path) -> Iterator[Path]:
-        for file in sorted(directory.glob("*" + _BATCH_SUFFIX)):
+        for file in _batch_files(directory):
             number = next(self._numbers)
             path = self._own_directory() / f"{file.stem[:_STEM_LENGTH]}-{number:06d}{_BATCH_SUFFIX}"
             size = file.lstat().st_size
@@ -221,6 +221,12 @@ class Spool:
                 "Cannot rename a file that is not a batch of metrics; the next process will read it again. Delete %s.",
                 path,
             )
+
+
+def _batch_files(directory: Path) -> list[Path]:
+    """Return the batch files in a directory, oldest first. Raises ``OSError`` if the directory cannot be read."""
+    # Since Python 3.13, Path.glob hides that error. Directories that seem empty are deleted.
+    return sorted(each for each in directory.iterdir() if each.suffix == _BATCH_SUFFIX)
 
 
 def check_directory(directory: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,25 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
     assert list(broken.adopt()) == []
     third = Spool(tmp_path)
     assert [third.read(path) for path in third.adopt()] == [batch("a")]
+
+
+def test_a_directory_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be read now is not deleted. ``Path.glob`` hides the error since Python 3.13."""
+    dead, closed, other = Spool(tmp_path), Spool(tmp_path), Spool(tmp_path)
+    assert dead.write(batch("a"))
+    assert closed.write(batch("b"))
+    dead.release()
+
+    def fail(directory: Path) -> Iterator[Path]:
+        raise OSError(errno.EMFILE, "Too many open files", str(directory))
+
+    glob = Path.glob
+    monkeypatch.setattr(Path, "iterdir", fail)
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: glob(path, pattern) if path == tmp_path else iter(()))
+    assert list(other.adopt()) == []
+    closed.close()
+    monkeypatch.undo()
+    assert [other.read(path) for path in Spool(tmp_path).adopt()] == [batch("a"), batch("b")]
 
 
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
