@@ -103,8 +103,8 @@ def unconfirmed(response: object) -> Failure | None:
     accepts a response that is cut off before the request ID, in which case CloudWatch may have stored the datums. A
     response without botocore's structure, such as a mock's, counts as a confirmation.
     """
-    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
-    if not isinstance(metadata, Mapping) or "HTTPHeaders" not in metadata or metadata.get("RequestId"):
+    metadata = _metadata(response)
+    if "HTTPHeaders" not in metadata or metadata.get("RequestId"):
         return None
     status = metadata.get("HTTPStatusCode")
     message = f"The response, with status {status}, has no request ID: it is not from CloudWatch, or was cut off."
@@ -113,14 +113,18 @@ def unconfirmed(response: object) -> Failure | None:
 
 def service_time(response: object) -> float | None:
     """Return the ``Date`` of a CloudWatch response or error as Unix time, or ``None`` if it is missing or invalid."""
-    response = getattr(response, "response", response)
-    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
-    if not isinstance(metadata, Mapping) or not metadata.get("RequestId"):
+    metadata = _metadata(getattr(response, "response", response))
+    if not metadata.get("RequestId"):
         return None  # without a request ID, the response may come from a proxy, whose clock may be wrong
     try:
         return parsedate_to_datetime(metadata["HTTPHeaders"]["date"]).timestamp()
     except (LookupError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _metadata(response: object) -> Mapping[str, Any]:
+    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def failure(error: BaseException) -> Failure:
@@ -138,7 +142,7 @@ def failure(error: BaseException) -> Failure:
 
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
     """Classify an error response, taken from the exception that the client raised."""
-    metadata = response.get("ResponseMetadata", {})
+    metadata = _metadata(response)
     status = metadata.get("HTTPStatusCode", 0)
     code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")
     kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status) or (Kind.SERVER if status >= 500 else Kind.UNKNOWN)

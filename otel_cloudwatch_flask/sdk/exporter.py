@@ -25,14 +25,7 @@ from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_
 from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
-from otel_cloudwatch_flask.delivery.boto_client import (
-    Client,
-    ClientFactory,
-    Put,
-    checked_client,
-    encoded_put,
-    plain_put,
-)
+from otel_cloudwatch_flask.delivery.boto_client import Client, ClientFactory, Put
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope, EmfPut, checked_stream
 from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
@@ -172,7 +165,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The IDs of the reporters whose metrics to publish.
         self.reporters: set[str] = set()
         # The client and the stream that were passed.
-        self.client = checked_client(client)
+        self.client = boto_client.checked_client(client)
         self.stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
@@ -407,7 +400,7 @@ class CloudWatchMetricExporter(MetricExporter):
         client = self._client_factory() if self.client is None else self.client
         # A client that the program passed may have no ``meta``.
         self.region_name = getattr(getattr(client, "meta", None), "region_name", None)
-        return encoded_put(client) if self.client is None else plain_put(client)
+        return boto_client.encoded_put(client) if self.client is None else boto_client.plain_put(client)
 
     def _publishes(self, reporter: str | None) -> bool:
         return self.publishes_plain_metrics if reporter is None else reporter in self.reporters

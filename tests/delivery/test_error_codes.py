@@ -143,6 +143,7 @@ class OtherError(Exception):
     [
         ({"Error": {"Code": "InvalidParameterValue"}}, Kind.REFUSED),
         ({"Error": {"Code": "ThrottlingException"}}, Kind.THROTTLED),
+        ({"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": None}, Kind.THROTTLED),
         ({"Error": {}}, Kind.UNKNOWN),
         ({"Error": "text"}, Kind.UNKNOWN),
         ({}, Kind.UNKNOWN),
