@@ -33,26 +33,16 @@ def progress(seconds: float, *, is_shown: bool) -> Iterator[Callable[[RunningSho
     Yields the callback that updates the bar.
     """
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[figures]}", style="dim"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
     # In a log file, a progress bar would be noise.
     is_hidden = not (is_shown and console.is_terminal)
     with Bar(*columns, console=console, transient=True, expand=True, disable=is_hidden) as bar:
-        task = bar.add_task("Starting the shop", total=None, figures="")
+        task = bar.add_task("Starting the shop", total=None)
 
         def on_progress(shop: RunningShop) -> None:
             responses, calls = len(shop.traffic.responses), shop.cloudwatch.traffic.put_requests
-            bar.update(
-                task,
-                description="Sending traffic",
-                total=seconds,
-                completed=shop.traffic.elapsed_seconds,
-                figures=f"{responses:,} requests, {calls:,} to CloudWatch",
-            )
+            text = f"Sending traffic: {responses:,} requests, {calls:,} to CloudWatch"
+            bar.update(task, description=text, total=seconds, completed=shop.traffic.elapsed_seconds)
 
         yield on_progress
 

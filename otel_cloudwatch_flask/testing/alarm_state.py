@@ -165,9 +165,7 @@ def _value(node: ast.expr, values: Mapping[str, float | None]) -> float | None:
         case ast.BinOp(left=left, op=sign, right=right) | ast.Compare(left=left, ops=[sign], comparators=[right]) if (
             type(sign) in _OPERATORS
         ):
-            first, second = _value(left, values), _value(right, values)
-            is_missing = first is None or second is None or (isinstance(sign, ast.Div) and second == 0)
-            return None if is_missing else _OPERATORS[type(sign)](first, second)
+            return _combined(_OPERATORS[type(sign)], _value(left, values), _value(right, values))
         case ast.Call(func=ast.Name(id="FILL"), args=[series, filler]):
             found = _value(series, values)
             return _value(filler, values) if found is None else found
@@ -175,6 +173,12 @@ def _value(node: ast.expr, values: Mapping[str, float | None]) -> float | None:
             is_met = _value(condition, values)
             return None if is_met is None else _value(then if is_met else otherwise, values)
     raise NotImplementedError(f"{ast.unparse(node)} is not supported in metric math.")
+
+
+def _combined(operation: Callable[[Any, Any], float], first: float | None, second: float | None) -> float | None:
+    if first is None or second is None or (operation is operator.truediv and second == 0):
+        return None
+    return operation(first, second)
 
 
 def _is_small(tally: Tally, statistic: str) -> bool:
