@@ -33,5 +33,5 @@ def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 
     Select the app as for any Flask command, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
-    mode, unless its own code sets DRY_RUN, so its metrics are not sent to CloudWatch.
+    mode, which sends nothing to CloudWatch, unless the app itself sets DRY_RUN.
     """
