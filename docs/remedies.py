@@ -252,8 +252,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy("A callback passed to watch() failed", "Delivery is not affected.", "Fix the callback."),
         Remedy(
-            "Flushing metrics at the end of a request failed",
-            "The next flush sends the metrics of the request. Its response is not affected.",
+            "Recording or flushing metrics at the end of a request failed",
+            "The request's metrics may be lost, but its response is not affected.",
             "Report this with the traceback.",
         ),
     ),

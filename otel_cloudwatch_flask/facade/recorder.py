@@ -4,10 +4,12 @@ import logging
 import re
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from hashlib import blake2s
 from typing import Final
 
+from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import Histogram, MeterProvider
 
 from otel_cloudwatch_flask.delivery.stats import LossReason
@@ -26,6 +28,10 @@ _once = RateLimitedLog(logging.getLogger(__name__))
 # https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
 MAX_INSTRUMENT_NAME_LENGTH: Final = 255
 _NOT_IN_INSTRUMENT_NAMES: Final = re.compile(r"[^-_./a-z0-9]+")
+
+_MAX_BUFFERED_MEASUREMENTS: Final = 1000
+_NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
+"""Replaces an empty context, for which OpenTelemetry would substitute the context of the recording thread."""
 
 DEFAULT_MAX_SERIES: Final = 10_000
 
@@ -80,18 +86,20 @@ class Recorder:
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._claims = _claims.setdefault(provider, {}).setdefault(reporter_id, {})
         self._is_closed = False
-        self._create_lock()
-        call_after_fork(self._create_lock)
+        self._start()
+        call_after_fork(self._start)
 
-    def _create_lock(self) -> None:
+    def _start(self) -> None:
+        """Create the state that a forked child must not share with its parent."""
         self._creation_lock = threading.Lock()
+        self.process = object()
 
     def close(self) -> None:
         """Stop recording. From now on, measurements count as lost, because no reader will publish them."""
         self._is_closed = True
 
-    def record(self, series: FacadeSeries, value: float) -> None:
-        """Record a finite value. If this fails, the value is lost."""
+    def record(self, series: FacadeSeries, value: float, context: Context | None = None) -> None:
+        """Record a finite value in ``context`` (default: the current context). If this fails, the value is lost."""
         if self._is_closed:
             self._lost(LossReason.SHUTDOWN)
             return
@@ -99,9 +107,9 @@ class Recorder:
             histogram = series.histogram or self._resolved(series)
             # OpenTelemetry's histograms drop negative values, so these are recorded with a marker attribute.
             if value < 0:
-                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True})
+                histogram.record(-value, {**series.attributes, NEGATIVE_KEY: True}, context)
             else:
-                histogram.record(value, series.attributes)
+                histogram.record(value, series.attributes, context)
             self._count()
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
@@ -176,3 +184,52 @@ class Recorder:
         name = instrument_name(metric_name)
         is_free = self._claims.setdefault(name, (metric_name, unit)) == (metric_name, unit)
         return name if is_free else suffixed_name(name, metric_name, unit)
+
+
+class RequestBuffer:
+    """The buffered measurements of one request, which are recorded in order, exactly once, when its response starts.
+
+    A measurement is recorded in the OpenTelemetry context in which it was added, because exemplars refer to that
+    context. A full buffer is recorded early. Measurements added after :meth:`end`, by a streamed body or by a thread
+    that outlives the request, are recorded immediately. A forked child leaves the buffered measurements to its parent,
+    and records new ones immediately.
+    """
+
+    __slots__ = ("_has_ended", "_measurements", "_process", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._measurements: deque[tuple[FacadeSeries, float, Context]] = deque()
+        self._has_ended = False
+        self._process = recorder.process
+
+    def add(self, series: FacadeSeries, value: float) -> None:
+        """Buffer a measurement until :meth:`end` is called.
+
+        If :meth:`end` has already been called, or in a forked child, record the measurement immediately.
+        """
+        if self._process is not self._recorder.process:
+            self._recorder.record(series, value)
+            return
+        self._measurements.append((series, value, get_current() or _NO_CONTEXT))
+        # Checked after appending, because another thread may have called end() just before.
+        if self._has_ended or len(self._measurements) >= _MAX_BUFFERED_MEASUREMENTS:
+            self.drain()
+
+    def end(self) -> None:
+        """Record the buffered measurements. Later ones are recorded immediately."""
+        self._has_ended = True
+        if self._measurements:
+            self.drain()
+
+    def drain(self) -> None:
+        """Record the measurements buffered so far. Does nothing in a forked child, because they are the parent's."""
+        if self._process is not self._recorder.process:
+            return
+        measurements, record = self._measurements, self._recorder.record
+        while measurements:
+            try:
+                series, value, context = measurements.popleft()
+            except IndexError:  # another thread has taken the last measurement
+                return
+            record(series, value, context)

@@ -1,6 +1,6 @@
-"""WSGI middleware that flushes when a response body has ended.
+"""WSGI middleware that records buffered measurements when a response starts, and flushes when its body has ended.
 
-By then, instrumentations have recorded the request's duration, so the flush includes it.
+The flush comes last so that it includes the request's duration, which instrumentations record before the body is sent.
 """
 
 import logging
@@ -11,6 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class RequestState:
     """The ``start_response`` passed to the middleware, or ``None`` once :func:`raising` has seen the response start."""
     error: BaseException | None = None
     """The exception that the application raises instead of responding."""
+    buffer: RequestBuffer | None = None
     labels: Mapping[str, str] = MappingProxyType({})
+
+    def replace_buffer(self, buffer: RequestBuffer) -> None:
+        """Store ``buffer``, and end the buffer of an earlier app context of the same request."""
+        if self.buffer is not None:
+            self.buffer.end()
+        self.buffer = buffer
 
 
 _latest: "ContextVar[RequestState | None]" = ContextVar("otel_cloudwatch_flask.request", default=None)
@@ -83,7 +91,9 @@ def remaining_seconds(environ: "WSGIEnvironment") -> float:
 
 
 class RequestEndMiddleware:
-    """Calls ``flush`` with the request's WSGI environment when the response body has ended.
+    """Ends a request's buffer when the response starts, and calls ``flush`` when the response body has ended.
+
+    ``flush`` is passed the request's WSGI environment.
 
     Flask's teardown functions are unsuitable for this: if one raises, the rest are skipped; FlaskInstrumentor records
     the duration after they have all run; and a streamed body can add metrics even later. If the application raises,
@@ -118,6 +128,8 @@ class RequestEndMiddleware:
                 return ResponseBody((), finish, state)
             finish()
             raise
+        if state.buffer is not None:
+            state.buffer.end()
         # Wrapping a file would prevent the server from sending it with sendfile().
         file_wrapper = environ.get("wsgi.file_wrapper")
         if file_wrapper is not None and is_file(body, file_wrapper):
@@ -127,14 +139,16 @@ class RequestEndMiddleware:
 
     def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
+            if state.buffer is not None:
+                state.buffer.end()
             if state.wants_flush:
                 self._flush(environ)
         except Exception:  # noqa: BLE001 - the boundary to the server: a response must not fail because of metrics
             _each_minute.log(
                 logging.ERROR,
                 "end",
-                "Flushing metrics at the end of a request failed. The next flush sends them; the response is not "
-                "affected. Report this with the traceback.",
+                "Recording or flushing metrics at the end of a request failed; the request's metrics may be lost, but "
+                "its response is not affected. Report this with the traceback.",
                 exc_info=True,
             )
 

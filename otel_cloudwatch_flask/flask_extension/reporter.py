@@ -10,7 +10,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TextIO, TypedDict, TypeVar, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from opentelemetry.metrics import MeterProvider
 from werkzeug.exceptions import SecurityError
 
@@ -27,6 +27,7 @@ from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
 from otel_cloudwatch_flask.delivery.emf import checked_stream
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.errors import ConfigurationError
+from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
 from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, fail, raising, state_of
 from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
@@ -50,9 +51,12 @@ _R = TypeVar("_R")
 
 # Flask documents _get_current_object(). Calling it once is faster than accessing each attribute through the proxy.
 _current_app: Final = cast("LocalProxy[Flask]", current_app)._get_current_object  # noqa: SLF001
+_current_g: Final = cast("LocalProxy[Any]", g)._get_current_object  # noqa: SLF001
 _current_request: Final = cast("LocalProxy[Request]", request)._get_current_object  # noqa: SLF001
 
 _EXTENSION_NAME: Final = "cloudwatch_metrics"
+_REQUEST_NAME: Final = "cloudwatch_metrics_request"
+"""The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 
 class _AlsoOnClass:
@@ -188,6 +192,8 @@ class CloudWatchMetricsReporter:
         every = {**self._options, **_given_options(namespace, options)}
         app = getattr(app, "_get_current_object", lambda: app)()  # a program may pass current_app, which is a proxy
         _refuse_second_reporter(app)
+        # An app context may end before the request, as in `with other_app.app_context()` inside a view.
+        app.teardown_appcontext(_end_buffer)
         _warn_of_misspelt_keys(app)
         registration = self._register(app, every)
         app.extensions[_EXTENSION_NAME] = _Installation(self, registration, every)
@@ -250,7 +256,7 @@ class CloudWatchMetricsReporter:
         unit: Unit | str = "None",
         dimensions: Dimensions = (),
     ) -> None:
-        """Record a value of a metric.
+        """Record a value of a metric. During a request, values are buffered, and recorded when the response starts.
 
         :param metric_name: name in CloudWatch, 1 to 255 characters, case-sensitive.
         :param value: number, at most 2**360 in magnitude.
@@ -264,18 +270,22 @@ class CloudWatchMetricsReporter:
         Raises :class:`InvalidMetricError` for an invalid metric if the reporter is strict. Otherwise, the metric is
         counted as ``invalid``, and logged once per call site.
         """
-        installation = _current_installation()
+        installation, buffer = _current_request_buffer()
         if installation is not None and (installation.reporter is self or self is None):
             registration: Registration | None = installation.registration
         else:
-            registration = _registration_elsewhere(self)
+            registration, buffer = _registration_elsewhere(self), None
         if registration is None:
             return
         measurement = registration.cached_measurement(
             metric_name, value, unit, dimensions
         ) or registration.checked_measurement(metric_name, value, unit, dimensions)
-        if measurement is not None:
+        if measurement is None:
+            return
+        if buffer is None:
             registration.recorder.record(*measurement)
+        else:
+            buffer.add(*measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
         """Time a block (as a context manager), or each call of a function or coroutine function (as a decorator).
@@ -299,7 +309,7 @@ class CloudWatchMetricsReporter:
         Raises :class:`InvalidMetricError` for an invalid dimension if the reporter is strict. Otherwise, the dimensions
         are ignored, counted as ``invalid``, and logged once per call site.
         """
-        installation = _current_installation()
+        installation, _ = _current_request_buffer()
         state = state_of(_current_request().environ) if installation and has_request_context() else None
         if installation is not None and state is not None:
             checked = installation.registration.checked_measurement("http.server.duration", 0, "None", dimensions)
@@ -314,6 +324,7 @@ class CloudWatchMetricsReporter:
         :param timeout_seconds: how long to wait, in seconds. Default: 10.
         """
         deadline = time.monotonic() + timeout_seconds
+        drain_current_buffer()
         return self._is_set_up() and flush_all(self._registrations, deadline)
 
     def stats(self) -> DeliveryStats:
@@ -329,6 +340,7 @@ class CloudWatchMetricsReporter:
         :param timeout_seconds: time limit, in seconds. Default: 30.
         """
         deadline = time.monotonic() + timeout_seconds
+        drain_current_buffer()
         shared = {each.setup for each in _registrations_except(self) if each.is_live}
         shut_down_all(self._registrations, deadline, shared=shared)
         _live_reporters.discard(self)
@@ -372,7 +384,7 @@ def get_metrics() -> CloudWatchMetricsReporter:
     no reporter or more than one.
     """
     if has_app_context():
-        if (installation := _current_installation()) is None:
+        if (installation := _installation_in(_current_app())) is None:
             raise ConfigurationError(
                 f"app {current_app.name!r} has no CloudWatchMetricsReporter; "
                 "call initialize_metrics(app, ...) or init_app(app) where the app is created."
@@ -387,13 +399,39 @@ def get_metrics() -> CloudWatchMetricsReporter:
     return reporters[0]
 
 
-def _current_installation() -> _Installation | None:
-    """Return the installation of the current app, or ``None`` if there is no app context or no installation."""
+def _installation_in(app: Flask) -> _Installation | None:
+    installation: _Installation | None = app.extensions.get(_EXTENSION_NAME)
+    return installation
+
+
+def _current_request_buffer() -> tuple[_Installation | None, RequestBuffer | None]:
+    """Return the current app's installation and the current request's buffer, each ``None`` if there is none.
+
+    The first call in a request creates the buffer.
+    """
     try:
-        app = _current_app()
-    except RuntimeError:
-        return None
-    return app.extensions.get(_EXTENSION_NAME)
+        current_g = _current_g()
+    except RuntimeError:  # no app context
+        return None, None
+    if (found := _stored_in(current_g)) is not None:
+        return found
+    installation = _installation_in(_current_app())
+    if installation is None or not has_request_context():
+        return installation, None
+    # Without the middleware, as in test_request_context(), nothing would end a buffer that is created by a teardown
+    # function after _end_buffer has run. An app's custom class for g may have no __dict__ to store a buffer in.
+    if (state := state_of(_current_request().environ)) is None or not hasattr(current_g, "__dict__"):
+        return installation, None
+    # Created by the first metric, because before_request does not run for a streamed body or a copied context.
+    buffer = RequestBuffer(installation.registration.recorder)
+    state.replace_buffer(buffer)
+    setattr(current_g, _REQUEST_NAME, (installation, buffer))
+    return installation, buffer
+
+
+def _stored_in(current_g: Any) -> tuple[_Installation, RequestBuffer] | None:
+    # Called at the end of every app context. getattr(g, ...) is slow for a missing name: it catches an exception.
+    return getattr(current_g, "__dict__", {}).get(_REQUEST_NAME)
 
 
 def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Registration | None:
@@ -417,6 +455,12 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
     return None
 
 
+def drain_current_buffer() -> None:
+    """Record the measurements buffered in the current app context."""
+    if has_app_context() and (found := _stored_in(_current_g())):
+        found[1].drain()
+
+
 def live_reporter_readers() -> set[CloudWatchMetricReader]:
     """Return the readers that publish the metrics of this process's reporters."""
     return {each.setup.reader for each in _registrations_except(None) if each.setup.reader}
@@ -426,6 +470,11 @@ def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Re
     """Return the registrations of all live reporters except ``reporter``."""
     others = [each for each in _live_reporters if each is not reporter]
     return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
+
+
+def _end_buffer(_error: BaseException | None) -> None:
+    if found := _stored_in(_current_g()):
+        found[1].end()
 
 
 def _is_strict(configured: bool | None, app_reference: "weakref.ref[Flask]") -> bool:  # noqa: FBT001  # bound with partial

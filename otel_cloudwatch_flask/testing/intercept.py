@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask.delivery.boto_client import client_substitutes
 from otel_cloudwatch_flask.delivery.emf import stream_substitutes
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
-from otel_cloudwatch_flask.flask_extension.reporter import live_reporter_readers
+from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters, seconds_until
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers, readers_on
@@ -106,6 +106,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
     """Flush every CloudWatch reader in the process. Returns whether all flushes succeeded in time."""
     deadline = time.monotonic() + timeout_seconds
+    drain_current_buffer()
     flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in live_readers()]
     return all(flushed)
 

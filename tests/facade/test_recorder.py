@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from fractions import Fraction
@@ -22,7 +22,7 @@ from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
 from otel_cloudwatch_flask.facade.call_cache import FacadeSeries
-from otel_cloudwatch_flask.facade.recorder import Recorder, instrument_name, suffixed_name
+from otel_cloudwatch_flask.facade.recorder import Recorder, RequestBuffer, instrument_name, suffixed_name
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, from_ucum
 
@@ -392,6 +392,60 @@ def test_an_exception_of_the_sdk_is_counted(caplog: pytest.LogCaptureFixture) ->
     assert record.exc_info
 
 
+# Buffers.
+
+
+def count(recording: Recording) -> int:
+    """Return the number of samples recorded."""
+    return sum(point.count for point in recording.points())
+
+
+def buffer_with(recording: Recording, entries: int) -> RequestBuffer:
+    """Return a buffer with this many measurements."""
+    buffer = RequestBuffer(recording.recorder)
+    for _ in range(entries):
+        buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("ending", "samples"),
+    [
+        (lambda _buffer: None, 0),
+        (RequestBuffer.drain, 3),
+        (RequestBuffer.end, 3),
+        (lambda buffer: [buffer.end(), buffer.end(), buffer.drain()], 3),
+    ],
+)
+def test_buffered_entries_are_recorded_once(ending: Callable[[RequestBuffer], Any], samples: int) -> None:
+    """Buffered measurements are recorded when the buffer is drained, and only once."""
+    recording = Recording()
+    ending(buffer_with(recording, 3))
+    assert count(recording) == samples
+
+
+def test_entries_after_the_end_are_recorded_at_once() -> None:
+    """A measurement added after the end of the request is recorded immediately."""
+    recording = Recording()
+    buffer = buffer_with(recording, 1)
+    buffer.end()
+    buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
+    assert count(recording) == 2
+
+
+def test_entries_are_recorded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements are recorded in order, in the thread that ends the request."""
+    recorded: list[tuple[float, threading.Thread]] = []
+    recorder = Recording().recorder
+    monkeypatch.setattr(recorder, "record", lambda _, value, *__: recorded.append((value, threading.current_thread())))
+    buffer = RequestBuffer(recorder)
+    for value in range(5):
+        buffer.add(FacadeSeries(f"Metric {value}", "None", {}, {}), value)
+    assert recorded == []
+    buffer.end()
+    assert recorded == [(value, threading.current_thread()) for value in range(5)]
+
+
 @contextmanager
 def span(span_id: int) -> Iterator[None]:
     """A sampled span."""
@@ -404,28 +458,67 @@ def span(span_id: int) -> Iterator[None]:
 
 
 def test_each_entry_has_the_span_it_was_added_in() -> None:
-    """Exemplars refer to the span that was active at the call, if any."""
+    """Exemplars refer to the span that was active at the call, if any, whichever is active when the request ends."""
     recording = Recording()
+    buffer, series = RequestBuffer(recording.recorder), FacadeSeries("Orders", "None", {}, {})
     with span(10):
-        recording.record("Orders", 1)
+        buffer.add(series, 1)
         with span(11):
-            recording.record("Orders", 20)
-    recording.record("Orders", 300)
+            buffer.add(series, 20)
+    buffer.add(series, 300)
+    with span(12):
+        buffer.end()
+        buffer.add(series, 4000)
     (point,) = recording.points()
-    assert point.count == 3
-    assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11}
+    assert point.count == 4
+    assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11, 4000: 12}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
-    """A child that is forked while a thread of the parent creates an instrument can record new metrics."""
+    """A forked child leaves buffered measurements to the parent, and records its own immediately."""
     recording = Recording()
+    buffer = buffer_with(recording, 2)
     with recording.recorder._creation_lock:
         child = os.fork()
         if not child:
             signal.alarm(10)
-            recording.record("FromChild")
-            os._exit(0 if recording.points() else 1)
+            buffer.end()
+            before = count(recording)
+            buffer.add(FacadeSeries("FromChild", "None", {}, {}), 1)
+            os._exit(0 if (before, count(recording)) == (0, 1) else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+    buffer.end()
+    assert count(recording) == 2
+
+
+def test_a_long_request_does_not_fill_memory() -> None:
+    """A full buffer is drained before the request ends."""
+    recording = Recording()
+    buffer = buffer_with(recording, 2500)
+    assert count(recording) == 2000
+    buffer.end()
+    assert count(recording) == 2500
+
+
+def test_entries_while_the_request_ends() -> None:
+    """Measurements added concurrently with the end of a request are recorded exactly once."""
+    recording = Recording()
+    buffer = RequestBuffer(recording.recorder)
+    barrier = threading.Barrier(5)
+
+    def add() -> None:
+        barrier.wait()
+        for _ in range(500):
+            buffer.add(FacadeSeries("Orders", "None", {}, {}), 1)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    buffer.end()
+    for thread in threads:
+        thread.join()
+    assert count(recording) == 2000

@@ -133,13 +133,13 @@ def test_a_program_for_the_predecessor(programs: Programs, cloudwatch: FakeCloud
 def test_a_request_without_metrics_meets_little_in_flask(
     programs: Programs, app: Flask, cloudwatch: FakeCloudWatch
 ) -> None:
-    """A request without metrics runs no function that this package has registered with Flask."""
+    """A request without metrics runs one app-context teardown function of this package and no request hooks."""
     programs.reporter(app, client=cloudwatch)
     assert get(app) == 200
     assert not app.before_request_funcs
     assert not app.after_request_funcs
     assert not app.teardown_request_funcs
-    assert not app.teardown_appcontext_funcs
+    assert len(app.teardown_appcontext_funcs) == 1
 
 
 def test_a_body_that_nobody_closes(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
@@ -207,6 +207,33 @@ def test_a_host_that_is_not_trusted(programs: Programs, app: Flask, cloudwatch: 
     assert len(torn_down) == 2
     assert reporter.flush()
     assert cloudwatch.count("http.server.duration") == 2
+
+
+class Globals:
+    """A custom ``g`` class without the methods of Flask's class."""
+
+
+class SlottedGlobals:
+    """A class for ``g`` that can hold only the app's own attributes."""
+
+    __slots__ = ("user",)
+
+
+@pytest.mark.parametrize("globals_class", [Globals, SlottedGlobals])
+def test_an_app_with_globals_of_its_own(
+    programs: Programs, app: Flask, cloudwatch: FakeCloudWatch, globals_class: type
+) -> None:
+    """With a custom ``g`` class, metrics are recorded in requests, test contexts and app contexts."""
+    app.app_ctx_globals_class = globals_class  # type: ignore[assignment]  # Flask's own tests do so
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    assert get(app) == 200
+    with app.test_request_context("/"):
+        add_order()
+        assert reporter.flush()
+    with app.app_context():
+        add_order()
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 3
 
 
 def test_contexts_within_one_call_of_a_server(programs: Programs, app: Flask, cloudwatch: FakeCloudWatch) -> None:
