@@ -134,13 +134,9 @@ def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) ->
         "flush": settings.flush,
         "export_interval_seconds": settings.export_interval_seconds,
         **{name: getattr(exporter.settings, name) for name in names},
-        "region_name": exporter.region_name or exporter.settings.region_name or _region_of_environment(),
+        # If boto3 reads the Region from a profile, it is known once a client has been created.
+        "region_name": exporter.region_name or exporter.settings.region_name,
     }
-
-
-def _region_of_environment() -> str | None:
-    # boto3 also reads the Region from profiles. In that case, it is known once a client has been created.
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 def page_document(
