@@ -133,7 +133,8 @@ class Observation:
         Also called after a fork, because the child inherits the parent's data and possibly a held lock.
         """
         self._lock = threading.Lock()
-        self._instance = secrets.token_hex(6)
+        self.instance = secrets.token_hex(6)
+        """A random ID that identifies this observation and process, and changes after a fork."""
         self._started = self._clock()
         self._series: dict[tuple[str, Series], _ObservedSeries] = {}
         self._series_seen = self._forgotten = 0
@@ -164,11 +165,6 @@ class Observation:
             series = [{**each.document(), "last_datum": members_of(each.last_datums[-1])} for each in self._in_order()]
             return {**self._totals(), "series": series}
 
-    @property
-    def instance(self) -> str:
-        """A random ID that identifies this observation and process, and changes after a fork."""
-        return self._instance
-
     def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
         """Return the totals, and a summary of each series that has changed since an earlier call.
 
@@ -179,7 +175,7 @@ class Observation:
             process. Default: all series are returned.
         """
         with self._lock:
-            since = _whole_number(known.get(self._instance, 0))
+            since = _whole_number(known.get(self.instance, 0))
             series = [each.summary(since=since) for each in self._in_order() if each.changed > since]
             return {**self._totals(), "since": since, "series": series}
 
@@ -193,7 +189,7 @@ class Observation:
             if found is None:
                 raise LookupError(f"There is no series {number}.")
             last_datums = list(map(members_of, found.last_datums))
-            return {**found.document(), "instance": self._instance, "last_datums": last_datums}
+            return {**found.document(), "instance": self.instance, "last_datums": last_datums}
 
     def _in_order(self) -> list[_ObservedSeries]:
         return sorted(self._series.values(), key=lambda each: each.number)
@@ -202,7 +198,7 @@ class Observation:
         now = self._clock()
         namespaces = list(dict.fromkeys(namespace for namespace, _ in self._series))
         return {
-            "instance": self._instance,
+            "instance": self.instance,
             "sequence": self._sequence,
             "namespace": namespaces[0] if namespaces else None,
             "namespaces": namespaces,

@@ -71,12 +71,7 @@ class Traffic:
 class CloudWatchApplication:
     """A WSGI application that validates, counts and stores PutMetricData requests, and answers queries.
 
-    The attributes ``latency_seconds`` and ``answer_with`` may be changed at any time.
-
-    :param latency_seconds: delay before the response to each PutMetricData request.
-    :param answer_with: function that receives the parameters of each PutMetricData request, and may return a fault.
-    :param clock: function that returns the current time in Unix seconds.
-    :param sleep: function that waits for a number of seconds.
+    The arguments are those of :class:`~otel_cloudwatch_flask.testing.local.server.LocalCloudWatch`.
     """
 
     def __init__(

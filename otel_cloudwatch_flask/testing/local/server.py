@@ -34,14 +34,16 @@ class LocalCloudWatch(CloudWatchApplication):
     It supports PutMetricData, GetMetricStatistics, GetMetricData without metric math, ListMetrics, and
     PutDashboard.
 
-    :param arguments: ``latency_seconds``, the delay before the response to each PutMetricData request; ``answer_with``,
-        a function that receives the parameters of such a request and may return a :class:`Fault`; and ``clock`` and
-        ``sleep``, which replace the functions of :mod:`time`.
+    The attributes ``latency_seconds`` and ``answer_with`` may be changed at any time.
+
+    :param latency_seconds: delay before the response to each PutMetricData request.
+    :param answer_with: function that receives the parameters of each PutMetricData request, and may return a
+        :class:`Fault`.
+    :param clock: function that returns the current time in Unix seconds.
+    :param sleep: function that waits for a number of seconds.
     """  # noqa: D400 - the first sentence ends in an example
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._server: _Server | None = None
+    _server: "_Server | None" = None
 
     def __enter__(self) -> "Self":
         self.start()
