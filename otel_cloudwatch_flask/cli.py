@@ -7,7 +7,7 @@ import click
 from otel_cloudwatch_flask.commands.shared.command import LazyGroup
 from otel_cloudwatch_flask.version import __version__
 
-_SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+_SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 @click.group(cls=LazyGroup, context_settings=_SETTINGS)

@@ -17,14 +17,12 @@ from otel_cloudwatch_flask.terminal import counted
     "--failure-percent",
     type=click.FloatRange(0, 100),
     default=1.0,
-    show_default=True,
     help="Alarm when more than this % of a route's requests are 5xx.",
 )
 @click.option(
     "--min-requests",
     type=click.IntRange(0),
     default=50,
-    show_default=True,
     help="Do not alarm on 5xx if a route has fewer requests in 5 minutes.",
 )
 @click.option(
@@ -38,13 +36,7 @@ from otel_cloudwatch_flask.terminal import counted
     is_flag=True,
     help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. Triples the price of these alarms.",
 )
-@click.option(
-    "--routes",
-    type=click.IntRange(1, 100),
-    default=10,
-    show_default=True,
-    help="Maximum number of routes, busiest first.",
-)
+@click.option("--routes", type=click.IntRange(1, 100), default=10, help="Maximum number of routes, busiest first.")
 @template_options
 @click.pass_context
 def command(

@@ -34,9 +34,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.command(cls=Command)
 @from_option
 @click.option("--metrics", type=click.IntRange(0), help="Number of metrics, instead of --from.")
-@click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on all hosts."
-)
+@click.option("--processes", type=click.IntRange(1), default=1, help="Number of processes on all hosts.")
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy (default: the app's setting).")
 @click.option("--rate", type=click.FloatRange(0), help="Requests per second to all processes (default: always busy).")
 @click.option(

@@ -31,7 +31,6 @@ def _dashboard_name(value: str) -> str:
     "form",
     type=click.Choice(["body", *FORMATS]),
     default="body",
-    show_default=True,
     help="Format to print: the dashboard body, or a template that contains it.",
 )
 @json_option("the dashboard, the number of omitted series, and the URL")

@@ -42,13 +42,7 @@ class RequestResult:
 @click.option(
     "--requests", "file", metavar="FILE", help="File with one request per line (METHOD /path [body]), or HAR file."
 )
-@click.option(
-    "--times",
-    type=click.IntRange(1, 10_000),
-    default=1,
-    show_default=True,
-    help="Number of times to make each request.",
-)
+@click.option("--times", type=click.IntRange(1, 10_000), default=1, help="Number of times to make each request.")
 @json_option("the metrics")
 @traceback_option
 @click.pass_context

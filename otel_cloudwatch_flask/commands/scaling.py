@@ -51,11 +51,7 @@ def _known_dimension(value: str) -> str:
     help="Dimension of the metric, required if it has several series; repeatable.",
 )
 @click.option(
-    "--statistic",
-    type=click.Choice(STATISTICS),
-    default=STATISTICS[0],
-    show_default=True,
-    help="Statistic of the metric over one minute.",
+    "--statistic", type=click.Choice(STATISTICS), default=STATISTICS[0], help="Statistic of the metric over one minute."
 )
 @click.option(
     "--target", "value", required=True, type=click.FloatRange(0, min_open=True), help="Target value of the statistic."
@@ -65,7 +61,6 @@ def _known_dimension(value: str) -> str:
     "--scalable-dimension",
     type=_known_dimension,
     default=_ECS_SERVICE,
-    show_default=True,
     metavar="NAME",
     help="Property of the resource to scale.",
 )
@@ -76,7 +71,6 @@ def _known_dimension(value: str) -> str:
     "scale_out_seconds",
     type=click.IntRange(0),
     default=60,
-    show_default=True,
     help="Seconds to wait after adding capacity.",
 )
 @click.option(
@@ -84,7 +78,6 @@ def _known_dimension(value: str) -> str:
     "scale_in_seconds",
     type=click.IntRange(0),
     default=300,
-    show_default=True,
     help="Seconds to wait after removing capacity.",
 )
 @template_options

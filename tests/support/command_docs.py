@@ -37,8 +37,8 @@ def written_anew(page: str) -> str:
 
 
 def masked(page: str) -> str:
-    """Return the page without the parts that differ between runs: numbers, and the widths of their columns."""
-    return re.sub(r" {2,}", "  ", _NUMBER.sub("#", page))
+    """Return the page without the parts that differ between runs: numbers, their plurals, and widths of columns."""
+    return re.sub(r" {2,}", "  ", _NUMBER.sub("#", page)).replace("PutMetricData requests", "PutMetricData request")
 
 
 def _answered(folder: Path, environment: Mapping[str, str]) -> Callable[[re.Match[str]], str]:

@@ -135,7 +135,6 @@ def template_options(command: _F) -> _F:
         "form",
         type=click.Choice(list(FORMATS)),
         default="cloudformation",
-        show_default=True,
         help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
     )
     return choice(json_option("the template and its price")(command))
