@@ -41,28 +41,13 @@ _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 _UNUSED_WITH_EMF: Final = ("region_name", "spool_directory", "entity")
 _once = RateLimitedLog(logging.getLogger(__name__))
 
-
-class DefaultFloat(float):
-    """A default value that :func:`is_given` distinguishes from an equal float passed by the caller."""
-
-    __slots__ = ()
-
-
-class DefaultInt(int):
-    """A default value that :func:`is_given` distinguishes from an equal int passed by the caller."""
-
-    __slots__ = ()
-
-
-DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
 FLUSH_MIN_INTERVAL_SECONDS: Final = 10.0
 """The default of ``flush_min_interval_seconds``. CloudWatch stores metrics by the minute and bills each call, so more
 frequent calls gain little.
 """
 FAST_FLUSH_MIN_INTERVAL_SECONDS: Final = 1.0
 """The default of ``flush_min_interval_seconds`` in debug mode, or if a rule has ``storage_resolution=1``."""
-DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
-DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
+DEFAULT_MAX_METRICS: Final = 1000
 
 
 _file_fields: dict[str, object] = {}
@@ -260,11 +245,6 @@ def _dimensions_from_text(text: str) -> object:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def is_given(value: object) -> bool:
-    """Return whether the caller passed ``value``, as opposed to leaving the argument at its default."""
-    return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
-
-
 @dataclass(frozen=True, slots=True)
 class Key:
     """The definition of one setting.
@@ -327,7 +307,7 @@ class Key:
             *((name, environ.get(name) or None, self.parse) for name in (self.variable, self.app_config_name)),
             *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
         ]
-        return next((candidate for candidate in candidates if is_given(candidate[1])), None)
+        return next((candidate for candidate in candidates if candidate[1] is not None), None)
 
 
 def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) -> float:
@@ -365,7 +345,7 @@ class Settings:
         float,
         Key(
             _seconds_above_zero,
-            default=float(DEFAULT_EXPORT_INTERVAL_SECONDS),
+            default=60.0,
             fallbacks=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
         ),
     ]
@@ -382,11 +362,11 @@ class Settings:
     """Dimensions added to every metric recorded with add_metric. A dimension of the same name passed to add_metric
     takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
-    max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
+    max_metrics: Annotated[int, Key(_count, default=DEFAULT_MAX_METRICS)]
     """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. Metrics that have been
     idle for an hour do not count towards the limit.
     """
-    max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
+    max_backlog_bytes: Annotated[int, Key(_count, default=64 * 2**20)]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
     """Directory that keeps unsent metrics across restarts. Default: unsent metrics are kept in memory only."""
@@ -490,14 +470,18 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     {'CLOUDWATCH_NAMESPCE': 'CLOUDWATCH_NAMESPACE'}
     """
     names = [key.name for key in KEYS]
-    unknown = [key.removeprefix(prefix) for key in mapping if key.startswith(prefix)]
-    # The cutoff is high enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.
-    meant = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.76) for name in unknown}
-    return {prefix + name: prefix + match[0] for name, match in meant.items() if match not in ([], [name])}
+    misspelt = {}
+    for key in mapping:
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and name not in names:
+            # The cutoff is high enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.
+            for match in difflib.get_close_matches(name, names, n=1, cutoff=0.76):
+                misspelt[key] = prefix + match
+    return misspelt
 
 
 def given_fields(*, arguments: Source, app_config: Source) -> set[str]:
     """Return the fields of the settings that an argument or ``app.config`` provides. Other sources are ignored."""
     return {
-        key.field for key in KEYS if is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name))
+        key.field for key in KEYS if (arguments.get(key.field), app_config.get(key.app_config_name)) != (None, None)
     }

@@ -15,12 +15,10 @@ from opentelemetry.metrics import MeterProvider
 from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.config import (
-    DEFAULT_EXPORT_INTERVAL_SECONDS,
     FlushPolicy,
     Output,
     Settings,
     given_fields,
-    is_given,
     misspelt_settings,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
@@ -84,7 +82,7 @@ class ReporterOptions(TypedDict, total=False):
     meter_provider: MeterProvider | None
     flush: FlushPolicy | None
     flush_min_interval_seconds: float | None
-    export_interval_seconds: float
+    export_interval_seconds: float | None
     default_dimensions: Mapping[str, str] | None
     output: Output | None
     stream: TextIO | None
@@ -136,7 +134,7 @@ class CloudWatchMetricsReporter:
         meter_provider: MeterProvider | None = None,
         flush: FlushPolicy | None = None,
         flush_min_interval_seconds: float | None = None,
-        export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
+        export_interval_seconds: float | None = None,
         default_dimensions: Mapping[str, str] | None = None,
         rules: Iterable[MetricRule | Mapping[str, Any]] = (),
         output: Output | None = None,
@@ -295,8 +293,7 @@ class CloudWatchMetricsReporter:
         :param metric_name: name in CloudWatch.
         :param dimensions: as in :meth:`add_metric`.
         """
-        add = partial(self.add_metric, unit="Milliseconds", dimensions=dimensions)
-        return Timer(lambda milliseconds: add(metric_name=metric_name, value=milliseconds))
+        return Timer(lambda milliseconds: self.add_metric(metric_name, milliseconds, "Milliseconds", dimensions))
 
     def label(self, **dimensions: object) -> None:
         """Add dimensions to the current request's duration, which ``instrument=True`` records.
@@ -310,10 +307,11 @@ class CloudWatchMetricsReporter:
         are ignored, counted as ``invalid``, and logged once per call site.
         """
         installation, _ = _current_request_buffer()
-        state = state_of(_current_request().environ) if installation and has_request_context() else None
-        if installation is not None and state is not None:
-            checked = installation.registration.checked_measurement("http.server.duration", 0, "None", dimensions)
-            state.labels = {**state.labels, **(checked[0].dimensions if checked else {})}
+        state = state_of(_current_request().environ) if has_request_context() else None
+        if installation is None or state is None:
+            return
+        if checked := installation.registration.checked_measurement("http.server.duration", 0, "None", dimensions):
+            state.labels = {**state.labels, **checked[0].dimensions}
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all metrics recorded before this call, and wait for CloudWatch to accept them.
@@ -367,7 +365,7 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     if isinstance(client := given.pop("cloudwatch_client", None), str):
         given["region_name"], client = client, None
     given["cloudwatch_client"], given["stream"] = checked_client(client), checked_stream(given.get("stream"))
-    return {name: value for name, value in given.items() if is_given(value)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 _live_reporters: "LiveObjects[CloudWatchMetricsReporter]" = LiveObjects()

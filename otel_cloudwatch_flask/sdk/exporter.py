@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Output, Settings
+from otel_cloudwatch_flask.config import Output, Settings
 from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
@@ -87,7 +87,9 @@ class CloudWatchMetricExporter(MetricExporter):
         to it.
     :param resource_dimensions: resource attributes to publish as dimensions.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes within an hour.
-    :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON.
+        Default: 1,000.
+    :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON. Default:
+        64 MiB.
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
@@ -113,8 +115,8 @@ class CloudWatchMetricExporter(MetricExporter):
         region_name: str | None = None,
         rules: Sequence[MetricRule | Mapping[str, Any]] = (),
         resource_dimensions: Collection[str] = (),
-        max_metrics: int = DEFAULT_MAX_METRICS,
-        max_backlog_bytes: int = DEFAULT_MAX_BACKLOG_BYTES,
+        max_metrics: int | None = None,
+        max_backlog_bytes: int | None = None,
         spool_directory: str | os.PathLike[str] | None = None,
         entity: bool | None = None,
         output: Output | None = None,

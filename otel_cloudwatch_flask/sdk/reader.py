@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
+from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
@@ -87,7 +87,7 @@ class CloudWatchMetricReader(SelectiveReader):
     forked child, it starts without the parent's measurements. Under uWSGI, it needs the option ``enable-threads``.
 
     :param exporter: exporter that sends the metrics. Default: an exporter configured from the environment.
-    :param export_interval_seconds: interval between periodic flushes, in seconds.
+    :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
     :param flush_min_interval_seconds: minimum time between requested flushes, in seconds. Default: 10, or 1 if a rule
         has ``storage_resolution=1``.
 
@@ -98,7 +98,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self,
         exporter: CloudWatchMetricExporter | None = None,
         *,
-        export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
+        export_interval_seconds: float | None = None,
         flush_min_interval_seconds: float | None = None,
     ) -> None:
         self._exporter = exporter or CloudWatchMetricExporter()
