@@ -239,10 +239,11 @@ def _dimensions_from_text(text: str) -> object:
     """Parse a JSON object or ``name=value,name=value``."""
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
-    if not all(separator for _, separator, _ in pairs):
-        raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    pairs = [pair.split("=", maxsplit=1) for pair in text.split(",") if pair.strip()]
+    try:
+        return {name.strip(): value.strip() for name, value in pairs}
+    except ValueError:
+        raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,14 +299,14 @@ class Key:
 
     def _given(self, arguments: Source, app_config: Source, environ: Source) -> tuple[str, object, Parser] | None:
         """Return the name, raw value and parser of the source that takes precedence, or ``None`` if there is none."""
+        variables = {self.variable: self.parse, self.app_config_name: self.parse, **dict(self.fallbacks)}
         candidates = [
             (self.field, arguments.get(self.field), self.parse),
             (f'app.config["{self.app_config_name}"]', app_config.get(self.app_config_name), self.parse),
             (f"configuration file: {self.field}", _file_fields.get(self.field), self.parse),
             # OpenTelemetry treats an empty variable as unset:
             # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
-            *((name, environ.get(name) or None, self.parse) for name in (self.variable, self.app_config_name)),
-            *((name, environ.get(name) or None, parse) for name, parse in self.fallbacks),
+            *((name, environ.get(name) or None, parse) for name, parse in variables.items()),
         ]
         return next((candidate for candidate in candidates if candidate[1] is not None), None)
 

@@ -70,7 +70,7 @@ def _metric_name(name: object) -> str:
 
 def _value(value: object) -> float:
     number = _number(value)
-    if math.isnan(number) or math.isinf(number):
+    if not math.isfinite(number):
         raise ValueError(
             f"the value {safe_repr(value)} is not a finite number; skip the call when there is no value to report"
         )

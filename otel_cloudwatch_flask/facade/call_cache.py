@@ -4,7 +4,7 @@ Only arguments of the exact types ``str``, ``int``, ``float``, ``dict``, ``list`
 calls go to :func:`otel_cloudwatch_flask.facade.arguments.parse_arguments`.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -34,13 +34,16 @@ class FacadeSeries:
 Measurement: TypeAlias = tuple[FacadeSeries, float]
 """A series and a finite value."""
 
+_Key: TypeAlias = tuple[str, str, tuple[tuple[str, str | int], ...]]
+"""The name, the unit, and the names and values of the dimensions."""
+
 
 class CallCache:
     """Maps the arguments of earlier calls to their series. Cleared when it is full, which is cheaper than eviction."""
 
     def __init__(self, max_calls: int = MAX_CACHED_CALLS) -> None:
         self._max_calls = max_calls
-        self._series: dict[Hashable, FacadeSeries] = {}
+        self._series: dict[_Key, FacadeSeries] = {}
 
     def measurement(self, metric_name: object, value: Any, unit: object, dimensions: object) -> Measurement | None:
         """Return the series and the value of a call, or ``None`` if the call has to be validated first."""
@@ -48,32 +51,32 @@ class CallCache:
         if (
             (type(value) is float or type(value) is int)
             and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
-            and type(metric_name) is str
-            and type(unit) is str
-            and (items := _plain_items(dimensions)) is not None
-            and (series := self._series.get((metric_name, unit, items))) is not None
+            and (key := _key(metric_name, unit, dimensions)) is not None
+            and (series := self._series.get(key)) is not None
         ):
             return series, value + 0.0  # -0.0 becomes 0.0
         return None
 
     def add(self, metric_name: object, unit: object, dimensions: object, series: FacadeSeries) -> None:
         """Store the series of a validated call, unless its arguments cannot be cached."""
-        items = _plain_items(dimensions) if type(metric_name) is str and type(unit) is str else None
+        key = _key(metric_name, unit, dimensions)
         # Another thread may have changed the caller's dictionary since it was validated.
-        if items is None or {name: str(value) for name, value in items} != series.dimensions:
+        if key is None or {name: str(value) for name, value in key[2]} != series.dimensions:
             return
         if len(self._series) >= self._max_calls:
             self._series.clear()
-        self._series[metric_name, unit, items] = series
+        self._series[key] = series
 
 
-def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
-    """Return the names and values of ``dimensions``, or ``None`` if they cannot be cached.
+def _key(metric_name: object, unit: object, dimensions: Any) -> _Key | None:
+    """Return the key of a call, or ``None`` if the call cannot be cached.
 
     All names must be strings, and all values strings or integers. These are safe as cache keys, because equal keys also
     have the same text. This is not true for other types: ``True == 1 == 1.0``, ``0.0 == -0.0``, and other objects may
     be equal to anything.
     """
+    if type(metric_name) is not str or type(unit) is not str:
+        return None
     if type(dimensions) is dict:
         items = tuple(dimensions.items())
     elif type(dimensions) is list or type(dimensions) is tuple:
@@ -83,7 +86,7 @@ def _plain_items(dimensions: Any) -> tuple[tuple[str, str | int], ...] | None:
     for name, value in items:
         if type(name) is not str or (type(value) is not str and type(value) is not int):
             return None
-    return items
+    return metric_name, unit, items
 
 
 def _pair(item: Any) -> tuple[Any, Any]:

@@ -274,10 +274,10 @@ def _reporter_id(shared_reader: CloudWatchMetricReader | None, target: Target) -
     It may be the ID of a reporter that is gone, but whose metrics the ``shared_reader`` still publishes.
     """
     taken = {each.reporter_id for each in _live_setups}
-    former = shared_reader.exporter.reporters if shared_reader else ()
-    return next(
-        (each for each in former if each not in taken), new_reporter_id(target.settings.namespace or target.app_name)
-    )
+    for former in shared_reader.exporter.reporters if shared_reader else ():
+        if former not in taken:
+            return former
+    return new_reporter_id(target.settings.namespace or target.app_name)
 
 
 def _provider_with_new_reader(

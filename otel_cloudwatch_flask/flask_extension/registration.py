@@ -19,7 +19,6 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 _once = RateLimitedLog(logging.getLogger(__name__))
 
-IsStrict: TypeAlias = Callable[[], bool]
 Environ: TypeAlias = dict[str, Any]
 """The WSGI environment of a request."""
 
@@ -32,7 +31,7 @@ class Registration:
     ``is_strict`` is called for each invalid metric, because apps may set ``testing`` after ``init_app``.
     """
 
-    def __init__(self, setup: ProviderSetup, settings: Settings, is_strict: IsStrict) -> None:
+    def __init__(self, setup: ProviderSetup, settings: Settings, is_strict: Callable[[], bool]) -> None:
         self.setup = setup
         self.recorder = setup.recorder
         self.settings = settings
