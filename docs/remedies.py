@@ -154,12 +154,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             _MOVE_IDS,
         ),
         Remedy(
-            "add_metric has reached its limit of … dimension combinations: … and any other new metrics",
-            "Nothing is lost, but the metrics that are recorded together cannot be told apart.",
-            _MOVE_IDS,
-        ),
-        Remedy(
-            "add_metric has reached its limit of … dimension combinations: new combinations",
+            "add_metric has reached its limit of … dimension combinations",
             _INDISTINGUISHABLE,
             "Find the dimension that has many values, such as user or order IDs, and drop it.",
         ),

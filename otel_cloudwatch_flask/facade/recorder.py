@@ -148,24 +148,17 @@ class Recorder:
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
         """Return the name and unit of the metric that receives the measurements of a series beyond the limit."""
-        if (metric_name, unit) in self._histograms:
-            _once.warning(
-                metric_name,
-                "add_metric has reached its limit of %d dimension combinations: new combinations of %s are recorded as "
-                "its overflow series (otel.metric.overflow=true). Drop a dimension, or raise max_metrics.",
-                self._max_series,
-                metric_name,
-            )
-            return metric_name, unit
+        name = metric_name if (metric_name, unit) in self._histograms else OVERFLOW_NAME
         _once.warning(
-            "names",
-            "add_metric has reached its limit of %d dimension combinations: %s and any other new metrics are recorded "
-            "together as the metric otel.metric.overflow. Move variable parts of metric names (such as IDs) into "
-            "dimensions, or raise max_metrics.",
+            name,
+            "add_metric has reached its limit of %d dimension combinations: new combinations, such as one of %s, are "
+            "recorded as the overflow series (otel.metric.overflow=true) of %s. Drop a dimension, move variable parts "
+            "of metric names (such as IDs) into dimensions, or raise max_metrics.",
             self._max_series,
             metric_name,
+            name,
         )
-        return OVERFLOW_NAME, unit
+        return name, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
         """Return the histogram for a name and unit, creating it unless another thread already has."""

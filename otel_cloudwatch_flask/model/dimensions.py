@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -128,13 +129,8 @@ def _as_json(value: object) -> str:
     # In a list or mapping, a value that JSON cannot represent, such as a UUID, becomes a JSON string. On its own, it
     # becomes text without quotes.
     convert_element = _text_of if isinstance(value, (list, tuple, dict)) else None
-    try:
+    with suppress(TypeError, ValueError):
         return json.dumps(value, ensure_ascii=False, default=convert_element)
-    except (TypeError, ValueError):
-        return _as_text(value)
-
-
-def _as_text(value: object) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - the boundary to a program's own objects
