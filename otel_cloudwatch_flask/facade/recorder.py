@@ -33,8 +33,6 @@ _MAX_BUFFERED_MEASUREMENTS: Final = 1000
 _NO_CONTEXT: Final = Context({"otel_cloudwatch_flask.context": None})
 """Replaces an empty context, for which OpenTelemetry would substitute the context of the recording thread."""
 
-DEFAULT_MAX_SERIES: Final = 10_000
-
 _claims: "weakref.WeakKeyDictionary[MeterProvider, dict[str, dict[str, tuple[str, str]]]]" = weakref.WeakKeyDictionary()
 """Maps each provider and reporter ID to the metric name and unit of each instrument name.
 
@@ -74,7 +72,7 @@ class Recorder:
         lost: Callable[[LossReason], None],
         *,
         count: Callable[[], object] | None = None,
-        max_series: int = DEFAULT_MAX_SERIES,
+        max_series: int = 10_000,
     ) -> None:
         self._provider = provider
         self._reporter_id = reporter_id

@@ -41,10 +41,11 @@ from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 SERIES_PER_METRIC: Final = 10
 """The series limit of ``add_metric``, as a multiple of ``max_metrics``. Rules may merge several series into one."""
 
-SETTINGS_OF_FACADE: Final = {"flush", "sync_timeout_seconds", "default_dimensions", "strict", "enabled", "self_metrics"}
-SETTINGS_OF_READER: Final = sorted(
-    {key.field for key in KEYS if not key.field.startswith("live_page")} - SETTINGS_OF_FACADE
-)
+SETTINGS_OF_FACADE: Final = {
+    *("flush", "sync_timeout_seconds", "default_dimensions", "strict", "enabled", "self_metrics"),
+    *("live_page", "live_page_path", "live_page_check"),
+}
+SETTINGS_OF_READER: Final = [key.field for key in KEYS if key.field not in SETTINGS_OF_FACADE]
 """The settings of a reader. All must be equal for reporters to share a reader that one of them created."""
 
 

@@ -157,21 +157,18 @@ def default_namespace(resource: Resource, app_name: str) -> str:
 
     Raises :class:`ConfigurationError` if the name is not a valid namespace.
     """
-    service_name = str(resource.attributes.get(SERVICE_NAME, ""))
-    if service_name and not service_name.startswith(_UNKNOWN_SERVICE):
-        return _checked(service_name, SERVICE_NAME)
-    namespace = _checked(app_name, "app.name")
-    _logger.warning(
-        "No CloudWatch namespace is configured; using the name of the app or program, %r. To choose another, "
-        'pass namespace="...", or set app.config["CLOUDWATCH_NAMESPACE"] or OTEL_SERVICE_NAME.',
-        namespace,
-    )
-    return namespace
-
-
-def _checked(name: str, source: str) -> str:
+    name, source = str(resource.attributes.get(SERVICE_NAME, "")), SERVICE_NAME
+    if not name or name.startswith(_UNKNOWN_SERVICE):
+        name, source = app_name, "app.name"
     try:
-        return parse_namespace(name)
+        parse_namespace(name)
     except ValueError as problem:
         message = f"{source}={name!r}, used as the CloudWatch namespace because none is configured, {problem}."
         raise ConfigurationError(message, key=source, value=name) from None
+    if source != SERVICE_NAME:
+        _logger.warning(
+            "No CloudWatch namespace is configured; using the name of the app or program, %r. To choose another, "
+            'pass namespace="...", or set app.config["CLOUDWATCH_NAMESPACE"] or OTEL_SERVICE_NAME.',
+            name,
+        )
+    return name
