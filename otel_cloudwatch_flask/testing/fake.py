@@ -27,7 +27,7 @@ class Publisher(Protocol):
 
 
 class FakeCloudWatch(PublishedMetrics):
-    """A fake of boto3's CloudWatch client that stores the published metrics, for look-ups and assertions.
+    """A fake of boto3's CloudWatch client that stores the published metrics, for lookups and assertions.
 
     Pass it as ``cloudwatch_client=`` to a reporter, or as ``client=`` to an exporter.
 

@@ -29,7 +29,7 @@ _MANY_READERS: Final = 4
 
 
 class InterceptedCloudWatch(FakeCloudWatch):
-    """The fake that :func:`intercepted_cloudwatch` yields. It flushes before every look-up, so tests need not wait."""
+    """The fake that :func:`intercepted_cloudwatch` yields. It flushes before every lookup, so tests need not wait."""
 
     _is_strict = True
 

@@ -57,7 +57,7 @@ class AcceptedDatum:
 class PublishedMetrics:
     """The requests that were accepted, with methods to look up metrics. Thread-safe.
 
-    A look-up takes the metric's name and, optionally, its dimensions and namespace:
+    A lookup takes the metric's name and, optionally, its dimensions and namespace:
 
     * Without dimensions, it covers all series with that name together.
     * ``dimensions={}`` selects the series that has no dimensions.
@@ -117,7 +117,7 @@ class PublishedMetrics:
             self._accepted.clear()
 
     def _refresh(self) -> None:
-        """Publish everything recorded so far, if possible. Called before each look-up."""
+        """Publish everything recorded so far, if possible. Called before each lookup."""
 
     def metrics(self) -> list[PublishedMetric]:
         """Return the distinct metrics, in order of first arrival. A metric occurs once for each of its units."""
@@ -296,7 +296,7 @@ class PublishedMetrics:
         return Tally.of(each.content for each in found)
 
     def _default(self, name: str, default: float | None) -> float:
-        """Return the result of a look-up that found no samples. Raises ``LookupError`` as described in :meth:`sum`."""
+        """Return the result of a lookup that found no samples. Raises ``LookupError`` as described in :meth:`sum`."""
         if default is None and self._is_strict and not self._has(name):
             raise LookupError(
                 f"{name} was never published. If that is what you expect, pass default=0. Published metrics:\n"
@@ -348,13 +348,13 @@ def _statistics_text(tally: Tally) -> str:
 
 
 def _described(name: str, dimensions: Pairs, pair: Mapping[str, object]) -> str:
-    """Describe the name and dimensions passed to a look-up."""
+    """Describe the name and dimensions passed to a lookup."""
     pairs = _merged(dimensions, pair)
     return name if pairs is None else f"{name} {{{_formatted(pairs.items())}}}"
 
 
 def _merged(dimensions: Pairs, pair: Mapping[str, object]) -> Pairs:
-    """Return all dimensions passed to a look-up. If none were passed, return ``None``, which matches all series."""
+    """Return all dimensions passed to a lookup. If none were passed, return ``None``, which matches all series."""
     return {**(dimensions or {}), **pair} if dimensions is not None or pair else None
 
 

@@ -44,7 +44,7 @@ def cloudwatch() -> FakeCloudWatch:
 
 
 def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
-    """A look-up without dimensions covers all series; an empty mapping selects the series without dimensions."""
+    """A lookup without dimensions covers all series; an empty mapping selects the series without dimensions."""
     assert cloudwatch.sum("Orders") == 15
     assert cloudwatch.sum("Orders", {}) == 1
     assert cloudwatch.sum("Orders", Page="Index") == 2
@@ -54,7 +54,7 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_some_of_the_dimensions(cloudwatch: FakeCloudWatch) -> None:
-    """``where()`` restricts look-ups to the metrics with certain dimensions."""
+    """``where()`` restricts lookups to the metrics with certain dimensions."""
     found = cloudwatch.where(Page="Index")
     assert (found.sum("Orders"), found.sum("Orders", Page="Index")) == (6, 2)
     assert found.where({"Method": "GET"}).maximum("Orders") == 4
@@ -119,7 +119,7 @@ def test_never_published(cloudwatch: FakeCloudWatch) -> None:
 
 
 def test_namespaces(cloudwatch: FakeCloudWatch) -> None:
-    """Look-ups can be restricted to a namespace."""
+    """Lookups can be restricted to a namespace."""
     cloudwatch.put_metric_data(Namespace="Other", MetricData=[datum("Orders", 100)])
     assert cloudwatch.sum("Orders", {}) == 101
     assert cloudwatch.sum("Orders", {}, namespace="Shop") == 1

@@ -418,7 +418,7 @@ def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> Non
 
 
 def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
-    """A stopped server responds to no request, not even on a keep-alive connection; look-ups still work."""
+    """A stopped server responds to no request, not even on a keep-alive connection; lookups still work."""
     client.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": 1}])
     cloudwatch.stop()
     cloudwatch.stop()

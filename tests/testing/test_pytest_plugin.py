@@ -109,7 +109,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
 
 
 def test_misspelt_names(project: pytest.Pytester) -> None:
-    """Look-ups of a name that was never published fail and suggest the nearest name, unless a default is given."""
+    """Lookups of a name that was never published fail and suggest the nearest name, unless a default is given."""
     project.makepyfile(
         """
         import pytest
