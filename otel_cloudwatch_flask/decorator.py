@@ -65,38 +65,30 @@ def fault_failure_error(
 def status_of(outcome: object) -> int:
     """Return the status code of the response that Flask makes from what a view returned or raised.
 
-    Flask accepts neither ``None`` nor tuples whose length is not 2 or 3, so these count as 500. A body of any other
-    type that Flask does not accept counts as 200, because another decorator may convert it.
+    ``None``, tuples whose length is not 2 or 3, and exceptions other than ``HTTPException`` count as 500. A body of any
+    other type that Flask does not accept counts as 200, because another decorator may convert it.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 
     >>> status_of(({"error": "no such cart"}, "404 Not Found", {"X-Cart": "7"}))
     404
     """
-    body, status = _body_and_status(outcome)
+    if isinstance(outcome, tuple):
+        body, status = outcome[:2] if len(outcome) in (2, 3) else (None, None)
+    else:
+        body, status = outcome, None
     if body is None:
         return _INTERNAL_SERVER_ERROR  # Flask raises TypeError for such a return value
-    return _status_of_body(body) if status is None else _status_code(status)
+    # Flask interprets a second element of these types as headers.
+    if status is None or isinstance(status, (Headers, dict, tuple, list)):
+        return _status_of_body(body)
+    return _status_code(status)
 
 
 def _failure_metric_name(outcome: object) -> str | None:
     if isinstance(outcome, Exception) and not isinstance(outcome, HTTPException):
         return "Failure"
     return {4: "Error", 5: "Fault"}.get(status_of(outcome) // 100)
-
-
-def _body_and_status(returned: object) -> tuple[object, Any]:
-    """Split a view's return value into body and status. The status is ``None`` if the value does not include one.
-
-    For a tuple of a length that Flask does not accept, both are ``None``.
-    """
-    if not isinstance(returned, tuple):
-        return returned, None
-    if len(returned) not in (2, 3):
-        return None, None
-    body, status = returned[:2]
-    # Flask interprets a second element of these types as headers.
-    return body, None if isinstance(status, (Headers, dict, tuple, list)) else status
 
 
 def _status_of_body(body: object) -> int:

@@ -6,7 +6,6 @@ meter's scope attributes contain the metric's name and its reporter, and this pa
 them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,9 +64,8 @@ def facade_metric(scope: InstrumentationScope) -> FacadeMetric | None:
     """Return the facade metric that an instrumentation scope carries, or ``None`` for any other scope."""
     if not scope.name.startswith(SCOPE_NAME):
         return None
-    attributes: Mapping[str, object] = scope.attributes or {}
-    name, reporter = attributes.get(METRIC_NAME_KEY), attributes.get(REPORTER_KEY)
-    return FacadeMetric(name, reporter) if isinstance(name, str) and isinstance(reporter, str) else None
+    name, reporter = (scope.attributes or {}).get(METRIC_NAME_KEY), reporter_of(scope)
+    return FacadeMetric(name, reporter) if isinstance(name, str) and reporter is not None else None
 
 
 def reporter_of(scope: InstrumentationScope) -> str | None:
