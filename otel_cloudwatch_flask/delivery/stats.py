@@ -43,13 +43,14 @@ class DeliveryStats:
     :param measurements_lost: number of measurements of ``add_metric`` that never became part of a data point, by
         :class:`LossReason` value.
     :param datums_possibly_duplicated: number of datums that CloudWatch may store twice, because the response to their
-        request was lost or incomplete, or had not arrived at shutdown while they were in the spool.
+        request was lost or incomplete. Includes datums in the spool whose response had not arrived at shutdown.
     :param requests_sent: number of requests that CloudWatch accepted.
-    :param requests_failed: number of all other requests. A batch that a stream accepted only in part counts as both.
+    :param requests_failed: number of all other requests. A batch that a stream accepted only in part counts in
+        ``requests_sent`` as well.
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
-    :param metrics_overflowed: number of times that a metric of a data point exceeded ``max_metrics``.
+    :param metrics_overflowed: number of times that ``max_metrics`` moved a data point to an overflow series.
     :param last_error: message of the last failed request.
     :param last_success: Unix time of the last accepted request, in seconds.
     """

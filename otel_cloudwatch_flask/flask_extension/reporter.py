@@ -106,7 +106,7 @@ class CloudWatchMetricsReporter:
     :param region_name: AWS Region of the default client. Default: ``AWS_REGION``, else the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
     :param flush: what happens when a request ends. ``"background"`` (default) requests a flush without waiting for it,
-        ``"sync"`` (default in AWS Lambda) waits for a flush, and ``"interval"`` leaves the metrics to the next periodic
+        ``"sync"`` (default on AWS Lambda) waits for a flush, and ``"interval"`` leaves the metrics to the next periodic
         flush.
     :param flush_min_interval_seconds: minimum time between two request-triggered flushes, in seconds. Default:
         10, or 1 in debug mode or if a rule has ``storage_resolution=1``.
@@ -298,7 +298,7 @@ class CloudWatchMetricsReporter:
     def label(self, **dimensions: object) -> None:
         """Add dimensions to the current request's duration, which ``instrument=True`` records.
 
-        Each combination of their values is a separate metric, which counts towards ``max_metrics``. Outside of a
+        Each combination of their values is a separate metric, which counts toward ``max_metrics``. Outside of a
         request, this does nothing.
 
         :param dimensions: names and values, such as ``plan="pro"``. Values are converted to strings.

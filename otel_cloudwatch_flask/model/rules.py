@@ -25,7 +25,7 @@ CLIENT_CONTROLLED: Final = (
     "url.scheme",
 )
 """Attributes whose values a client may choose, for example with its ``Host`` header. As dimensions, they would let any
-client create metrics at the account's expense, so they are excluded unless a rule keeps them.
+client create metrics at your expense, so they are excluded unless a rule keeps them.
 """
 
 _ALLOWED_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
@@ -49,8 +49,8 @@ class MetricRule:
     :param exclude: glob patterns for attributes to leave out. Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.
-    :param keep_original: if false, publish only the rollups. A data point that has no rollup is published with its
-        original dimensions.
+    :param keep_original: if false, publish only the rollups. A data point to which no rollup applies is published with
+        its original dimensions.
     :param storage_resolution: storage resolution in seconds, 1 or 60.
     :param distribution: ``"statistics"`` sends only the sum, count, minimum and maximum of a histogram. Such requests
         are usually smaller, but the metric has no percentiles unless all samples are equal.

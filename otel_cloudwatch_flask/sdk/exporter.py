@@ -76,7 +76,7 @@ _live_exporters: "LiveObjects[CloudWatchMetricExporter]" = LiveObjects()
 
 
 class CloudWatchMetricExporter(MetricExporter):
-    """Publishes OpenTelemetry metrics as CloudWatch metrics, for a reader of this package or of the SDK.
+    """Publishes OpenTelemetry metrics as CloudWatch metrics. Works with the readers of this package and of the SDK.
 
     :param namespace: CloudWatch namespace. Default: ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, else the resource's
         ``service.name``.
