@@ -327,7 +327,9 @@ class Settings:
     """The parsed and validated settings. The documentation of each setting is generated from its docstring below."""
 
     namespace: Annotated[str | None, Key(parse_namespace)]
-    """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME), or the Flask app's name."""
+    """CloudWatch namespace of the metrics. Default: the service name (OTEL_SERVICE_NAME). If no service name is set, a
+    reporter uses the name of the Flask app or, without an app, of the program.
+    """
     region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
     """AWS Region that receives the metrics. Default: the Region that boto3 resolves, for example from the profile."""
     # Lambda suspends the process after the response, so a background flush might not run before the next invocation.
@@ -339,8 +341,8 @@ class Settings:
     AWS Lambda.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
-    """Minimum time between two flushes that requests trigger if FLUSH is 'background', in seconds. Default: 10, or 1 in
-    debug mode or if a rule has storage_resolution=1.
+    """Minimum time, in seconds, between two flushes that requests trigger if FLUSH is 'background'. Default: 10, or 1
+    in debug mode or if a rule has storage_resolution=1.
     """
     export_interval_seconds: Annotated[
         float,
@@ -350,13 +352,15 @@ class Settings:
             fallbacks=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
         ),
     ]
-    """Interval between periodic flushes, in seconds."""
+    """Interval between periodic flushes, in seconds. OTEL_METRIC_EXPORT_INTERVAL is in milliseconds."""
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a flush in the background, in seconds. The next flush retries metrics that could not be sent."""
+    """Timeout of a flush in the background, in seconds. OTEL_METRIC_EXPORT_TIMEOUT is in milliseconds. The next flush
+    retries metrics that could not be sent.
+    """
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
-    """Maximum time that a request waits for its flush if FLUSH is 'sync', in seconds. The next flush retries metrics
+    """Maximum time, in seconds, that a request waits for its flush if FLUSH is 'sync'. The next flush retries metrics
     that could not be sent.
     """
     default_dimensions: Annotated[Mapping[str, str], Key(_dimensions, default=MappingProxyType({}))]
@@ -365,7 +369,7 @@ class Settings:
     """
     max_metrics: Annotated[int, Key(_count, default=DEFAULT_MAX_METRICS)]
     """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. Metrics that have been
-    idle for an hour do not count towards the limit.
+    idle for an hour do not count toward the limit.
     """
     max_backlog_bytes: Annotated[int, Key(_count, default=64 * 2**20)]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
@@ -402,8 +406,8 @@ class Settings:
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Function without arguments, or its name as 'module:function', that returns whether the current request may see
-    the live page. Default: in debug mode, only requests from this machine may see the page.
+    """Function without arguments that returns whether the current request may see the live page, or the name of the
+    function as 'module:function'. Default: in debug mode, only requests from this machine may see the page.
     """
 
     @classmethod
