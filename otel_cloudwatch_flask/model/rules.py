@@ -78,7 +78,7 @@ class MetricRule:
         # Iterables become tuples, because iterators can be read only once. The dataclass is frozen, so assignment needs
         # object.__setattr__.
         for name in ("dimensions", "exclude", "properties"):
-            if getattr(self, name) is not None:
+            if name == "properties" or getattr(self, name) is not None:
                 self._set(name, names_in(getattr(self, name)), "a list of names")
         self._set("rollups", _sets_of_names(self.rollups), "a list of lists of names, such as [['http.route'], []]")
         for name, allowed in _ALLOWED_VALUES.items():

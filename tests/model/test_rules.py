@@ -148,6 +148,7 @@ class TestErrors:
             ("rollups", ["route"]),
             ("rollups", [["route"], 5]),
             ("rollups", None),
+            ("properties", None),
             ("keep_original", "yes"),
             ("keep_original", 1),
             ("storage_resolution", 5),
