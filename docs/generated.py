@@ -86,11 +86,19 @@ _LIMITS: Final = (
     (
         "dimensions per metric",
         "MAX_DIMENSIONS",
-        "those that a rule lists are kept first, then the others alphabetically",
+        "those named in a rule or in `RESOURCE_DIMENSIONS` are kept first, then others in alphabetical order",
     ),
-    ("dimension name, in characters", "MAX_DIMENSION_NAME_LENGTH", "truncated, with a hash"),
+    (
+        "dimension name, in characters",
+        "MAX_DIMENSION_NAME_LENGTH",
+        "truncated, with a hash (`add_metric` rejects it instead)",
+    ),
     ("dimension value, in characters", "MAX_DIMENSION_VALUE_LENGTH", "truncated, with a hash"),
-    ("metric name, in characters", "MAX_METRIC_NAME_LENGTH", "truncated, with a hash; `add_metric` rejects it"),
+    (
+        "metric name, in characters",
+        "MAX_METRIC_NAME_LENGTH",
+        "truncated, with a hash (`add_metric` rejects it instead)",
+    ),
     ("namespace, in characters", "MAX_NAMESPACE_LENGTH", "`ConfigurationError`"),
     ("age of a data point, in seconds", "MAX_AGE_SECONDS", "dropped, counted as `expired`"),
     ("timestamp in the future, in seconds", "MAX_AHEAD_SECONDS", "sent with the current time"),
@@ -108,7 +116,7 @@ def prices() -> str:
     bounds = [0, *(up_to for up_to, _ in pricing.DOLLARS_PER_METRIC_MONTH)]
     rows = [
         (f"metrics {int(above) + 1:,} to {int(up_to):,}" if up_to < float("inf") else f"metrics above {int(above):,}",
-         f"${price:.2f} per metric and month")
+         f"${price:.2f} per metric per month")
         for above, (up_to, price) in zip(bounds, pricing.DOLLARS_PER_METRIC_MONTH, strict=False)
     ]  # fmt: skip
     rows.append(("1,000 requests", f"${pricing.DOLLARS_PER_REQUEST * 1000:.2f}"))
@@ -236,7 +244,8 @@ def _contradictions() -> Iterator[Message]:
     tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
     returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
-    for value in [*returned, *(each.body for each in returned if isinstance(each, ast.IfExp))]:
+    branches = [each for value in returned if isinstance(value, ast.IfExp) for each in (value.body, value.orelse)]
+    for value in [*returned, *branches]:
         if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
             yield Message("histograms/buckets", "InvalidPointError", text)
 
@@ -244,7 +253,7 @@ def _contradictions() -> Iterator[Message]:
 def loss_reasons() -> str:
     """Return the values of ``LossReason``, with their docstrings."""
     rows = [(code(str(reason)), text) for _, text, reason in attribute_docstrings("delivery/stats", "LossReason")]
-    return table(("key of `datums_lost`", "why the data point was lost"), rows)
+    return table(("reason", "why the data was lost"), rows)
 
 
 PARTS: Final[dict[str, Callable[[], str]]] = {

@@ -37,16 +37,16 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Metrics could not be sent (",
             "Nothing is lost yet.",
-            "Wait if the outage is short. Otherwise, do what the message says for the cause in parentheses: "
-            "`throttled`, `server`, `network`, `stream` or `unknown`.",
+            "If the problem persists, follow the advice in the message. The cause in parentheses is `throttled`, "
+            "`server`, `network`, `stream` or `unknown`.",
         ),
         Remedy(
             "… is published as …: in EMF",
-            'Nothing is lost, but the metric has another name than with `output="api"`.',
-            "Rename the metric or the attribute.",
+            'Nothing is lost, but the metric has a different name than with `output="api"`.',
+            "Rename the metric or the dimension.",
         ),
         Remedy("… is not used with output='emf'", "The setting has no effect.", "Remove it."),
-        Remedy("CloudWatch accepts metrics again;", "Pending data points are sent, oldest first.", "None."),
+        Remedy("Metrics can be sent again;", "Pending data points are sent, oldest first.", "None."),
         Remedy(
             "The backlog is full:",
             "The oldest data points are lost, and counted as `backlog_full`.",
@@ -59,8 +59,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Lost a data point of …: CloudWatch refused it",
-            "The data point is counted as `refused`. Later data points with the same name and dimensions may be lost "
-            "as well, for ten minutes.",
+            "The data point is counted as `refused`. For ten minutes, later data points with the same name and "
+            "dimensions may also be lost.",
             "Report a bug if nothing is wrong with the metric.",
         ),
         Remedy(
@@ -71,8 +71,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "… data point(s) could not be sent, and remain in the spool",
-            "Nothing is lost if a process with the same spool directory starts within two weeks.",
-            "To send them, start a process with the same spool_directory, and fix the delivery problem logged earlier.",
+            "Nothing is lost if a process with the same spool directory sends the data points within two weeks.",
+            "Fix the delivery problem logged earlier, then run a process with the same spool_directory to send them.",
         ),
         Remedy(
             "… data point(s) were sent, but CloudWatch has not responded",
@@ -98,20 +98,21 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "Metrics could not be collected before shutdown",
-            "Measurements since the last flush are lost. Lost measurements of `add_metric` are counted as `shutdown`.",
-            "Fix the observable callback that hangs or raises an exception.",
+            "Measurements since the last successful collection are lost. Those of `add_metric` are counted as "
+            "`shutdown`.",
+            "Fix the observable callback or OpenTelemetry view that hangs or raises an exception.",
         ),
         Remedy(
             "Failed to collect metrics",
-            "Counters and histograms lose nothing if a callback failed. If a view failed, metrics collected "
-            "before the failure are lost.",
-            "Fix the callback or view at the end of the traceback.",
+            "If an observable callback failed, counters and histograms lose nothing. If a view failed, the metrics "
+            "collected before the failure are lost.",
+            "Fix the observable callback or OpenTelemetry view at the end of the traceback.",
         ),
     ),
     "Metrics and dimensions": (
         Remedy(
             "Lost a metric (counted as invalid): …",
-            "The call of `add_metric` had no effect. In debug mode and in tests, an invalid call raises "
+            "The call to `add_metric` had no effect. If [`STRICT`](configuration.md#strict) is true, the call raises "
             "`InvalidMetricError` instead.",
             "Fix the call in the file and line that the message names.",
         ),
@@ -123,8 +124,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Lost a data point of …: it has …, which CloudWatch does not accept",
             _INVALID_POINT,
-            "Do not record NaN, infinities, or magnitudes beyond 2^360. The section [Data points that cannot be "
-            "sent](#data-points-that-cannot-be-sent) lists the possible reasons.",
+            "Fix the cause named in the message. [Data points that cannot be "
+            "sent](#data-points-that-cannot-be-sent) lists all causes.",
         ),
         Remedy("Lost a data point of …: it could not be read", _INVALID_POINT, _REPORT),
         Remedy("Lost a data point of …: it could not be converted", _INVALID_POINT, _REPORT),
@@ -136,27 +137,27 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "No measurement of … had the attribute …",
             "The metric has fewer dimensions than its rule lists.",
-            "Correct the rule.",
+            "If the rule misspells an attribute, correct it.",
         ),
         Remedy(
-            "… has … attributes, but CloudWatch allows 30 dimensions",
+            "… has … attributes, but CloudWatch allows 30 dimensions.",
             "Values are not affected, but some attributes are missing.",
-            "Name the ones to keep with MetricRule(dimensions=...).",
+            "Name the attributes to keep in MetricRule(dimensions=...).",
         ),
         Remedy(
-            "max_metrics is reached: new dimension combinations of",
+            "max_metrics has been reached: new dimension combinations of",
             _INDISTINGUISHABLE,
             "Find the dimension that has many values, such as user or order IDs, and drop it with a rule.",
         ),
         Remedy(
-            "max_metrics is reached, including overflow series",
+            "max_metrics has been reached, and there is no room for further overflow series",
             "Nothing is lost, but the metrics that are published together cannot be told apart.",
             _MOVE_IDS,
         ),
         Remedy(
             "add_metric has reached its limit of … dimension combinations",
             _INDISTINGUISHABLE,
-            "Find the dimension that has many values, such as user or order IDs, and drop it.",
+            "Remove IDs and other variable parts from dimensions and metric names, or raise max_metrics.",
         ),
         Remedy(
             "Unsupported opentelemetry-sdk internals",
@@ -220,8 +221,9 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "… belongs to another user",
-            "Deleting the directory also deletes the unsent metrics in it.",
-            "Run all processes that share spool_directory as one user, or delete the ignored directory.",
+            "This process does not send the metrics in the directory. Deleting the directory also deletes them.",
+            "Run all processes that share spool_directory as one user. If no process uses the ignored directory, you "
+            "can delete it.",
         ),
         Remedy(
             "Cannot read the spool directory",
@@ -243,7 +245,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "CLOUDWATCH_LIVE_PAGE_CHECK raised",
             "Metrics are not affected.",
-            "Fix the function at the end of the traceback.",
+            "Fix the problem that the traceback shows.",
         ),
         Remedy("A callback passed to watch() failed", "Delivery is not affected.", "Fix the callback."),
         Remedy(

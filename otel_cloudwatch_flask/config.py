@@ -75,13 +75,13 @@ def use_configuration_file(fields: Source) -> None:
 def parse_namespace(value: object) -> str:
     """Return ``value`` if it is a valid CloudWatch namespace; raise ``ValueError`` otherwise."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a namespace; use a name such as 'Shop'")
+        raise ValueError("is not a valid namespace; use a name such as 'Shop'")
     if value.startswith(RESERVED_NAMESPACE_PREFIX):
         raise ValueError("is reserved for AWS's own services; use a name that does not start with 'AWS/'")
     if value.startswith(":"):
-        raise ValueError("is not a namespace; use a name that does not start with a colon")
+        raise ValueError("is not a valid namespace; use a name that does not start with a colon")
     if not (value.isascii() and value.isprintable()):
-        raise ValueError("is not a namespace; use printable ASCII characters only")
+        raise ValueError("is not a valid namespace; use printable ASCII characters only")
     if len(value) > MAX_NAMESPACE_LENGTH:
         raise ValueError(f"is too long for a namespace; use at most {MAX_NAMESPACE_LENGTH} characters")
     return value
@@ -118,13 +118,13 @@ def _seconds(value: object) -> float:
 
 def _seconds_above_zero(value: object) -> float:
     if not 0 < (seconds := _number(value)) < math.inf:
-        raise ValueError("is not an interval; use a number of seconds greater than 0")
+        raise ValueError("is not a positive duration; use a number of seconds greater than 0")
     return seconds
 
 
 def _milliseconds(value: object) -> float:
     if not 0 < (milliseconds := _number(value)) < math.inf:
-        raise ValueError("is not an interval; use a number of milliseconds greater than 0")
+        raise ValueError("is not a positive duration; use a number of milliseconds greater than 0")
     return milliseconds / 1000
 
 
@@ -163,7 +163,8 @@ def _url_path(value: object) -> str:
     # No segment may begin with a dot, because browsers resolve '..' before they send the request.
     if not isinstance(value, str) or not re.fullmatch(r"(/[\w~-][\w.~-]*)+", value, re.ASCII):
         raise ValueError(
-            "is not a URL path; use one such as '/ops/cloudwatch', with letters, digits, '.', '_', '~' and '-'"
+            "is not a valid URL path; use one such as '/ops/cloudwatch', with letters, digits, '_', '~', '-' and, "
+            "except after a slash, '.'"
         )
     return value
 

@@ -334,18 +334,18 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
         )
     if spooled:
         _logger.warning(
-            "%d data point(s) could not be sent, and remain in the spool. To send them, start a process with the same "
-            "spool_directory, and fix the delivery problem logged earlier.",
+            "%d data point(s) could not be sent, and remain in the spool. Fix the delivery problem logged earlier, "
+            "then run a process with the same spool_directory to send them.",
             spooled,
         )
     if unanswered is not None:
         otherwise = (
-            "Unless it accepts them, they are lost"
+            "If it does not accept them, they are lost."
             if unanswered.file is None
-            else "Unless it responds, the next process will send them again"
+            else "If it does not respond, the next process will send them again."
         )
         _logger.warning(
-            "%d data point(s) were sent, but CloudWatch has not responded. %s. If this happens often, investigate the "
+            "%d data point(s) were sent, but CloudWatch has not responded. %s If this happens often, investigate the "
             "network latency to CloudWatch.",
             unanswered.datums,
             otherwise,

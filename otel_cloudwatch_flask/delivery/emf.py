@@ -143,8 +143,8 @@ def _encoded_series(series: Series) -> tuple[str, str]:
     if name != series.name:
         _once.warning(
             ("name", series.name),
-            "%s is published as %s: in EMF, a metric cannot be named _aws or have the name of one of its dimensions. "
-            "Rename the metric or the attribute.",
+            "%s is published as %s: in EMF, a metric cannot be named _aws or have the same name as one of its "
+            "dimensions. Rename the metric or the dimension.",
             series.name,
             name,
         )
@@ -244,7 +244,7 @@ def _write(stream: Any, line: str) -> None:
     deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
         if not _has_room(descriptor, deadline - time.monotonic()):
-            raise TimeoutError("the stream stayed full; its reader is stopped or too slow")
+            raise TimeoutError("the stream stayed full; its reader has stopped or is too slow")
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]

@@ -41,12 +41,13 @@ _REFUSED_SERIES_SECONDS: Final = 600.0
 """How long the datums of a series are lost without another call after CloudWatch refused one of them."""
 
 _OPERATOR_REMEDIES: Final = {
-    Kind.CREDENTIALS: "Provide credentials that may call cloudwatch:PutMetricData: an instance or task role, "
-    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. Also check the system clock.",
-    Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region to publish in.",
+    Kind.CREDENTIALS: "Provide credentials that allow cloudwatch:PutMetricData: an instance or task role, "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. Also check that the system clock is correct.",
+    Kind.CONFIGURATION: "Set AWS_REGION, or region_name, to the Region to publish in. If the error names a profile, "
+    "correct AWS_PROFILE.",
 }
 _OUTAGE_REMEDIES: Final = {
-    Kind.THROTTLED: "send fewer requests: flush='interval', or a longer flush_min_interval_seconds.",
+    Kind.THROTTLED: "set flush='interval' or increase flush_min_interval_seconds to send fewer requests.",
     Kind.SERVER: "check the AWS Health Dashboard.",
     Kind.NETWORK: "check that this process can reach CloudWatch: its proxy, VPC endpoint, security group and DNS.",
     Kind.STREAM: "check that standard output, or the stream that was passed, is open, and that its reader keeps up.",
@@ -293,7 +294,7 @@ class Sender:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
         self._on_accepted(batch)
         if self._failures:
-            _logger.info("CloudWatch accepts metrics again; sending %d pending data point(s).", self._backlog.datums)
+            _logger.info("Metrics can be sent again; sending %d pending data point(s).", self._backlog.datums)
             self._failures = 0
             self._once_an_outage = RateLimitedLog(_logger)
 

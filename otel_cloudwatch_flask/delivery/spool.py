@@ -302,8 +302,8 @@ def _is_own_user(directory: Path) -> bool:
     if status.st_uid != os.geteuid():
         _each_minute.warning(
             ("owner", directory),
-            "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user, or "
-            "delete the ignored directory.",
+            "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user. If "
+            "no process uses the ignored directory, you can delete it.",
             str(directory),
         )
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
@@ -317,7 +317,7 @@ def _content(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
         if status.st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it has {status.st_size} bytes, but a batch has at most {_MAX_FILE_BYTES}")
+            raise ValueError(f"it has {status.st_size} bytes, but a batch can have at most {_MAX_FILE_BYTES}")
         return file.read(_MAX_FILE_BYTES)
 
 

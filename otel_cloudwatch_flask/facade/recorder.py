@@ -149,9 +149,9 @@ class Recorder:
         name = metric_name if (metric_name, unit) in self._histograms else OVERFLOW_NAME
         _once.warning(
             name,
-            "add_metric has reached its limit of %d dimension combinations: new combinations, such as one of %s, are "
-            "recorded as the overflow series (otel.metric.overflow=true) of %s. Drop a dimension, move variable parts "
-            "of metric names (such as IDs) into dimensions, or raise max_metrics.",
+            "add_metric has reached its limit of %d dimension combinations: new combinations, for example of %s, are "
+            "recorded as the overflow series (otel.metric.overflow=true) of %s. Remove IDs and other variable parts "
+            "from dimensions and metric names, or raise max_metrics.",
             self._max_series,
             metric_name,
             name,

@@ -317,7 +317,7 @@ def _new_reader(target: Target) -> ReporterReader:
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
     return ConfigurationError(
         f"meter_provider={safe_repr(provider)} does not accept metric readers; "
-        "use an opentelemetry.sdk.metrics.MeterProvider, or omit the argument to create one.",
+        "use an opentelemetry.sdk.metrics.MeterProvider, or omit the argument to use the global one.",
         key="meter_provider",
         value=provider,
     )

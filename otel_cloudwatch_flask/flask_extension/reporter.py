@@ -443,8 +443,8 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
     if reporter is None:
         _quiet_log.warning(
             "no reporter",
-            "Metric dropped: no CloudWatchMetricsReporter has been initialized. Call init_app(app) first, or call "
-            "add_metric on a reporter.",
+            "Metric dropped: no CloudWatchMetricsReporter has been initialized for this app. Call init_app(app) first, "
+            "or call add_metric on a reporter.",
         )
     elif not reporter._is_set_up():  # noqa: SLF001  # this module's class
         reporter._unrecorded.lost_measurements(LossReason.NOT_SET_UP)  # noqa: SLF001  # this module's class
@@ -501,7 +501,8 @@ def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
     if settings.live_page and not app.debug and settings.live_page_check is None:
         raise ConfigurationError(
             "LIVE_PAGE is enabled outside debug mode, which requires an access check. Set "
-            'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function that takes no arguments. With flask-login: '
+            'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function without arguments that returns whether the current '
+            "request may see the page. With flask-login: "
             "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "
             'lambda: hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), b"..."). '
             "On your own machine, use debug mode instead: flask run --debug, or app.debug = True before init_app.",

@@ -55,7 +55,7 @@ def _passes(check: Callable[[], object]) -> bool:
             logging.ERROR,
             "check",
             "CLOUDWATCH_LIVE_PAGE_CHECK raised an exception, so the live page returns 404. Metrics are not affected. "
-            "Fix the function at the end of the traceback.",
+            "Fix the problem that the traceback shows.",
             exc_info=True,
         )
         return False

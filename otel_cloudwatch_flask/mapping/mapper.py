@@ -179,17 +179,17 @@ class Mapper:
         if admitted.name != series.name:
             self._once.warning(
                 "overflow",
-                "max_metrics is reached, including overflow series: dimension combinations of %s and of other metrics "
-                "are published together as the metric otel.metric.overflow. Move variable parts of metric names (such "
-                "as IDs) into dimensions, or raise max_metrics.",
+                "max_metrics has been reached, and there is no room for further overflow series: new dimension "
+                "combinations of %s and other metrics are published together as the metric otel.metric.overflow. Move "
+                "variable parts of metric names (such as IDs) into dimensions, or raise max_metrics.",
                 series.name,
             )
         elif admitted is not series:
             self._once.warning(
                 ("overflow", series.name),
-                "max_metrics is reached: new dimension combinations of %s are published as its overflow series "
-                "(otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
-                "costs up to $%.2f a month.",
+                "max_metrics has been reached: new dimension combinations of %s are published as its overflow series "
+                "(otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each "
+                "additional metric costs up to $%.2f a month.",
                 series.name,
                 metrics_dollars(1),
             )

@@ -143,8 +143,9 @@ class MetricStreams:
             return attributes
         self._once.warning(
             ("dimensions", stream.name),
-            "%s has %d attributes, but CloudWatch allows 30 dimensions: those named by a rule are kept first, then the "
-            "others in alphabetical order. Name the ones to keep with MetricRule(dimensions=...).",
+            "%s has %d attributes, but CloudWatch allows 30 dimensions. Attributes named in a rule or in "
+            "resource_dimensions are kept first, then others in alphabetical order. Name the attributes to keep in "
+            "MetricRule(dimensions=...).",
             stream.name,
             len(attributes),
         )

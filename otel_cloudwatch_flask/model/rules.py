@@ -168,7 +168,9 @@ def _parsed(index: int, rule: MetricRule | Mapping[str, Any]) -> MetricRule:
     key = f"rules[{index}]"
     if not isinstance(rule, Mapping):
         raise ConfigurationError(
-            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping; use one.", key=key, value=rule
+            f"{key} is {safe_repr(rule)}, which is neither a MetricRule nor a mapping of its fields; use one of these.",
+            key=key,
+            value=rule,
         )
     known = [each.name for each in fields(MetricRule)]
     if unknown := [name for name in rule if name not in known]:

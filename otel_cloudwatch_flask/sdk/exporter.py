@@ -444,8 +444,8 @@ class _KeptAttributes:
         if next(self._collections) == _COLLECTIONS_BEFORE_WARNING and (missing := self._rule.missing(self._seen)):
             _each_minute.warning(
                 (self._metric_name, *missing),
-                "No measurement of %s had the attribute %s, which its rule lists in dimensions. Attributes found: %s. "
-                "Correct the rule.",
+                "No measurement of %s had the attribute %s, which the metric's rule lists in dimensions. Attributes "
+                "found: %s. If the rule misspells an attribute, correct it.",
                 self._metric_name,
                 " or ".join(missing),
                 ", ".join(sorted(self._seen)),

@@ -155,7 +155,7 @@ class FreshScaleHistogramAggregation(ExponentialBucketHistogramAggregation):
             _once.warning(
                 "sdk",
                 "Unsupported opentelemetry-sdk internals (no %s): after an outlier, percentiles may stay imprecise. "
-                "Counts and sums remain exact. Use a release that this package is tested with.",
+                "Counts and sums remain exact. Use a release of opentelemetry-sdk that this package is tested with.",
                 ", ".join(missing),
             )
         else:

@@ -296,7 +296,8 @@ class CloudWatchMetricReader(SelectiveReader):
         self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
-            "and those from other instruments. Fix the observable callback that hangs or raises an exception.",
+            "and the measurements of other instruments. Fix the observable callback or OpenTelemetry view that hangs "
+            "or raises an exception.",
             lost,
         )
 
@@ -420,8 +421,8 @@ class CloudWatchMetricReader(SelectiveReader):
             if not isinstance(error, Exception) and threading.current_thread() is not self.thread:
                 raise
             _logger.exception(
-                "Failed to collect metrics; the next collection will include them. Fix the callback or view at the end "
-                "of the traceback."
+                "Failed to collect metrics; the next collection tries again. Fix the observable callback or "
+                "OpenTelemetry view at the end of the traceback."
             )
             return False
         return True

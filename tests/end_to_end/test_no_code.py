@@ -218,7 +218,7 @@ def test_a_misspelt_exporter(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Non
     [
         ("FLUSH", "often", "is not a flush policy; use one of 'background', 'sync', 'interval'."),
         ("MAX_METRICS", "-1", "is not a positive integer; use 1 or more."),
-        ("EXPORT_INTERVAL_SECONDS", "soon", "is not an interval; use a number of seconds greater than 0."),
+        ("EXPORT_INTERVAL_SECONDS", "soon", "is not a positive duration; use a number of seconds greater than 0."),
         ("ENABLED", "maybe", "is neither true nor false; use one of true, 1, yes, on, false, 0, no, off."),
         ("RULES", "[{]", "is not JSON: "),
         ("DEFAULT_DIMENSIONS", "Stage", "is not a list of dimensions; use name=value,name=value or a JSON object."),

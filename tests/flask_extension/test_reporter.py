@@ -716,8 +716,8 @@ def test_no_reporter() -> None:
     """
     said = run(program)
     assert said == (
-        "Metric dropped: no CloudWatchMetricsReporter has been initialized. Call init_app(app) first, or call "
-        "add_metric on a reporter."
+        "Metric dropped: no CloudWatchMetricsReporter has been initialized for this app. Call init_app(app) first, or "
+        "call add_metric on a reporter."
     )
 
 
@@ -961,7 +961,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
         ),
         ({"rules": [{}, {"dimension": ["Route"]}]}, "rules[1] has the unknown field 'dimension'"),
         ({"rules": [{"distribution": "mean"}]}, "rules[0]: distribution='mean' is invalid; use"),
-        ({"export_interval_seconds": 0}, "export_interval_seconds=0 is not an interval"),
+        ({"export_interval_seconds": 0}, "export_interval_seconds=0 is not a positive duration"),
     ],
 )
 def test_refused_set_up(programs: Programs, app: Flask, options: dict[str, Any], message: str) -> None:

@@ -159,14 +159,14 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     said = [message for message in caplog.messages if "max_metrics" in message]
     assert len(said) == OVERFLOW_SERIES
     assert said[0] == (
-        f"max_metrics is reached: new dimension combinations of orders.{PLAIN_SERIES} are published as its overflow "
-        "series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each metric "
-        "costs up to $0.30 a month."
+        f"max_metrics has been reached: new dimension combinations of orders.{PLAIN_SERIES} are published as its "
+        "overflow series (otel.metric.overflow=true). Drop a dimension with a MetricRule, or raise max_metrics; each "
+        "additional metric costs up to $0.30 a month."
     )
     assert said[-1] == (
-        f"max_metrics is reached, including overflow series: dimension combinations of orders.{MAX_METRICS - 1} and of "
-        "other metrics are published together as the metric otel.metric.overflow. Move variable parts of metric "
-        "names (such as IDs) into dimensions, or raise max_metrics."
+        "max_metrics has been reached, and there is no room for further overflow series: new dimension combinations of "
+        f"orders.{MAX_METRICS - 1} and other metrics are published together as the metric otel.metric.overflow. Move "
+        "variable parts of metric names (such as IDs) into dimensions, or raise max_metrics."
     )
     reader.shutdown()
 

@@ -138,7 +138,7 @@ class TestRules:
         [
             (5, "rules", 5, "rules=5 is not a list of rules"),
             ("*", "rules", "*", "rules='*' is not a list of rules"),
-            ([{}, 5], "rules[1]", 5, "neither a MetricRule nor a mapping"),
+            ([{}, 5], "rules[1]", 5, "neither a MetricRule nor a mapping of its fields"),
             ([{"drops": 1}], "rules[0]", "drops", "use one of match, dimensions"),
             ([{"match": ""}], "rules[0].match", "", "use a glob such as 'http.server.*'"),
             ([{"dimensions": "a"}], "rules[0].dimensions", "a", "use a list of names."),

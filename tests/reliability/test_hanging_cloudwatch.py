@@ -82,7 +82,7 @@ def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[...
     for seconds, said in result:
         assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS, said
         # The second message appears if the client gave up on the hanging call before the exit timeout.
-        in_progress = "but CloudWatch has not responded. Unless it accepts them, they are lost" in said
+        in_progress = "but CloudWatch has not responded. If it does not accept them, they are lost" in said
         assert in_progress or "could not be sent before the exporter was shut down, and are lost" in said
     of_interpreter, of_gunicorn = (f"{seconds:.1f} s" for seconds, _ in result)
     figures(interpreter=of_interpreter, gunicorn=of_gunicorn, timeout=EXIT_TIMEOUT_SECONDS)

@@ -506,7 +506,7 @@ def test_dimensions_that_never_come_cause_a_warning(caplog: pytest.LogCaptureFix
         orders.add(1, {"http.target": "/cart", "plan": "pro"})
         late.add(1, {"user": "4711"})
         assert reader.flush()
-        assert ("which its rule lists" in caplog.text) == (number >= 10)
+        assert ("which the metric's rule lists" in caplog.text) == (number >= 10)
     (record,) = caplog.records
     assert "orders had the attribute paln" in record.getMessage()
     assert "http.target, plan" in record.getMessage()
