@@ -33,5 +33,5 @@ def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 
     Select the app as for any Flask command, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
-    mode, which sends nothing to CloudWatch, unless the app itself sets DRY_RUN.
+    mode, so it sends nothing to CloudWatch. If the app sets DRY_RUN itself, that value applies instead.
     """

@@ -17,24 +17,26 @@ from otel_cloudwatch_flask.terminal import counted
     "--failure-percent",
     type=click.FloatRange(0, 100),
     default=1.0,
-    help="Alarm when more than this % of a route's requests are 5xx.",
+    help="Alarm when more than this percentage of a route's responses are 5xx.",
 )
 @click.option(
     "--min-requests",
     type=click.IntRange(0),
     default=50,
-    help="Do not alarm on 5xx if a route has fewer requests in 5 minutes.",
+    help="Do not alarm on 5xx if a route has fewer requests than this in 5 minutes.",
 )
 @click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
-    help="Alarm when p99 exceeds this many seconds (default: about twice the observed p99).",
+    help="Alarm when p99 exceeds this many seconds (default: about twice the observed p99 and at least 0.1, or 1 if no "
+    "p99 is known).",
 )
 @click.option(
     "--anomaly-detection",
     "is_learned",
     is_flag=True,
-    help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. Triples the price of these alarms.",
+    help="Use CloudWatch anomaly detection for p99 instead of a fixed threshold. This triples the price of the latency "
+    "alarms.",
 )
 @click.option("--routes", type=click.IntRange(1, 100), default=10, help="Maximum number of routes, busiest first.")
 @template_options
@@ -53,9 +55,9 @@ def command(
         aws cloudformation deploy --stack-name shop-alarms --template-file alarms.json \\
             --parameter-overrides TopicArn=arn:aws:sns:eu-central-1:111122223333:on-call
 
-    --list requires cloudwatch:ListMetrics.
+    --list requires the permission cloudwatch:ListMetrics.
 
-    Exit status: 0 ok, 2 no metrics found.
+    Exit status: 0 on success, 2 if no metrics are found.
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, options)
     thresholds = Thresholds(failure_percent, min_requests, latency, options["is_learned"])

@@ -36,12 +36,16 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option("--metrics", type=click.IntRange(0), help="Number of metrics, instead of --from.")
 @click.option("--processes", type=click.IntRange(1), default=1, help="Number of processes on all hosts.")
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy (default: the app's setting).")
-@click.option("--rate", type=click.FloatRange(0), help="Requests per second to all processes (default: always busy).")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    help="Requests per second to all processes together (default: all processes are always busy).",
+)
 @click.option(
     "--flush-min-interval",
     _FIELDS[1],
     type=click.FloatRange(0),
-    help="Minimum seconds between flushes after requests (default: the app's setting).",
+    help="Minimum seconds between flushes that requests trigger (default: the app's setting).",
 )
 @click.option(
     "--export-interval",
@@ -85,10 +89,10 @@ def command(
 
     Prices are those of us-east-1, without the free tier. Each metric is assumed to have data in every hour.
 
-    Exit status: 0 ok, 1 --max or --against failed, 2 nothing to estimate.
+    Exit status: 0 on success, 1 if --max or --against fails, 2 if the cost cannot be estimated.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
-        raise click.UsageError("Nothing to estimate: pass either --from FILE or --metrics NUMBER.", context)
+        raise click.UsageError("Pass either --from FILE or --metrics NUMBER.", context)
     if against is not None and source is None:
         raise click.UsageError("--against compares metrics, so it requires --from.", context)
     result = _estimated(load_user_app(context, is_needed=False), source, metrics, against, given)
@@ -129,7 +133,9 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
     if most is None:
         return
     if cost is None:
-        raise click.UsageError('--max requires --rate, because the cost of flush="sync" depends on it.', context)
+        raise click.UsageError(
+            f'--max requires --rate, because the cost of flush="{result.flush}" depends on it.', context
+        )
     if cost.dollars > most:
         yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 

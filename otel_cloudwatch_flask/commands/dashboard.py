@@ -25,7 +25,9 @@ def _dashboard_name(value: str) -> str:
 
 @click.command(cls=Command)
 @series_options
-@click.option("--put", "name", type=_dashboard_name, metavar="NAME", help="Create or replace this dashboard.")
+@click.option(
+    "--put", "name", type=_dashboard_name, metavar="NAME", help="Create or replace the dashboard with this name."
+)
 @click.option(
     "--format",
     "form",
@@ -49,10 +51,10 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
         flask cloudwatch dashboard --from seen.json --put Shop
         flask --app shop cloudwatch dashboard --list > body.json
 
-    --list requires cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. Beyond the free tier, a
-    dashboard costs $3 a month.
+    --list requires the permission cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. Beyond the free
+    tier, a dashboard costs $3 a month.
 
-    Exit status: 0 ok, 2 no metrics found or the dashboard was refused.
+    Exit status: 0 on success, 2 if no metrics are found or CloudWatch rejects the dashboard.
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, options)
     region = region_for(context, options["region"])
@@ -62,7 +64,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
     url = None if name is None else _put(name, generated, region)
     output = generated.body if form == "body" else FORMATS[form](generated.template())
     if url is not None and not as_json:
-        click.echo(f"Dashboard {name} created with {counted(len(generated.body['widgets']), 'widget')}:\n{url}")
+        click.echo(f"Saved dashboard {name} with {counted(len(generated.body['widgets']), 'widget')}:\n{url}")
     else:
         echo_output(output, form, as_json=as_json, omitted=len(generated.omitted), url=url)
 

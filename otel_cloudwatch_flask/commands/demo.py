@@ -23,7 +23,9 @@ _REQUIRED_MODULES: Final = ("rich.progress", "waitress")
 )
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second (default: 100, or 20 with --serve).")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
-@click.option("--output", type=click.Choice(get_args(Output)), default="api", help="Send API calls or write EMF lines.")
+@click.option(
+    "--output", type=click.Choice(get_args(Output)), default="api", help="Make API calls, or write EMF lines."
+)
 @json_option("the comparison or, with --serve, the URLs")
 @click.pass_context
 def command(
@@ -35,11 +37,11 @@ def command(
     the emulator's numbers with those that the shop and its visitors counted. The demo needs no AWS account and no
     network.
 
-    With --serve, prints the URLs of the shop, its live page and the emulator, and keeps them running until Ctrl-C.
-    Nothing is compared.
+    With --serve, prints the URLs of the shop, its live page and the emulator, and keeps all three running until you
+    press Ctrl-C. Nothing is compared.
 
-    Exit status: 0 all numbers match, 1 a number differs or a data point was lost or refused, 2 the demo could not
-    run, 130 interrupted by Ctrl-C (0 with --serve).
+    Exit status: 0 if all numbers match, 1 if a number differs or a data point is lost or rejected, 2 if the demo cannot
+    run, 130 if you press Ctrl-C (0 with --serve).
     """
     default_seconds, default_rate = _SERVE_DEFAULTS if serve else _COMPARE_DEFAULTS
     _require_demo_extra()
@@ -71,7 +73,7 @@ def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int
         else:
             click.echo(
                 "Live page   {}\nShop        {}\n"
-                "CloudWatch  {} (AWS_ENDPOINT_URL_CLOUDWATCH, any credentials)\n"
+                "CloudWatch  {} (for AWS_ENDPOINT_URL_CLOUDWATCH; any credentials work)\n"
                 "Sending {:g} requests/s for {:g} minutes. Press Ctrl-C to stop.".format(*urls, rate, seconds / 60)
             )
         # Ctrl-C raises KeyboardInterrupt inside Event.wait(), and is the normal way to end this command.
@@ -88,4 +90,4 @@ def _require_demo_extra() -> None:
             importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
-        raise CommandError(f'The demo needs {missing}: pip install "otel-cloudwatch-flask[demo]"') from error
+        raise CommandError(f'The demo requires {missing}. Run pip install "otel-cloudwatch-flask[demo]".') from error

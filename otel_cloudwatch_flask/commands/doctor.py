@@ -40,24 +40,24 @@ def command(
 ) -> None:
     """Find out why metrics might not arrive, and how to fix it.
 
-    Checks the settings, the access to AWS, the server and the instrumentation, and looks for metrics that would be
-    published twice. Each finding is marked as ok (✓), as a problem with its remedy (✗), or as uncertain (?). Keys and
-    tokens are never printed.
+    Checks the settings, access to AWS, the server and the instrumentation, and looks for metrics that would be
+    published twice. Marks each finding as ok (✓), a problem (✗) or uncertain (?), and says how to fix the problems.
+    Keys and tokens are never printed.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
     --send publishes one data point of the metric otel_cloudwatch_flask.doctor, which CloudWatch bills for one hour.
-    Without --send, nothing is published.
+    Without --send, or if OUTPUT is emf, nothing is published.
 
     --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. The audit
-    requires cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+    requires the permissions cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
 
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json
 
-    Exit status: 0 no problems, 1 problems found, 2 the data of --audit cannot be read.
+    Exit status: 0 if there are no problems, 1 if there are, 2 if the --audit data cannot be read.
     """  # noqa: D301 - click takes \b for "do not wrap"
     recorded = Recorded.read(source) if source else None
     checks = _checks(context, namespace, recorded, sends=sends)
@@ -89,7 +89,9 @@ def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | Non
     region, output = user_app.value_or_default("REGION"), user_app.value_or_default("OUTPUT")
     target = Target(user_app.client, bool(user_app.keys_given), region, namespace or _namespace(user_app))
     if output == "emf":
-        yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines: credentials and Region are not needed.")
+        yield Check(
+            SECTION, "ok", "OUTPUT=emf writes metrics as log lines, so credentials and a Region are not needed."
+        )
     else:
         yield from aws_checks(target, sends=sends)
     if recorded is not None:

@@ -61,11 +61,11 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\
-            --policy-document "$(flask cloudwatch policy)"
+            --policy-document "$(flask --app shop cloudwatch policy)"
 
     Other commands may require further permissions, which their help lists.
 
-    Exit status: 0 ok, 2 no namespace known.
+    Exit status: 0 on success, 2 if no namespace is known.
     """  # noqa: D301 - click takes \b for "do not wrap"
     echo_json(policy_document(_namespaces(context, namespaces, source)))
 

@@ -40,7 +40,7 @@ class RequestResult:
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1)
 @click.option(
-    "--requests", "file", metavar="FILE", help="File with one request per line (METHOD /path [body]), or HAR file."
+    "--requests", "file", metavar="FILE", help="File with one request per line (METHOD /path [body]), or a HAR file."
 )
 @click.option("--times", type=click.IntRange(1, 10_000), default=1, help="Number of times to make each request.")
 @json_option("the metrics")
@@ -49,11 +49,11 @@ class RequestResult:
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Requests PATHS, and makes the requests in the --requests file, with Flask's test client. By default, makes a GET
-    request to each route that has no variable part. Your views really run: choose paths without side effects, or
-    use a test database.
+    Makes a GET request to each of PATHS, and the requests in the --requests file, with Flask's test client. Without
+    both, makes a GET request to each route that has no variable part. Your views really run: choose paths without side
+    effects, or use a test database.
 
-    Nothing is sent to CloudWatch, but other exporters of the app export as usual.
+    Nothing is sent to CloudWatch, but the app's other exporters export as usual.
 
     \b
         flask --app shop cloudwatch preview
@@ -61,7 +61,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
         flask --app shop cloudwatch preview --requests requests.txt
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from -
 
-    Exit status: 0 ok, 1 nothing would be published, 2 the preview could not run.
+    Exit status: 0 if metrics would be published, 1 if not, 2 if the preview cannot run.
     """  # noqa: D301 - click takes \b for "do not wrap"
     user_app = load_user_app(context)
     app = user_app.app

@@ -95,9 +95,9 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
             --resource service/shop/web --min 2 --max 20 > scaling.json
         aws cloudformation deploy --stack-name shop-scaling --template-file scaling.json
 
-    --list requires cloudwatch:ListMetrics.
+    --list requires the permission cloudwatch:ListMetrics.
 
-    Exit status: 0 ok, 2 no metrics found or an option is invalid.
+    Exit status: 0 on success, 2 if no single metric matches or an option is invalid.
     """  # noqa: D301 - click takes \b for "do not wrap"
     target = _target(context, options)
     document = selected_series(context, options)
@@ -105,8 +105,8 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
     tracking = Tracking(*(options[name] for name in ("statistic", "value", "scale_out_seconds", "scale_in_seconds")))
     dollars = ALARMS_PER_POLICY * DOLLARS_PER_ALARM_METRIC
     click.echo(
-        f"Keeps {tracking.statistic} of {escaped(str(series), 200)} at {tracking.value:g} with a capacity of "
-        f"{target.minimum} to {target.maximum}. {ALARMS_PER_POLICY} alarms: ${dollars:.2f} a month.",
+        f"Keeps the {tracking.statistic} of {escaped(str(series), 200)} at {tracking.value:g} with a capacity of "
+        f"{target.minimum} to {target.maximum}. Its {ALARMS_PER_POLICY} alarms cost ${dollars:.2f} a month.",
         err=True,
     )
     form, template = options["form"], scaling_template(series, tracking, target)

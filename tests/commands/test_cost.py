@@ -207,7 +207,7 @@ def test_either_a_document_or_a_number_is_required(arguments: list[str]) -> None
     """Passing both or neither is a usage error."""
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
-    assert "pass either --from FILE or --metrics NUMBER" in result.output
+    assert "Pass either --from FILE or --metrics NUMBER" in result.output
 
 
 def test_untrusted_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,14 +261,14 @@ def test_the_data_of_a_live_page_is_a_document() -> None:
         (EVERY, []),
         (EVERY[1:], []),
         ([*EVERY, metric("Refunds")], ["Refunds is a new metric name, with 1 metric."]),
-        ([metric("Report Time", User="7")], ["Report Time has a new dimension: User, with 1 value."]),
+        ([metric("Report Time", User="7")], ["Report Time has the new dimension User, with 1 value."]),
         (
             [*EVERY, metric("Orders", Payment="cash", Stage="live")],
             ["Orders has 4 metrics instead of 3, because Payment has 4 values instead of 3."],
         ),
         (
             [*ORDERS, metric("Orders", Payment="card"), metric("Orders", Stage="live")],
-            ["Orders has 5 metrics instead of 3, because its dimensions have more combinations."],
+            ["Orders has 5 metrics instead of 3, because its dimensions have more combinations of values."],
         ),
     ],
 )
@@ -307,7 +307,7 @@ def test_a_ci_job_fails_when_metrics_become_more_expensive(tmp_path: Path) -> No
     assert json.loads(gate.stdout)["growth"][0]["dimension"] == "User"
     assert gate.stderr.splitlines() == [
         "$2.89 a month exceeds --max 1. The largest share is Views with 1 metric.",
-        f"Compared with {main_json}: Views has a new dimension: User, with 1 value.",
+        f"Compared with {main_json}: Views has the new dimension User, with 1 value.",
     ]
     assert run("cost", "--from", main_json, "--against", branch_json, "--max", "30").returncode == 0
 

@@ -182,7 +182,7 @@ def test_a_missing_extra_is_named(module: str) -> None:
     program = f"import sys; sys.modules[{module!r}] = None; from otel_cloudwatch_flask.cli import main; main(['demo'])"
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert completed.returncode == 2
-    assert completed.stderr == f'Error: The demo needs {module}: pip install "otel-cloudwatch-flask[demo]"\n'
+    assert completed.stderr == f'Error: The demo requires {module}. Run pip install "otel-cloudwatch-flask[demo]".\n'
 
 
 @pytest.mark.parametrize(

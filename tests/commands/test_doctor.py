@@ -158,7 +158,7 @@ def test_without_any_configuration() -> None:
             {},
             'DEFAULT_DIMENSIONS: {"Stage": "live"} (app.config["CLOUDWATCH_DEFAULT_DIMENSIONS"])',
         ),
-        ({}, {"CLOUDWATCH_NAMESPCE": "S"}, {}, "Unknown setting CLOUDWATCH_NAMESPCE ignored."),
+        ({}, {"CLOUDWATCH_NAMESPCE": "S"}, {}, "Unknown setting CLOUDWATCH_NAMESPCE is ignored."),
     ],
 )
 def test_sources_of_settings(
@@ -185,7 +185,7 @@ def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
     result = CliRunner().invoke(flask_commands, ["doctor", "--json", "--send"])
     (found,) = findings(result.output, "AWS")
-    assert found == ("ok", "OUTPUT=emf writes metrics as log lines: credentials and Region are not needed.")
+    assert found == ("ok", "OUTPUT=emf writes metrics as log lines, so credentials and a Region are not needed.")
 
 
 def test_an_invalid_setting_is_a_problem() -> None:
@@ -225,7 +225,7 @@ def test_the_endpoint_is_shown_without_credentials(given: str, shown: str) -> No
 @pytest.mark.parametrize(
     ("fault", "remedy"),
     [
-        (Fault("AccessDenied", 403), "Attach the policy that the policy command prints"),
+        (Fault("AccessDenied", 403), "attach the policy that the policy command prints"),
         (Fault("Throttling", 400), "reduce the call rate"),
         (Fault("InternalServiceError", 500), "CloudWatch returned an internal error"),
     ],
@@ -353,7 +353,7 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
         (
             {},
             {"OTEL_METRICS_EXPORTER": "console, cloudwatch"},
-            ["No OpenTelemetry distribution", "OTEL_TRACES_EXPORTER names otlp", "OTEL_LOGS_EXPORTER names otlp"],
+            ["No OpenTelemetry distribution", "OTEL_TRACES_EXPORTER lists otlp", "OTEL_LOGS_EXPORTER lists otlp"],
         ),
         (
             {"configurator": "configurator", "traces_exporter": "console", "logs_exporter": "otlp_proto_http"},
@@ -362,7 +362,7 @@ def test_an_app_without_instrumentation(tmp_path: Path) -> None:
                 "OTEL_TRACES_EXPORTER": "console,zipkin",
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             },
-            ["OTEL_TRACES_EXPORTER names zipkin"],
+            ["OTEL_TRACES_EXPORTER lists zipkin"],
         ),
         (
             {"configurator": "configurator", "traces_exporter": "otlp_proto_http", "logs_exporter": "otlp_proto_grpc"},

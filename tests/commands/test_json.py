@@ -32,7 +32,7 @@ SUCCESS = {
 }
 FAILURE: dict[str, tuple[list[str], str]] = {
     "alarms": (["--from=other.json"], "Cannot read other.json: No such file or directory."),
-    "cost": ([], "Nothing to estimate: pass either --from FILE or --metrics NUMBER."),
+    "cost": ([], "Pass either --from FILE or --metrics NUMBER."),
     "dashboard": (["--from=empty.json"], "No metrics found: publish some first, or preview other paths."),
     "demo": (["--rate=0"], "Invalid value for '--rate': 0.0 is not in the range 1<=x<=2000."),
     "doctor": (["--audit=other.json"], "Cannot read other.json: No such file or directory."),

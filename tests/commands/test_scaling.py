@@ -120,7 +120,9 @@ def test_metrics_are_listed_from_cloudwatch() -> None:
         listing = ("--list", "--namespace=Shop", "--metric=In Progress")
         ended = run("scaling", *listing, *REQUIRED, environment=cloudwatch.environment())
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ("Keeps Average of In Progress at 4 with a capacity of 2 to 20. 2 alarms: $0.20 a month.\n")
+    assert ended.stderr == (
+        "Keeps the Average of In Progress at 4 with a capacity of 2 to 20. Its 2 alarms cost $0.20 a month.\n"
+    )
     assert "Policy" in properties(ended.stdout)
 
 

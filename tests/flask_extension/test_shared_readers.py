@@ -26,6 +26,7 @@ STREAM = io.StringIO()
 CLIENT = FakeCloudWatch()
 NAMESPACES = ("Both", "Other", "Third", "Alone")
 READER = "A reader (thread CloudWatchMetricReader) sends to"
+OF_REPORTER = "It publishes the metrics of the reporter"
 
 
 class Program:
@@ -152,8 +153,8 @@ def test_doctor_names_each_reader(program: Program) -> None:
     program.add_reporter("Other", cloudwatch_client=CLIENT)
     program.add_other_reader("Third", output="emf")
     assert program.findings() == [
-        f"{READER} the namespace Both in eu-west-1: all metrics that belong to no reporter.",
-        f"{READER} the namespace Other with the program's FakeCloudWatch: the metrics of the reporter Other.",
+        f"{READER} the namespace Both in eu-west-1. It publishes all metrics that belong to no reporter.",
+        f"{READER} the namespace Other with the program's FakeCloudWatch. {OF_REPORTER} Other.",
         "Another library's reader sends all metrics to the namespace Third in EMF lines in its own thread.",
     ]
     assert [each.status for each in duplicate_checks({})] == ["ok"]
@@ -164,7 +165,7 @@ def test_doctor_names_a_shared_reader(program: Program) -> None:
     program.add_reader("Alone")
     program.add_reporter("Alone")
     published = "the metrics of the reporter Alone, and all metrics that belong to no reporter"
-    assert program.findings() == [f"{READER} the namespace Alone in eu-west-1: {published}."]
+    assert program.findings() == [f"{READER} the namespace Alone in eu-west-1. It publishes {published}."]
 
 
 def test_doctor_finds_two_readers_of_one_destination(program: Program) -> None:

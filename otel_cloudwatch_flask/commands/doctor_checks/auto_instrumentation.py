@@ -53,7 +53,7 @@ def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Ch
     missing = [name for name in _names(named) if _entry_point(name, variable, environ) not in {*installed, "none"}]
     if not missing:
         return Check(_SECTION, "ok", f"{variable} is {named}.")
-    finding = f"{variable} names {', '.join(missing)}, which is not installed, so opentelemetry-instrument fails."
+    finding = f"{variable} lists {', '.join(missing)}, which is not installed, so opentelemetry-instrument fails."
     return Check(_SECTION, "problem", finding, f"Set {variable}=none, or install the exporter.")
 
 

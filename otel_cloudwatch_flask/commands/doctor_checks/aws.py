@@ -34,7 +34,9 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
     if target.client is not None and aws.endpoint_of(target.client) is None:
         kind = type(target.client).__name__
         # The client is not a boto3 client, so its endpoint and Region are unknown and cannot be checked.
-        yield Check(SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network.")
+        yield Check(
+            SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network access."
+        )
     else:
         yield from _boto3_checks(target)
     # Only publishing can prove the permission, because PutMetricData has no dry run.
@@ -92,7 +94,8 @@ def _clock(ahead_seconds: float | None) -> Check:
         return Check(SECTION, "ok", f"The system clock is accurate to {max(abs(ahead_seconds), 1):.0f} s.")
     off = f"{abs(ahead_seconds):.0f} s {'slow' if ahead_seconds > 0 else 'fast'}"
     remedy = (
-        "Synchronize it with NTP: metrics get wrong timestamps, and AWS rejects requests if the error is 300 s or more."
+        "Synchronize it with NTP. Otherwise, metrics get wrong timestamps, and AWS rejects requests if the error is "
+        "300 s or more."
     )
     return Check(SECTION, "problem", f"The system clock is {off}.", remedy)
 

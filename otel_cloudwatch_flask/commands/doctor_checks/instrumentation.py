@@ -58,7 +58,9 @@ def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 
 def _reporter_check(user_app: UserApp) -> Check:
     if user_app.has_reporter:
-        return Check(_SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes add_metric() calls.")
+        return Check(
+            _SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes the metrics of add_metric()."
+        )
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
     remedy = (
@@ -92,7 +94,7 @@ def _reader_check(reader: CloudWatchMetricReader) -> Check:
     published = [f"the metrics of the reporter {each}" for each in sorted(reader.exporter.reporters)]
     if not isinstance(reader, ReporterReader) or reader.has_priority(reader.exporter.resource):
         published += ["all metrics that belong to no reporter"]
-    finding = f"A reader ({thread}) sends to {_destination(reader.exporter)}: {', and '.join(published)}."
+    finding = f"A reader ({thread}) sends to {_destination(reader.exporter)}. It publishes {', and '.join(published)}."
     return Check(_SECTION, "ok", finding)
 
 

@@ -35,7 +35,7 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, ou
         *_gevent_checks(),
     ]
     if not found:
-        finding = "No server config found. Only uWSGI needs a setting: enable-threads."
+        finding = "No server configuration was found. Only uWSGI needs a setting: enable-threads."
         found = [Check(SECTION, "ok", finding)]
     yield from found
 
@@ -84,7 +84,7 @@ def _uwsgi_options(path: Path) -> dict[str, str] | None:
 
 def _gunicorn_checks() -> Iterator[Check]:
     if importlib.util.find_spec("gunicorn"):
-        finding = "gunicorn is installed: no configuration needed; do not use --preload with UvicornWorker."
+        finding = "gunicorn is installed. It needs no configuration, but do not use --preload with UvicornWorker."
         yield Check(SECTION, "ok", finding)
 
 
@@ -93,7 +93,7 @@ def _gevent_checks() -> Iterator[Check]:
     if monkey is None:
         return
     if monkey.is_module_patched("threading"):
-        yield Check(SECTION, "ok", "gevent: threading is patched; the reader runs in a greenlet.")
+        yield Check(SECTION, "ok", "gevent: threading is patched, so the reader runs in a greenlet.")
     else:
         remedy = "Unless the server does it, call gevent.monkey.patch_all() before all other imports."
         yield Check(SECTION, "unknown", "gevent is imported, but threading is not patched.", remedy)

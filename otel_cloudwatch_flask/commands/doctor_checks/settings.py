@@ -16,7 +16,7 @@ def settings_checks(user_app: UserApp) -> Iterator[Check]:
     _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
     for name, meant in misspelt_settings(app_config, environ).items():
-        yield Check(SECTION, "problem", f"Unknown setting {name} ignored.", f"Did you mean {meant}?")
+        yield Check(SECTION, "problem", f"Unknown setting {name} is ignored.", f"Did you mean {meant}?")
     if sdk_is_disabled(environ):
         finding = "OTEL_SDK_DISABLED is true: nothing is recorded or sent."
         yield Check(SECTION, "unknown", finding, "Unset it to send metrics.")

@@ -35,10 +35,10 @@ class Growth:
         if not self.metrics_before:
             return f"{name} is a new metric name, with {counted(self.metrics, 'metric')}."
         if self.dimension and not self.values_before:
-            return f"{name} has a new dimension: {dimension}, with {counted(self.values, 'value')}."
+            return f"{name} has the new dimension {dimension}, with {counted(self.values, 'value')}."
         line = f"{name} has {self.metrics:,} metrics instead of {self.metrics_before:,}"
         if not self.dimension:
-            return f"{line}, because its dimensions have more combinations."
+            return f"{line}, because its dimensions have more combinations of values."
         return f"{line}, because {dimension} has {self.values:,} values instead of {self.values_before:,}."
 
 

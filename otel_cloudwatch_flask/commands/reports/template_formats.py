@@ -135,7 +135,7 @@ def template_options(command: _F) -> _F:
         "form",
         type=click.Choice(list(FORMATS)),
         default="cloudformation",
-        help="A CloudFormation template, Terraform configuration, or a CDK stack in Python.",
+        help="Print a CloudFormation template, Terraform configuration, or a CDK stack in Python.",
     )
     return choice(json_option("the template and its price")(command))
 

@@ -25,7 +25,8 @@ REMEDIES: Final[Mapping[Kind, str]] = {
     Kind.THROTTLED: "CloudWatch throttles your calls: wait, and reduce the call rate with FLUSH=interval.",
     Kind.SERVER: "CloudWatch returned an internal error: wait, and try again.",
     Kind.NETWORK: "Check the network, proxies (HTTPS_PROXY) and AWS_ENDPOINT_URL_CLOUDWATCH.",
-    Kind.CREDENTIALS: "Attach the policy that the policy command prints, or renew the credentials.",
+    Kind.CREDENTIALS: "Renew the credentials, or grant the missing permission. To publish, attach the policy that the "
+    "policy command prints.",
     Kind.CONFIGURATION: "Set AWS_REGION; if AWS_PROFILE is set, check that the profile exists.",
     Kind.REFUSED: "CloudWatch rejected the request: check the namespace.",
     Kind.UNKNOWN: "Check the error message, and try again.",
