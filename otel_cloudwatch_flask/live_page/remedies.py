@@ -32,17 +32,23 @@ _DRY_RUN: Final = Step(
     'app.config["CLOUDWATCH_DRY_RUN"] = True',
 )
 _REGION: Final = Step("Set the Region to publish to, and restart the app:", "export AWS_REGION=us-east-1")
-_PROFILE: Final = Step("Check the name of the profile, and restart the app:", "aws configure list-profiles")
-_SIGN_IN: Final = Step("Sign in or configure access keys, and restart the app:", "aws configure")
-_RENEW: Final = Step("Renew the credentials:", "aws sso login")
-_PERMISSION: Final = Step("Add this statement to the IAM policy of the credentials:", json.dumps(_IAM_STATEMENT))
+_PROFILE: Final = Step("Set AWS_PROFILE to one of these profiles, and restart the app:", "aws configure list-profiles")
+_SIGN_IN: Final = Step("Configure access keys:", "aws configure")
+_RENEW: Final = Step("Renew the credentials, for example by signing in again:", "aws sso login")
+_PERMISSION: Final = Step("Add this statement to a policy of the app's IAM role or user:", json.dumps(_IAM_STATEMENT))
 _DIAGNOSE: Final = Step("Check which credentials are used, and what they allow:", _DOCTOR)
 
 _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.CONFIGURATION: Remedy("The AWS configuration is not valid.", (_REGION, _PROFILE)),
     Kind.CREDENTIALS: Remedy("AWS rejects the credentials.", (_DIAGNOSE,)),
     Kind.THROTTLED: Remedy(
-        "CloudWatch throttles the calls.", (Step("Send less often:", 'app.config["CLOUDWATCH_FLUSH"] = "interval"'),)
+        "CloudWatch throttles the calls.",
+        (
+            Step(
+                "To send fewer requests, add this line before the reporter is created:",
+                'app.config["CLOUDWATCH_FLUSH"] = "interval"',
+            ),
+        ),
     ),
     Kind.NETWORK: Remedy(
         "CloudWatch cannot be reached.", (Step("Check the network, proxies and the endpoint:", _DOCTOR),)

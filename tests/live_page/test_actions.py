@@ -15,9 +15,15 @@ CAPTURE = "navigator.clipboard.writeText = (text) => { window.copied = text; ret
 
 
 @pytest.fixture
-def shop(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A site with a metric that has three series, one of which counts errors, and a metric with one series."""
+def region(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The Region in the environment. Set before the site is created, because settings are read once."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return "eu-west-1"
+
+
+@pytest.fixture
+def shop(region: str, site: Site) -> Site:
+    """A site with a metric that has three series, one of which counts errors, and a metric with one series."""
     for route, status in (("/", "200"), ("/checkout [old]", "200"), ("/checkout [old]", "503")):
         dimensions = {"Stage": "prod", "Status": status, "Route": route}
         site.reporter.add_metric("Latency", 160.4, "Milliseconds", dimensions)
@@ -118,10 +124,11 @@ def test_what_can_be_copied(page: Page, shop: Site) -> None:
     widget = json.loads(copied(page, "Copy dashboard widget"))["properties"]
     assert (widget["region"], widget["stat"], len(widget["metrics"])) == ("eu-west-1", "p99", 3)
     assert ["Shop", "Latency", "Route", "/", "Stage", "prod", "Status", "200"] in widget["metrics"]
-    alarm = json.loads(copied(page, "Copy alarm"))["Properties"]
+    alarm = json.loads(copied(page, "Copy alarm on the first metric"))["Properties"]
     assert (alarm["MetricName"], alarm["Threshold"], alarm["ExtendedStatistic"]) == ("Latency", 321, "p99")
-    assert evaluated(copied(page, "Copy rule that drops it")) == MetricRule(match="Latency", drop=True)
-    reduced = copied(page, "Copy rule without Route")
+    dropped = copied(page, "Copy rule to drop all metrics with this name")
+    assert evaluated(dropped) == MetricRule(match="Latency", drop=True)
+    reduced = copied(page, "Copy rule to drop dimension Route")
     assert evaluated(reduced) == MetricRule(match="Latency", dimensions=["Stage", "Status"])
     page.assert_is_clean(shop)
 

@@ -201,7 +201,7 @@ def test_an_app_that_stops_responding(page: Page) -> None:
     page.set_screen(*DESK)
     page.open(site, rows=len(HOSTILE))
     site.close()
-    page.wait("document.getElementById('sentence').textContent.startsWith('The app is not responding.')")
+    page.wait("document.getElementById('sentence').textContent.startsWith('This page cannot be updated.')")
     assert len(page.names()) == len(HOSTILE)
     page.driver.get("about:blank")
     page.driver.get_log("browser")

@@ -123,7 +123,7 @@ export class Detail {
       return { label: name(differing(series), 60), color: COLORS[index], values: times.map((time) => values.get(time) ?? null) };
     });
     const what = isCounted(members[0]) ? "Sum" : "Mean";
-    const rest = members.length > shown.length ? `, ${shown.length} of ${members.length} metrics: those with the most samples` : "";
+    const rest = members.length > shown.length ? `, for the ${shown.length} of ${members.length} metrics with the most samples` : "";
     this.plot(`${what} per flush${inUnit(members[0])}${rest}`, times, lines, 280);
   }
 
@@ -203,11 +203,11 @@ export const actions = (members, group, region, className = "action") => {
   return [
     region
       ? element("a", { className, href: consoleUrl(members, region), target: "_blank", rel: "noopener noreferrer", textContent: "Open in CloudWatch" })
-      : element("span", { className: "muted", textContent: "Set a Region to link to the CloudWatch console." }),
+      : element("span", { className: "muted", textContent: "To open the CloudWatch console from here, set a Region." }),
     copyButton("Copy dashboard widget", widget(members, region), className),
-    copyButton("Copy alarm", alarm(members[0]), className),
-    copyButton("Copy rule that drops it", dropRule(members[0]), className),
-    ...(reduced ? [copyButton(`Copy rule without ${name(reduced.without, 40)}`, reduced.text, className)] : []),
+    copyButton(members.length > 1 ? "Copy alarm on the first metric" : "Copy alarm", alarm(members[0]), className),
+    copyButton("Copy rule to drop all metrics with this name", dropRule(members[0]), className),
+    ...(reduced ? [copyButton(`Copy rule to drop dimension ${name(reduced.without, 40)}`, reduced.text, className)] : []),
   ];
 };
 

@@ -85,7 +85,7 @@ function showHeader(data) {
   const title = name(data.namespaces.length ? data.namespaces.join(", ") : settings.namespace ?? "No namespace yet", 60);
   put("namespace", title);
   document.title = `${title} · CloudWatch live`;
-  const flush = { background: "flushes after requests", sync: "flushes before each request ends", interval: `flushes every ${duration(settings.export_interval_seconds)}` };
+  const flush = { background: "flushes after requests", sync: "flushes at the end of each request", interval: `flushes every ${duration(settings.export_interval_seconds)}` };
   const parts = [`Process ${settings.pid}`, `up ${duration(data.seconds)}`, flush[settings.flush], settings.region_name && name(settings.region_name, 40)];
   put("about", parts.filter(Boolean).join(" · "));
   const options = [...processes.models].map(([instance, model]) => [instance, String(model.document.settings.pid)]);
@@ -101,7 +101,7 @@ function fillSelect(select, options, chosen) {
 
 const SEND = { text: "To send metrics, add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
 const DIAGNOSE = { text: "Read the warnings below, and run:", copy: "flask cloudwatch doctor" };
-const ENABLE = { text: "To send metrics, unset OTEL_SDK_DISABLED, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
+const ENABLE = { text: "To send metrics, make sure that OTEL_SDK_DISABLED is not set, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
 
 function showState({ delivery, settings, datums, remedy }) {
   const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
@@ -115,7 +115,7 @@ function showState({ delivery, settings, datums, remedy }) {
   if (lost) return state("warn", `Data was lost: ${reasons(delivery.lost)}. ${sent} data points were delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
   if (!delivery.datums_sent) {
     if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
-    return state("idle", "Nothing published yet.", "Send a request to the app. Its metrics appear here after the next flush.");
+    return state("idle", "Nothing published yet.", "Send a request to the app. Metrics appear here after the next flush.");
   }
   const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
   const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them. The others were sent before the page was enabled.` : "";
@@ -146,8 +146,8 @@ function showDisabled() {
 function showUnreachable(problem) {
   const since = lastResponse ? ` Showing data from ${clock(lastResponse / 1000)}.` : "";
   const isGone = /^404/.test(problem.message);
-  state("bad", `The app is not responding.${since}`, isGone
-    ? "The page was not found. The app may have been restarted with the page disabled."
+  state("bad", `This page cannot be updated.${since}`, isGone
+    ? "The app returned 404. The page may be disabled now, or you may no longer be signed in."
     : `Retrying. (${escaped(problem.message).slice(0, 200)})`);
 }
 

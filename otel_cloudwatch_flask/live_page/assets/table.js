@@ -289,7 +289,7 @@ const valuesByDimension = (members) => {
 
 const actionsCell = (label) =>
   element("td", { role: "cell", className: "more-actions" },
-    element("button", { type: "button", className: "actions", textContent: "⋯", title: "CloudWatch, copy …", "aria-label": `Actions for ${label}`, "aria-haspopup": "true" }));
+    element("button", { type: "button", className: "actions", textContent: "⋯", title: "Actions", "aria-label": `Actions for ${label}`, "aria-haspopup": "true" }));
 
 // The heading of a metric with several series: what they have in common.
 const groupLine = (key, members, constants) => {

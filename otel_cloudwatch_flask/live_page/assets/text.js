@@ -94,7 +94,7 @@ const copyText = async (text) => {
 
 export const copyButton = (label, text, className = "copy") => {
   const button = element("button", { type: "button", className, textContent: label });
-  button.addEventListener("click", () => copyText(text).then(() => (button.textContent = "Copied"), () => (button.textContent = "Not allowed")));
+  button.addEventListener("click", () => copyText(text).then(() => (button.textContent = "Copied"), () => (button.textContent = "Copying failed")));
   return button;
 };
 
