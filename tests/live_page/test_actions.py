@@ -22,7 +22,7 @@ def region(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def shop(region: str, site: Site) -> Site:
+def shop(region: str, site: Site) -> Site:  # noqa: ARG001 - only its effect is needed
     """A site with a metric that has three series, one of which counts errors, and a metric with one series."""
     for route, status in (("/", "200"), ("/checkout [old]", "200"), ("/checkout [old]", "503")):
         dimensions = {"Stage": "prod", "Status": status, "Route": route}
