@@ -31,8 +31,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Cannot send metrics; they are kept and will be retried.",
             "Nothing is lost yet.",
-            "Configure a Region, or credentials that allow `cloudwatch:PutMetricData`, as the message says. The "
-            "original error is at the end of the message.",
+            "Configure the credentials, Region or profile, as the message says. The original error is at the end of "
+            "the message.",
         ),
         Remedy(
             "Metrics could not be sent (",
@@ -86,7 +86,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Shut down the metric reader before the exporter.",
         ),
         Remedy(
-            "Cannot start the reader's thread",
+            "Cannot start the metric reader's thread",
             "Nothing is lost yet.",
             "Raise the thread limit of the process (`ulimit -u`) or of its container. Ignore this warning if the "
             "process is exiting.",
@@ -94,7 +94,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "A fork or exit hook failed",
             "Metrics of this process may be lost or counted twice.",
-            "Report this with the traceback.",
+            "Report a bug, and include the traceback.",
         ),
         Remedy(
             "Metrics could not be collected before shutdown",
@@ -112,8 +112,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     "Metrics and dimensions": (
         Remedy(
             "Lost a metric (counted as invalid): …",
-            "The call to `add_metric` had no effect. If [`STRICT`](configuration.md#strict) is true, the call raises "
-            "`InvalidMetricError` instead.",
+            "The call to `add_metric` had no effect. If [`STRICT`](configuration.md#strict) is true, such a call "
+            "raises `InvalidMetricError` instead.",
             "Fix the call in the file and line that the message names.",
         ),
         Remedy(
@@ -251,7 +251,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Recording or flushing metrics at the end of a request failed",
             "The request's metrics may be lost, but its response is not affected.",
-            "Report this with the traceback.",
+            "Report a bug, and include the traceback.",
         ),
     ),
 }

@@ -148,7 +148,7 @@ class RequestEndMiddleware:
                 logging.ERROR,
                 "end",
                 "Recording or flushing metrics at the end of a request failed; the request's metrics may be lost, but "
-                "its response is not affected. Report this with the traceback.",
+                "its response is not affected. Report a bug, and include the traceback.",
                 exc_info=True,
             )
 

@@ -439,8 +439,8 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
     except RuntimeError as error:  # too many threads, or the interpreter is shutting down
         _each_minute.warning(
             "thread",
-            "Cannot start the reader's thread. Until it starts, metrics are sent only by flush() and at process exit. "
-            "Raise the thread limit. (%s)",
+            "Cannot start the metric reader's thread. Until it starts, metrics are sent only by flush() and at process "
+            "exit. Raise the thread limit. (%s)",
             error,
         )
         return _NO_THREAD
