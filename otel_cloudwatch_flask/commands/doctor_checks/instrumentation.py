@@ -63,10 +63,8 @@ def _reporter_check(user_app: UserApp) -> Check:
         )
     if live_exporters():
         return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
-    remedy = (
-        "Create CloudWatchMetricsReporter(app), or set OTEL_METRICS_EXPORTER=cloudwatch and run the app with "
-        "opentelemetry-instrument."
-    )
+    launcher = "" if is_auto_instrumented() else " and run the app with opentelemetry-instrument"
+    remedy = f"Create CloudWatchMetricsReporter(app), or set OTEL_METRICS_EXPORTER=cloudwatch{launcher}."
     return Check(_SECTION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
 
 
