@@ -2,6 +2,8 @@
 
 * SIGTERM skips ``atexit`` unless the process handles it. Waitress, Werkzeug's server without its reloader, and most
   scripts do not handle it.
+* A signal handler interrupts the main thread, which may hold a lock that another thread needs to collect and send
+  metrics. While the handler waits for that thread, the main thread cannot release the lock.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
 * Forked children of :mod:`multiprocessing` run its finalizers, then end with ``os._exit``, which skips ``atexit``.
@@ -15,18 +17,21 @@
   OpenSSL holds during a fork stay locked in the child. See :func:`no_fork`.
 """
 
+import _thread
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see above
 import contextlib
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Final, NoReturn, TypeAlias, cast
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +41,17 @@ _WeakMethod: TypeAlias = "weakref.WeakMethod[Callable[[], None]]"
 _AFTER_ALL_OTHERS: Final = -1000
 """The priority of this package's multiprocessing finalizers. Low, so that queues and pools are finalized first."""
 _LONGEST_DELAY_SECONDS: Final = 5.0
+_MODULES_WITH_LOCKS: Final = (
+    "importlib",
+    "_frozen_importlib",
+    "logging",
+    "opentelemetry.sdk",
+    "otel_cloudwatch_flask.delivery",
+)
+"""Modules whose functions hold locks that a reader's thread may need. Their submodules are included."""
+_LONGEST_WAIT_SECONDS: Final = 1.0
+"""How long the SIGTERM handler waits for such functions, which may also be running the whole program (an import)."""
+_SIGNAL_AGAIN_SECONDS: Final = 0.01
 _JOB_OF_RQ: Final = "RQ_JOB_ID"
 """The environment variable that RQ sets in the process of each job."""
 
@@ -124,9 +140,13 @@ class _ExitHooks:
     def __init__(self) -> None:
         self._functions: list[Callable[[], None]] = []
         self._looks_at_sigterm = True
-        self._is_signalled = False
-        self._holds: list[None] = []  # an item for each block that holds SIGTERM; changing a list is atomic
+        self._forget_signals()
         self._has_celery_hook = self._has_rq_hook = False
+
+    def _forget_signals(self) -> None:
+        self._is_signalled = self._signals_itself = False
+        self._latest_end = math.inf
+        self._holds: list[None] = []  # an item for each block that holds SIGTERM; changing a list is atomic
 
     def handle_sigterm(self) -> None:
         if self._looks_at_sigterm and threading.current_thread() is threading.main_thread():
@@ -135,18 +155,47 @@ class _ExitHooks:
                 with contextlib.suppress(ValueError):  # a subinterpreter
                     signal.signal(signal.SIGTERM, self._end)
 
-    def _end(self, *_: object) -> None:
+    def _end(self, _number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM: run the hooks, then end the process as the default handler does.
 
-        Inside a :meth:`hold_sigterm` block, only remember the signal until the block ends. A second SIGTERM has no
-        effect.
+        Inside a :meth:`hold_sigterm` block, only remember the signal until the block ends. If the signal interrupted
+        code that may hold a lock, first let it continue. A second SIGTERM has no effect.
         """
         self._is_signalled = True
-        if not self._holds:
+        if not self._holds and not self._must_continue(frame):
             self._holds.append(None)
             self._run()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+
+    def _must_continue(self, frame: FrameType | None) -> bool:
+        """Return whether ``frame`` may hold a lock and there is time left. If so, arrange for another signal."""
+        now = time.monotonic()
+        self._latest_end = min(self._latest_end, now + _LONGEST_WAIT_SECONDS)
+        return now < self._latest_end and _may_hold_a_lock(frame) and self._signal_again()
+
+    def _signal_again(self) -> bool:
+        """Let a thread send SIGTERM until the hooks run. Returns ``False`` if the thread cannot be started.
+
+        One signal might not suffice: if it arrives just before the main thread begins to wait in a C function, the
+        handler does not run before the next signal.
+        """
+        if not self._signals_itself:
+            try:
+                # Not a threading.Thread, because the main thread may be holding a lock of that module, too.
+                _thread.start_new_thread(self._signal_until_handled, ())
+            except RuntimeError:  # too many threads, or the interpreter is shutting down
+                return False
+            self._signals_itself = True
+        return True
+
+    def _signal_until_handled(self) -> None:
+        is_ours = True
+        while is_ours and not self._holds:
+            time.sleep(_SIGNAL_AGAIN_SECONDS)
+            is_ours = signal.getsignal(signal.SIGTERM) == self._end
+            os.kill(os.getpid(), signal.SIGTERM)
+        self._signals_itself = False
 
     def _run(self) -> None:
         for function in self._functions:
@@ -161,6 +210,7 @@ class _ExitHooks:
             self._holds.pop()
             if self._is_signalled and not self._holds:
                 os.kill(os.getpid(), signal.SIGTERM)
+                self._signal_again()
 
     def add(self, function: Callable[[], None]) -> None:
         if function not in self._functions:
@@ -176,7 +226,7 @@ class _ExitHooks:
 
         Also hook into Celery and RQ if they have been imported since the last call of :meth:`add`.
         """
-        self._holds = []  # discards the holds of the parent's threads
+        self._forget_signals()
         self._finalize_in_child()
         self._hook_into_job_workers()
 
@@ -215,6 +265,15 @@ def _run_guarded(hook: Callable[[], None]) -> None:
             "A fork or exit hook failed: metrics of this process may be lost or counted twice. Report a bug, and "
             "include the traceback."
         )
+
+
+def _may_hold_a_lock(frame: FrameType | None) -> bool:
+    """Return whether ``frame`` or one of its callers is a function of a module with locks."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(_MODULES_WITH_LOCKS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -166,11 +166,11 @@ def test_few_start_threads() -> None:
 
 
 def test_nothing_internal_is_imported() -> None:
-    """No internal modules of other packages are imported."""
+    """No internal modules of other packages are imported. ``_thread`` is a documented module in spite of its name."""
     internal = {
         (name, each)
         for name, tree in trees().items()
         for each in imports(tree)
         if not each.startswith("/") and any(part.startswith("_") for part in each.split("."))
     }
-    assert {(name, each) for name, each in internal if each != "_typeshed.wsgi"} == set()
+    assert {(name, each) for name, each in internal if each not in {"_typeshed.wsgi", "_thread"}} == set()

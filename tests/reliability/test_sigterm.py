@@ -61,6 +61,42 @@ elif sys.argv[1] == "shutdown, another thread":
 elif sys.argv[1] != "exit":
     signal.raise_signal(signal.SIGTERM)
 """
+SCRIPT_THAT_HOLDS_A_LOCK = """
+import contextlib, logging, signal, sys, time
+from opentelemetry.metrics import get_meter
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+def end():
+    signal.raise_signal(signal.SIGTERM)
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "absent":
+            end()
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        if record.msg == "end":
+            end()
+
+class Number(float):
+    def __radd__(self, other):
+        end()
+        return float(self)
+
+reporter = CloudWatchMetricsReporter(namespace="Script", flush="interval")
+reporter.add_metric("Orders", 1, "Count")
+if sys.argv[1] == "import":
+    sys.meta_path.insert(0, Finder())
+    with contextlib.suppress(ImportError):
+        import absent
+elif sys.argv[1] == "log record":
+    logging.basicConfig(level=logging.DEBUG, handlers=[Handler()])
+    logging.warning("end")
+else:
+    get_meter("script").create_counter("numbers").add(Number(1))
+time.sleep(60)
+"""
 FORK = """
 import os, signal
 from otel_cloudwatch_flask.runtime.process import handle_sigterm, hold_sigterm
@@ -134,6 +170,15 @@ def test_workers_that_lose(
     counted = counts(cloudwatch)
     assert set(counted.values()) == {0}, counted
     figures(answered=answered, **counted)
+
+
+@pytest.mark.parametrize("case", ["import", "log record", "measurement"])
+def test_a_signal_while_the_main_thread_holds_a_lock(cloudwatch: FailingCloudWatch, case: str) -> None:
+    """The reader's thread, which needs the same lock, does not wait for it until the timeout and lose the metrics."""
+    command = [sys.executable, "-c", SCRIPT_THAT_HOLDS_A_LOCK, case]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(cloudwatch, {}), timeout=PATIENCE_SECONDS, check=False)
+    assert ended.returncode == -signal.SIGTERM
+    assert cloudwatch.published.sum("Orders") == 1
 
 
 @pytest.mark.parametrize(
