@@ -375,7 +375,7 @@ class Settings:
     max_backlog_bytes: Annotated[int, Key(_count, default=64 * 2**20)]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
-    """Directory that keeps unsent metrics across restarts. Default: unsent metrics are kept in memory only."""
+    """Directory in which unsent metrics are kept across restarts. Default: unsent metrics are kept in memory only."""
     strict: Annotated[bool | None, Key(_boolean)]
     """Whether add_metric raises InvalidMetricError for an invalid metric, instead of logging it and counting it as
     lost. Default: true if app.debug or app.testing is true.
@@ -407,8 +407,8 @@ class Settings:
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Function without arguments that returns whether the current request may see the live page, or the name of the
-    function as 'module:function'. Default: in debug mode, only requests from this machine may see the page.
+    """Function without arguments that returns whether the current request may access the live page, or the name of the
+    function as 'module:function'. Default: in debug mode, only requests from this machine are allowed.
     """
 
     @classmethod

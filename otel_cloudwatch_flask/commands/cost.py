@@ -81,8 +81,8 @@ def command(
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max fails the job if the total exceeds a limit. --against fails it if a metric name is new, has more
-    metrics than in another document, or has a new dimension:
+    In CI, --max fails the job if the total exceeds a limit. --against fails the job if, compared with another document,
+    a metric name is new, has more metrics, or has a new dimension:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30

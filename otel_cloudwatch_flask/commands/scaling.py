@@ -48,7 +48,7 @@ def _known_dimension(value: str) -> str:
     multiple=True,
     type=_pair,
     metavar="NAME=VALUE",
-    help="Dimension of the metric, required if it has several series; repeatable.",
+    help="Dimension of the metric, required if the metric has several series; repeatable.",
 )
 @click.option(
     "--statistic", type=click.Choice(STATISTICS), default=STATISTICS[0], help="Statistic of the metric over one minute."
@@ -83,7 +83,7 @@ def _known_dimension(value: str) -> str:
 @template_options
 @click.pass_context
 def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[str, str]], **options: Any) -> None:
-    """Generate an autoscaling policy on one of your metrics.
+    """Generate an autoscaling policy based on one of your metrics.
 
     Prints an Application Auto Scaling target-tracking policy and its scalable target. The policy adds capacity while
     the metric is above the target, and removes capacity while it is below. Choose a metric that falls when capacity is

@@ -17,7 +17,9 @@ def series_options(command: _F) -> _F:
     """Add the options ``--from``, ``--list``, ``--namespace``, ``--region`` and ``--traceback``."""
     options: tuple[Callable[[_F], _F], ...] = (
         traceback_option,
-        click.option("--region", help="Region of the metrics (default: the app's, or boto3's)."),
+        click.option(
+            "--region", help="Region of the metrics (default: the app's setting, or the Region that boto3 resolves)."
+        ),
         click.option(
             "--namespace", "namespaces", multiple=True, help="Namespace for --list (default: the app's); repeatable."
         ),
