@@ -160,7 +160,7 @@ def test_doctor_under_the_command(cloudwatch: LocalCloudWatch, tmp_path: Path) -
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
         )
     assert "The process was started by opentelemetry-instrument." in ended.stdout, ended.stdout + ended.stderr
-    assert "or set OTEL_METRICS_EXPORTER=cloudwatch and run" in ended.stdout
+    assert "or set OTEL_METRICS_EXPORTER=cloudwatch." in ended.stdout
     assert "OTEL_LOGS_EXPORTER lists zipkin, which is not installed" in ended.stdout
     assert "OTEL_TRACES_EXPORTER is none." in ended.stdout
 
