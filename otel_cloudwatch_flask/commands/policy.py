@@ -76,6 +76,6 @@ def _namespaces(context: click.Context, given: tuple[str, ...], source: str | No
     namespaces = read_document(source).namespaces if source else namespaces_of(load_user_app(context))
     if not namespaces:
         raise CommandError(
-            "No namespace configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy."
+            "No namespace is configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy."
         )
     return namespaces

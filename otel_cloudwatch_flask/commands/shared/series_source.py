@@ -58,7 +58,7 @@ def region_for(context: click.Context, region: str | None) -> str:
 def _listed(context: click.Context, given: Sequence[str], region: str | None) -> Document:
     namespaces = given or namespaces_of(load_user_app(context))
     if not namespaces:
-        raise CommandError("No namespace configured: pass --namespace NAME.")
+        raise CommandError("No namespace is configured: pass --namespace NAME.")
     region = region_for(context, region)
     with aws.errors_explained():
         return Document(tuple(aws.listed_series(aws.cloudwatch_client(region), namespaces)))
