@@ -41,13 +41,28 @@ _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 _UNUSED_WITH_EMF: Final = ("region_name", "spool_directory", "entity")
 _once = RateLimitedLog(logging.getLogger(__name__))
 
+
+class DefaultFloat(float):
+    """A default value that :func:`is_given` distinguishes from an equal float passed by the caller."""
+
+    __slots__ = ()
+
+
+class DefaultInt(int):
+    """A default value that :func:`is_given` distinguishes from an equal int passed by the caller."""
+
+    __slots__ = ()
+
+
+DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
 FLUSH_MIN_INTERVAL_SECONDS: Final = 10.0
 """The default of ``flush_min_interval_seconds``. CloudWatch stores metrics by the minute and bills each call, so more
 frequent calls gain little.
 """
 FAST_FLUSH_MIN_INTERVAL_SECONDS: Final = 1.0
 """The default of ``flush_min_interval_seconds`` in debug mode, or if a rule has ``storage_resolution=1``."""
-DEFAULT_MAX_METRICS: Final = 1000
+DEFAULT_MAX_METRICS: Final = DefaultInt(1000)
+DEFAULT_MAX_BACKLOG_BYTES: Final = DefaultInt(64 * 2**20)
 
 
 _file_fields: dict[str, object] = {}
@@ -247,6 +262,11 @@ def _dimensions_from_text(text: str) -> object:
         raise ValueError("is not a list of dimensions; use name=value,name=value or a JSON object") from None
 
 
+def is_given(value: object) -> bool:
+    """Return whether the caller passed ``value``, as opposed to leaving the argument at its default."""
+    return value is not None and not isinstance(value, (DefaultFloat, DefaultInt))
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """The definition of one setting.
@@ -309,7 +329,7 @@ class Key:
             # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-empty-value
             *((name, environ.get(name) or None, parse) for name, parse in variables.items()),
         ]
-        return next((candidate for candidate in candidates if candidate[1] is not None), None)
+        return next((candidate for candidate in candidates if is_given(candidate[1])), None)
 
 
 def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) -> float:
@@ -349,7 +369,7 @@ class Settings:
         float,
         Key(
             _seconds_above_zero,
-            default=60.0,
+            default=float(DEFAULT_EXPORT_INTERVAL_SECONDS),
             fallbacks=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
         ),
     ]
@@ -368,11 +388,11 @@ class Settings:
     """Dimensions added to every metric recorded with add_metric. A dimension of the same name passed to add_metric
     takes precedence. Format in the environment: name=value,name=value or a JSON object.
     """
-    max_metrics: Annotated[int, Key(_count, default=DEFAULT_MAX_METRICS)]
+    max_metrics: Annotated[int, Key(_count, default=int(DEFAULT_MAX_METRICS))]
     """Maximum number of distinct CloudWatch metrics per exporter, including overflow series. Metrics that have been
     idle for an hour do not count toward the limit.
     """
-    max_backlog_bytes: Annotated[int, Key(_count, default=64 * 2**20)]
+    max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
     """Directory in which unsent metrics are kept across restarts. Default: unsent metrics are kept in memory only."""
@@ -489,5 +509,5 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
 def given_fields(*, arguments: Source, app_config: Source) -> set[str]:
     """Return the fields of the settings that an argument or ``app.config`` provides. Other sources are ignored."""
     return {
-        key.field for key in KEYS if (arguments.get(key.field), app_config.get(key.app_config_name)) != (None, None)
+        key.field for key in KEYS if is_given(arguments.get(key.field)) or is_given(app_config.get(key.app_config_name))
     }

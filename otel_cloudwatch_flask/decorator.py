@@ -21,7 +21,7 @@ _INTERNAL_SERVER_ERROR: Final = 500
 class AddsMetrics(Protocol):
     """Any object with the ``add_metric`` method of a reporter."""
 
-    def add_metric(self, *, metric_name: str, value: float, unit: str, dimensions: dict[str, str]) -> None:
+    def add_metric(self, *, metric_name: str, value: float, unit: str, dimensions: list[dict[str, str]]) -> None:
         """Record one value of a metric."""
 
 
@@ -36,7 +36,7 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
     """
 
     def count(outcome: object) -> None:
-        dimensions = {"ResourceName": resource_name, "StatusCode": str(status_of(outcome))}
+        dimensions = [_dimension("ResourceName", resource_name), _dimension("StatusCode", str(status_of(outcome)))]
         metrics_reporter.add_metric(metric_name="RequestCount", value=1, unit="Count", dimensions=dimensions)
 
     return _call_with_outcome(count)
@@ -56,7 +56,7 @@ def fault_failure_error(
 
     def count(outcome: object) -> None:
         if name := _failure_metric_name(outcome):
-            dimensions = {"ResourceName": resource_name}
+            dimensions = [_dimension("ResourceName", resource_name)]
             metrics_reporter.add_metric(metric_name=name, value=1, unit="Count", dimensions=dimensions)
 
     return _call_with_outcome(count)
@@ -147,3 +147,7 @@ def _observed_coroutine_function(view: Callable[_P, Any], count: Callable[[objec
         return returned
 
     return observed
+
+
+def _dimension(name: str, value: str) -> dict[str, str]:
+    return {"Name": name, "Value": value}

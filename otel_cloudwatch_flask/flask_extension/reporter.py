@@ -15,10 +15,12 @@ from opentelemetry.metrics import MeterProvider
 from werkzeug.exceptions import SecurityError
 
 from otel_cloudwatch_flask.config import (
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
     FlushPolicy,
     Output,
     Settings,
     given_fields,
+    is_given,
     misspelt_settings,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
@@ -82,7 +84,7 @@ class ReporterOptions(TypedDict, total=False):
     meter_provider: MeterProvider | None
     flush: FlushPolicy | None
     flush_min_interval_seconds: float | None
-    export_interval_seconds: float | None
+    export_interval_seconds: float
     default_dimensions: Mapping[str, str] | None
     output: Output | None
     stream: TextIO | None
@@ -134,7 +136,7 @@ class CloudWatchMetricsReporter:
         meter_provider: MeterProvider | None = None,
         flush: FlushPolicy | None = None,
         flush_min_interval_seconds: float | None = None,
-        export_interval_seconds: float | None = None,
+        export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
         default_dimensions: Mapping[str, str] | None = None,
         rules: Iterable[MetricRule | Mapping[str, Any]] = (),
         output: Output | None = None,
@@ -365,7 +367,7 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     if isinstance(client := given.pop("cloudwatch_client", None), str):
         given["region_name"], client = client, None
     given["cloudwatch_client"], given["stream"] = checked_client(client), checked_stream(given.get("stream"))
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if is_given(value)}
 
 
 _live_reporters: "LiveObjects[CloudWatchMetricsReporter]" = LiveObjects()

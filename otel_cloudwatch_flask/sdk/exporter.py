@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.view import Aggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_cloudwatch_flask.config import Output, Settings
+from otel_cloudwatch_flask.config import DEFAULT_MAX_BACKLOG_BYTES, DEFAULT_MAX_METRICS, Output, Settings
 from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
@@ -115,8 +115,8 @@ class CloudWatchMetricExporter(MetricExporter):
         region_name: str | None = None,
         rules: Sequence[MetricRule | Mapping[str, Any]] = (),
         resource_dimensions: Collection[str] = (),
-        max_metrics: int | None = None,
-        max_backlog_bytes: int | None = None,
+        max_metrics: int = DEFAULT_MAX_METRICS,
+        max_backlog_bytes: int = DEFAULT_MAX_BACKLOG_BYTES,
         spool_directory: str | os.PathLike[str] | None = None,
         entity: bool | None = None,
         output: Output | None = None,

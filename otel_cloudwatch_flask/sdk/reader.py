@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_cloudwatch_flask.config import Settings
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
@@ -98,7 +98,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self,
         exporter: CloudWatchMetricExporter | None = None,
         *,
-        export_interval_seconds: float | None = None,
+        export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
         flush_min_interval_seconds: float | None = None,
     ) -> None:
         self._exporter = exporter or CloudWatchMetricExporter()

@@ -11,6 +11,8 @@ from docs.generated import setting_texts
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader
 from otel_cloudwatch_flask.config import (
     APP_CONFIG_PREFIX,
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_MAX_METRICS,
     ENVIRONMENT_PREFIX,
     KEYS,
     NamedFunction,
@@ -113,9 +115,12 @@ def test_every_key_is_in_the_table_of_places() -> None:
 
 
 def test_a_default_is_not_given() -> None:
-    """An argument of None gives way to other sources; a value that equals the default does not."""
+    """An argument left at its default gives way to other sources; an equal value passed explicitly does not."""
     environ = {"OTEL_EXPORTER_CLOUDWATCH_EXPORT_INTERVAL_SECONDS": "5", "OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS": "7"}
-    left = resolve({"export_interval_seconds": None, "max_metrics": None}, environ=environ)
+    left = resolve(
+        {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "max_metrics": DEFAULT_MAX_METRICS},
+        environ=environ,
+    )
     written = resolve({"export_interval_seconds": 60.0, "max_metrics": 1000}, environ=environ)
     assert (left.export_interval_seconds, left.max_metrics) == (5.0, 7)
     assert (written.export_interval_seconds, written.max_metrics) == (60.0, 1000)
@@ -263,7 +268,7 @@ def test_misspelt_keys() -> None:
 
 def test_what_was_given_to_one_app() -> None:
     """Only arguments and app.config count as settings of one app, but not defaults and the environment."""
-    defaults = {"export_interval_seconds": None, "namespace": None}
+    defaults = {"export_interval_seconds": DEFAULT_EXPORT_INTERVAL_SECONDS, "namespace": None}
     assert given_fields(arguments=defaults, app_config={}) == set()
     assert given_fields(arguments={"export_interval_seconds": 60.0}, app_config={}) == {"export_interval_seconds"}
     assert given_fields(arguments=defaults, app_config={"CLOUDWATCH_REGION": "eu-west-1"}) == {"region_name"}
