@@ -779,7 +779,7 @@ class TestWithoutAThread:
         with monkeypatch.context() as limited:
             limited.setattr(threading.Thread, "start", start_others)
             reading = Reading(cloudwatch)
-        assert "Cannot start the reader's thread" in caplog.text
+        assert "Cannot start the metric reader's thread" in caplog.text
         return reading
 
     def test_a_flush_is_made_by_the_caller(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
