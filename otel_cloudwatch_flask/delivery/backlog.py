@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -93,9 +93,13 @@ class Backlog:
         new = [*batches]
         for batch in new:
             self._on_added(batch)
+        queued = self._dequeued(new[0].envelope) if new else None
+        if queued is not None and queued.batch is not None:
+            new = joined([queued.batch, *new])
         added = [self._spooled(batch) for batch in new]
         with self._lock:
-            may_join = len(self._waiting) == 1 and self._spool is None
+            if queued is not None:
+                self._count(queued, sign=-1)
             # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
@@ -104,8 +108,6 @@ class Backlog:
             is_full = self._size_bytes > self._max_bytes
         if is_full:
             self._make_room()
-        elif may_join:
-            self._merge_waiting(joined)
 
     def adopt_spooled(self, deadline: float) -> bool:
         """Prepend batches that terminated processes left in the spool, and return whether there may be more.
@@ -237,12 +239,29 @@ class Backlog:
                 waiting.batch = None
                 self._count(waiting)
 
-    def _merge_waiting(self, merge: Callable[[Sequence[Batch]], Iterable[Batch]]) -> None:
-        """Apply ``merge`` to adjacent batches that are only in memory, and have the same envelope."""
+    def _dequeued(self, envelope: Envelope) -> _Entry | None:
+        """Take the only queued batch off the queue, but keep counting it as pending.
+
+        Returns ``None`` if there is no such batch, or if it cannot be joined with new ones.
+        """
+        with self._lock:
+            queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None
+            batch = queued.batch if queued else None
+            if (
+                batch is None
+                or batch.is_suspect
+                or batch.envelope != envelope
+                or 2 * batch.size_bytes > self._max_bytes
+            ):
+                return None
+            return self._waiting.popleft()
+
+    def _merge_waiting(self) -> None:
+        """Merge the datums of adjacent batches that are only in memory, and have the same envelope."""
         with self._lock:
             merging, self._waiting = self._waiting, deque()
         # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
-        merged = [*_merged_neighbors(merging, merge)]
+        merged = [*_merged_neighbors(merging)]
         with self._lock:
             self._count(*merging, sign=-1)
             self._push(merged, in_front=True)
@@ -250,7 +269,7 @@ class Backlog:
 
     def _make_room(self) -> None:
         """Merge datums and, if that is not enough, drop the oldest batches and count their datums as lost."""
-        self._merge_waiting(compacted)
+        self._merge_waiting()
         dropped = []
         with self._lock:
             # The newest batch always stays, even if it alone exceeds the limit.
@@ -290,9 +309,7 @@ def _datums(waiting: Iterable[_Entry]) -> int:
     return sum(each.datums for each in waiting)
 
 
-def _merged_neighbors(
-    waiting: Iterable[_Entry], merge: Callable[[Sequence[Batch]], Iterable[Batch]]
-) -> Iterator[_Entry]:
+def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
     """Merge adjacent batches. Batches that are not adjacent are not merged, because that would change the order."""
 
     def alike(entry: _Entry) -> tuple[object, ...]:
@@ -302,7 +319,7 @@ def _merged_neighbors(
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
         if file is None and len(together) > 1:
-            members = [_Entry(len(batch.datums), batch) for batch in merge(together)]
+            members = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
             _forget_encodings(members)
         yield from members
 

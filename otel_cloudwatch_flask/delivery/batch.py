@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final
 
@@ -52,11 +51,13 @@ class Envelope:
     is_plain: bool = field(default=False, compare=False)
     """Whether botocore encodes the requests. Its JSON is longer, and has to stay within the same limit."""
 
-    @cached_property
-    def ends(self) -> tuple[str, str]:
-        """The parts of a request body before and after its datums."""
+    ends: tuple[str, str] = field(init=False, compare=False, repr=False)
+    """The parts of a request body before and after its datums."""
+
+    def __post_init__(self) -> None:
         head, _, tail = json.dumps(self.parameters([]), separators=_SEPARATORS).rpartition("[]")
-        return f"{head}[", f"]{tail}"
+        # Many batches share an envelope, so it is frozen, and ordinary assignment is impossible.
+        object.__setattr__(self, "ends", (f"{head}[", f"]{tail}"))
 
     def parameters(self, datums: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         """Return the parameters of a request that contains ``datums``."""

@@ -50,9 +50,9 @@ def instrument_name(metric_name: str) -> str:
     return (name if name[:1].isalpha() else "m_" + name)[:MAX_INSTRUMENT_NAME_LENGTH]
 
 
-def suffixed_name(name: str, *identity: str) -> str:
+def suffixed_name(name: str, *identity: str, length: int = 6) -> str:
     """Append a hash of ``identity`` to ``name``, truncated if necessary. The hash is the same in every process."""
-    suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:6]
+    suffix = "_" + blake2s("\0".join(identity).encode()).hexdigest()[:length]
     return name[: MAX_INSTRUMENT_NAME_LENGTH - len(suffix)] + suffix
 
 
@@ -168,13 +168,13 @@ class Recorder:
             return self._histograms[key]
 
     def _claim_name(self, metric_name: str, unit: str) -> str:
-        """Choose an instrument name that no other metric of this reporter uses.
-
-        Equal hashes would do no harm, because each metric has its own meter.
-        """
-        name = instrument_name(metric_name)
-        is_free = self._claims.setdefault(name, (metric_name, unit)) == (metric_name, unit)
-        return name if is_free else suffixed_name(name, metric_name, unit)
+        """Choose an instrument name that no other metric of this reporter uses."""
+        name = plain_name = instrument_name(metric_name)
+        length = 6
+        while self._claims.setdefault(name, (metric_name, unit)) != (metric_name, unit):
+            name = suffixed_name(plain_name, metric_name, unit, length=length)
+            length += 1
+        return name
 
 
 class RequestBuffer:

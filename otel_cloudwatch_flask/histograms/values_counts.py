@@ -140,7 +140,7 @@ def _with_neighbors_joined(samples: list[_Sample], most: int) -> Distribution:
         return (high - low) / max(-low, high)
 
     # Only pairs of one sign, because the mean of -1 and 1 would be a zero that was not measured.
-    starts = [i for i in range(1, len(samples) - 1, 2) if samples[i][0] * samples[i + 1][0] > 0]
+    starts = [i for i in range(1, len(samples) - 1, 2) if samples[i][0] > 0 or samples[i + 1][0] < 0]
     pairs = [i for i in starts if kept.isdisjoint((i, i + 1))]
     joined = {i + 1: _mean(*samples[i : i + 2]) for i in sorted(pairs, key=distance)[:most]}
     return Distribution.of(joined.get(i, sample) for i, sample in enumerate(samples) if i + 1 not in joined)

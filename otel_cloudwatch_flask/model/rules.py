@@ -204,7 +204,9 @@ def names_in(given: object) -> tuple[str, ...] | None:
 
 
 def _sets_of_names(given: object) -> tuple[object, ...] | None:
-    sets = tuple(names_in(each) for each in given) if isinstance(given, Iterable) else (None,)
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        return None
+    sets = tuple(map(names_in, given))
     return None if None in sets else sets
 
 

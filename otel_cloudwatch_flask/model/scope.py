@@ -74,4 +74,7 @@ def reporter_of(scope: InstrumentationScope) -> str | None:
     A reporter with ``instrument=True`` also marks the scopes of the Flask instrumentation.
     """
     name = scope.name
-    return name.reporter if type(name) is ScopeName else None
+    if type(name) is ScopeName:  # faster than the attributes
+        return name.reporter
+    reporter = (scope.attributes or {}).get(REPORTER_KEY)
+    return reporter if isinstance(reporter, str) else None

@@ -144,7 +144,7 @@ class _ExitHooks:
         self._has_celery_hook = self._has_rq_hook = False
 
     def _forget_signals(self) -> None:
-        self._is_signalled = self._signals_itself = False
+        self._is_signalled = self._signals_itself = self._has_begun = False
         self._latest_end = math.inf
         self._holds: list[None] = []  # an item for each block that holds SIGTERM; changing a list is atomic
 
@@ -164,6 +164,7 @@ class _ExitHooks:
         self._is_signalled = True
         if not self._holds and not self._must_continue(frame):
             self._holds.append(None)
+            self._has_begun = True
             self._run()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
@@ -181,17 +182,18 @@ class _ExitHooks:
         handler does not run before the next signal.
         """
         if not self._signals_itself:
+            self._signals_itself = True
             try:
                 # Not a threading.Thread, because the main thread may be holding a lock of that module, too.
                 _thread.start_new_thread(self._signal_until_handled, ())
             except RuntimeError:  # too many threads, or the interpreter is shutting down
+                self._signals_itself = False
                 return False
-            self._signals_itself = True
         return True
 
     def _signal_until_handled(self) -> None:
         is_ours = True
-        while is_ours and not self._holds:
+        while is_ours and not self._has_begun:
             time.sleep(_SIGNAL_AGAIN_SECONDS)
             is_ours = signal.getsignal(signal.SIGTERM) == self._end
             os.kill(os.getpid(), signal.SIGTERM)

@@ -325,7 +325,8 @@ class CloudWatchMetricExporter(MetricExporter):
 
         After shutdown, the datums are counted as lost unless they are in the spool.
         """
-        self.resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
+        # A local variable, because another thread may accept metrics of another resource meanwhile.
+        self.resource = resource = next((each.resource for each in metrics_data.resource_metrics), self.resource)
         if not self._settings.enabled:
             return
         for kept in self._kept:
@@ -333,7 +334,7 @@ class CloudWatchMetricExporter(MetricExporter):
         # The mapper keeps state between collections, and several threads may call export().
         with self._mapping_lock:
             datums = self._mapper.datums(metrics_data)
-        self.backlog.add(self._envelope().batches(datums))
+        self.backlog.add(self._envelope(resource).batches(datums))
         if self._is_closed:
             self.backlog.close()
 
@@ -407,11 +408,11 @@ class CloudWatchMetricExporter(MetricExporter):
     def _publishes(self, reporter: str | None) -> bool:
         return self.publishes_plain_metrics if reporter is None else reporter in self.reporters
 
-    def _envelope(self) -> Envelope:
-        resource = self.resource.attributes if self.resource else {}
-        namespace = self._settings.namespace or namespace_of(str(resource.get("service.name", "")))
+    def _envelope(self, resource: Resource | None) -> Envelope:
+        attributes = resource.attributes if resource else {}
+        namespace = self._settings.namespace or namespace_of(str(attributes.get("service.name", "")))
         envelope = EmfEnvelope if self.writes_emf else Envelope
-        entity = service_entity(resource) if self._settings.entity else None
+        entity = service_entity(attributes) if self._settings.entity else None
         return envelope(namespace, entity, is_plain=self.client is not None)
 
 

@@ -97,10 +97,12 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     finally:
         # The last flush must not fail because of errors that the test left queued.
         cloudwatch.heal()
-        flush_process()
-        _redirect(_discard)
-        client_substitutes.pop()
-        stream_substitutes.pop()
+        try:
+            flush_process()
+        finally:
+            _redirect(_discard)
+            client_substitutes.pop()
+            stream_substitutes.pop()
 
 
 def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:

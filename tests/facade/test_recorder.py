@@ -278,7 +278,7 @@ def test_suffixed_name() -> None:
 
 def test_names_arrive_as_written() -> None:
     """Names that OpenTelemetry rejects or treats as equal become instruments with distinct names."""
-    names = ["RequestCount", "Request Count", "2xx", "orders", "Orders", "ORDERS", "заказы", "订单"]
+    names = ["RequestCount", "Request Count", "2xx", "orders", "Orders", "ORDERS", "заказы", "订单", "orders_8bd847"]
     recording = Recording()
     for name in names:
         recording.record(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.metrics import Meter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -229,6 +229,27 @@ def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider,
     for app in apps:
         assert reporter_of(app).flush()
     assert {metric.namespace for metric in cloudwatch.metrics()} == {f"Shop{number}" for number in range(10)}
+
+
+class CopyingProvider(MeterProvider):
+    """A provider of a program that passes on a copy of each scope's name."""
+
+    def get_meter(self, name: str, *args: Any, **kwargs: Any) -> Meter:
+        """Return the meter for a copy of the name."""
+        return super().get_meter("".join(name), *args, **kwargs)
+
+
+def test_a_provider_that_copies_scope_names(cloudwatch: FakeCloudWatch) -> None:
+    """Each reporter publishes its own metrics, even if the program's provider copies the names of scopes."""
+    provider = CopyingProvider(shutdown_on_exit=False)
+    apps = [
+        make_app(namespace=name, cloudwatch_client=cloudwatch, meter_provider=provider) for name in ("Shop", "Cafe")
+    ]
+    reporter_of(apps[1]).add_metric("Debts", -2)
+    for app in apps:
+        assert reporter_of(app).flush()
+    assert [(metric.namespace, metric.name) for metric in cloudwatch.metrics()] == [("Cafe", "Debts")]
+    assert cloudwatch.sum("Debts") == -2
 
 
 def test_disabled_reporters_share_nothing_with_others(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:

@@ -353,6 +353,12 @@ class TestCombined:
         assert 0.0 not in whole.values
         assert sum(count for value, count in zip(*whole, strict=True) if value < 0) == 2
 
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_tiny_values(self, sign: int) -> None:
+        """Values whose product is too small for a float are merged like others."""
+        whole = combined([Distribution.of((sign * 1e-200 * (100 + i), 1) for i in range(160))])
+        assert (whole.samples, len(whole.values)) == (160, MAX_VALUES_PER_DATUM)
+
     @pytest.mark.parametrize("number", [151, 299, 300, 301, 5000])
     def test_nearest_share(self, number: int) -> None:
         """The closest neighbors share a value, but the minimum and the maximum do not."""

@@ -1,6 +1,7 @@
 """Read the JSON documents of published series that ``preview``, ``demo`` and the live page produce."""
 
 import json
+import math
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -120,13 +121,20 @@ def _series_from(value: Any) -> SeriesSummary:
             name=str(value["metric_name"]),
             dimensions=tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items())),
             unit=str(value.get("unit", "None")),
-            samples=float(value.get("samples", 0.0)),
+            samples=_finite(value.get("samples", 0.0)),
             flushes=len(value.get("flushes", ())),
-            p99=None if p99 is None else float(p99),
+            p99=None if p99 is None else _finite(p99),
             last_datum=last_datum and datum_of(last_datum),
         )
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"it contains an invalid series: {json.dumps(value)[:100]}") from error
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number")
+    return number
 
 
 def _rate(value: Mapping[str, Any]) -> float | None:
@@ -136,6 +144,6 @@ def _rate(value: Mapping[str, Any]) -> float | None:
     """
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
-        return float(rate)
+        return float(rate) if math.isfinite(rate) else None
     except (KeyError, TypeError, ArithmeticError):
         return None

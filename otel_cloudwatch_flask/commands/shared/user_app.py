@@ -98,7 +98,7 @@ def load_user_app(context: click.Context, *, is_needed: bool = True) -> UserApp:
     before = dict(os.environ)
     # Set before the app is loaded, because loading it may create exporters.
     os.environ[_DRY_RUN_VARIABLE] = "true"
-    context.call_on_close(lambda: os.environ.pop(_DRY_RUN_VARIABLE, None))
+    context.call_on_close(lambda: _restore(before))
     try:
         return UserApp(info.load_app(), before)
     except Exception as error:  # the user's program may raise anything
@@ -129,3 +129,11 @@ def namespaces_of(user_app: UserApp) -> list[str]:
     service = os.environ.get("OTEL_SERVICE_NAME")
     fallback = namespace_of(service) if service else None
     return list(dict.fromkeys(filter(None, [name or fallback for name in named])))
+
+
+def _restore(environ: Mapping[str, str]) -> None:
+    # Only this variable is restored, because loading the app may have set others on purpose.
+    if _DRY_RUN_VARIABLE in environ:
+        os.environ[_DRY_RUN_VARIABLE] = environ[_DRY_RUN_VARIABLE]
+    else:
+        os.environ.pop(_DRY_RUN_VARIABLE, None)
