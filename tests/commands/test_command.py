@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import subprocess
@@ -160,6 +161,7 @@ def test_documents() -> None:
     assert document_from({"series": [], "requests": 6, "seconds": 2.0}).requests_per_second == 3
     assert document_from({"series": [], "requests": 6, "seconds": 0}).requests_per_second is None
     assert document_from({"series": [], "requests": 10**400, "seconds": 2}).requests_per_second is None
+    assert document_from({"series": [], "requests_per_second": math.inf}).requests_per_second is None
     assert document_from({"series": [], "requests": 6, "seconds": 2, "requests_per_second": None}) == document_from(
         {"series": []}
     )
@@ -179,7 +181,13 @@ def test_documents() -> None:
                 f'{{"series": [{{"namespace": "S", "metric_name": "O", "dimensions": {{}}, {field}}}]}}',
                 "an invalid series",
             )
-            for field in ('"samples": "many"', f'"p99": {10**400}')
+            for field in (
+                '"samples": "many"',
+                '"samples": NaN',
+                '"samples": 1e400',
+                '"p99": -Infinity',
+                f'"p99": {10**400}',
+            )
         ),
     ],
 )

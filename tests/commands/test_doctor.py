@@ -180,6 +180,13 @@ def test_sources_of_settings(
     assert "OTEL_EXPORTER_CLOUDWATCH_DRY_RUN" not in os.environ
 
 
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command, which loads the app in dry-run mode, leaves the program's own setting as it was."""
+    monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "false")
+    CliRunner().invoke(flask_commands, ["doctor"], obj=ScriptInfo(create_app=lambda *_: Flask("shop")))
+    assert os.environ["OTEL_EXPORTER_CLOUDWATCH_DRY_RUN"] == "false"
+
+
 def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """With EMF, credentials and the endpoint are not checked, and nothing is sent."""
     monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")

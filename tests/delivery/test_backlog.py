@@ -162,6 +162,18 @@ def test_few_datums_share_a_request() -> None:
     assert names(backlog.check_out()) == ["d"]
 
 
+def test_half_of_a_refused_batch_stays_alone() -> None:
+    """New datums are not joined with a suspect batch, which would undo the search for the refused datum."""
+    backlog, whole = Accounts(10_000).backlog, batch("a", "b")
+    backlog.add([whole])
+    backlog.check_out()
+    backlog.settle(whole.halves()[:1])
+    backlog.add([batch("c")])
+    assert names(backlog.check_out()) == ["a"]
+    backlog.settle()
+    assert names(backlog.check_out()) == ["c"]
+
+
 def test_what_is_left_comes_first() -> None:
     """The rest of a partly sent batch returns to the front of the queue, in order."""
     backlog, whole = Accounts(10_000).backlog, batch("a", "b")

@@ -145,6 +145,8 @@ class TestErrors:
             ("exclude", b"http.host"),
             ("exclude", [None]),
             ("rollups", "route"),
+            ("rollups", ""),
+            ("rollups", b""),
             ("rollups", ["route"]),
             ("rollups", [["route"], 5]),
             ("rollups", None),

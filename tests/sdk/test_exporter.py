@@ -174,6 +174,21 @@ class TestNamespace:
         exporter.export(collected("orders", resource=resource))
         assert [metric.namespace for metric in cloudwatch.metrics()] == [namespace]
 
+    def test_two_providers_at_a_time(self, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Metrics keep the namespace of their own provider if another provider exports while they are mapped."""
+        exporter = CloudWatchMetricExporter(client=cloudwatch)
+        cafe = collected("orders", resource={"service.name": "cafe"})
+        mapped = exporter._mapper.datums
+
+        def mapped_while_another_exports(data: MetricsData) -> list[Datum]:
+            datums = [*mapped(data)]
+            exporter.resource = cafe.resource_metrics[0].resource
+            return datums
+
+        monkeypatch.setattr(exporter._mapper, "datums", mapped_while_another_exports)
+        exporter.export(collected("orders", resource={"service.name": "shop"}))
+        assert [metric.namespace for metric in cloudwatch.metrics()] == ["shop"]
+
     @pytest.mark.parametrize("name", ["Bücher", "AWS/Lambda", ":shop", "x" * 300, " ", "shop\n"])
     def test_a_service_name_that_is_no_namespace(self, cloudwatch: FakeCloudWatch, name: str) -> None:
         """CloudWatch accepts the metrics of a service, whatever its name."""
