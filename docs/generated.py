@@ -195,15 +195,10 @@ def _message_with(remedy: Remedy, messages: Iterable[Message]) -> Message:
 
 
 def _log_message(remedy: Remedy, message: Message) -> str:
-    """Return a list item for a message. Omits explanations that the message already contains."""
-    explanations = {"Effect on data": remedy.data, "Action": remedy.remedy}
+    """Return a list item for a message, with the explanations that the message does not contain."""
     said = message.text.lower()
-    lines = [f"  * **{what}:** {text}" for what, text in explanations.items() if text.lower().rstrip(".") not in said]
-    return "\n".join([f"* {code(message.text)}", f"  * {message.how.lower()} of `{_logger(message.module)}`", *lines])
-
-
-def _logger(module: str) -> str:
-    return ".".join(["otel_cloudwatch_flask", *module.replace("/__init__", "").split("/")])
+    notes = [each for each in (remedy.data, remedy.remedy) if each.lower().rstrip(".") not in said]
+    return "\n".join([f"* {message.how.capitalize()}: {code(message.text)}", *(f"  * {note}" for note in notes)])
 
 
 _SETUP: Final = {"config": "<key>=<value> "}

@@ -144,7 +144,8 @@ class Backlog:
         except OSError as error:
             _each_minute.warning(
                 "read",
-                "Cannot read spooled metrics now; they remain in the spool. Raise the limit on open files. (%s)",
+                "Cannot read spooled metrics now; they remain in the spool. Raise this process's limit on open files "
+                "or memory: %s",
                 error,
             )
         with self._lock:
@@ -345,14 +346,14 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
     """Log how many datums are lost, remain in the spool, or still await a response at shutdown."""
     if lost:
         _logger.error(
-            "%d data point(s) could not be sent before the exporter was shut down, and are lost. Fix the delivery "
+            "%d data point(s) could not be sent before the exporter was shut down, and are lost. Fix any delivery "
             "problem logged earlier, or set spool_directory to keep unsent data points for the next process.",
             lost,
         )
     if spooled:
         _logger.warning(
-            "%d data point(s) could not be sent, and remain in the spool. Fix the delivery problem logged earlier, "
-            "then run a process with the same spool_directory to send them.",
+            "%d data point(s) could not be sent, and remain in the spool. To send them, fix any delivery problem "
+            "logged earlier, and run a process with the same spool_directory within two weeks.",
             spooled,
         )
     if unanswered is not None:
@@ -362,8 +363,8 @@ def _log_remains(*, lost: int, spooled: int, unanswered: _Entry | None) -> None:
             else "If it does not respond, the next process will send them again."
         )
         _logger.warning(
-            "%d data point(s) were sent, but CloudWatch has not responded. %s If this happens often, investigate the "
-            "network latency to CloudWatch.",
+            "%d data point(s) were being sent at shutdown, but CloudWatch has not responded. %s If this happens often, "
+            "investigate the network latency to CloudWatch.",
             unanswered.datums,
             otherwise,
         )

@@ -324,8 +324,8 @@ class Sender:
         self._each_minute.log(
             logging.ERROR,
             "refused",
-            "Lost a data point of %s: CloudWatch refused it. The rest of the request is not affected. Fix the problem "
-            "that CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",
+            "Lost a data point of %s: CloudWatch refused it. Other metrics are not affected. Fix the problem that "
+            "CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",
             datum.series.name,
             message,
         )

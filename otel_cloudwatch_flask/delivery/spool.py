@@ -118,8 +118,8 @@ class Spool:
         except OSError as error:
             _each_minute.warning(
                 "remove",
-                "Cannot delete a batch from the spool; the next process may send it again. Give this process "
-                "permission to delete files in spool_directory. (%s)",
+                "Cannot delete a batch from the spool; the next process may send it again. Check this "
+                "process's permission to delete files in spool_directory. (%s)",
                 error,
             )
         else:
@@ -144,8 +144,8 @@ class Spool:
             except OSError as error:
                 _each_minute.warning(
                     "move",
-                    "Cannot take over a batch spooled by an earlier process; it remains in the spool. Give this "
-                    "process permission to rename files in spool_directory. (%s)",
+                    "Cannot take over a batch spooled by an earlier process; it remains in the spool. Check this "
+                    "process's permission to rename files in spool_directory. (%s)",
                     error,
                 )
             finally:
@@ -178,7 +178,7 @@ class Spool:
             _each_minute.warning(
                 "list",
                 "Cannot read the spool directory; batches from earlier processes will not be sent until it can be "
-                "read. Give this process permission to read it. (%s)",
+                "read. Check this process's permission to read it. (%s)",
                 error,
             )
             return []
@@ -302,8 +302,8 @@ def _is_own_user(directory: Path) -> bool:
     if status.st_uid != os.geteuid():
         _each_minute.warning(
             ("owner", directory),
-            "%s belongs to another user, and is ignored. Run all processes that share spool_directory as one user. If "
-            "no process uses the ignored directory, you can delete it.",
+            "%s belongs to another user, so its metrics are not sent. Run all processes that share spool_directory as "
+            "one user, or delete the directory and its metrics.",
             str(directory),
         )
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()

@@ -114,10 +114,10 @@ class Recorder:
             _quiet_log.log(
                 logging.WARNING,
                 series.metric_name,
-                "Lost a measurement: OpenTelemetry did not accept %r for %s. It is counted as invalid. The traceback "
-                "shows why.",
+                "Lost a measurement of %s (counted as invalid): OpenTelemetry did not accept %r. Fix the problem that "
+                "the traceback shows.",
+                series.metric_name,
                 value,
-                series,
                 exc_info=True,
             )
 

@@ -445,8 +445,8 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
     if reporter is None:
         _quiet_log.warning(
             "no reporter",
-            "Metric dropped: no CloudWatchMetricsReporter has been initialized for this app. Call init_app(app) first, "
-            "or call add_metric on a reporter.",
+            "Metric dropped: no CloudWatchMetricsReporter was found. Call init_app(app) first, or call add_metric on a "
+            "reporter.",
         )
     elif not reporter._is_set_up():  # noqa: SLF001  # this module's class
         reporter._unrecorded.lost_measurements(LossReason.NOT_SET_UP)  # noqa: SLF001  # this module's class

@@ -111,7 +111,12 @@ class ReporterReader(CloudWatchMetricReader):
             return default_namespace(resource, self._app_name)
         except ConfigurationError as error:
             namespace = namespace_of(str(error.value))
-            _logger.warning("The default CloudWatch namespace is invalid; using %r instead. %s", namespace, error)
+            _logger.warning(
+                "The default CloudWatch namespace is invalid, so %r is used instead. To choose another, pass "
+                'namespace="...". The error: %s',
+                namespace,
+                error,
+            )
             return namespace
 
     def _reporters_here(self) -> "Iterator[ReporterReader]":
@@ -163,7 +168,7 @@ def default_namespace(resource: Resource, app_name: str) -> str:
     try:
         parse_namespace(name)
     except ValueError as problem:
-        message = f"{source}={name!r}, used as the CloudWatch namespace because none is configured, {problem}."
+        message = f"{source}={name!r}, the default CloudWatch namespace, {problem}."
         raise ConfigurationError(message, key=source, value=name) from None
     if source != SERVICE_NAME:
         _logger.warning(

@@ -147,8 +147,8 @@ class Mapper:
         if isinstance(error, InvalidPointError):
             self._each_minute.warning(
                 ("invalid", stream.name),
-                "Lost a data point of %s: it has %s, which CloudWatch does not accept. Other data points are not "
-                "affected. Do not record NaN, infinities, or magnitudes beyond 2^360.",
+                "Lost a data point of %s: it has %s. Other data points are not affected. Fix the code that recorded or "
+                "created it.",
                 stream.name,
                 error,
             )
@@ -156,8 +156,8 @@ class Mapper:
             self._each_minute.log(
                 logging.ERROR,
                 ("error", stream.name),
-                "Lost a data point of %s: it could not be read. Other data points are not affected. The traceback "
-                "shows whether the producer of the data point or this package is at fault.",
+                "Lost a data point of %s: it could not be read. Other data points are not affected. If your code "
+                "created the data point, fix that code. Otherwise, report a bug, and include the traceback.",
                 stream.name,
                 exc_info=True,
             )

@@ -53,8 +53,8 @@ class Accumulator:
             _each_minute.log(
                 logging.ERROR,
                 self.series.name,
-                "Lost a data point of %s: it could not be converted. Other data points are not affected. The traceback "
-                "shows whether the producer of the data point or this package is at fault.",
+                "Lost a data point of %s: it could not be converted. Other data points are not affected. If your code "
+                "created the data point, fix that code. Otherwise, report a bug, and include the traceback.",
                 self.series.name,
                 exc_info=True,
             )

@@ -296,8 +296,8 @@ class CloudWatchMetricReader(SelectiveReader):
         self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
-            "and the measurements of other instruments. Fix the observable callback or OpenTelemetry view that hangs "
-            "or raises an exception.",
+            "and the measurements of other instruments. Fix the observable callback that takes too long, or the "
+            "problem with collecting metrics that was logged earlier.",
             lost,
         )
 
@@ -421,8 +421,8 @@ class CloudWatchMetricReader(SelectiveReader):
             if not isinstance(error, Exception) and threading.current_thread() is not self.thread:
                 raise
             _logger.exception(
-                "Failed to collect metrics; the next collection tries again. Fix the observable callback or "
-                "OpenTelemetry view at the end of the traceback."
+                "Failed to collect metrics; the next collection tries again. Fix the cause that the traceback shows, "
+                "such as an observable callback that takes too long."
             )
             return False
         return True
@@ -439,8 +439,8 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
     except RuntimeError as error:  # too many threads, or the interpreter is shutting down
         _each_minute.warning(
             "thread",
-            "Cannot start the metric reader's thread. Until it starts, metrics are sent only by flush() and at process "
-            "exit. Raise the thread limit. (%s)",
+            "Cannot start the metric reader's thread. Until it starts, metrics are sent only by flush() and at "
+            "shutdown. Unless the process is exiting, raise its thread limit. (%s)",
             error,
         )
         return _NO_THREAD

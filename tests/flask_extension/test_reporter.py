@@ -716,8 +716,8 @@ def test_no_reporter() -> None:
     """
     said = run(program)
     assert said == (
-        "Metric dropped: no CloudWatchMetricsReporter has been initialized for this app. Call init_app(app) first, or "
-        "call add_metric on a reporter."
+        "Metric dropped: no CloudWatchMetricsReporter was found. Call init_app(app) first, or call add_metric on a "
+        "reporter."
     )
 
 
@@ -1010,17 +1010,21 @@ def test_a_service_name_that_is_no_namespace(
     assert [metric.namespace for metric in cloudwatch.metrics()] == ["_AWS/cart"]
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning == (
-        "The default CloudWatch namespace is invalid; using '_AWS/cart' instead. service.name='AWS/cart', used as the "
-        "CloudWatch namespace because none is configured, is reserved for AWS's own services; use a name that does not "
-        "start with 'AWS/'."
+        "The default CloudWatch namespace is invalid, so '_AWS/cart' is used instead. To choose another, pass "
+        "namespace=\"...\". The error: service.name='AWS/cart', the default CloudWatch namespace, is reserved for "
+        "AWS's own services; use a name that does not start with 'AWS/'."
     )
 
 
 @pytest.mark.parametrize(
     ("app_name", "service", "message"),
     [
-        ("shop", "AWS/cart", "ConfigurationError service.name='AWS/cart', used as the CloudWatch namespace because"),
-        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', used as the CloudWatch namespace because"),
+        (
+            "shop",
+            "AWS/cart",
+            "ConfigurationError service.name='AWS/cart', the default CloudWatch namespace, is reserved",
+        ),
+        ("AWS/shop", "", "ConfigurationError app.name='AWS/shop', the default CloudWatch namespace, is reserved"),
         ("AWS/shop", "cart", "cart"),
     ],
 )

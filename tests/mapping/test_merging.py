@@ -146,7 +146,7 @@ def test_unexpected_numbers(caplog: pytest.LogCaptureFixture) -> None:
     for name, record in zip(names, caplog.records, strict=True):
         assert record.levelname == "ERROR"
         assert record.getMessage() == (
-            f"Lost a data point of {name}: it could not be converted. Other data points are not affected. The "
-            "traceback shows whether the producer of the data point or this package is at fault."
+            f"Lost a data point of {name}: it could not be converted. Other data points are not affected. If "
+            "your code created the data point, fix that code. Otherwise, report a bug, and include the traceback."
         )
         assert record.exc_info

@@ -35,7 +35,7 @@ def test_shutdown(
         stats, said = program.do("stats"), program.said()
         assert program.end() == 0
     assert 2.0 <= seconds < 3.0
-    assert "1 data point(s) were sent, but CloudWatch has not responded" in said
+    assert "1 data point(s) were being sent at shutdown, but CloudWatch has not responded" in said
     if is_spooled:
         assert stats["datums_lost"] == {}
         assert "1 data point(s) could not be sent, and remain in the spool" in said
