@@ -86,7 +86,10 @@ _LIMITS: Final = (
     (
         "dimensions per metric",
         "MAX_DIMENSIONS",
-        "those named in a rule or in `RESOURCE_DIMENSIONS` are kept first, then others in alphabetical order",
+        (
+            "those named in a rule or `RESOURCE_DIMENSIONS` are kept first, then others alphabetically (`add_metric` "
+            "rejects them instead)"
+        ),
     ),
     (
         "dimension name, in characters",
@@ -172,7 +175,7 @@ def metrics_by_dimensions() -> str:
         ("a counter by status code (5)", 5),
         ("a histogram by route (20) and status code (5)", 100),
         ("the same, plus the total as a rollup", 101),
-        ("the same, for each of 1,000 customers", 100_000),
+        ("a histogram by route (20), status code (5) and customer (1,000)", 100_000),
     )
     rows = [(what, f"{metrics:,}", dollars(pricing.metrics_dollars(metrics))) for what, metrics in cases]
     return table(("what you publish", "metrics", "per month"), rows)

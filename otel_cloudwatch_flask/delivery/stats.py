@@ -12,11 +12,11 @@ class LossReason(str, Enum):
     """The reason that a datum or a measurement will never reach CloudWatch."""
 
     INVALID = "invalid"
-    """The value is outside CloudWatch's range, the data point is inconsistent, or add_metric got invalid arguments."""
+    """CloudWatch cannot store the value, the data point is inconsistent, or add_metric got invalid arguments."""
     REFUSED = "refused"
     """CloudWatch refused the data point, or has recently refused one with the same name and dimensions."""
     EXPIRED = "expired"
-    """The data point could not be sent within two weeks, and CloudWatch does not accept older data."""
+    """The data point is more than two weeks old, so CloudWatch does not accept it."""
     BACKLOG_FULL = "backlog_full"
     """The data point was among the oldest when the backlog was full."""
     UNREADABLE = "unreadable"
@@ -40,7 +40,7 @@ class DeliveryStats:
         backlog was full.
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
-    :param measurements_lost: number of measurements of ``add_metric`` that never became part of a data point, by
+    :param measurements_lost: number of ``add_metric`` and ``label`` calls that never became part of a data point, by
         :class:`LossReason` value.
     :param datums_possibly_duplicated: number of datums that CloudWatch may store twice, because the response to their
         request was lost or incomplete. Includes datums in the spool whose response had not arrived at shutdown.
@@ -50,7 +50,7 @@ class DeliveryStats:
     :param requests_seconds: total duration of all requests.
     :param bytes_sent: total size of the accepted request bodies, before compression.
     :param metrics_active: number of distinct CloudWatch metrics published within the last hour.
-    :param metrics_overflowed: number of times that ``max_metrics`` moved a data point to an overflow series.
+    :param metrics_overflowed: number of times that a data point went to an overflow series because of ``max_metrics``.
     :param last_error: message of the last failed request.
     :param last_success: Unix time of the last accepted request, in seconds.
     """

@@ -72,7 +72,6 @@ def test_limits() -> None:
         in mapping
     )
     reserved = overflow_capacity(DEFAULT_MAX_METRICS)
-    assert f"to {DEFAULT_MAX_METRICS:,} metrics, overflow series included" in concepts
-    assert f"Above {DEFAULT_MAX_METRICS - reserved}, new dimension combinations" in concepts
-    assert f"the {reserved} places for overflow series" in concepts
-    assert f"One percent of them ({reserved})" in mapping
+    assert f"at most {DEFAULT_MAX_METRICS:,} metrics within an hour" in concepts
+    assert f"(default: {DEFAULT_MAX_METRICS:,})" in mapping
+    assert f"By default, {reserved} of these places are reserved for overflow series" in mapping
