@@ -41,10 +41,15 @@ def data(cloudwatch: LocalCloudWatch, tmp_path: Path) -> Path:
     return path
 
 
+def saved(document: dict[str, Any], path: Path) -> str:
+    """Write this document to the file, and return the file's path."""
+    path.write_text(json.dumps(document), "utf-8")
+    return str(path)
+
+
 def audited(document: dict[str, Any], client: Any, path: Path) -> list[Check]:
     """Run the audit on a file with this document."""
-    path.write_text(json.dumps(document), "utf-8")
-    return [*audit_checks(client, None, Recorded.read(str(path)))]
+    return [*audit_checks(client, None, Recorded.read(saved(document, path)))]
 
 
 def test_everything_delivered_is_in_cloudwatch(data: Path, cloudwatch: LocalCloudWatch) -> None:
@@ -86,7 +91,10 @@ class UsageClient:
         if self.operation == "list_metrics":
             return [{"Metrics": []}]
         queries = parameters["MetricDataQueries"]
-        assert len(queries) * (parameters["EndTime"] - parameters["StartTime"]).total_seconds() / 60 <= 100_800
+        self.periods = {query["MetricStat"]["Period"] for query in queries}
+        (period,), seconds = self.periods, (parameters["EndTime"] - parameters["StartTime"]).total_seconds()
+        assert len(queries) * seconds / period <= 100_800
+        assert parameters["StartTime"].timestamp() % period == 0
         return [{"MetricDataResults": [{"Id": query["Id"], "Values": [18_000.0] * 60} for query in queries]}]
 
 
@@ -100,6 +108,17 @@ def test_share_of_the_quota_and_a_long_run(data: Path) -> None:
     assert (quota.status, quota.finding) == ("ok", expected)
 
 
+@pytest.mark.parametrize(("days", "period"), [(13, 60), (20, 300), (62.5, 3600), (400, 3600)])
+def test_a_process_that_is_older_than_data_by_the_minute(data: Path, days: float, period: int) -> None:
+    """CloudWatch keeps data by the minute for 15 days, so older data is queried with longer periods."""
+    document = json.loads(data.read_text("utf-8"))
+    document["started"] -= days * 24 * 3600
+    client = UsageClient()
+    checks = audit_checks(client, None, Recorded.read(saved(document, data)))
+    next(checks)
+    assert client.periods == {period}
+
+
 def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, cloudwatch: LocalCloudWatch) -> None:
     """A failing call is a problem with a remedy; the output of other commands is rejected."""
     client = cloudwatch.client()
@@ -107,6 +126,6 @@ def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, c
     (check,) = audited(json.loads(data.read_text("utf-8")), client, data)
     assert check.status == "problem"
     assert check.finding.startswith("Cannot read metrics from CloudWatch: ")
-    data.write_text(json.dumps({"series": [], "started": "now"}), "utf-8")
-    with pytest.raises(CommandError, match=r"it is not the data\.json of a live page|could not convert"):
-        Recorded.read(str(data))
+    for document in ({"series": [], "started": "now"}, {"series": [], "started": 1.0}):
+        with pytest.raises(CommandError, match=r"Pass a live page's data\.json, as a file"):
+            Recorded.read(saved(document, data))

@@ -14,9 +14,14 @@ from otel_cloudwatch_flask.terminal import counted, listed
 
 SECTION: Final = "Audit"
 _MINUTE: Final = 60
+_DAY: Final = 24 * 3600
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
 _MAX_QUERIES: Final = 500
 _MAX_POINTS: Final = 100_800
+_PERIODS: Final = ((14 * _DAY, _MINUTE), (62 * _DAY, 5 * _MINUTE), (math.inf, 60 * _MINUTE))
+"""The highest age of data that is queried with each period. CloudWatch keeps the data by the minute for 15 days, and
+the data of five minutes for 63 days.
+"""
 _USAGE: Final = (("Class", "None"), ("Resource", "PutMetricData"), ("Service", "CloudWatch"), ("Type", "API"))
 """Dimensions of the metric that counts calls:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-Metrics.html.
@@ -37,7 +42,7 @@ class Recorded:
     @classmethod
     def read(cls, source: str) -> "Recorded":
         """Read the ``data.json`` of a live page. Raises :class:`CommandError` if it cannot be read."""
-        return read_json(source, cls._of)
+        return read_json(source, cls._of, "a live page's data.json")
 
     @classmethod
     def _of(cls, document: Any) -> "Recorded":
@@ -47,7 +52,7 @@ class Recorded:
             series = {each: (each.samples, float(raw["undelivered"])) for each, raw in pairs}
             return cls(float(document["started"]), float(document["now"]), series)
         except (LookupError, TypeError) as error:
-            raise ValueError("it is not the data.json of a live page, which --audit requires") from error
+            raise ValueError("it is not the data.json of a live page") from error
 
 
 def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
@@ -100,7 +105,7 @@ def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Chec
             SECTION,
             "unknown",
             f"The namespace has {counted(len(others), 'other metric')}: {listed(others)}.",
-            "They come from other apps, other processes or an earlier version. Each is billed while it has data.",
+            "They may come from other apps, other processes or an earlier version. Each is billed while it has data.",
         )
 
 
@@ -121,16 +126,17 @@ def _quota(client: Any, now: float) -> Check:
 def _sums(
     client: Any, series: Sequence[SeriesSummary], start: float, end: float, statistic: str
 ) -> dict[SeriesSummary, float]:
-    """Add up a statistic of each series over all minutes from ``start`` to ``end``. No data counts as 0."""
-    minutes = int(end - start) // _MINUTE + 2
-    size = max(1, min(_MAX_QUERIES, _MAX_POINTS // minutes))
+    """Add up a statistic of each series over all periods from ``start`` to ``end``. No data counts as 0."""
+    period = next(period for age, period in _PERIODS if end - start <= age)
+    points = int(end - start) // period + 2
+    size = max(1, min(_MAX_QUERIES, _MAX_POINTS // points))
     found = dict.fromkeys(series, 0.0)
     for begin in range(0, len(series), size):
         part = series[begin : begin + size]
         pages = client.get_paginator("get_metric_data").paginate(
-            MetricDataQueries=[_query(f"m{i}", each, statistic) for i, each in enumerate(part)],
-            StartTime=_datetime(start - start % _MINUTE),
-            EndTime=_datetime(end + _MINUTE),
+            MetricDataQueries=[_query(f"m{i}", each, statistic, period) for i, each in enumerate(part)],
+            StartTime=_datetime(start - start % period),
+            EndTime=_datetime(end + period),
         )
         for page in pages:
             for result in page["MetricDataResults"]:
@@ -138,11 +144,11 @@ def _sums(
     return found
 
 
-def _query(identifier: str, series: SeriesSummary, statistic: str) -> dict[str, Any]:
+def _query(identifier: str, series: SeriesSummary, statistic: str, period: int) -> dict[str, Any]:
     dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
     metric = {"Namespace": series.namespace, "MetricName": series.name, "Dimensions": dimensions}
     unit = {} if series.namespace.startswith("AWS/") else {"Unit": series.unit}
-    return {"Id": identifier, "MetricStat": {"Metric": metric, "Period": _MINUTE, "Stat": statistic, **unit}}
+    return {"Id": identifier, "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic, **unit}}
 
 
 def _datetime(seconds: float) -> datetime:

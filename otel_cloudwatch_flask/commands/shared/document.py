@@ -76,21 +76,21 @@ def read_document(source: str) -> Document:
 
     Raises :class:`CommandError` if the document cannot be read.
     """
-    return read_json(source, document_from)
+    return read_json(source, document_from, "the output of preview --json or demo --json, or a live page's data.json")
 
 
-def read_json(source: str, convert: Callable[[Any], _T]) -> _T:
+def read_json(source: str, convert: Callable[[Any], _T], expected: str) -> _T:
     """Read JSON like :func:`read_document`, and convert it.
 
-    Raises :class:`CommandError` if the JSON cannot be read, or if ``convert`` raises ``ValueError``.
+    Raises :class:`CommandError` if the JSON cannot be read, or if ``convert`` raises ``ValueError``. The message says
+    that ``expected`` should be passed.
     """
     try:
         return convert(json.loads(_text(source)))
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CommandError(
-            f"Cannot read {source}: {reason}. Pass the output of preview --json or demo --json, or the live page's "
-            "data.json, as a file, a URL, or - for standard input."
+            f"Cannot read {source}: {reason}. Pass {expected}, as a file, a URL, or - for standard input."
         ) from error
 
 
@@ -98,7 +98,7 @@ from_option: Final = click.option(
     "--from",
     "source",
     metavar="FILE|URL|-",
-    help="Read metrics from the output of preview --json or demo --json, or a live page's data.json.",
+    help="Read metrics from the output of preview --json or demo --json, or from a live page's data.json.",
 )
 """The option ``--from``, which click passes to the command as ``source``."""
 
