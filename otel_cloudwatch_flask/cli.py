@@ -17,12 +17,12 @@ def main() -> None:
 
     \b
     Getting started:
-      demo       see it work on this machine
+      demo       run a demo shop on this machine
       doctor     diagnose this environment
     With your app, as flask --app YOUR_APP cloudwatch COMMAND:
       preview    see what your app would send
       cost       estimate the monthly cost
-      dashboard, alarms, scaling, policy: generate resources for your AWS account
+      dashboard, alarms, scaling, policy: generate AWS resources
 
     Run COMMAND --help for details.
     """  # noqa: D301 - click takes \b for "do not wrap"
@@ -33,5 +33,5 @@ def flask_commands() -> None:
     """Diagnose, preview and price your app's CloudWatch metrics.
 
     Select the app as for any Flask command, e.g. `flask --app shop cloudwatch preview`. The app is loaded in dry-run
-    mode, so it sends nothing to CloudWatch. If the app sets DRY_RUN itself, that value applies instead.
+    mode, so it sends nothing to CloudWatch unless it sets DRY_RUN to false itself.
     """

@@ -28,8 +28,8 @@ from otel_cloudwatch_flask.terminal import counted
 @click.option(
     "--latency",
     type=click.FloatRange(0, min_open=True),
-    help="Alarm when p99 exceeds this many seconds (default: about twice the observed p99 and at least 0.1, or 1 if no "
-    "p99 is known).",
+    help="Alarm when p99 exceeds this many seconds (default: 2 to 3 times the observed p99 and at least 0.1, or 1 if "
+    "no p99 is known).",
 )
 @click.option(
     "--anomaly-detection",
@@ -48,7 +48,7 @@ def command(
 
     Prints alarms on the 5xx rate and the p99 latency of the busiest routes, and one alarm on missing data. Pass --from
     for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch. Review the alarms, adjust
-    the thresholds, and deploy them:
+    their thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json
@@ -57,7 +57,7 @@ def command(
 
     --list requires the permission cloudwatch:ListMetrics.
 
-    Exit status: 0 on success, 2 if no metrics are found.
+    Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, options)
     thresholds = Thresholds(failure_percent, min_requests, latency, options["is_learned"])

@@ -39,7 +39,8 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option(
     "--rate",
     type=click.FloatRange(0),
-    help="Requests per second to all processes together (default: all processes are always busy).",
+    help="Requests per second to all processes together. Without --rate, processes are assumed to be always busy, and "
+    "sync is not estimated.",
 )
 @click.option(
     "--flush-min-interval",
@@ -54,7 +55,11 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
     help="Seconds between periodic flushes (default: the app's setting).",
 )
 @click.option(
-    "--max", "max_dollars", metavar="DOLLARS", type=click.FloatRange(0), help="Fail if the monthly total exceeds this."
+    "--max",
+    "max_dollars",
+    metavar="DOLLARS",
+    type=click.FloatRange(0),
+    help="Fail if the monthly total exceeds this amount.",
 )
 @click.option("--against", metavar="FILE|URL|-", help="Fail if metrics or dimensions were added since this document.")
 @json_option("the estimate")

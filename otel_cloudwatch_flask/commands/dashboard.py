@@ -33,16 +33,16 @@ def _dashboard_name(value: str) -> str:
     "form",
     type=click.Choice(["body", *FORMATS]),
     default="body",
-    help="Format to print: the dashboard body, or a template that contains it.",
+    help="Print the dashboard body, a CloudFormation template, Terraform configuration, or a CDK stack in Python.",
 )
 @json_option("the dashboard, the number of omitted series, and the URL")
 @click.pass_context
 def command(context: click.Context, /, name: str | None, form: str, *, as_json: bool, **options: Any) -> None:
     """Generate a CloudWatch dashboard for your app.
 
-    Prints a dashboard body with requests, errors and latency by route, and all other metrics grouped by unit. With
-    --put, creates or replaces a dashboard in CloudWatch instead. The charts search for metrics by name, so they also
-    show routes and other dimension values that appear later.
+    Prints a dashboard body with requests, errors and latency by route, and charts of the other metrics by unit.
+    With --put, creates or replaces a dashboard in CloudWatch instead. The charts search for metrics by name, so they
+    also show routes and other dimension values that appear later.
 
     Pass --from for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch:
 
@@ -54,7 +54,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
     --list requires the permission cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. Beyond the free
     tier, a dashboard costs $3 a month.
 
-    Exit status: 0 on success, 2 if no metrics are found or CloudWatch rejects the dashboard.
+    Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"
     document = selected_series(context, options)
     region = region_for(context, options["region"])

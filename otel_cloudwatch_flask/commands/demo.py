@@ -34,14 +34,14 @@ def command(
     """Run a demo shop and check that its metrics arrive.
 
     Starts a strict CloudWatch emulator and a small shop on this machine, sends HTTP requests to the shop, and compares
-    the emulator's numbers with those that the shop and its visitors counted. The demo needs no AWS account and no
-    network.
+    the emulator's numbers with those that the shop and its simulated visitors counted. The demo needs neither an AWS
+    account nor network access.
 
     With --serve, prints the URLs of the shop, its live page and the emulator, and keeps all three running until you
     press Ctrl-C. Nothing is compared.
 
-    Exit status: 0 if all numbers match, 1 if a number differs or a data point is lost or rejected, 2 if the demo cannot
-    run, 130 if you press Ctrl-C (0 with --serve).
+    Exit status: 0 if there are no problems, 1 if there are, 2 if the demo cannot run, 130 if you press Ctrl-C
+    (0 with --serve).
     """
     default_seconds, default_rate = _SERVE_DEFAULTS if serve else _COMPARE_DEFAULTS
     _require_demo_extra()

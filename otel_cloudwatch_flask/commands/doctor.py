@@ -38,18 +38,18 @@ _COLORS: Final[Mapping[Status, str | None]] = {"ok": "green", "problem": "red", 
 def command(
     context: click.Context, namespace: str | None, source: str | None, *, sends: bool, verbose: bool, as_json: bool
 ) -> None:
-    """Find out why metrics might not arrive, and how to fix it.
+    """Find problems that keep metrics from arriving.
 
-    Checks the settings, access to AWS, the server and the instrumentation, and looks for metrics that would be
-    published twice. Marks each finding as ok (✓), a problem (✗) or uncertain (?), and says how to fix the problems.
-    Keys and tokens are never printed.
+    Checks the settings, access to AWS, the server and the instrumentation, and looks for causes of duplicate metrics.
+    Marks each finding as ok (✓), a problem (✗) or uncertain (?), and says how to fix problems. AWS keys and tokens are
+    masked.
 
     \b
         flask --app shop cloudwatch doctor --send
         python -m otel_cloudwatch_flask doctor
 
     --send publishes one data point of the metric otel_cloudwatch_flask.doctor, which CloudWatch bills for one hour.
-    Without --send, or if OUTPUT is emf, nothing is published.
+    Without --send, or if OUTPUT is emf, doctor publishes nothing.
 
     --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. The audit
     requires the permissions cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.

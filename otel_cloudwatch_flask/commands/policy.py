@@ -54,18 +54,18 @@ def _checked_namespace(namespace: str) -> str:
 @traceback_option
 @click.pass_context
 def command(context: click.Context, /, namespaces: tuple[str, ...], source: str | None, **_as_json: bool) -> None:
-    """Print the IAM policy that publishing requires.
+    """Print an IAM policy that allows your app to publish.
 
-    The policy allows cloudwatch:PutMetricData in the namespaces of the app, or in those that you select with
-    --namespace or --from. Attach the policy to the server's role:
+    The policy allows cloudwatch:PutMetricData in the namespaces of the app, or in those that you pass with --namespace
+    or --from. Attach the policy to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\
             --policy-document "$(flask --app shop cloudwatch policy)"
 
-    Other commands may require further permissions, which their help lists.
+    The options --audit, --list and --put of other commands require more permissions; see the help of these commands.
 
-    Exit status: 0 on success, 2 if no namespace is known.
+    Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"
     echo_json(policy_document(_namespaces(context, namespaces, source)))
 

@@ -50,7 +50,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
     """Preview what your app would send to CloudWatch.
 
     Makes a GET request to each of PATHS, and the requests in the --requests file, with Flask's test client. Without
-    either, makes a GET request to each route that has no variable part. Your views really run: choose paths without
+    either, makes a GET request to each GET route without a variable part. Your views really run: choose paths without
     side effects, or use a test database.
 
     Nothing is sent to CloudWatch, but the app's other exporters export as usual.
@@ -135,7 +135,9 @@ def _require_dry_run(user_app: UserApp) -> None:
     if not user_app.value("ENABLED") or not exporters:
         source = user_app.source("ENABLED")
         reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
-        raise CommandError(f"The app publishes nothing: {reason}. Run flask cloudwatch doctor for details.")
+        raise CommandError(
+            f"The app publishes nothing: {reason}. Run flask --app YOUR_APP cloudwatch doctor for details."
+        )
 
 
 def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:
@@ -186,7 +188,7 @@ def _row(series: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 def _summary(document: Mapping[str, Any]) -> str:
     metrics = {series.metric for series in document_from(document).series}
     if not metrics:
-        return "Nothing would be published: the requested views recorded no measurements."
+        return "These requests would publish no metrics."
     requests = counted(document["requests"], "PutMetricData request")
     if any(exporter.writes_emf for exporter in live_exporters()):
         requests = "EMF lines"

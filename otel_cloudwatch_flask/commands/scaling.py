@@ -48,7 +48,7 @@ def _known_dimension(value: str) -> str:
     multiple=True,
     type=_pair,
     metavar="NAME=VALUE",
-    help="Dimension of the metric, required if the metric has several series; repeatable.",
+    help="Dimension of the metric, to select one of several series; repeatable.",
 )
 @click.option(
     "--statistic", type=click.Choice(STATISTICS), default=STATISTICS[0], help="Statistic of the metric over one minute."
@@ -86,8 +86,8 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
     """Generate an autoscaling policy based on one of your metrics.
 
     Prints an Application Auto Scaling target-tracking policy and its scalable target. The policy adds capacity while
-    the metric is above the target, and removes capacity while it is below. Choose a metric that falls when capacity is
-    added.
+    the metric is above the target, and removes capacity while the metric is below it. Choose a metric that falls when
+    capacity is added.
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
@@ -97,7 +97,7 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
 
     --list requires the permission cloudwatch:ListMetrics.
 
-    Exit status: 0 on success, 2 if no single metric matches or an option is invalid.
+    Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"
     target = _target(context, options)
     document = selected_series(context, options)

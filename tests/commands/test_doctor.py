@@ -309,7 +309,7 @@ def test_server_detection(
 
 
 def test_without_a_detected_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The finding names the only setting that any supported server needs."""
+    """The finding names the setting that uWSGI needs."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
     (check,) = server_checks({}, tmp_path, flush="background")

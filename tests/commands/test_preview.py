@@ -129,7 +129,7 @@ def test_views_that_record_nothing(tmp_path: Path) -> None:
     path = app_file(tmp_path, views="@app.get('/unmeasured')\n        def unmeasured():\n            return ''")
     ended = run_flask(path, "preview", "/unmeasured")
     assert ended.returncode == 1
-    assert ended.stdout.endswith("Nothing would be published: the requested views recorded no measurements.\n")
+    assert ended.stdout.endswith("These requests would publish no metrics.\n")
 
 
 def test_an_app_is_required() -> None:

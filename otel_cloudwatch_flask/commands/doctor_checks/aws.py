@@ -72,7 +72,7 @@ def _credentials(target: Target) -> Check:
 
 def _expiry(expires: datetime | None) -> str:
     if expires is None:
-        return "no expiry"
+        return "no known expiry"
     minutes = (expires - datetime.now(timezone.utc)).total_seconds() / 60
     return f"expire in {minutes:.0f} minutes, refreshed automatically"
 

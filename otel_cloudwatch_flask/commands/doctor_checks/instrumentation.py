@@ -53,7 +53,7 @@ def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
         *_exporter_of_environment(environ),
         *_predecessor(),
     ]
-    yield from found or [Check(_DUPLICATES, "ok", "No metric is published twice.")]
+    yield from found or [Check(_DUPLICATES, "ok", "No cause of duplicate metrics was found.")]
 
 
 def _reporter_check(user_app: UserApp) -> Check:

@@ -26,7 +26,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, output: str = "api") -> Iterator[Check]:
     """Check every detected server.
 
-    If none is detected, yield a single check, which says that only uWSGI needs a setting.
+    If none is detected, yield a single check, which says what uWSGI needs.
     """
     found = [
         *_lambda_checks(environ, flush, output),
@@ -35,7 +35,7 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, ou
         *_gevent_checks(),
     ]
     if not found:
-        finding = "No server configuration was found. Only uWSGI needs a setting: enable-threads."
+        finding = "No server configuration was found. If the app runs under uWSGI, set enable-threads."
         found = [Check(SECTION, "ok", finding)]
     yield from found
 
