@@ -124,9 +124,12 @@ def _estimated(
     every = billed(document.series)
     number = len(every) if metrics is None else metrics
     flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
+    rates = flush_rates(fleet, document.requests_per_second).items()
     costs = {
-        "api": policy_costs(number, fleet, document.requests_per_second),
-        "emf": policy_costs(number, fleet, document.requests_per_second, flush_bytes=flush_bytes),
+        "api": {policy: monthly_cost(metrics=number, requests_per_second=rate) for policy, rate in rates},
+        "emf": {
+            policy: monthly_cost(metrics=number, log_bytes_per_second=rate * flush_bytes) for policy, rate in rates
+        },
     }
     grown = growth(billed(read_document(against).series), every) if against else []
     rules = by_rule(every, user_app.value("RULES"))
@@ -145,25 +148,16 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
         yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 
 
-def policy_costs(
-    metrics: int, fleet: Fleet, observed: float | None, *, flush_bytes: int | None = None
-) -> dict[str, MonthlyCost]:
-    """Map each flush policy to its monthly cost, except policies whose number of calls is unknown.
+def flush_rates(fleet: Fleet, observed: float | None) -> dict[str, float]:
+    """Map each flush policy to the number of flushes per second, except policies whose number is unknown.
 
-    ``observed`` is the measured call rate of one process, or ``None`` if no rate was measured. If it is given, the
-    result has an additional entry: the cost if every process makes calls at that rate. ``flush_bytes`` is the size of
-    the EMF lines that one flush writes, or ``None`` to calculate the cost of API calls.
+    ``observed`` is the measured rate of one process, or ``None`` if no rate was measured. If it is given, the result
+    has an additional entry: the rate if every process flushes at that rate.
     """
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
     if observed is not None:
         rates[_OBSERVED] = observed * fleet.processes
-    return {policy: _cost(metrics, rate, flush_bytes) for policy, rate in rates.items() if rate is not None}
-
-
-def _cost(metrics: int, rate: float, flush_bytes: int | None) -> MonthlyCost:
-    if flush_bytes is None:
-        return monthly_cost(metrics=metrics, requests_per_second=rate)
-    return monthly_cost(metrics=metrics, log_bytes_per_second=rate * flush_bytes)
+    return {policy: rate for policy, rate in rates.items() if rate is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.cli import flask_commands, main
-from otel_cloudwatch_flask.commands.cost import policy_costs
 from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     Fleet,
     Metric,
@@ -50,12 +49,11 @@ def test_the_estimate_agrees_with_the_demo() -> None:
     reported = demo_result()["dollars_per_month"]
     metrics = len(billed(demo_document().series))
     assert metrics == reported["background"]["metrics"]
-    costs = policy_costs(metrics, Fleet(), demo_document().requests_per_second)
+    estimated = json.loads(run("cost", "--from", "-", "--json", stdin=json.dumps(demo_result())).stdout)
     for ours, theirs in {"as observed": "background", "interval": "interval"}.items():
-        cost = costs[ours]
-        assert cost is not None
-        assert cost.requests == pytest.approx(reported[theirs]["requests"])
-        assert cost.dollars == pytest.approx(reported[theirs]["dollars"])
+        cost = estimated["dollars_per_month"][ours]
+        assert cost["requests"] == pytest.approx(reported[theirs]["requests"])
+        assert cost["dollars"] == pytest.approx(reported[theirs]["dollars"])
 
 
 def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
