@@ -23,6 +23,7 @@ from typing import Any, Final, TextIO
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
 from otel_cloudwatch_flask.delivery.compaction import statistics
+from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Datum, Dimensions, Series, Statistics
@@ -39,19 +40,8 @@ _ATOMIC_BYTES: Final = 4096
 _MOST_VALUES: Final = 75
 """The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
 _METADATA: Final = "_aws"
-_METADATA_BYTES: Final = len('{"_aws":{"Timestamp":1234567890000,]}]},}')
-
-
-class StreamError(Exception):
-    """Raised if a batch could not be written completely.
-
-    ``written`` contains the datums that were written, and ``unwritten`` the other datums.
-    """
-
-    def __init__(self, message: str, written: tuple[Datum, ...], unwritten: tuple[Datum, ...]) -> None:
-        super().__init__(message)
-        self.written = written
-        self.unwritten = unwritten
+_ANY_TIME: Final = 1_234_567_890
+"""A timestamp with as many digits as any other, to calculate the size of a document."""
 
 
 def checked_stream(stream: TextIO | None) -> TextIO | None:
@@ -61,11 +51,8 @@ def checked_stream(stream: TextIO | None) -> TextIO | None:
     """
     if stream is None or callable(getattr(stream, "write", None)):
         return stream
-    raise ConfigurationError(
-        f"stream={safe_repr(stream)} has no write method; pass an open text file, or omit it for standard output.",
-        key="stream",
-        value=stream,
-    )
+    message = f"stream={safe_repr(stream)} has no write method; pass an open text file, or omit it for standard output."
+    raise ConfigurationError(message, key="stream", value=stream)
 
 
 stream_substitutes: Final[list[TextIO]] = []
@@ -76,10 +63,8 @@ stream_substitutes: Final[list[TextIO]] = []
 class EmfEnvelope(Envelope):
     """An envelope whose batches are encoded as EMF documents, one per line."""
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of the newline that ends the last line. A batch counts the other newlines as separators."""
-        return 1
+    size_bytes = len("\n")
+    """The size of the newline that ends the last line. A batch counts the other newlines as separators."""
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
@@ -166,8 +151,7 @@ def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> t
     names = ",".join(_encoded(dimensions))
     head = f'"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},"Dimensions":[[{names}]],"Metrics":['
     members = {**_encoded(properties), **_encoded(dimensions)}
-    used = _METADATA_BYTES + len(head) + sum(len(name) + len(value) + 2 for name, value in members.items())
-    return head, members, _ATOMIC_BYTES - used
+    return head, members, _ATOMIC_BYTES - len(_text(_ANY_TIME, head, members, {}))
 
 
 @lru_cache(maxsize=20_000)
@@ -190,8 +174,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     if not isinstance(content, (Distribution, Statistics)):
         return number_json(content)
     if isinstance(content, Distribution) and content.samples <= limits.MAX_VALUES_PER_LINE:
-        pairs = zip(map(cached_json, content.values), content.counts, strict=True)
-        samples = [text for text, count in pairs for text in [text] * count]
+        samples = [text for value, count in zip(*content, strict=True) for text in [cached_json(value)] * count]
         return f"[{','.join(samples)}]" if len(samples) > 1 else samples[0]
     whole = statistics(content)
     values = f",{values_json(content)}" if isinstance(content, Distribution) else ""
@@ -204,15 +187,15 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
 class EmfPut:
     """Writes batches to ``stream``. If ``stream`` is ``None``, each call looks up ``sys.stdout`` anew.
 
-    A call raises :class:`StreamError` if the stream is missing, closed or broken, or stays full for one second.
+    A call returns a failure if the stream is missing, closed or broken, or stays full for one second.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._start = ""
 
-    def __call__(self, batch: Batch) -> None:
-        """Write a batch, one line at a time."""
+    def __call__(self, batch: Batch) -> Failure | None:
+        """Write a batch, one line at a time. Returns ``None`` if all lines were written."""
         stream = self._stream or (stream_substitutes or [sys.stdout])[-1]
         lines = 0
         try:
@@ -220,11 +203,12 @@ class EmfPut:
                 _write(stream, f"{self._start}{line}\n")
                 self._start = ""
                 lines += 1
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the boundary to streams of any kind
             self._start = "\n"  # ends a partially written line, so that the next line can be parsed
             documents = [datums for datums, _ in _documents(batch.envelope.namespace, batch.datums)]
             written, unwritten = chain(*documents[:lines]), chain(*documents[lines:])
-            raise StreamError(f"{type(error).__name__}: {error}", (*written,), (*unwritten,)) from error
+            return Failure(Kind.STREAM, failure(error).message, written=(*written,), unwritten=(*unwritten,))
+        return None
 
 
 def _write(stream: Any, line: str) -> None:

@@ -11,7 +11,6 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
-from otel_cloudwatch_flask.delivery.emf import StreamError
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.runtime.safe_text import one_line, without_secrets
 
@@ -99,10 +98,14 @@ _GATEWAY_STATUSES: Final = frozenset({502, 504})
 def unconfirmed(response: object) -> Failure | None:
     """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
+    A failure that a stream returned in place of a response is returned as it is.
+
     botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. It also
     accepts a response that is cut off before the request ID, in which case CloudWatch may have stored the datums. A
     response without botocore's structure, such as a mock's, counts as a confirmation.
     """
+    if isinstance(response, Failure):
+        return response
     metadata = _metadata(response)
     if "HTTPHeaders" not in metadata or metadata.get("RequestId"):
         return None
@@ -128,9 +131,7 @@ def _metadata(response: object) -> Mapping[str, Any]:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an exception raised by any client or stream."""
-    if isinstance(error, StreamError):
-        return Failure(Kind.STREAM, _safe(str(error)), written=error.written, unwritten=error.unwritten)
+    """Classify an exception raised by any client."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))

@@ -19,7 +19,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("histograms", ["buckets", "interpolation", "values_counts"]),
     ("model", ["datum", "dimension_arguments", "http_metrics", "scope", "units", "dimensions", "rules", "entity"]),
     ("", ["config"]),
-    ("delivery", ["batch", "compaction", "emf", "error_codes", "stats", "boto_client", "spool", "backlog", "sender"]),
+    ("delivery", ["batch", "compaction", "error_codes", "emf", "stats", "boto_client", "spool", "backlog", "sender"]),
     (
         "mapping",
         ["cardinality", "metric_streams", "temporality", "data_points", "series_cache", "merging", "mapper"],
