@@ -23,9 +23,7 @@ _REQUIRED_MODULES: Final = ("rich.progress", "waitress")
 )
 @click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second (default: 100, or 20 with --serve).")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
-@click.option(
-    "--output", type=click.Choice(get_args(Output)), default="api", help="Make API calls, or write EMF lines."
-)
+@click.option("--output", type=click.Choice(get_args(Output)), default="api", help="Make API calls or write EMF lines.")
 @json_option("the comparison or, with --serve, the URLs")
 @click.pass_context
 def command(

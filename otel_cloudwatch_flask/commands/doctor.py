@@ -89,9 +89,7 @@ def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | Non
     region, output = user_app.value_or_default("REGION"), user_app.value_or_default("OUTPUT")
     target = Target(user_app.client, bool(user_app.keys_given), region, namespace or _namespace(user_app))
     if output == "emf":
-        yield Check(
-            SECTION, "ok", "OUTPUT=emf writes metrics as log lines, so credentials and a Region are not needed."
-        )
+        yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines, so no credentials or Region are needed.")
     else:
         yield from aws_checks(target, sends=sends)
     if recorded is not None:

@@ -192,7 +192,7 @@ def test_emf_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDWATCH_OUTPUT", "emf")
     result = CliRunner().invoke(flask_commands, ["doctor", "--json", "--send"])
     (found,) = findings(result.output, "AWS")
-    assert found == ("ok", "OUTPUT=emf writes metrics as log lines, so credentials and a Region are not needed.")
+    assert found == ("ok", "OUTPUT=emf writes metrics as log lines, so no credentials or Region are needed.")
 
 
 def test_an_invalid_setting_is_a_problem() -> None:
