@@ -352,14 +352,15 @@ class Settings:
     reporter uses the name of the Flask app or, without an app, of the program.
     """
     region_name: Annotated[str | None, Key(_text, fallbacks=(("AWS_REGION", _text), ("AWS_DEFAULT_REGION", _text)))]
-    """AWS Region that receives the metrics. Default: the Region that boto3 resolves, for example from the profile."""
+    """AWS Region that receives the metrics. A client that you pass uses its own Region instead. Default: the Region
+    that boto3 resolves, for example from the profile.
+    """
     # Lambda suspends the process after the response, so a background flush might not run before the next invocation.
     flush: Annotated[
         FlushPolicy, Key(_flush_policy, default="background", fallbacks=((_LAMBDA_VARIABLE, lambda _: "sync"),))
     ]
     """What happens when a request ends: 'background' triggers a flush without waiting for it, 'sync' waits for a flush,
-    and 'interval' leaves the metrics to the next periodic flush. Default: 'background', or 'sync' in
-    AWS Lambda.
+    and 'interval' leaves the metrics to the next periodic flush. Default: 'background', or 'sync' on AWS Lambda.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
     """Minimum time, in seconds, between two flushes that requests trigger if FLUSH is 'background'. Default: 10, or 1
@@ -395,13 +396,15 @@ class Settings:
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
-    """Directory in which unsent metrics are kept across restarts. Default: unsent metrics are kept in memory only."""
+    """Directory in which unsent metrics are kept across restarts. Not supported on Windows or if OUTPUT is 'emf'.
+    Default: unsent metrics are kept in memory only.
+    """
     strict: Annotated[bool | None, Key(_boolean)]
     """Whether add_metric raises InvalidMetricError for an invalid metric, instead of logging it and counting it as
     lost. Default: true if app.debug or app.testing is true.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
-    """Whether to send metrics. If false, or if OTEL_SDK_DISABLED is true, your code works as usual, but nothing is
+    """Whether to send metrics. If false, or if OTEL_SDK_DISABLED is true, your code runs unchanged, but nothing is
     sent.
     """
     rules: Annotated[tuple[MetricRule, ...], Key(_rules, default=())]
@@ -409,13 +412,17 @@ class Settings:
     that matches the name of a metric applies to it. Format in the environment: a JSON array of objects.
     """
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
-    """Resource attributes published as dimensions of every metric. Format in the environment: comma-separated names."""
+    """Resource attributes published as dimensions. A rollup has such a dimension only if its set lists the attribute.
+    Format in the environment: comma-separated names.
+    """
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether to associate the metrics with the service, so that 'Explore related' in CloudWatch finds them."""
+    """Whether to associate the metrics with the service, so that 'Explore related' in CloudWatch finds them. Not
+    supported if OUTPUT is 'emf'.
+    """
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
     """Whether the reporter publishes metrics about its own delivery, named otel_cloudwatch_flask.delivery.*."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """If true, metrics are processed and counted as usual, but not sent."""
+    """Whether to process and count metrics without sending them."""
     output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
     """How metrics reach CloudWatch. 'api' sends PutMetricData requests. 'emf' writes lines in the embedded metric
     format to standard output, and CloudWatch Logs extracts the metrics from the lines.
@@ -427,8 +434,8 @@ class Settings:
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Function without arguments that returns whether the current request may access the live page, or the name of the
-    function as 'module:function'. Default: in debug mode, only requests from this machine are allowed.
+    """Function without arguments that returns whether the current request may access the live page, or the name of such
+    a function as 'module:function'. Default: only requests from this machine may access it, and only in debug mode.
     """
 
     @classmethod

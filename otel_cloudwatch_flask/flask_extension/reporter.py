@@ -98,13 +98,14 @@ class CloudWatchMetricsReporter:
 
     Scripts and jobs need no app. Without an app, the reporter is set up when it is first used.
 
-    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]`` and the environment.
+    Settings that are not passed are read from ``app.config["CLOUDWATCH_..."]``, OpenTelemetry's configuration file and
+    the environment.
 
     :param app: Flask app to register on. Default: none; pass one or more apps to :meth:`init_app` later.
     :param namespace: CloudWatch namespace. Default: the service name (``OTEL_SERVICE_NAME``), else the name of the app
         or, without an app, of the program.
     :param cloudwatch_client: object with boto3's ``put_metric_data``, or a Region name. Default: a boto3 client,
-        created when the first request is sent, in the process that sends it.
+        created for the first call to CloudWatch, in the process that makes it.
     :param region_name: AWS Region of the default client. Default: ``AWS_REGION``, else the Region that boto3 resolves.
     :param meter_provider: SDK ``MeterProvider`` to record to. Default: the global one, created if none is set.
     :param flush: what happens when a request ends. ``"background"`` (default) requests a flush without waiting for it,
@@ -160,7 +161,7 @@ class CloudWatchMetricsReporter:
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
     ) -> "CloudWatchMetricsReporter":
-        """Create a reporter for an AWS Region, and register it on ``app``, where :func:`get_metrics` returns it.
+        """Create a reporter for an AWS Region, and register it on ``app``, so that :func:`get_metrics` returns it.
 
         :param app: the app.
         :param namespace: CloudWatch namespace.
@@ -179,7 +180,7 @@ class CloudWatchMetricsReporter:
         return reporter
 
     def init_app(self, app: Flask, namespace: str | None = None, **options: "Unpack[ReporterOptions]") -> None:
-        """Register this reporter on ``app``: read its configuration, set up OpenTelemetry, and flush when requests end.
+        """Register this reporter on ``app``, read the app's configuration, and set up OpenTelemetry.
 
         Apps with equal configuration share one reader, so an application factory can be called repeatedly.
 
@@ -301,7 +302,7 @@ class CloudWatchMetricsReporter:
         """Add dimensions to the current request's duration, which ``instrument=True`` records.
 
         Each combination of their values is a separate metric, which counts toward ``max_metrics``. Outside of a
-        request, this does nothing.
+        request, the method does nothing.
 
         :param dimensions: names and values, such as ``plan="pro"``. Values are converted to strings.
 

@@ -76,16 +76,19 @@ _live_exporters: "LiveObjects[CloudWatchMetricExporter]" = LiveObjects()
 
 
 class CloudWatchMetricExporter(MetricExporter):
-    """Publishes OpenTelemetry metrics as CloudWatch metrics. Works with the readers of this package and of the SDK.
+    """Publishes OpenTelemetry metrics as CloudWatch metrics.
+
+    Works with :class:`CloudWatchMetricReader` and with the SDK's ``PeriodicExportingMetricReader``.
 
     :param namespace: CloudWatch namespace. Default: ``OTEL_EXPORTER_CLOUDWATCH_NAMESPACE``, else the resource's
         ``service.name``.
-    :param client: any object with ``put_metric_data(**kwargs)``. Default: a boto3 client, created when the first
-        request is sent, in the process that sends it.
+    :param client: any object with ``put_metric_data(**kwargs)``. Default: a boto3 client, created for the first call to
+        CloudWatch, in the process that makes it.
     :param region_name: AWS Region of the default client.
     :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
         to it.
-    :param resource_dimensions: resource attributes to publish as dimensions.
+    :param resource_dimensions: resource attributes to publish as dimensions. A rollup has such a dimension only if its
+        set lists the attribute.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes within an hour.
         Default: 1,000.
     :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON. Default:
@@ -93,8 +96,8 @@ class CloudWatchMetricExporter(MetricExporter):
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
         ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
-    :param output: ``"api"`` sends requests. ``"emf"`` writes lines in the embedded metric format, without importing
-        boto3. CloudWatch Logs extracts the metrics from those lines.
+    :param output: ``"api"`` (default) sends requests. ``"emf"`` writes lines in the embedded metric format, without
+        importing boto3. CloudWatch Logs extracts the metrics from those lines.
     :param stream: text stream for EMF lines. Default: standard output.
 
     Raises :class:`ConfigurationError` for invalid settings. Datums that cannot be sent stay pending, and are retried by
@@ -102,9 +105,9 @@ class CloudWatchMetricExporter(MetricExporter):
 
     :meth:`export`, :meth:`force_flush` and :meth:`shutdown` call CloudWatch in the thread that invokes them. Only one
     thread sends at a time, and other threads wait until their timeout. A call in progress ends only when CloudWatch
-    responds or the client times out. The default client waits 3 seconds for a connection and 8 seconds for each part of
-    the response. If the thread of a :class:`CloudWatchMetricReader` makes the calls, no caller waits longer than its
-    timeout.
+    responds or the client times out. The default client waits at most 3 seconds for a connection and 8 seconds for each
+    part of the response. If the thread of a :class:`CloudWatchMetricReader` makes the calls, no caller waits longer
+    than its timeout.
     """
 
     def __init__(
