@@ -40,7 +40,7 @@ _DIAGNOSE: Final = Step("Check which credentials are used, and what they allow:"
 
 _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.CONFIGURATION: Remedy("The AWS configuration is not valid.", (_REGION, _PROFILE)),
-    Kind.CREDENTIALS: Remedy("AWS rejects the credentials.", (_DIAGNOSE,)),
+    Kind.CREDENTIALS: Remedy("The AWS credentials do not work.", (_DIAGNOSE,)),
     Kind.THROTTLED: Remedy(
         "CloudWatch throttles the calls.",
         (
@@ -53,7 +53,7 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.NETWORK: Remedy(
         "CloudWatch cannot be reached.", (Step("Check the network, proxies and the endpoint:", _DOCTOR),)
     ),
-    Kind.STREAM: Remedy("The EMF lines cannot be written: standard output is closed, or nothing reads it.", ()),
+    Kind.STREAM: Remedy("EMF lines cannot be written: the stream is closed, or its reader does not keep up.", ()),
     Kind.SERVER: Remedy("CloudWatch returned an internal error. Wait, or check the AWS Health Dashboard.", ()),
     Kind.REFUSED: Remedy(
         "CloudWatch refuses some data points.", (Step("Check the configuration of the app:", _DOCTOR),)
@@ -66,8 +66,8 @@ _BY_MESSAGE: Final[Mapping[str, Remedy]] = {
     "NoRegionError": Remedy("No AWS Region is configured.", (_REGION,)),
     "ProfileNotFound": Remedy("The AWS profile does not exist.", (_PROFILE,)),
     "NoCredentialsError": Remedy("No AWS credentials are configured.", (_SIGN_IN,)),
-    "Expired": Remedy("The AWS credentials have expired.", (_RENEW,)),
-    "SSO": Remedy("The AWS credentials have expired.", (_RENEW,)),
+    "ExpiredToken": Remedy("The AWS credentials have expired.", (_RENEW,)),
+    "SSO": Remedy("The AWS SSO credentials are missing or have expired.", (_RENEW,)),
     "AccessDenied": Remedy("The AWS credentials lack the permission to publish metrics.", (_PERMISSION,)),
 }
 _NEED_AN_ACCOUNT: Final = (Kind.CONFIGURATION, Kind.CREDENTIALS)

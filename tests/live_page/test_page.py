@@ -424,6 +424,7 @@ def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
             "cloudwatch:PutMetricData",
         ),
         (client_error("ExpiredToken"), "The AWS credentials have expired.", "aws sso login"),
+        (client_error("RequestExpired"), "The AWS credentials do not work.", "flask cloudwatch doctor"),
         (client_error("Throttling"), "CloudWatch throttles the calls.", 'app.config["CLOUDWATCH_FLUSH"]'),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",

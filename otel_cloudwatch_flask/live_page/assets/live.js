@@ -101,18 +101,17 @@ function fillSelect(select, options, chosen) {
 
 const SEND = { text: "To send metrics, add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
 const DIAGNOSE = { text: "Read the warnings below, and run:", copy: "flask cloudwatch doctor" };
-const ENABLE = { text: "To send metrics, make sure that OTEL_SDK_DISABLED is not set, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
+const ENABLE = { text: "To send metrics, make sure that OTEL_SDK_DISABLED is not true, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
 
 function showState({ delivery, settings, datums, remedy }) {
   const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
-  const sent = whole(delivery.datums_sent);
   if (delivery.is_failing) {
     const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} buffered and will be retried.`;
     return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
-  if (lost) return state("warn", `Data was lost: ${reasons(delivery.lost)}. ${sent} data points were delivered.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
+  if (lost) return state("warn", `Data was lost: ${reasons(delivery.lost)}. Delivered: ${dataPoints(delivery.datums_sent)}.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
   if (!delivery.datums_sent) {
     if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
     return state("idle", "Nothing published yet.", "Send a request to the app. Metrics appear here after the next flush.");
@@ -191,7 +190,7 @@ function showMessages(messages) {
 }
 
 const ruleText = (rules, index) =>
-  index === rules.length - 1 ? "none: published unchanged" : `${index + 1}: ${name(rules[index].match, 80)}`;
+  index === rules.length - 1 ? "none: the defaults apply" : `${index + 1}: ${name(rules[index].match, 80)}`;
 
 function showRules(rules, model) {
   const hasRules = rules.length > 1;
@@ -210,7 +209,7 @@ function ruleLine(rule, isDefault, count) {
   const fields = Object.entries(rule.fields).map(([key, value]) => `${key}=${name(JSON.stringify(value), 200)}`).join("  ");
   const match = element("code", { textContent: isDefault ? "everything else" : name(rule.match, 120) });
   const matched = rule.fields.drop ? "dropped" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
-  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "published unchanged" }), element("span", { className: "matched", textContent: matched }));
+  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "default fields" }), element("span", { className: "matched", textContent: matched }));
 }
 
 function freshness() {
