@@ -86,8 +86,8 @@ def command(
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max fails the job if the total exceeds a limit. --against fails the job if, compared with another document,
-    a metric name is new, has more metrics, or has a new dimension:
+    In CI, --max fails the job if the total exceeds a limit. --against compares the metrics with another document, and
+    fails the job if a metric name or dimension is new, or if a name has more metrics than before:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30

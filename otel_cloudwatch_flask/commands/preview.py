@@ -50,7 +50,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
     """Preview what your app would send to CloudWatch.
 
     Makes a GET request to each of PATHS, and the requests in the --requests file, with Flask's test client. Without
-    either, makes a GET request to each GET route without a variable part. Your views really run: choose paths without
+    either, requests each GET route without a variable part. Your views really run: choose paths without
     side effects, or use a test database.
 
     Nothing is sent to CloudWatch, but the app's other exporters export as usual.

@@ -73,7 +73,7 @@ def _instrumentation_check(app: Flask) -> Check:
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
         return Check(_SECTION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
     remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
-    return Check(_SECTION, "unknown", "Request durations are not recorded: FlaskInstrumentor is not active.", remedy)
+    return Check(_SECTION, "unknown", "FlaskInstrumentor does not record the app's requests.", remedy)
 
 
 def _provider_check(provider: metrics.MeterProvider) -> Check:
