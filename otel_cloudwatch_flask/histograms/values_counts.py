@@ -55,6 +55,12 @@ _EDGE_MARGIN: Final = 0.02
 width.
 """
 
+_PRECISE_RATIO: Final = 1e4
+"""How many times the recorded sum a reference may be before their difference contains too few digits of the sum.
+
+Only buckets that span many powers of two, as those of a coarse exponential histogram, have larger references.
+"""
+
 _FARTHEST_EDGE: Final = 2.0**370
 """Edges are clamped to this magnitude, which exceeds CloudWatch's limit, so that sums of edges remain finite."""
 
@@ -271,6 +277,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
     left = total - math.fsum(weights)  # fsum() rounds only once, so sums of whole numbers are exact.
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
+    is_imprecise = max(weights) > _PRECISE_RATIO * abs(total)
     for _ in range(_MAX_ADJUSTED):
         weight = max(weights)
         if not weight:
@@ -279,6 +286,8 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
         count, (lower, upper, value) = samples[heaviest], bounds[heaviest]
         wanted = value + left / count
         if lower < wanted < upper:
+            if is_imprecise:
+                wanted = min(max(_completing(values, samples, heaviest, total), lower), upper)
             values[heaviest] = _rounded(wanted, ".14g", lower, upper) if count == 1 else wanted
             return values
         near_edge = lower + (upper - lower) * (1 - _EDGE_MARGIN if left > 0 else _EDGE_MARGIN)
@@ -286,6 +295,12 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
         left += value * count - near_edge * count
         values[heaviest], weights[heaviest] = near_edge, 0.0
     return None if left else values
+
+
+def _completing(values: Sequence[float], samples: Sequence[int], index: int, total: float) -> float:
+    """Return the value that ``values[index]`` must have for all samples to add up to ``total``."""
+    weights = map(mul, values, samples)
+    return math.fsum((total, *(-weight for i, weight in enumerate(weights) if i != index))) / samples[index]
 
 
 def _rounded(value: float, format_spec: str, lower: float, upper: float) -> float:

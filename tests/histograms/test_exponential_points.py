@@ -176,6 +176,14 @@ def test_a_coarse_scale() -> None:
     assert_guarantees(made, point)
 
 
+@pytest.mark.parametrize("samples", [[1e-13, 0.005, 3524.75], [0.0, 12.002969591583241], [1e-12, 2.5, 40.0, 1502.5]])
+def test_buckets_far_wider_than_the_sum(samples: list[float]) -> None:
+    """The sum is right where one bucket spans 64 powers of two and the extremes are unknown."""
+    point = replace(recorded([1e-13, *samples], max_size=2), min=math.inf, max=-math.inf)
+    assert point.scale <= -5
+    assert published(point).total == pytest.approx(point.sum, rel=1e-9)
+
+
 @pytest.mark.parametrize("third", [3.2, 3.3, 3.45, 3.7, 3.85, 3.98])
 def test_a_remainder_that_leaves_its_bucket(third: float) -> None:
     """If the correction of the sum would move a value out of its bucket, another value absorbs the rest."""
