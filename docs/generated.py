@@ -67,14 +67,13 @@ _TAKE_ARGUMENTS: Final = (CloudWatchMetricsReporter, CloudWatchMetricExporter, C
 
 def _setting(key: Key, text: str) -> str:
     default = "none" if key.default in (None, (), {}) else code(repr(key.default))
-    default = "see above" if "Default: " in text else default
     takers = [each.__name__ for each in _TAKE_ARGUMENTS if key.field in inspect.signature(each).parameters]
     rows = [
         *((f"argument of {code(name)}", code(key.field)) for name in takers),
         ("Flask's `app.config`", code(key.app_config_name)),
         ("environment", f"{code(key.variable)}, {code(key.app_config_name)}"),
         *(("environment, as a fallback", code(variable)) for variable, _ in key.fallbacks),
-        ("default", default),
+        *([] if "Default: " in text else [("default", default)]),
     ]
     return f"## {key.name}\n\n{text}\n\n{table(('where', 'what'), rows)}"
 

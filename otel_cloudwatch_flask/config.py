@@ -400,8 +400,8 @@ class Settings:
     Default: unsent metrics are kept in memory only.
     """
     strict: Annotated[bool | None, Key(_boolean)]
-    """Whether add_metric raises InvalidMetricError for an invalid metric, instead of logging it and counting it as
-    lost. Default: true if app.debug or app.testing is true.
+    """Whether add_metric raises InvalidMetricError for an invalid metric. If false, the error is logged, and the metric
+    is counted as lost. Default: true if app.debug or app.testing is true.
     """
     enabled: Annotated[bool, Key(_boolean, default=True)]
     """Whether to send metrics. If false, or if OTEL_SDK_DISABLED is true, your code runs unchanged, but nothing is

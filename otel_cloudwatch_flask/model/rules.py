@@ -42,10 +42,10 @@ class MetricRule:
 
     :param match: case-sensitive glob pattern for the metric's name in CloudWatch. The OpenTelemetry SDK converts
         instrument names to lower case.
-    :param dimensions: glob patterns for attributes to keep as dimensions. Default: all. An attribute that is named here
-        without a wildcard is kept even if ``exclude`` matches it. Here and in ``exclude``, ``rollups`` and
-        ``properties``, the route, method and status of HTTP requests match under both their old and their new names,
-        such as ``http.target`` and ``http.route``.
+    :param dimensions: glob patterns for attributes to keep as dimensions. Default: all that ``exclude`` does not match.
+        An attribute that is named here without a wildcard is kept even if ``exclude`` matches it. Here and in
+        ``exclude``, ``rollups`` and ``properties``, the route, method and status of HTTP requests match under both
+        their old and their new names, such as ``http.target`` and ``http.route``.
     :param exclude: glob patterns for attributes to leave out. Default: :data:`CLIENT_CONTROLLED`.
     :param rollups: additional sets of dimensions to publish, each for the data points that have all attributes in the
         set. The empty set publishes the total. CloudWatch bills each combination of values as a separate metric.

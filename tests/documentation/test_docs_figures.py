@@ -74,4 +74,4 @@ def test_limits() -> None:
     reserved = overflow_capacity(DEFAULT_MAX_METRICS)
     assert f"at most {DEFAULT_MAX_METRICS:,} metrics within an hour" in concepts
     assert f"(default: {DEFAULT_MAX_METRICS:,})" in mapping
-    assert f"By default, {reserved} of these places are reserved for overflow series" in mapping
+    assert f"By default, {reserved} of them are reserved for overflow series" in mapping
