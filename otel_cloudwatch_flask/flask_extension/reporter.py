@@ -503,7 +503,7 @@ def _warn_of_misspelt_keys(app: Flask) -> None:
 def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
     if settings.live_page and not app.debug and settings.live_page_check is None:
         raise ConfigurationError(
-            "LIVE_PAGE is enabled outside debug mode, which requires an access check. Set "
+            "Outside debug mode, LIVE_PAGE requires an access check. Set "
             'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function without arguments that returns whether the current '
             "request may see the page. With flask-login: "
             "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "

@@ -143,8 +143,8 @@ class MetricStreams:
             return attributes
         self._once.warning(
             ("dimensions", stream.name),
-            "%s has %d attributes, but CloudWatch allows 30 dimensions. Attributes named in a rule or in "
-            "resource_dimensions are kept first, then others in alphabetical order. Name the attributes to keep in "
+            "%s has %d attributes, but CloudWatch allows at most 30 dimensions. Attributes named in a rule or "
+            "in resource_dimensions are kept first, then others in alphabetical order. Name the attributes to keep in "
             "MetricRule(dimensions=...).",
             stream.name,
             len(attributes),
