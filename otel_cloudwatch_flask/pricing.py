@@ -69,9 +69,9 @@ def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_pe
     '$15.00 + $25.92 = $40.92'
     """
     requests = requests_per_second * SECONDS_PER_MONTH
-    log_bytes = log_bytes_per_second * SECONDS_PER_MONTH
+    log_gigabytes = log_bytes_per_second * SECONDS_PER_MONTH / 1e9
     dollars = metrics_dollars(metrics), requests_dollars(requests)
-    return MonthlyCost(metrics, requests, *dollars, log_bytes / 1e9, logs_dollars(log_bytes))
+    return MonthlyCost(metrics, requests, *dollars, log_gigabytes, log_gigabytes * DOLLARS_PER_LOG_GIGABYTE)
 
 
 def metrics_dollars(metrics: int) -> float:
@@ -92,8 +92,3 @@ def metrics_dollars(metrics: int) -> float:
 def requests_dollars(requests: float) -> float:
     """Return the cost of ``requests`` PutMetricData requests."""
     return requests * DOLLARS_PER_REQUEST
-
-
-def logs_dollars(log_bytes: float) -> float:
-    """Return the cost of ``log_bytes`` of logs."""
-    return log_bytes / 1e9 * DOLLARS_PER_LOG_GIGABYTE

@@ -12,13 +12,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.live_page.remedies import remedy_document
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.observation.record import SLICE_SECONDS
-from otel_cloudwatch_flask.pricing import (
-    SECONDS_PER_MONTH,
-    logs_dollars,
-    metrics_dollars,
-    monthly_cost,
-    requests_dollars,
-)
+from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH, MonthlyCost, metrics_dollars, monthly_cost
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 RATE_SECONDS: Final = 60.0
@@ -31,17 +25,15 @@ _RATES: Final = ("requests", "bytes")
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
-def rate_per_second(
-    slices: Sequence[Mapping[str, float]], *, now: float, seconds: float, of: str = "requests"
-) -> float:
-    """Return the rate of accepted requests over the last minute, or over the whole observation if that is shorter.
+def rate_per_second(of: str, slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
+    """Return a rate over the last minute, or over the whole observation if that is shorter.
 
     An observation of less than 10 seconds counts as 10 seconds long.
 
+    :param of: ``"requests"`` for the rate of accepted requests, or ``"bytes"``.
     :param slices: Time slices, each with its start time and its numbers of requests and bytes.
     :param now: The current time in Unix seconds.
     :param seconds: The time since the start of the observation.
-    :param of: ``"requests"``, or ``"bytes"`` for the rate of bytes.
     """
     recent = sum(each[of] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
     # Extrapolating from less than ten seconds would exaggerate the rate of a process that has just started.
@@ -54,19 +46,19 @@ def cost(observed: Mapping[str, Any], *, now: float, writes_emf: bool = False) -
     In addition to metrics, CloudWatch bills requests or, if ``writes_emf`` is true, the size of log lines.
     """
     of, per_second = ("bytes", "log_bytes_per_second") if writes_emf else ("requests", "requests_per_second")
-    dollars = logs_dollars if writes_emf else requests_dollars
-    rate = rate_per_second(observed["slices"], now=now, seconds=observed["seconds"], of=of)
-    month = monthly_cost(metrics=observed["series_active"], **{per_second: rate})
+
+    def month(series: float, rate: float) -> MonthlyCost:
+        return monthly_cost(metrics=int(series), **{per_second: rate})
+
+    rate = rate_per_second(of, observed["slices"], now=now, seconds=observed["seconds"])
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
+    delivery_so_far = month(0, observed[of] / SECONDS_PER_MONTH).dollars
     return {
-        **month.document(),
+        **month(observed["series_active"], rate).document(),
         # Metrics that were never accepted are not billed.
-        "so_far_dollars": metrics_so_far + dollars(observed[of]) if observed["requests"] else 0.0,
-        "trend": [
-            metrics_dollars(int(point["series"])) + dollars(point[f"{of}_per_second"] * SECONDS_PER_MONTH)
-            for point in trend(observed, now=now)
-        ],
+        "so_far_dollars": metrics_so_far + delivery_so_far if observed["requests"] else 0.0,
+        "trend": [month(point["series"], point[f"{of}_per_second"]).dollars for point in trend(observed, now=now)],
     }
 
 
@@ -107,7 +99,7 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
         **asdict(stats),
         "lost": Counter(stats.datums_lost) + Counter(stats.measurements_lost),
         "is_failing": bool(stats.datums_pending and stats.last_error and is_late),
-        "calls_per_minute": 60 * rate_per_second(observed["slices"], now=now, seconds=observed["seconds"]),
+        "calls_per_minute": 60 * rate_per_second("requests", observed["slices"], now=now, seconds=observed["seconds"]),
         "mean_seconds": stats.requests_seconds / calls if calls else None,
         "trend": [60 * point["requests_per_second"] for point in trend(observed, now=now)],
     }

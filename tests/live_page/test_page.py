@@ -561,8 +561,8 @@ def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
 
 def test_the_rate_covers_the_last_minute() -> None:
     """Older requests are ignored, and the rate of a new process is not extrapolated from a single request."""
-    assert rate_per_second(slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
-    assert rate_per_second(slices(1), now=NOW, seconds=1) == 0.1
+    assert rate_per_second("requests", slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
+    assert rate_per_second("requests", slices(1), now=NOW, seconds=1) == 0.1
 
 
 def test_cost_follows_the_price_list() -> None:
